@@ -1,0 +1,43 @@
+# Everything a newcomer needs: each target makes its own environment first.
+#   PYTHON  the interpreter to build it from       VENV  where it lies
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help install demo test lint docs bench clean
+
+help:
+	@echo "make demo   install and run the demonstration on built-in data"
+	@echo "make test   install and run the whole test suite"
+	@echo "make lint   ruff and mypy"
+	@echo "make docs   build the documentation into site/ (warnings are errors)"
+	@echo "make bench  step time and memory of every trainer against stock nnU-Net"
+
+$(STAMP): setup.py pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $(STAMP)
+
+install: $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/nnunet_ext demo --out demo_output --force
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(STAMP)
+	$(BIN)/mkdocs build --strict
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks.step_time
+
+clean:
+	rm -rf $(VENV) site build dist demo_output bench_output

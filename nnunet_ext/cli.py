@@ -1,0 +1,55 @@
+"""The command ``nnunet_ext``: one module of `nnunet_ext.commands` for each subcommand."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.version import __version__
+
+COMMANDS = ("path", "list", "doctor", "configure", "plan", "demo")
+
+FINE, PROBLEM, WRONG_USAGE = 0, 1, 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command.
+
+    A command's module has a docstring (its first line is the short help, the rest the description with an example),
+    ``add_arguments(parser)`` and ``run(args) -> int``. Its heavy imports belong inside ``run``.
+    """
+    parser = argparse.ArgumentParser(
+        prog="nnunet_ext",
+        description="Label-efficient training techniques for nnU-Net v2. Training and prediction run by nnU-Net's own "
+        "commands; this one prepares, checks and shows.",
+        epilog="Exit status: 0 fine, 1 a problem was found, 2 wrong usage.",
+    )
+    parser.add_argument("--version", action="version", version=f"nnunet_ext {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        module = import_module(f"nnunet_ext.commands.{name}")
+        summary, _, description = (module.__doc__ or "").partition("\n\n")
+        subparser = subparsers.add_parser(
+            name,
+            help=summary,
+            description=f"{summary}\n\n{description}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(subparser)
+        subparser.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status instead of leaving the process."""
+    args = build_parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except UserError as error:
+        print(f"nnunet_ext {args.command}: {error}", file=sys.stderr)
+        return WRONG_USAGE
+    except KeyboardInterrupt:
+        print(f"nnunet_ext {args.command}: interrupted.", file=sys.stderr)
+        return 130

@@ -1,0 +1,91 @@
+"""Files are written whole or not at all, and never over something that nobody offered."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nnunet_ext.errors import UserError
+
+
+@contextmanager
+def written_whole(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `target` that replaces it only if the block ends without an exception.
+
+    A full disk, Ctrl-C or an error inside the block leaves an existing `target` as it was and removes the temporary
+    file.
+
+    Args:
+        target: the file to be written; its folder must exist.
+
+    Yields:
+        The path to write to, in the same folder (so that the replacement is atomic).
+    """
+    target = Path(target)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes files only their owner can read; results are shared like any other new file
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(target: str | os.PathLike[str], text: str) -> None:
+    """Write `text` as UTF-8, whole or not at all."""
+    with written_whole(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(target: str | os.PathLike[str], content: Any) -> None:
+    """Write `content` as indented JSON in its own key order, whole or not at all."""
+    write_text(target, json.dumps(content, indent=4) + "\n")
+
+
+def read_json(source: str | os.PathLike[str]) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: if the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(Path(source).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{source} does not exist.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{source} is not valid JSON: {error}") from None
+
+
+def prepare_output_folder(folder: str | os.PathLike[str], *, force: bool) -> Path:
+    """Make an empty folder for results.
+
+    Args:
+        folder: where results will go.
+        force: empty the folder if it has content.
+
+    Raises:
+        UserError: if it has content and `force` is off, or if it is a file, or if it cannot be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; a folder is needed here.")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not force:
+            raise UserError(f"{folder} is not empty. Choose another folder, or add --force to replace its content.")
+        shutil.rmtree(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot create the folder {folder}: {error.strerror}.") from None
+    return folder

@@ -1,0 +1,42 @@
+"""Telling nnU-Net where our trainers are: the value of the environment variable ``nnUNet_extTrainer``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+VARIABLE = "nnUNet_extTrainer"
+
+
+def discovery_folder() -> Path:
+    """The one folder nnU-Net may be pointed at; see docs/design.md for why it is not the package itself."""
+    return Path(__file__).resolve().parent / "discovery"
+
+
+def extended_value(current: str | None) -> str:
+    """The variable's value with our folder in it, everything else that is there kept and in its order.
+
+    Args:
+        current: the present value, folders separated by `os.pathsep`; None or empty if there is none.
+
+    Returns:
+        `current` itself if it holds our folder already, else `current` followed by our folder.
+    """
+    ours = str(discovery_folder())
+    entries = [entry for entry in (current or "").split(os.pathsep) if entry.strip()]
+    if ours in entries:
+        return str(current)
+    return os.pathsep.join([*entries, ours])
+
+
+def register() -> str:
+    """Make nnU-Net find this package's trainers in this process and in those it starts.
+
+    Does for a Python program what ``export nnUNet_extTrainer=$(nnunet_ext path)`` does for a shell.
+
+    Returns:
+        The new value of ``nnUNet_extTrainer``.
+    """
+    value = extended_value(os.environ.get(VARIABLE))
+    os.environ[VARIABLE] = value
+    return value

@@ -1,0 +1,49 @@
+"""Build script: metadata and dependencies of the distribution ``nnunet-ext``."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION: dict[str, str] = {}
+exec((HERE / "nnunet_ext" / "version.py").read_text(encoding="utf-8"), VERSION)
+
+TEST = ["pytest>=8", "hypothesis>=6.100", "scikit-image>=0.22"]
+LINT = ["ruff>=0.6", "mypy>=1.11", "types-tqdm"]
+DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5"]
+
+setup(
+    name="nnunet-ext",
+    version=VERSION["__version__"],
+    description="Label-efficient training techniques for nnU-Net v2, found by its own commands.",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["nnunet_ext", "nnunet_ext.*"]),
+    package_data={"nnunet_ext": ["py.typed"], "nnunet_ext.evaluation": ["templates/*"]},
+    install_requires=[
+        "nnunetv2>=2.8,<3",
+        "torch>=2.1.2",
+        "acvl-utils>=0.2.3",
+        "batchgenerators>=0.25.1",
+        "batchgeneratorsv2>=0.3.0",
+        "dynamic-network-architectures>=0.4.1",
+        "jinja2>=3.1",
+        "matplotlib>=3.8",
+        "numpy>=1.26",
+        "pydantic>=2.6,<3",
+        "scipy>=1.11",
+        "SimpleITK>=2.3",
+        "tqdm>=4.66",
+    ],
+    extras_require={"test": TEST, "lint": LINT, "docs": DOCS, "dev": TEST + LINT + DOCS},
+    entry_points={"console_scripts": ["nnunet_ext=nnunet_ext.cli:main"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Intended Audience :: Healthcare Industry",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Medical Science Apps.",
+    ],
+)
