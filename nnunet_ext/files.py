@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,15 +27,10 @@ def written_whole(target: str | os.PathLike[str]) -> Iterator[Path]:
         The path to write to, in the same folder (so that the replacement is atomic).
     """
     target = Path(target)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
+    # one fixed name: a process that was killed leaves at most one of these, and the next writing reuses it
+    temporary = target.with_name(f".{target.name}.tmp")
     try:
         yield temporary
-        # mkstemp makes files only their owner can read; results are shared like any other new file
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Settings in plans files, and the configurations this package derives."""

@@ -1,0 +1,120 @@
+"""Write a configuration with settings into a plans file.
+
+The new configuration inherits everything else from an existing one; its results get a folder of their own. Values are
+JSON (numbers, true, "text"; plain words need no quotes). Example:
+
+    nnunet_ext configure -d 4 -c 3d_fullres --name 3d_fullres_short num_epochs=50 mixup.alpha=0.2
+    nnUNetv2_train 4 3d_fullres_short 0 -tr nnUNetTrainerMixUp
+
+Without --name it lists the plans file's configurations and their settings, and says which of them have gone since they
+were written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from nnunet_ext.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-d", "--dataset", required=True, help="dataset id or name")
+    parser.add_argument("-p", "--plans", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
+    parser.add_argument(
+        "-c", "--configuration", default="3d_fullres", help="what to inherit from (default: %(default)s)"
+    )
+    parser.add_argument("--name", help="name of the new configuration")
+    parser.add_argument("--force", action="store_true", help="replace a configuration of that name")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="a setting; a dot leads into a section")
+
+
+def run(args: argparse.Namespace) -> int:
+    from nnunet_ext.plans.plans_file import add_configuration, preprocessed_folder, read_plans, vanished_configurations
+    from nnunet_ext.plans.settings import KEY, configured_settings, merged, validated_settings
+
+    file = preprocessed_folder(args.dataset) / f"{args.plans}.json"
+    plans = read_plans(file)
+    if args.name is None:
+        if args.settings:
+            raise UserError("Settings are given but no --name for the configuration that is to hold them.")
+        list_configurations(file)
+        return 0
+    if args.name == args.configuration:
+        raise UserError(f"A configuration cannot inherit from itself: --name and -c are both {args.name!r}.")
+    check_name(args.name)
+    settings = parse_settings(args.settings)
+    inherited = configured_settings(plans, args.configuration)
+    validated_settings(merged(inherited, settings), where=f"configuration {args.name!r}")
+
+    command = ["nnunet_ext", "configure", "-d", args.dataset, "-p", args.plans, "-c", args.configuration]
+    command += ["--name", args.name, *args.settings]
+    content = {"inherits_from": args.configuration, KEY: settings}
+    is_new = add_configuration(file, args.name, content, command=shlex.join(command), force=args.force)
+    print(f"{'Wrote' if is_new else 'Already there:'} configuration {args.name} in {file}")
+    tell_vanished(vanished_configurations(file))
+    return 0
+
+
+def parse_settings(assignments: list[str]) -> dict[str, Any]:
+    """Turn ``["num_epochs=5", "mixup.alpha=0.2"]`` into ``{"num_epochs": 5, "mixup": {"alpha": 0.2}}``.
+
+    Raises:
+        UserError: for an assignment without ``=`` and for a key given twice.
+    """
+    result: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key:
+            raise UserError(f"{assignment!r} is no setting: KEY=VALUE is expected, e.g. num_epochs=50.")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        *sections, name = key.split(".")
+        block = result
+        for section in sections:
+            block = block.setdefault(section, {})
+            if not isinstance(block, dict):
+                raise UserError(f"{section!r} is given both a value and settings of its own.")
+        if name in block:
+            raise UserError(f"The setting {key!r} is given twice.")
+        block[name] = value
+    return result
+
+
+def check_name(name: str) -> None:
+    """Refuse names that cannot be part of a folder's name.
+
+    Raises:
+        UserError: if `name` has a character that a file system or nnU-Net's own folder names reserve.
+    """
+    if not name or name.strip() != name or "__" in name or any(letter in '/\\:*?"<>|' for letter in name):
+        raise UserError(
+            f"{name!r} cannot name a configuration: it becomes part of a folder's name, where slashes, wildcards, "
+            "quotes and a double underscore (nnU-Net's own separator) are not allowed."
+        )
+
+
+def list_configurations(file: Path) -> None:
+    """Print every configuration of a plans file with the settings it would train with."""
+    from nnunet_ext.plans.plans_file import read_plans, vanished_configurations
+    from nnunet_ext.plans.settings import configured_settings
+
+    plans = read_plans(file)
+    for name in plans["configurations"]:
+        settings = configured_settings(plans, name)
+        print(f"{name}: {json.dumps(settings) if settings else 'no settings'}")
+    tell_vanished(vanished_configurations(file))
+
+
+def tell_vanished(vanished: dict[str, str]) -> None:
+    """Say which configurations have gone, and how to have them back."""
+    for name, command in vanished.items():
+        print(
+            f"Configuration {name} was written here earlier and has gone. To have it back: {command}", file=sys.stderr
+        )

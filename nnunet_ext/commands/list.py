@@ -1,0 +1,68 @@
+"""List the trainers: what each does, what it needs, where it comes from.
+
+Any name in the first column can be given to nnU-Net's commands behind -tr. Example:
+
+    nnunet_ext list
+    nnunet_ext list --json
+"""
+
+import argparse
+import json
+import shutil
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import zip_longest
+
+from nnunet_ext.trainers.registry import TRAINERS
+
+HEADER = ("TRAINER", "TECHNIQUE", "NEEDS", "PAPER")
+GAP = "  "
+WIDEST = 100
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the list as JSON, for programs")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.json:
+        print(json.dumps([asdict(entry) for entry in TRAINERS], indent=2))
+        return 0
+    rows = [(entry.name, entry.technique, entry.needs, entry.paper) for entry in TRAINERS]
+    width = min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns)
+    print("\n".join(table([HEADER, *rows], width)))
+    return 0
+
+
+def table(rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:
+    """Lay rows of text out in columns, with long cells wrapped at blanks.
+
+    Args:
+        rows: the cells; every row has as many.
+        width: characters in a line. It is exceeded only if the longest words alone do not fit.
+
+    Yields:
+        The lines, without trailing blanks.
+    """
+    widths = column_widths(rows, width)
+    for row in rows:
+        cells = [
+            textwrap.wrap(cell, size, break_long_words=False, break_on_hyphens=False)
+            for cell, size in zip(row, widths, strict=True)
+        ]
+        for line in zip_longest(*cells, fillvalue=""):
+            yield GAP.join(text.ljust(size) for text, size in zip(line, widths, strict=True)).rstrip()
+
+
+def column_widths(rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    """Share a line's characters out: each column gets its longest word, then the longest texts get the rest."""
+    columns = list(zip(*rows, strict=True))
+    widths = [max(len(word) for cell in column for word in cell.split() or [""]) for column in columns]
+    wanted = [max(map(len, column)) for column in columns]
+    for _ in range(width - sum(widths) - len(GAP) * (len(columns) - 1)):
+        neediest = max(range(len(columns)), key=lambda i: wanted[i] / max(1, widths[i]))
+        if widths[neediest] >= wanted[neediest]:
+            break
+        widths[neediest] += 1
+    return widths

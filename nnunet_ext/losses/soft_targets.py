@@ -1,0 +1,54 @@
+"""Cross-entropy against soft targets, the mean taken over the voxels that take part."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+
+def masked_mean(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Mean of the values where the mask is true; zero, with zero gradients, where it is true nowhere.
+
+    Args:
+        values: any shape.
+        mask: boolean, broadcastable to `values`; None for all.
+
+    Returns:
+        A scalar.
+    """
+    if mask is None:
+        return values.mean()
+    mask = mask.expand_as(values)
+    # where() and not a product: a value that is not finite outside of the mask must not matter
+    return torch.where(mask, values, 0).sum() / mask.sum().clamp_min(1)
+
+
+def soft_cross_entropy(logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """Cross-entropy of a softmax against a distribution over the classes:  −Σ_c t_c log p_c, mean over voxels.
+
+    Args:
+        logits: (B, C, [X,] Y, Z).
+        target: same shape, sums to one over C.
+        mask: (B, 1, [X,] Y, Z), true where a voxel takes part; None for all.
+
+    Returns:
+        A scalar, at least zero; zero if no voxel takes part.
+    """
+    entropies = -(target * F.log_softmax(logits.float(), dim=1)).sum(dim=1, keepdim=True)
+    return masked_mean(entropies, mask)
+
+
+def soft_binary_cross_entropy(
+    logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Cross-entropy of independent sigmoids, for overlapping regions, mean over voxels and regions.
+
+    Args:
+        logits: (B, R, [X,] Y, Z).
+        target: same shape, each value in [0, 1].
+        mask: (B, 1, [X,] Y, Z), true where a voxel takes part; None for all.
+
+    Returns:
+        A scalar, at least zero; zero if no voxel takes part.
+    """
+    return masked_mean(F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none"), mask)

@@ -1,0 +1,123 @@
+"""Finding, reading and extending nnU-Net's plans files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.files import read_json, write_json
+
+MEMORY = "nnunet_ext_configurations.json"
+"""Beside the plans files: which configurations this package wrote, and by which command."""
+
+
+def preprocessed_folder(dataset: str) -> Path:
+    """The dataset's folder in nnUNet_preprocessed.
+
+    Args:
+        dataset: id ("4", "004") or name ("Dataset004_Hippocampus").
+
+    Raises:
+        UserError: if the variable is not set, or the dataset is not there or there more than once.
+    """
+    root = os.environ.get("nnUNet_preprocessed")
+    if not root:
+        raise UserError(
+            "The environment variable nnUNet_preprocessed is not set. Set it to the folder of nnU-Net's preprocessed "
+            "data, e.g. export nnUNet_preprocessed=$HOME/nnUNet_preprocessed"
+        )
+    found = matching_datasets(Path(root), dataset)
+    if not found:
+        raise UserError(f"Dataset {dataset} is not in {root}. Plan it first: nnUNetv2_plan_and_preprocess -d {dataset}")
+    if len(found) > 1:
+        raise UserError(f"Several datasets in {root} fit {dataset!r}: {', '.join(path.name for path in found)}.")
+    return found[0]
+
+
+def matching_datasets(root: Path, dataset: str) -> list[Path]:
+    """Folders in `root` with the name `dataset`, or with the id if `dataset` is a number."""
+    if dataset.isdigit():
+        return sorted(path for path in root.glob(f"Dataset{int(dataset):03d}_*") if path.is_dir())
+    return [root / dataset] if (root / dataset).is_dir() else []
+
+
+def read_plans(file: Path) -> dict[str, Any]:
+    """Read a plans file of this generation of nnU-Net.
+
+    Raises:
+        UserError: if it is missing, no plans file, or one of an older nnU-Net.
+    """
+    if not file.is_file():
+        others = sorted(path.stem for path in file.parent.glob("*Plans*.json"))
+        there = f" The folder has: {', '.join(others)}." if others else ""
+        raise UserError(f"There is no plans file {file}.{there}")
+    plans = read_json(file)
+    if not isinstance(plans, dict) or not isinstance(plans.get("configurations"), dict):
+        raise UserError(f"{file} is no plans file of nnU-Net v2: it has no configurations.")
+    old = [
+        name
+        for name, content in plans["configurations"].items()
+        if "inherits_from" not in content and "architecture" not in content
+    ]
+    if old:
+        raise UserError(
+            f"{file} was made by an older nnU-Net: configuration {old[0]!r} has no architecture. Make it anew with "
+            "nnUNetv2_plan_experiment."
+        )
+    return plans
+
+
+def add_configuration(
+    file: Path, name: str, configuration: Mapping[str, Any], *, command: str, force: bool = False
+) -> bool:
+    """Write a configuration into a plans file, the rest of it untouched.
+
+    Args:
+        file: the plans file.
+        name: of the configuration.
+        configuration: its content.
+        command: how the user can have it made again; remembered beside the plans file.
+        force: replace one of the same name and other content.
+
+    Returns:
+        False if the very same configuration was there already.
+
+    Raises:
+        UserError: if one of the same name and other content is there and `force` is off; if the file cannot be written.
+    """
+    plans = read_plans(file)
+    present = plans["configurations"].get(name)
+    is_new = present != configuration
+    if present is not None and is_new and not force:
+        raise UserError(
+            f"{file} has a configuration {name!r} with other content. Choose another name, or add --force to replace "
+            "it."
+        )
+    try:
+        if is_new:
+            plans["configurations"][name] = dict(configuration)
+            write_json(file, plans)
+        remembered = _remembered(file)
+        remembered.setdefault(file.stem, {})[name] = command
+        write_json(file.with_name(MEMORY), remembered)
+    except OSError as error:
+        raise UserError(f"{file} cannot be written ({error.strerror}); it is as it was.") from None
+    return is_new
+
+
+def vanished_configurations(file: Path) -> dict[str, str]:
+    """Configurations that this package wrote into a plans file and that are no longer in it.
+
+    Returns:
+        The command that makes each again, by the configuration's name.
+    """
+    present = read_plans(file)["configurations"]
+    return {name: command for name, command in _remembered(file).get(file.stem, {}).items() if name not in present}
+
+
+def _remembered(file: Path) -> dict[str, dict[str, str]]:
+    memory = file.with_name(MEMORY)
+    return read_json(memory) if memory.is_file() else {}

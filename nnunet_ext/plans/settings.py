@@ -1,0 +1,195 @@
+"""Settings of the trainers: what may stand in a plans file under the key ``nnunet_ext`` of a configuration.
+
+They are inherited along ``inherits_from``, key by key, and validated when a trainer is built. Importing this module
+imports neither torch nor nnunetv2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nnunet_ext.errors import UserError
+
+KEY = "nnunet_ext"
+
+
+class Section(BaseModel):
+    """A block of settings: no unknown keys, no silent conversion of types, no infinities, no change after reading."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class MixUpSettings(Section):
+    """MixUp and CutMix of the patches in a batch (arXiv 2412.14846)."""
+
+    kind: Literal["mixup", "cutmix"] = Field(
+        "mixup", description="`mixup` blends two patches and their labels, `cutmix` pastes a box of half the patch."
+    )
+    mode: Literal["additional", "alternate"] = Field(
+        "additional",
+        description="`additional` adds the mixed loss to the usual one (a second forward pass); `alternate` replaces "
+        "the usual loss by it in a share of the steps (one forward pass).",
+    )
+    alpha: float = Field(0.4, gt=0, description="The mixing ratio is drawn from Beta(alpha, alpha), per sample.")
+    weight: float = Field(1.0, ge=0, description="Factor of the mixed loss.")
+    probability: float | None = Field(
+        None, ge=0, le=1, description="Share of steps that mix. Default: 1 for `additional`, 0.5 for `alternate`."
+    )
+
+
+class Settings(Section):
+    """Everything that may stand under ``nnunet_ext``: general keys, and one section for each technique.
+
+    A key that is left out keeps the trainer's own value, which is nnU-Net's wherever a technique's page does not say
+    otherwise.
+    """
+
+    num_epochs: int | None = Field(None, ge=1, description="Length of the training. nnU-Net: 1000.")
+    num_iterations_per_epoch: int | None = Field(None, ge=1, description="Training steps in an epoch. nnU-Net: 250.")
+    num_val_iterations_per_epoch: int | None = Field(
+        None, ge=1, description="Validation batches in an epoch, for the pseudo Dice of the log. nnU-Net: 50."
+    )
+    initial_lr: float | None = Field(
+        None, gt=0, description="Learning rate at the start of the polynomial decay. nnU-Net: 0.01."
+    )
+    weight_decay: float | None = Field(None, ge=0, description="Weight decay. nnU-Net: 3e-5.")
+    momentum: float = Field(0.99, ge=0, lt=1, description="Nesterov momentum of SGD.")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="`sgd` (nnU-Net's) or `adamw`.")
+    oversample_foreground_percent: float | None = Field(
+        None, ge=0, le=1, description="Share of a batch whose patches are sure to hold foreground. nnU-Net: 0.33."
+    )
+    save_every: int | None = Field(
+        None, ge=1, description="Epochs between two writings of checkpoint_latest.pth. nnU-Net: 50."
+    )
+    seed: int | None = Field(
+        None,
+        ge=0,
+        lt=2**32,
+        description="Makes a run repeatable: initial weights, batches and every draw of this package follow from it, "
+        "whatever the number of workers, and a resumed run equals one that was never interrupted. "
+        "Unset: random, as in nnU-Net.",
+    )
+    memory_format: Literal["auto", "channels_last", "contiguous"] = Field(
+        "contiguous",
+        description="Layout of the activations. `auto` measures both at the start and logs what it chose; results "
+        "agree to rounding.",
+    )
+    mixup: MixUpSettings = Field(MixUpSettings(), description="MixUp and CutMix.")
+
+
+def section_names() -> tuple[str, ...]:
+    """Names of the techniques' sections in `Settings`."""
+    return tuple(name for name, field in Settings.model_fields.items() if _is_section(field.annotation))
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it, nested mappings key by key; neither is modified."""
+    result = dict(base)
+    for key, value in changes.items():
+        present = result.get(key)
+        result[key] = merged(present, value) if isinstance(present, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def configured_settings(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
+    """What a plans file says under ``nnunet_ext`` for a configuration, inherited settings included.
+
+    Args:
+        plans: content of a plans file.
+        configuration: a configuration's name, e.g. ``3d_fullres``.
+
+    Returns:
+        The settings as they stand there, not validated.
+
+    Raises:
+        UserError: if the configuration, or one it inherits from, does not exist, if the inheritance has a cycle, or if
+            the value under ``nnunet_ext`` is no mapping.
+    """
+    configurations = plans["configurations"]
+    chain: list[str] = []
+    name: str | None = configuration
+    while name is not None:
+        if name in chain:
+            raise UserError(f"The configurations {' -> '.join([*chain, name])} inherit from each other in a circle.")
+        if name not in configurations:
+            raise UserError(
+                f"The plans {plans.get('plans_name', '')!r} have no configuration {name!r}; they have: "
+                f"{', '.join(configurations)}. If nnUNetv2_plan_and_preprocess has rewritten the plans file, repeat "
+                "the `nnunet_ext configure` or `nnunet_ext plan` command that made it."
+            )
+        chain.append(name)
+        name = configurations[name].get("inherits_from")
+    result: dict[str, Any] = {}
+    for name in reversed(chain):
+        block = configurations[name].get(KEY, {})
+        if not isinstance(block, Mapping):
+            raise UserError(
+                f'The value of "{KEY}" in the configuration {name!r} must be a mapping of settings, found: {block!r}.'
+            )
+        result = merged(result, block)
+    return result
+
+
+def validated_settings(values: Mapping[str, Any], *, where: str) -> Settings:
+    """Check settings and fill in the defaults.
+
+    Args:
+        values: settings by name, sections as mappings.
+        where: what to call their place in an error, e.g. "configuration '3d_fullres'".
+
+    Raises:
+        UserError: naming every unknown key and wrong value, with the keys and values that are valid.
+    """
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        problems = "\n".join(f"  - {_describe(problem)}" for problem in error.errors())
+        raise UserError(f"Wrong nnunet_ext settings in {where}:\n{problems}") from None
+
+
+def _describe(problem: Any) -> str:
+    """One line for one of pydantic's errors: the key, what is wrong, what would be right."""
+    path = [str(part) for part in problem["loc"]]
+    key = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        owner = _model_at(path[:-1])
+        place = f"in {'.'.join(path[:-1])!r} " if path[:-1] else ""
+        return f"{key}: no such setting. Valid keys {place}are: {', '.join(owner.model_fields)}."
+    return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, found {problem['input']!r}."
+
+
+def _model_at(path: list[str]) -> type[Section]:
+    model: type[Section] = Settings
+    for part in path:
+        annotation: Any = model.model_fields[part].annotation
+        model = annotation
+    return model
+
+
+def settings_record(settings: Settings, sections: tuple[str, ...]) -> dict[str, Any]:
+    """Settings as plain JSON data: the general ones and the sections that a trainer uses.
+
+    Sections of other techniques are left out, so that adding one to a shared configuration changes nothing for this
+    trainer.
+    """
+    unused = set(section_names()) - set(sections)
+    return settings.model_dump(mode="json", exclude=unused)
+
+
+def differences(recorded: Mapping[str, Any], present: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """One line for each setting that differs between two records, e.g. ``mixup.alpha: 0.4 -> 0.2``."""
+    lines = []
+    for key in sorted({*recorded, *present}):
+        old, new = recorded.get(key), present.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            lines += differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            lines.append(f"{prefix}{key}: {old} -> {new}")
+    return lines

@@ -1,0 +1,483 @@
+"""The base of every trainer in this package: nnU-Net's training, cut into named steps that a technique can extend."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import tempfile
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+import torch
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.helpers import dummy_context
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import distributed as dist
+from torch import nn
+from torch._dynamo import OptimizedModule
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.files import written_whole
+from nnunet_ext.plans.settings import (
+    KEY,
+    configured_settings,
+    differences,
+    merged,
+    settings_record,
+    validated_settings,
+)
+from nnunet_ext.trainers.memory_format import channels_last_format, faster_memory_format
+from nnunet_ext.trainers.reproducibility import seed_global_generators, seeded_augmenter
+from nnunet_ext.version import __version__
+
+MAX_GRADIENT_NORM = 12.0
+ALLOW_CHANGED_SETTINGS = "nnUNet_ext_allow_changed_settings"
+
+Batch = dict[str, Any]
+"""``data``: (B, C, [X,] Y, Z) float; ``target``: the same with one channel (or one for each region), a list of them,
+highest resolution first, under deep supervision; ``keys``: case names; and what a technique adds."""
+
+Outputs: TypeAlias = torch.Tensor | list[torch.Tensor] | tuple[torch.Tensor, ...]
+"""Logits, one tensor or, under deep supervision, several, highest resolution first."""
+
+
+class nnUNetTrainerConfigurable(nnUNetTrainer):
+    """Stock nnU-Net training whose settings come from the plans file, and the base of every other trainer here.
+
+    A training step is ``prepare_batch`` → ``forward`` → ``loss_terms`` → ``backward`` → ``edit_gradients`` →
+    ``optimizer_step``. A technique is a subclass that overrides some of these and calls ``super()``, so that several
+    combine by inheritance. Without overrides and settings the weights are bit-identical to those of ``nnUNetTrainer``.
+    """
+
+    sections: ClassVar[tuple[str, ...]] = ()
+    """The sections of `nnunet_ext.plans.settings.Settings` that this trainer uses; a subclass adds its own."""
+
+    default_settings: ClassVar[Mapping[str, Any]] = {}
+    """Settings that hold where the plans file says nothing."""
+
+    unsupported: ClassVar[Mapping[str, str]] = {}
+    """What a technique truly cannot do, by capability (see `needed_capabilities`), with the reason and what to use
+    instead; such a dataset or configuration is refused with a NotImplementedError."""
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008  nnU-Net's signature
+    ) -> None:
+        # Everything that can be wrong is looked at before nnU-Net makes a folder.
+        settings = validated_settings(
+            merged(self.default_settings, configured_settings(plans, configuration)),
+            where=f"configuration {configuration!r} of the plans {plans.get('plans_name', '')!r}",
+        )
+        self.refuse_unsupported(plans, configuration, dataset_json)
+        require_folders()
+        self.is_resuming = bool(plans.get("continue_training", False))
+        super().__init__(plans, configuration, fold, dataset_json, device)
+
+        for name in (
+            "num_epochs",
+            "num_iterations_per_epoch",
+            "num_val_iterations_per_epoch",
+            "initial_lr",
+            "weight_decay",
+            "oversample_foreground_percent",
+            "save_every",
+        ):
+            value = getattr(settings, name)
+            if value is None:
+                settings = settings.model_copy(update={name: getattr(self, name)})
+            else:
+                setattr(self, name, value)
+        self.settings = settings
+        self.memory_format: str = settings.memory_format
+        # Draws of this process, and draws that every process of a DDP training must make alike.
+        self.rng = np.random.default_rng()
+        self.shared_rng = np.random.default_rng()
+        self._observations: dict[str, torch.Tensor] = {}
+
+    # ------------------------------------------------------------------ what a technique declares
+
+    @classmethod
+    def needed_capabilities(cls, plans: dict, configuration: str, dataset_json: dict) -> set[str]:
+        """What a dataset and a configuration ask of a trainer.
+
+        Returns:
+            A subset of ``{"2d", "3d", "cascade", "regions", "ignore_label"}``.
+        """
+        manager = PlansManager(plans)
+        configuration_manager = manager.get_configuration(configuration)
+        label_manager = manager.get_label_manager(dataset_json)
+        present = {
+            "2d": len(configuration_manager.patch_size) == 2,
+            "3d": len(configuration_manager.patch_size) == 3,
+            "cascade": configuration_manager.previous_stage_name is not None,
+            "regions": label_manager.has_regions,
+            "ignore_label": label_manager.has_ignore_label,
+        }
+        return {name for name, is_needed in present.items() if is_needed}
+
+    @classmethod
+    def refuse_unsupported(cls, plans: dict, configuration: str, dataset_json: dict) -> None:
+        """Stop before anything is written if this trainer cannot do what the dataset asks.
+
+        Raises:
+            NotImplementedError: with the reason that the trainer declares in `unsupported`.
+        """
+        for capability in sorted(cls.needed_capabilities(plans, configuration, dataset_json)):
+            if capability in cls.unsupported:
+                raise NotImplementedError(f"{cls.__name__} cannot do {capability!r}: {cls.unsupported[capability]}")
+
+    # ------------------------------------------------------------------ a training step, hook by hook
+
+    def train_step(self, batch: Batch) -> dict[str, np.ndarray]:
+        """One optimizer step.
+
+        Returns:
+            ``loss``, and beside it every loss term and observation of this step, by name.
+        """
+        self._observations = {}
+        batch = self.prepare_batch(batch, training=True)
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.autocast():
+            outputs = self.forward(batch)
+            terms = self.loss_terms(outputs, batch)
+            loss = total_loss(terms)
+        self.backward(loss)
+        self.edit_gradients()
+        self.optimizer_step()
+        for name, term in terms.items():
+            self.observe(f"loss/{name}", term)
+        # one transfer for all of them: each would cost a synchronisation of its own
+        names = ["loss", *self._observations]
+        values = torch.stack([value.detach().float() for value in (loss, *self._observations.values())])
+        return {name: np.asarray(value) for name, value in zip(names, values.cpu().numpy())}
+
+    def prepare_batch(self, batch: Batch, *, training: bool) -> Batch:
+        """Bring a batch to the device, in the layout chosen; called for training and for validation.
+
+        Args:
+            batch: as the data loader made it.
+            training: False in validation, where a technique must not alter the data.
+
+        Returns:
+            A new dictionary; `batch` is left as it is.
+        """
+        data, target = batch["data"], batch["target"]
+        if self.memory_format == "channels_last":
+            data = data.to(self.device, non_blocking=True, memory_format=channels_last_format(data.ndim - 2))
+        else:
+            data = data.to(self.device, non_blocking=True)
+        if isinstance(target, list):
+            target = [scale.to(self.device, non_blocking=True) for scale in target]
+        else:
+            target = target.to(self.device, non_blocking=True)
+        return {**batch, "data": data, "target": target}
+
+    def autocast(self) -> Any:
+        """The precision of the forward pass: mixed on CUDA, full elsewhere, as in nnU-Net."""
+        return torch.autocast(self.device.type, enabled=True) if self.device.type == "cuda" else dummy_context()
+
+    def forward(self, batch: Batch) -> Outputs:
+        """The network's output for a prepared batch."""
+        return self.network(batch["data"])
+
+    def loss_terms(self, outputs: Outputs, batch: Batch) -> dict[str, torch.Tensor]:
+        """The summands of the loss, by name, weights included.
+
+        The base has one, ``segmentation``: nnU-Net's own loss under deep supervision.
+        """
+        return {"segmentation": self.loss(outputs, batch["target"])}
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Compute the gradients, free of the loss scale of mixed precision."""
+        if self.grad_scaler is None:
+            loss.backward()
+        else:
+            self.grad_scaler.scale(loss).backward()
+            self.grad_scaler.unscale_(self.optimizer)
+
+    def edit_gradients(self) -> None:
+        """What happens to the gradients before the step: clipped to norm 12, as in nnU-Net."""
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
+
+    def optimizer_step(self) -> None:
+        """Move the weights."""
+        if self.grad_scaler is None:
+            self.optimizer.step()
+        else:
+            self.grad_scaler.step(self.optimizer)
+            self.grad_scaler.update()
+
+    def validation_step(self, batch: Batch) -> dict[str, np.ndarray]:
+        """nnU-Net's loss and pseudo Dice on a validation batch, nothing of the technique."""
+        return super().validation_step(self.prepare_batch(batch, training=False))
+
+    # ------------------------------------------------------------------ tools for the hooks
+
+    def observe(self, name: str, value: torch.Tensor | float) -> None:
+        """Log a number of this training step; the log shows its mean over an epoch.
+
+        Args:
+            name: with a slash in it, e.g. ``mixup/lambda``, which keeps it apart from nnU-Net's own keys.
+            value: a scalar.
+        """
+        self._observations[name] = torch.as_tensor(value, device=self.device)
+
+    def full_resolution(self, outputs: Outputs) -> torch.Tensor:
+        """The logits at the resolution of the patch, (B, C, [X,] Y, Z)."""
+        return outputs[0] if isinstance(outputs, (list, tuple)) else outputs
+
+    def full_resolution_loss(self) -> nn.Module:
+        """nnU-Net's loss for one resolution, without the sum over deep-supervision heads."""
+        return self.loss.loss if self.enable_deep_supervision else self.loss
+
+    def unwrapped_network(self) -> nn.Module:
+        """The network without the wrappers of DDP and torch.compile."""
+        network = self.network.module if self.is_ddp else self.network
+        return network._orig_mod if isinstance(network, OptimizedModule) else network
+
+    # ------------------------------------------------------------------ optimizer
+
+    def trainable_parameters(self) -> Any:
+        """What the optimizer moves: parameters or parameter groups."""
+        return self.network.parameters()
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
+        """The optimizer of the settings, under nnU-Net's polynomial decay."""
+        optimizer: torch.optim.Optimizer
+        if self.settings.optimizer == "adamw":
+            optimizer = torch.optim.AdamW(self.trainable_parameters(), self.initial_lr, weight_decay=self.weight_decay)
+        else:
+            optimizer = torch.optim.SGD(
+                self.trainable_parameters(),
+                self.initial_lr,
+                weight_decay=self.weight_decay,
+                momentum=self.settings.momentum,
+                nesterov=self.settings.momentum > 0,
+            )
+        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+
+    # ------------------------------------------------------------------ start, epochs, log
+
+    def initialize(self) -> None:
+        """Build network, optimizer and loss; under a seed, always the same initial weights."""
+        if self.settings.seed is not None:
+            seed_global_generators(self.settings.seed)
+        super().initialize()
+        if self.is_ddp:
+            entropy = [self.shared_rng.integers(2**63)]
+            dist.broadcast_object_list(entropy, src=0)
+            self.shared_rng = np.random.default_rng(entropy[0])
+
+    def get_dataloaders(self) -> tuple[Any, Any]:
+        """nnU-Net's loaders; under a seed, with batches that follow from it."""
+        training, validation = super().get_dataloaders()
+        if self.settings.seed is None:
+            return training, validation
+        return (
+            seeded_augmenter(
+                training,
+                entropy=(*self._entropy(), 0),
+                first=self.current_epoch * self.num_iterations_per_epoch,
+            ),
+            seeded_augmenter(
+                validation,
+                entropy=(*self._entropy(), 1),
+                first=self.current_epoch * self.num_val_iterations_per_epoch,
+            ),
+        )
+
+    def on_train_start(self) -> None:
+        """Start as nnU-Net does, log the settings, settle the memory format."""
+        super().on_train_start()
+        self.print_to_log_file(f"nnunet_ext {__version__} settings: {json.dumps(self.settings_record())}")
+        self.logger.update_config({KEY: self.settings_record()})
+        # after the data loading processes were forked: they must not inherit a busy thread pool
+        self._settle_memory_format()
+
+    def on_train_epoch_start(self) -> None:
+        """Under a seed, make the draws of this epoch independent of what went before, so that it can be resumed."""
+        super().on_train_epoch_start()
+        if self.settings.seed is not None:
+            seed_global_generators(*self._entropy(), 2, self.current_epoch)
+            self.rng = np.random.default_rng((*self._entropy(), 3, self.current_epoch))
+            self.shared_rng = np.random.default_rng((self.settings.seed, 4, self.current_epoch))
+
+    def on_train_epoch_end(self, train_outputs: list[dict[str, np.ndarray]]) -> None:
+        """Log the loss as nnU-Net does, and the epoch's mean of every term and observation."""
+        super().on_train_epoch_end([{"loss": output["loss"]} for output in train_outputs])
+        for name, mean in self._epoch_means(train_outputs).items():
+            self._log_value(name, mean)
+            self.print_to_log_file(f"{name} {np.round(mean, decimals=4)}")
+
+    def _epoch_means(self, train_outputs: list[dict[str, np.ndarray]]) -> dict[str, float]:
+        """Mean over the steps (of all processes) in which a name occurred; NaN for a logged name that did not."""
+        sums: dict[str, tuple[float, int]] = {}
+        for output in train_outputs:
+            for name, value in output.items():
+                if name != "loss":
+                    total, count = sums.get(name, (0.0, 0))
+                    sums[name] = (total + float(value), count + 1)
+        if self.is_ddp:
+            gathered: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(gathered, sums)
+            names = {name: None for of_rank in gathered for name in of_rank}
+            parts = {name: [of_rank[name] for of_rank in gathered if name in of_rank] for name in names}
+            sums = {name: (sum(t for t, _ in part), sum(c for _, c in part)) for name, part in parts.items()}
+        logged_before = [name for name in self.logger.local_logger.my_fantastic_logging if "/" in name]
+        means = {name: float("nan") for name in logged_before}
+        means.update({name: total / count for name, (total, count) in sums.items()})
+        return means
+
+    def _log_value(self, name: str, value: float) -> None:
+        """Log under a name that nnU-Net's logger may not know yet, e.g. after a checkpoint of another trainer."""
+        values = self.logger.local_logger.my_fantastic_logging.setdefault(name, [])
+        values.extend([float("nan")] * (self.current_epoch - len(values)))
+        self.logger.log(name, value, self.current_epoch)
+
+    def _settle_memory_format(self) -> None:
+        """Replace ``auto`` by what is faster here, and bring the weights into the chosen layout."""
+        if self.memory_format == "auto":
+            self.memory_format = self._measured_memory_format()
+        if self.memory_format == "channels_last":
+            dims = len(self.configuration_manager.patch_size)
+            self.unwrapped_network().to(memory_format=channels_last_format(dims))
+
+    def _measured_memory_format(self) -> str:
+        if self.device.type not in ("cpu", "cuda") or self.is_ddp or self._do_i_compile():
+            reason = "torch.compile chooses layouts itself" if self._do_i_compile() else "nothing is measured here"
+            self.print_to_log_file(f"memory_format auto: contiguous ({reason}).")
+            return "contiguous"
+        shape = (self.batch_size, self.num_input_channels, *self.configuration_manager.patch_size)
+        chosen, seconds = faster_memory_format(self.unwrapped_network(), shape, self.device)
+        times = ", ".join(f"{name} {value:.3f} s" for name, value in seconds.items())
+        self.print_to_log_file(f"memory_format auto: {chosen} (forward and backward pass: {times}).")
+        return chosen
+
+    def _entropy(self) -> tuple[int, int]:
+        assert self.settings.seed is not None
+        return self.settings.seed, self.local_rank
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def settings_record(self) -> dict[str, Any]:
+        """The settings in force, as plain data, those of other techniques left out."""
+        return settings_record(self.settings, self.sections)
+
+    def extra_state(self) -> dict[str, Any]:
+        """What a checkpoint holds beyond nnU-Net's own, under the key ``nnunet_ext``: plain data and tensors.
+
+        A technique with state of its own adds to what ``super()`` returns, and overrides `load_extra_state`.
+        """
+        return {"version": __version__, "settings": self.settings_record(), "memory_format": self.memory_format}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what `extra_state` wrote; `state` is empty for a checkpoint of stock nnU-Net."""
+        if self.settings.memory_format == "auto":
+            self.memory_format = state.get("memory_format", "auto")
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Write nnU-Net's checkpoint with our extra state in it, whole or not at all."""
+        if self.local_rank != 0:
+            return
+        if self.disable_checkpointing:
+            self.print_to_log_file("No checkpoint written, checkpointing is disabled")
+            return
+        checkpoint = {
+            "network_weights": self.unwrapped_network().state_dict(),
+            "optimizer_state": self.optimizer.state_dict(),
+            "grad_scaler_state": None if self.grad_scaler is None else self.grad_scaler.state_dict(),
+            "logging": self.logger.get_checkpoint(),
+            "_best_ema": self._best_ema,
+            "current_epoch": self.current_epoch + 1,
+            "init_args": self.my_init_kwargs,
+            "trainer_name": self.__class__.__name__,
+            "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
+            KEY: self.extra_state(),
+        }
+        with written_whole(filename) as temporary:
+            torch.save(checkpoint, temporary)
+
+    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
+        """Load a checkpoint of this trainer or of one with the same network.
+
+        Raises:
+            UserError: if the file is damaged, or if a training is to be resumed with other settings than it was
+                started with.
+        """
+        state = read_extra_state(filename_or_checkpoint)
+        self._compare_settings(state.get("settings"), filename_or_checkpoint)
+        super().load_checkpoint(filename_or_checkpoint)
+        self.load_extra_state(state)
+
+    def _compare_settings(self, recorded: Mapping[str, Any] | None, filename: str) -> None:
+        if recorded is None:
+            return
+        changes = differences(recorded, self.settings_record())
+        if not changes:
+            return
+        listing = "".join(f"\n  - {line}" for line in changes)
+        if self.is_resuming and os.environ.get(ALLOW_CHANGED_SETTINGS, "").lower() not in ("1", "true", "t"):
+            raise UserError(
+                f"The settings of configuration {self.configuration_name!r} are not those that {filename} was trained "
+                f"with (checkpoint -> plans file):{listing}\nPut the old values back to continue, or set the "
+                f"environment variable {ALLOW_CHANGED_SETTINGS}=1 to continue with the new ones."
+            )
+        self.print_to_log_file(f"Settings differ from those of {filename} (checkpoint -> now):{listing}")
+
+
+def total_loss(terms: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Sum of the loss terms; one term alone is returned as it is."""
+    first, *rest = terms.values()
+    for term in rest:
+        first = first + term
+    return first
+
+
+def read_extra_state(filename: str) -> dict[str, Any]:
+    """What `nnUNetTrainerConfigurable.extra_state` put into a checkpoint; empty for one of stock nnU-Net.
+
+    Like nnU-Net itself this unpickles the file: only for checkpoints you trust.
+
+    Raises:
+        UserError: if the file cannot be read, e.g. because it was cut off.
+    """
+    try:
+        # mapped into memory, so that no tensor is read: nnU-Net loads the whole file right after
+        return torch.load(filename, map_location="cpu", mmap=True, weights_only=False).get(KEY, {})
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"{filename} cannot be read as a checkpoint ({str(error).splitlines()[0]}). It is damaged or cut off: "
+            "remove it, so that an older one in the folder is used or the training starts anew."
+        ) from None
+
+
+def require_folders() -> None:
+    """See that nnU-Net's folders for training are known and that results can be written.
+
+    Raises:
+        UserError: naming the variable, what is wrong with it and how to mend it.
+    """
+    for variable in (nnUNet_preprocessed, nnUNet_results):
+        if not variable.is_set():
+            raise UserError(
+                f"The environment variable {variable.env_var_name} is not set. Set it to the folder you keep this "
+                f"data in, e.g. export {variable.env_var_name}=$HOME/{variable.env_var_name}"
+            )
+    folder = os.fspath(nnUNet_results)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"nnUNet_results={folder} cannot be written to ({error.strerror}). Make it writable, or point the "
+            "variable at another folder."
+        ) from None

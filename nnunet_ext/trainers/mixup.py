@@ -1,0 +1,116 @@
+"""MixUp and CutMix (arXiv 2412.14846): a loss on mixed patches beside, or now and then instead of, the usual one."""
+
+from __future__ import annotations
+
+import torch
+from torch import distributed as dist
+
+from nnunet_ext.augmentation.batch_mixing import (
+    blend,
+    class_targets,
+    draw_box,
+    draw_partners,
+    draw_ratios,
+    paste,
+    region_targets,
+)
+from nnunet_ext.losses.soft_targets import soft_binary_cross_entropy, soft_cross_entropy
+from nnunet_ext.trainers.base import Batch, Outputs, nnUNetTrainerConfigurable
+
+MIXING_PROBABILITY = {"additional": 1.0, "alternate": 0.5}
+
+
+class MixUpMixin(nnUNetTrainerConfigurable):
+    """Adds the term ``mixup`` to whatever loss it is combined with.
+
+    ``additional``: L = L_clean + w · L_mixed, by a second forward pass. ``alternate``: a step is either mixed or clean.
+    L_mixed looks at the full-resolution head alone: soft cross-entropy for MixUp (binary for regions), the hard Dice +
+    cross-entropy for CutMix. A voxel that is unlabelled in either partner takes no part in MixUp; in CutMix every voxel
+    has one source, whose label counts. A batch of one has nothing to mix with and keeps the usual loss.
+    """
+
+    sections = (*nnUNetTrainerConfigurable.sections, "mixup")
+
+    _has_told_of_batch_of_one = False
+
+    def prepare_batch(self, batch: Batch, *, training: bool) -> Batch:
+        batch = super().prepare_batch(batch, training=training)
+        if not (training and self._mixes_this_step(len(batch["data"]))):
+            return batch
+        mixed = self.mixed_batch(batch)
+        if self.settings.mixup.mode == "additional":
+            return {**batch, "mixed": mixed}
+        return {**batch, "data": mixed["data"], "mixed": mixed}
+
+    def loss_terms(self, outputs: Outputs, batch: Batch) -> dict[str, torch.Tensor]:
+        mixed = batch.get("mixed")
+        if mixed is None:
+            return super().loss_terms(outputs, batch)
+        weight = self.settings.mixup.weight
+        if self.settings.mixup.mode == "alternate":
+            return {"mixup": weight * self.mixed_loss(outputs, mixed)}
+        terms = super().loss_terms(outputs, batch)
+        terms["mixup"] = weight * self.mixed_loss(self.forward(mixed), mixed)
+        return terms
+
+    def _mixes_this_step(self, batch_size: int) -> bool:
+        if self.is_ddp:
+            # All processes mix or none does: under batch Dice they gather from each other as often as each calls the
+            # loss. nnU-Net deals the batch out as evenly as it can, so this is the smallest share.
+            batch_size = self.configuration_manager.batch_size // dist.get_world_size()
+        if batch_size < 2:
+            if not self._has_told_of_batch_of_one:
+                self.print_to_log_file(
+                    "MixUp: a batch of one has no partner to mix with; the usual loss is used alone."
+                )
+                self._has_told_of_batch_of_one = True
+            return False
+        settings = self.settings.mixup
+        probability = MIXING_PROBABILITY[settings.mode] if settings.probability is None else settings.probability
+        return bool(self.shared_rng.random() < probability)
+
+    def mixed_batch(self, batch: Batch) -> Batch:
+        """Mix the patches of a prepared batch.
+
+        Returns:
+            The batch with mixed ``data``, and for the full-resolution head ``mixed_target`` and, for MixUp,
+            ``mixed_mask``: the soft target (B, C or R, [X,] Y, Z) and where it counts (B, 1, [X,] Y, Z). For CutMix
+            ``mixed_target`` is in nnU-Net's own format and there is no mask.
+        """
+        data = batch["data"]
+        target = batch["target"][0] if isinstance(batch["target"], list) else batch["target"]
+        partners = draw_partners(len(data), self.rng)
+        if self.settings.mixup.kind == "cutmix":
+            box = draw_box(data.shape[2:], self.rng)
+            return {**batch, "data": paste(data, partners, box), "mixed_target": paste(target, partners, box)}
+        ratios = draw_ratios(len(data), self.settings.mixup.alpha, self.rng)
+        if self.label_manager.has_regions:
+            soft, valid = region_targets(target, self.label_manager.has_ignore_label)
+        else:
+            soft, valid = class_targets(
+                target, self.label_manager.num_segmentation_heads, self.label_manager.ignore_label
+            )
+        return {
+            **batch,
+            "data": blend(data, partners, ratios),
+            "mixed_target": blend(soft, partners, ratios),
+            "mixed_mask": valid & valid[torch.as_tensor(partners, device=valid.device)],
+        }
+
+    def mixed_loss(self, outputs: Outputs, mixed: Batch) -> torch.Tensor:
+        """The loss on a mixed batch, a scalar, without the weight."""
+        logits = self.full_resolution(outputs)
+        if self.settings.mixup.kind == "cutmix":
+            loss = self.full_resolution_loss()(logits, mixed["mixed_target"])
+        elif self.label_manager.has_regions:
+            loss = soft_binary_cross_entropy(logits, mixed["mixed_target"], mixed["mixed_mask"])
+        else:
+            loss = soft_cross_entropy(logits, mixed["mixed_target"], mixed["mixed_mask"])
+        if self.is_ddp and isinstance(outputs, (list, tuple)):
+            # DDP waits for a gradient of every parameter, those of the low-resolution heads included
+            loss = loss + sum(0.0 * head.float().mean() for head in outputs[1:])
+        return loss
+
+
+class nnUNetTrainerMixUp(MixUpMixin):
+    """nnU-Net with MixUp or CutMix."""

@@ -1,0 +1,100 @@
+"""Runs that can be repeated and resumed exactly: every batch and every draw follows from a seed and a position."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
+from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
+
+
+def seed_global_generators(*entropy: int) -> None:
+    """Seed Python's, numpy's and torch's global generators, on which nnU-Net's own code draws.
+
+    Args:
+        entropy: non-negative integers; different sequences give independent states.
+    """
+    for_python, for_numpy, for_torch = (int(word) for word in np.random.SeedSequence(entropy).generate_state(3))
+    random.seed(for_python)
+    np.random.seed(for_numpy)  # noqa: NPY002  nnU-Net's data loading uses numpy's global generator
+    torch.manual_seed(for_torch)
+
+
+@contextmanager
+def restored_global_generators() -> Iterator[None]:
+    """Give the global generators of Python, numpy and torch (CPU) back as they were when the block began."""
+    of_python, of_numpy, of_torch = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)  # noqa: NPY002
+        torch.set_rng_state(of_torch)
+
+
+class SeededBatches:
+    """A data loader whose g-th batch depends on the seed and on g alone.
+
+    It stands in for nnU-Net's loader in a batchgenerators augmenter. Worker w of W makes the batches w, w + W, …, and
+    `MultiThreadedAugmenter` hands them out in turn, so the sequence is the same for any number of workers, and a
+    training that resumes at batch g sees what it would have seen without the interruption.
+
+    Args:
+        loader: nnU-Net's data loader.
+        entropy: what distinguishes this stream of batches, e.g. (seed, rank, 0 for training or 1 for validation).
+        first: number g of the first batch to make.
+        workers: how many processes will hold a copy of this object; at least 1.
+    """
+
+    def __init__(self, loader: Any, *, entropy: tuple[int, ...], first: int, workers: int) -> None:
+        self.loader = loader
+        self.entropy = entropy
+        self.first = first
+        self.workers = workers
+        self.position = first
+
+    def set_thread_id(self, worker: int) -> None:
+        """Called by the augmenter inside each worker, with its number."""
+        self.loader.set_thread_id(worker)
+        self.position = self.first + worker
+
+    def __iter__(self) -> SeededBatches:
+        return self
+
+    def __next__(self) -> Any:
+        with restored_global_generators():
+            seed_global_generators(*self.entropy, self.position)
+            batch = next(self.loader)
+        self.position += self.workers
+        return batch
+
+
+def seeded_augmenter(augmenter: Any, *, entropy: tuple[int, ...], first: int) -> Any:
+    """Replace what nnU-Net's ``get_dataloaders`` returned by an augmenter whose batches are those of `SeededBatches`.
+
+    Args:
+        augmenter: a SingleThreadedAugmenter or NonDetMultiThreadedAugmenter; its workers are ended.
+        entropy: see `SeededBatches`.
+        first: see `SeededBatches`.
+
+    Returns:
+        A single-threaded or an order-keeping multi-process augmenter over the same loader, as many workers as before.
+    """
+    if isinstance(augmenter, SingleThreadedAugmenter):
+        return SingleThreadedAugmenter(
+            SeededBatches(augmenter.data_loader, entropy=entropy, first=first, workers=1), None
+        )
+    augmenter._finish()
+    workers = augmenter.num_processes
+    return MultiThreadedAugmenter(
+        SeededBatches(augmenter.generator, entropy=entropy, first=first, workers=workers),
+        None,
+        num_processes=workers,
+        pin_memory=augmenter.pin_memory,
+        wait_time=augmenter.wait_time,
+    )

@@ -1,0 +1,87 @@
+"""The command line: help with an example, exit statuses, errors without a traceback."""
+
+import subprocess
+import sys
+
+import pytest
+
+from nnunet_ext import cli
+from nnunet_ext.errors import UserError
+from nnunet_ext.version import __version__
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([command, "--help"])
+    assert stop.value.code == 0
+    example = capsys.readouterr().out.partition("Example")[2]
+    assert f"nnunet_ext {command}" in example
+
+
+def test_help_of_the_whole_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--help"])
+    assert stop.value.code == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    described = {words[0] for words in lines if len(words) > 1}
+    assert set(cli.COMMANDS) <= described
+
+
+@pytest.mark.parametrize("argv", [[], ["no-such-command"], ["path", "--no-such-option"]])
+def test_wrong_usage_exits_with_two(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(argv)
+    assert stop.value.code == 2
+    assert "usage: nnunet_ext" in capsys.readouterr().err
+
+
+def test_user_error_is_one_message_and_status_two(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(args: object) -> int:
+        raise UserError("plans.json does not exist.")
+
+    monkeypatch.setattr("nnunet_ext.commands.path.run", run)
+    assert cli.main(["path"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "nnunet_ext path: plans.json does not exist.\n"
+
+
+def test_mistake_in_the_program_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(args: object) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("nnunet_ext.commands.path.run", run)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["path"])
+
+
+def test_interruption_ends_quietly(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(args: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nnunet_ext.commands.path.run", run)
+    assert cli.main(["path"]) == 130
+    assert capsys.readouterr().err == "nnunet_ext path: interrupted.\n"
+
+
+def test_exit_status_of_a_command_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nnunet_ext.commands.path.run", lambda args: cli.PROBLEM)
+    assert cli.main(["path"]) == 1
+
+
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"nnunet_ext {__version__}\n"
+
+
+def test_command_line_starts_without_torch() -> None:
+    code = (
+        "import sys; from nnunet_ext.cli import main; main(['path']); "
+        "sys.exit(bool({'torch', 'nnunetv2'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

@@ -1,0 +1,110 @@
+"""Files are written whole or not at all, and nothing is overwritten unasked."""
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.files import prepare_output_folder, read_json, write_json, write_text, written_whole
+
+
+def test_new_content_replaces_the_old(tmp_path: Path) -> None:
+    target = tmp_path / "file.txt"
+    write_text(target, "old")
+    write_text(target, "nëw")
+    assert target.read_text(encoding="utf-8") == "nëw"
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+@pytest.mark.parametrize("interruption", [RuntimeError, KeyboardInterrupt, OSError])
+def test_interruption_leaves_the_old_content_and_no_temporary_file(
+    tmp_path: Path, interruption: type[BaseException]
+) -> None:
+    target = tmp_path / "file.txt"
+    target.write_text("old")
+    with pytest.raises(interruption), written_whole(target) as temporary:
+        temporary.write_text("half of the n")
+        raise interruption
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_interruption_of_a_new_file_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), written_whole(tmp_path / "file.txt") as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert os.listdir(tmp_path) == []
+
+
+def test_target_keeps_its_content_until_the_block_has_ended(tmp_path: Path) -> None:
+    target = tmp_path / "file.txt"
+    target.write_text("old")
+    with written_whole(target) as temporary:
+        temporary.write_text("new")
+        assert temporary.parent == tmp_path
+        assert target.read_text() == "old"
+    assert target.read_text() == "new"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+def test_written_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    write_text(tmp_path / "ours", "")
+    (tmp_path / "any").write_text("")
+    ours, other = (stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("ours", "any"))
+    assert ours == other
+
+
+def test_json_keeps_key_order_and_reads_back(tmp_path: Path) -> None:
+    content = {"b": [1, 2.5, None], "a": {"ä": True}}
+    write_json(tmp_path / "plans.json", content)
+    back = read_json(tmp_path / "plans.json")
+    assert back == content
+    assert list(back) == ["b", "a"]
+    assert (tmp_path / "plans.json").read_text(encoding="utf-8").endswith("}\n")
+
+
+def test_content_that_is_no_json_leaves_the_old_file(tmp_path: Path) -> None:
+    write_json(tmp_path / "plans.json", {"old": 1})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "plans.json", {"new": object()})
+    assert json.loads((tmp_path / "plans.json").read_text()) == {"old": 1}
+
+
+def test_missing_and_broken_json_name_the_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="gone.json does not exist"):
+        read_json(tmp_path / "gone.json")
+    (tmp_path / "broken.json").write_text("{'a': 1}")
+    with pytest.raises(UserError, match="broken.json is not valid JSON"):
+        read_json(tmp_path / "broken.json")
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="binary.json is not valid JSON"):
+        read_json(tmp_path / "binary.json")
+
+
+def test_output_folder_is_made_with_its_parents(tmp_path: Path) -> None:
+    folder = prepare_output_folder(tmp_path / "a" / "b", force=False)
+    assert folder.is_dir()
+    assert prepare_output_folder(folder, force=False) == folder
+
+
+def test_folder_with_content_is_refused_without_force(tmp_path: Path) -> None:
+    (tmp_path / "result.txt").write_text("precious")
+    with pytest.raises(UserError, match="--force"):
+        prepare_output_folder(tmp_path, force=False)
+    assert (tmp_path / "result.txt").read_text() == "precious"
+
+
+def test_file_in_place_of_the_output_folder_is_refused_even_with_force(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("precious")
+    with pytest.raises(UserError, match="is a file"):
+        prepare_output_folder(tmp_path / "out", force=True)
+    assert (tmp_path / "out").read_text() == "precious"
+
+
+def test_output_folder_below_a_file_is_a_user_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError):
+        prepare_output_folder(tmp_path / "file" / "out", force=False)
