@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nnunet_ext.registration import VARIABLE, discovery_folder, extended_value
-from nnunet_ext.trainers.registry import TRAINERS
 
 Severity = Literal["ok", "warning", "problem"]
 Shell = Literal["posix", "cmd", "powershell"]
@@ -339,7 +338,7 @@ def read_failure(folder: str) -> str:
     try:
         os.listdir(folder)
     except OSError as error:
-        return error.strerror or str(error)
+        return f"cannot be read ({error.strerror or error})"
     return ""
 
 
@@ -352,7 +351,7 @@ def write_failure(folder: str) -> str:
         with tempfile.NamedTemporaryFile(prefix=".nnunet_ext_doctor_", dir=folder) as file:
             file.write(b"0")
     except OSError as error:
-        return error.strerror or str(error)
+        return f"cannot be written into ({error.strerror or error})"
     return ""
 
 
@@ -380,7 +379,7 @@ def check_folder(
     if not os.path.isdir(value):
         return Finding("problem", name, f"{value} is a file; {purpose}.", new_folder_command(name, shell))
     if reason := failure(value):
-        return Finding("problem", name, f"{value}: {reason}; {purpose}.", new_folder_command(name, shell))
+        return Finding("problem", name, f"{value} {reason}; {purpose}.", new_folder_command(name, shell))
     return Finding("ok", name, value)
 
 
@@ -509,8 +508,10 @@ def modules_of(folder: str, prefix: str = "") -> Iterator[str]:
         yield from modules_of(os.path.join(folder, package), f"{prefix}{package}.")
 
 
-def find_trainers(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Job: find each trainer as nnU-Net's commands do, twice, and pickle it."""
+def find_trainers(names: Sequence[str] | None) -> dict[str, dict[str, Any]]:
+    """Job: find each trainer (None: every one of this package) as nnU-Net's commands do, twice, and pickle it."""
+    if names is None:
+        names = [entry.name for entry in import_module("nnunet_ext.registry").TRAINERS]
     find = import_module("nnunetv2.utilities.find_objects").recursive_find_trainer_class_by_name
     found: dict[str, dict[str, Any]] = {}
     for name in names:
@@ -632,10 +633,15 @@ def check_loaded(name: str, expected: str, loaded: str) -> Finding | None:
     return Finding("problem", "trainers", detail, MEND_PACKAGE)
 
 
-def check_trainers(environ: Mapping[str, str], shell: Shell, names: Sequence[str]) -> list[Finding]:
+def check_trainers(environ: Mapping[str, str], shell: Shell, names: Sequence[str] | None = None) -> list[Finding]:
     """Look the trainers up as nnU-Net's commands do, and pass them to a worker process.
 
     It is done with the variable as `mend_variable` would set it, so that one mistake there does not hide others here.
+
+    Args:
+        environ: the environment.
+        shell: for the commands that mend.
+        names: the trainers to look for; None for every one of this package.
     """
     value = environ.get(VARIABLE, "")
     folders = mended_folders(value)
@@ -644,12 +650,12 @@ def check_trainers(environ: Mapping[str, str], shell: Shell, names: Sequence[str
     if findings:
         folders = mended_folders(value, ours_first=True)
     environ = {**environ, VARIABLE: os.pathsep.join(folders)}
-    reply = ask("find", list(names), environ)
+    reply = ask("find", names, environ)
     if reply.error:
         detail = f"nnU-Net's lookup cannot be used: {reply.error}"
         return [*findings, Finding("problem", "trainers", detail, f"{MEND_NNUNET} --force-reinstall")]
-    wrong = {name: finding for name in names if (finding := check_found(name, reply.result[name], folders, mend))}
-    good = {name: reply.result[name] for name in names if name not in wrong}
+    wrong = {n: finding for n, found in reply.result.items() if (finding := check_found(n, found, folders, mend))}
+    good = {name: found for name, found in reply.result.items() if name not in wrong}
     findings.extend(wrong.values())
     if not good:
         return findings
@@ -660,7 +666,7 @@ def check_trainers(environ: Mapping[str, str], shell: Shell, names: Sequence[str
         if (finding := check_loaded(name, found["class"], loaded.error or loaded.result[name]))
     ]
     if not unloaded:
-        detail = f"nnU-Net finds {len(good)} of {len(names)} by name, and they are the same in a worker process"
+        detail = f"nnU-Net finds {len(good)} of {len(reply.result)} by name, and they are the same in a worker process"
         unloaded = [Finding("ok", "trainers", detail)]
     return findings + unloaded
 
@@ -688,4 +694,4 @@ def diagnose(environ: Mapping[str, str]) -> Iterator[Finding]:
         detail = "not looked up: nnunetv2 and torch come first. Run this again when they are mended."
         yield Finding("warning", "trainers", detail, "nnunet_ext doctor")
     else:
-        yield from check_trainers(environ, shell, [entry.name for entry in TRAINERS])
+        yield from check_trainers(environ, shell)

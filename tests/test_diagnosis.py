@@ -235,6 +235,12 @@ def test_one_copy_is_fine_even_if_the_path_names_it_twice() -> None:
     assert [finding.severity for finding in findings] == ["ok"]
 
 
+@posix_only
+def test_link_to_the_imported_copy_is_no_second_copy(tmp_path: Path) -> None:
+    (tmp_path / "nnunet_ext").symlink_to(PACKAGE)
+    assert [finding.severity for finding in diagnosis.check_copies(PACKAGE, [str(tmp_path)])] == ["ok"]
+
+
 def test_second_copy_on_the_path_is_a_warning(tmp_path: Path) -> None:
     other = make_copy(tmp_path)
     finding = the_bad_one(diagnosis.check_copies(PACKAGE, [str(tmp_path), str(PACKAGE.parent)]))
@@ -341,7 +347,9 @@ def test_module_that_kills_the_process_is_reported(tmp_path: Path, monkeypatch: 
 
 
 def test_what_modules_print_does_not_disturb_the_answer(tmp_path: Path) -> None:
-    (tmp_path / "chatty.py").write_text("import os; print('hello'); os.system('echo hello')")
+    (tmp_path / "chatty.py").write_text(
+        "import atexit, os; os.system('echo hello'); atexit.register(os.system, 'echo bye')"
+    )
     assert diagnosis.ask("siblings", [str(tmp_path)], os.environ) == Answer(result=[])
 
 
@@ -427,12 +435,16 @@ def test_real_lookup_finds_our_trainer_and_names_the_file_that_hides_another(tmp
     assert "finds 1 of 2 by name" in fine.detail
 
 
-def test_diagnosis_goes_on_without_nnunet_and_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("nnunet_version", [None, "2.8.1"])
+def test_diagnosis_goes_on_without_torch_and_nnunet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nnunet_version: str | None
+) -> None:
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(diagnosis, "installed_version", lambda distribution: None)
+    monkeypatch.setattr(diagnosis, "installed_version", lambda distribution: nnunet_version)
     findings = {finding.title: finding for finding in diagnosis.diagnose({**os.environ, VARIABLE: OURS})}
-    assert findings["nnunetv2"].severity == findings["torch"].severity == "problem"
+    assert findings["nnunetv2"].severity == ("ok" if nnunet_version else "problem")
+    assert findings["torch"].severity == "problem"
     assert findings[VARIABLE].severity == "ok"
     assert (findings["trainers"].severity, findings["trainers"].mend) == ("warning", "nnunet_ext doctor")
 

@@ -19,23 +19,27 @@ def test_new_content_replaces_the_old(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["file.txt"]
 
 
+def write_half(target: Path, interruption: type[BaseException]) -> None:
+    with written_whole(target) as temporary:
+        temporary.write_text("half of the n")
+        raise interruption
+
+
 @pytest.mark.parametrize("interruption", [RuntimeError, KeyboardInterrupt, OSError])
 def test_interruption_leaves_the_old_content_and_no_temporary_file(
     tmp_path: Path, interruption: type[BaseException]
 ) -> None:
     target = tmp_path / "file.txt"
     target.write_text("old")
-    with pytest.raises(interruption), written_whole(target) as temporary:
-        temporary.write_text("half of the n")
-        raise interruption
+    with pytest.raises(interruption):
+        write_half(target, interruption)
     assert target.read_text() == "old"
     assert os.listdir(tmp_path) == ["file.txt"]
 
 
 def test_interruption_of_a_new_file_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), written_whole(tmp_path / "file.txt") as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        write_half(tmp_path / "file.txt", RuntimeError)
     assert os.listdir(tmp_path) == []
 
 

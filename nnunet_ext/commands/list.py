@@ -14,8 +14,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
 
-from nnunet_ext.trainers.registry import TRAINERS
-
 HEADER = ("TRAINER", "TECHNIQUE", "NEEDS", "PAPER")
 GAP = "  "
 WIDEST = 100
@@ -26,6 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from nnunet_ext.registry import TRAINERS
+
     if args.json:
         print(json.dumps([asdict(entry) for entry in TRAINERS], indent=2))
         return 0

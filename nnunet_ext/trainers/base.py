@@ -452,7 +452,7 @@ def read_extra_state(filename: str) -> dict[str, Any]:
     try:
         # mapped into memory, so that no tensor is read: nnU-Net loads the whole file right after
         return torch.load(filename, map_location="cpu", mmap=True, weights_only=False).get(KEY, {})
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
         raise UserError(
             f"{filename} cannot be read as a checkpoint ({str(error).splitlines()[0]}). It is damaged or cut off: "
             "remove it, so that an older one in the folder is used or the training starts anew."

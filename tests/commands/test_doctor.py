@@ -11,7 +11,7 @@ import pytest
 from nnunet_ext.commands import doctor
 from nnunet_ext.diagnosis import Finding
 from nnunet_ext.registration import VARIABLE, discovery_folder
-from nnunet_ext.trainers.registry import TRAINERS
+from nnunet_ext.registry import TRAINERS
 
 OK = Finding("ok", "Python", "3.12")
 WARNING = Finding("warning", "torch", "no GPU", "mend torch")

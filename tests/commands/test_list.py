@@ -3,12 +3,14 @@
 import argparse
 import json
 import shutil
+import subprocess
+import sys
 from os import terminal_size
 
 import pytest
 
 from nnunet_ext.commands import list as list_command
-from nnunet_ext.trainers.registry import TRAINERS, TrainerEntry
+from nnunet_ext.registry import TRAINERS, TrainerEntry
 
 
 def test_table_names_every_trainer_and_fits_100_columns(
@@ -29,11 +31,11 @@ def test_json_holds_the_whole_registry(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_cells_are_wrapped_in_their_own_column_without_losing_words() -> None:
     rows = [("name", "a few words that do not fit", "x"), ("other", "short", "y")]
-    lines = list(list_command.table(rows, 24))
+    lines = list(list_command.table(rows, 25))
     assert lines == [
-        "name   a few words     x",
+        "name   a few words      x",
         "       that do not fit",
-        "other  short           y",
+        "other  short            y",
     ]
 
 
@@ -44,3 +46,11 @@ def test_wide_terminal_leaves_no_cell_wrapped() -> None:
 
 def test_words_longer_than_the_line_are_kept_whole() -> None:
     assert list(list_command.table([("a" * 30, "b" * 30)], 20)) == ["a" * 30 + "  " + "b" * 30]
+
+
+def test_listing_imports_no_torch() -> None:
+    code = (
+        "import argparse, sys; from nnunet_ext.commands import list; list.run(argparse.Namespace(json=False)); "
+        "sys.exit(bool({'torch', 'nnunetv2'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

@@ -1,0 +1,414 @@
+"""The demonstration: stock nnU-Net and one technique on the same small data, by nnU-Net's own commands."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+from nnunet_ext.demo.phantoms import write_phantom_dataset
+from nnunet_ext.errors import UserError
+from nnunet_ext.evaluation.report import RunResult, read_evaluation, write_report
+from nnunet_ext.files import prepare_output_folder, read_json
+from nnunet_ext.registration import VARIABLE, extended_value
+
+# nnU-Net's own training, except that the preset's short schedule is read from the plans
+STOCK_TRAINER = "nnUNetTrainerConfigurable"
+PLANS = "nnUNetPlans"
+CONFIGURATIONS = ("3d_fullres_quick", "2d_quick")
+FEW_CORES = 4
+REPORT_SECONDS = 30.0  # between signs of life where there is no terminal
+
+
+class CommandFailed(Exception):
+    """A command of the demonstration did not succeed; the message names it, its last output and its log."""
+
+
+@dataclass
+class CommandRunner:
+    """Runs commands one after the other, shows each as it can be typed, and keeps its output in a numbered log.
+
+    Attributes:
+        environment: variables that the commands get beside the present ones.
+        logs: existing folder for the logs.
+        total: how many commands there will be, for the counter that is shown.
+        shown: the commands so far, as they were shown.
+    """
+
+    environment: Mapping[str, str]
+    logs: Path
+    total: int
+    shown: list[str] = field(default_factory=list)
+
+    def exports(self) -> list[str]:
+        """The environment as lines of a shell."""
+        return [f"export {name}={shlex.quote(value)}" for name, value in self.environment.items()]
+
+    def run(self, name: str, command: Sequence[str]) -> None:
+        """Run a command to its end.
+
+        Args:
+            name: for the log's name, such as ``train_mixup``.
+            command: the program's name without its folder, and its arguments.
+
+        Raises:
+            CommandFailed: if it exits with another status than 0.
+            UserError: if the program is not installed.
+            KeyboardInterrupt: on Ctrl-C, after the command and all that it started have ended.
+        """
+        executable = find_executable(command[0])
+        line = shlex.join(command)
+        self.shown.append(line)
+        log = self.logs / f"{len(self.shown):02d}_{name}.log"
+        print(f"[{len(self.shown)}/{self.total}] $ {line}", flush=True)
+        started = time.monotonic()
+        status = self._run_logged([str(executable), *command[1:]], log)
+        seconds = time.monotonic() - started
+        if status != 0:
+            tail = "\n".join(f"    {text}" for text in last_lines(log, 12))
+            raise CommandFailed(
+                f"this command failed with status {status}:\n  {line}\nIts last output, from {log}:\n{tail}"
+            )
+        print(f"      {seconds:.0f} s{_comma(training_status(log))}", flush=True)
+
+    def _run_logged(self, command: Sequence[str], log: Path) -> int:
+        environment = {**os.environ, **self.environment, "PYTHONUNBUFFERED": "1"}
+        with log.open("wb") as output:
+            # a session of its own, so that nnU-Net's workers can be ended together with it
+            process = subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                return _wait(process, log)
+            except BaseException:
+                end_with_children(process)
+                raise
+
+
+def _wait(process: subprocess.Popen[bytes], log: Path) -> int:
+    """Wait for a process, showing where a training stands: live on a terminal, now and then elsewhere."""
+    live = sys.stdout.isatty()
+    shown_at = time.monotonic()
+    while True:
+        try:
+            status = process.wait(timeout=0.5)
+            break
+        except subprocess.TimeoutExpired:
+            state = training_status(log)
+        if live:
+            print(f"\r      {state[:70]}\033[K", end="", flush=True)
+        elif state and time.monotonic() - shown_at > REPORT_SECONDS:
+            shown_at = time.monotonic()
+            print(f"      {state}", flush=True)
+    if live:
+        print("\r\033[K", end="", flush=True)
+    return status
+
+
+def end_with_children(process: subprocess.Popen[bytes]) -> None:
+    """End a process that leads a session, with all of that session: ask, wait up to ten seconds, then kill the rest."""
+    for stop in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
+        if hasattr(os, "killpg"):
+            try:
+                os.killpg(process.pid, stop)
+            except ProcessLookupError:
+                return
+        else:
+            process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=10)
+
+
+@contextmanager
+def stopping_signals_interrupt() -> Iterator[None]:
+    """Let a polite kill or a closed terminal do what Ctrl-C does, so that no command is left running."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    previous = {number: signal.signal(number, interrupt) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def find_executable(name: str) -> Path:
+    """A program of this Python environment: beside the interpreter, else on PATH.
+
+    Raises:
+        UserError: if it is in neither place.
+    """
+    beside = shutil.which(name, path=str(Path(sys.executable).parent))
+    found = beside or shutil.which(name)
+    if found is None:
+        raise UserError(f"{name} is neither beside {sys.executable} nor on PATH. Install nnunet_ext with pip first.")
+    return Path(found)
+
+
+def last_lines(log: Path, count: int) -> list[str]:
+    """The last lines of a log that are not empty; of a progress bar, its last state."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 16_384))
+        text = file.read().decode("utf-8", errors="replace")
+    return [line for line in re.split(r"[\r\n]+", text) if line.strip()][-count:]
+
+
+def training_status(log: Path) -> str:
+    """Where nnU-Net's training stands by its log, such as ``epoch 7, pseudo Dice 0.91 0.80``; empty for other logs."""
+    lines = last_lines(log, 200)
+    epochs = [match[1] for line in lines if (match := re.search(r"\bEpoch (\d+)\s*$", line))]
+    scores = [match[1] for line in lines if (match := re.search(r"Pseudo dice \[(.*)\]", line))]
+    if not epochs:
+        return ""
+    dice = (
+        [f"{float(score):.2f}" for score in re.findall(r"\bnan\b|\b\d+\.\d+(?:e-\d+)?", scores[-1])] if scores else []
+    )
+    return f"epoch {int(epochs[-1]) + 1}" + (f", pseudo Dice {' '.join(dice)}" if dice else "")
+
+
+def _comma(text: str) -> str:
+    return f", {text}" if text else ""
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def choose_device(wanted: str) -> str:
+    """The device for nnU-Net's ``-device``: the wanted one, for ``auto`` the best there is.
+
+    Raises:
+        UserError: if the wanted one is not there.
+    """
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return next(device for device, present in there.items() if present)
+    if not there[wanted]:
+        raise UserError(f"PyTorch finds no {wanted} device here. Use --device auto.")
+    return wanted
+
+
+def child_environment(out: Path, present: Mapping[str, str], *, cores: int) -> dict[str, str]:
+    """The variables that the commands need beside those that are set.
+
+    Args:
+        out: absolute path of the output folder.
+        present: the environment now.
+        cores: with at most four, nnU-Net is held to fewer worker processes than its defaults, unless the user chose.
+    """
+    environment = {f"nnUNet_{part}": str(out / f"nnUNet_{part}") for part in ("raw", "preprocessed", "results")}
+    environment[VARIABLE] = extended_value(present.get(VARIABLE))
+    if cores <= FEW_CORES:
+        # 0 would mean training without workers, but planning fails with it
+        if present.get("nnUNet_n_proc_DA", "0") == "0":
+            environment["nnUNet_n_proc_DA"] = "1"
+        if "nnUNet_def_n_proc" not in present:
+            environment["nnUNet_def_n_proc"] = "2"
+    return environment
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make `target` show what is at `source`: a symbolic link, or a copy where links are not possible."""
+    try:
+        target.symlink_to(source.resolve(), target_is_directory=source.is_dir())
+    except OSError:
+        if source.is_dir():
+            shutil.copytree(source, target)
+        else:
+            shutil.copyfile(source, target)
+
+
+def check_data(data: Path, out: Path) -> None:
+    """See that `data` is an nnU-Net raw dataset, and that writing to `out` cannot touch it.
+
+    Raises:
+        UserError: if it is not.
+    """
+    if not re.fullmatch(r"Dataset\d{3}_.+", data.name):
+        raise UserError(f"{data} is not called like a raw dataset of nnU-Net, DatasetXXX_Name.")
+    for part in ("dataset.json", "imagesTr", "labelsTr"):
+        if not (data / part).exists():
+            raise UserError(f"{data} is no raw dataset of nnU-Net: it has no {part}.")
+    if data == out or data in out.parents or out in data.parents:
+        raise UserError(f"The output folder {out} and the data {data} must not contain one another.")
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Cases that no training saw.
+
+    Attributes:
+        images: folder with what ``nnUNetv2_predict -i`` takes.
+        labels: folder with the reference label maps.
+        description: a sentence about where they are from.
+    """
+
+    images: Path
+    labels: Path
+    description: str
+
+
+def find_held_out(dataset: Path, preprocessed: Path, target: Path) -> HeldOut:
+    """The test cases if each has a label, else the validation cases of fold 0.
+
+    Args:
+        dataset: raw dataset folder.
+        preprocessed: its preprocessed folder; a training has written splits_final.json there.
+        target: folder for links to validation cases, made when it is needed.
+    """
+    ending = read_json(dataset / "dataset.json")["file_ending"]
+    images, labels = dataset / "imagesTs", dataset / "labelsTs"
+    cases = {path.name[: -len("_0000" + ending)] for path in images.glob(f"*_0000{ending}")}
+    if cases and all((labels / f"{case}{ending}").is_file() for case in cases):
+        return HeldOut(images, labels, f"Evaluated on the {len(cases)} test cases of {dataset.name}.")
+    held_out = HeldOut(
+        target / "images", target / "labels", f"Evaluated on the validation cases of fold 0 of {dataset.name}."
+    )
+    for folder in (held_out.images, held_out.labels):
+        folder.mkdir(parents=True)
+    files = get_filenames_of_train_images_and_targets(str(dataset))
+    for case in read_json(preprocessed / "splits_final.json")[0]["val"]:
+        for channel, image in enumerate(files[case]["images"]):
+            link_or_copy(Path(image), held_out.images / f"{case}_{channel:04d}{ending}")
+        link_or_copy(Path(files[case]["label"]), held_out.labels / f"{case}{ending}")
+    return held_out
+
+
+def quick_configuration(plans: Path) -> str:
+    """The name of the configuration that ``nnunet_ext plan --preset quick`` made.
+
+    Raises:
+        UserError: if there is none.
+    """
+    configurations = read_json(plans)["configurations"]
+    for name in CONFIGURATIONS:
+        if name in configurations:
+            return name
+    raise UserError(f"{plans} has none of the configurations {', '.join(CONFIGURATIONS)}.")
+
+
+def dice_table(runs: Sequence[RunResult]) -> str:
+    """Mean Dice per label and run as text."""
+    evaluations = [read_evaluation(run) for run in runs]
+    rows = [["Dice", *(label.name for label in evaluations[0].labels), "mean"]]
+    for run, evaluation in zip(runs, evaluations):
+        values = [*(scores.mean for scores in evaluation.labels.values()), evaluation.foreground_mean]
+        rows.append([run.name, *("-" if math.isnan(value) else f"{value:.3f}" for value in values)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in enumerate(zip(row, widths))
+        )
+        for row in rows
+    )
+
+
+def run_demo(
+    out: Path,
+    *,
+    trainer: str,
+    data: Path | None = None,
+    device: str = "auto",
+    epochs: int | None = None,
+    force: bool = False,
+) -> Path:
+    """Train stock nnU-Net and a technique on fold 0, predict and evaluate held-out cases, write ``report.html``.
+
+    Args:
+        out: folder for everything; the environment of this process stays as it is.
+        trainer: class name of the technique's trainer.
+        data: raw dataset folder ``DatasetXXX_Name``, read only; None makes phantoms.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        epochs: of each training; None takes the preset's.
+        force: empty `out` first.
+
+    Returns:
+        The report.
+
+    Raises:
+        UserError: if an argument cannot be used.
+        CommandFailed: if a command fails.
+    """
+    out = out.resolve()
+    if data is not None:
+        data = data.resolve()
+        check_data(data, out)
+    device = choose_device(device)
+    prepare_output_folder(out, force=force)
+    for folder in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "logs", "predictions"):
+        (out / folder).mkdir()
+    if data is None:
+        print("Making the phantoms", flush=True)
+        dataset = write_phantom_dataset(out / "nnUNet_raw")
+    else:
+        dataset = out / "nnUNet_raw" / data.name
+        link_or_copy(data, dataset)
+
+    cores = available_cores()
+    runner = CommandRunner(child_environment(out, os.environ, cores=cores), out / "logs", total=8)
+    for line in runner.exports():
+        print(f"$ {line}", flush=True)
+    with stopping_signals_interrupt():
+        runs, description = _run_commands(runner, out, dataset, trainer, device, epochs, few_cores=cores <= FEW_CORES)
+
+    report = out / "report.html"
+    title = f"{runs[1].name} beside {runs[0].name} on {dataset.name}"
+    write_report(report, runs, title=title, commands=[*runner.exports(), *runner.shown], subtitle=description)
+    print(f"\n{description}\n{dice_table(runs)}\n\nReport: {report}")
+    return report
+
+
+def _run_commands(
+    runner: CommandRunner, out: Path, dataset: Path, trainer: str, device: str, epochs: int | None, *, few_cores: bool
+) -> tuple[list[RunResult], str]:
+    """Plan, train, predict and evaluate; returns the runs and where the held-out cases are from."""
+    number = str(int(dataset.name[7:10]))
+    preprocessed = out / "nnUNet_preprocessed" / dataset.name
+    workers = ["-npfp", "2", "-np", "2"] if few_cores else []
+    runner.run("plan_and_preprocess", ["nnUNetv2_plan_and_preprocess", "-d", number, *workers])
+    epoch_option = [] if epochs is None else ["--epochs", str(epochs)]
+    runner.run("plan_quick", ["nnunet_ext", "plan", "--preset", "quick", "-d", number, *epoch_option])
+    configuration = quick_configuration(preprocessed / f"{PLANS}.json")
+
+    trainers = {"stock nnU-Net": STOCK_TRAINER, trainer.removeprefix("nnUNetTrainer"): trainer}
+    for one in trainers.values():
+        runner.run(f"train_{one}", ["nnUNetv2_train", number, configuration, "0", "-tr", one, "-device", device])
+    held_out = find_held_out(dataset, preprocessed, out / "held_out")
+    runs = []
+    for name, one in trainers.items():
+        model = out / "nnUNet_results" / dataset.name / f"{one}__{PLANS}__{configuration}"
+        predictions = out / "predictions" / one
+        predict = ["nnUNetv2_predict", "-d", number, "-i", str(held_out.images), "-o", str(predictions)]
+        predict += ["-c", configuration, "-f", "0", "-tr", one, "-device", device]
+        runner.run(f"predict_{one}", predict + (["-npp", "1", "-nps", "1"] if few_cores else []))
+        evaluate = ["nnUNetv2_evaluate_folder", str(held_out.labels), str(predictions)]
+        evaluate += ["-djfile", str(model / "dataset.json"), "-pfile", str(model / "plans.json")]
+        runner.run(f"evaluate_{one}", evaluate)
+        runs.append(RunResult(name, model / "fold_0", predictions / "summary.json", predictions, held_out.images))
+    return runs, held_out.description

@@ -1,0 +1,151 @@
+"""``nnunet_ext configure`` and ``nnunet_ext plan`` on plans files as nnU-Net writes them."""
+
+import json
+
+import pytest
+
+from nnunet_ext.cli import main
+from nnunet_ext.commands.configure import parse_settings
+from nnunet_ext.errors import UserError
+
+
+@pytest.fixture
+def plans_file(tmp_path, monkeypatch):
+    root = tmp_path / "pre processed"
+    folder = root / "Dataset004_Hippocampus"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("nnUNet_preprocessed", str(root))
+    file = folder / "nnUNetPlans.json"
+    kwargs = {
+        "n_stages": 3,
+        "features_per_stage": [32, 64, 128],
+        "n_conv_per_stage": [2, 2, 2],
+        "n_conv_per_stage_decoder": [2, 2],
+        "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]],
+        "kernel_sizes": [[3, 3, 3]] * 3,
+    }
+    full = {
+        "patch_size": [40, 56, 40],
+        "spacing": [1.0, 1.0, 1.0],
+        "batch_size": 9,
+        "architecture": {"network_class_name": "x", "arch_kwargs": kwargs, "_kw_requires_import": []},
+    }
+    file.write_text(json.dumps({"plans_name": "nnUNetPlans", "configurations": {"3d_fullres": full}}))
+    return file
+
+
+def configurations(file):
+    return json.loads(file.read_text())["configurations"]
+
+
+def test_configure_writes_a_configuration_and_leaves_the_rest(plans_file):
+    before = configurations(plans_file)["3d_fullres"]
+    assert main(["configure", "-d", "4", "--name", "short", "num_epochs=50", "mixup.kind=cutmix"]) == 0
+    after = configurations(plans_file)
+    assert after["short"] == {
+        "inherits_from": "3d_fullres",
+        "nnunet_ext": {"num_epochs": 50, "mixup": {"kind": "cutmix"}},
+    }
+    assert after["3d_fullres"] == before
+
+
+def test_configure_can_be_repeated(plans_file, capsys):
+    command = ["configure", "-d", "Dataset004_Hippocampus", "--name", "short", "num_epochs=50"]
+    assert main(command) == 0
+    content = plans_file.read_text()
+    assert main(command) == 0
+    assert plans_file.read_text() == content
+    assert "Already there" in capsys.readouterr().out
+
+
+def test_other_content_under_the_same_name_needs_force(plans_file, capsys):
+    main(["configure", "-d", "4", "--name", "short", "num_epochs=50"])
+    content = plans_file.read_text()
+    assert main(["configure", "-d", "4", "--name", "short", "num_epochs=60"]) == 2
+    assert "--force" in capsys.readouterr().err
+    assert plans_file.read_text() == content
+    assert main(["configure", "-d", "4", "--name", "short", "num_epochs=60", "--force"]) == 0
+    assert configurations(plans_file)["short"]["nnunet_ext"] == {"num_epochs": 60}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--name", "short", "epochs=5"], "no such setting"),
+        (["--name", "short", "num_epochs=many"], "found 'many'"),
+        (["--name", "short", "num_epochs"], "KEY=VALUE"),
+        (["--name", "a/b", "num_epochs=5"], "cannot name a configuration"),
+        (["--name", "3d_fullres", "num_epochs=5"], "inherit from itself"),
+        (["--name", "short", "-c", "2d", "num_epochs=5"], "no configuration '2d'"),
+        (["num_epochs=5"], "no --name"),
+        (["-p", "Other", "--name", "short"], "There is no plans file"),
+    ],
+)
+def test_wrong_use_changes_nothing_and_says_what_is_wrong(plans_file, capsys, arguments, message):
+    content = plans_file.read_text()
+    assert main(["configure", "-d", "4", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert plans_file.read_text() == content
+
+
+def test_a_configuration_that_has_gone_is_named_with_the_command_that_brings_it_back(plans_file, capsys):
+    main(["configure", "-d", "4", "--name", "short one", "num_epochs=50"])
+    plans = json.loads(plans_file.read_text())
+    del plans["configurations"]["short one"]
+    plans_file.write_text(json.dumps(plans))
+    capsys.readouterr()
+    assert main(["configure", "-d", "4"]) == 0
+    shown = capsys.readouterr().err
+    assert "short one was written here earlier and has gone" in shown
+    command = shown.split("To have it back: nnunet_ext ")[1]
+    import shlex
+
+    assert main(shlex.split(command)) == 0
+    assert configurations(plans_file)["short one"]["nnunet_ext"] == {"num_epochs": 50}
+
+
+def test_listing_shows_inherited_settings(plans_file, capsys):
+    main(["configure", "-d", "4", "--name", "a", "num_epochs=50"])
+    main(["configure", "-d", "4", "--name", "b", "-c", "a", "seed=3"])
+    capsys.readouterr()
+    main(["configure", "-d", "4"])
+    assert 'b: {"num_epochs": 50, "seed": 3}' in capsys.readouterr().out
+
+
+def test_missing_variable_names_it(monkeypatch, capsys):
+    monkeypatch.delenv("nnUNet_preprocessed", raising=False)
+    assert main(["configure", "-d", "4"]) == 2
+    assert "nnUNet_preprocessed is not set" in capsys.readouterr().err
+
+
+def test_unplanned_dataset_says_how_to_plan_it(plans_file, capsys):
+    assert main(["configure", "-d", "5"]) == 2
+    assert "nnUNetv2_plan_and_preprocess -d 5" in capsys.readouterr().err
+
+
+def test_plans_of_an_older_nnunet_are_refused(plans_file, capsys):
+    plans = {"plans_name": "nnUNetPlans", "configurations": {"3d_fullres": {"UNet_class_name": "PlainConvUNet"}}}
+    plans_file.write_text(json.dumps(plans))
+    assert main(["plan", "-d", "4", "--preset", "quick"]) == 2
+    assert "made by an older nnU-Net" in capsys.readouterr().err
+
+
+def test_cut_off_plans_are_refused(plans_file, capsys):
+    plans_file.write_text(plans_file.read_text()[:50])
+    assert main(["configure", "-d", "4"]) == 2
+    assert "not valid JSON" in capsys.readouterr().err
+
+
+def test_quick_preset_goes_on_top_of_existing_plans(plans_file, capsys):
+    assert main(["plan", "-d", "4", "--preset", "quick", "--epochs", "3"]) == 0
+    assert capsys.readouterr().out.startswith("3d_fullres_quick")
+    quick = configurations(plans_file)["3d_fullres_quick"]
+    assert quick["nnunet_ext"]["num_epochs"] == 3
+    assert quick["architecture"]["arch_kwargs"]["features_per_stage"][0] == 8
+    assert main(["plan", "-d", "4", "--preset", "quick", "--epochs", "3"]) == 0
+    assert main(["plan", "-d", "4", "--preset", "quick", "--epochs", "0", "--force"]) == 2
+
+
+def test_a_setting_given_twice_is_an_error():
+    with pytest.raises(UserError, match=r"'mixup.alpha' is given twice"):
+        parse_settings(["mixup.alpha=1", "mixup.alpha=2"])

@@ -1,0 +1,126 @@
+"""Training with validation, ``--val``, ``--npz``, prediction, ensembling and sharing by nnU-Net's own commands."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from nnunetv2.ensembling.ensemble import entry_point_ensemble_folders
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor, predict_entry_point
+from nnunetv2.model_sharing.entry_points import export_pretrained_model_entry, install_from_zip_entry_point
+from nnunetv2.run.run_training import run_training_entry
+
+from support.nnunet_runs import call_entry_point, run_in_new_process, train
+from support.tiny_data import KINDS, dataset_name
+from support.trainers_under_test import EVERY_TRAINER, data_kind, one_per_network
+
+
+def predict_by_command(arguments: list[str]) -> None:
+    call_entry_point(predict_entry_point, arguments)
+
+
+def predict_arguments(name: str, kind: str, source: Path, target: Path, *more: str) -> list[str]:
+    return [
+        *("-i", str(source), "-o", str(target), "-d", str(KINDS[kind]["id"]), "-c", "3d_tiny", "-tr", name),
+        *("-device", "cpu", "-npp", "1", "-nps", "1", "--disable_progress_bar", *more),
+    ]
+
+
+def segmentation(folder: Path) -> np.ndarray:
+    (file,) = folder.glob("*.nii.gz")
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+
+
+@pytest.mark.parametrize("name", EVERY_TRAINER)
+def test_train_validate_and_predict_by_command(name, workspace, results, tmp_path):
+    kind = data_kind(name, "labels")
+    train_arguments = [str(KINDS[kind]["id"]), "3d_tiny", "0", "-tr", name, "-device", "cpu", "--npz"]
+    call_entry_point(run_training_entry, train_arguments)
+
+    model = results / dataset_name(kind) / f"{name}__nnUNetPlans__3d_tiny"
+    validation = model / "fold_0" / "validation"
+    assert json.loads((validation / "summary.json").read_text())["foreground_mean"]["Dice"] >= 0
+    assert (validation / "case_0.npz").is_file()
+    assert (model / "fold_0" / "checkpoint_final.pth").is_file()
+    settings = json.loads((workspace.preprocessed / dataset_name(kind) / "nnUNetPlans.json").read_text())
+    recorded = settings["configurations"]["3d_tiny"]["nnunet_ext"]
+    debug = json.loads((model / "fold_0" / "debug.json").read_text())["settings"]
+    assert all(f"{key}={value!r}" in debug for key, value in recorded.items())
+
+    source = workspace.raw / dataset_name(kind) / "imagesTs"
+    target = tmp_path / "predictions"
+    arguments = predict_arguments(name, kind, source, target, "-f", "0")
+    assert run_in_new_process(predict_by_command, arguments) == 0
+
+    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(str(model), use_folds=(0,))
+    (tmp_path / "here").mkdir()
+    predictor.predict_from_files_sequential(str(source), str(tmp_path / "here"))
+    np.testing.assert_array_equal(segmentation(target), segmentation(tmp_path / "here"))
+
+
+@pytest.mark.parametrize("name", one_per_network())
+def test_validation_alone_repeats_the_validation(name, results):
+    kind = data_kind(name, "labels")
+    trainer = train(name, kind=kind)
+    call_entry_point(
+        run_training_entry, [str(KINDS[kind]["id"]), "3d_tiny", "0", "-tr", name, "-device", "cpu", "--val"]
+    )
+    assert (Path(trainer.output_folder) / "validation" / "summary.json").is_file()
+
+
+@pytest.mark.parametrize("name", one_per_network())
+def test_five_folds_are_ensembled_exported_and_installed_elsewhere(name, workspace, results, tmp_path, monkeypatch):
+    kind = data_kind(name, "labels")
+    folds = ["0", "1", "2", "3", "4"]
+    for fold in folds:
+        trainer = train(name, kind=kind, fold=int(fold))
+        validation = Path(trainer.output_folder) / "validation"
+        validation.mkdir()
+        (validation / "summary.json").write_text("{}")
+    source = workspace.raw / dataset_name(kind) / "imagesTs"
+
+    predict_by_command(predict_arguments(name, kind, source, tmp_path / "all", "-f", *folds, "--save_probabilities"))
+    predict_by_command(predict_arguments(name, kind, source, tmp_path / "one", "-f", "0", "--save_probabilities"))
+    probabilities = {run: np.load(next((tmp_path / run).glob("*.npz")))["probabilities"] for run in ("all", "one")}
+    assert not np.array_equal(probabilities["all"], probabilities["one"])
+    folders = [str(tmp_path / "all"), str(tmp_path / "one")]
+    call_entry_point(entry_point_ensemble_folders, ["-i", *folders, "-o", str(tmp_path / "ensemble"), "-np", "1"])
+    mean = (probabilities["all"] + probabilities["one"]) / 2
+    agreement = np.mean(segmentation(tmp_path / "ensemble") == mean.argmax(0))
+    assert agreement > 0.999  # probabilities are stored in half precision
+
+    archive = tmp_path / "model.zip"
+    export = ["-d", str(KINDS[kind]["id"]), "-o", str(archive), "-c", "3d_tiny", "-tr", name, "--not_strict"]
+    call_entry_point(export_pretrained_model_entry, export)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setenv("nnUNet_results", str(elsewhere))
+    call_entry_point(install_from_zip_entry_point, [str(archive)])
+    shutil.rmtree(results)
+    predict_by_command(predict_arguments(name, kind, source, tmp_path / "installed", "-f", *folds))
+    np.testing.assert_array_equal(segmentation(tmp_path / "installed"), segmentation(tmp_path / "all"))
+
+
+@pytest.mark.parametrize("name", one_per_network())
+def test_cascade_trains_and_predicts(name, workspace, results, tmp_path):
+    kind = data_kind(name, "labels")
+    lowres = train(name, "3d_lowres_tiny", kind=kind, fold="all")
+    lowres.perform_actual_validation()
+    cascade = train(name, "3d_cascade_tiny", kind=kind, fold=0)
+    assert cascade.is_cascaded
+    assert np.isfinite(cascade.logger.get_value("train_losses", step=None)).all()
+
+    source = workspace.raw / dataset_name(kind) / "imagesTs"
+    first = predict_arguments(name, kind, source, tmp_path / "lowres", "-f", "all")
+    first[first.index("3d_tiny")] = "3d_lowres_tiny"
+    predict_by_command(first)
+    second = predict_arguments(name, kind, source, tmp_path / "cascade", "-f", "0")
+    second[second.index("3d_tiny")] = "3d_cascade_tiny"
+    predict_by_command([*second, "-prev_stage_predictions", str(tmp_path / "lowres")])
+    assert segmentation(tmp_path / "cascade").shape == segmentation(tmp_path / "lowres").shape

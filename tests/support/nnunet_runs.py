@@ -1,0 +1,68 @@
+"""nnU-Net's training and commands, in this process or in a new one."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
+
+from support.tiny_data import KINDS
+
+PRELOADED = ["nnunetv2.run.run_training", "nnunetv2.inference.predict_from_raw_data", "nnunet_ext.trainers"]
+
+
+def build_trainer(
+    trainer: str,
+    configuration: str = "3d_tiny",
+    *,
+    kind: str = "labels",
+    fold: int | str = 0,
+    plans: str = "nnUNetPlans",
+    resume: bool = False,
+) -> Any:
+    """The trainer that ``nnUNetv2_train`` would build, found by its name."""
+    return get_trainer_from_args(
+        str(KINDS[kind]["id"]), configuration, fold, trainer, plans, resume, device=torch.device("cpu")
+    )
+
+
+def train(trainer: str, configuration: str = "3d_tiny", *, resume: bool = False, **options: Any) -> Any:
+    """Train in this process, without nnU-Net's final validation; returns the trainer."""
+    built = build_trainer(trainer, configuration, resume=resume, **options)
+    maybe_load_checkpoint(built, resume, False)
+    built.run_training()
+    return built
+
+
+def call_entry_point(entry_point: Callable[[], Any], arguments: list[str]) -> None:
+    """Run one of nnU-Net's commands in this process."""
+    argv, sys.argv = sys.argv, [entry_point.__name__, *arguments]
+    try:
+        entry_point()
+    finally:
+        sys.argv = argv
+
+
+def run_in_new_process(target: Callable[..., Any], *arguments: Any, timeout: float = 240) -> int | None:
+    """Run a function of a test module in a process that was never used before; returns its exit code."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    process = context.Process(target=_in_environment, args=(dict(os.environ), target, *arguments))
+    process.start()
+    process.join(timeout)
+    if process.is_alive():
+        process.kill()
+        pytest.fail(f"{target.__name__} did not end within {timeout} s")
+    return process.exitcode
+
+
+def _in_environment(environment: dict[str, str], target: Callable[..., Any], *arguments: Any) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    target(*arguments)

@@ -1,0 +1,128 @@
+"""Tiny nnU-Net datasets, one for each kind that the contract suite needs, and tiny configurations for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
+
+SHAPE = (20, 24, 24)
+CASES = 5
+IGNORE = 3
+
+KINDS: dict[str, dict[str, Any]] = {
+    "labels": {"id": 901, "channels": 1, "labels": {"background": 0, "shell": 1, "core": 2}},
+    "ignore": {"id": 902, "channels": 1, "labels": {"background": 0, "shell": 1, "core": 2, "ignore": IGNORE}},
+    "regions": {
+        "id": 903,
+        "channels": 3,
+        "labels": {"background": 0, "whole": [1, 2], "core": [2], "ignore": IGNORE},
+        "regions_class_order": [1, 2],
+    },
+}
+
+
+def dataset_name(kind: str) -> str:
+    return f"Dataset{KINDS[kind]['id']}_{kind.capitalize()}"
+
+
+def write_raw_dataset(raw_folder: Path, kind: str) -> None:
+    """Write a few cases: a ball with a core in noise; with an ignore label, a slab of unlabelled voxels."""
+    description = KINDS[kind]
+    folder = raw_folder / dataset_name(kind)
+    for name in ("imagesTr", "labelsTr", "imagesTs"):
+        (folder / name).mkdir(parents=True)
+    rng = np.random.default_rng(description["id"])
+    for number in range(CASES + 1):
+        is_test = number == CASES
+        label = _ball_with_core(rng)
+        for channel in range(description["channels"]):
+            image = (label * (1.0 + channel) + rng.normal(0, 0.3, label.shape)).astype(np.float32)
+            _write(image, folder / ("imagesTs" if is_test else "imagesTr") / f"case_{number}_{channel:04d}.nii.gz")
+        if not is_test:
+            if "ignore" in description["labels"]:
+                label[:5] = IGNORE
+            _write(label, folder / "labelsTr" / f"case_{number}.nii.gz")
+    content = {
+        "channel_names": {str(channel): "MRI" for channel in range(description["channels"])},
+        "labels": description["labels"],
+        "numTraining": CASES,
+        "file_ending": ".nii.gz",
+    }
+    if "regions_class_order" in description:
+        content["regions_class_order"] = description["regions_class_order"]
+    (folder / "dataset.json").write_text(json.dumps(content))
+
+
+def _ball_with_core(rng: np.random.Generator) -> np.ndarray:
+    center = np.array(SHAPE) / 2 + rng.uniform(-2, 2, 3)
+    distance = np.linalg.norm(np.moveaxis(np.indices(SHAPE), 0, -1) - center, axis=-1)
+    return ((distance < 8).astype(np.uint8) + (distance < 4)).astype(np.uint8)
+
+
+def _write(array: np.ndarray, file: Path) -> None:
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(file))
+
+
+def tiny_configuration(base: str, architecture: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    """A configuration with a patch of 16 voxels a side and a network of 4 base features."""
+    dims = 2 if base == "2d" else 3
+    _, strides, kernel_sizes, _, _ = get_pool_and_conv_props([1.0] * dims, [16] * dims, 4, 999)
+    kwargs = dict(architecture["arch_kwargs"])
+    blocks = "n_conv_per_stage" if "n_conv_per_stage" in kwargs else "n_blocks_per_stage"
+    kwargs.update(
+        n_stages=len(strides),
+        strides=[list(stride) for stride in strides],
+        kernel_sizes=[list(size) for size in kernel_sizes],
+        features_per_stage=[4 * 2**stage for stage in range(len(strides))],
+        n_conv_per_stage_decoder=[1] * (len(strides) - 1),
+        **{blocks: [1] * len(strides)},
+    )
+    settings = {
+        "num_epochs": 1,
+        "num_iterations_per_epoch": 2,
+        "num_val_iterations_per_epoch": 1,
+        "save_every": 1,
+        "seed": 7,
+        **changes.pop("settings", {}),
+    }
+    return {
+        "inherits_from": base,
+        "patch_size": [16] * dims,
+        "batch_size": 2,
+        "architecture": {**architecture, "arch_kwargs": kwargs},
+        "nnunet_ext": settings,
+        **changes,
+    }
+
+
+def add_tiny_configurations(plans_file: Path) -> None:
+    """Add the configurations that the suite trains to a plans file."""
+    plans = json.loads(plans_file.read_text())
+    configurations = plans["configurations"]
+    flat, full = configurations["2d"], configurations["3d_fullres"]
+    flat_arguments = ("2d", flat["architecture"])
+    full_arguments = ("3d_fullres", full["architecture"])
+    configurations.update(
+        {
+            "2d_tiny": tiny_configuration(*flat_arguments),
+            "3d_tiny": tiny_configuration(*full_arguments),
+            "3d_tiny_without_settings": {**tiny_configuration(*full_arguments), "nnunet_ext": {}},
+            "3d_tiny_batch_of_one": tiny_configuration(*full_arguments, batch_size=1),
+            "3d_tiny_batch_of_four": tiny_configuration(*full_arguments, batch_size=4),
+            "3d_tiny_three_epochs": tiny_configuration(*full_arguments, settings={"num_epochs": 3}),
+            "3d_lowres_tiny": tiny_configuration(
+                *full_arguments,
+                spacing=[1.25 * length for length in full["spacing"]],
+                data_identifier=f"{plans['plans_name']}_3d_lowres_tiny",
+                next_stage="3d_cascade_tiny",
+            ),
+            "3d_cascade_tiny": {"inherits_from": "3d_tiny", "previous_stage": "3d_lowres_tiny"},
+        }
+    )
+    plans_file.write_text(json.dumps(plans))

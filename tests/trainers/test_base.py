@@ -1,0 +1,217 @@
+"""The base trainer: nothing but nnU-Net without settings, and what settings, hooks, log and checkpoints add."""
+
+import errno
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.trainers import nnUNetTrainerConfigurable
+from nnunet_ext.trainers.base import ALLOW_CHANGED_SETTINGS, total_loss
+from support.nnunet_runs import build_trainer, train
+from support.tiny_data import dataset_name
+
+
+def stock_trainer(configuration, monkeypatch, kind="labels"):
+    monkeypatch.setattr("nnunetv2.run.run_training.recursive_find_trainer_class_by_name", lambda _: nnUNetTrainer)
+    return build_trainer("nnUNetTrainer", configuration, kind=kind)
+
+
+def shorten(trainer):
+    trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = 2, 3, 1
+
+
+def seed_everything(seed):
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+@pytest.mark.parametrize("kind", ["labels", "ignore", "regions"])
+def test_without_technique_and_settings_weights_are_bit_identical_to_stock(kind, results, monkeypatch):
+    runs = {}
+    for name in ("stock", "ours"):
+        with monkeypatch.context() as patch:
+            patch.setenv("nnUNet_results", str(results / name))
+            configuration = "3d_tiny_without_settings"
+            if name == "stock":
+                trainer = stock_trainer(configuration, patch, kind)
+            else:
+                trainer = build_trainer("nnUNetTrainerConfigurable", configuration, kind=kind)
+            shorten(trainer)
+            seed_everything(3)
+            trainer.run_training()
+            runs[name] = trainer
+    expected = runs["stock"].network.state_dict()
+    actual = runs["ours"].network.state_dict()
+    assert list(actual) == list(expected)
+    assert all(torch.equal(value, expected[key]) for key, value in actual.items())
+    for key in ("train_losses", "val_losses", "mean_fg_dice", "dice_per_class_or_region", "lrs"):
+        np.testing.assert_array_equal(
+            runs["ours"].logger.get_value(key, step=None), runs["stock"].logger.get_value(key, step=None), err_msg=key
+        )
+
+
+def test_stock_loads_our_checkpoint_and_we_load_stock(results, monkeypatch):
+    configuration = "3d_tiny_without_settings"
+    ours = build_trainer("nnUNetTrainerConfigurable", configuration)
+    with monkeypatch.context() as patch:
+        stock = stock_trainer(configuration, patch)
+    for trainer in (ours, stock):
+        shorten(trainer)
+        trainer.run_training()
+    files = {trainer: f"{trainer.output_folder}/checkpoint_final.pth" for trainer in (ours, stock)}
+    contents = {trainer: torch.load(file, weights_only=False) for trainer, file in files.items()}
+    assert set(contents[ours]) == {*contents[stock], "nnunet_ext"}
+
+    with monkeypatch.context() as patch:
+        fresh_stock = stock_trainer(configuration, patch)
+    fresh_stock.load_checkpoint(files[ours])
+    fresh_ours = build_trainer("nnUNetTrainerConfigurable", configuration)
+    fresh_ours.load_checkpoint(files[stock])
+    for fresh, source in ((fresh_stock, ours), (fresh_ours, stock)):
+        assert fresh.current_epoch == 2
+        weights = source.network.state_dict()
+        assert all(torch.equal(value, weights[key]) for key, value in fresh.network.state_dict().items())
+    # the log goes on where stock's ends, our own terms empty for the epochs that stock did
+    fresh_ours.num_epochs, fresh_ours.num_iterations_per_epoch, fresh_ours.num_val_iterations_per_epoch = 3, 1, 1
+    fresh_ours.run_training()
+    values = fresh_ours.logger.get_value("loss/segmentation", step=None)
+    assert np.isnan(values[:2]).all()
+    assert np.isfinite(values[2])
+
+
+def change_plans(workspace, configuration, kind="labels", **changes):
+    """Write a variant of a configuration into the plans, and give its name."""
+    file = workspace.preprocessed / dataset_name(kind) / "nnUNetPlans.json"
+    plans = json.loads(file.read_text())
+    content = plans["configurations"][configuration]
+    name = f"{configuration}_variant"
+    plans["configurations"][name] = {**content, "nnunet_ext": {**content["nnunet_ext"], **changes}}
+    file.write_text(json.dumps(plans))
+    return name
+
+
+def test_settings_reach_the_training(workspace, results):
+    settings = {"initial_lr": 0.005, "weight_decay": 0.25, "optimizer": "adamw", "oversample_foreground_percent": 1.0}
+    trainer = train("nnUNetTrainerConfigurable", change_plans(workspace, "3d_tiny", num_epochs=2, **settings))
+    assert isinstance(trainer.optimizer, torch.optim.AdamW)
+    assert trainer.optimizer.param_groups[0]["weight_decay"] == 0.25
+    assert trainer.logger.get_value("lrs", step=None) == pytest.approx([0.005, 0.005 * 0.5**0.9])
+    assert trainer.dataloader_train.data_loader.loader.oversample_foreground_percent == 1.0
+    assert len(trainer.logger.get_value("train_losses", step=None)) == 2
+
+
+def test_settings_are_in_checkpoint_log_and_debug_file(workspace, results):
+    trainer = train("nnUNetTrainerConfigurable", change_plans(workspace, "3d_tiny", momentum=0.5))
+    recorded = torch.load(f"{trainer.output_folder}/checkpoint_final.pth", weights_only=False)["nnunet_ext"]
+    assert recorded["settings"]["momentum"] == 0.5
+    assert recorded["settings"]["initial_lr"] == 0.01, "values that nnU-Net decides are recorded too"
+    assert '"momentum": 0.5' in Path(trainer.log_file).read_text()
+    assert "momentum=0.5" in json.loads(Path(trainer.output_folder, "debug.json").read_text())["settings"]
+    assert trainer.optimizer.param_groups[0]["momentum"] == 0.5
+
+
+def test_momentum_of_zero_trains_without_nesterov(workspace, results):
+    trainer = train("nnUNetTrainerConfigurable", change_plans(workspace, "3d_tiny", momentum=0.0))
+    assert not trainer.optimizer.param_groups[0]["nesterov"]
+
+
+def test_resuming_with_other_settings_is_refused_unless_told(workspace, results, monkeypatch):
+    before = train("nnUNetTrainerConfigurable", change_plans(workspace, "3d_tiny", num_epochs=1))
+    changed = change_plans(workspace, "3d_tiny", num_epochs=2)
+    with pytest.raises(UserError, match=r"(?s)num_epochs: 1 -> 2.*nnUNet_ext_allow_changed_settings=1") as error:
+        train("nnUNetTrainerConfigurable", changed, resume=True)
+    assert "momentum" not in str(error.value), "settings that agree are not worth a line"
+    monkeypatch.setenv(ALLOW_CHANGED_SETTINGS, "1")
+    after = train("nnUNetTrainerConfigurable", changed, resume=True)
+    assert after.current_epoch == 2
+    losses = after.logger.get_value("train_losses", step=None)
+    assert losses[0] == before.logger.get_value("train_losses", step=0)
+
+
+def test_wrong_settings_stop_before_anything_is_written(workspace, results):
+    with pytest.raises(UserError, match=r"configuration '3d_tiny_variant' of the plans 'nnUNetPlans'"):
+        build_trainer("nnUNetTrainerConfigurable", change_plans(workspace, "3d_tiny", epochs=2))
+    assert not any(results.iterdir())
+
+
+@pytest.mark.parametrize("variable", ["nnUNet_preprocessed", "nnUNet_results"])
+def test_missing_variable_is_named(variable, workspace, results, monkeypatch):
+    folder = workspace.preprocessed / dataset_name("labels")
+    plans, dataset = (json.loads((folder / name).read_text()) for name in ("nnUNetPlans.json", "dataset.json"))
+    monkeypatch.delenv(variable)
+    with pytest.raises(UserError, match=f"{variable} is not set"):
+        nnUNetTrainerConfigurable({**plans, "continue_training": False}, "3d_tiny", 0, dataset, torch.device("cpu"))
+
+
+def test_unwritable_results_folder_is_named(workspace, results, tmp_path, monkeypatch):
+    (tmp_path / "a file").write_text("")
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "a file" / "results"))
+    with pytest.raises(UserError, match="a file/results cannot be written to"):
+        build_trainer("nnUNetTrainerConfigurable")
+
+
+def test_what_a_trainer_declares_unsupported_is_refused_with_the_reason(workspace, results, monkeypatch):
+    monkeypatch.setattr(nnUNetTrainerConfigurable, "unsupported", {"regions": "Softmax only; use nnUNetTrainer."})
+    with pytest.raises(NotImplementedError, match=r"cannot do 'regions': Softmax only; use nnUNetTrainer\."):
+        build_trainer("nnUNetTrainerConfigurable", kind="regions")
+    assert not any(results.iterdir())
+    build_trainer("nnUNetTrainerConfigurable", kind="labels")
+
+
+def test_full_disk_leaves_the_old_checkpoint(results, monkeypatch):
+    trainer = build_trainer("nnUNetTrainerConfigurable")
+    trainer.initialize()
+    file = Path(trainer.output_folder, "checkpoint_latest.pth")
+    trainer.save_checkpoint(str(file))
+    before = file.read_bytes()
+
+    def fill_the_disk(content, target):
+        Path(target).write_bytes(b"half a checkpoint")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", fill_the_disk)
+    with pytest.raises(OSError, match="No space left"):
+        trainer.save_checkpoint(str(file))
+    assert file.read_bytes() == before
+    assert sorted(path.suffix for path in results.glob("*/*/*/*")) == [".pth", ".txt"]
+
+
+def test_cut_off_checkpoint_is_named(results):
+    trainer = build_trainer("nnUNetTrainerConfigurable")
+    trainer.initialize()
+    file = Path(trainer.output_folder, "checkpoint_latest.pth")
+    trainer.save_checkpoint(str(file))
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"checkpoint_latest\.pth cannot be read as a checkpoint"):
+        build_trainer("nnUNetTrainerConfigurable").load_checkpoint(str(file))
+
+
+def test_terms_that_come_and_go_are_averaged_over_the_steps_that_had_them(workspace, results, monkeypatch):
+    def loss_terms(self, outputs, batch):
+        terms = {"segmentation": self.loss(outputs, batch["target"])}
+        self.calls = getattr(self, "calls", 0) + 1
+        if self.calls in (1, 2, 7):
+            terms["extra"] = torch.tensor(float(self.calls), requires_grad=True)
+        self.observe("share/calls", self.calls)
+        return terms
+
+    monkeypatch.setattr(nnUNetTrainerConfigurable, "loss_terms", loss_terms)
+    trainer = train("nnUNetTrainerConfigurable", "3d_tiny_three_epochs")  # two steps an epoch
+    extra = trainer.logger.get_value("loss/extra", step=None)
+    np.testing.assert_array_equal(extra, [1.5, np.nan, np.nan])
+    assert trainer.logger.get_value("share/calls", step=None) == [1.5, 3.5, 5.5]
+    assert "loss/extra 1.5" in Path(trainer.log_file).read_text()
+
+
+def test_one_loss_term_is_passed_on_untouched():
+    term = torch.tensor(1.5)
+    assert total_loss({"only": term}) is term
+    assert total_loss({"a": term, "b": term, "c": term}).item() == 4.5

@@ -1,0 +1,176 @@
+"""MixUp and CutMix inside a training: what a step computes, and that it mixes what it says."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from nnunet_ext.plans.settings import validated_settings
+from support.nnunet_runs import build_trainer, train
+
+
+def initialized(mixup, data="labels"):
+    """A trainer ready for single steps, with the given MixUp settings."""
+    trainer = build_trainer("nnUNetTrainerMixUp", kind=data)
+    trainer.settings = validated_settings({"mixup": mixup}, where="the test")
+    torch.manual_seed(0)
+    trainer.initialize()
+    trainer.rng, trainer.shared_rng = np.random.default_rng(1), np.random.default_rng(2)
+    return trainer
+
+
+def random_batch(trainer, batch_size=2, ignore_share=0.0):
+    """A batch as the loader makes it, targets for every deep-supervision head."""
+    generator = torch.Generator().manual_seed(0)
+    data = torch.randn((batch_size, trainer.num_input_channels, 16, 16, 16), generator=generator)
+    labels = trainer.label_manager
+    if labels.has_regions:
+        channels = len(labels.foreground_regions) + labels.has_ignore_label
+        full = torch.rand((batch_size, channels, 16, 16, 16), generator=generator) > 0.7
+    else:
+        full = torch.randint(0, labels.num_segmentation_heads, (batch_size, 1, 16, 16, 16), generator=generator)
+        if ignore_share:
+            ignored = torch.rand(full.shape, generator=generator) < ignore_share
+            full = torch.where(ignored, labels.ignore_label, full)
+        full = full.to(torch.int16)
+    return {"data": data, "target": [full, full[:, :, ::2, ::2, ::2]], "keys": ["a", "b"][:batch_size]}
+
+
+def terms_of(trainer, batch):
+    prepared = trainer.prepare_batch(batch, training=True)
+    outputs = trainer.forward(prepared)
+    return trainer.loss_terms(outputs, prepared), prepared
+
+
+def test_additional_mode_adds_a_term_and_keeps_the_clean_one(results):
+    trainer = initialized({"weight": 0.5})
+    batch = random_batch(trainer)
+    terms, prepared = terms_of(trainer, batch)
+    assert set(terms) == {"segmentation", "mixup"}
+    assert torch.equal(prepared["data"], batch["data"]), "the usual loss must see the clean patches"
+    torch.testing.assert_close(terms["segmentation"], trainer.loss(trainer.network(batch["data"]), batch["target"]))
+    mixed = prepared["mixed"]
+    logits = trainer.network(mixed["data"])[0]
+    reference = -(mixed["mixed_target"].double() * logits.double().log_softmax(1)).sum(1).mean()
+    assert terms["mixup"].item() == pytest.approx(0.5 * reference.item(), rel=1e-5)
+
+
+def test_a_ratio_of_one_gives_the_clean_cross_entropy(results, monkeypatch):
+    trainer = initialized({})
+    monkeypatch.setattr("nnunet_ext.trainers.mixup.draw_ratios", lambda size, alpha, rng: np.ones(size))
+    batch = random_batch(trainer)
+    terms, _ = terms_of(trainer, batch)
+    clean = F.cross_entropy(trainer.network(batch["data"])[0], batch["target"][0][:, 0].long())
+    torch.testing.assert_close(terms["mixup"], clean)
+
+
+def test_only_the_full_resolution_head_gets_a_mixed_gradient(results):
+    trainer = initialized({})
+    terms, _ = terms_of(trainer, random_batch(trainer))
+    terms["mixup"].backward()
+    heads = trainer.network.decoder.seg_layers
+    assert heads[-1].weight.grad.abs().sum() > 0
+    assert all(head.weight.grad is None for head in heads[:-1])
+
+
+def test_mixed_data_and_targets_follow_one_ratio_and_partner(results):
+    trainer = initialized({})
+    batch = random_batch(trainer)
+    mixed = trainer.mixed_batch(trainer.prepare_batch(batch, training=False))
+    first, second = batch["data"]
+    ratio = ((mixed["data"][0] - second) / (first - second)).median().item()
+    assert 1e-4 <= ratio <= 1 - 1e-4
+    torch.testing.assert_close(mixed["data"][0], ratio * first + (1 - ratio) * second, rtol=1e-4, atol=1e-4)
+    onehot = F.one_hot(batch["target"][0][:, 0].long(), 3).movedim(-1, 1).float()
+    torch.testing.assert_close(
+        mixed["mixed_target"][0], ratio * onehot[0] + (1 - ratio) * onehot[1], rtol=1e-4, atol=1e-4
+    )
+
+
+def test_a_voxel_ignored_in_either_partner_takes_no_part(results):
+    trainer = initialized({}, data="ignore")
+    batch = random_batch(trainer, ignore_share=0.3)
+    ignored = batch["target"][0] == trainer.label_manager.ignore_label
+    _, prepared = terms_of(trainer, batch)
+    either = ignored[0] | ignored[1]
+    assert torch.equal(prepared["mixed"]["mixed_mask"][0], ~either)
+    assert torch.equal(prepared["mixed"]["mixed_mask"][1], ~either)
+    # whatever the network says there, the loss is the same
+    logits = torch.randn((2, 3, 16, 16, 16), generator=torch.Generator().manual_seed(3))
+    spoilt = torch.where(either, 100 * logits, logits)
+    torch.testing.assert_close(
+        trainer.mixed_loss(spoilt, prepared["mixed"]), trainer.mixed_loss(logits, prepared["mixed"])
+    )
+
+
+def test_regions_use_binary_cross_entropy_on_mixed_multi_hot_targets(results):
+    trainer = initialized({}, data="regions")
+    terms, prepared = terms_of(trainer, random_batch(trainer))
+    mixed = prepared["mixed"]
+    logits, target = trainer.network(mixed["data"])[0].double(), mixed["mixed_target"].double()
+    p = torch.sigmoid(logits)
+    voxels = -(target * p.log() + (1 - target) * (1 - p).log())
+    valid = mixed["mixed_mask"].expand_as(voxels)
+    assert 0 < valid.sum() < valid.numel()
+    assert terms["mixup"].item() == pytest.approx(voxels[valid].mean().item(), rel=1e-4)
+    assert not torch.all((target == 0) | (target == 1)), "targets must be mixed"
+
+
+def test_alternate_mode_takes_one_loss_or_the_other(results):
+    trainer = initialized({"mode": "alternate"})
+    batch = random_batch(trainer)
+    seen = []
+    for _ in range(200):
+        prepared = trainer.prepare_batch(batch, training=True)
+        seen.append("mixed" in prepared)
+        assert seen[-1] != torch.equal(prepared["data"], batch["data"])
+    assert 70 < sum(seen) < 130  # half of the steps by default
+    always = initialized({"mode": "alternate", "probability": 1.0})
+    terms, prepared = terms_of(always, batch)
+    assert set(terms) == {"mixup"}
+    assert torch.equal(prepared["data"], prepared["mixed"]["data"])
+
+
+def test_probability_of_zero_is_the_usual_training(results):
+    trainer = initialized({"probability": 0.0})
+    terms, _ = terms_of(trainer, random_batch(trainer))
+    assert set(terms) == {"segmentation"}
+
+
+def test_cutmix_pastes_images_and_labels_alike_and_uses_the_hard_loss(results):
+    trainer = initialized({"kind": "cutmix"}, data="ignore")
+    batch = random_batch(trainer, ignore_share=0.2)
+    terms, prepared = terms_of(trainer, batch)
+    mixed = prepared["mixed"]
+    from_partner = (mixed["data"][0] == batch["data"][1]).all(0)
+    assert from_partner.sum() == 8**3
+    for sample, partner in ((0, 1), (1, 0)):
+        expected = torch.where(from_partner, batch["target"][0][partner], batch["target"][0][sample])
+        assert torch.equal(mixed["mixed_target"][sample], expected)
+    hard_loss = trainer.loss.loss
+    torch.testing.assert_close(terms["mixup"], hard_loss(trainer.network(mixed["data"])[0], mixed["mixed_target"]))
+
+
+def test_a_batch_of_one_keeps_the_usual_loss_and_says_so_once(results):
+    trainer = train("nnUNetTrainerMixUp", "3d_tiny_batch_of_one")
+    log = Path(trainer.log_file).read_text()
+    assert log.count("a batch of one has no partner") == 1
+    assert "loss/mixup" not in trainer.logger.local_logger.my_fantastic_logging
+
+
+def test_validation_sees_clean_patches(results):
+    trainer = initialized({"mode": "alternate", "probability": 1.0})
+    batch = random_batch(trainer)
+    prepared = trainer.prepare_batch(batch, training=False)
+    assert torch.equal(prepared["data"], batch["data"])
+    assert "mixed" not in prepared
+
+
+def test_both_terms_train_the_network(results):
+    trainer = train("nnUNetTrainerMixUp", "3d_tiny_three_epochs")
+    values = {key: trainer.logger.get_value(f"loss/{key}", step=None) for key in ("segmentation", "mixup")}
+    assert all(math.isfinite(value) for series in values.values() for value in series)
+    assert values["mixup"][-1] < values["mixup"][0]
