@@ -21,6 +21,7 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import (  # noqa: E402
     plan_experiments,
     preprocess_dataset,
 )
+from nnunetv2.training.logging.nnunet_logger import MetaLogger  # noqa: E402
 
 import nnunet_ext  # noqa: E402
 from support.nnunet_runs import PRELOADED  # noqa: E402
@@ -91,9 +92,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
 
 @pytest.fixture
 def results(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty nnUNet_results of this test's own, and no data loading workers."""
+    """An empty nnUNet_results of this test's own, no data loading workers, and no progress plot (a second an epoch)."""
     folder = tmp_path / "nnUNet_results"
     folder.mkdir()
     monkeypatch.setenv("nnUNet_results", str(folder))
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    monkeypatch.setattr(MetaLogger, "plot_progress_png", lambda self, output_folder: None)
     return folder

@@ -14,10 +14,13 @@ from nnunetv2.ensembling.ensemble import entry_point_ensemble_folders
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor, predict_entry_point
 from nnunetv2.model_sharing.entry_points import export_pretrained_model_entry, install_from_zip_entry_point
 from nnunetv2.run.run_training import run_training_entry
+from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
 from support.nnunet_runs import call_entry_point, run_in_new_process, train
 from support.tiny_data import KINDS, dataset_name
 from support.trainers_under_test import EVERY_TRAINER, data_kind, one_per_network
+
+PLOT_PROGRESS = MetaLogger.plot_progress_png  # before the fixture `results` silences it
 
 
 def predict_by_command(arguments: list[str]) -> None:
@@ -37,7 +40,8 @@ def segmentation(folder: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", EVERY_TRAINER)
-def test_train_validate_and_predict_by_command(name, workspace, results, tmp_path):
+def test_train_validate_and_predict_by_command(name, workspace, results, tmp_path, monkeypatch):
+    monkeypatch.setattr(MetaLogger, "plot_progress_png", PLOT_PROGRESS)
     kind = data_kind(name, "labels")
     train_arguments = [str(KINDS[kind]["id"]), "3d_tiny", "0", "-tr", name, "-device", "cpu", "--npz"]
     call_entry_point(run_training_entry, train_arguments)
@@ -46,6 +50,7 @@ def test_train_validate_and_predict_by_command(name, workspace, results, tmp_pat
     validation = model / "fold_0" / "validation"
     assert json.loads((validation / "summary.json").read_text())["foreground_mean"]["Dice"] >= 0
     assert (validation / "case_0.npz").is_file()
+    assert (model / "fold_0" / "progress.png").is_file()
     assert (model / "fold_0" / "checkpoint_final.pth").is_file()
     settings = json.loads((workspace.preprocessed / dataset_name(kind) / "nnUNetPlans.json").read_text())
     recorded = settings["configurations"]["3d_tiny"]["nnunet_ext"]

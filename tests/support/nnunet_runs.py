@@ -25,10 +25,11 @@ def build_trainer(
     fold: int | str = 0,
     plans: str = "nnUNetPlans",
     resume: bool = False,
+    device: str = "cpu",
 ) -> Any:
     """The trainer that ``nnUNetv2_train`` would build, found by its name."""
     return get_trainer_from_args(
-        str(KINDS[kind]["id"]), configuration, fold, trainer, plans, resume, device=torch.device("cpu")
+        str(KINDS[kind]["id"]), configuration, fold, trainer, plans, resume, device=torch.device(device)
     )
 
 

@@ -215,3 +215,19 @@ def test_one_loss_term_is_passed_on_untouched():
     term = torch.tensor(1.5)
     assert total_loss({"only": term}) is term
     assert total_loss({"a": term, "b": term, "c": term}).item() == 4.5
+
+
+def test_scaled_gradients_give_the_same_step_as_plain_ones(results):
+    """Mixed precision's path, on CPU: a loss scale that is a power of two leaves every bit of the step as it was."""
+    weights = []
+    for scaler in (None, torch.GradScaler("cpu", init_scale=2.0**10)):
+        trainer = build_trainer("nnUNetTrainerConfigurable")
+        trainer.initialize()
+        trainer.grad_scaler = scaler
+        generator = torch.Generator().manual_seed(0)
+        target = torch.randint(0, 3, (2, 1, 16, 16, 16), generator=generator)
+        data = torch.randn((2, 1, 16, 16, 16), generator=generator)
+        for _ in range(2):
+            trainer.train_step({"data": data, "target": [target, target[:, :, ::2, ::2, ::2]]})
+        weights.append(trainer.network.state_dict())
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
