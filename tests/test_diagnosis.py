@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from nnunet_ext import diagnosis
-from nnunet_ext.diagnosis import VARIABLE, Answer, Finding
-from nnunet_ext.registration import discovery_folder, extended_value
+from nnunet_ext.diagnosis import child, finding, folders, installation, trainers, variable
+from nnunet_ext.diagnosis.child import Answer
+from nnunet_ext.diagnosis.finding import Finding
+from nnunet_ext.registration import VARIABLE, discovery_folder, extended_value
 
 OURS = str(discovery_folder())
 PACKAGE = discovery_folder().parent
@@ -27,7 +29,7 @@ def make_copy(root: Path) -> Path:
 
 
 def variable_findings(value: str | None) -> list[Finding]:
-    return diagnosis.check_variable({} if value is None else {VARIABLE: value}, "posix")
+    return variable.check_variable({} if value is None else {VARIABLE: value}, "posix")
 
 
 def the_bad_one(findings: list[Finding]) -> Finding:
@@ -51,7 +53,7 @@ def value_after(command: str, before: str) -> str:
 
 @pytest.mark.parametrize(("version", "severity"), [((3, 9, 18), "problem"), ((3, 10, 0), "ok"), ((3, 14, 1), "ok")])
 def test_python_before_3_10_is_a_problem(version: tuple[int, ...], severity: str) -> None:
-    assert diagnosis.check_python(version).severity == severity
+    assert installation.check_python(version).severity == severity
 
 
 @pytest.mark.parametrize(
@@ -66,20 +68,20 @@ def test_python_before_3_10_is_a_problem(version: tuple[int, ...], severity: str
     ],
 )
 def test_only_nnunetv2_from_2_8_to_before_3_is_fine(version: str | None, severity: str) -> None:
-    finding = diagnosis.check_nnunet(version)
+    finding = installation.check_nnunet(version)
     assert finding.severity == severity
     assert finding.mend == ("" if severity == "ok" else 'pip install -U "nnunetv2>=2.8,<3"')
 
 
 def test_old_nnunetv2_is_explained_in_one_sentence() -> None:
-    detail = diagnosis.check_nnunet("2.5.1").detail
+    detail = installation.check_nnunet("2.5.1").detail
     assert "needs nnunetv2 >= 2.8, because only from there on nnU-Net looks for trainers outside itself" in detail
     assert "found 2.5.1" in detail
 
 
 def test_release_is_read_from_development_and_local_versions() -> None:
-    assert diagnosis.release_of("2.8.1rc1+cu121") == (2, 8, 1)
-    assert diagnosis.release_of("unknown") == ()
+    assert installation.release_of("2.8.1rc1+cu121") == (2, 8, 1)
+    assert installation.release_of("unknown") == ()
 
 
 def torch_answer(version: str = "2.4.0", cuda: tuple[str, ...] = (), mps: bool = False) -> Answer:
@@ -99,7 +101,7 @@ def torch_answer(version: str = "2.4.0", cuda: tuple[str, ...] = (), mps: bool =
     ],
 )
 def test_torch_is_judged_by_version_and_devices(answer: Answer, driver: bool, severity: str, words: str) -> None:
-    finding = diagnosis.check_torch(answer, driver)
+    finding = installation.check_torch(answer, driver)
     assert finding.severity == severity
     assert words in finding.detail
     assert bool(finding.mend) == (severity != "ok")
@@ -125,7 +127,7 @@ def test_other_folders_without_ours_are_a_problem_and_the_mend_keeps_them(tmp_pa
     finding = the_bad_one(variable_findings(str(tmp_path)))
     assert finding.severity == "problem"
     assert "does not hold" in finding.detail
-    assert diagnosis.mended_folders(str(tmp_path)) == [str(tmp_path), OURS]
+    assert variable.mended_folders(str(tmp_path)) == [str(tmp_path), OURS]
 
 
 @pytest.mark.parametrize(
@@ -181,21 +183,21 @@ def test_tilde_is_a_problem_for_our_folder_and_a_warning_for_others(
     monkeypatch.setenv("USERPROFILE", str(tmp_path.parent))
     value = f"~{os.sep}{tmp_path.name}{os.pathsep}{OURS}"
     assert the_bad_one(variable_findings(value)).severity == "warning"
-    assert diagnosis.mended_folders(value) == [str(tmp_path), OURS]
+    assert variable.mended_folders(value) == [str(tmp_path), OURS]
 
 
 def test_missing_folder_beside_ours_is_a_warning_and_dropped(tmp_path: Path) -> None:
     value = f"{tmp_path / 'gone'}{os.pathsep}{OURS}"
     finding = the_bad_one(variable_findings(value))
     assert (finding.severity, "does not exist" in finding.detail) == ("warning", True)
-    assert diagnosis.mended_folders(value) == [OURS]
+    assert variable.mended_folders(value) == [OURS]
 
 
 def test_relative_entry_is_named_and_made_absolute(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(PACKAGE)
     finding = the_bad_one(variable_findings("discovery"))
     assert "is relative" in finding.detail
-    assert diagnosis.mended_folders("discovery") == [OURS]
+    assert variable.mended_folders("discovery") == [OURS]
 
 
 @posix_only
@@ -211,39 +213,39 @@ def test_mending_command_leaves_nothing_to_find(tmp_path: Path) -> None:
 
 def test_our_folder_can_be_put_first(tmp_path: Path) -> None:
     value = f"{tmp_path}{os.pathsep}{OURS}"
-    assert diagnosis.mended_folders(value, ours_first=True) == [OURS, str(tmp_path)]
+    assert variable.mended_folders(value, ours_first=True) == [OURS, str(tmp_path)]
 
 
 # other shells
 
 
 def test_commands_are_those_of_the_users_shell() -> None:
-    assert diagnosis.shell_of({"PROMPT": "$P$G"}, os_name="posix") == "posix"
-    assert diagnosis.shell_of({"PROMPT": "$P$G"}, os_name="nt") == "cmd"
-    assert diagnosis.shell_of({}, os_name="nt") == "powershell"
-    assert diagnosis.set_command("A", "x y", "posix") == "export A='x y'"
-    assert diagnosis.set_command("A", "x y", "cmd") == "set A=x y"
-    assert diagnosis.set_command("A", "x y", "powershell") == "$env:A = 'x y'"
-    assert diagnosis.check_variable({}, "powershell")[0].mend == f"$env:{VARIABLE} = '{OURS}'"
+    assert finding.shell_of({"PROMPT": "$P$G"}, os_name="posix") == "posix"
+    assert finding.shell_of({"PROMPT": "$P$G"}, os_name="nt") == "cmd"
+    assert finding.shell_of({}, os_name="nt") == "powershell"
+    assert finding.set_command("A", "x y", "posix") == "export A='x y'"
+    assert finding.set_command("A", "x y", "cmd") == "set A=x y"
+    assert finding.set_command("A", "x y", "powershell") == "$env:A = 'x y'"
+    assert variable.check_variable({}, "powershell")[0].mend == f"$env:{VARIABLE} = '{OURS}'"
 
 
 # copies of the package
 
 
 def test_one_copy_is_fine_even_if_the_path_names_it_twice() -> None:
-    findings = diagnosis.check_copies(PACKAGE, [str(PACKAGE.parent), str(PACKAGE.parent) + os.sep])
+    findings = installation.check_copies(PACKAGE, [str(PACKAGE.parent), str(PACKAGE.parent) + os.sep])
     assert [finding.severity for finding in findings] == ["ok"]
 
 
 @posix_only
 def test_link_to_the_imported_copy_is_no_second_copy(tmp_path: Path) -> None:
     (tmp_path / "nnunet_ext").symlink_to(PACKAGE)
-    assert [finding.severity for finding in diagnosis.check_copies(PACKAGE, [str(tmp_path)])] == ["ok"]
+    assert [finding.severity for finding in installation.check_copies(PACKAGE, [str(tmp_path)])] == ["ok"]
 
 
 def test_second_copy_on_the_path_is_a_warning(tmp_path: Path) -> None:
     other = make_copy(tmp_path)
-    finding = the_bad_one(diagnosis.check_copies(PACKAGE, [str(tmp_path), str(PACKAGE.parent)]))
+    finding = the_bad_one(installation.check_copies(PACKAGE, [str(tmp_path), str(PACKAGE.parent)]))
     assert finding.severity == "warning"
     assert str(other) in finding.detail
     assert "Lifelong" not in finding.detail
@@ -253,14 +255,14 @@ def test_lifelong_nnunet_is_recognised(tmp_path: Path) -> None:
     for folder in ("network_architecture", "run"):
         (tmp_path / "nnunet_ext" / folder).mkdir(parents=True)
     (tmp_path / "nnunet_ext" / "paths.py").touch()
-    assert "Lifelong-nnUNet" in the_bad_one(diagnosis.check_copies(PACKAGE, [str(tmp_path)])).detail
+    assert "Lifelong-nnUNet" in the_bad_one(installation.check_copies(PACKAGE, [str(tmp_path)])).detail
 
 
 # nnU-Net's folders
 
 
 def folder_findings(environ: dict[str, str]) -> dict[str, Finding]:
-    return {finding.title: finding for finding in diagnosis.check_folders(environ, "posix")}
+    return {finding.title: finding for finding in folders.check_folders(environ, "posix")}
 
 
 def test_three_usable_folders_are_fine(tmp_path: Path) -> None:
@@ -326,7 +328,7 @@ def test_unreadable_raw_folder_is_a_problem(tmp_path: Path, monkeypatch: pytest.
 )
 def test_worker_count_that_breaks_planning_is_reported(value: str | None, severities: list[str]) -> None:
     environ = {} if value is None else {"nnUNet_n_proc_DA": value}
-    findings = diagnosis.check_workers(environ, "posix")
+    findings = folders.check_workers(environ, "posix")
     assert [finding.severity for finding in findings] == severities
     assert all(finding.mend == "unset nnUNet_n_proc_DA" for finding in findings if finding.severity != "ok")
 
@@ -337,20 +339,20 @@ def test_worker_count_that_breaks_planning_is_reported(value: str | None, severi
 def test_broken_torch_is_reported_and_not_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "torch.py").write_text("raise OSError('libcudart.so is missing')")
     monkeypatch.syspath_prepend(tmp_path)
-    assert diagnosis.ask("torch", None, os.environ).error == "OSError: libcudart.so is missing"
+    assert child.ask("torch", None, os.environ).error == "OSError: libcudart.so is missing"
 
 
 def test_module_that_kills_the_process_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "torch.py").write_text("import os; os._exit(7)")
     monkeypatch.syspath_prepend(tmp_path)
-    assert "status 7" in diagnosis.ask("torch", None, os.environ).error
+    assert "status 7" in child.ask("torch", None, os.environ).error
 
 
 def test_what_modules_print_does_not_disturb_the_answer(tmp_path: Path) -> None:
     (tmp_path / "chatty.py").write_text(
         "import atexit, os; os.system('echo hello'); atexit.register(os.system, 'echo bye')"
     )
-    assert diagnosis.ask("siblings", [str(tmp_path)], os.environ) == Answer(result=[])
+    assert child.ask("siblings", [str(tmp_path)], os.environ) == Answer(result=[])
 
 
 def test_siblings_that_abort_the_lookup_are_all_named(tmp_path: Path) -> None:
@@ -362,7 +364,7 @@ def test_siblings_that_abort_the_lookup_are_all_named(tmp_path: Path) -> None:
     (tmp_path / "package" / "d_syntax.py").write_text("def")
     (tmp_path / "not_a_package").mkdir()
     (tmp_path / "not_a_package" / "e_unreached.py").write_text("def")
-    findings = diagnosis.check_siblings([str(tmp_path)], "the mend", os.environ)
+    findings = trainers.check_siblings([str(tmp_path)], "the mend", os.environ)
     assert {finding.severity for finding in findings} == {"problem"}
     assert {finding.mend for finding in findings} == {"the mend"}
     named = [finding.detail for finding in findings]
@@ -380,11 +382,11 @@ def test_broken_sibling_is_mended_by_our_folder_in_front(tmp_path: Path, monkeyp
             return Answer(result=[{"folder": str(tmp_path), "module": "mine", "error": "ImportError"}])
         return Answer(error="stop here")
 
-    monkeypatch.setattr(diagnosis, "ask", ask)
+    monkeypatch.setattr(trainers, "ask", ask)
     value = f"{tmp_path}{os.pathsep}{OURS}"
-    findings = diagnosis.check_trainers({VARIABLE: value}, "posix", ["nnUNetTrainerMixUp"])
+    findings = trainers.check_trainers({VARIABLE: value}, "posix", ["nnUNetTrainerMixUp"])
     first = f"{OURS}{os.pathsep}{tmp_path}"
-    assert findings[0].mend == diagnosis.set_command(VARIABLE, first, "posix")
+    assert findings[0].mend == finding.set_command(VARIABLE, first, "posix")
     assert asked == [("siblings", value), ("find", first)]
 
 
@@ -404,8 +406,8 @@ GOOD = {"class": "nnunet_ext.trainers.mixup.T", "module": "nnunet_ext.trainers.m
     ],
 )
 def test_trainer_that_is_not_ours_or_not_stable_is_a_problem(change: dict[str, object], words: str) -> None:
-    assert diagnosis.check_found("T", GOOD, [], "the mend") is None
-    finding = diagnosis.check_found("T", {**GOOD, **change}, [], "the mend")
+    assert trainers.check_found("T", GOOD, [], "the mend") is None
+    finding = trainers.check_found("T", {**GOOD, **change}, [], "the mend")
     assert finding is not None
     assert finding.severity == "problem"
     assert words in finding.detail
@@ -413,8 +415,8 @@ def test_trainer_that_is_not_ours_or_not_stable_is_a_problem(change: dict[str, o
 
 
 def test_trainer_that_is_another_class_in_a_worker_is_a_problem() -> None:
-    assert diagnosis.check_loaded("T", "m.T", "m.T") is None
-    finding = diagnosis.check_loaded("T", "m.T", "ModuleNotFoundError: No module named 'm'")
+    assert trainers.check_loaded("T", "m.T", "m.T") is None
+    finding = trainers.check_loaded("T", "m.T", "ModuleNotFoundError: No module named 'm'")
     assert finding is not None
     assert "No module named 'm'" in finding.detail
 
@@ -427,11 +429,11 @@ def test_real_lookup_finds_our_trainer_and_names_the_file_that_hides_another(tmp
     )
     environ = {**os.environ, VARIABLE: f"{tmp_path}{os.pathsep}{OURS}"}
     names = ["nnUNetTrainerConfigurable", "nnUNetTrainerMixUp"]
-    clash, fine = diagnosis.check_trainers(environ, "posix", names)
+    clash, fine = trainers.check_trainers(environ, "posix", names)
     assert (clash.severity, fine.severity) == ("problem", "ok")
     assert "nnUNetTrainerMixUp" in clash.detail
     assert str(hiding) in clash.detail
-    assert clash.mend == diagnosis.set_command(VARIABLE, f"{OURS}{os.pathsep}{tmp_path}", "posix")
+    assert clash.mend == finding.set_command(VARIABLE, f"{OURS}{os.pathsep}{tmp_path}", "posix")
     assert "finds 1 of 2 by name" in fine.detail
 
 

@@ -325,8 +325,8 @@ def write_volume(target: Path, array: npt.NDArray[np.generic], spacing: Spacing)
 
 
 def draw_shape(rng: np.random.Generator) -> Shape:
-    """A grid of 44 to 52 voxels in plane and 36 to 44 slices."""
-    return int(rng.integers(44, 53)), int(rng.integers(44, 53)), int(rng.integers(36, 45))
+    """A grid of 40 to 48 voxels in plane and 32 to 40 slices: nnU-Net then plans a patch that holds a whole case."""
+    return int(rng.integers(40, 49)), int(rng.integers(40, 49)), int(rng.integers(32, 41))
 
 
 def _cases(seed: int, cases: int, test_cases: int) -> Iterator[tuple[str, str, np.random.Generator]]:

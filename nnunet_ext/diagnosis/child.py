@@ -1,0 +1,157 @@
+"""What only a fresh interpreter can tell, asked of a child process: a module that crashes cannot take us with it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import pickle
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+CHILD_TIMEOUT_S = 600
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a child process found out: a result, or the error that it ended with."""
+
+    result: Any = None
+    error: str = ""
+
+
+def ask(job: str, question: Any, environ: Mapping[str, str]) -> Answer:
+    """Have a fresh interpreter do one of `JOBS`.
+
+    The child gets this process's `sys.path`, as a spawned worker does.
+
+    Args:
+        job: a key of `JOBS`.
+        question: its argument; JSON.
+        environ: the child's environment.
+    """
+    code = (
+        "import json, sys; request = json.load(sys.stdin); sys.path[:] = request['path']; "
+        "from nnunet_ext.diagnosis.child import answer; answer(request['job'], request['question'])"
+    )
+    request = json.dumps({"path": [os.path.abspath(p) for p in sys.path], "job": job, "question": question})
+    try:
+        child = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code],
+            input=request,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            env=dict(environ),
+            timeout=CHILD_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Answer(error=f"no answer within {CHILD_TIMEOUT_S} s.")
+    try:
+        return Answer(**json.loads(child.stdout.splitlines()[-1]))
+    except (IndexError, ValueError, TypeError):
+        last_words = child.stderr.strip().splitlines()[-1:] or ["no message"]
+        return Answer(error=f"the process ended with status {child.returncode}: {last_words[0]}")
+
+
+def answer(job: str, question: Any) -> None:
+    """The child's side of `ask`: do the job and print the answer as the last line of the standard output."""
+    stdout = os.dup(1)
+    os.dup2(2, 1)  # what imported modules and nnU-Net's lookup print must not mix with the answer
+    try:
+        reply = {"result": JOBS[job](question)}
+    except BaseException as error:
+        reply = {"error": describe(error)}
+    with os.fdopen(stdout, "w", encoding="utf-8") as file:
+        file.write(json.dumps(reply) + "\n")
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line."""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def see_devices(_: Any) -> dict[str, Any]:
+    """Job: torch's version and the devices it can use."""
+    torch = import_module("torch")
+    gpus = (
+        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    )
+    return {"version": str(torch.__version__), "cuda": gpus, "mps": bool(torch.backends.mps.is_available())}
+
+
+def import_siblings(folders: Sequence[str]) -> list[dict[str, str]]:
+    """Job: import every module that nnU-Net imports before it reaches our folder; returns those that fail."""
+    broken = []
+    for folder in folders:
+        sys.path.insert(0, folder)
+        for module in modules_of(folder):
+            try:
+                import_module(module)
+            except BaseException as error:  # SystemExit aborts the lookup as well
+                if isinstance(error, ModuleNotFoundError) and error.name == module:
+                    continue  # nnU-Net passes over these, too
+                broken.append({"folder": folder, "module": module, "error": describe(error)})
+        sys.path.remove(folder)
+    return broken
+
+
+def modules_of(folder: str, prefix: str = "") -> Iterator[str]:
+    """The modules below a folder, in the order in which nnU-Net imports them."""
+    found = list(pkgutil.iter_modules([folder]))
+    yield from (prefix + module.name for module in found if not module.ispkg)
+    for package in (module.name for module in found if module.ispkg):
+        yield from modules_of(os.path.join(folder, package), f"{prefix}{package}.")
+
+
+def find_trainers(names: Sequence[str] | None) -> dict[str, dict[str, Any]]:
+    """Job: find each trainer (None: every one of this package) as nnU-Net's commands do, twice, and pickle it."""
+    if names is None:
+        names = [entry.name for entry in import_module("nnunet_ext.registry").TRAINERS]
+    find = import_module("nnunetv2.utilities.find_objects").recursive_find_trainer_class_by_name
+    found: dict[str, dict[str, Any]] = {}
+    for name in names:
+        try:
+            trainer = find(name)
+            again = find(name) is trainer
+        except Exception as error:
+            found[name] = {"error": describe(error)}
+            continue
+        found[name] = {"class": qualified_name(trainer), "module": trainer.__module__, "again": again}
+        try:
+            found[name]["pickle"] = base64.b64encode(pickle.dumps(trainer)).decode("ascii")
+        except Exception as error:
+            found[name]["unpicklable"] = describe(error)
+    return found
+
+
+def load_trainers(pickles: Mapping[str, str]) -> dict[str, str]:
+    """Job: unpickle the trainers, as a spawned worker does; returns their qualified names, or what went wrong."""
+    loaded = {}
+    for name, text in pickles.items():
+        try:
+            loaded[name] = qualified_name(pickle.loads(base64.b64decode(text)))
+        except Exception as error:
+            loaded[name] = describe(error)
+    return loaded
+
+
+def qualified_name(cls: type) -> str:
+    """Module and name of a class."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+JOBS: dict[str, Callable[[Any], Any]] = {
+    "torch": see_devices,
+    "siblings": import_siblings,
+    "find": find_trainers,
+    "load": load_trainers,
+}

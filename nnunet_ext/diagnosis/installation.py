@@ -1,0 +1,121 @@
+"""Python, nnunetv2, torch, and copies of this package: are they there, recent enough, and there once?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+from nnunet_ext.diagnosis.child import Answer
+from nnunet_ext.diagnosis.finding import Finding
+
+OLDEST_PYTHON = (3, 10)
+OLDEST_TORCH = (2, 1, 2)
+OLDEST_NNUNET, FIRST_UNKNOWN_NNUNET = (2, 8), (3,)
+MEND_NNUNET = 'pip install -U "nnunetv2>=2.8,<3"'
+MEND_TORCH = 'pip install -U "torch>=2.1.2,!=2.9.*"'
+MEND_PACKAGE = "pip install -U --force-reinstall --no-deps nnunet-ext"
+
+
+def release_of(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version: ``2.8.1rc1+cu121`` gives (2, 8, 1)."""
+    match = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(part) for part in match.group().split(".")) if match else ()
+
+
+def installed_version(distribution: str) -> str | None:
+    """The version of an installed distribution, None if it is not installed."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def check_python(version: Sequence[int]) -> Finding:
+    """Is this Python recent enough?"""
+    found = ".".join(str(part) for part in version[:3])
+    if tuple(version[:2]) >= OLDEST_PYTHON:
+        return Finding("ok", "Python", found)
+    detail = f"found {found}; this package and nnunetv2 2.8 need Python >= 3.10."
+    return Finding("problem", "Python", detail, "conda create -n nnunet python=3.12 && conda activate nnunet")
+
+
+def check_nnunet(version: str | None) -> Finding:
+    """Is nnunetv2 there, and one that looks for trainers outside itself?"""
+    if version is None:
+        return Finding("problem", "nnunetv2", "not installed in this Python environment.", MEND_NNUNET)
+    release = release_of(version)
+    if release < OLDEST_NNUNET:
+        detail = (
+            "this package needs nnunetv2 >= 2.8, because only from there on nnU-Net looks for trainers outside itself; "
+            f"found {version}."
+        )
+        return Finding("problem", "nnunetv2", detail, MEND_NNUNET)
+    if release >= FIRST_UNKNOWN_NNUNET:
+        detail = f"found {version}; this package is made for nnunetv2 2.8 and later releases of version 2."
+        return Finding("problem", "nnunetv2", detail, MEND_NNUNET)
+    return Finding("ok", "nnunetv2", version)
+
+
+def check_torch(answer: Answer, has_nvidia_driver: bool) -> Finding:
+    """Does torch import, is it recent enough, and which devices does it see?
+
+    Args:
+        answer: of the child's job ``torch``.
+        has_nvidia_driver: whether the machine seems to have an NVIDIA GPU, whatever torch says.
+    """
+    if answer.error:
+        return Finding("problem", "torch", f"cannot be imported: {answer.error}", MEND_TORCH)
+    version, gpus, has_mps = answer.result["version"], answer.result["cuda"], answer.result["mps"]
+    if release_of(version) < OLDEST_TORCH:
+        detail = f"found {version}; torch >= 2.1.2 is needed."
+        return Finding("problem", "torch", detail, MEND_TORCH)
+    if release_of(version)[:2] == (2, 9):
+        return Finding("warning", "torch", f"found {version}; nnunetv2 rules torch 2.9 out.", MEND_TORCH)
+    if gpus:
+        return Finding("ok", "torch", f"{version}, device cuda: {', '.join(gpus)}")
+    if has_mps:
+        return Finding("ok", "torch", f"{version}, device mps: add -device mps to nnU-Net's commands")
+    detail = f"{version}, device cpu only: add -device cpu to nnU-Net's commands"
+    if has_nvidia_driver:
+        return Finding(
+            "warning",
+            "torch",
+            f"{detail}. nvidia-smi is installed, but this torch sees no GPU: it is a CPU build, the driver is too old "
+            "for it, or CUDA_VISIBLE_DEVICES hides the GPU.",
+            "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu126",
+        )
+    return Finding("ok", "torch", detail)
+
+
+def check_copies(imported: Path, search_path: Sequence[str]) -> list[Finding]:
+    """Is there another package of this name, which other programs could import instead?
+
+    Args:
+        imported: the folder of the package that is running.
+        search_path: `sys.path`.
+    """
+    folders = {Path(entry or ".").resolve() / "nnunet_ext" for entry in search_path}
+    others = sorted(folder for folder in folders if _is_python_package(folder) and folder.resolve() != imported)
+    if not others:
+        return [Finding("ok", "package", f"nnunet_ext is imported from {imported}")]
+    return [_other_copy(folder, imported) for folder in others]
+
+
+def _is_python_package(folder: Path) -> bool:
+    return folder.is_dir() and next(folder.glob("*.py"), None) is not None
+
+
+def _other_copy(folder: Path, imported: Path) -> Finding:
+    if (folder / "network_architecture").is_dir() and (folder / "run").is_dir():
+        detail = (
+            f"{folder} is Lifelong-nnUNet (for nnU-Net v1), which has the same import name; this package is imported "
+            f"from {imported}. Only one of the two works in one environment: give this one an environment of its own."
+        )
+        return Finding("warning", "package", detail, "python -m venv nnunet-ext-env")
+    detail = (
+        f"two copies are installed: {imported} is the one running now, {folder} is on Python's path too, and another "
+        "program may import that one. The command takes one copy out; install again if it was the wrong one."
+    )
+    return Finding("warning", "package", detail, "pip uninstall nnunet-ext")

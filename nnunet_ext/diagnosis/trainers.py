@@ -1,0 +1,129 @@
+"""Does nnU-Net find the trainers, are they ours, and do they survive a worker process?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nnunet_ext.diagnosis.child import ask
+from nnunet_ext.diagnosis.finding import Finding, Shell
+from nnunet_ext.diagnosis.installation import MEND_NNUNET, MEND_PACKAGE
+from nnunet_ext.diagnosis.variable import mend_variable, mended_folders
+from nnunet_ext.registration import VARIABLE, discovery_folder
+
+
+def check_siblings(folders: Sequence[str], mend: str, environ: Mapping[str, str]) -> list[Finding]:
+    """Do the modules in the folders before ours import? One that does not aborts nnU-Net's lookup.
+
+    Args:
+        folders: those before ours in the variable.
+        mend: the command that puts our folder first.
+        environ: the environment.
+    """
+    if not folders:
+        return []
+    reply = ask("siblings", list(folders), environ)
+    if reply.error:
+        detail = f"importing the modules in {', '.join(folders)}, as nnU-Net does, failed: {reply.error}"
+        return [Finding("problem", "other trainers", detail, mend)]
+    return [
+        Finding(
+            "problem",
+            "other trainers",
+            f"the module {module['module']} in {module['folder']} fails to import, and that ends nnU-Net's lookup "
+            f"before it reaches this package ({module['error']}). Repair the module, or put this package first.",
+            mend,
+        )
+        for module in reply.result
+    ]
+
+
+def check_found(name: str, found: Mapping[str, Any], folders: Sequence[str], mend: str) -> Finding | None:
+    """Is what nnU-Net found under a name our trainer, as Python knows it?
+
+    Args:
+        name: the trainer's name.
+        found: what the job ``find`` says of it.
+        folders: those of the variable.
+        mend: the command that puts our folder first.
+
+    Returns:
+        What is wrong with it; None if nothing is.
+    """
+    title = "trainers"
+    if "error" in found:
+        return Finding("problem", title, f"nnU-Net's lookup of {name} failed: {found['error']}", MEND_PACKAGE)
+    if found["class"].startswith("nnunetv2."):
+        detail = (
+            f"name clash: nnU-Net has a {name} of its own, {found['class']}, and its own win. If somebody copied it "
+            "into nnunetv2, take the file out."
+        )
+        return Finding("problem", title, detail, "pip install -U nnunet-ext")
+    if not found["class"].startswith("nnunet_ext.trainers."):
+        where = source_of(found["module"], folders) or found["class"]
+        detail = f"name clash: an earlier folder of {VARIABLE} has a {name}, too, and that one wins: {where}"
+        return Finding("problem", title, detail, mend)
+    if not found["again"]:
+        return Finding("problem", title, f"a second lookup of {name} gives another class than the first.", MEND_PACKAGE)
+    if "unpicklable" in found:
+        detail = f"{name} cannot be passed to worker processes: {found['unpicklable']}"
+        return Finding("problem", title, detail, MEND_PACKAGE)
+    return None
+
+
+def source_of(module: str, folders: Sequence[str]) -> str:
+    """The file of a module that lies in one of the folders; empty if it lies elsewhere."""
+    files = (Path(folder, *module.split(".")).with_suffix(".py") for folder in folders)
+    return next((str(file) for file in files if file.is_file()), "")
+
+
+def check_loaded(name: str, expected: str, loaded: str) -> Finding | None:
+    """Is the trainer the same in a worker process?
+
+    Returns:
+        What is wrong with it; None if nothing is.
+    """
+    if loaded == expected:
+        return None
+    detail = f"{name} ({expected}) does not reach a worker process; there it is: {loaded}"
+    return Finding("problem", "trainers", detail, MEND_PACKAGE)
+
+
+def check_trainers(environ: Mapping[str, str], shell: Shell, names: Sequence[str] | None = None) -> list[Finding]:
+    """Look the trainers up as nnU-Net's commands do, and pass them to a worker process.
+
+    It is done with the variable as `mend_variable` would set it, so that one mistake there does not hide others here.
+
+    Args:
+        environ: the environment.
+        shell: for the commands that mend.
+        names: the trainers to look for; None for every one of this package.
+    """
+    value = environ.get(VARIABLE, "")
+    folders = mended_folders(value)
+    mend = mend_variable(value, shell, ours_first=True)
+    findings = check_siblings(folders[: folders.index(str(discovery_folder()))], mend, environ)
+    if findings:
+        folders = mended_folders(value, ours_first=True)
+    environ = {**environ, VARIABLE: os.pathsep.join(folders)}
+    reply = ask("find", names, environ)
+    if reply.error:
+        detail = f"nnU-Net's lookup cannot be used: {reply.error}"
+        return [*findings, Finding("problem", "trainers", detail, f"{MEND_NNUNET} --force-reinstall")]
+    wrong = {n: finding for n, found in reply.result.items() if (finding := check_found(n, found, folders, mend))}
+    good = {name: found for name, found in reply.result.items() if name not in wrong}
+    findings.extend(wrong.values())
+    if not good:
+        return findings
+    loaded = ask("load", {name: found["pickle"] for name, found in good.items()}, environ)
+    unloaded = [
+        finding
+        for name, found in good.items()
+        if (finding := check_loaded(name, found["class"], loaded.error or loaded.result[name]))
+    ]
+    if not unloaded:
+        detail = f"nnU-Net finds {len(good)} of {len(reply.result)} by name, and they are the same in a worker process"
+        unloaded = [Finding("ok", "trainers", detail)]
+    return findings + unloaded
