@@ -17,6 +17,8 @@ from pathlib import Path
 TECHNIQUES = {
     "mixup": "nnUNetTrainerMixUp",
 }
+# enough on the phantoms to see all labels learned, and short enough for two CPU cores
+PHANTOM_EPOCHS = 8
 
 
 def positive(text: str) -> int:
@@ -38,7 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("demo_output"), help="folder to write (default: %(default)s)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: %(default)s")
-    parser.add_argument("--epochs", type=positive, metavar="N", help="of each training (default: the preset's)")
+    parser.add_argument(
+        "--epochs",
+        type=positive,
+        metavar="N",
+        help=f"of each training (default: {PHANTOM_EPOCHS}; with --data, the preset's)",
+    )
     parser.add_argument("--force", action="store_true", help="empty OUT first")
 
 
@@ -51,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
             trainer=TECHNIQUES[args.technique],
             data=args.data,
             device=args.device,
-            epochs=args.epochs,
+            epochs=args.epochs or (PHANTOM_EPOCHS if args.data is None else None),
             force=args.force,
         )
     except CommandFailed as error:

@@ -30,7 +30,7 @@ LABELS = {"background": 0, "liver": 1, "spleen": 2, "lesion": 3}
 LIVER, SPLEEN, LESION = 1, 2, 3
 
 # Tissues, i.e. what differs in intensity. Several are unlabelled and look like a labelled one: the bowel's intensity
-# overlaps that of both organs and the vessels' is the lesions', so that a threshold finds neither.
+# overlaps the liver's, the vessels' is the lesions', and the bias field blurs the rest, so that no threshold works.
 AIR, FAT, LIVER_TISSUE, SPLEEN_TISSUE, BONE, VESSEL, BOWEL, LESION_TISSUE = range(8)
 
 MIN_SHAPE = 32
@@ -260,8 +260,8 @@ def draw_contrast(rng: np.random.Generator) -> FloatArray:
     mean = np.zeros(8, dtype=np.float32)
     mean[FAT] = rng.normal(95, 6)
     mean[LIVER_TISSUE] = rng.normal(155, 8)
-    mean[SPLEEN_TISSUE] = rng.normal(150, 12)
-    mean[BOWEL] = rng.normal(150, 12)
+    mean[SPLEEN_TISSUE] = rng.normal(178, 8)
+    mean[BOWEL] = rng.normal(145, 15)
     mean[BONE] = rng.normal(260, 15)
     mean[VESSEL] = rng.normal(215, 10)
     mean[LESION_TISSUE] = rng.normal(215, 10)

@@ -82,7 +82,8 @@ class CommandRunner:
             raise CommandFailed(
                 f"this command failed with status {status}:\n  {line}\nIts last output, from {log}:\n{tail}"
             )
-        print(f"      {seconds:.0f} s{_comma(training_status(log))}", flush=True)
+        final = training_status(log).removeprefix("validating after ")
+        print(f"      {seconds:.0f} s{_comma(final)}", flush=True)
 
     def _run_logged(self, command: Sequence[str], log: Path) -> int:
         environment = {**os.environ, **self.environment, "PYTHONUNBUFFERED": "1"}
@@ -107,6 +108,7 @@ def _wait(process: subprocess.Popen[bytes], log: Path) -> int:
     """Wait for a process, showing where a training stands: live on a terminal, now and then elsewhere."""
     live = sys.stdout.isatty()
     shown_at = time.monotonic()
+    shown = ""
     while True:
         try:
             status = process.wait(timeout=0.5)
@@ -115,8 +117,8 @@ def _wait(process: subprocess.Popen[bytes], log: Path) -> int:
             state = training_status(log)
         if live:
             print(f"\r      {state[:70]}\033[K", end="", flush=True)
-        elif state and time.monotonic() - shown_at > REPORT_SECONDS:
-            shown_at = time.monotonic()
+        elif state != shown and time.monotonic() - shown_at > REPORT_SECONDS:
+            shown_at, shown = time.monotonic(), state
             print(f"      {state}", flush=True)
     if live:
         print("\r\033[K", end="", flush=True)
@@ -181,10 +183,10 @@ def training_status(log: Path) -> str:
     scores = [match[1] for line in lines if (match := re.search(r"Pseudo dice \[(.*)\]", line))]
     if not epochs:
         return ""
-    dice = (
-        [f"{float(score):.2f}" for score in re.findall(r"\bnan\b|\b\d+\.\d+(?:e-\d+)?", scores[-1])] if scores else []
-    )
-    return f"epoch {int(epochs[-1]) + 1}" + (f", pseudo Dice {' '.join(dice)}" if dice else "")
+    numbers = re.sub(r"np\.float\d+\(|\)", "", scores[-1]).split(",") if scores else []
+    dice = [f"{float(number):.2f}" for number in numbers]
+    stage = "validating after epoch" if any("Training done." in line for line in lines) else "epoch"
+    return f"{stage} {int(epochs[-1]) + 1}" + (f", pseudo Dice {' '.join(dice)}" if dice else "")
 
 
 def _comma(text: str) -> str:

@@ -28,9 +28,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_text
+from nnunet_ext.plans.settings import KEY
 
 PACKAGES = ("nnunet-ext", "nnunetv2", "torch", "numpy", "dynamic-network-architectures", "batchgeneratorsv2")
 
@@ -209,7 +211,7 @@ def read_training(fold_folder: Path) -> Training:
 
 def _read_settings(checkpoint: Mapping[str, Any], curves: Mapping[str, Sequence[float]]) -> dict[str, str]:
     arguments = checkpoint["init_args"]
-    configuration = resolve_configuration(arguments["plans"]["configurations"], arguments["configuration"])
+    configuration = PlansManager(arguments["plans"]).get_configuration(arguments["configuration"]).configuration
     seconds = [
         end - start
         for start, end in zip(curves.get("epoch_start_timestamps", []), curves.get("epoch_end_timestamps", []))
@@ -225,16 +227,10 @@ def _read_settings(checkpoint: Mapping[str, Any], curves: Mapping[str, Sequence[
         "Spacing in mm": " × ".join(f"{value:g}" for value in configuration.get("spacing", [])) or "–",
         "Weights of the network": f"{count_weights(checkpoint['network_weights']):,}",
     }
-    for key, value in flatten(configuration.get("nnunet_ext", {})).items():
+    recorded = checkpoint.get(KEY, {}).get("settings", {})  # absent from checkpoints of stock nnU-Net
+    for key, value in flatten(recorded).items():
         settings[key] = str(value)
     return settings
-
-
-def resolve_configuration(configurations: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A configuration of a plans file with all that it inherits."""
-    own = dict(configurations.get(name, {}))
-    parent = own.pop("inherits_from", None)
-    return {**resolve_configuration(configurations, parent), **own} if parent else own
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

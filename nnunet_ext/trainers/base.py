@@ -156,7 +156,7 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
             self.observe(f"loss/{name}", term)
         # one transfer for all of them: each would cost a synchronisation of its own
         names = ["loss", *self._observations]
-        values = torch.stack([value.detach().float() for value in (loss, *self._observations.values())])
+        values = torch.stack([loss.detach().float(), *self._observations.values()])
         return {name: np.asarray(value) for name, value in zip(names, values.cpu().numpy())}
 
     def prepare_batch(self, batch: Batch, *, training: bool) -> Batch:
@@ -228,7 +228,7 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
             name: with a slash in it, e.g. ``mixup/lambda``, which keeps it apart from nnU-Net's own keys.
             value: a scalar.
         """
-        self._observations[name] = torch.as_tensor(value, device=self.device)
+        self._observations[name] = torch.as_tensor(value, device=self.device).detach().float()
 
     def full_resolution(self, outputs: Outputs) -> torch.Tensor:
         """The logits at the resolution of the patch, (B, C, [X,] Y, Z)."""

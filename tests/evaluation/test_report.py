@@ -80,15 +80,20 @@ def make_run(
             "fold": 0,
             "plans": {
                 "configurations": {
-                    "3d_fullres": {"patch_size": [12, 16, 16], "batch_size": 2, "spacing": [2.0, 1.5, 1.5]},
+                    "3d_fullres": {
+                        "patch_size": [12, 16, 16],
+                        "batch_size": 2,
+                        "spacing": [2.0, 1.5, 1.5],
+                        "architecture": {},
+                    },
                     "3d_fullres_quick": {
                         "inherits_from": "3d_fullres",
                         "batch_size": 4,
-                        "nnunet_ext": {"num_epochs": 10, "mixup": {"alpha": 0.4}},
                     },
                 }
             },
         },
+        "nnunet_ext": {"settings": {"num_epochs": 10, "mixup": {"alpha": 0.4}}},
         "logging": {
             "train_losses": list(np.exp(-epochs / 4) - 0.5),
             "val_losses": list(np.exp(-epochs / 5) - 0.45),

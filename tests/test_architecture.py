@@ -1,0 +1,51 @@
+"""Dependencies flow downwards only: cli and commands, then trainers, then the pure parts."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "nnunet_ext"
+
+# what the modules of a folder may import from this package, beside errors, files, registration, registry and version
+ALLOWED = {
+    "losses": {"losses"},
+    "augmentation": {"augmentation"},
+    "plans": {"plans"},
+    "trainers": {"trainers", "losses", "augmentation", "plans"},
+    "discovery": {"trainers"},
+    "evaluation": {"evaluation", "plans"},
+    "demo": {"demo", "evaluation"},
+    "diagnosis": {"diagnosis"},
+}
+COMMON = {"errors", "files", "registration", "registry", "version"}
+
+
+def imported_parts(module: Path) -> set[str]:
+    """The folders and modules of this package that a module imports from."""
+    parts = set()
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        parts |= {name.split(".")[1] for name in names if name.startswith("nnunet_ext.")}
+    return parts
+
+
+@pytest.mark.parametrize("folder", sorted(ALLOWED))
+def test_a_folder_imports_only_from_below(folder):
+    modules = sorted((PACKAGE / folder).rglob("*.py"))
+    assert modules
+    wrong = {
+        str(module.relative_to(PACKAGE)): sorted(imported_parts(module) - ALLOWED[folder] - COMMON)
+        for module in modules
+    }
+    assert {module: parts for module, parts in wrong.items() if parts} == {}
+
+
+def test_every_folder_has_its_rule():
+    folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
+    assert folders == {*ALLOWED, "commands"}
+
+
+def test_the_seam_that_is_looked_at_is_really_seen():
+    assert imported_parts(PACKAGE / "trainers" / "mixup.py") == {"augmentation", "losses", "trainers"}
