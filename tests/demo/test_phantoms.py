@@ -89,11 +89,11 @@ def test_one_geometry_can_be_imaged_twice() -> None:
     assert np.array_equal(geometry.tissues, before)
 
 
-def test_no_threshold_finds_an_organ_or_the_lesions() -> None:
-    for seed in SEEDS:
-        phantom = make_phantom(np.random.default_rng(seed))
-        for label in (LIVER, SPLEEN, LESION):
-            assert best_threshold_dice(phantom.image, phantom.organs == label) < 0.8
+@pytest.mark.parametrize("label", [LIVER, SPLEEN, LESION])
+def test_no_threshold_finds_a_label(label: int) -> None:
+    phantoms = [make_phantom(np.random.default_rng(seed)) for seed in SEEDS]
+    scores = [best_threshold_dice(phantom.image, phantom.organs == label) for phantom in phantoms]
+    assert np.mean(scores) < 0.7  # although each phantom has a threshold of its own, the best for the label
 
 
 def test_lesions_stand_out_from_the_organ_they_are_in() -> None:

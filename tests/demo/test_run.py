@@ -248,10 +248,12 @@ def test_training_status_reads_the_last_epoch_and_its_scores(tmp_path: Path) -> 
         "2026-01-01 00:00:00.0: Epoch 0\n"
         "2026-01-01 00:00:00.0: Pseudo dice [np.float32(0.1), np.float32(0.2)]\n"
         "2026-01-01 00:00:00.0: Epoch 1\n"
-        "2026-01-01 00:00:00.0: Pseudo dice [np.float32(0.9123), np.float32(nan)]\n"
+        "2026-01-01 00:00:00.0: Pseudo dice [np.float32(0.9123), np.float32(nan), np.float32(3e-04)]\n"
         "2026-01-01 00:00:00.0: Epoch time: 3.1 s\n"
     )
-    assert demo.training_status(log) == "epoch 2, pseudo Dice 0.91 nan"
+    assert demo.training_status(log) == "epoch 2, pseudo Dice 0.91 nan 0.00"
+    log.write_text("0: Epoch 4\n0: Pseudo dice [0.5, nan]\n0: Training done.\npredicting case_a\n")  # NumPy 1's repr
+    assert demo.training_status(log) == "validating after epoch 5, pseudo Dice 0.50 nan"
     log.write_text("  0%|    | 0/3\r 33%|###  | 1/3\r")
     assert demo.training_status(log) == ""
     assert demo.last_lines(log, 1) == [" 33%|###  | 1/3"]

@@ -1,0 +1,168 @@
+"""What README and documentation say can be done: commands parse, settings validate, links lead somewhere."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shlex
+import unicodedata
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+from nnunet_ext.cli import COMMANDS, build_parser
+from nnunet_ext.commands.configure import check_name, parse_settings
+from nnunet_ext.plans.settings import KEY, Settings, section_names, validated_settings
+from nnunet_ext.registration import VARIABLE
+from nnunet_ext.registry import TRAINERS
+from nnunet_ext.trainers.base import ALLOW_CHANGED_SETTINGS
+
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
+PAGES = sorted([README, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+PAGE_NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
+LINK_TARGETS = ("https://github.com/MIC-DKFZ/nnUNet", "https://doi.org/", "https://arxiv.org/abs/")
+
+FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<body>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
+INLINE_CODE = re.compile(r"`([^`\n]+)`")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
+# where a shell expects a command: at the line's start (behind a prompt), in $(…), behind PowerShell's assignment
+COMMAND = re.compile(r"(?:^(?:\$ )?|\$\(|^\$env:\w+ = )(nnunet_ext(?: [^)\n]*)?)", re.MULTILINE)
+ASSIGNMENT = re.compile(r"[a-z][a-z_]*(\.[a-z_]+)*=\S+")
+
+
+def text_of(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(text: str, *languages: str) -> Iterator[str]:
+    """The content of the fenced blocks in any of the languages, lines continued by a backslash joined."""
+    for match in FENCE.finditer(text):
+        if match["language"] in languages:
+            yield re.sub(rf"^{match['indent']}", "", match["body"], flags=re.MULTILINE).replace("\\\n", " ")
+
+
+def prose(text: str) -> str:
+    """A page without its fenced blocks."""
+    return FENCE.sub("", text)
+
+
+def commands(text: str) -> list[str]:
+    """Every call of our command in the blocks of shell commands."""
+    return [call for block in blocks(text, "bash", "sh", "console", "powershell") for call in COMMAND.findall(block)]
+
+
+def parsed(call: str) -> argparse.Namespace:
+    try:
+        return build_parser().parse_args(shlex.split(call, comments=True)[1:])
+    except SystemExit:
+        pytest.fail(f"the command does not parse: {call}")
+
+
+def configured_blocks(content: Any) -> Iterator[Mapping[str, Any]]:
+    """Every value under the key ``nnunet_ext`` in JSON data."""
+    if isinstance(content, dict):
+        for key, value in content.items():
+            if key == KEY:
+                yield value
+            else:
+                yield from configured_blocks(value)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as mkdocs makes them."""
+    found: set[str] = set()
+    for heading in HEADING.findall(prose(page.read_text(encoding="utf-8"))):
+        ascii_only = unicodedata.normalize("NFKD", heading).encode("ascii", "ignore").decode("ascii")
+        words = re.sub(r"[^\w\s-]", "", ascii_only).strip().lower()
+        anchor = base = re.sub(r"[-\s]+", "-", words)
+        number = 0
+        while anchor in found:
+            number += 1
+            anchor = f"{base}_{number}"
+        found.add(anchor)
+    return found
+
+
+@pytest.mark.parametrize("page", PAGE_NAMES)
+def test_commands_parse_and_their_settings_validate(page: str) -> None:
+    for call in commands(text_of(page)):
+        args = parsed(call)
+        if args.command == "configure":
+            validated_settings(parse_settings(args.settings), where=f"{page}: {call}")
+            if args.name is not None:
+                check_name(args.name)
+
+
+@pytest.mark.parametrize("page", PAGE_NAMES)
+def test_settings_in_running_text_validate(page: str) -> None:
+    for code in INLINE_CODE.findall(prose(text_of(page))):
+        if ASSIGNMENT.fullmatch(code):
+            validated_settings(parse_settings([code]), where=f"{page}: {code}")
+        section, dot, key = code.partition(".")
+        if dot and section in section_names() and not key.endswith("md"):
+            model = Settings.model_fields[section].annotation
+            assert key.partition("=")[0] in model.model_fields, f"{page} names {code}, which is no setting"
+
+
+@pytest.mark.parametrize("page", PAGE_NAMES)
+def test_settings_in_plans_validate(page: str) -> None:
+    for block in blocks(text_of(page), "json"):
+        content = json.loads(block if block.lstrip().startswith("{") else f"{{{block}}}")
+        for settings in configured_blocks(content):
+            validated_settings(settings, where=page)
+
+
+@pytest.mark.parametrize("page", PAGE_NAMES)
+def test_variables_of_this_package_exist(page: str) -> None:
+    named = set(re.findall(r"\bnnUNet_ext\w*", text_of(page)))
+    assert named <= {VARIABLE, ALLOW_CHANGED_SETTINGS}
+
+
+@pytest.mark.parametrize("page", PAGE_NAMES)
+def test_trainers_that_are_named_exist(page: str) -> None:
+    named = {name for block in blocks(text_of(page), "bash") for name in re.findall(r"-tr (\w+)", block)}
+    assert named <= {entry.name for entry in TRAINERS}
+
+
+@pytest.mark.parametrize("page", PAGE_NAMES)
+def test_links_lead_somewhere(page: str) -> None:
+    source = ROOT / page
+    for link in LINK.findall(prose(text_of(page))):
+        if "://" in link:
+            assert link.startswith(LINK_TARGETS), f"{page} links to {link}"
+            continue
+        path, _, anchor = unquote(link).partition("#")
+        target = (source.parent / path).resolve() if path else source
+        assert target.exists(), f"{page} links to {link}, which does not exist"
+        assert target.is_relative_to(ROOT), f"{page} links to {link}, outside of the repository"
+        if anchor:
+            assert anchor in anchors(target), f"{page} links to {link}, but {target.name} has no such heading"
+
+
+@pytest.mark.parametrize("entry", TRAINERS, ids=lambda entry: entry.name)
+def test_every_trainer_is_in_the_readme_with_a_page_of_its_own_or_of_the_reference(entry: Any) -> None:
+    row = next((line for line in text_of("README.md").splitlines() if line.startswith(f"| `{entry.name}`")), "")
+    assert LINK.search(row), f"the table of README.md needs a row for {entry.name} with a link to its page"
+    assert entry.name.lower() in anchors(ROOT / "docs" / "reference" / "trainers.md")
+
+
+def test_every_command_is_in_the_readme() -> None:
+    text = text_of("README.md")
+    missing = [command for command in COMMANDS if f"| `nnunet_ext {command}`" not in text]
+    assert not missing
+
+
+def test_the_pages_do_hold_commands_and_settings() -> None:
+    """So that a change of style cannot switch the tests above off unseen."""
+    calls = [call for page in PAGE_NAMES for call in commands(text_of(page))]
+    assert {parsed(call).command for call in calls} == set(COMMANDS)
+    assert "nnunet_ext path" in commands("```powershell\n$env:nnUNet_extTrainer = nnunet_ext path\n```\n")
+    assert commands("```bash\n$ nnunet_ext plan -d 4 \\\n    --preset quick\n```\n")
+    assert any("configure" in call and "=" in call for call in calls)
+    assert any(list(blocks(text_of(page), "json")) for page in PAGE_NAMES)

@@ -1,0 +1,76 @@
+"""The generated reference pages are those that the code makes now."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from nnunet_ext.cli import COMMANDS
+from nnunet_ext.plans.settings import Settings, section_names
+from nnunet_ext.registry import TRAINERS
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGES = ("reference/settings.md", "reference/commands.md", "reference/trainers.md")
+
+
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
+    """docs/generate_reference.py, which is no part of the package."""
+    spec = importlib.util.spec_from_file_location("generate_reference", DOCS / "generate_reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def generated(generator: ModuleType) -> dict[str, str]:
+    return generator.pages()
+
+
+def test_all_pages_are_generated(generated: dict[str, str]) -> None:
+    assert sorted(generated) == sorted(PAGES)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_on_disk_is_up_to_date(generated: dict[str, str], name: str) -> None:
+    on_disk = (DOCS / name).read_text(encoding="utf-8")
+    assert on_disk == generated[name], f"docs/{name} is out of date. Run: python docs/generate_reference.py"
+
+
+def test_every_setting_has_a_row(generated: dict[str, str]) -> None:
+    keys = [name for name in Settings.model_fields if name not in section_names()]
+    for section in section_names():
+        keys += [f"{section}.{name}" for name in Settings.model_fields[section].annotation.model_fields]
+    rows = [line for line in generated["reference/settings.md"].splitlines() if line.startswith("| `")]
+    assert [row.split("`")[1] for row in rows] == keys
+
+
+def test_every_command_and_trainer_has_a_heading(generated: dict[str, str]) -> None:
+    headings = {
+        name: [line.removeprefix("## ") for line in content.splitlines() if line.startswith("## ")]
+        for name, content in generated.items()
+    }
+    assert headings["reference/commands.md"] == [f"nnunet_ext {command}" for command in COMMANDS]
+    assert headings["reference/trainers.md"] == [entry.name for entry in TRAINERS]
+
+
+def test_width_of_the_terminal_does_not_matter(
+    generator: ModuleType, generated: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert generator.pages() == generated
+
+
+def test_limits_of_a_setting_are_in_its_type(generator: ModuleType) -> None:
+    fields = Settings.model_fields
+    types = {
+        name: generator.type_name(fields[name].annotation, fields[name].metadata) for name in ("num_epochs", "momentum")
+    }
+    assert types["num_epochs"].replace("\N{NO-BREAK SPACE}", " ") == "whole number ≥ 1"
+    assert types["momentum"].replace("\N{NO-BREAK SPACE}", " ") == "number ≥ 0, < 1"
+    assert generator.type_name(fields["optimizer"].annotation) == "`sgd` or `adamw`"
