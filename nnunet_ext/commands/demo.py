@@ -18,7 +18,7 @@ TECHNIQUES = {
     "mixup": "nnUNetTrainerMixUp",
 }
 # enough on the phantoms to see all labels learned, and short enough for two CPU cores
-PHANTOM_EPOCHS = 8
+PHANTOM_EPOCHS = 6
 
 
 def positive(text: str) -> int:

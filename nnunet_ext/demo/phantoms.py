@@ -60,7 +60,7 @@ class Phantom:
     """One image with its labels; arrays as in `Geometry`.
 
     Attributes:
-        image: (X, Y, Z) intensities in arbitrary units, air near 0 and bone near 260.
+        image: (X, Y, Z) intensities in arbitrary units, air near 0 and bone near 280.
         organs: 0 background, 1 the large organ, 2 the second organ, 3 lesion.
         lesion_instances: 0 outside lesions, else the lesion's number.
         spacing: voxel size in mm along X, Y, Z.
@@ -179,7 +179,7 @@ def make_lesions(
     placed = 0
     for attempt in range(count):
         inside = preferred if attempt == 0 or rng.random() < 0.5 else allowed
-        radii = rng.uniform(4.0, 7.5) * rng.uniform(0.8, 1.2, size=3)
+        radii = rng.uniform(4.5, 8.0) * rng.uniform(0.8, 1.2, size=3)
         depth = ndimage.distance_transform_edt(free, sampling=spacing)
         centers = np.argwhere((depth > 0.8 * radii.max()) & inside)
         if len(centers) == 0:
@@ -225,8 +225,8 @@ def make_geometry(rng: np.random.Generator, shape: Shape = (48, 48, 40), spacing
     )
     bone = place((0.5, 0.80, 0.5), (0.09, 0.08, 2.0), 0.05) & body
     liver = place((0.34, 0.42, 0.52), (0.21, 0.24, 0.30), 0.13) & body & ~bone
-    spleen = place((0.72, 0.56, 0.60), (0.13, 0.16, 0.22), 0.12) & body & ~bone & ~liver
-    bowel = place((0.66, 0.30, 0.35), (0.13, 0.11, 0.17), 0.15) & body & ~bone & ~liver & ~spleen
+    spleen = place((0.71, 0.56, 0.58), (0.15, 0.18, 0.27), 0.12) & body & ~bone & ~liver
+    bowel = place((0.64, 0.28, 0.32), (0.13, 0.10, 0.16), 0.15) & body & ~bone & ~liver & ~spleen
 
     # the air beyond the body is as far from a lesion as the grid's border is
     depth = ndimage.distance_transform_edt(np.pad(body, 1), sampling=spacing)[1:-1, 1:-1, 1:-1]
@@ -258,13 +258,13 @@ def make_geometry(rng: np.random.Generator, shape: Shape = (48, 48, 40), spacing
 def draw_contrast(rng: np.random.Generator) -> FloatArray:
     """Mean intensity of each tissue, in the order of the tissue constants, as one scanner shows it for one patient."""
     mean = np.zeros(8, dtype=np.float32)
-    mean[FAT] = rng.normal(95, 6)
-    mean[LIVER_TISSUE] = rng.normal(155, 8)
-    mean[SPLEEN_TISSUE] = rng.normal(178, 8)
-    mean[BOWEL] = rng.normal(145, 15)
-    mean[BONE] = rng.normal(260, 15)
-    mean[VESSEL] = rng.normal(215, 10)
-    mean[LESION_TISSUE] = rng.normal(215, 10)
+    mean[FAT] = rng.normal(90, 5)
+    mean[LIVER_TISSUE] = rng.normal(150, 7)
+    mean[SPLEEN_TISSUE] = rng.normal(185, 7)
+    mean[BOWEL] = rng.normal(150, 15)
+    mean[BONE] = rng.normal(280, 15)
+    mean[VESSEL] = rng.normal(235, 10)
+    mean[LESION_TISSUE] = rng.normal(235, 10)
     return mean
 
 
@@ -272,7 +272,7 @@ def render(
     rng: np.random.Generator,
     geometry: Geometry,
     *,
-    noise: float = 10.0,
+    noise: float = 9.0,
     texture: float = 6.0,
     bias: float = 0.12,
     blur: float = 0.5,

@@ -28,6 +28,8 @@ SETTINGS: Mapping[str, Any] = {
     "num_val_iterations_per_epoch": 10,
     "save_every": 5,
     "memory_format": "auto",
+    # trainers that are compared start from the same weights and see the same batches
+    "seed": 0,
 }
 
 

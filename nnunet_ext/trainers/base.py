@@ -31,7 +31,7 @@ from nnunet_ext.plans.settings import (
     validated_settings,
 )
 from nnunet_ext.trainers.memory_format import channels_last_format, faster_memory_format
-from nnunet_ext.trainers.reproducibility import seed_global_generators, seeded_augmenter
+from nnunet_ext.trainers.reproducibility import seed_global_generators, seeded_augmenter, single_torch_thread
 from nnunet_ext.version import __version__
 
 MAX_GRADIENT_NORM = 12.0
@@ -278,21 +278,16 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         """nnU-Net's loaders; under a seed, with batches that follow from it."""
-        training, validation = super().get_dataloaders()
-        if self.settings.seed is None:
-            return training, validation
-        return (
-            seeded_augmenter(
-                training,
-                entropy=(*self._entropy(), 0),
-                first=self.current_epoch * self.num_iterations_per_epoch,
-            ),
-            seeded_augmenter(
-                validation,
-                entropy=(*self._entropy(), 1),
-                first=self.current_epoch * self.num_val_iterations_per_epoch,
-            ),
-        )
+        with single_torch_thread():
+            training, validation = super().get_dataloaders()
+            if self.settings.seed is None:
+                return training, validation
+            first_training = self.current_epoch * self.num_iterations_per_epoch
+            first_validation = self.current_epoch * self.num_val_iterations_per_epoch
+            return (
+                seeded_augmenter(training, entropy=(*self._entropy(), 0), first=first_training),
+                seeded_augmenter(validation, entropy=(*self._entropy(), 1), first=first_validation),
+            )
 
     def on_train_start(self) -> None:
         """Start as nnU-Net does, log the settings, settle the memory format."""

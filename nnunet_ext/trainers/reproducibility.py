@@ -83,7 +83,8 @@ def seeded_augmenter(augmenter: Any, *, entropy: tuple[int, ...], first: int) ->
         first: see `SeededBatches`.
 
     Returns:
-        A single-threaded or an order-keeping multi-process augmenter over the same loader, as many workers as before.
+        A single-threaded or an order-keeping multi-process augmenter over the same loader, as many workers as before,
+        which are at work already.
     """
     if isinstance(augmenter, SingleThreadedAugmenter):
         return SingleThreadedAugmenter(
@@ -91,10 +92,28 @@ def seeded_augmenter(augmenter: Any, *, entropy: tuple[int, ...], first: int) ->
         )
     augmenter._finish()
     workers = augmenter.num_processes
-    return MultiThreadedAugmenter(
+    seeded = MultiThreadedAugmenter(
         SeededBatches(augmenter.generator, entropy=entropy, first=first, workers=workers),
         None,
         num_processes=workers,
         pin_memory=augmenter.pin_memory,
         wait_time=augmenter.wait_time,
     )
+    seeded._start()  # by itself it would wait for the first batch to be asked for
+    return seeded
+
+
+@contextmanager
+def single_torch_thread() -> Iterator[None]:
+    """Hold torch to one thread in this process, and so in every worker that is forked meanwhile.
+
+    A forked process inherits torch's thread pool without its threads: if the pool was used before, e.g. to load a
+    checkpoint, the first parallel operation of a worker on CPU (a matrix product inside MKL, which nnU-Net's own limits
+    do not reach) waits for them forever. With one thread there is no such operation.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,3 +1,4 @@
+import multiprocessing
 import random
 
 import numpy as np
@@ -10,8 +11,9 @@ from nnunet_ext.trainers.reproducibility import (
     restored_global_generators,
     seed_global_generators,
     seeded_augmenter,
+    single_torch_thread,
 )
-from support.nnunet_runs import build_trainer, train
+from support.nnunet_runs import build_trainer, run_in_new_process, train
 
 
 class RandomBatches:
@@ -79,6 +81,33 @@ def test_generators_are_restored_after_an_error():
         next(RandomBatches())
         raise ZeroDivisionError
     assert next(RandomBatches()) == expected
+
+
+class MatrixProducts(RandomBatches):
+    """A loader that needs torch's thread pool, unless torch is held to one thread."""
+
+    def __next__(self):
+        return torch.ones(700, 700) @ torch.ones(700, 700), torch.get_num_threads()
+
+
+def fork_workers_behind_a_used_thread_pool():
+    multiprocessing.set_start_method("fork", force=True)
+    torch.set_num_threads(2)
+    torch.ones(700, 700) @ torch.ones(700, 700)
+    with single_torch_thread():
+        training = seeded_augmenter(
+            NonDetMultiThreadedAugmenter(MatrixProducts(), None, 1, num_cached=2), entropy=(1,), first=0
+        )
+    assert torch.get_num_threads() == 2, "the training itself keeps its threads"
+    torch.ones(700, 700) @ torch.ones(700, 700)
+    (product, threads), _ = drawn(training, 2)
+    assert threads == 1
+    assert product[0, 0] == 700
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this platform does not fork")
+def test_workers_forked_behind_a_used_thread_pool_do_not_hang():
+    assert run_in_new_process(fork_workers_behind_a_used_thread_pool, timeout=60) == 0
 
 
 def test_without_a_seed_two_trainings_differ(workspace, results, monkeypatch):

@@ -1,0 +1,234 @@
+import os
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from benchmarks import step_time
+from benchmarks.resampling import Estimate
+from benchmarks.step_time import (
+    BASE,
+    Contender,
+    Times,
+    compare,
+    interleaved,
+    main,
+    peak_of_events,
+    prepare,
+    resident_bytes,
+    step_flops,
+    step_memory,
+    table_lines,
+    verdict,
+    verdict_line,
+)
+from benchmarks.synthetic import NetworkPreset, build_trainer, random_batch
+from nnunet_ext.trainers import nnUNetTrainerConfigurable, nnUNetTrainerMixUp
+
+CPU = torch.device("cpu")
+TINY = NetworkPreset((16, 16, 8), batch_size=2, base_features=4, max_features=16)
+TINY_2D = NetworkPreset((16, 16), batch_size=2, base_features=4, max_features=16)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Threads of a tiny network spend their time waiting for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory):
+    root = tmp_path_factory.mktemp("nnunet")
+    return lambda trainer_class, preset=TINY: build_trainer(trainer_class, preset, CPU, root)
+
+
+def contender(name, *, flops=1, memory=1, trainer=None):
+    return Contender(name, trainer, flops=flops, memory=memory)
+
+
+def times(*seconds):
+    return Times(np.array(seconds), np.array(seconds))
+
+
+def an_estimate(low, high):
+    return Estimate((low + high) / 2, low, high, low, high, 10)
+
+
+# ---------------------------------------------------------------------- made-up numbers
+
+
+def test_ratios_are_taken_within_a_round():
+    # the machine is ten times slower in the second round: for both
+    rows = compare(
+        [contender("stock"), contender("other", flops=2, memory=3)],
+        {"stock": times(1.0, 10.0, 1.0), "other": times(3.0, 30.0, 3.0)},
+        np.random.default_rng(0),
+    )
+    other = rows[1]
+    assert other.time_ratio.value == pytest.approx(3)
+    assert (other.time_ratio.low, other.time_ratio.high) == pytest.approx((3, 3))
+    assert other.flop_ratio == 2
+    assert other.overhead.value == pytest.approx(1.5)
+    assert other.memory_ratio == 3
+    assert rows[0].overhead.value == 1
+
+
+def test_table_has_a_line_for_each_trainer_with_its_overhead():
+    rows = compare(
+        [contender("stock"), contender("other", flops=2)],
+        {"stock": times(1.0, 1.0), "other": times(2.5, 2.5)},
+        np.random.default_rng(0),
+    )
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table_lines(rows)]
+    by_name = {line[0]: dict(zip(cells[0], line)) for line in cells[2:]}
+    assert list(by_name) == ["stock", "other"]
+    assert by_name["other"]["time ratio"] == "2.500"
+    assert by_name["other"]["FLOP ratio"] == "2.000"
+    assert by_name["other"]["overhead"] == "1.250"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"), [(0.99, 1.01, "met"), (1.01, 1.03, "open"), (1.03, 1.05, "missed")]
+)
+def test_verdict_follows_the_whole_interval(low, high, expected):
+    assert verdict(an_estimate(low, high)) == expected
+
+
+def test_verdict_is_about_the_base_trainer():
+    seconds = {"stock": times(1.0, 1.0), BASE: times(1.5, 1.5)}
+    rows = compare([contender("stock"), contender(BASE)], seconds, np.random.default_rng(0))
+    found, sentence = verdict_line(rows)
+    assert found == "missed"
+    assert "+50.0%" in sentence
+    assert verdict_line(rows[:1]) == ("", "")
+
+
+def test_peak_is_the_highest_running_sum():
+    sizes = [10, 20, -10, 5, -25]
+    events = [{"name": "[memory]", "args": {"Ev Idx": index, "Bytes": size}} for index, size in enumerate(sizes)]
+    assert peak_of_events([{"name": "other"}, *reversed(events)]) == 30
+    assert peak_of_events([]) == 0
+
+
+def test_every_trainer_has_its_turn_in_every_round(monkeypatch):
+    monkeypatch.setattr(step_time, "random_batch", lambda trainer: {})
+    log = []
+    contenders = [
+        contender(name, trainer=SimpleNamespace(device=CPU, train_step=lambda batch, name=name: log.append(name)))
+        for name in "abc"
+    ]
+    measured = interleaved(contenders, rounds=20, steps=2, rng=np.random.default_rng(0))
+    turns = [tuple(log[start : start + 6 : 2]) for start in range(0, len(log), 6)]
+    assert log[::2] == log[1::2]
+    assert len(turns) == 20
+    assert all(sorted(turn) == ["a", "b", "c"] for turn in turns)
+    assert len(set(turns)) > 1
+    assert all(len(measured[name].wall) == 20 for name in "abc")
+
+
+# ---------------------------------------------------------------------- a tiny network
+
+
+@pytest.mark.parametrize("preset", [TINY, TINY_2D], ids=["3d", "2d"])
+def test_configurable_does_the_operations_of_stock(build, preset):
+    stock, ours = build(nnUNetTrainer, preset), build(nnUNetTrainerConfigurable, preset)
+    assert step_flops(stock, random_batch(stock)) == step_flops(ours, random_batch(ours)) > 0
+
+
+def test_additional_mixup_does_twice_the_operations(build):
+    """Exactly twice but for the low-resolution heads, through which the mixed loss sends no gradient."""
+    base, mixup = build(nnUNetTrainerConfigurable), build(nnUNetTrainerMixUp)
+    ratio = step_flops(mixup, random_batch(mixup)) / step_flops(base, random_batch(base))
+    assert ratio == pytest.approx(2, rel=0.01)
+    assert ratio <= 2
+
+
+def test_counted_operations_of_the_first_convolution_agree_with_the_formula(build):
+    trainer = build(nnUNetTrainer)
+    first = next(module for module in trainer.network.modules() if isinstance(module, torch.nn.Conv3d))
+    counter = step_time.FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        first(random_batch(trainer)["data"])
+    assert counter.get_total_flops() == 2 * TINY.batch_size * 16 * 16 * 8 * 4 * 1 * 27
+
+
+def test_trainers_start_from_the_same_weights_and_batch(build):
+    stock, ours = build(nnUNetTrainer), build(nnUNetTrainerConfigurable)
+    for one, other in zip(stock.network.parameters(), ours.network.parameters()):
+        assert torch.equal(one, other)
+    assert torch.equal(random_batch(stock)["data"], random_batch(ours)["data"])
+    assert stock.train_step(random_batch(stock))["loss"] == ours.train_step(random_batch(ours))["loss"]
+
+
+def test_timed_steps_leave_the_weights(build):
+    trainer = build(nnUNetTrainer)
+    before = [parameter.clone() for parameter in trainer.network.parameters()]
+    trainer.train_step(random_batch(trainer))
+    for old, new in zip(before, trainer.network.parameters()):
+        assert torch.equal(old, new)
+
+
+def test_building_leaves_environment_and_generator(build, monkeypatch):
+    monkeypatch.setenv("nnUNet_results", "/somewhere")
+    state = torch.get_rng_state()
+    build(nnUNetTrainer)
+    assert torch.equal(state, torch.get_rng_state())
+    assert os.environ["nnUNet_results"] == "/somewhere"
+    assert "nnUNet_preprocessed" not in os.environ
+
+
+def test_targets_have_the_shapes_of_the_heads(build):
+    trainer = build(nnUNetTrainer)
+    batch = random_batch(trainer)
+    outputs = trainer.network(batch["data"])
+    assert [target.shape[2:] for target in batch["target"]] == [output.shape[2:] for output in outputs]
+
+
+def test_memory_of_a_step_holds_weights_momentum_and_gradients(build):
+    trainer = build(nnUNetTrainer)
+    batch = random_batch(trainer)
+    trainer.train_step(batch)
+    weights = sum(parameter.numel() * 4 for parameter in trainer.network.parameters())
+    # the head of the lowest resolution has weight 0 in nnU-Net's loss: no gradient, no momentum
+    moved = sum(parameter.numel() * 4 for parameter in trainer.network.parameters() if parameter.grad is not None)
+    assert 0 < moved < weights
+    assert resident_bytes(trainer) == weights + moved
+    assert step_memory(trainer, batch) >= weights + 2 * moved
+    assert step_memory(trainer, batch) == step_memory(trainer, batch)
+
+
+def test_a_trainer_that_cannot_train_on_the_plan_is_named_with_its_reason(tmp_path, monkeypatch):
+    class Refusing(nnUNetTrainerConfigurable):
+        unsupported = {"3d": "for a test"}  # noqa: RUF012
+
+    monkeypatch.setattr(step_time, "trainer_classes", lambda names: [("stock", nnUNetTrainer), ("refusing", Refusing)])
+    contenders, refused = prepare([], TINY, CPU, tmp_path, compiled=False)
+    assert [one.name for one in contenders] == ["stock"]
+    assert "for a test" in refused["refusing"]
+
+
+# ---------------------------------------------------------------------- the command
+
+
+def test_command_writes_what_it_prints(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(step_time, "PRESETS", {"small-2d": TINY_2D})
+    monkeypatch.setattr(step_time, "MAX_OVERHEAD", 1000.0)
+    out = tmp_path / "result"
+    status = main(["--device", "cpu", "--rounds", "2", "--preset", "small-2d", "--trainers", BASE, "--out", str(out)])
+    printed = capsys.readouterr().out
+    assert status == 0
+    assert out.with_suffix(".md").read_text() == printed
+    assert BASE in printed
+    assert "Met" in printed
+    assert "nnUNetTrainerMixUp" not in printed
+
+
+@pytest.mark.parametrize("arguments", [["--rounds", "1"], ["--steps", "0"]])
+def test_too_few_rounds_are_wrong_usage(arguments, capsys):
+    assert main(["--device", "cpu", *arguments]) == 2
+    assert "at least" in capsys.readouterr().err
