@@ -1,0 +1,416 @@
+"""Step time and peak memory of every trainer beside stock nnU-Net: ``python -m benchmarks.step_time``.
+
+All trainers take turns in one process, on the same batch, one after the other in an order that is drawn anew in every
+round; each is compared with stock nnU-Net in the same round, so that other load on the machine hits both alike. See
+benchmarks/README.md for how to read the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.provenance import markdown_table, provenance, provenance_lines, shown_command, write_results
+from benchmarks.resampling import Estimate, estimate
+from benchmarks.synthetic import PRESETS, NetworkPreset, build_trainer, random_batch
+from nnunet_ext.cli import FINE, PROBLEM, WRONG_USAGE
+from nnunet_ext.errors import UserError
+from nnunet_ext.registry import TRAINERS
+
+STOCK = "nnUNetTrainer"
+CONTROL = "nnUNetTrainer (again)"
+BASE = "nnUNetTrainerConfigurable"
+MAX_OVERHEAD = 1.02
+"""Most that the base of all trainers may take, as a multiple of stock nnU-Net's step time."""
+
+DEFAULT_PRESETS = {"cpu": ["small-3d", "small-2d"], "cuda": ["full-3d", "full-2d"]}
+WARM_UP_STEPS = 3
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A trainer that takes part, with what is measured of one step beforehand."""
+
+    name: str
+    trainer: Any
+    flops: int
+    memory: int
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds per step of one trainer, one entry per round."""
+
+    wall: npt.NDArray[np.float64]
+    cpu: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trainer beside stock nnU-Net.
+
+    Attributes:
+        seconds: median wall time of a step.
+        time_ratio: median over the rounds of its time divided by stock's.
+        cpu_time_ratio: the same of the process's CPU time.
+        flop_ratio: operations of a step divided by stock's.
+        memory: peak bytes of a step.
+        memory_ratio: divided by stock's.
+    """
+
+    name: str
+    seconds: float
+    time_ratio: Estimate
+    cpu_time_ratio: Estimate
+    flop_ratio: float
+    memory: int
+    memory_ratio: float
+
+    @property
+    def overhead(self) -> Estimate:
+        """What is left of the time ratio when the arithmetic is accounted for: time ratio / FLOP ratio."""
+        return self.time_ratio.divided_by(self.flop_ratio)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "name": self.name,
+            "seconds_per_step": self.seconds,
+            "time_ratio": self.time_ratio.as_dict(),
+            "cpu_time_ratio": self.cpu_time_ratio.as_dict(),
+            "flop_ratio": self.flop_ratio,
+            "overhead": self.overhead.as_dict(),
+            "peak_memory_bytes": self.memory,
+            "memory_ratio": self.memory_ratio,
+        }
+
+
+# ---------------------------------------------------------------------- one step
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def step_flops(trainer: Any, batch: Mapping[str, Any]) -> int:
+    """Floating-point operations of one training step, forward and backward: convolutions and matrix products."""
+    with FlopCounterMode(display=False) as counter:
+        trainer.train_step(batch)
+    return counter.get_total_flops()
+
+
+def step_memory(trainer: Any, batch: Mapping[str, Any]) -> int:
+    """Peak bytes of tensors during one training step.
+
+    What this trainer keeps between steps (weights, optimizer state), and the highest rise above that during a step: on
+    CUDA by the allocator's own record, on the CPU by the sum over the profiler's allocations and releases. Scratch
+    memory that a library allocates by itself is in neither.
+    """
+    trainer.optimizer.zero_grad(set_to_none=True)  # the profiler sees no release of what was there before it
+    resident = resident_bytes(trainer)
+    if trainer.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(trainer.device)
+        before = torch.cuda.memory_allocated(trainer.device)
+        trainer.train_step(batch)
+        return resident + torch.cuda.max_memory_allocated(trainer.device) - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        trainer.train_step(batch)
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
+    return resident + peak_of_events(events)
+
+
+def peak_of_events(events: Sequence[Mapping[str, Any]]) -> int:
+    """Highest running sum of allocations and releases among the events of a profiler's trace, at least 0."""
+    allocations = sorted(
+        (event["args"]["Ev Idx"], event["args"]["Bytes"]) for event in events if event.get("name") == "[memory]"
+    )
+    sums = np.cumsum([size for _, size in allocations], dtype=np.int64)
+    return max(0, int(sums.max(initial=0)))
+
+
+def resident_bytes(trainer: Any) -> int:
+    """Bytes of the tensors that a trainer keeps between steps, shared memory counted once."""
+    state = trainer.optimizer.state.values()
+    tensors = [
+        *trainer.network.parameters(),
+        *trainer.network.buffers(),
+        *(value for values in state for value in values.values() if isinstance(value, torch.Tensor)),
+    ]
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(storages.values())
+
+
+# ---------------------------------------------------------------------- many steps
+
+
+def trainer_classes(names: Sequence[str]) -> Iterator[tuple[str, type]]:
+    """Stock nnU-Net twice, the second as a control, then the registered trainers that are wanted."""
+    yield STOCK, nnUNetTrainer
+    yield CONTROL, nnUNetTrainer
+    for entry in TRAINERS:
+        if entry.name in names:
+            yield entry.name, entry.load()
+
+
+def prepare(
+    names: Sequence[str], preset: NetworkPreset, device: torch.device, root: Path, *, compiled: bool
+) -> tuple[list[Contender], dict[str, str]]:
+    """Build and warm up the trainers.
+
+    Returns:
+        Those that can train on this plan; and of the others, why not.
+    """
+    contenders, refused = [], {}
+    for name, trainer_class in trainer_classes(names):
+        try:
+            # the counter does not see into compiled code
+            flops = _flops_of(build_trainer(trainer_class, preset, device, root))
+            trainer = build_trainer(trainer_class, preset, device, root, compiled=compiled)
+        except (NotImplementedError, UserError) as error:
+            refused[name] = str(error)
+            continue
+        gc.collect()  # what the counted trainer leaves must not be released during a measurement
+        batch = random_batch(trainer)
+        for _ in range(WARM_UP_STEPS):
+            trainer.train_step(batch)
+        contenders.append(Contender(name, trainer, flops, step_memory(trainer, batch)))
+    return contenders, refused
+
+
+def _flops_of(trainer: Any) -> int:
+    return step_flops(trainer, random_batch(trainer))
+
+
+def interleaved(
+    contenders: Sequence[Contender], *, rounds: int, steps: int, rng: np.random.Generator
+) -> dict[str, Times]:
+    """Time the trainers in turns.
+
+    Args:
+        contenders: warmed up.
+        rounds: how often each has its turn.
+        steps: training steps in a turn.
+        rng: draws the order of each round.
+    """
+    batch = random_batch(contenders[0].trainer)
+    seconds = {contender.name: np.zeros((2, rounds)) for contender in contenders}
+    progress_at = max(1, rounds // 10)
+    for index in range(rounds):
+        for position in rng.permutation(len(contenders)):
+            contender = contenders[position]
+            synchronize(contender.trainer.device)
+            wall, cpu = time.perf_counter(), time.process_time()
+            for _ in range(steps):
+                contender.trainer.train_step(batch)
+            synchronize(contender.trainer.device)
+            seconds[contender.name][:, index] = time.perf_counter() - wall, time.process_time() - cpu
+        if (index + 1) % progress_at == 0:
+            print(f"  round {index + 1} of {rounds}", file=sys.stderr, flush=True)
+    return {name: Times(wall / steps, cpu / steps) for name, (wall, cpu) in seconds.items()}
+
+
+def compare(contenders: Sequence[Contender], times: Mapping[str, Times], rng: np.random.Generator) -> list[Row]:
+    """Every trainer beside the first one, which is stock nnU-Net.
+
+    Args:
+        contenders: in the order of the rows.
+        times: by name.
+        rng: for the bootstrap.
+    """
+    stock = contenders[0]
+    reference = times[stock.name]
+    rows = []
+    for contender in contenders:
+        own = times[contender.name]
+        rows.append(
+            Row(
+                name=contender.name,
+                seconds=float(np.median(own.wall)),
+                time_ratio=estimate(own.wall / reference.wall, np.median, rng),
+                cpu_time_ratio=estimate(own.cpu / reference.cpu, np.median, rng),
+                flop_ratio=contender.flops / stock.flops,
+                memory=contender.memory,
+                memory_ratio=contender.memory / stock.memory,
+            )
+        )
+    return rows
+
+
+# ---------------------------------------------------------------------- report
+
+
+def table_lines(rows: Sequence[Row]) -> list[str]:
+    """The rows as a Markdown table."""
+    header = [
+        "trainer",
+        "step, s",
+        "time ratio",
+        "95 % interval",
+        "quartiles",
+        "CPU time ratio",
+        "FLOP ratio",
+        "overhead",
+        "peak MiB",
+        "memory ratio",
+    ]
+    return markdown_table(
+        header,
+        [
+            [
+                row.name,
+                f"{row.seconds:.4f}",
+                f"{row.time_ratio.value:.3f}",
+                f"{row.time_ratio.low:.3f} - {row.time_ratio.high:.3f}",
+                f"{row.time_ratio.lower_quartile:.3f} - {row.time_ratio.upper_quartile:.3f}",
+                f"{row.cpu_time_ratio.value:.3f}",
+                f"{row.flop_ratio:.3f}",
+                f"{row.overhead.value:.3f}",
+                f"{row.memory / MIB:.1f}",
+                f"{row.memory_ratio:.3f}",
+            ]
+            for row in rows
+        ],
+    )
+
+
+def verdict(overhead: Estimate) -> str:
+    """Whether the base keeps to its limit: ``met``, ``missed``, or ``open`` where the interval holds the limit."""
+    if overhead.high <= MAX_OVERHEAD:
+        return "met"
+    return "missed" if overhead.low > MAX_OVERHEAD else "open"
+
+
+def verdict_line(rows: Sequence[Row]) -> tuple[str, str]:
+    """The verdict on the base, and a sentence that gives the figures; empty where it did not take part."""
+    for row in rows:
+        if row.name == BASE:
+            found, part = verdict(row.overhead), row.overhead
+            return found, (
+                f"Requirement: {BASE} takes at most {MAX_OVERHEAD - 1:.0%} longer than stock nnU-Net. "
+                f"{found.capitalize()}: {part.value - 1:+.1%} "
+                f"(95 % interval {part.low - 1:+.1%} to {part.high - 1:+.1%})."
+            )
+    return "", ""
+
+
+def measure(name: str, args: argparse.Namespace, device: torch.device) -> tuple[dict[str, Any], list[str]]:
+    """Everything about one preset.
+
+    Returns:
+        The figures as plain data, and as lines of Markdown.
+    """
+    preset = PRESETS[name]
+    print(f"{name}: {preset.describe()}", file=sys.stderr, flush=True)
+    rng = np.random.default_rng(args.seed)
+    with tempfile.TemporaryDirectory() as root:
+        contenders, refused = prepare(args.trainers, preset, device, Path(root), compiled=args.compile)
+        times = interleaved(contenders, rounds=args.rounds, steps=args.steps, rng=rng)
+    rows = compare(contenders, times, rng)
+    found, sentence = verdict_line(rows)
+    content = {
+        "preset": name,
+        "patch_size": list(preset.patch_size),
+        "batch_size": preset.batch_size,
+        "base_features": preset.base_features,
+        "stock_flops_per_step": contenders[0].flops,
+        "trainers": [row.as_dict() for row in rows],
+        "refused": refused,
+        "verdict": found,
+    }
+    lines = [f"## {name}: {preset.describe()}", "", *table_lines(rows)]
+    lines += ["", sentence] if sentence else []
+    lines += [f"\nNot measured: {refusing}: {reason}" for refusing, reason in refused.items()]
+    return content, lines
+
+
+def method_line(args: argparse.Namespace, device: torch.device) -> str:
+    """How it was measured, in a paragraph."""
+    compiled = "on" if args.compile and device.type == "cuda" else "off"
+    return (
+        f"Device {device.type}; torch.compile {compiled}; SGD with Nesterov momentum, contiguous memory format. "
+        f"{args.rounds} rounds of {args.steps} step(s) for each trainer, interleaved in a random order in one process. "
+        "Time is wall time; ratios are medians over the rounds of time / stock's time in the same round. "
+        f"'{CONTROL}' is a second copy of stock nnU-Net: its distance from 1 is the noise. Overhead = time ratio / "
+        "FLOP ratio. Peak memory: weights, optimizer state and the tensors of one step."
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The arguments of the command."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.step_time", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--rounds", type=int, default=60, help="turns of each trainer (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=1, help="training steps in a turn (default: %(default)s)")
+    parser.add_argument(
+        "--preset", nargs="+", choices=list(PRESETS), help="network sizes (default: small on CPU, full on CUDA)"
+    )
+    names = [entry.name for entry in TRAINERS]
+    parser.add_argument("--trainers", nargs="+", choices=names, default=names, help="default: all registered")
+    parser.add_argument("--compile", action="store_true", help="let nnU-Net use torch.compile (CUDA only)")
+    parser.add_argument("--threads", type=int, help="CPU threads of PyTorch (default: PyTorch's own)")
+    parser.add_argument("--seed", type=int, default=0, help="of the order and the bootstrap (default: %(default)s)")
+    parser.add_argument("--out", type=Path, help="write OUT.json and OUT.md")
+    return parser
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse what cannot be measured.
+
+    Raises:
+        UserError: naming the argument.
+    """
+    if args.rounds < 2 or args.steps < 1:
+        raise UserError("--rounds must be at least 2 and --steps at least 1.")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("PyTorch finds no CUDA device here. Use --device cpu.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark; 1 if the base was shown to miss its limit, 2 for wrong usage."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    args = build_parser().parse_args(arguments)
+    try:
+        check(args)
+    except UserError as error:
+        print(f"step_time: {error}", file=sys.stderr)
+        return WRONG_USAGE
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
+    measured = [measure(name, args, device) for name in args.preset or DEFAULT_PRESETS[args.device]]
+    command = shown_command(["python", "-m", "benchmarks.step_time", *arguments], {Path.cwd(): "."})
+    origin = provenance(device, [command])
+    lines = ["# Step time and peak memory", "", method_line(args, device), ""]
+    for _, section in measured:
+        lines += [*section, ""]
+    lines += provenance_lines(origin)
+    print("\n".join(lines))
+    if args.out is not None:
+        settings = {key: getattr(args, key) for key in ("device", "rounds", "steps", "compile", "seed")}
+        write_results(args.out, {"settings": settings, "results": [part for part, _ in measured], **origin}, lines)
+    return PROBLEM if any(part["verdict"] == "missed" for part, _ in measured) else FINE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

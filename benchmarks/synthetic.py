@@ -1,0 +1,181 @@
+"""Plans, a dataset description and a batch made in code, so that a trainer can be timed without data."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
+from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
+
+from nnunet_ext.plans.settings import KEY
+
+DATASET = "Dataset999_Synthetic"
+PLANS = "nnUNetPlans"
+CONFIGURATION = "synthetic"
+MIN_FEATURE_MAP = 4
+
+STOCK_SETTINGS: Mapping[str, Any] = {"optimizer": "sgd", "momentum": 0.99, "memory_format": "contiguous"}
+"""nnU-Net's own, put down so that a trainer with other defaults is timed under the same."""
+
+DATASET_JSON: Mapping[str, Any] = {
+    "channel_names": {"0": "MRI"},
+    "labels": {"background": 0, "anterior": 1, "posterior": 2},
+    "numTraining": 1,
+    "file_ending": ".nii.gz",
+}
+
+
+@dataclass(frozen=True)
+class NetworkPreset:
+    """The size of a network and of its batches.
+
+    Attributes:
+        patch_size: two or three sides in voxels.
+        batch_size: patches in a batch.
+        base_features: feature maps at full resolution; each stage doubles them.
+        max_features: up to here.
+    """
+
+    patch_size: tuple[int, ...]
+    batch_size: int
+    base_features: int
+    max_features: int
+
+    def describe(self) -> str:
+        """In words."""
+        sides = " x ".join(str(side) for side in self.patch_size)
+        return f"patch {sides}, batch {self.batch_size}, {self.base_features} base features"
+
+
+PRESETS: Mapping[str, NetworkPreset] = {
+    "small-3d": NetworkPreset((40, 56, 40), 2, 8, 128),
+    "small-2d": NetworkPreset((128, 128), 8, 8, 128),
+    "full-3d": NetworkPreset((128, 128, 128), 2, 32, 320),
+    "full-2d": NetworkPreset((512, 512), 12, 32, 512),
+}
+
+
+def synthetic_plans(preset: NetworkPreset) -> dict[str, Any]:
+    """A plans file's content with one configuration: nnU-Net's plain U-Net for this patch at 1 mm spacing."""
+    dims = len(preset.patch_size)
+    spacing = [1.0] * dims
+    _, strides, kernel_sizes, _, _ = get_pool_and_conv_props(spacing, preset.patch_size, MIN_FEATURE_MAP, 999)
+    stages = len(strides)
+    configuration = {
+        "data_identifier": f"{PLANS}_{CONFIGURATION}",
+        "preprocessor_name": "DefaultPreprocessor",
+        "batch_size": preset.batch_size,
+        "patch_size": list(preset.patch_size),
+        "median_image_size_in_voxels": list(preset.patch_size),
+        "spacing": spacing,
+        "normalization_schemes": ["ZScoreNormalization"],
+        "use_mask_for_norm": [False],
+        "batch_dice": dims == 2,
+        "architecture": {
+            "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+            "arch_kwargs": {
+                "n_stages": stages,
+                "features_per_stage": [
+                    min(preset.base_features * 2**stage, preset.max_features) for stage in range(stages)
+                ],
+                "conv_op": f"torch.nn.modules.conv.Conv{dims}d",
+                "kernel_sizes": [list(size) for size in kernel_sizes],
+                "strides": [list(stride) for stride in strides],
+                "n_conv_per_stage": [2] * stages,
+                "n_conv_per_stage_decoder": [2] * (stages - 1),
+                "conv_bias": True,
+                "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dims}d",
+                "norm_op_kwargs": {"eps": 1e-05, "affine": True},
+                "dropout_op": None,
+                "dropout_op_kwargs": None,
+                "nonlin": "torch.nn.LeakyReLU",
+                "nonlin_kwargs": {"inplace": True},
+            },
+            "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+        },
+        KEY: dict(STOCK_SETTINGS),
+    }
+    return {
+        "dataset_name": DATASET,
+        "plans_name": PLANS,
+        "image_reader_writer": "SimpleITKIO",
+        "label_manager": "LabelManager",
+        "transpose_forward": list(range(dims)),
+        "transpose_backward": list(range(dims)),
+        "foreground_intensity_properties_per_channel": {},
+        "configurations": {CONFIGURATION: configuration},
+    }
+
+
+@contextmanager
+def nnunet_folders(root: Path, *, compiled: bool) -> Iterator[None]:
+    """Point nnU-Net at folders below `root`, with what it looks for there, and choose torch.compile for the block."""
+    values = {
+        "nnUNet_preprocessed": str(root / "preprocessed"),
+        "nnUNet_results": str(root / "results"),
+        "nnUNet_compile": "true" if compiled else "false",
+    }
+    data = root / "preprocessed" / DATASET / f"{PLANS}_{CONFIGURATION}"
+    data.mkdir(parents=True, exist_ok=True)
+    (data / "case.b2nd").touch()  # initialize() tells the storage format by a file's ending
+    previous = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in previous.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def build_trainer(
+    trainer_class: type, preset: NetworkPreset, device: torch.device, root: Path, *, compiled: bool = False
+) -> Any:
+    """An initialized trainer with the same initial weights each time, whose steps leave the weights where they are.
+
+    A learning rate of 0 costs the optimizer the same arithmetic, and keeps every step's numbers ordinary however often
+    the batch is repeated.
+
+    Args:
+        trainer_class: a subclass of nnUNetTrainer.
+        preset: size of the network.
+        device: where it trains.
+        root: existing folder for what nnU-Net writes.
+        compiled: whether nnU-Net may use torch.compile, which it does on CUDA only.
+    """
+    plans = {**deepcopy(synthetic_plans(preset)), "continue_training": False}
+    with nnunet_folders(root, compiled=compiled), torch.random.fork_rng(), redirect_stdout(io.StringIO()):
+        torch.manual_seed(0)
+        trainer = trainer_class(plans, CONFIGURATION, 0, deepcopy(dict(DATASET_JSON)), device)
+        trainer.initialize()
+    trainer.network.train()
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = 0.0
+    return trainer
+
+
+def random_batch(trainer: Any, *, seed: int = 0) -> dict[str, Any]:
+    """A batch as nnU-Net's loader hands it to this trainer, of noise; the same for every trainer of one preset."""
+    manager = trainer.configuration_manager
+    generator = torch.Generator().manual_seed(seed)
+    shape = (manager.batch_size, 1, *manager.patch_size)
+    data = torch.randn(shape, generator=generator)
+    classes = trainer.label_manager.num_segmentation_heads
+    labels = torch.randint(classes, shape, generator=generator, dtype=torch.int16)
+    scales = DownsampleSegForDSTransform(trainer._get_deep_supervision_scales())
+    per_sample = [scales(segmentation=label)["segmentation"] for label in labels]
+    return {
+        "data": data,
+        "target": [torch.stack(heads) for heads in zip(*per_sample)],
+        "keys": [f"case_{number}" for number in range(len(data))],
+    }
