@@ -61,25 +61,35 @@ def read_json(source: str | os.PathLike[str]) -> Any:
         raise UserError(f"{source} is not valid JSON: {error}") from None
 
 
+MARKER = ".made_by_nnunet_ext"
+
+
 def prepare_output_folder(folder: str | os.PathLike[str], *, force: bool) -> Path:
-    """Make an empty folder for results.
+    """Make a folder for results, empty but for a hidden file that marks it as made here.
 
     Args:
         folder: where results will go.
-        force: empty the folder if it has content.
+        force: empty the folder if it has content. Only one that has the mark is emptied, so that a slip of the hand
+            (a home folder, a folder of data) costs nothing.
 
     Raises:
-        UserError: if it has content and `force` is off, or if it is a file, or if it cannot be written.
+        UserError: if it has content and `force` is off or the mark is not there, if it is a file, or if it cannot be
+            written.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; a folder is needed here.")
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(entry.name != MARKER for entry in folder.iterdir()):
+        if not (folder / MARKER).is_file():
+            raise UserError(
+                f"{folder} is not empty, and this command did not make it, so it is not emptied. Choose another folder."
+            )
         if not force:
             raise UserError(f"{folder} is not empty. Choose another folder, or add --force to replace its content.")
         shutil.rmtree(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARKER).touch()
     except OSError as error:
-        raise UserError(f"Cannot create the folder {folder}: {error.strerror}.") from None
+        raise UserError(f"{folder} cannot be written to ({error.strerror}).") from None
     return folder

@@ -94,11 +94,22 @@ def test_output_folder_is_made_with_its_parents(tmp_path: Path) -> None:
     assert prepare_output_folder(folder, force=False) == folder
 
 
-def test_folder_with_content_is_refused_without_force(tmp_path: Path) -> None:
-    (tmp_path / "result.txt").write_text("precious")
+def test_folder_with_results_is_refused_without_force_and_emptied_with_it(tmp_path: Path) -> None:
+    folder = prepare_output_folder(tmp_path / "out", force=False)
+    (folder / "result.txt").write_text("precious")
     with pytest.raises(UserError, match="--force"):
-        prepare_output_folder(tmp_path, force=False)
-    assert (tmp_path / "result.txt").read_text() == "precious"
+        prepare_output_folder(folder, force=False)
+    assert (folder / "result.txt").read_text() == "precious"
+    prepare_output_folder(folder, force=True)
+    assert not (folder / "result.txt").exists()
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_folder_that_somebody_else_filled_is_never_emptied(tmp_path: Path, force: bool) -> None:
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(UserError, match="did not make it"):
+        prepare_output_folder(tmp_path, force=force)
+    assert (tmp_path / "thesis.txt").read_text() == "precious"
 
 
 def test_file_in_place_of_the_output_folder_is_refused_even_with_force(tmp_path: Path) -> None:

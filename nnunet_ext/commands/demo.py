@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"of each training (default: {PHANTOM_EPOCHS}; with --data, the preset's)",
     )
-    parser.add_argument("--force", action="store_true", help="empty OUT first")
+    parser.add_argument("--force", action="store_true", help="empty OUT first, if this command made it")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -90,7 +90,11 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     checkpoint = {
         "network_weights": {"weight": torch.zeros(2)},
         "trainer_name": "nnUNetTrainerExample",
-        "init_args": {"plans": {"configurations": {}}, "configuration": "3d_fullres_quick", "fold": 0},
+        "init_args": {
+            "plans": {"configurations": {"3d_fullres_quick": {"architecture": {}}}},
+            "configuration": "3d_fullres_quick",
+            "fold": 0,
+        },
         "logging": {"train_losses": [1.0, 0.5], "val_losses": [1.0, 0.6], "loss/mixup": [np.nan, 0.3]},
     }
     torch.save(checkpoint, folder / "checkpoint_final.pth")
