@@ -117,6 +117,9 @@ def program(programs: Path, name: str, text: str) -> None:
 
 def is_running(pid: int) -> bool:
     """Whether a process runs; one that has ended and that nobody has waited for does not."""
+    if Path("/proc/self/stat").exists():
+        stat = Path(f"/proc/{pid}/stat")
+        return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
     state = subprocess.run(["ps", "-o", "state=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
     return bool(state.strip()) and not state.startswith("Z")
 
