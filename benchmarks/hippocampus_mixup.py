@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -172,9 +173,9 @@ def predict_and_evaluate(steps: Steps, out: Path, name: str, trainer: str, held_
     return RunResult(name, model / "fold_0", predictions / "summary.json", predictions, held_out.images)
 
 
-def training_seconds(curves: Mapping[str, Sequence[float]]) -> float:
-    """Time of all epochs, validation batches included, the final validation not."""
-    return sum(end - start for start, end in zip(curves["epoch_start_timestamps"], curves["epoch_end_timestamps"]))
+def epoch_seconds(curves: Mapping[str, Sequence[float]]) -> list[float]:
+    """Time of each epoch, validation batches included."""
+    return [end - start for start, end in zip(curves["epoch_start_timestamps"], curves["epoch_end_timestamps"])]
 
 
 def paired_differences(stock: Evaluation, other: Evaluation) -> dict[str, Estimate]:
@@ -200,7 +201,7 @@ def paired(first: Mapping[str, float], second: Mapping[str, float]) -> np.ndarra
 def collected(out: Path, runs: Mapping[str, RunResult]) -> dict[str, Any]:
     """The figures of a finished run, as plain data."""
     evaluations = {name: read_evaluation(run) for name, run in runs.items()}
-    trainings = {name: read_training(run.fold_folder) for name, run in runs.items()}
+    seconds = {name: epoch_seconds(read_training(run.fold_folder).curves) for name, run in runs.items()}
     split = read_json(out / "nnUNet_preprocessed" / DATASET / "splits_final.json")[0]
     stock, other = evaluations.values()
     models = {
@@ -210,8 +211,9 @@ def collected(out: Path, runs: Mapping[str, RunResult]) -> dict[str, Any]:
                 **{label.name: scores.mean for label, scores in evaluation.labels.items()},
                 "mean": evaluation.foreground_mean,
             },
-            "training_seconds": training_seconds(trainings[name].curves),
-            "epochs": len(trainings[name].curves["epoch_end_timestamps"]),
+            "epochs": len(seconds[name]),
+            "training_seconds": sum(seconds[name]),
+            "median_epoch_seconds": median(seconds[name]),
         }
         for name, evaluation in evaluations.items()
     }
@@ -246,6 +248,7 @@ def result_lines(content: Mapping[str, Any], request: Mapping[str, Any]) -> list
             name,
             *(f"{model['dice'][part]:.4f}" for part in names),
             f"{model['training_seconds'] / 60:.1f} min",
+            f"{model['median_epoch_seconds']:.1f} s",
         ]
         for name, model in content["models"].items()
     ]
@@ -265,7 +268,10 @@ def result_lines(content: Mapping[str, Any], request: Mapping[str, Any]) -> list
         "",
         "Mean Dice over the cases:",
         "",
-        *markdown_table(["", *names, "training"], rows),
+        *markdown_table(["", *names, "training", "median epoch"], rows),
+        "",
+        "Times are wall times of the epochs, without the final validation; other load on the machine is in them. What",
+        "a step costs is compared by `benchmarks.step_time`.",
         "",
         "Dice of MixUp minus Dice of stock nnU-Net, case by case:",
         "",

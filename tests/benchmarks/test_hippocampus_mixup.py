@@ -6,13 +6,13 @@ from benchmarks import hippocampus_mixup
 from benchmarks.hippocampus_mixup import (
     DATASET,
     Steps,
+    epoch_seconds,
     main,
     open_folder,
     paired,
     paired_differences,
     recorded_commands,
     result_lines,
-    training_seconds,
 )
 from nnunet_ext.demo.run import CommandFailed, CommandRunner
 from nnunet_ext.errors import UserError
@@ -60,7 +60,7 @@ def test_difference_is_that_of_the_means_with_an_interval_around_it():
 
 def test_training_time_leaves_interruptions_out():
     curves = {"epoch_start_timestamps": [0.0, 1000.0], "epoch_end_timestamps": [10.0, 1012.0]}
-    assert training_seconds(curves) == 22
+    assert epoch_seconds(curves) == [10, 12]
 
 
 def test_finished_steps_are_not_run_again_and_failed_ones_are(tmp_path):
@@ -131,7 +131,7 @@ def test_model_below_the_expected_dice_is_a_problem(monkeypatch, capsys):
 
 def test_result_says_what_was_not_run():
     stock, other = evaluation(0.5, 0.6), evaluation(0.6, 0.6)
-    model = {"dice": {"whole": 0.5, "mean": 0.5}, "training_seconds": 90.0, "epochs": 20}
+    model = {"dice": {"whole": 0.5, "mean": 0.5}, "training_seconds": 90.0, "median_epoch_seconds": 4.5, "epochs": 20}
     content = {
         "dataset": DATASET,
         "training_cases": 160,
