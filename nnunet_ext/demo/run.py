@@ -143,7 +143,11 @@ def end_with_children(process: subprocess.Popen[bytes]) -> None:
 def stopping_signals_interrupt() -> Iterator[None]:
     """Let a polite kill or a closed terminal do what Ctrl-C does, so that no command is left running."""
 
+    owner = os.getpid()
+
     def interrupt(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a worker that was forked meanwhile and is ended by its pool
+            os._exit(128 + number)
         raise KeyboardInterrupt
 
     signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
