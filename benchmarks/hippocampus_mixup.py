@@ -21,7 +21,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.provenance import markdown_table, provenance, provenance_lines, shown_command, write_results
+from benchmarks.provenance import (
+    REPOSITORY,
+    commit,
+    markdown_table,
+    provenance,
+    provenance_lines,
+    shown_command,
+    write_results,
+)
 from benchmarks.resampling import Estimate, estimate
 from nnunet_ext.cli import FINE, PROBLEM, WRONG_USAGE
 from nnunet_ext.demo.run import (
@@ -58,15 +66,15 @@ class Steps:
 
     Attributes:
         runner: what runs them.
-        record: file that remembers those that have.
+        record: file that remembers those that have, with the commit that each was started at.
     """
 
     runner: CommandRunner
     record: Path
 
-    def finished(self) -> list[str]:
-        """Names of the steps that have succeeded."""
-        return list(read_json(self.record)) if self.record.is_file() else []
+    def finished(self) -> dict[str, str | None]:
+        """The steps that have succeeded, in their order, and the commit of each."""
+        return read_json(self.record) if self.record.is_file() else {}
 
     def run(self, name: str, command: Sequence[str], *, extra: Sequence[str] = ()) -> None:
         """Run a command, or say that it has been run.
@@ -81,9 +89,10 @@ class Steps:
             self.runner.shown.append(shlex.join(command))
             print(f"[{len(self.runner.shown)}/{self.runner.total}] done before: {shlex.join(command)}", flush=True)
             return
+        started_at = commit(REPOSITORY)
         self.runner.run(name, [*command, *extra])
         self.runner.shown[-1] = shlex.join(command)
-        write_json(self.record, [*finished, name])
+        write_json(self.record, {**finished, name: started_at})
 
 
 def raw_dataset() -> Path:
@@ -289,6 +298,12 @@ def recorded_commands(runner: CommandRunner, out: Path) -> list[str]:
     return [*exports, *(shown_command(shlex.split(line), {out: "$OUT"}) for line in runner.shown)]
 
 
+def training_commits(finished: Mapping[str, str | None]) -> str | None:
+    """The commits that the trainings were started at, which may be some time before the results are written."""
+    commits = dict.fromkeys(found for step, found in finished.items() if step.startswith("train_") and found)
+    return "; ".join(commits) or None
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The arguments of the command."""
     parser = argparse.ArgumentParser(
@@ -314,6 +329,7 @@ def run_benchmark(args: argparse.Namespace) -> dict[str, Any]:
         runs = run_commands(steps, out, epochs=args.epochs, seed=args.seed, device=device)
     content = collected(out, runs)
     origin = provenance(torch.device(device), recorded_commands(steps.runner, out))
+    origin["commit"] = training_commits(steps.finished())
     lines = [*result_lines(content, request), *provenance_lines(origin)]
     write_results((args.results or out) / "hippocampus_mixup", {**content, "request": request, **origin}, lines)
     print("\n".join(lines))

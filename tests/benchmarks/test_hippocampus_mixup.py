@@ -13,6 +13,7 @@ from benchmarks.hippocampus_mixup import (
     paired_differences,
     recorded_commands,
     result_lines,
+    training_commits,
 )
 from nnunet_ext.demo.run import CommandFailed, CommandRunner
 from nnunet_ext.errors import UserError
@@ -85,7 +86,14 @@ def test_finished_steps_are_not_run_again_and_failed_ones_are(tmp_path):
     second.run("bad", ["c"], extra=["--c"])
     assert calls == [["a", "b"], ["c"], ["c", "--c"]]
     assert second.runner.shown == ["a b", "c"]
-    assert second.finished() == ["good", "bad"]
+    assert list(second.finished()) == ["good", "bad"]
+
+
+def test_commit_is_that_of_the_trainings():
+    finished = {"plan": "old", "train_a": "first", "train_b": "first", "predict_a": "new"}
+    assert training_commits(finished) == "first"
+    assert training_commits({**finished, "train_b": "second"}) == "first; second"
+    assert training_commits({"plan": "old", "train_a": None}) is None
 
 
 def test_folder_can_be_opened_again_for_the_same_request_only(tmp_path, raw):
