@@ -1,7 +1,7 @@
 """Train stock nnU-Net and a technique on small built-in data, and write a report.
 
 Makes a dataset of digital phantoms, runs nnU-Net's own commands on it, showing each, and puts scores, training curves
-and pictures into OUT/report.html. Takes about ten minutes on two CPU cores. Nothing outside OUT is written. Examples:
+and pictures into OUT/report.html. Takes about eight minutes on two CPU cores. Nothing outside OUT is written. Examples:
 
     nnunet_ext demo
     nnunet_ext demo --technique mixup --data nnUNet_raw/Dataset004_Hippocampus --out hippocampus_demo
