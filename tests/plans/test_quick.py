@@ -14,7 +14,7 @@ from nnunet_ext.plans.settings import validated_settings
 def resolved(patch_size, spacing, residual=False, **more):
     dims = len(patch_size)
     blocks = {"n_blocks_per_stage": [1, 3, 4, 6, 6, 6]} if residual else {"n_conv_per_stage": [2] * 6}
-    name = "residual_unet.ResidualEncoderUNet" if residual else "unet.PlainConvUNet"
+    name = "unet.ResidualEncoderUNet" if residual else "unet.PlainConvUNet"
     return {
         "patch_size": patch_size,
         "spacing": spacing,
