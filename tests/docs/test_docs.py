@@ -115,7 +115,8 @@ def test_settings_in_plans_validate(page: str) -> None:
     for block in blocks(text_of(page), "json"):
         content = json.loads(block if block.lstrip().startswith("{") else f"{{{block}}}")
         for settings in configured_blocks(content):
-            validated_settings(settings, where=page)
+            checked = validated_settings(settings, where=page)  # raises for what a trainer would refuse
+            assert set(settings) <= checked.model_fields_set
 
 
 @pytest.mark.parametrize("page", PAGE_NAMES)
