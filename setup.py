@@ -8,7 +8,9 @@ HERE = Path(__file__).parent
 VERSION: dict[str, str] = {}
 exec((HERE / "nnunet_ext" / "version.py").read_text(encoding="utf-8"), VERSION)
 
-TEST = ["pytest>=8", "hypothesis>=6.100", "scikit-image>=0.22"]
+# for nnUNetTrainerLoRA alone
+LORA = ["peft>=0.17"]
+TEST = [*LORA, "pytest>=8", "hypothesis>=6.100", "scikit-image>=0.22"]
 LINT = ["ruff>=0.6", "mypy>=1.11", "types-tqdm"]
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5"]
 
@@ -24,7 +26,7 @@ setup(
     package_data={"nnunet_ext": ["py.typed"], "nnunet_ext.evaluation": ["templates/*"]},
     install_requires=[
         "nnunetv2>=2.8,<3",
-        "torch>=2.1.2",
+        "torch>=2.5",
         "acvl-utils>=0.2.3",
         "batchgenerators>=0.25.1",
         "batchgeneratorsv2>=0.3.0",
@@ -37,7 +39,7 @@ setup(
         "SimpleITK>=2.3",
         "tqdm>=4.66",
     ],
-    extras_require={"test": TEST, "lint": LINT, "docs": DOCS, "dev": TEST + LINT + DOCS},
+    extras_require={"lora": LORA, "test": TEST, "lint": LINT, "docs": DOCS, "dev": TEST + LINT + DOCS},
     entry_points={"console_scripts": ["nnunet_ext=nnunet_ext.cli:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -43,4 +43,46 @@ TRAINERS: tuple[TrainerEntry, ...] = (
         needs="nothing; a batch of at least two",
         paper="arXiv 2412.14846",
     ),
+    TrainerEntry(
+        name="nnUNetTrainerFineTune",
+        technique="fine-tuning of every weight, from another model",
+        needs="a trained model to start from",
+        paper="arXiv 2503.00748",
+    ),
+    TrainerEntry(
+        name="nnUNetTrainerHeadOnly",
+        technique="fine-tuning of the segmentation heads",
+        needs="a trained model to start from",
+        paper="",
+    ),
+    TrainerEntry(
+        name="nnUNetTrainerDecoderOnly",
+        technique="fine-tuning of the decoder",
+        needs="a trained model to start from",
+        paper="",
+    ),
+    TrainerEntry(
+        name="nnUNetTrainerBiasOnly",
+        technique="fine-tuning of biases and heads",
+        needs="a trained model to start from",
+        paper="arXiv 2106.10199",
+    ),
+    TrainerEntry(
+        name="nnUNetTrainerNormOnly",
+        technique="fine-tuning of normalisations and heads",
+        needs="a trained model to start from",
+        paper="arXiv 2003.00152",
+    ),
+    TrainerEntry(
+        name="nnUNetTrainerLoRA",
+        technique="fine-tuning of low-rank adapters, biases and heads",
+        needs="a trained model to start from; the library peft",
+        paper="arXiv 2106.09685",
+    ),
+    TrainerEntry(
+        name="nnUNetTrainerDGST",
+        technique="fine-tuning of a few entries of each kernel, chosen anew in every step",
+        needs="a trained model to start from",
+        paper="arXiv 2503.00748",
+    ),
 )

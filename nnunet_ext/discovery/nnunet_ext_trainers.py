@@ -1,5 +1,25 @@
 """What nnU-Net sees of this package: every trainer, re-exported from where it really lives."""
 
-from nnunet_ext.trainers import nnUNetTrainerConfigurable, nnUNetTrainerMixUp
+from nnunet_ext.trainers import (
+    nnUNetTrainerBiasOnly,
+    nnUNetTrainerConfigurable,
+    nnUNetTrainerDGST,
+    nnUNetTrainerDecoderOnly,
+    nnUNetTrainerFineTune,
+    nnUNetTrainerHeadOnly,
+    nnUNetTrainerLoRA,
+    nnUNetTrainerMixUp,
+    nnUNetTrainerNormOnly,
+)
 
-__all__ = ["nnUNetTrainerConfigurable", "nnUNetTrainerMixUp"]
+__all__ = [
+    "nnUNetTrainerBiasOnly",
+    "nnUNetTrainerConfigurable",
+    "nnUNetTrainerDGST",
+    "nnUNetTrainerDecoderOnly",
+    "nnUNetTrainerFineTune",
+    "nnUNetTrainerHeadOnly",
+    "nnUNetTrainerLoRA",
+    "nnUNetTrainerMixUp",
+    "nnUNetTrainerNormOnly",
+]

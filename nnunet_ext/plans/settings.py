@@ -40,6 +40,41 @@ class MixUpSettings(Section):
     )
 
 
+class FineTuningSettings(Section):
+    """Fine-tuning of a trained model with few cases: where it starts from, for every strategy."""
+
+    source: str | None = Field(
+        None,
+        description="Checkpoint to start from (.pth, of nnU-Net or of `nnunet_ext adapt-weights`); adapted as that "
+        "command does. `~` and environment variables are expanded. Unset: what `-pretrained_weights` gives.",
+    )
+    keep_heads: bool = Field(
+        True,
+        description="Keep the source's segmentation heads for labels of the same name. Needs `source`: nnU-Net's "
+        "`-pretrained_weights` never loads heads.",
+    )
+    allow_random_start: bool = Field(
+        False, description="Train although there is nothing to start from (an error otherwise)."
+    )
+    lora_rank: int = Field(32, ge=1, description="`nnUNetTrainerLoRA`: rank r of the adapters.")
+    lora_alpha: float = Field(16.0, gt=0, description="`nnUNetTrainerLoRA`: the adapters count alpha / r.")
+    lora_dropout: float = Field(0.1, ge=0, lt=1, description="`nnUNetTrainerLoRA`: dropout of the adapters' input.")
+
+
+class DGSTSettings(Section):
+    """Dynamic gradient sparsification training (arXiv 2503.00748)."""
+
+    top_k: int = Field(1, ge=1, description="Entries of each kernel (output channel) that a step may move.")
+    mode: Literal["strict", "grad_mask"] = Field(
+        "strict",
+        description="`strict`: an entry that was not selected stays bit for bit as it is. `grad_mask`: its gradient "
+        "is zero, but momentum and weight decay go on moving it.",
+    )
+    selection: Literal["top", "random"] = Field(
+        "top", description="`top`: the entries of largest gradient. `random`: any, the ablation."
+    )
+
+
 class Settings(Section):
     """Everything that may stand under ``nnunet_ext``: general keys, and one section for each technique.
 
@@ -78,6 +113,8 @@ class Settings(Section):
         "agree to rounding.",
     )
     mixup: MixUpSettings = Field(MixUpSettings(), description="MixUp and CutMix.")
+    fine_tuning: FineTuningSettings = Field(FineTuningSettings(), description="Fine-tuning with few cases.")
+    dgst: DGSTSettings = Field(DGSTSettings(), description="Dynamic gradient sparsification.")
 
 
 def section_names() -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import distributed as dist
 from torch import nn
 from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import written_whole
@@ -79,6 +80,7 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         self.refuse_unsupported(plans, configuration, dataset_json)
         require_folders()
         self.is_resuming = bool(plans.get("continue_training", False))
+        self.has_loaded_checkpoint = False
         super().__init__(plans, configuration, fold, dataset_json, device)
 
         for name in (
@@ -240,7 +242,7 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
 
     def unwrapped_network(self) -> nn.Module:
         """The network without the wrappers of DDP and torch.compile."""
-        network = self.network.module if self.is_ddp else self.network
+        network = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
         return network._orig_mod if isinstance(network, OptimizedModule) else network
 
     # ------------------------------------------------------------------ optimizer
@@ -249,19 +251,16 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         """What the optimizer moves: parameters or parameter groups."""
         return self.network.parameters()
 
+    def optimizer_class(self) -> type[torch.optim.Optimizer]:
+        """What the setting ``optimizer`` stands for: torch's SGD or AdamW, or one that takes the same arguments."""
+        return torch.optim.AdamW if self.settings.optimizer == "adamw" else torch.optim.SGD
+
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         """The optimizer of the settings, under nnU-Net's polynomial decay."""
-        optimizer: torch.optim.Optimizer
-        if self.settings.optimizer == "adamw":
-            optimizer = torch.optim.AdamW(self.trainable_parameters(), self.initial_lr, weight_decay=self.weight_decay)
-        else:
-            optimizer = torch.optim.SGD(
-                self.trainable_parameters(),
-                self.initial_lr,
-                weight_decay=self.weight_decay,
-                momentum=self.settings.momentum,
-                nesterov=self.settings.momentum > 0,
-            )
+        arguments: dict[str, Any] = {"lr": self.initial_lr, "weight_decay": self.weight_decay}
+        if self.settings.optimizer == "sgd":
+            arguments.update(momentum=self.settings.momentum, nesterov=self.settings.momentum > 0)
+        optimizer = self.optimizer_class()(self.trainable_parameters(), **arguments)
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
     # ------------------------------------------------------------------ start, epochs, log
@@ -411,6 +410,7 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         self._compare_settings(state.get("settings"), filename_or_checkpoint)
         super().load_checkpoint(filename_or_checkpoint)
         self.load_extra_state(state)
+        self.has_loaded_checkpoint = True
 
     def _compare_settings(self, recorded: Mapping[str, Any] | None, filename: str) -> None:
         if recorded is None:

@@ -89,6 +89,8 @@ def tiny_configuration(base: str, architecture: Mapping[str, Any], **changes: An
         "num_val_iterations_per_epoch": 1,
         "save_every": 1,
         "seed": 7,
+        # a fine-tuning from other weights has tests of its own
+        "fine_tuning": {"allow_random_start": True},
         **changes.pop("settings", {}),
     }
     return {

@@ -1,0 +1,108 @@
+"""What each parameter of a network is, told by the type of the module that owns it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import Enum
+
+from dynamic_network_architectures.building_blocks.patch_encode_decode import LayerNormNd
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED_CONVOLUTIONS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+NORMALIZATIONS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, LayerNormNd)
+
+
+class Role(str, Enum):
+    """What a parameter is. Everything of a segmentation head is ``HEAD``; what no known layer owns (positional
+    embeddings, class tokens) is ``OTHER``."""
+
+    CONVOLUTION = "convolution"
+    TRANSPOSED_CONVOLUTION = "transposed convolution"
+    LINEAR = "linear"
+    NORMALIZATION = "normalization"
+    NORMALIZATION_BIAS = "normalization bias"
+    BIAS = "bias"
+    HEAD = "head"
+    OTHER = "other"
+
+
+KERNELS = frozenset({Role.CONVOLUTION, Role.TRANSPOSED_CONVOLUTION, Role.LINEAR})
+"""The roles of weight tensors with one row for each output."""
+
+
+def decoders(network: nn.Module) -> Iterator[nn.Module]:
+    """The decoders of a network: the modules that hold segmentation heads in a list ``seg_layers``, as nnU-Net's do."""
+    for module in network.modules():
+        if isinstance(getattr(module, "seg_layers", None), nn.ModuleList):
+            yield module
+
+
+def head_modules(network: nn.Module) -> list[nn.Module]:
+    """The segmentation heads of every decoder and every resolution.
+
+    Raises:
+        ValueError: if the network has none that could be recognised.
+    """
+    heads = [head for decoder in decoders(network) for head in decoder.seg_layers]
+    if not heads:
+        raise ValueError(
+            f"{type(network).__name__} has no segmentation heads that could be recognised: modules in a list "
+            "`seg_layers` of a decoder, as in nnU-Net's PlainConvUNet and ResidualEncoderUNet."
+        )
+    return heads
+
+
+def parameter_roles(network: nn.Module) -> dict[str, Role]:
+    """The role of each parameter.
+
+    Args:
+        network: neither compiled nor wrapped.
+
+    Returns:
+        Roles by name, in the order and with the names of ``network.named_parameters()``: a tensor that the network
+        holds under several names is there once.
+
+    Raises:
+        ValueError: if the network has no segmentation heads that could be recognised.
+    """
+    of_heads = {id(parameter) for head in head_modules(network) for parameter in head.parameters()}
+    owners = {
+        id(parameter): (module, name)
+        for module in network.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+    }
+    return {
+        name: Role.HEAD if id(parameter) in of_heads else _role_in(*owners[id(parameter)])
+        for name, parameter in network.named_parameters()
+    }
+
+
+def _role_in(module: nn.Module, name: str) -> Role:
+    """The role of a module's own parameter."""
+    for types, role in (
+        (CONVOLUTIONS, Role.CONVOLUTION),
+        (TRANSPOSED_CONVOLUTIONS, Role.TRANSPOSED_CONVOLUTION),
+        ((nn.Linear,), Role.LINEAR),
+        (NORMALIZATIONS, Role.NORMALIZATION),
+    ):
+        if isinstance(module, types):
+            bias = Role.NORMALIZATION_BIAS if role is Role.NORMALIZATION else Role.BIAS
+            return bias if name == "bias" else role
+    return Role.OTHER
+
+
+def decoder_parameter_names(network: nn.Module) -> set[str]:
+    """Names, as in ``network.named_parameters()``, of what belongs to a decoder, heads included.
+
+    nnU-Net's decoders hold a reference to the encoder, which does not belong to them.
+    """
+    of_decoders = {id(parameter) for decoder in decoders(network) for parameter in decoder.parameters()}
+    of_encoders = {
+        id(parameter)
+        for decoder in decoders(network)
+        if isinstance(getattr(decoder, "encoder", None), nn.Module)
+        for parameter in decoder.encoder.parameters()
+    }
+    return {name for name, parameter in network.named_parameters() if id(parameter) in of_decoders - of_encoders}

@@ -1,0 +1,71 @@
+"""Dynamic gradient sparsification training (arXiv 2503.00748): every step moves a few entries of each kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+
+from nnunet_ext.sparsity import strategies
+from nnunet_ext.sparsity.entries import Entries, Rows, keep_only, random_entries, top_entries
+from nnunet_ext.sparsity.strategies import Freedom
+from nnunet_ext.sparsity.strict_optimizers import StrictAdamW, StrictSGD, StrictStep
+from nnunet_ext.trainers.fine_tuning import FineTuningMixin
+
+
+class DGSTMixin(FineTuningMixin):
+    """After clipping, keeps ``dgst.top_k`` entries of the gradient in every kernel, chosen anew in each step.
+
+    ``strict`` moves these entries alone; ``grad_mask`` leaves the step to the optimizer, whose momentum and weight
+    decay move others too. Normalisations, biases and heads move freely.
+    """
+
+    sections = (*FineTuningMixin.sections, "dgst")
+    strategy = staticmethod(strategies.dgst)
+
+    rows: dict[torch.Tensor, Rows]
+    """How each kernel, the weight of a layer, falls into rows."""
+
+    def optimizer_class(self) -> type[torch.optim.Optimizer]:
+        if self.settings.dgst.mode == "grad_mask":
+            return super().optimizer_class()
+        return StrictAdamW if self.settings.optimizer == "adamw" else StrictSGD
+
+    def restrict_network(self) -> None:
+        super().restrict_network()
+        network = self.unwrapped_network()
+        kernels = {
+            parameter
+            for name, parameter in network.named_parameters()
+            if self.freedoms[name] is Freedom.SELECTED
+        }
+        self.rows = {
+            module.weight: Rows.of(module)
+            for module in network.modules()
+            if isinstance(getattr(module, "weight", None), torch.Tensor) and module.weight in kernels
+        }
+
+    def edit_gradients(self) -> None:
+        """Clip the whole gradient, then leave of each kernel's what this step selects."""
+        super().edit_gradients()
+        selected = {}
+        for weight, rows in self.rows.items():
+            if weight.grad is not None:
+                selected[weight] = self.select(weight.grad, rows)
+                keep_only(weight.grad, selected[weight])
+        if isinstance(self.optimizer, StrictStep):
+            self.optimizer.selected = selected
+
+    def select(self, gradient: torch.Tensor, rows: Rows) -> Entries:
+        """The entries of a kernel that this step may move."""
+        settings = self.settings.dgst
+        if settings.selection == "random":
+            return random_entries(rows, settings.top_k, self.shared_rng, gradient.device)
+        return top_entries(gradient, rows, settings.top_k)
+
+
+class nnUNetTrainerDGST(DGSTMixin):
+    """Few-shot fine-tuning by dynamic gradient sparsification."""
+
+    default_settings: ClassVar[Mapping[str, Any]] = {"initial_lr": 1e-3, "num_epochs": 50}
