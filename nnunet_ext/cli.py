@@ -1,4 +1,4 @@
-"""The command ``nnunet_ext``: one module of `nnunet_ext.commands` for each subcommand."""
+"""The command ``nnunet_ext``: one module of `nnunet_ext.commands` for each subcommand (``-`` in a name is ``_``)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib import import_module
 from nnunet_ext.errors import UserError
 from nnunet_ext.version import __version__
 
-COMMANDS = ("path", "list", "doctor", "configure", "plan", "demo")
+COMMANDS = ("path", "list", "doctor", "configure", "plan", "split", "evaluate", "adapt-weights", "demo")
 
 FINE, PROBLEM, WRONG_USAGE = 0, 1, 2
 
@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"nnunet_ext {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
-        module = import_module(f"nnunet_ext.commands.{name}")
+        module = import_module(f"nnunet_ext.commands.{name.replace('-', '_')}")
         summary, _, description = (module.__doc__ or "").partition("\n\n")
         subparser = subparsers.add_parser(
             name,

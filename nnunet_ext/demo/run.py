@@ -21,7 +21,9 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunet_ext.demo.phantoms import write_phantom_dataset
 from nnunet_ext.errors import UserError
+from nnunet_ext.evaluation.machine import FEW_CORES, available_cores, choose_device
 from nnunet_ext.evaluation.report import RunResult, read_evaluation, write_report
+from nnunet_ext.evaluation.text_table import aligned
 from nnunet_ext.files import prepare_output_folder, read_json
 from nnunet_ext.registration import VARIABLE, extended_value
 
@@ -29,7 +31,6 @@ from nnunet_ext.registration import VARIABLE, extended_value
 STOCK_TRAINER = "nnUNetTrainerConfigurable"
 PLANS = "nnUNetPlans"
 CONFIGURATIONS = ("3d_fullres_quick", "2d_quick")
-FEW_CORES = 4
 REPORT_SECONDS = 30.0  # between signs of life where there is no terminal
 
 
@@ -197,29 +198,6 @@ def _comma(text: str) -> str:
     return f", {text}" if text else ""
 
 
-def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def choose_device(wanted: str) -> str:
-    """The device for nnU-Net's ``-device``: the wanted one, for ``auto`` the best there is.
-
-    Raises:
-        UserError: if the wanted one is not there.
-    """
-    import torch
-
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if wanted == "auto":
-        return next(device for device, present in there.items() if present)
-    if not there[wanted]:
-        raise UserError(f"PyTorch finds no {wanted} device here. Use --device auto.")
-    return wanted
-
-
 def child_environment(out: Path, present: Mapping[str, str], *, cores: int) -> dict[str, str]:
     """The variables that the commands need beside those that are set.
 
@@ -326,13 +304,7 @@ def dice_table(runs: Sequence[RunResult]) -> str:
     for run, evaluation in zip(runs, evaluations):
         values = [*(scores.mean for scores in evaluation.labels.values()), evaluation.foreground_mean]
         rows.append([run.name, *("-" if math.isnan(value) else f"{value:.3f}" for value in values)])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in enumerate(zip(row, widths))
-        )
-        for row in rows
-    )
+    return aligned(rows)
 
 
 def run_demo(

@@ -13,6 +13,9 @@ from nnunet_ext.files import read_json, write_json
 MEMORY = "nnunet_ext_configurations.json"
 """Beside the plans files: which configurations this package wrote, and by which command."""
 
+# what is in the folders that nnU-Net's variables name
+DATA = {"nnUNet_raw": "raw data", "nnUNet_preprocessed": "preprocessed data"}
+
 
 def preprocessed_folder(dataset: str) -> Path:
     """The dataset's folder in nnUNet_preprocessed.
@@ -23,18 +26,49 @@ def preprocessed_folder(dataset: str) -> Path:
     Raises:
         UserError: if the variable is not set, or the dataset is not there or there more than once.
     """
-    root = os.environ.get("nnUNet_preprocessed")
+    found = dataset_folder("nnUNet_preprocessed", dataset)
+    if found is None:
+        root = folder_of_variable("nnUNet_preprocessed")
+        raise UserError(f"Dataset {dataset} is not in {root}. Plan it first: nnUNetv2_plan_and_preprocess -d {dataset}")
+    return found
+
+
+def raw_folder(dataset: str) -> Path:
+    """The dataset's folder in nnUNet_raw; arguments and errors are those of `preprocessed_folder`."""
+    found = dataset_folder("nnUNet_raw", dataset)
+    if found is None:
+        root = folder_of_variable("nnUNet_raw")
+        there = ", ".join(sorted(path.name for path in root.glob("Dataset*"))) or "no dataset"
+        raise UserError(f"Dataset {dataset} is not in {root}. There is: {there}.")
+    return found
+
+
+def folder_of_variable(variable: str) -> Path:
+    """The folder that one of nnU-Net's variables names.
+
+    Raises:
+        UserError: if the variable is not set.
+    """
+    root = os.environ.get(variable)
     if not root:
         raise UserError(
-            "The environment variable nnUNet_preprocessed is not set. Set it to the folder of nnU-Net's preprocessed "
-            "data, e.g. export nnUNet_preprocessed=$HOME/nnUNet_preprocessed"
+            f"The environment variable {variable} is not set. Set it to the folder of nnU-Net's {DATA[variable]}, "
+            f"e.g. export {variable}=$HOME/{variable}"
         )
-    found = matching_datasets(Path(root), dataset)
-    if not found:
-        raise UserError(f"Dataset {dataset} is not in {root}. Plan it first: nnUNetv2_plan_and_preprocess -d {dataset}")
+    return Path(root)
+
+
+def dataset_folder(variable: str, dataset: str) -> Path | None:
+    """The dataset's folder below one of nnU-Net's folders, None if it is not there.
+
+    Raises:
+        UserError: if the variable is not set, or several folders fit.
+    """
+    root = folder_of_variable(variable)
+    found = matching_datasets(root, dataset)
     if len(found) > 1:
         raise UserError(f"Several datasets in {root} fit {dataset!r}: {', '.join(path.name for path in found)}.")
-    return found[0]
+    return found[0] if found else None
 
 
 def matching_datasets(root: Path, dataset: str) -> list[Path]:

@@ -1,0 +1,249 @@
+"""Turning the weights of one model into a start for another: other input channels, other labels, other decoders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from nnunet_ext.checkpoints.description import (
+    STRUCTURE,
+    HeadRows,
+    ModelDescription,
+    architecture_differences,
+    configurations_with_architecture,
+    plans_transfer_commands,
+)
+from nnunet_ext.checkpoints.heads import adapted_head, head_counts, head_level, is_head
+from nnunet_ext.checkpoints.inputs import adapted_input
+from nnunet_ext.checkpoints.outcome import Adaptation, AdaptedTensor, Outcome
+from nnunet_ext.errors import UserError
+
+MANY = 8
+
+
+def adapt(source: Mapping[str, Any], network: nn.Module, target: ModelDescription, *, keep_heads: bool) -> Adaptation:
+    """Weights for a network from a checkpoint of another dataset, with other channels or labels, or fewer decoders.
+
+    Tensors of the same name and shape are copied. The first convolution is fitted to other input channels
+    (`nnunet_ext.checkpoints.inputs`), heads to other labels (`nnunet_ext.checkpoints.heads`). A network with several
+    decoders says by a method ``stock_key(key) -> str | None`` which tensor of a plain U-Net corresponds to one of its
+    own; where the source lacks a name, that one is taken.
+
+    Args:
+        source: as `nnunet_ext.checkpoints.reading.read_checkpoint` gives it.
+        network: freshly built, on any device, without the wrappers of DDP and torch.compile; it is left as it is.
+        target: what the network is for.
+        keep_heads: take over the rows of labels that the source knows by name; else all heads stay random.
+
+    Returns:
+        A complete state dict, to be loaded strictly, and what became of each tensor.
+
+    Raises:
+        UserError: naming every other difference, the plans' keys that cause it, and the commands that give the target
+            plans of the source's architecture.
+    """
+    return _Adapter(source, network, target, keep_heads=keep_heads).run()
+
+
+@dataclass(frozen=True)
+class _Mismatch:
+    key: str
+    source: tuple[int, ...] | None
+    network: tuple[int, ...] | None
+
+    def __str__(self) -> str:
+        shapes = [str(list(shape)) if shape is not None else "missing" for shape in (self.source, self.network)]
+        return f"{self.key}: source {shapes[0]}, network {shapes[1]}"
+
+
+class _Adapter:
+    """One run of `adapt`."""
+
+    def __init__(
+        self, source: Mapping[str, Any], network: nn.Module, target: ModelDescription, *, keep_heads: bool
+    ) -> None:
+        self.source = source
+        self.given: Mapping[str, torch.Tensor] = source["network_weights"]
+        self.origin = ModelDescription.of(source)
+        self.target = target
+        self.keep_heads = keep_heads
+        own = network.state_dict(keep_vars=True)
+        self.keys = list(own)
+        self.groups = aliases(own)
+        self.stock_key: Callable[[str], str | None] = getattr(network, "stock_key", lambda key: None)
+        self.source_inputs = _first_convolution(self.given)
+        self.own_head_counts = head_counts([key for keys, _ in self.groups for key in keys])
+        self.source_head_counts = head_counts(list(self.given))
+        self.used: set[str] = set()
+        self.mismatches: list[_Mismatch] = []
+
+    def run(self) -> Adaptation:
+        weights: dict[str, torch.Tensor] = {}
+        report = []
+        for keys, tensor in self.groups:
+            own = tensor.detach().cpu()
+            value, outcome, reason = self._head(keys, own) if is_head(keys[0]) else self._body(keys, own)
+            # a copy, so that neither a later training nor the source can reach into it
+            value = value.to(own.dtype).clone()
+            weights.update(dict.fromkeys(keys, value))
+            report.append(AdaptedTensor(keys[0], outcome, reason, tuple(own.shape)))
+        unused = self._unused()
+        differences = architecture_differences(self.origin, self.target) if self.origin else {}
+        if set(differences) & set(STRUCTURE):
+            # a tensor too many means here that the network is the source's with layers left out
+            self.mismatches += [_Mismatch(one.key, one.shape, None) for one in unused if not is_head(one.key)]
+        if self.mismatches:
+            raise UserError(self._refusal(differences))
+        return Adaptation({key: weights[key] for key in self.keys}, (*report, *unused))
+
+    def _body(self, keys: tuple[str, ...], own: torch.Tensor) -> tuple[torch.Tensor, Outcome, str]:
+        """A tensor of encoder or decoder."""
+        found = self._found(keys)
+        if found is None:
+            self.mismatches.append(_Mismatch(keys[0], None, tuple(own.shape)))
+            return own, "random", "missing in the source"
+        stock = {name for name in map(self.stock_key, keys) if name is not None}
+        # all names: a source may hold a copy of the tensor under each
+        self.used |= {found, *keys, *stock}
+        value = self.given[found]
+        reason = "" if found in keys else f"from the source's {_differing_part(keys[0], found)}"
+        is_input = bool(self.source_inputs & {found, *keys, *stock})
+        if is_input and value.ndim == own.ndim and _without_channels(value) == _without_channels(own):
+            value, change = adapted_input(
+                value,
+                own.shape[1],
+                self.origin.input_channels() if self.origin else (),
+                self.target.input_channels(),
+            )
+            outcome: Outcome = "copied" if value is self.given[found] else "adapted"
+            return value, outcome, "; ".join(part for part in (change, reason) if part)
+        if value.shape != own.shape:
+            self.mismatches.append(_Mismatch(keys[0], tuple(value.shape), tuple(own.shape)))
+            return own, "random", "another shape in the source"
+        return value, "copied", reason
+
+    def _head(self, keys: tuple[str, ...], own: torch.Tensor) -> tuple[torch.Tensor, Outcome, str]:
+        """A tensor of a segmentation head."""
+        if not self.keep_heads:
+            return own, "random", "heads are not kept"
+        found = self._found_head(keys)
+        if found is None:
+            return own, "random", "the source has no such head"
+        rows = self._rows()
+        if rows is None:
+            return own, "random", "the source does not say which labels its heads stand for"
+        value, outcome, reason = adapted_head(own, self.given[found], *rows)
+        if outcome != "random":
+            self.used.add(found)
+        origin = "" if found in keys or outcome == "random" else f"from the source's {_differing_part(keys[0], found)}"
+        return value, outcome, "; ".join(part for part in (reason, origin) if part)
+
+    def _rows(self) -> tuple[HeadRows, HeadRows] | None:
+        return (self.target.head_rows(), self.origin.head_rows()) if self.origin else None
+
+    def _found(self, keys: tuple[str, ...]) -> str | None:
+        """The source's name of a tensor: one of its own names, else the one of a plain U-Net."""
+        names = [*keys, *(self.stock_key(key) for key in keys)]
+        return next((name for name in names if name is not None and name in self.given), None)
+
+    def _found_head(self, keys: tuple[str, ...]) -> str | None:
+        """The source's head of the same resolution, counted from the full one, which is the last."""
+        for key in (*keys, *(self.stock_key(key) for key in keys)):
+            if key is None or not is_head(key):
+                continue
+            own_decoder, level, rest = head_level(keys[0])
+            decoder = head_level(key)[0]
+            from_full = self.own_head_counts[own_decoder] - level
+            name = f"{decoder}{self.source_head_counts.get(decoder, 0) - from_full}.{rest}"
+            if name in self.given:
+                return name
+        return None
+
+    def _unused(self) -> list[AdaptedTensor]:
+        """The source's tensors that nothing was taken from under any of their names."""
+        report = []
+        for keys, tensor in aliases(self.given):
+            if not self.used.intersection(keys):
+                reason = "not taken over" if is_head(keys[0]) else "the network has no such tensor"
+                report.append(AdaptedTensor(keys[0], "unused", reason, tuple(tensor.shape)))
+        return report
+
+    def _refusal(self, differences: Mapping[str, str]) -> str:
+        listed = "".join(f"\n  - {mismatch}" for mismatch in self.mismatches[:MANY])
+        if len(self.mismatches) > MANY:
+            listed += f"\n  - and {len(self.mismatches) - MANY} more"
+        message = f"The source's weights do not fit the network; {len(self.mismatches)} tensors differ:{listed}\n"
+        if self.origin is None:
+            return message + (
+                "The source has no init_args, so it does not say which plans it was trained with. The target needs "
+                "plans with the source's architecture: name a checkpoint that nnU-Net has written, or write the "
+                "architecture into the plans file by hand."
+            )
+        if not differences:
+            trainer = self.source.get("trainer_name", "unknown")
+            return message + (
+                f"The plans have the same architecture, so the trainers build different networks; the source's is "
+                f"{trainer}. Use a trainer with the source's network."
+            )
+        message += f"The architectures in the plans differ ({self.origin.name} -> {self.target.name}):"
+        message += "".join(f"\n  - {key}: {change}" for key, change in differences.items())
+        fitting = configurations_with_architecture(self.origin, self.target)
+        if fitting:
+            return message + f"\nThe target's plans have the source's architecture in: {', '.join(fitting)}. Use that."
+        move, preprocess, plans_name = plans_transfer_commands(self.origin, self.target)
+        origin = self.origin.plans
+        message += (
+            "\nGive the target dataset plans with the source's architecture:"
+            f"\n  {move}\n  {preprocess}\n"
+            f"and then use the plans {plans_name} with the configuration {self.origin.configuration}. The first "
+            f"command reads {origin['plans_name']}.json in nnUNet_preprocessed/{origin['dataset_name']} (if that "
+            "folder is not there, make it and put the plans.json of the model's folder into it under this name), and "
+            "the target's data in nnUNet_raw."
+        )
+        if len(self.origin.input_channels()) != len(self.target.input_channels()):
+            message += (
+                " The datasets have different numbers of channels: before preprocessing, give normalization_schemes "
+                "and use_mask_for_norm in the new plans file one entry for each channel of the target."
+            )
+        return message
+
+
+def aliases(weights: Mapping[str, torch.Tensor]) -> list[tuple[tuple[str, ...], torch.Tensor]]:
+    """The tensors of a state dict, each once, with all of its names.
+
+    nnU-Net's networks hold most tensors under several names: a decoder refers to its encoder, a block of convolution
+    and norm to its parts twice.
+    """
+    groups: dict[Any, tuple[list[str], torch.Tensor]] = {}
+    for key, tensor in weights.items():
+        groups.setdefault(_identity(tensor), ([], tensor))[0].append(key)
+    return [(tuple(keys), tensor) for keys, tensor in groups.values()]
+
+
+def _identity(tensor: torch.Tensor) -> Any:
+    """What two names of one tensor have in common, even where a file or ``detach`` gave each an object of its own."""
+    if tensor.numel() == 0 or tensor.data_ptr() == 0:
+        return id(tensor)
+    return tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
+
+
+def _first_convolution(weights: Mapping[str, torch.Tensor]) -> set[str]:
+    """Every name of the convolution that reads the image: the first tensor of a network with spatial dimensions."""
+    return next((set(keys) for keys, tensor in aliases(weights) if tensor.ndim >= 4), set())
+
+
+def _without_channels(weight: torch.Tensor) -> tuple[int, ...]:
+    return (weight.shape[0], *weight.shape[2:])
+
+
+def _differing_part(key: str, found: str) -> str:
+    """``found`` without the end that it shares with ``key``: from which part of the source a tensor comes."""
+    own, other = key.split("."), found.split(".")
+    shared = 0
+    while shared < min(len(own), len(other)) - 1 and own[-1 - shared] == other[-1 - shared]:
+        shared += 1
+    return ".".join(other[: len(other) - shared])

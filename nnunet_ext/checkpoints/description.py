@@ -1,0 +1,162 @@
+"""What a model was trained for, as its plans and dataset.json say: input channels, heads, architecture."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+
+@dataclass(frozen=True)
+class HeadRows:
+    """The output channels of a segmentation head.
+
+    Attributes:
+        names: the label's or region's name of each, in order.
+        activation: ``softmax`` over labels, background among them, or ``sigmoid`` for each region.
+    """
+
+    names: tuple[str, ...]
+    activation: str
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """A model's plans, the configuration it uses of them, and its dataset.json.
+
+    Attributes:
+        plans: content of the plans file.
+        configuration: its name, e.g. ``3d_fullres``.
+        dataset_json: content of dataset.json.
+    """
+
+    plans: Mapping[str, Any]
+    configuration: str
+    dataset_json: Mapping[str, Any]
+
+    @staticmethod
+    def of(checkpoint: Mapping[str, Any]) -> ModelDescription | None:
+        """The description in a checkpoint; None if it holds weights alone."""
+        arguments = checkpoint.get("init_args")
+        if not isinstance(arguments, Mapping):
+            return None
+        plans, dataset_json = arguments.get("plans"), arguments.get("dataset_json")
+        configuration = arguments.get("configuration")
+        if not isinstance(plans, Mapping) or not isinstance(dataset_json, Mapping):
+            return None
+        if not {"dataset_name", "plans_name", "configurations"} <= set(plans):
+            return None
+        if configuration not in plans["configurations"]:
+            return None
+        return ModelDescription(plans, str(configuration), dataset_json)
+
+    @property
+    def name(self) -> str:
+        """For messages, e.g. ``Dataset004_Hippocampus nnUNetPlans 3d_fullres``."""
+        return f"{self.plans['dataset_name']} {self.plans['plans_name']} {self.configuration}"
+
+    def architecture(self) -> Mapping[str, Any]:
+        """``network_class_name`` and ``arch_kwargs`` of the configuration, inherited ones included."""
+        manager = PlansManager(dict(self.plans)).get_configuration(self.configuration)
+        return manager.configuration["architecture"]
+
+    def input_channels(self) -> tuple[str, ...]:
+        """Name of every input channel of the network; a cascade's second stage has one more for each label."""
+        plans_manager = PlansManager(dict(self.plans))
+        # the key that dataset.json had before nnU-Net v2
+        channels = self.dataset_json.get("modality") or self.dataset_json["channel_names"]
+        names = [str(channels[key]) for key in sorted(channels, key=int)]
+        if plans_manager.get_configuration(self.configuration).previous_stage_name is not None:
+            labels = plans_manager.get_label_manager(self.dataset_json).foreground_labels
+            names += [f"{self._label_name(label)} of the previous stage" for label in labels]
+        return tuple(names)
+
+    def head_rows(self) -> HeadRows:
+        """Which label or region each output channel stands for: nnU-Net's own order.
+
+        Labels are ordered by value, regions as dataset.json lists them; the ignore label has no channel.
+        """
+        manager = PlansManager(dict(self.plans)).get_label_manager(self.dataset_json)
+        if not manager.has_regions:
+            return HeadRows(tuple(self._label_name(label) for label in manager.all_labels), "softmax")
+        names = tuple(
+            name for name, value in self.dataset_json["labels"].items() if name != "ignore" and _values(value) != {0}
+        )
+        assert len(names) == manager.num_segmentation_heads
+        return HeadRows(names, "sigmoid")
+
+    def _label_name(self, label: int) -> str:
+        labels = self.dataset_json["labels"]
+        return next((name for name, value in labels.items() if _values(value) == {label}), f"label {label}")
+
+
+def _values(label: Any) -> set[int]:
+    """The values that a label or a region of dataset.json stands for."""
+    return {int(value) for value in label} if isinstance(label, (list, tuple)) else {int(label)}
+
+
+STRUCTURE = (
+    "network_class_name",
+    "n_stages",
+    "n_conv_per_stage",
+    "n_blocks_per_stage",
+    "n_conv_per_stage_decoder",
+)
+"""The keys of the architecture that decide how many tensors a network has."""
+
+
+def architecture_differences(source: ModelDescription, target: ModelDescription) -> dict[str, str]:
+    """What differs between two architectures, e.g. ``"6 -> 5"``, by the plans' key, e.g. ``n_stages``."""
+    old, new = source.architecture(), target.architecture()
+    differences = {}
+    names = [str(architecture["network_class_name"]) for architecture in (old, new)]
+    # the same class has moved between modules
+    if names[0].rsplit(".", 1)[-1] != names[1].rsplit(".", 1)[-1]:
+        differences["network_class_name"] = f"{names[0]} -> {names[1]}"
+    old_kwargs, new_kwargs = old["arch_kwargs"], new["arch_kwargs"]
+    for key in dict.fromkeys([*old_kwargs, *new_kwargs]):
+        before, after = _plain(old_kwargs.get(key)), _plain(new_kwargs.get(key))
+        if before != after:
+            differences[str(key)] = f"{before} -> {after}"
+    return differences
+
+
+def configurations_with_architecture(source: ModelDescription, target: ModelDescription) -> list[str]:
+    """The configurations of the target's plans that have the source's architecture."""
+    return [
+        name
+        for name in target.plans["configurations"]
+        if not architecture_differences(source, replace(target, configuration=name))
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """A value with its tuples as lists, as JSON would give it back."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def plans_transfer_commands(source: ModelDescription, target: ModelDescription) -> tuple[str, str, str]:
+    """nnU-Net's commands that give the target dataset plans with the source's architecture.
+
+    Returns:
+        The command that makes the plans, the one that preprocesses with them, and the name of the new plans.
+    """
+    origin, destination = str(source.plans["dataset_name"]), str(target.plans["dataset_name"])
+    plans_name = str(source.plans["plans_name"])
+    new_name = f"{plans_name}_from_{_dataset_number(origin) or origin}"
+    move = ["nnUNetv2_move_plans_between_datasets", "-s", origin, "-t", destination, "-sp", plans_name, "-tp", new_name]
+    preprocess = ["nnUNetv2_preprocess", "-d", _dataset_number(destination) or destination]
+    preprocess += ["-plans_name", new_name, "-c", source.configuration]
+    return shlex.join(move), shlex.join(preprocess), new_name
+
+
+def _dataset_number(name: str) -> str:
+    """``4`` for ``Dataset004_Hippocampus``; empty if the name is none of nnU-Net's."""
+    found = re.fullmatch(r"Dataset(\d{3})_.*", name)
+    return str(int(found.group(1))) if found else ""

@@ -1,0 +1,66 @@
+"""Fitting segmentation heads to other labels."""
+
+from __future__ import annotations
+
+import torch
+
+from nnunet_ext.checkpoints.description import HeadRows
+from nnunet_ext.checkpoints.outcome import Outcome
+
+MARK = ".seg_layers."
+"""What nnU-Net knows heads by."""
+
+
+def is_head(key: str) -> bool:
+    """Whether a tensor belongs to one of a decoder's numbered heads."""
+    return key.partition(MARK)[2].partition(".")[0].isdigit()
+
+
+def head_level(key: str) -> tuple[str, int, str]:
+    """Split ``decoder.seg_layers.3.weight`` into the decoder's part, the level, and the rest."""
+    decoder, _, place = key.partition(MARK)
+    level, _, rest = place.partition(".")
+    return decoder + MARK, int(level), rest
+
+
+def head_counts(keys: list[str]) -> dict[str, int]:
+    """How many heads each decoder has, by the part of the name that `head_level` gives first."""
+    counts: dict[str, int] = {}
+    for key in keys:
+        if is_head(key):
+            decoder, level, _ = head_level(key)
+            counts[decoder] = max(counts.get(decoder, 0), level + 1)
+    return counts
+
+
+def adapted_head(
+    own: torch.Tensor, source: torch.Tensor, own_rows: HeadRows, source_rows: HeadRows
+) -> tuple[torch.Tensor, Outcome, str]:
+    """A head's weight or bias with the rows of labels that the source knows by name.
+
+    Args:
+        own: as the network initialised it, a row for each of `own_rows`.
+        source: the same of the source, a row for each of `source_rows`.
+        own_rows: what the network's rows stand for.
+        source_rows: what the source's rows stand for.
+
+    Returns:
+        The tensor, its outcome, and the reason.
+    """
+    if own_rows.activation != source_rows.activation:
+        return own, "random", f"{own_rows.activation} head, but the source's is {source_rows.activation}"
+    if len(own_rows.names) != len(own) or len(source_rows.names) != len(source):
+        return own, "random", "rows do not correspond to the labels of dataset.json"
+    if own.shape[1:] != source.shape[1:]:
+        return own, "random", "reads other features than the source's"
+    if own_rows.names == source_rows.names:
+        return source, "copied", ""
+    known = [name for name in own_rows.names if name in source_rows.names]
+    new = [name for name in own_rows.names if name not in source_rows.names]
+    if not known:
+        return own, "random", f"the source knows none of {', '.join(new)}"
+    result = own.clone()
+    for name in known:
+        result[own_rows.names.index(name)] = source[source_rows.names.index(name)]
+    rest = f"; random: {', '.join(new)}" if new else ""
+    return result, "adapted", f"rows by name: {', '.join(known)}{rest}"

@@ -1,0 +1,163 @@
+"""Reading a checkpoint of nnU-Net without running any code that is in it."""
+
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+
+from nnunet_ext.errors import UserError
+
+OLDEST_TORCH = (2, 6)
+"""Before this, ``weights_only=True`` could be made to run code (CVE-2025-32434)."""
+
+LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+"""How files of torch before 1.6 begin; newer ones are zip archives."""
+
+PREFIXES = ("module.", "_orig_mod.")
+"""What DDP and torch.compile put before the names of weights."""
+
+MANY = 10
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a checkpoint of nnU-Net v2 onto the CPU.
+
+    Nothing that is pickled in the file is executed: beside tensors and plain data only numpy's numbers and arrays are
+    accepted, which nnU-Net's logs hold.
+
+    Args:
+        path: e.g. ``…/fold_0/checkpoint_final.pth``.
+
+    Returns:
+        The checkpoint. The names in ``network_weights`` are free of the prefixes of DDP and torch.compile; tensors that
+        are one in the file stay one.
+
+    Raises:
+        UserError: if there is no such file, or if it is damaged, no checkpoint of nnU-Net v2, or holds anything else
+            than data.
+    """
+    file = Path(path)
+    _require_checkpoint_file(file)
+    content = _load(file)
+    if not isinstance(content, dict):
+        raise UserError(
+            f"{file} is no checkpoint of nnU-Net v2: it holds a {type(content).__name__}, not a dictionary."
+        )
+    weights = content.get("network_weights")
+    if not isinstance(weights, Mapping):
+        raise UserError(_without_weights(file, content))
+    if not weights or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise UserError(f"{file} is no checkpoint of nnU-Net v2: its network_weights are not tensors by name.")
+    return {**content, "network_weights": {_without_prefixes(key): value for key, value in weights.items()}}
+
+
+def _require_checkpoint_file(file: Path) -> None:
+    if not file.exists():
+        raise UserError(f"{file} does not exist. A checkpoint is expected, e.g. fold_0/checkpoint_final.pth.")
+    if file.is_dir():
+        found = sorted(str(path.relative_to(file)) for pattern in ("*.pth", "*/*.pth") for path in file.glob(pattern))
+        more = f" and {len(found) - MANY} more" if len(found) > MANY else ""
+        choice = f"Name one of the files in it: {', '.join(found[:MANY])}{more}." if found else "It has no .pth files."
+        raise UserError(f"{file} is a folder; a checkpoint file is needed. {choice}")
+    try:
+        with file.open("rb") as handle:
+            start = handle.read(len(LEGACY_MAGIC))
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}).") from None
+    if not start:
+        raise UserError(f"{file} is empty. Copy it again from where it was trained.")
+    if start != LEGACY_MAGIC and not start.startswith(b"PK\x03\x04"):
+        raise UserError(
+            f"{file} is no checkpoint: it does not begin like a file that torch has written. A checkpoint_final.pth or "
+            "checkpoint_best.pth of nnU-Net v2 is expected."
+        )
+    if start.startswith(b"PK") and zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+        if not any(name.endswith("data.pkl") for name in names):
+            raise UserError(
+                f"{file} is a zip archive, but no checkpoint. If it is an exported model, install it with "
+                "nnUNetv2_install_pretrained_model_from_zip and name the checkpoint in the installed model's folder."
+            )
+
+
+def _load(file: Path) -> Any:
+    installed = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if installed < OLDEST_TORCH:
+        raise UserError(
+            f"Reading a checkpoint without running code in it needs torch >= 2.6; torch {torch.__version__} is "
+            "installed. Update torch."
+        )
+    try:
+        with torch.serialization.safe_globals(_numpy_globals()):
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise UserError(
+            f"{file} holds {_refused(str(error))}, which is neither a tensor nor plain data, so it is not loaded: that "
+            "could run code. If you trust its origin, take the data out once: "
+            "checkpoint = torch.load(FILE, map_location='cpu', weights_only=False); "
+            "torch.save({key: checkpoint[key] for key in ('network_weights', 'init_args', 'trainer_name')}, NEW_FILE)"
+        ) from None
+    except Exception as error:  # a damaged file makes torch raise nearly anything
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{file} cannot be read as a checkpoint; it is damaged or cut off. Copy it again from where it was "
+            f"trained. (torch says: {reason})"
+        ) from None
+
+
+def _numpy_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+    """What numpy's scalars and arrays of numbers are pickled with, under the names of numpy 1 and 2."""
+    scalar = np.float32(0).__reduce__()[0]
+    reconstruct = np.zeros(0).__reduce__()[0]
+    assert callable(scalar)
+    assert callable(reconstruct)
+    allowed: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [np.ndarray, np.dtype]
+    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+        allowed += [(scalar, f"{module}.scalar"), (reconstruct, f"{module}._reconstruct")]
+    # arrays of objects stay out
+    codes = ["?", *np.typecodes["AllInteger"], *np.typecodes["AllFloat"], "S", "U"]
+    return allowed + list({type(np.dtype(code)) for code in codes})
+
+
+def _refused(message: str) -> str:
+    """What torch has refused, taken out of its error message."""
+    for pattern in (r"GLOBAL (\S+)", r"got <class '([^']+)'>", r"unrecognized function (.+)"):
+        found = re.search(pattern, message)
+        if found:
+            return found.group(1)
+    return "something that torch does not name"
+
+
+def _without_weights(file: Path, content: Mapping[Any, Any]) -> str:
+    """Why a dictionary without ``network_weights`` is no checkpoint of nnU-Net v2, and what to do."""
+    if "state_dict" in content and ("plot_stuff" in content or "epoch" in content):
+        return (
+            f"{file} is a checkpoint of nnU-Net v1 (it has state_dict, no network_weights). Networks and plans of v1 "
+            "do not fit v2: convert the dataset with nnUNetv2_convert_old_nnUNet_dataset and train it with v2, or use "
+            "a checkpoint of nnU-Net v2."
+        )
+    if content and all(isinstance(value, torch.Tensor) for value in content.values()):
+        return (
+            f"{file} is no checkpoint of nnU-Net v2 but bare weights. If their names are those of nnU-Net's networks, "
+            "wrap them: torch.save({'network_weights': torch.load(FILE, map_location='cpu')}, NEW_FILE)"
+        )
+    keys = ", ".join(str(key) for key in list(content)[:MANY])
+    return (
+        f"{file} is no checkpoint of nnU-Net v2: it has no network_weights. It has: {keys or 'nothing'}. A "
+        "checkpoint_final.pth or checkpoint_best.pth is expected."
+    )
+
+
+def _without_prefixes(key: str) -> str:
+    while key.startswith(PREFIXES):
+        key = key.removeprefix(PREFIXES[0]).removeprefix(PREFIXES[1])
+    return key

@@ -1,0 +1,134 @@
+"""Score a trained model on cases of one or several datasets, side by side.
+
+So a tuned model is scored on its own data and on the data of the model it was tuned from, which shows what it has
+forgotten. Predicts with nnU-Net's predictor and scores by nnU-Net's own Dice. Labels are matched by name. A case where
+a label is in neither reference nor prediction has no Dice; it is left out of the label's mean and counted. OUT gets the
+predictions, evaluation.json and evaluation.csv; a run that was interrupted goes on if the same is asked again. Example:
+
+    nnunet_ext evaluate nnUNet_results/Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlans__2d --on 4 -o OUT
+    nnunet_ext evaluate TUNED_MODEL --on 27:val --on 4:all -f 1 -o OUT
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from nnunet_ext.errors import UserError
+
+REQUEST = "request.json"
+
+
+def fold_name(text: str) -> int | str:
+    """A fold: its number, or ``all``."""
+    if text == "all":
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is neither a fold's number nor all")
+    return int(text)
+
+
+def dataset_and_cases(text: str) -> tuple[str, str | None]:
+    """``DATASET`` or ``DATASET:CASES``."""
+    dataset, colon, selection = text.partition(":")
+    if not dataset or (colon and selection not in ("test", "val", "all")):
+        raise argparse.ArgumentTypeError(f"{text} is not DATASET, DATASET:test, DATASET:val or DATASET:all")
+    return dataset, selection or None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL_FOLDER", help="nnU-Net's TRAINER__PLANS__CONFIGURATION")
+    parser.add_argument(
+        "--on",
+        type=dataset_and_cases,
+        action="append",
+        required=True,
+        metavar="DATASET[:CASES]",
+        help="dataset id or name, and its cases: test (imagesTs with labelsTs), val (the validation cases of the fold, "
+        "by the dataset's splits_final.json) or all (imagesTr with labelsTr); without: test if each image in imagesTs "
+        "has a label, else val. Can be given several times",
+    )
+    parser.add_argument(
+        "-f", "--folds", type=fold_name, nargs="+", default=[0], metavar="FOLD", help="of the model (default: 0)"
+    )
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--checkpoint", default="checkpoint_final.pth", help="default: %(default)s")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: %(default)s")
+    parser.add_argument("--disable-tta", action="store_true", help="predict without mirroring: faster, less accurate")
+    parser.add_argument("--force", action="store_true", help="empty OUT first, if this command made it")
+
+
+def run(args: argparse.Namespace) -> int:
+    from nnunet_ext.evaluation.case_sets import select_cases
+    from nnunet_ext.evaluation.machine import FEW_CORES, available_cores, choose_device
+    from nnunet_ext.evaluation.model_evaluation import (
+        check_inputs,
+        find_model,
+        load_predictor,
+        match_labels,
+        predict_missing,
+        remarks,
+        request,
+        results_table,
+        score,
+        write_results,
+    )
+    from nnunet_ext.registration import register
+
+    register()
+    device = choose_device(args.device)
+    model = find_model(args.model, list(dict.fromkeys(args.folds)), args.checkpoint)
+    case_sets = [select_cases(dataset, selection, folds=model.folds) for dataset, selection in args.on]
+    names = [cases.name for cases in case_sets]
+    if len(set(names)) < len(names):
+        raise UserError(f"The same cases are given twice: {', '.join(names)}.")
+    labels = {}
+    for cases in case_sets:
+        check_inputs(model.description, cases.description, name=cases.dataset)
+        labels[cases.name] = match_labels(model.description, cases.description, name=cases.dataset)
+    mirroring = not args.disable_tta
+    predictor = load_predictor(model, device=device, mirroring=mirroring)
+    open_output(args.out, request(model, case_sets, mirroring=mirroring), force=args.force)
+
+    results = []
+    for cases in case_sets:
+        folder = args.out / cases.name
+        folder.mkdir(exist_ok=True)
+        few_cores = available_cores() <= FEW_CORES
+        predict_missing(predictor, cases, folder, log=args.out / "nnunet.log", few_cores=few_cores)
+        results.append(score(cases, labels[cases.name], folder))
+    write_results(args.out, model, results, mirroring=mirroring)
+    print(f"\n{results_table(results)}")
+    for result in results:
+        for line in remarks(result):
+            print(line)
+    print(f"\nWrote {args.out / 'evaluation.json'}")
+    return 0
+
+
+def open_output(out: Path, wanted: dict[str, Any], *, force: bool) -> None:
+    """Make the output folder, or go on in one where the same was asked.
+
+    Args:
+        out: the folder.
+        wanted: what decides the predictions; it is recorded in the folder.
+        force: begin anew.
+
+    Raises:
+        UserError: if the folder holds something else and `force` is off, or it was not made by this command.
+    """
+    from nnunet_ext.files import MARKER, prepare_output_folder, read_json, write_json
+
+    record = out / REQUEST
+    if record.is_file() and (out / MARKER).is_file() and not force:
+        before = read_json(record)
+        if before == wanted:
+            return
+        differing = ", ".join(key for key in wanted if before.get(key) != wanted[key])
+        raise UserError(
+            f"{out} holds an evaluation that differs in: {differing}. Choose another folder, or add --force to replace "
+            "it."
+        )
+    prepare_output_folder(out, force=force)
+    write_json(record, wanted)

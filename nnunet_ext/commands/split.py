@@ -1,0 +1,116 @@
+"""Write few-shot folds: a few training cases, drawn from a seed, and the validation cases.
+
+Writes nnU-Net's own splits_final.json. The draws of one seed are nested: 1 shot is among 5 shots, 5 are among 10, with
+the same validation cases for the same --val. With --append the folds that are there stay as they were. With --group,
+shots and --val count patients, each with all of its cases, so that no patient is in both parts of a fold. Example:
+
+    nnunet_ext split -d 4 --shots 5 --val 20 --append
+    nnunet_ext split -d 27 --shots 3 --seed 1 --folds 3 --group "patient[0-9]+"
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from nnunet_ext.commands.demo import positive
+from nnunet_ext.errors import UserError
+
+SHOWN = 10  # training cases that are named one by one
+
+
+def not_negative(text: str) -> int:
+    """An integer of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return value
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-d", "--dataset", required=True, help="dataset id or name")
+    parser.add_argument("--shots", type=positive, required=True, metavar="K", help="training cases of a fold")
+    parser.add_argument("--seed", type=not_negative, default=0, metavar="S", help="of the draws (default: %(default)s)")
+    parser.add_argument("--folds", type=positive, default=1, metavar="F", help="how many draws (default: %(default)s)")
+    parser.add_argument("--group", metavar="REGEX", help="searched in a case's name: its first group is the patient")
+    parser.add_argument("--val", type=positive, metavar="N", help="validation cases of a fold (default: all the rest)")
+    parser.add_argument("--append", action="store_true", help="put the folds behind those that are there")
+    parser.add_argument("--force", action="store_true", help="replace a splits_final.json that is there")
+
+
+def run(args: argparse.Namespace) -> int:
+    from nnunet_ext.files import write_json
+    from nnunet_ext.preprocessing.splits import (
+        SPLITS,
+        appended,
+        check_known,
+        draw_fold,
+        find_dataset,
+        group_cases,
+        read_splits,
+        refused_by_planning,
+    )
+
+    if args.append and args.force:
+        raise UserError("--append keeps what is there and --force replaces it: give one of them.")
+    folder, cases = find_dataset(args.dataset)
+    file = folder / SPLITS
+    groups = group_cases(cases, args.group)
+    drawn = [
+        draw_fold(groups, shots=args.shots, seed=args.seed, fold=fold, validation=args.val)
+        for fold in range(args.folds)
+    ]
+    existing = read_splits(file) if file.is_file() and not args.force else []
+    folds, numbers = drawn, list(range(args.folds))
+    if args.append:
+        if not existing:
+            raise UserError(
+                f"{file} has no folds to append to. nnU-Net writes its five folds when the first training starts; "
+                "leave --append out to have the new folds alone."
+            )
+        check_known(existing, cases, file=file)
+        folds, numbers = appended(existing, drawn)
+    elif existing and folds != existing:
+        raise UserError(f"{file} has other folds. Add --append to keep them, or --force to replace them.")
+    if folds != existing:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(file, folds)
+        except OSError as error:
+            raise UserError(f"{file} cannot be written ({error.strerror}); it is as it was.") from None
+    print(f"{'Wrote' if folds != existing else 'Already there:'} {file}")
+    for number, fold in zip(numbers, drawn):
+        note = ", already there" if number < len(existing) else ""
+        print(f"\nFold {number}{note}\n  training: {described(fold['train'], groups, named=True)}")
+        print(f"  validation: {described(fold['val'], groups)}")
+        print(f"  nnUNetv2_train {args.dataset} {usual_configuration(folder)} {number}")
+    if (source := refused_by_planning(folder.name, folds)) is not None:
+        print(
+            f"\n{source} has other folds: nnUNetv2_plan_and_preprocess and nnUNetv2_plan_experiment will stop at the "
+            "difference. Move that file away before planning again.",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def described(cases: Sequence[str], groups: Mapping[str, Sequence[str]], *, named: bool = False) -> str:
+    """How many cases, and of how many patients where these have several; their names too if asked and they are few."""
+    patients = sum(any(case in cases for case in members) for members in groups.values())
+    text = counted(len(cases), "case")
+    if any(len(members) > 1 for members in groups.values()):
+        text = f"{counted(patients, 'patient')} = {text}"
+    return f"{text}: {', '.join(cases)}" if named and len(cases) <= SHOWN else text
+
+
+def counted(number: int, word: str) -> str:
+    return f"{number} {word}{'s' * (number != 1)}"
+
+
+def usual_configuration(folder: Path) -> str:
+    """The configuration to name in an example: 3d_fullres, unless the default plans were made without it."""
+    from nnunet_ext.files import read_json
+
+    plans = folder / "nnUNetPlans.json"
+    return "2d" if plans.is_file() and "3d_fullres" not in read_json(plans).get("configurations", {}) else "3d_fullres"

@@ -1,0 +1,157 @@
+"""Which cases of a raw dataset to score a model on, and where their files are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.utilities.utils import (
+    create_lists_from_splitted_dataset_folder,
+    get_filenames_of_train_images_and_targets,
+    get_identifiers_from_splitted_dataset_folder,
+)
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.files import read_json
+from nnunet_ext.plans.plans_file import preprocessed_folder, raw_folder
+
+SELECTIONS = ("test", "val", "all")
+SHOWN = 3  # examples in a message
+
+
+@dataclass(frozen=True)
+class Case:
+    """A case with its reference.
+
+    Attributes:
+        images: one file for each channel, in the channels' order.
+        label: the reference label map.
+    """
+
+    images: tuple[Path, ...]
+    label: Path
+
+
+@dataclass(frozen=True)
+class CaseSet:
+    """Some cases of a dataset.
+
+    Attributes:
+        dataset: the dataset's name, ``DatasetXXX_Name``.
+        selection: ``test``, ``val`` or ``all``.
+        description: the dataset's dataset.json.
+        cases: by name, in order.
+    """
+
+    dataset: str
+    selection: str
+    description: Mapping[str, Any]
+    cases: Mapping[str, Case]
+
+    @property
+    def name(self) -> str:
+        """What its results are called."""
+        return f"{self.dataset}_{self.selection}"
+
+
+def select_cases(dataset: str, selection: str | None, *, folds: Sequence[int | str]) -> CaseSet:
+    """The cases to score.
+
+    Args:
+        dataset: id or name of a dataset in nnUNet_raw.
+        selection: ``test`` for imagesTs with labelsTs; ``val`` for the validation cases of the model's fold by the
+            dataset's own splits_final.json in nnUNet_preprocessed; ``all`` for imagesTr with labelsTr. None takes
+            ``test`` if each image in imagesTs has a label, else ``val``.
+        folds: those that the model consists of; ``val`` needs exactly one, as the others have trained on its cases.
+
+    Raises:
+        UserError: if the dataset or files of it are missing, or the folds have no validation cases.
+    """
+    folder = raw_folder(dataset)
+    description = read_json(folder / "dataset.json")
+    if selection is None:
+        test = _test_cases(folder, description)
+        selection = "test" if test and not _without_label(test) else "val"
+    if selection == "test":
+        cases = _test_cases(folder, description)
+    else:
+        cases = _training_cases(folder, description)
+        if selection == "val":
+            cases = _validation_cases(cases, folder.name, folds)
+    if not cases:
+        raise UserError(f"{folder} has no cases in {'imagesTs' if selection == 'test' else 'imagesTr'}.")
+    if missing := _without_label(cases):
+        first = cases[missing[0]].label
+        raise UserError(
+            f"{len(missing)} of {len(cases)} cases of {folder.name}:{selection} have no label to score against, e.g. "
+            f"{first} does not exist. Choose other cases: {', '.join(f'{folder.name}:{name}' for name in SELECTIONS)}."
+        )
+    channels = len(channel_names(description))
+    for name, case in cases.items():
+        if len(case.images) != channels:
+            raise UserError(
+                f"{folder.name} has {channels} channels by its dataset.json, but case {name} has {len(case.images)} "
+                "image files."
+            )
+    return CaseSet(folder.name, selection, description, cases)
+
+
+def channel_names(description: Mapping[str, Any]) -> list[str]:
+    """The names of a dataset's channels, in order, from its dataset.json."""
+    names = description["channel_names"] if "channel_names" in description else description["modality"]
+    return [str(names[key]) for key in sorted(names, key=int)]
+
+
+def _test_cases(folder: Path, description: Mapping[str, Any]) -> dict[str, Case]:
+    if not (folder / "imagesTs").is_dir():
+        return {}
+    ending, images = str(description["file_ending"]), str(folder / "imagesTs")
+    names = [str(name) for name in get_identifiers_from_splitted_dataset_folder(images, ending)]
+    files = create_lists_from_splitted_dataset_folder(images, ending, names, num_processes=1)
+    return {
+        name: Case(tuple(map(Path, channels)), folder / "labelsTs" / f"{name}{ending}")
+        for name, channels in zip(names, files)
+    }
+
+
+def _training_cases(folder: Path, description: Mapping[str, Any]) -> dict[str, Case]:
+    if "dataset" not in description and not (folder / "imagesTr").is_dir():
+        return {}
+    files = get_filenames_of_train_images_and_targets(str(folder))
+    return {
+        str(name): Case(tuple(map(Path, files[name]["images"])), Path(files[name]["label"])) for name in sorted(files)
+    }
+
+
+def _validation_cases(cases: Mapping[str, Case], dataset: str, folds: Sequence[int | str]) -> dict[str, Case]:
+    """Those of `cases` that are for validation in the one fold.
+
+    Raises:
+        UserError: if there is not exactly one fold with a number, or the dataset's splits do not have it.
+    """
+    if len(folds) > 1:
+        raise UserError(
+            f"{dataset}:val cannot score an ensemble of the folds {' '.join(map(str, folds))}: each fold has trained "
+            "on the validation cases of the others. Give one fold, or choose test cases."
+        )
+    if folds[0] == "all":
+        raise UserError(f"{dataset}:val cannot score fold all: it has trained on every case. Choose test cases.")
+    file = preprocessed_folder(dataset) / "splits_final.json"
+    splits, fold = read_json(file), int(folds[0])
+    if fold >= len(splits):
+        raise UserError(f"{file} has the folds 0 to {len(splits) - 1}, but not fold {fold}.")
+    if not splits[fold]["val"]:
+        raise UserError(f"Fold {fold} of {file} has no validation case.")
+    unknown = sorted(set(splits[fold]["val"]) - set(cases))
+    if unknown:
+        raise UserError(
+            f"Fold {fold} of {file} names {len(unknown)} validation cases that the raw dataset does not have, e.g. "
+            f"{', '.join(unknown[:SHOWN])}."
+        )
+    return {name: cases[name] for name in sorted(splits[fold]["val"])}
+
+
+def _without_label(cases: Mapping[str, Case]) -> list[str]:
+    return [name for name, case in cases.items() if not case.label.is_file()]

@@ -1,0 +1,32 @@
+"""What this machine has to predict with."""
+
+from __future__ import annotations
+
+import os
+
+from nnunet_ext.errors import UserError
+
+FEW_CORES = 4
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def choose_device(wanted: str) -> str:
+    """The device for nnU-Net's ``-device``: the wanted one, for ``auto`` the best there is.
+
+    Raises:
+        UserError: if the wanted one is not there.
+    """
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return next(device for device, present in there.items() if present)
+    if not there[wanted]:
+        raise UserError(f"PyTorch finds no {wanted} device here. Use --device auto.")
+    return wanted

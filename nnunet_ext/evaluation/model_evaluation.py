@@ -1,0 +1,376 @@
+"""Score one trained model on cases of one or several datasets: predict by nnU-Net's predictor, Dice by its functions.
+
+A case where a label is in neither reference nor prediction has no Dice. It is left out of means, and counted.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from nnunetv2.evaluation.evaluate_predictions import compute_metrics
+from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.evaluation.case_sets import CaseSet, channel_names
+from nnunet_ext.evaluation.report import Scores, nanmean
+from nnunet_ext.evaluation.text_table import aligned
+from nnunet_ext.files import read_json, write_json, written_whole
+from nnunet_ext.version import __version__
+
+RULE = (
+    "A case where a label is in neither reference nor prediction has no Dice for it (null). It is left out of the "
+    "label's mean and counted under cases_without_dice. foreground_mean is the mean of the labels' means."
+)
+BATCH = 32  # cases that are predicted between two states that an interruption leaves, where there are many cores
+PROCESSES = 3  # nnUNetv2_predict's own number, for preprocessing and for export
+
+LabelKey = int | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model.
+
+    Attributes:
+        folder: nnU-Net's ``TRAINER__PLANS__CONFIGURATION``.
+        folds: those to predict with; several are an ensemble.
+        checkpoint: name of the file in each ``fold_X``.
+        description: its dataset.json.
+    """
+
+    folder: Path
+    folds: tuple[int | str, ...]
+    checkpoint: str
+    description: Mapping[str, Any]
+
+    def checkpoints(self) -> list[Path]:
+        return [self.folder / f"fold_{fold}" / self.checkpoint for fold in self.folds]
+
+
+@dataclass(frozen=True)
+class ScoredLabels:
+    """The labels that a model and a dataset have in common, and the others.
+
+    Attributes:
+        keys: by name, what nnU-Net's metrics take: a value, or the values of a region.
+        only_model: names that the dataset does not have.
+        only_dataset: names that the model does not have.
+        ignore: value of voxels of the reference that do not count.
+    """
+
+    keys: Mapping[str, LabelKey]
+    only_model: tuple[str, ...]
+    only_dataset: tuple[str, ...]
+    ignore: int | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """The scores on one set of cases.
+
+    Attributes:
+        cases: what was scored.
+        labels: which labels.
+        dice: scores of the cases by label name.
+    """
+
+    cases: CaseSet
+    labels: ScoredLabels
+    dice: Mapping[str, Scores]
+
+    @property
+    def foreground_mean(self) -> float:
+        """Mean of the labels' means, as in nnU-Net's summary.json."""
+        return nanmean(scores.mean for scores in self.dice.values())
+
+
+def find_model(folder: Path, folds: Sequence[int | str], checkpoint: str) -> Model:
+    """See that a folder holds a trained model.
+
+    Raises:
+        UserError: if something of it is missing.
+    """
+    for part in ("plans.json", "dataset.json"):
+        if not (folder / part).is_file():
+            raise UserError(
+                f"{folder} is no model folder of nnU-Net: it has no {part}. Expected is a folder "
+                "nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION."
+            )
+    model = Model(folder, tuple(folds), checkpoint, read_json(folder / "dataset.json"))
+    for file in model.checkpoints():
+        if not file.is_file():
+            there = ", ".join(sorted(f"{path.parent.name}/{path.name}" for path in folder.glob("fold_*/*.pth")))
+            raise UserError(f"{file} does not exist. {folder.name} has: {there or 'no checkpoint'}.")
+    return model
+
+
+def match_labels(model: Mapping[str, Any], dataset: Mapping[str, Any], *, name: str) -> ScoredLabels:
+    """Find the labels or regions that are in both, by name.
+
+    Args:
+        model: the model's dataset.json.
+        dataset: the dataset's dataset.json.
+        name: of the dataset, for messages.
+
+    Raises:
+        UserError: if a name stands for other values in the other, or there is no common name.
+    """
+    ours, theirs = _foreground(model), _foreground(dataset)
+    common = [label for label in ours if label in theirs]
+    for label in common:
+        if set(ours[label]) != set(theirs[label]):
+            raise UserError(
+                f"Label {label!r} has the value {_shown(ours[label])} in the model and {_shown(theirs[label])} in "
+                f"{name}. Only labels of the same name and values can be scored."
+            )
+    if not common:
+        raise UserError(
+            f"The model and {name} have no label in common: the model has {', '.join(ours)}; {name} has "
+            f"{', '.join(theirs)}."
+        )
+    return ScoredLabels(
+        keys={label: ours[label][0] if len(ours[label]) == 1 else ours[label] for label in common},
+        only_model=tuple(label for label in ours if label not in theirs),
+        only_dataset=tuple(label for label in theirs if label not in ours),
+        ignore=dataset["labels"].get("ignore"),
+    )
+
+
+def _foreground(description: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Values by name of all labels and regions but background and ignore."""
+    values = {
+        str(name): tuple(map(int, value)) if isinstance(value, list) else (int(value),)
+        for name, value in description["labels"].items()
+        if name != "ignore"
+    }
+    return {name: value for name, value in values.items() if set(value) != {0}}
+
+
+def _shown(values: Sequence[int]) -> str:
+    return " + ".join(map(str, values))
+
+
+def check_inputs(model: Mapping[str, Any], dataset: Mapping[str, Any], *, name: str) -> None:
+    """See that a dataset's images are of the kind that the model takes; arguments as of `match_labels`.
+
+    Raises:
+        UserError: if channels or file ending differ.
+    """
+    ours, theirs = channel_names(model), channel_names(dataset)
+    if ours != theirs:
+        raise UserError(
+            f"The model takes {len(ours)} channels ({', '.join(ours)}), but {name} has {len(theirs)} "
+            f"({', '.join(theirs)}). Number and names must be equal."
+        )
+    if model["file_ending"] != dataset["file_ending"]:
+        raise UserError(
+            f"The model takes images ending in {model['file_ending']}, but those of {name} end in "
+            f"{dataset['file_ending']}."
+        )
+
+
+def load_predictor(model: Model, *, device: str, mirroring: bool) -> nnUNetPredictor:
+    """nnU-Net's predictor with the model in it.
+
+    Checkpoints are unpickled whole, as nnU-Net itself does: only give this models that you trust.
+
+    Raises:
+        UserError: if nnU-Net cannot build the model, or it needs the predictions of another one.
+    """
+    try:
+        with redirect_stdout(io.StringIO()):  # where nnU-Net tells how it searches for the trainer
+            predictor = nnUNetPredictor(
+                use_mirroring=mirroring,
+                perform_everything_on_device=device == "cuda",
+                device=torch.device(device),
+                allow_tqdm=sys.stderr.isatty(),
+            )
+            predictor.initialize_from_trained_model_folder(str(model.folder), model.folds, model.checkpoint)
+    except RuntimeError as error:
+        raise UserError(f"nnU-Net cannot load the model in {model.folder}: {error}") from error
+    previous = predictor.configuration_manager.previous_stage_name
+    if previous is not None:
+        raise UserError(
+            f"{model.folder.name} is the second stage of a cascade, which needs the predictions of {previous}. Predict "
+            "with nnUNetv2_predict -prev_stage_predictions and score with nnUNetv2_evaluate_folder."
+        )
+    return predictor
+
+
+def predict_missing(predictor: nnUNetPredictor, cases: CaseSet, folder: Path, *, log: Path, few_cores: bool) -> None:
+    """Predict the cases that have no prediction yet.
+
+    Predictions are made in a folder beside and moved when they are whole, so that a cut-off file is never taken for a
+    prediction, and a run that was interrupted goes on where it was.
+
+    Args:
+        predictor: with the model.
+        cases: what to predict.
+        folder: existing folder for the predictions, ``<case>.<ending>``.
+        log: file that gets what nnU-Net prints.
+        few_cores: predict one case after the other in this process. Starting nnU-Net's processes costs more than they
+            save where few cores are there to share.
+    """
+    ending = predictor.dataset_json["file_ending"]
+    missing = [name for name in cases.cases if not (folder / f"{name}{ending}").is_file()]
+    size = 1 if few_cores else BATCH
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    for start in range(0, len(missing), size):
+        names = missing[start : start + size]
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        done = len(cases.cases) - len(missing) + start + len(names)
+        print(f"[{done}/{len(cases.cases)}] {cases.name}: {names[-1]}", flush=True)
+        images = [[str(file) for file in cases.cases[name].images] for name in names]
+        targets = [str(unfinished / name) for name in names]
+        with log.open("a", encoding="utf-8") as output, redirect_stdout(output):
+            if few_cores:
+                predictor.predict_from_files_sequential(images, targets)
+            else:
+                predictor.predict_from_files(
+                    images,
+                    targets,
+                    num_processes_preprocessing=PROCESSES,
+                    num_processes_segmentation_export=PROCESSES,
+                )
+        for name in names:
+            (unfinished / f"{name}{ending}").replace(folder / f"{name}{ending}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def score(cases: CaseSet, labels: ScoredLabels, folder: Path) -> Result:
+    """Compare predictions with the references by nnU-Net's own metrics.
+
+    Args:
+        cases: what was predicted.
+        labels: what to score.
+        folder: with the predictions.
+    """
+    ending = cases.description["file_ending"]
+    dice: dict[str, dict[str, float]] = {label: {} for label in labels.keys}
+    example = str(next(iter(cases.cases.values())).label)
+    reader = determine_reader_writer_from_dataset_json(dict(cases.description), example, verbose=False)()
+    for name, case in cases.cases.items():
+        found = compute_metrics(
+            str(case.label), str(folder / f"{name}{ending}"), reader, list(labels.keys.values()), labels.ignore
+        )
+        for label, key in labels.keys.items():
+            dice[label][name] = float(found["metrics"][key]["Dice"])
+    return Result(cases, labels, {label: Scores(values) for label, values in dice.items()})
+
+
+def request(model: Model, case_sets: Sequence[CaseSet], *, mirroring: bool) -> dict[str, Any]:
+    """What decides the predictions, to tell whether those in a folder are the ones that are asked for.
+
+    A checkpoint counts with its size and time, so that predictions of a model that has been trained further since are
+    not taken for its own.
+    """
+    states = [file.stat() for file in model.checkpoints()]
+    return {
+        "model": str(model.folder.resolve()),
+        "folds": list(model.folds),
+        "checkpoint": model.checkpoint,
+        "states of the checkpoints": [[state.st_size, state.st_mtime_ns] for state in states],
+        "mirroring": mirroring,
+        "cases": {cases.name: list(cases.cases) for cases in case_sets},
+    }
+
+
+def _or_null(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def as_json(model: Model, results: Sequence[Result], *, mirroring: bool) -> dict[str, Any]:
+    """The content of evaluation.json."""
+    return {
+        "model": model.folder.name,
+        "trained_on": model.folder.resolve().parent.name,
+        "folds": list(model.folds),
+        "checkpoint": model.checkpoint,
+        "mirroring": mirroring,
+        "versions": {"nnunet_ext": __version__, "nnunetv2": metadata.version("nnunetv2")},
+        "rule": RULE,
+        "datasets": [
+            {
+                "dataset": result.cases.dataset,
+                "cases": result.cases.selection,
+                "number_of_cases": len(result.cases.cases),
+                "foreground_mean": _or_null(result.foreground_mean),
+                "labels": {
+                    label: {
+                        "dice_mean": _or_null(scores.mean),
+                        "cases_with_dice": scores.count,
+                        "cases_without_dice": len(scores.dice) - scores.count,
+                    }
+                    for label, scores in result.dice.items()
+                },
+                "not_scored": {
+                    "only_in_model": list(result.labels.only_model),
+                    "only_in_dataset": list(result.labels.only_dataset),
+                },
+                "dice": {
+                    case: {label: _or_null(scores.dice[case]) for label, scores in result.dice.items()}
+                    for case in result.cases.cases
+                },
+            }
+            for result in results
+        ],
+    }
+
+
+def write_results(out: Path, model: Model, results: Sequence[Result], *, mirroring: bool) -> None:
+    """Write evaluation.json and evaluation.csv; the latter has an empty cell where a case has no Dice."""
+    write_json(out / "evaluation.json", as_json(model, results, mirroring=mirroring))
+    with written_whole(out / "evaluation.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["dataset", "cases", "case", "label", "dice"])
+        for result in results:
+            for case in result.cases.cases:
+                for label, scores in result.dice.items():
+                    value = scores.dice[case]
+                    row = [result.cases.dataset, result.cases.selection, case, label]
+                    writer.writerow([*row, "" if math.isnan(value) else repr(value)])
+
+
+def results_table(results: Sequence[Result]) -> str:
+    """Mean Dice as text: a row for each label and one for the mean, a column for each set of cases."""
+    labels = dict.fromkeys(label for result in results for label in result.dice)
+    rows = [["Dice", *(result.cases.name for result in results)]]
+    rows.append(["cases", *(str(len(result.cases.cases)) for result in results)])
+    for label in labels:
+        means = [result.dice[label].mean if label in result.dice else math.nan for result in results]
+        rows.append([label, *map(_cell, means)])
+    rows.append(["mean", *(_cell(result.foreground_mean) for result in results)])
+    return aligned(rows)
+
+
+def _cell(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+def remarks(result: Result) -> list[str]:
+    """What the table does not show of one set of cases: labels that were not scored, and cases without a Dice."""
+    lines = []
+    others = [f"{label} (only in the model)" for label in result.labels.only_model]
+    others += [f"{label} (only in the dataset)" for label in result.labels.only_dataset]
+    if others:
+        lines.append(f"{result.cases.name}: not scored: {', '.join(others)}")
+    for label, scores in result.dice.items():
+        if empty := len(scores.dice) - scores.count:
+            lines.append(
+                f"{result.cases.name}: {empty} of {len(scores.dice)} cases have {label} in neither reference nor "
+                "prediction and do not count in its mean"
+            )
+    return lines

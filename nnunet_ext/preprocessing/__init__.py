@@ -1,0 +1,1 @@
+"""Preparation of datasets: which cases to train on."""

@@ -1,0 +1,211 @@
+"""Few-shot folds for nnU-Net's ``splits_final.json``: nested draws of patients, drawn once for a seed and a fold."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.files import read_json
+from nnunet_ext.plans.plans_file import dataset_folder, folder_of_variable, raw_folder
+
+SPLITS = "splits_final.json"
+SHOWN = 3  # examples in a message
+
+Fold = dict[str, list[str]]
+"""One entry of splits_final.json: the cases of ``train`` and of ``val``."""
+
+
+def find_dataset(dataset: str) -> tuple[Path, list[str]]:
+    """The folder whose splits_final.json a training reads, and the dataset's cases.
+
+    The cases are those of ``gt_segmentations``, which nnU-Net writes once for all configurations when it preprocesses,
+    so that the answer depends on no configuration and names nothing that a training cannot load. Before that they are
+    the training cases of the raw dataset, which are the ones that will be preprocessed.
+
+    Args:
+        dataset: id or name.
+
+    Returns:
+        The dataset's folder in nnUNet_preprocessed, which may not exist yet, and its cases in order.
+
+    Raises:
+        UserError: if the dataset is in neither place or has no case.
+    """
+    preprocessed = dataset_folder("nnUNet_preprocessed", dataset)
+    if preprocessed is not None and (cases := _preprocessed_cases(preprocessed)):
+        return preprocessed, cases
+    raw = raw_folder(dataset)
+    cases = _raw_cases(raw)
+    if not cases:
+        raise UserError(f"{raw} has no training case: its imagesTr is empty.")
+    return preprocessed or folder_of_variable("nnUNet_preprocessed") / raw.name, cases
+
+
+def _preprocessed_cases(folder: Path) -> list[str]:
+    if not (folder / "gt_segmentations").is_dir() or not (folder / "dataset.json").is_file():
+        return []
+    ending = read_json(folder / "dataset.json")["file_ending"]
+    files = (folder / "gt_segmentations").iterdir()
+    return sorted(file.name.removesuffix(ending) for file in files if file.name.endswith(ending))
+
+
+def _raw_cases(folder: Path) -> list[str]:
+    from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
+
+    description = read_json(folder / "dataset.json")
+    if "dataset" in description:  # nnU-Net's other layout, which names each case's files
+        return sorted(description["dataset"])
+    if not (folder / "imagesTr").is_dir():
+        return []
+    images = str(folder / "imagesTr")
+    return sorted(map(str, get_identifiers_from_splitted_dataset_folder(images, description["file_ending"])))
+
+
+def group_cases(cases: Sequence[str], pattern: str | None) -> dict[str, list[str]]:
+    """The cases of each patient.
+
+    Args:
+        cases: names.
+        pattern: regular expression, searched in each name: its first group is the patient, or the whole match if it
+            has no group. None makes each case a patient of its own.
+
+    Returns:
+        Cases by patient, both in order.
+
+    Raises:
+        UserError: if the pattern does not compile or leaves a case without a patient.
+    """
+    if pattern is None:
+        return {case: [case] for case in sorted(cases)}
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"{pattern!r} is no regular expression: {error}.") from None
+    groups: dict[str, list[str]] = {}
+    missed = []
+    for case in sorted(cases):
+        match = expression.search(case)
+        patient = match[1 if expression.groups else 0] if match else None
+        if patient:
+            groups.setdefault(patient, []).append(case)
+        else:
+            missed.append(case)
+    if missed:
+        how_many = "no case" if not groups else f"all cases but {len(missed)} of {len(cases)}"
+        raise UserError(
+            f"{pattern!r} finds the patient in {how_many}, e.g. not in: {', '.join(missed[:SHOWN])}. Every case needs "
+            "its patient; the pattern's first group is searched in the case's name."
+        )
+    return dict(sorted(groups.items()))
+
+
+def draw_fold(
+    groups: Mapping[str, Sequence[str]], *, shots: int, seed: int, fold: int, validation: int | None = None
+) -> Fold:
+    """One few-shot fold: the first patients of a permutation for training, the last ones for validation.
+
+    The permutation depends on the patients, the seed and the fold alone. So the draws of one seed are nested: one shot
+    is among five shots, five are among ten, with the same validation cases for the same `validation`.
+
+    Args:
+        groups: cases by patient.
+        shots: patients for training, at least 1.
+        seed: not negative.
+        fold: which of the seed's draws, from 0.
+        validation: patients for validation, at least 1; None takes all that are left.
+
+    Raises:
+        UserError: if there are too few patients.
+    """
+    total = len(groups)
+    if validation is None and shots == total:
+        raise UserError(
+            f"{shots} shots are all of the dataset, so that no case is left for validation, which nnU-Net's folds "
+            "need. Take fewer, or train on all cases without a fold of its own: nnUNetv2_train … all"
+        )
+    if shots + (validation or 0) > total:
+        asked = f"{shots} shots" + (f" and {validation} for validation" if validation else "")
+        raise UserError(f"{asked} need {shots + (validation or 0)}, but the dataset has {total}. Take fewer.")
+    order = np.random.default_rng((seed, fold)).permutation(sorted(groups)).tolist()
+    chosen = {"train": order[:shots], "val": order[shots if validation is None else -validation :]}
+    return {part: sorted(case for patient in patients for case in groups[patient]) for part, patients in chosen.items()}
+
+
+def same_fold(one: Fold, other: Fold) -> bool:
+    """Whether two folds hold the same cases, in whatever order."""
+    return all(set(one[part]) == set(other[part]) for part in ("train", "val"))
+
+
+def appended(existing: Sequence[Fold], drawn: Sequence[Fold]) -> tuple[list[Fold], list[int]]:
+    """Put folds behind existing ones, but for those that are there already.
+
+    Returns:
+        All folds, the existing ones as they were, and for each of `drawn` its number among them.
+    """
+    folds = list(existing)
+    numbers = []
+    for fold in drawn:
+        number = next((number for number, present in enumerate(folds) if same_fold(fold, present)), len(folds))
+        if number == len(folds):
+            folds.append(fold)
+        numbers.append(number)
+    return folds, numbers
+
+
+def read_splits(file: Path) -> list[Fold]:
+    """Read a splits_final.json.
+
+    Raises:
+        UserError: if it is missing or has another format.
+    """
+    content = read_json(file)
+    if not isinstance(content, list) or not all(_is_fold(entry) for entry in content):
+        raise UserError(f'{file} is no split of nnU-Net: a list of {{"train": [...], "val": [...]}} is expected.')
+    return content
+
+
+def _is_fold(entry: Any) -> bool:
+    return isinstance(entry, dict) and all(
+        isinstance(entry.get(part), list) and all(isinstance(case, str) for case in entry[part])
+        for part in ("train", "val")
+    )
+
+
+def check_known(folds: Sequence[Fold], cases: Sequence[str], *, file: Path) -> None:
+    """See that the folds of a file name cases of the dataset only.
+
+    Raises:
+        UserError: naming some that are not in the dataset.
+    """
+    unknown = sorted({case for fold in folds for part in ("train", "val") for case in fold[part]} - set(cases))
+    if unknown:
+        raise UserError(
+            f"{file} names {len(unknown)} cases that are not in the dataset, e.g. {', '.join(unknown[:SHOWN])}. Mend "
+            "it, or replace it by leaving --append out and adding --force."
+        )
+
+
+def refused_by_planning(dataset: str, folds: Sequence[Fold]) -> Path | None:
+    """The raw dataset's own splits_final.json, if nnU-Net's planning would stop because these folds differ from it.
+
+    Planning takes such a file over, and compares it with one that is in nnUNet_preprocessed already, where only
+    further folds behind its own are allowed.
+
+    Args:
+        dataset: name of the dataset's folder.
+        folds: those in nnUNet_preprocessed.
+    """
+    if not os.environ.get("nnUNet_raw"):
+        return None
+    source = folder_of_variable("nnUNet_raw") / dataset / SPLITS
+    if not source.is_file():
+        return None
+    theirs = read_splits(source)
+    fits = len(theirs) <= len(folds) and all(same_fold(one, other) for one, other in zip(theirs, folds))
+    return None if fits else source

@@ -1,0 +1,48 @@
+"""The first convolution for other input channels: a linear map, so checked as one."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn.functional import conv3d
+
+from nnunet_ext.checkpoints.inputs import adapted_input
+
+CHANNELS = st.integers(1, 6)
+
+
+@given(before=CHANNELS, after=CHANNELS, seed=st.integers(0, 2**31))
+def test_image_of_equal_channels_gives_the_same_response(before: int, after: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(2, before, 3, 3, 3, dtype=torch.float64, generator=generator)
+    channel = torch.randn(1, 1, 5, 5, 5, dtype=torch.float64, generator=generator)
+    adapted, _ = adapted_input(weight, after, (), ())
+    torch.testing.assert_close(
+        conv3d(channel.expand(-1, after, -1, -1, -1), adapted), conv3d(channel.expand(-1, before, -1, -1, -1), weight)
+    )
+
+
+@given(order=st.permutations(range(4)))
+def test_names_in_another_order_take_their_weights_along(order: list[int]) -> None:
+    names = ("T1", "T2", "FLAIR", "CT")
+    weight = torch.arange(8.0).reshape(2, 4, 1, 1)
+    target = tuple(names[place] for place in order)
+    adapted, reason = adapted_input(weight, 4, names, target)
+    for place, name in enumerate(target):
+        assert torch.equal(adapted[:, place], weight[:, names.index(name)])
+    assert bool(reason) == (target != names)
+
+
+def test_names_that_are_not_as_many_as_the_channels_are_left_aside() -> None:
+    weight = torch.rand(2, 2, 1, 1)
+    adapted, reason = adapted_input(weight, 2, ("T1", "T2", "CT"), ("T2", "T1"))
+    assert adapted is weight
+    assert reason == ""
+
+
+def test_channel_that_both_have_is_named() -> None:
+    _, reason = adapted_input(torch.rand(2, 2, 1, 1), 3, ("T1", "T2"), ("T2", "CT", "T2"))
+    assert (
+        reason == "2 -> 3 input channels: each gets the mean of the source's, times 2/3 (so does T2, which both have)"
+    )

@@ -1,0 +1,220 @@
+"""Checkpoints are read without running what is in them; whatever is none is refused with the reason."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunet_ext.checkpoints.reading import read_checkpoint
+from nnunet_ext.errors import UserError
+from support.nnunet_runs import train
+
+WEIGHTS = {"encoder.weight": torch.arange(6.0).reshape(2, 3)}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "a folder ü" / "checkpoint_final.pth"
+
+
+def saved(file: Path, content: Any) -> Path:
+    file.parent.mkdir(exist_ok=True)
+    torch.save(content, file)
+    return file
+
+
+def refusal(file: Path) -> str:
+    with pytest.raises(UserError) as error:
+        read_checkpoint(file)
+    assert str(file) in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("trainer", ["nnUNetTrainer_1epoch", "nnUNetTrainerMixUp"])
+def test_checkpoint_of_a_real_training_is_read_whole(
+    results: Path, monkeypatch: pytest.MonkeyPatch, trainer: str
+) -> None:
+    init = nnUNetTrainer.__init__
+
+    def short(self: Any, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        self.num_iterations_per_epoch = self.num_val_iterations_per_epoch = 1
+
+    monkeypatch.setattr(nnUNetTrainer, "__init__", short)
+    built = train(trainer)
+    file = Path(built.output_folder) / "checkpoint_final.pth"
+    checkpoint = read_checkpoint(file)
+    trusted = torch.load(file, weights_only=False)
+    assert set(checkpoint) == set(trusted)
+    assert checkpoint["trainer_name"] == trainer
+    assert checkpoint["init_args"]["configuration"] == "3d_tiny"
+    assert checkpoint["logging"] == trusted["logging"]
+    assert checkpoint["_best_ema"] == trusted["_best_ema"]
+    assert set(checkpoint["network_weights"]) == set(trusted["network_weights"])
+    for key, tensor in trusted["network_weights"].items():
+        assert torch.equal(checkpoint["network_weights"][key], tensor)
+
+
+def test_numbers_of_numpy_and_devices_are_data(file: Path) -> None:
+    values = {
+        "float": np.float32(1.5),
+        "int": np.int64(3),
+        "bool": np.bool_(True),
+        "text": np.str_("T1"),
+        "array": np.arange(4.0),
+    }
+    content = {"network_weights": WEIGHTS, "logging": values, "device": torch.device("cuda", 0)}
+    checkpoint = read_checkpoint(saved(file, content))
+    read = checkpoint["logging"]
+    np.testing.assert_array_equal(read.pop("array"), values.pop("array"))
+    assert read == values
+    assert checkpoint["device"] == torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
+def test_numbers_of_both_generations_of_numpy_are_read(file: Path, module: str) -> None:
+    saved(file, {"network_weights": WEIGHTS, "_best_ema": np.float64(0.25)})
+    with zipfile.ZipFile(file) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    name = next(name for name in entries if name.endswith("data.pkl"))
+    present = np.float32(0).__reduce__()[0].__module__.encode()
+    assert present in entries[name]
+    entries[name] = entries[name].replace(present, module.encode())
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    assert read_checkpoint(file)["_best_ema"] == 0.25
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_prefixes_of_wrappers_are_taken_off(file: Path, prefix: str) -> None:
+    saved(file, {"network_weights": {f"{prefix}{key}": value for key, value in WEIGHTS.items()}})
+    assert list(read_checkpoint(file)["network_weights"]) == list(WEIGHTS)
+
+
+def test_names_of_one_tensor_stay_names_of_one_tensor(file: Path) -> None:
+    tensor = torch.rand(3)
+    weights = read_checkpoint(saved(file, {"network_weights": {"a": tensor, "b": tensor}}))["network_weights"]
+    assert weights["a"].data_ptr() == weights["b"].data_ptr()
+
+
+def test_file_written_by_old_torch_is_read(file: Path) -> None:
+    file.parent.mkdir()
+    torch.save({"network_weights": WEIGHTS}, file, _use_new_zipfile_serialization=False)
+    assert torch.equal(read_checkpoint(file)["network_weights"]["encoder.weight"], WEIGHTS["encoder.weight"])
+
+
+def test_code_in_a_file_is_named_and_not_run(file: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "ran"
+
+    class Trap:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(trace),)
+
+    message = refusal(saved(file, {"network_weights": WEIGHTS, "extra": Trap()}))
+    assert f"{os.mkdir.__module__}.mkdir" in message
+    assert "could run code" in message
+    assert not trace.exists()
+
+
+def test_object_of_an_unknown_class_is_named(file: Path) -> None:
+    assert "pathlib" in refusal(saved(file, {"network_weights": WEIGHTS, "extra": Path("x")}))
+
+
+def test_array_of_objects_is_refused(file: Path) -> None:
+    message = refusal(saved(file, {"network_weights": WEIGHTS, "extra": np.array([None, {}], dtype=object)}))
+    assert "ObjectDType" in message
+
+
+def test_missing_file(file: Path) -> None:
+    assert "does not exist" in refusal(file)
+
+
+def test_folder_names_the_checkpoints_in_it(tmp_path: Path) -> None:
+    model = tmp_path / "nnUNetTrainer__nnUNetPlans__2d"
+    saved(model / "checkpoint_best.pth", {})
+    (model / "fold_0").mkdir()
+    saved(model / "fold_0" / "checkpoint_final.pth", {})
+    message = refusal(model)
+    assert "checkpoint_best.pth" in message
+    assert str(Path("fold_0") / "checkpoint_final.pth") in message
+
+
+def test_folder_without_checkpoints(tmp_path: Path) -> None:
+    assert "no .pth files" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(("new_format", "share"), [(True, 0.1), (True, 0.5), (True, 0.99), (False, 0.9)])
+def test_truncated_file(file: Path, new_format: bool, share: float) -> None:
+    file.parent.mkdir()
+    torch.save({"network_weights": {"w": torch.rand(500)}}, file, _use_new_zipfile_serialization=new_format)
+    content = file.read_bytes()
+    file.write_bytes(content[: int(share * len(content))])
+    assert "cut off" in refusal(file)
+
+
+def test_empty_file(file: Path) -> None:
+    file.parent.mkdir()
+    file.touch()
+    assert "is empty" in refusal(file)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\x89PNG\r\n\x1a\n" + bytes(300), b"hello, this is a text\n", pickle.dumps({"network_weights": {}})],
+    ids=["png", "text", "pickle"],
+)
+def test_file_of_another_kind(file: Path, content: bytes) -> None:
+    file.parent.mkdir()
+    file.write_bytes(content)
+    message = refusal(file)
+    assert "is no checkpoint" in message
+    assert "checkpoint_final.pth" in message
+
+
+def test_exported_model_is_told_from_a_checkpoint(file: Path) -> None:
+    file.parent.mkdir()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("Dataset004/plans.json", "{}")
+    assert "nnUNetv2_install_pretrained_model_from_zip" in refusal(file)
+
+
+def test_checkpoint_of_the_first_nnunet(file: Path) -> None:
+    content = {"epoch": 1000, "state_dict": WEIGHTS, "plot_stuff": ([np.float64(1)], [], [], [])}
+    message = refusal(saved(file, content))
+    assert "nnU-Net v1" in message
+    assert "nnUNetv2_convert_old_nnUNet_dataset" in message
+
+
+def test_bare_weights(file: Path) -> None:
+    assert "{'network_weights': torch.load" in refusal(saved(file, WEIGHTS))
+
+
+def test_dictionary_of_something_else_names_its_keys(file: Path) -> None:
+    message = refusal(saved(file, {"optimizer": {}, "epoch": 3}))
+    assert "no network_weights" in message
+    assert "optimizer, epoch" in message
+
+
+@pytest.mark.parametrize("weights", [{}, {"a": 1}])
+def test_weights_that_are_none(file: Path, weights: dict[str, Any]) -> None:
+    assert "not tensors by name" in refusal(saved(file, {"network_weights": weights}))
+
+
+def test_tensor_alone(file: Path) -> None:
+    assert "holds a Tensor" in refusal(saved(file, torch.rand(2)))
+
+
+def test_torch_that_cannot_read_safely_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(file, {"network_weights": WEIGHTS})
+    monkeypatch.setattr(torch, "__version__", "2.5.1+cpu")
+    with pytest.raises(UserError, match=r"torch >= 2\.6; torch 2\.5\.1\+cpu is installed"):
+        read_checkpoint(file)

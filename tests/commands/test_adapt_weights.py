@@ -1,0 +1,291 @@
+"""``nnunet_ext adapt-weights`` between datasets as nnU-Net plans them, up to nnU-Net's own loading of the result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from nnunetv2.experiment_planning.plans_for_pretraining.move_plans_between_datasets import (
+    entry_point_move_plans_between_datasets,
+)
+from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunet_ext.checkpoints.reading import read_checkpoint
+from nnunet_ext.cli import main
+from nnunet_ext.commands.adapt_weights import build_network, find_trainer, target_description
+from nnunet_ext.registry import TRAINERS
+from support.nnunet_runs import call_entry_point
+from support.tiny_data import dataset_name
+
+RESENC = "nnUNetResEncUNetMPlans"
+
+
+@pytest.fixture
+def preprocessed(workspace: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Plans and dataset.json of the tiny datasets in a folder of this test's own."""
+    root = tmp_path / "pre processed ü"
+    for kind in ("labels", "ignore", "regions"):
+        folder = root / dataset_name(kind)
+        folder.mkdir(parents=True)
+        for file in (workspace.preprocessed / folder.name).glob("*.json"):
+            shutil.copy(file, folder)
+    monkeypatch.setenv("nnUNet_preprocessed", str(root))
+    return root
+
+
+def network_for(dataset: str, configuration: str, plans: str = "nnUNetPlans") -> torch.nn.Module:
+    return build_network(nnUNetTrainer, target_description(dataset, configuration, plans_identifier=plans))
+
+
+def write_source(file: Path, *, dataset: str = "901", plans: str = "nnUNetPlans") -> torch.nn.Module:
+    """Write what nnU-Net would for a model trained on the configuration 3d_tiny; returns its network."""
+    model = target_description(dataset, "3d_tiny", plans_identifier=plans)
+    network = build_network(nnUNetTrainer, model)
+    with torch.no_grad():
+        for parameter in network.parameters():  # nnU-Net's initial norms and biases are the same in every network
+            parameter.copy_(0.3 * torch.randn_like(parameter))
+    content = {
+        "network_weights": network.state_dict(),
+        "init_args": {
+            "plans": model.plans,
+            "configuration": "3d_tiny",
+            "fold": 0,
+            "dataset_json": model.dataset_json,
+            "device": torch.device("cpu"),
+        },
+        "trainer_name": "nnUNetTrainer",
+    }
+    torch.save(content, file)
+    return network
+
+
+@pytest.fixture
+def source(preprocessed: Path, tmp_path: Path) -> Path:
+    file = tmp_path / "checkpoint final é.pth"
+    write_source(file)
+    return file
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "start weights.pth"
+
+
+def adapt_weights(source: Path, out: Path, *options: str, to: tuple[str, str] = ("902", "3d_tiny")) -> int:
+    trainer = () if "--trainer" in options else ("--trainer", "nnUNetTrainerMixUp")
+    return main(["adapt-weights", str(source), "--to", *to, "-o", str(out), *trainer, *options])
+
+
+def test_residual_encoder_goes_from_one_to_three_channels_by_the_advised_commands(
+    preprocessed: Path, tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "resenc.pth"
+    network = write_source(source, plans=RESENC).double()
+    assert adapt_weights(source, out, to=("903", "3d_tiny")) == 2
+    message = capsys.readouterr().err
+    assert "network_class_name" in message
+    assert "normalization_schemes" in message
+    assert not out.exists()
+
+    move = next(line for line in message.splitlines() if "nnUNetv2_move_plans_between_datasets" in line)
+    call_entry_point(entry_point_move_plans_between_datasets, shlex.split(move)[1:])
+    plans = f"{RESENC}_from_901"
+    assert f"nnUNetv2_preprocess -d 903 -plans_name {plans} -c 3d_tiny" in message
+    assert adapt_weights(source, out, "-p", plans, to=("903", "3d_tiny")) == 0
+    table = capsys.readouterr().out
+    assert "encoder.stem.convs.0.conv.weight" in table
+    assert "1 -> 3 input channels" in table
+    assert "sigmoid head, but the source's is softmax" in table
+
+    start = network_for("903", "3d_tiny", plans)
+    start.load_state_dict(read_checkpoint(out)["network_weights"], strict=True)
+    channel = torch.randn(1, 1, 16, 16, 16, dtype=torch.float64)
+    features = start.double().encoder(channel.expand(-1, 3, -1, -1, -1))
+    for new, old in zip(features, network.encoder(channel), strict=True):
+        torch.testing.assert_close(new, old, rtol=1e-5, atol=1e-5)
+
+
+def test_nnunet_accepts_the_file(source: Path, out: Path) -> None:
+    assert adapt_weights(source, out) == 0
+    network = network_for("902", "3d_tiny")
+    load_pretrained_weights(network, str(out))
+    given = torch.load(source, weights_only=False)["network_weights"]
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, given[key]) == (".seg_layers." not in key)
+
+
+def test_heads_of_known_labels_are_in_the_file_and_dropped_on_request(source: Path, out: Path) -> None:
+    given = read_checkpoint(source)["network_weights"]
+    assert adapt_weights(source, out) == 0
+    assert torch.equal(
+        read_checkpoint(out)["network_weights"]["decoder.seg_layers.0.weight"], given["decoder.seg_layers.0.weight"]
+    )
+    assert adapt_weights(source, out, "--drop-heads", "--force") == 0
+    assert not torch.equal(
+        read_checkpoint(out)["network_weights"]["decoder.seg_layers.0.weight"], given["decoder.seg_layers.0.weight"]
+    )
+
+
+def test_file_says_what_it_is_and_where_it_comes_from(source: Path, out: Path) -> None:
+    assert adapt_weights(source, out) == 0
+    content = read_checkpoint(out)
+    folder = dataset_name("ignore")
+    assert content["trainer_name"] == "nnUNetTrainerMixUp"
+    assert content["init_args"]["plans"]["dataset_name"] == folder
+    assert content["init_args"]["configuration"] == "3d_tiny"
+    assert "ignore" in content["init_args"]["dataset_json"]["labels"]
+    assert content["nnunet_ext"]["adapted_from"] == {
+        "file": source.name,
+        "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+        "trainer": "nnUNetTrainer",
+    }
+
+
+def test_result_can_be_a_source_itself(source: Path, out: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again.pth"
+    assert adapt_weights(source, out) == 0
+    assert adapt_weights(out, again, to=("901", "3d_tiny")) == 0
+    given, result = read_checkpoint(source)["network_weights"], read_checkpoint(again)["network_weights"]
+    for key, value in given.items():
+        assert torch.equal(result[key], value)
+
+
+def test_output_tells_how_the_heads_are_loaded(source: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert adapt_weights(source, out) == 0
+    said = capsys.readouterr().out
+    assert f"Wrote {out}" in said
+    assert "-pretrained_weights loads everything but the heads" in said
+    assert "fine_tuning.source" in said
+
+
+def test_nothing_is_overwritten_without_force(source: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out.write_text("mine")
+    assert adapt_weights(source, out) == 2
+    assert "--force" in capsys.readouterr().err
+    assert out.read_text() == "mine"
+    assert adapt_weights(source, out, "--force") == 0
+    assert "network_weights" in read_checkpoint(out)
+
+
+def test_source_is_never_replaced(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = source.read_bytes()
+    assert adapt_weights(source, source, "--force") == 2
+    assert "is the source itself" in capsys.readouterr().err
+    assert source.read_bytes() == before
+
+
+def test_interrupted_writing_leaves_what_was_there(source: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out.write_text("mine")
+
+    def interrupted(content: Any, handle: Any) -> None:
+        handle.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    assert adapt_weights(source, out, "--force") == 130
+    assert out.read_text() == "mine"
+    assert not list(out.parent.glob(".*tmp"))
+
+
+def test_disk_that_is_full_is_named(
+    source: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(content: Any, handle: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    assert adapt_weights(source, out) == 2
+    assert f"{out} cannot be written (No space left on device)" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_output_that_cannot_be(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert adapt_weights(source, tmp_path) == 2
+    assert "is a folder" in capsys.readouterr().err
+    assert adapt_weights(source, tmp_path / "missing" / "start.pth") == 2
+    assert "missing does not exist" in capsys.readouterr().err
+
+
+def test_folder_as_source_names_its_files(source: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert adapt_weights(source.parent, out) == 2
+    message = capsys.readouterr().err
+    assert "is a folder" in message
+    assert source.name in message
+
+
+def test_unknown_trainer_lists_ours(source: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert adapt_weights(source, out, "--trainer", "nnUNetTrainerMixup") == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    for entry in TRAINERS:
+        assert entry.name in captured.err
+
+
+def test_trainer_of_nnunet_is_found(source: Path, out: Path) -> None:
+    assert adapt_weights(source, out, "--trainer", "nnUNetTrainerNoDeepSupervision") == 0
+    assert find_trainer("nnUNetTrainerNoDeepSupervision").__name__ == "nnUNetTrainerNoDeepSupervision"
+
+
+def test_our_trainer_is_found_without_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("nnUNet_extTrainer", raising=False)
+    assert find_trainer("nnUNetTrainerMixUp").__module__ == "nnunet_ext.trainers.mixup"
+
+
+def test_trainer_with_another_network_is_named(source: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert adapt_weights(source, out, "--trainer", "nnUNetTrainerBN") == 2
+    message = capsys.readouterr().err
+    assert "running_mean: source missing" in message
+    assert "the trainers build different networks" in message
+
+
+def test_trainer_of_the_older_signature_is_built(preprocessed: Path) -> None:
+    seen: list[Any] = []
+
+    class Old:
+        @staticmethod
+        def build_network_architecture(
+            name: str, kwargs: Any, imports: Any, channels: int, heads: int, enable_deep_supervision: bool = True
+        ) -> torch.nn.Module:
+            seen.extend((name.rsplit(".", 1)[-1], kwargs["n_stages"], channels, heads, enable_deep_supervision))
+            return torch.nn.Identity()
+
+    model = target_description("903", "3d_tiny", plans_identifier="nnUNetPlans")
+    assert isinstance(build_network(Old, model), torch.nn.Identity)
+    assert seen == ["PlainConvUNet", 3, 3, 2, True]
+
+
+def test_unknown_configuration_lists_those_there(source: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert adapt_weights(source, out, to=("902", "3d_full")) == 2
+    message = capsys.readouterr().err
+    assert "no configuration '3d_full'" in message
+    assert "3d_fullres" in message
+
+
+def test_missing_dataset_json_is_named(
+    source: Path, out: Path, preprocessed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (preprocessed / dataset_name("ignore") / "dataset.json").unlink()
+    assert adapt_weights(source, out) == 2
+    assert "dataset.json does not exist" in capsys.readouterr().err
+
+
+def test_cascade_is_a_target(source: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert adapt_weights(source, out, to=("901", "3d_cascade_tiny")) == 0
+    assert "1 -> 3 input channels" in capsys.readouterr().out
+    assert network_for("901", "3d_cascade_tiny").load_state_dict(read_checkpoint(out)["network_weights"])
+
+
+def test_plans_with_text_beyond_ascii_stay_readable(source: Path, out: Path, preprocessed: Path) -> None:
+    file = preprocessed / dataset_name("ignore") / "dataset.json"
+    content = json.loads(file.read_text())
+    content["labels"] = {"background": 0, "Tumor-Ödem": 1, "core": 2, "ignore": 3}
+    file.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    assert adapt_weights(source, out) == 0
+    assert "Tumor-Ödem" in read_checkpoint(out)["init_args"]["dataset_json"]["labels"]

@@ -1,0 +1,230 @@
+"""``nnunet_ext evaluate`` on trained models: its Dice is nnU-Net's, and what is there is kept."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from nnunetv2.evaluation.evaluate_predictions import evaluate_folder_entry_point
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.training.logging.nnunet_logger import MetaLogger
+
+from nnunet_ext.cli import main
+from nnunet_ext.evaluation import machine
+from support.nnunet_runs import call_entry_point, train
+from support.tiny_data import IGNORE, KINDS, dataset_name
+
+TRAINER = "nnUNetTrainerConfigurable"
+ON_LABELS, ON_IGNORE = "901:val", "902:all"
+
+
+@pytest.fixture(scope="module")
+def models(workspace: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Models of one epoch: folds 0 and 1 on labels, fold 0 on regions."""
+    folder = tmp_path_factory.mktemp("results")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("nnUNet_results", str(folder))
+    patch.setenv("nnUNet_n_proc_DA", "0")
+    patch.setattr(MetaLogger, "plot_progress_png", lambda self, output_folder: None)
+    for kind, fold in (("labels", 0), ("labels", 1), ("regions", 0)):
+        train(TRAINER, kind=kind, fold=fold)
+    patch.undo()
+    return {kind: folder / dataset_name(kind) / f"{TRAINER}__nnUNetPlans__3d_tiny" for kind in ("labels", "regions")}
+
+
+@pytest.fixture(autouse=True)
+def few_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "available_cores", lambda: 2)
+
+
+def evaluate(model: Path, out: Path, *arguments: str) -> int:
+    return main(["evaluate", str(model), "-o", str(out), "--device", "cpu", *arguments])
+
+
+def read(out: Path) -> Any:
+    return json.loads((out / "evaluation.json").read_text())
+
+
+def by_nnunet(workspace: Any, kind: str, predictions: Path, model: Path, target: Path) -> dict[str, Any]:
+    """What nnUNetv2_evaluate_folder says about the predictions."""
+    raw = workspace.raw / dataset_name(kind)
+    arguments = [str(raw / "labelsTr"), str(predictions), "-djfile", str(raw / "dataset.json"), "-np", "1", "--chill"]
+    arguments += ["-pfile", str(model / "plans.json"), "-o", str(target)]
+    call_entry_point(evaluate_folder_entry_point, arguments)
+    return json.loads(target.read_text())
+
+
+def check_against_nnunet(entry: dict[str, Any], summary: dict[str, Any], keys: dict[str, str]) -> None:
+    assert entry["foreground_mean"] == pytest.approx(summary["foreground_mean"]["Dice"])
+    for label, key in keys.items():
+        assert entry["labels"][label]["dice_mean"] == pytest.approx(summary["mean"][key]["Dice"])
+    assert len(summary["metric_per_case"]) == len(entry["dice"])
+    for case in summary["metric_per_case"]:
+        name = Path(case["prediction_file"]).name.removesuffix(".nii.gz")
+        expected = {label: case["metrics"][key]["Dice"] for label, key in keys.items()}
+        assert entry["dice"][name] == pytest.approx(expected)
+
+
+def array(file: Path) -> np.ndarray:
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+
+
+def test_dice_on_two_datasets_is_that_of_nnunet_and_of_counting(workspace, models, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("nnUNet_extTrainer", "")  # forgotten
+    out = tmp_path / "o ü t"
+    assert evaluate(models["labels"], out, "--on", ON_LABELS, "--on", ON_IGNORE) == 0
+    entries = read(out)["datasets"]
+    assert [(entry["dataset"], entry["cases"]) for entry in entries] == [
+        ("Dataset901_Labels", "val"),
+        ("Dataset902_Ignore", "all"),
+    ]
+    assert list(entries[0]["dice"]) == ["case_0"]
+    assert len(entries[1]["dice"]) == 5
+    for kind, entry in zip(("labels", "ignore"), entries):
+        predictions = out / f"{entry['dataset']}_{entry['cases']}"
+        summary = by_nnunet(workspace, kind, predictions, models["labels"], tmp_path / f"{kind}.json")
+        check_against_nnunet(entry, summary, {"shell": "1", "core": "2"})
+
+    reference = array(workspace.raw / "Dataset902_Ignore" / "labelsTr" / "case_3.nii.gz")
+    prediction = array(out / "Dataset902_Ignore_all" / "case_3.nii.gz")[reference != IGNORE]
+    reference = reference[reference != IGNORE]
+    both = np.sum((reference == 1) & (prediction == 1))
+    expected = 2 * both / (np.sum(reference == 1) + np.sum(prediction == 1))
+    assert entries[1]["dice"]["case_3"]["shell"] == pytest.approx(expected)
+
+    shown = capsys.readouterr().out
+    assert "Searching" not in shown
+    assert "[5/5] Dataset902_Ignore_all: case_4" in shown
+    row = next(line for line in shown.splitlines() if line.startswith("mean"))
+    assert row.split() == ["mean", *(f"{entry['foreground_mean']:.3f}" for entry in entries)]
+
+
+def test_regions_and_ignore_label_are_scored_as_nnunet_does(workspace, models, tmp_path):
+    out = tmp_path / "out"
+    assert evaluate(models["regions"], out, "--on", "903:all") == 0
+    (entry,) = read(out)["datasets"]
+    summary = by_nnunet(workspace, "regions", out / "Dataset903_Regions_all", models["regions"], tmp_path / "s.json")
+    check_against_nnunet(entry, summary, {"whole": "(1, 2)", "core": "(2,)"})
+
+
+def test_with_many_cores_the_predictions_are_the_same(models, tmp_path, monkeypatch):
+    assert evaluate(models["labels"], tmp_path / "few", "--on", ON_IGNORE) == 0
+    monkeypatch.setattr(machine, "available_cores", lambda: 16)
+    assert evaluate(models["labels"], tmp_path / "many", "--on", ON_IGNORE) == 0
+    assert read(tmp_path / "many") == read(tmp_path / "few")
+    names = {path.name for path in (tmp_path / "many" / "Dataset902_Ignore_all").iterdir()}
+    assert names == {f"case_{number}.nii.gz" for number in range(5)}
+    assert not list((tmp_path / "many").glob("*.unfinished"))
+
+
+def test_several_folds_are_an_ensemble(models, tmp_path):
+    for name, folds in {"zero": ["0"], "one": ["1"], "both": ["0", "1"]}.items():
+        assert evaluate(models["labels"], tmp_path / name, "--on", "902:all", "--disable-tta", "-f", *folds) == 0
+    assert read(tmp_path / "both")["folds"] == [0, 1]
+    assert read(tmp_path / "both")["mirroring"] is False
+    dice = [read(tmp_path / name)["datasets"][0]["dice"] for name in ("zero", "one", "both")]
+    assert dice[2] not in dice[:2]
+
+
+def test_an_interrupted_run_goes_on_and_takes_no_cut_off_file(models, tmp_path, monkeypatch):
+    assert evaluate(models["labels"], tmp_path / "whole", "--on", ON_IGNORE) == 0
+    predict = nnUNetPredictor.predict_from_files_sequential
+    calls: list[str] = []
+
+    @functools.wraps(predict)  # nnU-Net looks at the names of its own arguments
+    def interrupted(self: nnUNetPredictor, images: Any, targets: Any, *more: Any) -> Any:
+        calls.append(Path(targets[0]).name)
+        if len(calls) == 3:
+            Path(f"{targets[0]}.nii.gz").write_bytes(b"cut off")
+            raise KeyboardInterrupt
+        return predict(self, images, targets, *more)
+
+    monkeypatch.setattr(nnUNetPredictor, "predict_from_files_sequential", interrupted)
+    out = tmp_path / "out"
+    assert evaluate(models["labels"], out, "--on", ON_IGNORE) == 130
+    assert not (out / "evaluation.json").exists()
+    assert evaluate(models["labels"], out, "--on", ON_IGNORE) == 0
+    assert calls == ["case_0", "case_1", "case_2", "case_2", "case_3", "case_4"]
+    assert read(out) == read(tmp_path / "whole")
+
+
+def test_another_request_needs_another_folder_or_force(models, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert evaluate(models["labels"], out, "--on", ON_LABELS) == 0
+    before = (out / "evaluation.json").read_bytes()
+    assert evaluate(models["labels"], out, "--on", "901:val", "-f", "1") == 2
+    message = capsys.readouterr().err
+    assert "differs in: folds, " in message
+    assert "--force" in message
+    assert (out / "evaluation.json").read_bytes() == before
+    assert evaluate(models["labels"], out, "--on", "901:val", "-f", "1", "--force") == 0
+    assert list(read(out)["datasets"][0]["dice"]) == ["case_1"]
+
+
+def test_a_folder_that_it_did_not_make_is_left_alone(models, tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("precious")
+    assert evaluate(models["labels"], tmp_path, "--on", ON_LABELS, "--force") == 2
+    assert "did not make it" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_the_data_are_only_read(workspace, models, tmp_path):
+    def state() -> dict[Path, int]:
+        folders = (workspace.raw, workspace.preprocessed, models["labels"])
+        return {path: path.stat().st_mtime_ns for folder in folders for path in folder.rglob("*")}
+
+    before = state()
+    assert evaluate(models["labels"], tmp_path / "out", "--on", ON_LABELS) == 0
+    assert state() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--on", "903:all"], "takes 1 channels (MRI), but Dataset903_Regions has 3"),
+        (["--on", "901:test"], "have no label to score against"),
+        (["--on", "901:val", "-f", "0", "1"], "cannot score an ensemble"),
+        (["--on", "901", "--on", "901:val"], "given twice"),
+        (["--on", "999"], "Dataset 999 is not in"),
+        (["--on", "901", "-f", "4"], "has: fold_0/checkpoint_"),
+        (["--on", "901", "--checkpoint", "none.pth"], "none.pth does not exist"),
+    ],
+)
+def test_what_cannot_be_scored_is_said_before_anything_is_written(models, tmp_path, capsys, arguments, message):
+    assert evaluate(models["labels"], tmp_path / "out", *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_second_stage_of_a_cascade_is_refused(models, tmp_path, capsys):
+    model = tmp_path / "model"
+    shutil.copytree(models["labels"], model)
+    plans = json.loads((model / "plans.json").read_text())
+    plans["configurations"]["3d_tiny"]["previous_stage"] = "3d_lowres"
+    (model / "plans.json").write_text(json.dumps(plans))
+    file = model / "fold_0" / "checkpoint_final.pth"
+    checkpoint = torch.load(file, weights_only=False)
+    for name, weight in checkpoint["network_weights"].items():
+        if weight.ndim == 5 and weight.shape[1] == 1:  # a cascade's network also takes one input for each label
+            checkpoint["network_weights"][name] = weight.repeat(1, 3, 1, 1, 1)
+    torch.save(checkpoint, file)
+    assert evaluate(model, tmp_path / "out", "--on", ON_LABELS) == 2
+    assert "cascade" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--on", "901:train"], ["--on", ":val"], ["--on", "901", "-f", "x"], []])
+def test_wrong_usage_exits_with_two(tmp_path, arguments):
+    with pytest.raises(SystemExit) as stop:
+        evaluate(tmp_path, tmp_path / "out", *arguments)
+    assert stop.value.code == 2
+
+
+def test_the_kinds_of_data_are_those_that_this_module_counts_on():
+    assert KINDS["labels"]["labels"].items() < KINDS["ignore"]["labels"].items()

@@ -1,0 +1,144 @@
+"""``nnunet_ext split``: what it writes, keeps and prints."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nnunet_ext.cli import main
+
+FIVE = [{"train": ["c1", "c2"], "val": ["c3"]}] * 5
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The splits_final.json to be of a preprocessed dataset of 12 cases from 6 patients."""
+    root = tmp_path / "pre processed ü"
+    folder = root / "Dataset004_Small"
+    (folder / "gt_segmentations").mkdir(parents=True)
+    (folder / "dataset.json").write_text('{"file_ending": ".nii.gz"}')
+    for number in range(12):
+        (folder / "gt_segmentations" / f"c{number}_p{number // 2}.nii.gz").touch()
+    monkeypatch.setenv("nnUNet_preprocessed", str(root))
+    monkeypatch.delenv("nnUNet_raw", raising=False)
+    return folder / "splits_final.json"
+
+
+def folds(file: Path) -> list[dict[str, list[str]]]:
+    return json.loads(file.read_text())
+
+
+def test_fold_is_written_and_shown_with_the_line_that_trains_it(file, capsys):
+    assert main(["split", "-d", "4", "--shots", "2", "--val", "3"]) == 0
+    (fold,) = folds(file)
+    assert (len(fold["train"]), len(fold["val"])) == (2, 3)
+    shown = capsys.readouterr().out
+    assert f"training: 2 cases: {', '.join(fold['train'])}" in shown
+    assert "validation: 3 cases\n" in shown
+    assert "nnUNetv2_train 4 3d_fullres 0" in shown
+
+
+def test_more_than_ten_cases_are_only_counted(file, capsys):
+    assert main(["split", "-d", "4", "--shots", "11"]) == 0
+    assert "training: 11 cases\n" in capsys.readouterr().out
+
+
+def test_patients_are_counted_and_stay_together(file, capsys):
+    assert main(["split", "-d", "4", "--shots", "2", "--group", "p[0-9]", "--val", "1", "--folds", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "training: 2 patients = 4 cases: " in shown
+    assert "validation: 1 patient = 2 cases" in shown
+    assert len(folds(file)) == 2
+    for fold in folds(file):
+        assert {case[-2:] for case in fold["train"]}.isdisjoint(case[-2:] for case in fold["val"])
+
+
+def test_the_same_again_is_already_there_and_other_folds_need_force(file, capsys):
+    command = ["split", "-d", "4", "--shots", "2"]
+    assert main(command) == 0
+    before = file.read_bytes()
+    assert main(command) == 0
+    assert "Already there" in capsys.readouterr().out
+    assert main([*command, "--seed", "1"]) == 2
+    assert "--force" in capsys.readouterr().err
+    assert file.read_bytes() == before
+    assert main([*command, "--seed", "1", "--force"]) == 0
+    assert file.read_bytes() != before
+
+
+def test_appending_keeps_the_folds_and_adds_nothing_twice(file, capsys):
+    five = [{"train": ["c1_p0", "c0_p0"], "val": [f"c{number}_p1"]} for number in (2, 3)] * 2
+    file.write_text(json.dumps(five))
+    command = ["split", "-d", "4", "--shots", "2", "--folds", "2", "--append"]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert "nnUNetv2_train 4 3d_fullres 4" in shown
+    assert "nnUNetv2_train 4 3d_fullres 5" in shown
+    written = folds(file)
+    assert (written[:4], len(written)) == (five, 6)
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert "Already there" in shown
+    assert "Fold 4, already there" in shown
+    assert folds(file) == written
+    assert main([*command, "--folds", "3"]) == 0
+    assert folds(file)[:6] == written
+    assert len(folds(file)) == 7
+
+
+def test_planning_that_would_stop_is_announced(file, tmp_path, monkeypatch, capsys):
+    raw = tmp_path / "raw" / "Dataset004_Small"
+    raw.mkdir(parents=True)
+    (raw / "splits_final.json").write_text('[{"train": ["c0_p0"], "val": ["c1_p0"]}]')
+    monkeypatch.setenv("nnUNet_raw", str(raw.parent))
+    assert main(["split", "-d", "4", "--shots", "2"]) == 0
+    assert f"{raw / 'splits_final.json'} has other folds" in capsys.readouterr().err
+
+
+def test_dataset_that_is_not_preprocessed_gets_its_folder(file, tmp_path, monkeypatch):
+    raw = tmp_path / "raw" / "Dataset007_Raw"
+    (raw / "imagesTr").mkdir(parents=True)
+    (raw / "dataset.json").write_text('{"file_ending": ".png"}')
+    for case in "ab":
+        (raw / "imagesTr" / f"{case}_0000.png").touch()
+    monkeypatch.setenv("nnUNet_raw", str(raw.parent))
+    assert main(["split", "-d", "7", "--shots", "1"]) == 0
+    (fold,) = folds(file.parents[1] / "Dataset007_Raw" / "splits_final.json")
+    assert sorted(fold["train"] + fold["val"]) == ["a", "b"]
+
+
+def test_the_example_names_a_configuration_that_is_planned(file, capsys):
+    (file.parent / "nnUNetPlans.json").write_text('{"configurations": {"2d": {}}}')
+    assert main(["split", "-d", "4", "--shots", "1"]) == 0
+    assert "nnUNetv2_train 4 2d 0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "existing", "message"),
+    [
+        (["--shots", "10", "--val", "3"], None, "need 13, but the dataset has 12"),
+        (["--shots", "12"], None, "nnUNetv2_train … all"),
+        (["--shots", "1", "--group", "q"], None, "in no case"),
+        (["--shots", "1", "--append"], None, "no folds to append to"),
+        (["--shots", "1", "--append", "--force"], FIVE, "give one of them"),
+        (["--shots", "1", "--append"], FIVE, "not in the dataset, e.g. c1, c2, c3"),
+        (["--shots", "1"], {"train": []}, "is no split"),
+    ],
+)
+def test_what_cannot_be_done_changes_nothing_and_says_why(file, capsys, arguments, existing, message):
+    if existing is not None:
+        file.write_text(json.dumps(existing))
+    assert main(["split", "-d", "4", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert (folds(file) if file.is_file() else None) == existing
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--shots", "0"], ["--shots", "1", "--val", "0"], ["--shots", "1", "--folds", "0"], ["--shots", "1", "--seed=-1"]],
+)
+def test_numbers_below_their_least_are_wrong_usage(file, capsys, arguments):
+    with pytest.raises(SystemExit) as stop:
+        main(["split", "-d", "4", *arguments])
+    assert stop.value.code == 2
+    assert not file.exists()

@@ -1,0 +1,107 @@
+"""Which cases a model is scored on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.evaluation.case_sets import channel_names, select_cases
+
+NAME = "Dataset005_Two channels"
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A raw dataset with training cases a, b, c, test cases x, y of which x has a label, and a split."""
+    raw, preprocessed = tmp_path / "nnUNet_raw", tmp_path / "nnUNet_preprocessed"
+    folder = raw / NAME
+    for part, cases in (("Tr", "abc"), ("Ts", "xy")):
+        (folder / f"images{part}").mkdir(parents=True)
+        (folder / f"labels{part}").mkdir()
+        for case in cases:
+            for channel in range(2):
+                (folder / f"images{part}" / f"{case}_{channel:04d}.nii.gz").touch()
+    for file in ("labelsTr/a", "labelsTr/b", "labelsTr/c", "labelsTs/x"):
+        (folder / f"{file}.nii.gz").touch()
+    description = {"channel_names": {"0": "CT", "1": "PET"}, "labels": {"background": 0}, "file_ending": ".nii.gz"}
+    (folder / "dataset.json").write_text(json.dumps(description))
+    (preprocessed / NAME).mkdir(parents=True)
+    splits = [{"train": ["a"], "val": ["c", "b"]}, {"train": ["b", "c"], "val": ["a"]}]
+    (preprocessed / NAME / "splits_final.json").write_text(json.dumps(splits))
+    monkeypatch.setenv("nnUNet_raw", str(raw))
+    monkeypatch.setenv("nnUNet_preprocessed", str(preprocessed))
+    return folder
+
+
+def test_all_cases_with_their_files(dataset):
+    found = select_cases("5", "all", folds=[0, 1])
+    assert found.name == f"{NAME}_all"
+    assert list(found.cases) == ["a", "b", "c"]
+    assert found.cases["b"].images == tuple(dataset / "imagesTr" / f"b_000{channel}.nii.gz" for channel in range(2))
+    assert found.cases["b"].label == dataset / "labelsTr" / "b.nii.gz"
+
+
+def test_validation_cases_are_those_of_the_fold(dataset):
+    assert list(select_cases(NAME, "val", folds=[0]).cases) == ["b", "c"]
+    assert list(select_cases(NAME, "val", folds=[1]).cases) == ["a"]
+
+
+def test_default_is_test_if_each_image_has_a_label_else_validation(dataset):
+    assert select_cases("5", None, folds=[0]).selection == "val"
+    (dataset / "labelsTs" / "y.nii.gz").touch()
+    found = select_cases("5", None, folds=[0])
+    assert (found.selection, list(found.cases)) == ("test", ["x", "y"])
+    assert found.cases["y"].label == dataset / "labelsTs" / "y.nii.gz"
+
+
+def test_cases_listed_in_dataset_json_are_found(dataset):
+    description = json.loads((dataset / "dataset.json").read_text())
+    images = ["imagesTr/a_0000.nii.gz", "imagesTs/x_0000.nii.gz"]
+    description["dataset"] = {"odd": {"images": images, "label": "labelsTr/c.nii.gz"}}
+    (dataset / "dataset.json").write_text(json.dumps(description))
+    found = select_cases("5", "all", folds=[0])
+    assert found.cases["odd"].images == tuple(dataset / image for image in images)
+    assert found.description == description
+
+
+@pytest.mark.parametrize(
+    ("selection", "folds", "message"),
+    [
+        ("test", [0], "1 of 2 cases .*labelsTs/y.nii.gz does not exist"),
+        ("val", [0, 1], "cannot score an ensemble of the folds 0 1"),
+        ("val", ["all"], "cannot score fold all"),
+        ("val", [2], "folds 0 to 1, but not fold 2"),
+    ],
+)
+def test_cases_that_cannot_be_scored_are_refused(dataset, selection, folds, message):
+    with pytest.raises(UserError, match=message):
+        select_cases("5", selection, folds=folds)
+
+
+def test_missing_parts_are_named(dataset):
+    (dataset / "imagesTr" / "b_0001.nii.gz").unlink()
+    with pytest.raises(UserError, match="2 channels by its dataset.json, but case b has 1 image"):
+        select_cases("5", "all", folds=[0])
+    (dataset / "imagesTs").rename(dataset / "elsewhere")
+    with pytest.raises(UserError, match="no cases in imagesTs"):
+        select_cases("5", "test", folds=[0])
+    with pytest.raises(UserError, match=r"Dataset 6 is not in .*There is: Dataset005_Two channels\."):
+        select_cases("6", None, folds=[0])
+
+
+def test_a_split_with_unknown_or_no_cases_is_refused(dataset, tmp_path):
+    file = tmp_path / "nnUNet_preprocessed" / NAME / "splits_final.json"
+    file.write_text('[{"train": ["a"], "val": ["gone"]}]')
+    with pytest.raises(UserError, match="names 1 validation cases .*gone"):
+        select_cases("5", "val", folds=[0])
+    file.write_text('[{"train": ["a"], "val": []}]')
+    with pytest.raises(UserError, match="has no validation case"):
+        select_cases("5", "val", folds=[0])
+
+
+def test_channels_are_in_the_order_of_their_numbers():
+    assert channel_names({"channel_names": {"10": "k", "2": "c", "0": "a"}}) == ["a", "c", "k"]
+    assert channel_names({"modality": {"0": "CT"}}) == ["CT"]

@@ -1,0 +1,25 @@
+"""What there is to predict with."""
+
+import pytest
+import torch
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.evaluation.machine import available_cores, choose_device
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert choose_device("auto") == "cpu"
+    assert choose_device("cpu") == "cpu"
+    with pytest.raises(UserError, match="no cuda device"):
+        choose_device("cuda")
+
+
+def test_cuda_is_preferred(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("auto") == "cuda"
+
+
+def test_there_is_at_least_one_core():
+    assert available_cores() >= 1

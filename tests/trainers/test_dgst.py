@@ -1,0 +1,208 @@
+"""Whole training steps of DGST: what moves, by what rule, on every kind of network."""
+
+import numpy as np
+import pytest
+import torch
+
+from nnunet_ext.plans.plans_file import read_plans
+from nnunet_ext.sparsity.entries import Rows, top_entries
+from nnunet_ext.sparsity.roles import Role
+from nnunet_ext.trainers import nnUNetTrainerDGST
+from support.nnunet_runs import build_trainer
+from support.tiny_data import dataset_name
+
+OPTIMIZERS = {
+    "nesterov": {"optimizer": "sgd", "momentum": 0.99},
+    "momentum without decay": {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.0},
+    "strong decay": {"optimizer": "sgd", "weight_decay": 0.1},
+    "adamw": {"optimizer": "adamw", "weight_decay": 0.1},
+}
+NETWORKS = {
+    "plain 2d": ("2d_tiny", "nnUNetPlans"),
+    "plain 3d": ("3d_tiny", "nnUNetPlans"),
+    "residual 2d": ("2d_tiny", "nnUNetResEncUNetMPlans"),
+    "residual 3d": ("3d_tiny", "nnUNetResEncUNetMPlans"),
+}
+
+
+@pytest.fixture
+def built(workspace, results):
+    """Build an initialized trainer whose plans hold more settings."""
+
+    def build(settings, configuration="3d_tiny", plans="nnUNetPlans", trainer=nnUNetTrainerDGST):
+        folder = workspace.preprocessed / dataset_name("labels")
+        content = read_plans(folder / f"{plans}.json")
+        content["configurations"][configuration]["nnunet_ext"].update(settings)
+        content["continue_training"] = False
+        dataset_json = build_trainer("nnUNetTrainerConfigurable").dataset_json
+        made = trainer(content, configuration, 0, dataset_json, torch.device("cpu"))
+        made.initialize()
+        return made
+
+    return build
+
+
+def batch_for(trainer, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shape = trainer.configuration_manager.patch_size
+    data = torch.randn(2, trainer.num_input_channels, *shape, generator=generator)
+    target = torch.randint(0, 3, (2, 1, *shape), generator=generator).float()
+    scales = trainer._get_deep_supervision_scales()
+    return {
+        "data": data,
+        "target": [
+            torch.nn.functional.interpolate(target, scale_factor=tuple(scale), mode="nearest") for scale in scales
+        ],
+    }
+
+
+def weights_of(trainer):
+    return {name: p.detach().clone() for name, p in trainer.unwrapped_network().named_parameters()}
+
+
+def rows_by_name(trainer):
+    return {
+        name: trainer.rows[parameter]
+        for name, parameter in trainer.unwrapped_network().named_parameters()
+        if parameter in trainer.rows
+    }
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("top_k", [1, 2])
+def test_strict_step_changes_top_k_entries_per_row_and_all_of_norms_biases_and_heads(built, network, top_k):
+    configuration, plans = NETWORKS[network]
+    trainer = built({"dgst": {"top_k": top_k}, "initial_lr": 0.1}, configuration, plans)
+    rows = rows_by_name(trainer)
+    kernels = {Role.CONVOLUTION, Role.TRANSPOSED_CONVOLUTION}
+    assert set(rows) == {name for name, role in trainer.movement.roles.items() if role in kernels}
+    before = weights_of(trainer)
+    for step in range(3):
+        trainer.train_step(batch_for(trainer, step))
+        after = weights_of(trainer)
+        for name in before:
+            changed = after[name] != before[name]
+            if name in rows:
+                in_row = rows[name].matrix(changed).sum(dim=1)
+                assert (in_row == min(top_k, rows[name].length)).all(), name
+            elif ".seg_layers.0." not in name:  # the lowest head counts nothing in nnU-Net's loss
+                gradient = trainer.unwrapped_network().get_parameter(name).grad
+                assert changed[gradient.abs() > 1e-5].all(), name
+        before = after
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_an_unselected_entry_is_bit_identical_after_every_step(built, optimizer):
+    trainer = built({"dgst": {"top_k": 2}, "initial_lr": 0.1, **OPTIMIZERS[optimizer]})
+    rows = rows_by_name(trainer)
+    for step in range(5):
+        before = weights_of(trainer)
+        trainer.train_step(batch_for(trainer, step))
+        for name, parameter in trainer.unwrapped_network().named_parameters():
+            if name in rows:
+                chosen = torch.zeros(parameter.shape, dtype=torch.bool)
+                chosen[trainer.optimizer.selected[parameter]] = True
+                assert torch.equal(parameter[~chosen], before[name][~chosen])
+                assert int(chosen.sum()) == rows[name].count * min(2, rows[name].length)
+
+
+def test_grad_mask_lets_momentum_and_decay_move_the_unselected(built):
+    trainer = built({"dgst": {"mode": "grad_mask", "top_k": 1}, "initial_lr": 0.1, "weight_decay": 0.01})
+    trainer.train_step(batch_for(trainer))
+    before = weights_of(trainer)
+    trainer.train_step(batch_for(trainer, 1))
+    for name, rows in rows_by_name(trainer).items():
+        parameter = trainer.unwrapped_network().get_parameter(name)
+        assert (rows.matrix(parameter.grad != 0).sum(dim=1) <= 1).all()
+        assert (parameter != before[name]).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("mode", ["strict", "grad_mask"])
+def test_the_mask_is_taken_from_the_whole_clipped_gradient_of_this_step(built, mode):
+    """Against full fine-tuning from the same weights on the same batch, whose gradients are not masked."""
+    trainer = built({"dgst": {"mode": mode, "top_k": 2}})
+    unmasked = built({}, trainer=type("Unmasked", (nnUNetTrainerDGST,), {"edit_gradients": _clip_only}))
+    unmasked.unwrapped_network().load_state_dict(trainer.unwrapped_network().state_dict())
+    for one in (trainer, unmasked):
+        one.train_step(batch_for(trainer))
+    rows = rows_by_name(trainer)
+    whole = dict(unmasked.unwrapped_network().named_parameters())
+    for name, parameter in trainer.unwrapped_network().named_parameters():
+        expected = whole[name].grad
+        if name in rows:
+            matrix = rows[name].matrix(expected).double().numpy()
+            mask = np.zeros_like(matrix, dtype=bool)
+            for row, values in enumerate(np.abs(matrix)):
+                mask[row, np.argsort(values)[::-1][:2]] = True
+            assert (rows[name].matrix(parameter.grad).numpy() == np.where(mask, matrix, 0)).all(), name
+        elif expected is not None:
+            assert torch.equal(parameter.grad, expected), name
+    norm = torch.stack([p.grad.norm() for p in whole.values() if p.grad is not None]).norm()
+    assert norm <= 12.01
+
+
+def _clip_only(trainer):
+    torch.nn.utils.clip_grad_norm_(trainer.network.parameters(), 12.0)
+
+
+def test_a_large_gradient_is_clipped_whole_before_it_is_masked(built):
+    trainer = built({"dgst": {"top_k": 1}})
+    parameters = dict(trainer.unwrapped_network().named_parameters())
+    for parameter in parameters.values():
+        parameter.grad = torch.full_like(parameter, 100.0)
+    entries = sum(parameter.numel() for parameter in parameters.values())
+    trainer.edit_gradients()
+    for name, rows in rows_by_name(trainer).items():
+        kept = parameters[name].grad[parameters[name].grad != 0]
+        assert len(kept) == rows.count
+        torch.testing.assert_close(kept, torch.full_like(kept, 12 / entries**0.5), rtol=1e-4, atol=0)
+
+
+def test_random_selection_is_another_one_in_every_step_and_repeatable(built):
+    def selections(seed):
+        trainer = built({"dgst": {"selection": "random", "top_k": 1}})
+        trainer.shared_rng = np.random.default_rng(seed)
+        found = []
+        for step in range(2):
+            trainer.train_step(batch_for(trainer, step))
+            found.append({rows: trainer.optimizer.selected[weight] for weight, rows in trainer.rows.items()})
+        return [[torch.stack(entries) for entries in one.values()] for one in found]
+
+    first, again, other = selections(1), selections(1), selections(2)
+    same = lambda a, b: all(torch.equal(x, y) for x, y in zip(a, b))  # noqa: E731
+    assert same(first[0], again[0])
+    assert same(first[1], again[1])
+    assert not same(first[0], first[1])
+    assert not same(first[0], other[0])
+
+
+def test_a_scaled_gradient_selects_the_same_entries():
+    # what mixed precision does before it unscales, and clipping: a positive factor changes no selection
+    gradient = torch.randn(5, 4, 3)
+    rows = Rows((5, 4, 3))
+    for one, other in zip(top_entries(gradient, rows, 3), top_entries(65536.0 * gradient, rows, 3)):
+        assert torch.equal(one.sort().values, other.sort().values)
+
+
+def test_channels_last_trains_the_same_entries(built):
+    trainer = built({"dgst": {"top_k": 1}})
+    trainer.memory_format = "channels_last"
+    trainer._settle_memory_format()
+    before = weights_of(trainer)
+    trainer.train_step(batch_for(trainer))
+    after = weights_of(trainer)
+    for name, rows in rows_by_name(trainer).items():
+        assert (rows.matrix(after[name] != before[name]).sum(dim=1) == 1).all()
+
+
+def test_the_optimizer_keeps_no_more_than_torchs_own(built):
+    strict, masked = built({}), built({"dgst": {"mode": "grad_mask"}})
+    for trainer in (strict, masked):
+        trainer.train_step(batch_for(trainer))
+    sizes = [
+        sum(value.numel() for state in trainer.optimizer.state.values() for value in state.values())
+        for trainer in (strict, masked)
+    ]
+    assert sizes[0] == sizes[1]
+    indices = sum(len(entries) * entries[0].numel() for entries in strict.optimizer.selected.values())
+    assert indices < sum(parameter.numel() for parameter in strict.rows)

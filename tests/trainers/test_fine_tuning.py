@@ -1,0 +1,221 @@
+"""Where a fine-tuning starts from, what its strategy lets move, and how it reports what did."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+from nnunetv2.run.run_training import maybe_load_checkpoint
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.plans.plans_file import add_configuration
+from nnunet_ext.sparsity.strategies import Freedom
+from support.nnunet_runs import build_trainer, train
+from support.tiny_data import dataset_name
+
+BASELINES = [
+    "nnUNetTrainerFineTune",
+    "nnUNetTrainerHeadOnly",
+    "nnUNetTrainerDecoderOnly",
+    "nnUNetTrainerBiasOnly",
+    "nnUNetTrainerNormOnly",
+    "nnUNetTrainerLoRA",
+    "nnUNetTrainerDGST",
+]
+LENGTH = {"num_epochs": 1, "num_iterations_per_epoch": 3, "num_val_iterations_per_epoch": 1, "save_every": 1, "seed": 1}
+
+
+@pytest.fixture(scope="session")
+def source(workspace, tmp_path_factory):
+    """A trained model to start from."""
+    patch = pytest.MonkeyPatch()
+    folder = tmp_path_factory.mktemp("source model ü")
+    patch.setenv("nnUNet_results", str(folder))
+    patch.setenv("nnUNet_n_proc_DA", "0")
+    trainer = train("nnUNetTrainerConfigurable")
+    patch.undo()
+    return f"{trainer.output_folder}/checkpoint_final.pth"
+
+
+@pytest.fixture
+def configured(workspace):
+    """Write configurations with settings into the tiny plans; taken out again afterwards."""
+    file = workspace.preprocessed / dataset_name("labels") / "nnUNetPlans.json"
+    kept = file.read_bytes()
+
+    def write(name, **settings):
+        content = {"inherits_from": "3d_fullres", **json.loads(kept)["configurations"]["3d_tiny"]}
+        content["nnunet_ext"] = {**LENGTH, **settings}
+        add_configuration(file, name, content, command="test", force=True)
+        return name
+
+    yield write
+    file.write_bytes(kept)
+
+
+def weights(file):
+    return torch.load(file, map_location="cpu", weights_only=False)["network_weights"]
+
+
+def differing(first, second):
+    return {name for name in first if not torch.equal(first[name], second[name])}
+
+
+@pytest.mark.parametrize("trainer", BASELINES)
+def test_without_a_source_nothing_is_trained(results, configured, trainer):
+    built = build_trainer(trainer, configured("without_source"))
+    with pytest.raises(UserError, match=r"fine_tuning\.source=CHECKPOINT\.pth.*-pretrained_weights"):
+        built.run_training()
+    assert not list(results.rglob("*.pth"))
+
+
+@pytest.mark.parametrize("trainer", BASELINES)
+def test_starts_from_the_source_and_moves_what_its_strategy_allows(results, configured, source, trainer):
+    trained = train(trainer, configured("from_source", fine_tuning={"source": source}))
+    start, end = weights(source), weights(f"{trained.output_folder}/checkpoint_final.pth")
+    assert set(start) == set(end)  # the plain network's names, for LoRA too
+    moved = {name for name in trained.freedoms if not torch.equal(start[name], end[name])}
+    allowed = {name for name, freedom in trained.freedoms.items() if freedom is not Freedom.FROZEN}
+    if trainer == "nnUNetTrainerLoRA":
+        allowed |= {name for name in trained.freedoms if name.endswith("conv.weight")}
+    assert moved <= allowed
+    # nothing that may move stands still but what gets no gradient: a bias before an instance norm (only rounding), and
+    # the head of the lowest resolution, which counts nothing in nnU-Net's loss
+    without_gradient = ("conv.bias", "seg_layers.0.weight", "seg_layers.0.bias")
+    assert {name for name in allowed - moved if not name.endswith(without_gradient)} == set()
+    text = next(results.rglob("training_log_*.txt")).read_text()
+    assert "Fine-tuning from" in text
+
+
+def test_keep_heads_off_starts_with_new_heads(results, configured, source):
+    heads = {}
+    for keep in (True, False):
+        built = build_trainer(
+            "nnUNetTrainerFineTune", configured("heads", fine_tuning={"source": source, "keep_heads": keep})
+        )
+        built.initialize()
+        built.load_start()
+        heads[keep] = built.network.state_dict()
+    differ = differing(heads[True], heads[False])
+    assert differ
+    assert all(".seg_layers." in name for name in differ)
+    assert not differing(weights(source), heads[True])
+
+
+def test_pretrained_weights_count_as_a_start_and_come_first(results, configured, source, tmp_path):
+    other = tmp_path / "other.pth"
+    checkpoint = torch.load(source, map_location="cpu", weights_only=False)
+    checkpoint["network_weights"] = {name: 2 * tensor for name, tensor in checkpoint["network_weights"].items()}
+    torch.save(checkpoint, other)
+    built = build_trainer("nnUNetTrainerFineTune", configured("both", fine_tuning={"source": source}))
+    maybe_load_checkpoint(built, False, False, str(other))
+    built.load_start()
+    state = built.network.state_dict()
+    assert all(torch.equal(state[n], 2 * w) for n, w in weights(source).items() if ".seg_layers." not in n)
+    text = next(results.rglob("training_log_*.txt")).read_text()
+    assert "-pretrained_weights loaded" in text
+    assert "is not used" in text
+
+
+@pytest.mark.parametrize("trainer", BASELINES)
+def test_nnunet_loads_pretrained_weights_into_every_strategy(results, configured, source, trainer):
+    built = build_trainer(trainer, configured("pretrained"))
+    built.initialize()
+    load_pretrained_weights(built.network, source)
+    built.load_start()
+    state = built.network.state_dict()
+    assert all(torch.equal(state[n], w) for n, w in weights(source).items() if ".seg_layers." not in n)
+
+
+def test_continuing_does_not_need_the_source_any_more(results, configured, source, tmp_path):
+    moved_away = tmp_path / "source.pth"
+    shutil.copy(source, moved_away)
+    configured("goes_on", num_epochs=2, fine_tuning={"source": str(moved_away)})
+    built = build_trainer("nnUNetTrainerDGST", "goes_on")
+    built.on_train_start()
+    built.on_epoch_start()
+    built.on_train_epoch_start()
+    built.on_train_epoch_end([built.train_step(next(built.dataloader_train)) for _ in range(3)])
+    built.on_validation_epoch_start()
+    built.on_validation_epoch_end([built.validation_step(next(built.dataloader_val))])
+    built.on_epoch_end()
+    moved_away.unlink()
+    trained = train("nnUNetTrainerDGST", "goes_on", resume=True)
+    assert trained.current_epoch == 2
+    assert "Fine-tuning from" not in sorted(results.rglob("training_log_*.txt"))[-1].read_text()
+
+
+def test_continuing_before_the_first_checkpoint_starts_from_the_source(results, configured, source):
+    trained = train(
+        "nnUNetTrainerHeadOnly", configured("first_time", fine_tuning={"source": source}), resume=True
+    )
+    end = weights(f"{trained.output_folder}/checkpoint_final.pth")
+    assert all(".seg_layers." in name for name in differing(weights(source), end))
+
+
+def test_the_source_may_use_the_home_folder_and_variables(results, configured, source, tmp_path, monkeypatch):
+    shutil.copy(source, tmp_path / "start here.pth")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MODELS", str(tmp_path))
+    for path in ("~/start here.pth", "$MODELS/start here.pth"):
+        built = build_trainer("nnUNetTrainerFineTune", configured("expanded", fine_tuning={"source": path}))
+        built.initialize()
+        built.load_start()
+        assert not differing(weights(source), built.network.state_dict())
+
+
+def test_a_missing_source_is_named(results, configured):
+    built = build_trainer("nnUNetTrainerFineTune", configured("gone", fine_tuning={"source": "/nowhere/model.pth"}))
+    with pytest.raises(UserError, match=r"/nowhere/model\.pth"):
+        built.run_training()
+
+
+def test_what_moved_is_in_the_log_the_curves_and_the_checkpoint(results, configured, source):
+    trained = train("nnUNetTrainerDGST", configured("reported", fine_tuning={"source": source}))
+    checkpoint = torch.load(f"{trained.output_folder}/checkpoint_final.pth", weights_only=False)
+    start, end = weights(source), checkpoint["network_weights"]
+    shares = checkpoint["nnunet_ext"]["moved"]["shares"]
+    names = [name for name, role in trained.movement.roles.items() if role == "convolution"]
+    entries = sum(start[name].numel() for name in names)
+    moved = sum(int((start[name] != end[name]).sum()) for name in names)
+    assert shares["convolution"] == [moved, entries]
+    # three steps move at most three entries of a kernel
+    assert 0 < moved <= 3 * sum(trained.rows[p].count for n, p in trained.network.named_parameters() if n in names)
+    heads = [name for name, role in trained.movement.roles.items() if role == "head" and ".seg_layers.1." in name]
+    assert shares["head"] == [sum(start[n].numel() for n in heads), sum(p.numel() for p in _heads(trained))]
+    assert checkpoint["logging"]["moved/convolution"] == [pytest.approx(moved / entries)]
+    text = next(results.rglob("training_log_*.txt")).read_text()
+    assert f"convolution             {100 * moved / entries:7.3f} % of {entries:,}" in text
+
+
+def test_lora_predicts_with_the_merged_weights_as_it_validates(results, configured, source):
+    trained = train("nnUNetTrainerLoRA", configured("adapters", fine_tuning={"source": source}))
+    plain = build_trainer("nnUNetTrainerConfigurable")
+    plain.initialize()
+    plain.network.load_state_dict(weights(f"{trained.output_folder}/checkpoint_final.pth"))
+    data = torch.randn(1, 1, 16, 16, 16)
+    with torch.no_grad():
+        for ours, theirs in zip(trained.network.eval()(data), plain.network.eval()(data)):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_default_settings_are_the_papers(results, configured, source):
+    expected = {
+        "nnUNetTrainerFineTune": (1e-3, 50),
+        "nnUNetTrainerBiasOnly": (1e-2, 200),
+        "nnUNetTrainerNormOnly": (1e-3, 200),
+        "nnUNetTrainerLoRA": (1e-3, 200),
+        "nnUNetTrainerDGST": (1e-3, 50),
+    }
+    for trainer, (rate, epochs) in expected.items():
+        built = build_trainer(trainer, "3d_tiny_without_settings")
+        settings = built.settings
+        assert (settings.initial_lr, settings.num_epochs, settings.num_iterations_per_epoch) == (rate, epochs, 250)
+        assert (settings.optimizer, settings.momentum, settings.weight_decay) == ("sgd", 0.99, 3e-5)
+    lora = built.settings.fine_tuning
+    assert (lora.lora_rank, lora.lora_alpha, lora.lora_dropout) == (32, 16.0, 0.1)
+
+
+def _heads(trainer):
+    return [parameter for head in trainer.network.decoder.seg_layers for parameter in head.parameters()]
