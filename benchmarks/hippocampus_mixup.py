@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,16 +19,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.provenance import (
-    REPOSITORY,
-    commit,
-    markdown_table,
-    provenance,
-    provenance_lines,
-    shown_command,
-    write_results,
-)
+from benchmarks.provenance import markdown_table, provenance, provenance_lines, write_results
 from benchmarks.resampling import Estimate, estimate
+from benchmarks.steps import (
+    Steps,
+    epoch_seconds,
+    open_folder,
+    recorded_commands,
+    resume_option,
+    training_commits,
+)
 from nnunet_ext.cli import FINE, PROBLEM, WRONG_USAGE
 from nnunet_ext.demo.run import (
     CommandFailed,
@@ -45,8 +43,7 @@ from nnunet_ext.demo.run import (
 )
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.report import Evaluation, RunResult, read_evaluation, read_training
-from nnunet_ext.files import read_json, write_json
-from nnunet_ext.registration import VARIABLE
+from nnunet_ext.files import read_json
 
 DATASET = "Dataset004_Hippocampus"
 NUMBER = "4"
@@ -58,41 +55,6 @@ SETTINGS = {"memory_format": "channels_last"}
 COMMANDS = 9
 MIN_MEAN_DICE = 0.75
 BOOTSTRAP_SEED = 0
-
-
-@dataclass
-class Steps:
-    """Runs commands that have not yet succeeded in this folder.
-
-    Attributes:
-        runner: what runs them.
-        record: file that remembers those that have, with the commit that each was started at.
-    """
-
-    runner: CommandRunner
-    record: Path
-
-    def finished(self) -> dict[str, str | None]:
-        """The steps that have succeeded, in their order, and the commit of each."""
-        return read_json(self.record) if self.record.is_file() else {}
-
-    def run(self, name: str, command: Sequence[str], *, extra: Sequence[str] = ()) -> None:
-        """Run a command, or say that it has been run.
-
-        Args:
-            name: of the step.
-            command: program and arguments.
-            extra: arguments that only this attempt needs.
-        """
-        finished = self.finished()
-        if name in finished:
-            self.runner.shown.append(shlex.join(command))
-            print(f"[{len(self.runner.shown)}/{self.runner.total}] done before: {shlex.join(command)}", flush=True)
-            return
-        started_at = commit(REPOSITORY)
-        self.runner.run(name, [*command, *extra])
-        self.runner.shown[-1] = shlex.join(command)
-        write_json(self.record, {**finished, name: started_at})
 
 
 def raw_dataset() -> Path:
@@ -113,23 +75,14 @@ def raw_dataset() -> Path:
     return dataset
 
 
-def open_folder(out: Path, request: Mapping[str, Any]) -> None:
-    """Make the output folder, or see that what is in it was begun with the same request.
+def open_run(out: Path, request: Mapping[str, Any]) -> None:
+    """Make the output folder with a link to the dataset in it, or see that it was begun with the same request.
 
     Raises:
-        UserError: if it was not.
+        UserError: if it was not, or if there is no dataset.
     """
-    note = out / "request.json"
-    if note.is_file():
-        if read_json(note) != request:
-            raise UserError(f"{out} holds a run with {read_json(note)}; this is {request}. Choose another folder.")
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is not an empty folder, nor one that this benchmark began. Choose another.")
     dataset = raw_dataset()
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(note, request)
-    for folder in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "logs", "predictions"):
-        (out / folder).mkdir(exist_ok=True)
+    open_folder(out, request, folders=("logs", "predictions"))
     link = out / "nnUNet_raw" / DATASET
     if not link.exists():
         link_or_copy(dataset, link)
@@ -157,11 +110,10 @@ def run_commands(steps: Steps, out: Path, *, epochs: int | None, seed: int, devi
     configure = ["nnunet_ext", "configure", "-d", NUMBER, "-c", "3d_fullres_quick", "--name", CONFIGURATION, *settings]
     steps.run("configure", configure)
     for trainer in TRAINERS.values():
-        started = any((model_folder(out, trainer) / "fold_0").glob("checkpoint_*.pth"))
         steps.run(
             f"train_{trainer}",
             ["nnUNetv2_train", NUMBER, CONFIGURATION, "0", "-tr", trainer, "-device", device],
-            extra=["--c"] if started else [],
+            extra=resume_option(model_folder(out, trainer) / "fold_0"),
         )
     shutil.rmtree(out / "held_out", ignore_errors=True)  # links only; an interrupted run may have made half of them
     held_out = find_held_out(dataset, preprocessed, out / "held_out")
@@ -180,11 +132,6 @@ def predict_and_evaluate(steps: Steps, out: Path, name: str, trainer: str, held_
     evaluate += ["-djfile", str(model / "dataset.json"), "-pfile", str(model / "plans.json")]
     steps.run(f"evaluate_{trainer}", evaluate)
     return RunResult(name, model / "fold_0", predictions / "summary.json", predictions, held_out.images)
-
-
-def epoch_seconds(curves: Mapping[str, Sequence[float]]) -> list[float]:
-    """Time of each epoch, validation batches included."""
-    return [end - start for start, end in zip(curves["epoch_start_timestamps"], curves["epoch_end_timestamps"])]
 
 
 def paired_differences(stock: Evaluation, other: Evaluation) -> dict[str, Estimate]:
@@ -289,21 +236,6 @@ def result_lines(content: Mapping[str, Any], request: Mapping[str, Any]) -> list
     ]
 
 
-def recorded_commands(runner: CommandRunner, out: Path) -> list[str]:
-    """The environment and the commands of a run, with ``$OUT`` for its folder."""
-    exports = [
-        f"export {name}={'$(nnunet_ext path)' if name == VARIABLE else value}".replace(str(out), "$OUT")
-        for name, value in runner.environment.items()
-    ]
-    return [*exports, *(shown_command(shlex.split(line), {out: "$OUT"}) for line in runner.shown)]
-
-
-def training_commits(finished: Mapping[str, str | None]) -> str | None:
-    """The commits that the trainings were started at, which may be some time before the results are written."""
-    commits = dict.fromkeys(found for step, found in finished.items() if step.startswith("train_") and found)
-    return "; ".join(commits) or None
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The arguments of the command."""
     parser = argparse.ArgumentParser(
@@ -322,7 +254,7 @@ def run_benchmark(args: argparse.Namespace) -> dict[str, Any]:
     out = args.out.resolve()
     device = choose_device(args.device)
     request = {"epochs": args.epochs, "seed": args.seed, "device": device}
-    open_folder(out, request)
+    open_run(out, request)
     environment = child_environment(out, os.environ, cores=available_cores())
     steps = Steps(CommandRunner(environment, out / "logs", total=COMMANDS), out / "finished.json")
     with stopping_signals_interrupt():

@@ -54,3 +54,26 @@ def estimate(values: npt.ArrayLike, statistic: Statistic, rng: np.random.Generat
     low, high = np.percentile(statistic(drawn, axis=1), [2.5, 97.5])
     lower, upper = np.percentile(sample, [25, 75])
     return Estimate(float(statistic(sample, axis=0)), float(low), float(high), float(lower), float(upper), len(sample))
+
+
+def crossed_estimate(values: npt.ArrayLike, rng: np.random.Generator) -> Estimate:
+    """The mean of values that are crossed by two sources of chance, and its 95 % percentile bootstrap interval.
+
+    Every resample draws rows and, independently, columns, each with replacement, and takes the mean where they meet. So
+    the interval covers other rows as well as other columns, though with few rows (seeds) only roughly: three rows
+    cannot show how far a fourth may lie.
+
+    Args:
+        values: (rows, columns), such as seeds and cases; NaN where there is no value, at least one other.
+        rng: draws the resamples.
+    """
+    table = np.asarray(values, dtype=np.float64)
+    known = ~np.isnan(table)
+    rows, columns = table.shape
+    row_counts = rng.multinomial(rows, np.full(rows, 1 / rows), size=RESAMPLES)
+    column_counts = rng.multinomial(columns, np.full(columns, 1 / columns), size=RESAMPLES)
+    sums = ((row_counts @ np.where(known, table, 0.0)) * column_counts).sum(axis=1)
+    counts = ((row_counts @ known) * column_counts).sum(axis=1)
+    low, high = np.percentile(sums[counts > 0] / counts[counts > 0], [2.5, 97.5])
+    lower, upper = np.percentile(table[known], [25, 75])
+    return Estimate(float(table[known].mean()), float(low), float(high), float(lower), float(upper), int(known.sum()))

@@ -5,17 +5,12 @@ import pytest
 from benchmarks import hippocampus_mixup
 from benchmarks.hippocampus_mixup import (
     DATASET,
-    Steps,
-    epoch_seconds,
     main,
-    open_folder,
+    open_run,
     paired,
     paired_differences,
-    recorded_commands,
     result_lines,
-    training_commits,
 )
-from nnunet_ext.demo.run import CommandFailed, CommandRunner
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.report import Evaluation, Label, Scores
 
@@ -59,57 +54,20 @@ def test_difference_is_that_of_the_means_with_an_interval_around_it():
     assert found["mean"].count == 3
 
 
-def test_training_time_leaves_interruptions_out():
-    curves = {"epoch_start_timestamps": [0.0, 1000.0], "epoch_end_timestamps": [10.0, 1012.0]}
-    assert epoch_seconds(curves) == [10, 12]
-
-
-def test_finished_steps_are_not_run_again_and_failed_ones_are(tmp_path):
-    calls = []
-
-    class Recording(CommandRunner):
-        def run(self, name, command):
-            self.shown.append(" ".join(command))
-            calls.append(list(command))
-            if name == "bad" and len(calls) < 3:
-                raise CommandFailed("no")
-
-    def steps():
-        return Steps(Recording({}, tmp_path, total=2), tmp_path / "finished.json")
-
-    first = steps()
-    first.run("good", ["a", "b"])
-    with pytest.raises(CommandFailed):
-        first.run("bad", ["c"])
-    second = steps()
-    second.run("good", ["a", "b"])
-    second.run("bad", ["c"], extra=["--c"])
-    assert calls == [["a", "b"], ["c"], ["c", "--c"]]
-    assert second.runner.shown == ["a b", "c"]
-    assert list(second.finished()) == ["good", "bad"]
-
-
-def test_commit_is_that_of_the_trainings():
-    finished = {"plan": "old", "train_a": "first", "train_b": "first", "predict_a": "new"}
-    assert training_commits(finished) == "first"
-    assert training_commits({**finished, "train_b": "second"}) == "first; second"
-    assert training_commits({"plan": "old", "train_a": None}) is None
-
-
 def test_folder_can_be_opened_again_for_the_same_request_only(tmp_path, raw):
     out = tmp_path / "out"
-    open_folder(out, REQUEST)
-    open_folder(out, REQUEST)
+    open_run(out, REQUEST)
+    open_run(out, REQUEST)
     assert (out / "nnUNet_raw" / DATASET / "dataset.json").is_file()
     with pytest.raises(UserError, match="Choose another"):
-        open_folder(out, {**REQUEST, "epochs": 2})
+        open_run(out, {**REQUEST, "epochs": 2})
 
 
 def test_folder_of_someone_else_is_refused(tmp_path, raw):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").touch()
     with pytest.raises(UserError, match="not an empty folder"):
-        open_folder(tmp_path / "out", REQUEST)
+        open_run(tmp_path / "out", REQUEST)
     assert os.listdir(tmp_path / "out") == ["thesis.tex"]
 
 
@@ -118,16 +76,6 @@ def test_missing_dataset_is_wrong_usage_that_leaves_no_folder(tmp_path, monkeypa
     assert main(["--out", str(tmp_path / "out"), "--device", "cpu"]) == 2
     assert DATASET in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-
-
-def test_recorded_commands_name_no_folder_of_this_machine(tmp_path):
-    environment = {"nnUNet_raw": str(tmp_path / "nnUNet_raw"), "nnUNet_extTrainer": "/opt/there"}
-    runner = CommandRunner(environment, tmp_path, total=1, shown=[f"nnUNetv2_predict -i {tmp_path}/in"])
-    assert recorded_commands(runner, tmp_path) == [
-        "export nnUNet_raw=$OUT/nnUNet_raw",
-        "export nnUNet_extTrainer=$(nnunet_ext path)",
-        "nnUNetv2_predict -i $OUT/in",
-    ]
 
 
 def test_model_below_the_expected_dice_is_a_problem(monkeypatch, capsys):
