@@ -26,7 +26,7 @@ setup(
     package_data={"nnunet_ext": ["py.typed"], "nnunet_ext.evaluation": ["templates/*"]},
     install_requires=[
         "nnunetv2>=2.8,<3",
-        "torch>=2.5",
+        "torch>=2.6",
         "acvl-utils>=0.2.3",
         "batchgenerators>=0.25.1",
         "batchgeneratorsv2>=0.3.0",

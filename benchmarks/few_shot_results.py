@@ -238,7 +238,7 @@ def scope_lines(content: Mapping[str, Any], request: Mapping[str, Any], shift: S
         f"{sizes['pool']} as well as the training.",
     ]
     if content["missing"]:
-        lines += ["Not run:", "", *(f"- {line}" for line in content["missing"])]
+        lines += ["", "Not run:", "", *(f"- {line}" for line in content["missing"])]
     lines += [
         "",
         "One source model, one shift, a small network and short trainings: it shows how the methods compare here, at "

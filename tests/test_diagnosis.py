@@ -96,7 +96,7 @@ def torch_answer(version: str = "2.4.0", cuda: tuple[str, ...] = (), mps: bool =
         (torch_answer(), False, "ok", "cpu only"),
         (torch_answer(), True, "warning", "sees no GPU"),
         (torch_answer("2.9.1", ("H200",)), True, "warning", "rules torch 2.9 out"),
-        (torch_answer("1.13.1"), False, "problem", "torch >= 2.5"),
+        (torch_answer("1.13.1"), False, "problem", "torch >= 2.6"),
         (Answer(error="ModuleNotFoundError: No module named 'torch'"), False, "problem", "No module named 'torch'"),
     ],
 )

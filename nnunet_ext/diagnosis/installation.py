@@ -11,10 +11,10 @@ from nnunet_ext.diagnosis.child import Answer
 from nnunet_ext.diagnosis.finding import Finding
 
 OLDEST_PYTHON = (3, 10)
-OLDEST_TORCH = (2, 5)
+OLDEST_TORCH = (2, 6)
 OLDEST_NNUNET, FIRST_UNKNOWN_NNUNET = (2, 8), (3,)
 MEND_NNUNET = 'pip install -U "nnunetv2>=2.8,<3"'
-MEND_TORCH = 'pip install -U "torch>=2.5,!=2.9.*"'
+MEND_TORCH = 'pip install -U "torch>=2.6,!=2.9.*"'
 MEND_PACKAGE = "pip install -U --force-reinstall --no-deps nnunet-ext"
 
 
@@ -69,7 +69,7 @@ def check_torch(answer: Answer, has_nvidia_driver: bool) -> Finding:
         return Finding("problem", "torch", f"cannot be imported: {answer.error}", MEND_TORCH)
     version, gpus, has_mps = answer.result["version"], answer.result["cuda"], answer.result["mps"]
     if release_of(version) < OLDEST_TORCH:
-        detail = f"found {version}; torch >= 2.5 is needed."
+        detail = f"found {version}; torch >= 2.6 is needed."
         return Finding("problem", "torch", detail, MEND_TORCH)
     if release_of(version)[:2] == (2, 9):
         return Finding("warning", "torch", f"found {version}; nnunetv2 rules torch 2.9 out.", MEND_TORCH)

@@ -158,6 +158,7 @@ class Programs:
     def __init__(self):
         self.ran = []
         self.fail_at = None
+        self.failure = CommandFailed("it failed")
 
     def runner(self):
         programs = self
@@ -167,7 +168,7 @@ class Programs:
                 self.shown.append(" ".join(command))
                 programs.ran.append((name, list(command)))
                 if name == programs.fail_at:
-                    raise CommandFailed(f"{name} failed")
+                    raise programs.failure
                 folders = {key: Path(self.environment[f"nnUNet_{key}"]) for key in ("preprocessed", "results")}
                 getattr(programs, command[0], lambda *_: None)(folders, command)
                 if command[0] == "nnunet_ext":
@@ -303,6 +304,14 @@ def test_failed_command_leaves_the_results_of_what_is_there_and_is_repeated(tmp_
     programs.ran.clear()
     assert main(arguments(tmp_path)) == 0
     assert programs.ran[0][0] == failed
+
+
+def test_interruption_leaves_the_results_of_what_is_there(tmp_path, programs, capsys):
+    programs.fail_at = f"train_{planned_runs('primary')[1].name}"
+    programs.failure = KeyboardInterrupt()
+    assert main(arguments(tmp_path)) == 130
+    assert "goes on from here" in capsys.readouterr().err
+    assert len(read_json(tmp_path / "out" / "few_shot.json")["finished_runs"]) == 1
 
 
 def test_interrupted_training_goes_on_from_its_checkpoint(tmp_path, programs):
