@@ -3,8 +3,8 @@
 from nnunet_ext.trainers import (
     nnUNetTrainerBiasOnly,
     nnUNetTrainerConfigurable,
-    nnUNetTrainerDGST,
     nnUNetTrainerDecoderOnly,
+    nnUNetTrainerDGST,
     nnUNetTrainerFineTune,
     nnUNetTrainerHeadOnly,
     nnUNetTrainerLoRA,

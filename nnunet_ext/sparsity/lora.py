@@ -8,7 +8,7 @@ one: saving gives the sum, loading sets W and B = 0.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -54,7 +54,11 @@ def add_adapters(network: nn.Module, *, rank: int, alpha: float, dropout: float)
             "pip install 'nnunet-ext[lora]'"
         ) from None
     config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, bias="none", target_modules=[name for name, _ in targets]
+        r=rank,
+        lora_alpha=cast(int, alpha),
+        lora_dropout=dropout,
+        bias="none",
+        target_modules=[name for name, _ in targets],
     )
     inject_adapter_in_model(config, network, adapter_name=ADAPTER)
     _follow_aliases(network)

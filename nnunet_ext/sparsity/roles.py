@@ -32,11 +32,12 @@ KERNELS = frozenset({Role.CONVOLUTION, Role.TRANSPOSED_CONVOLUTION, Role.LINEAR}
 """The roles of weight tensors with one row for each output."""
 
 
-def decoders(network: nn.Module) -> Iterator[nn.Module]:
-    """The decoders of a network: the modules that hold segmentation heads in a list ``seg_layers``, as nnU-Net's do."""
+def decoders(network: nn.Module) -> Iterator[tuple[nn.Module, nn.ModuleList]]:
+    """The decoders of a network, each with its segmentation heads, which it holds in a list ``seg_layers``."""
     for module in network.modules():
-        if isinstance(getattr(module, "seg_layers", None), nn.ModuleList):
-            yield module
+        heads = getattr(module, "seg_layers", None)
+        if isinstance(heads, nn.ModuleList):
+            yield module, heads
 
 
 def head_modules(network: nn.Module) -> list[nn.Module]:
@@ -45,7 +46,7 @@ def head_modules(network: nn.Module) -> list[nn.Module]:
     Raises:
         ValueError: if the network has none that could be recognised.
     """
-    heads = [head for decoder in decoders(network) for head in decoder.seg_layers]
+    heads = [head for _, heads in decoders(network) for head in heads]
     if not heads:
         raise ValueError(
             f"{type(network).__name__} has no segmentation heads that could be recognised: modules in a list "
@@ -98,11 +99,9 @@ def decoder_parameter_names(network: nn.Module) -> set[str]:
 
     nnU-Net's decoders hold a reference to the encoder, which does not belong to them.
     """
-    of_decoders = {id(parameter) for decoder in decoders(network) for parameter in decoder.parameters()}
+    of_decoders = {id(parameter) for decoder, _ in decoders(network) for parameter in decoder.parameters()}
+    encoders = [getattr(decoder, "encoder", None) for decoder, _ in decoders(network)]
     of_encoders = {
-        id(parameter)
-        for decoder in decoders(network)
-        if isinstance(getattr(decoder, "encoder", None), nn.Module)
-        for parameter in decoder.encoder.parameters()
+        id(parameter) for encoder in encoders if isinstance(encoder, nn.Module) for parameter in encoder.parameters()
     }
     return {name for name, parameter in network.named_parameters() if id(parameter) in of_decoders - of_encoders}

@@ -61,9 +61,7 @@ def dgst(network: nn.Module) -> dict[str, Freedom]:
     return _by_role(network, free=free, selected=KERNELS)
 
 
-def _by_role(
-    network: nn.Module, *, free: set[Role], selected: frozenset[Role] = frozenset()
-) -> dict[str, Freedom]:
+def _by_role(network: nn.Module, *, free: set[Role], selected: frozenset[Role] = frozenset()) -> dict[str, Freedom]:
     freedoms = {
         role: Freedom.FREE if role in free else Freedom.SELECTED if role in selected else Freedom.FROZEN
         for role in Role

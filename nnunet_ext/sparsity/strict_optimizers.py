@@ -30,7 +30,7 @@ class StrictStep(torch.optim.Optimizer):
         self.selected = {}
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; `closure`, if given, is called once, to compute loss and gradients anew."""
         loss = None
         if closure is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 
@@ -36,15 +36,10 @@ class DGSTMixin(FineTuningMixin):
         super().restrict_network()
         network = self.unwrapped_network()
         kernels = {
-            parameter
-            for name, parameter in network.named_parameters()
-            if self.freedoms[name] is Freedom.SELECTED
+            parameter for name, parameter in network.named_parameters() if self.freedoms[name] is Freedom.SELECTED
         }
-        self.rows = {
-            module.weight: Rows.of(module)
-            for module in network.modules()
-            if isinstance(getattr(module, "weight", None), torch.Tensor) and module.weight in kernels
-        }
+        layers = (module for module in network.modules() if getattr(module, "weight", None) in kernels)
+        self.rows = {cast(torch.Tensor, layer.weight): Rows.of(layer) for layer in layers}
 
     def edit_gradients(self) -> None:
         """Clip the whole gradient, then leave of each kernel's what this step selects."""

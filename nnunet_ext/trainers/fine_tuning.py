@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
 
 from nnunet_ext.checkpoints.adaptation import ModelDescription, adapt
 from nnunet_ext.checkpoints.reading import read_checkpoint
@@ -15,7 +16,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.sparsity import lora, strategies
 from nnunet_ext.sparsity.movement import Movement, shares_table
 from nnunet_ext.sparsity.roles import parameter_roles
-from nnunet_ext.sparsity.strategies import Freedom, Strategy, freeze
+from nnunet_ext.sparsity.strategies import Freedom, freeze
 from nnunet_ext.trainers.base import nnUNetTrainerConfigurable
 
 
@@ -29,11 +30,13 @@ class FineTuningMixin(nnUNetTrainerConfigurable):
 
     sections = (*nnUNetTrainerConfigurable.sections, "fine_tuning")
 
-    strategy: ClassVar[Strategy]
-    """Which parameters may move."""
-
     freedoms: dict[str, Freedom]
     """What the strategy said of each parameter of the plain network, by name."""
+
+    @staticmethod
+    def strategy(network: nn.Module) -> dict[str, Freedom]:
+        """Which parameters may move: one of `nnunet_ext.sparsity.strategies`."""
+        raise NotImplementedError
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         """Freeze what may not move, then the optimizer for the rest.
@@ -175,9 +178,7 @@ class nnUNetTrainerLoRA(FineTuningMixin):
 
     def restrict_network(self) -> None:
         network, settings = self.unwrapped_network(), self.settings.fine_tuning
-        lora.add_adapters(
-            network, rank=settings.lora_rank, alpha=settings.lora_alpha, dropout=settings.lora_dropout
-        )
+        lora.add_adapters(network, rank=settings.lora_rank, alpha=settings.lora_alpha, dropout=settings.lora_dropout)
         for name, parameter in network.named_parameters():
             is_free = lora.is_adapter(name) or self.freedoms[lora.plain_name(name)] is Freedom.FREE
             parameter.requires_grad_(is_free)

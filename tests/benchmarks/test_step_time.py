@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,8 +10,9 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from benchmarks import step_time
 from benchmarks.resampling import Estimate
 from benchmarks.step_time import (
-    BASE,
+    STOCK,
     Contender,
+    Requirement,
     Times,
     compare,
     interleaved,
@@ -22,7 +24,7 @@ from benchmarks.step_time import (
     step_memory,
     table_lines,
     verdict,
-    verdict_line,
+    verdicts,
 )
 from benchmarks.synthetic import NetworkPreset, build_trainer, random_batch
 from nnunet_ext.trainers import nnUNetTrainerConfigurable, nnUNetTrainerMixUp
@@ -48,7 +50,7 @@ def build(tmp_path_factory):
 
 
 def contender(name, *, flops=1, memory=1, trainer=None):
-    return Contender(name, trainer, flops=flops, memory=memory)
+    return Contender(name, trainer, flops=flops, memory=memory, weights=10**9)
 
 
 def times(*seconds):
@@ -96,16 +98,27 @@ def test_table_has_a_line_for_each_trainer_with_its_overhead():
     ("low", "high", "expected"), [(0.99, 1.01, "met"), (1.01, 1.03, "open"), (1.03, 1.05, "missed")]
 )
 def test_verdict_follows_the_whole_interval(low, high, expected):
-    assert verdict(an_estimate(low, high)) == expected
+    assert verdict(an_estimate(low, high), 1.02) == expected
 
 
-def test_verdict_is_about_the_base_trainer():
-    seconds = {"stock": times(1.0, 1.0), BASE: times(1.5, 1.5)}
-    rows = compare([contender("stock"), contender(BASE)], seconds, np.random.default_rng(0))
-    found, sentence = verdict_line(rows)
-    assert found == "missed"
+def test_verdicts_compare_a_trainer_with_its_own_reference():
+    base, tuned, sparse = "nnUNetTrainerConfigurable", "nnUNetTrainerFineTune", "nnUNetTrainerDGST"
+    seconds = {STOCK: times(1.0, 1.0), base: times(1.5, 1.5), tuned: times(2.0, 2.0), sparse: times(2.1, 2.1)}
+    contenders = [contender(name) for name in seconds]
+    (of_base, sentence), (of_sparse, other) = verdicts(contenders, seconds, np.random.default_rng(0))
+    assert (of_base, of_sparse) == ("missed", "met")
     assert "+50.0%" in sentence
-    assert verdict_line(rows[:1]) == ("", "")
+    assert "+5.0%" in other
+    assert verdicts(contenders[:1], seconds, np.random.default_rng(0)) == []
+
+
+@pytest.mark.parametrize(("extra", "expected"), [(1000, "met"), (1001, "missed")])
+def test_memory_beyond_the_limit_is_a_miss(extra, expected):
+    seconds = {name: times(1.0, 1.0) for name in ("nnUNetTrainerFineTune", "nnUNetTrainerDGST")}
+    tuned, sparse = (contender(name) for name in seconds)
+    sparse = replace(sparse, memory=tuned.memory + extra, weights=1000)
+    [(found, _)] = verdicts([tuned, sparse], seconds, np.random.default_rng(0))
+    assert found == expected
 
 
 def test_peak_is_the_highest_running_sum():
@@ -217,13 +230,14 @@ def test_a_trainer_that_cannot_train_on_the_plan_is_named_with_its_reason(tmp_pa
 
 def test_command_writes_what_it_prints(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(step_time, "PRESETS", {"small-2d": TINY_2D})
-    monkeypatch.setattr(step_time, "MAX_OVERHEAD", 1000.0)
+    base = "nnUNetTrainerConfigurable"
+    monkeypatch.setattr(step_time, "REQUIREMENTS", (Requirement(base, STOCK, 1000.0),))
     out = tmp_path / "result"
-    status = main(["--device", "cpu", "--rounds", "2", "--preset", "small-2d", "--trainers", BASE, "--out", str(out)])
+    status = main(["--device", "cpu", "--rounds", "2", "--preset", "small-2d", "--trainers", base, "--out", str(out)])
     printed = capsys.readouterr().out
     assert status == 0
     assert out.with_suffix(".md").read_text() == printed
-    assert BASE in printed
+    assert base in printed
     assert "Met" in printed
     assert "nnUNetTrainerMixUp" not in printed
 

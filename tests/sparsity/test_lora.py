@@ -3,11 +3,18 @@ import copy
 
 import pytest
 import torch
-from sparsity.test_strategies import NETWORKS, unet
 from torch import nn
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.sparsity.lora import ADAPTER, adapted_layers, add_adapters, is_adapter, load_raw_parameters, raw_parameters
+from nnunet_ext.sparsity.lora import (
+    ADAPTER,
+    adapted_layers,
+    add_adapters,
+    is_adapter,
+    load_raw_parameters,
+    raw_parameters,
+)
+from sparsity.test_strategies import NETWORKS, unet
 
 
 def adapted(network: nn.Module, *, trained: bool = False, dropout: float = 0.0) -> nn.Module:

@@ -57,7 +57,11 @@ def test_a_resumed_movement_goes_on_where_it_was():
 def test_the_state_is_an_eighth_of_a_byte_an_entry_and_plain_numbers():
     movement = started(parameters())
     state = movement.state()
-    assert {name: flags.numel() for name, flags in state["flags"].items()} == {"a.weight": 2, "b.weight": 1, "a.bias": 1}
+    assert {name: flags.numel() for name, flags in state["flags"].items()} == {
+        "a.weight": 2,
+        "b.weight": 1,
+        "a.bias": 1,
+    }
     assert state["shares"] == {"convolution": [0, 20], "bias": [0, 3], "all": [0, 23]}
 
 

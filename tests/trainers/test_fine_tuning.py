@@ -147,9 +147,7 @@ def test_continuing_does_not_need_the_source_any_more(results, configured, sourc
 
 
 def test_continuing_before_the_first_checkpoint_starts_from_the_source(results, configured, source):
-    trained = train(
-        "nnUNetTrainerHeadOnly", configured("first_time", fine_tuning={"source": source}), resume=True
-    )
+    trained = train("nnUNetTrainerHeadOnly", configured("first_time", fine_tuning={"source": source}), resume=True)
     end = weights(f"{trained.output_folder}/checkpoint_final.pth")
     assert all(".seg_layers." in name for name in differing(weights(source), end))
 
