@@ -128,10 +128,12 @@ class Training:
     Attributes:
         curves: one float per epoch by the logger's key; NaN where the epoch has no value.
         settings: name and value, in reading order.
+        moved: of a fine-tuning, by role of the parameters, how many entries ever moved, and how many there are.
     """
 
     curves: Mapping[str, Sequence[float]]
     settings: Mapping[str, str]
+    moved: Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,9 @@ def read_training(fold_folder: Path) -> Training:
         for key, values in checkpoint["logging"].items()
         if all(isinstance(value, (int, float, np.number)) for value in values)
     }
-    return Training(curves=curves, settings=_read_settings(checkpoint, curves))
+    shares = checkpoint.get(KEY, {}).get("moved", {}).get("shares", {})
+    moved = {str(role): (int(count), int(entries)) for role, (count, entries) in shares.items()}
+    return Training(curves=curves, settings=_read_settings(checkpoint, curves), moved=moved)
 
 
 def _read_settings(checkpoint: Mapping[str, Any], curves: Mapping[str, Sequence[float]]) -> dict[str, str]:
@@ -313,7 +317,8 @@ def run_colour(number: int) -> str:
 def draw_charts(trainings: Sequence[Training]) -> list[dict[str, Any]]:
     """Charts of the loss, the pseudo Dice, and every term of a technique that the checkpoints hold.
 
-    A term is a key with a slash, such as ``loss/mixup``: nnU-Net's own keys have none.
+    A term is a key with a slash, such as ``loss/mixup``: nnU-Net's own keys have none. Of the shares that moved only
+    that of all parameters has a chart; the others are in a table.
 
     Returns:
         For each chart its title, a note on how to read it, and the SVG.
@@ -337,7 +342,9 @@ def draw_charts(trainings: Sequence[Training]) -> list[dict[str, Any]]:
         ("Learning rate", "", lines("lrs"), None),
     ]
     terms = dict.fromkeys(key for training in trainings for key in training.curves if "/" in key)
-    wanted += [(term, "", lines(term), None) for term in sorted(terms)]
+    wanted += [
+        (term, "", lines(term), None) for term in sorted(terms) if not term.startswith("moved/") or term == "moved/all"
+    ]
     return [
         {"title": title, "note": note, "svg": draw_chart(title, drawn, limits=limits)}
         for title, note, drawn, limits in wanted
@@ -498,6 +505,17 @@ def _setting_rows(trainings: Sequence[Training]) -> list[tuple[str, list[str]]]:
     return [(key, [training.settings.get(key, "–") for training in trainings]) for key in keys]
 
 
+def _moved_rows(trainings: Sequence[Training]) -> list[tuple[str, list[str]]]:
+    """For each role of parameters the share that moved, run by run; empty if no run is a fine-tuning."""
+    roles = dict.fromkeys(role for training in trainings for role in training.moved)
+    rows = []
+    for role in roles:
+        shares = [training.moved.get(role) for training in trainings]
+        cells = ["–" if not share else f"{100 * share[0] / share[1]:.3g} % of {share[1]:,}" for share in shares]
+        rows.append((role, cells))
+    return rows
+
+
 def _versions() -> list[tuple[str, str]]:
     rows = [("Python", platform.python_version()), ("System", f"{platform.system()} {platform.machine()}")]
     for package in PACKAGES:
@@ -552,6 +570,7 @@ def write_report(
         charts=draw_charts(trainings),
         overlays=_overlays(runs, evaluations),
         legend=[(name, LABEL_COLOURS[number % len(LABEL_COLOURS)]) for number, name in enumerate(labels)],
+        moved=_moved_rows(trainings),
         settings=_setting_rows(trainings),
         versions=_versions(),
         commands=commands,

@@ -250,3 +250,19 @@ def test_summary_without_cases_is_refused(tmp_path: Path, run: RunResult) -> Non
 def test_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one run"):
         write(tmp_path)
+
+
+def test_what_a_fine_tuning_moved_is_a_table_and_one_chart(tmp_path: Path, run: RunResult) -> None:
+    curves = {"moved/all": [0.1, 0.2], "moved/head": [1.0, 1.0]}
+    tuned = make_run(tmp_path / "b", "DGST", cases=("case_a", "case_b"), terms=curves, shift=1)
+    file = tuned.fold_folder / "checkpoint_final.pth"
+    checkpoint = torch.load(file, weights_only=False)
+    checkpoint["nnunet_ext"]["moved"] = {"shares": {"convolution": [3, 2000], "head": [7, 7]}, "flags": {}}
+    torch.save(checkpoint, file)
+    assert "What moved" not in write(tmp_path, run)
+    page = write(tmp_path, run, tuned)
+    assert "<h2>What moved</h2>" in page
+    assert '<th scope="row">convolution</th><td>–</td><td>0.15 % of 2,000</td>' in page
+    assert '<th scope="row">head</th><td>–</td><td>100 % of 7</td>' in page
+    assert "Line chart over epochs: moved/all" in page
+    assert "Line chart over epochs: moved/head" not in page
