@@ -14,14 +14,14 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks import in_process
 from benchmarks.domain_shift import SHIFTS, Shift, origin_folder, write_datasets
 from benchmarks.few_shot_grid import (
     STAGES,
@@ -35,7 +35,6 @@ from benchmarks.few_shot_grid import (
 from benchmarks.few_shot_results import Scored, Trained, collected, result_lines
 from benchmarks.provenance import provenance, provenance_lines, write_results
 from benchmarks.steps import OutOfTime, Steps, open_folder, recorded_commands, resume_option, training_commits
-from nnunet_ext import cli
 from nnunet_ext.cli import FINE, PROBLEM, WRONG_USAGE
 from nnunet_ext.demo.run import (
     CommandFailed,
@@ -122,17 +121,11 @@ class Experiment:
 
     def extend(self, name: str, command: Sequence[str]) -> None:
         """Run one of this package's commands that only writes a plans file, without a process of its own."""
-
-        def action() -> None:
-            with variables(self.steps.runner.environment):
-                status = cli.main(list(command[1:]))
-            if status != FINE:
-                raise CommandFailed(f"this command failed with status {status}: {' '.join(command)}")
-
-        self.steps.call(name, command, action)
+        environment = self.steps.runner.environment
+        self.steps.call(name, command, lambda: in_process.run_command(command, environment=environment))
 
     def train(self, run: Run | Pilot, *, seed: int, lr: float) -> None:
-        """Configure and train a model on the target."""
+        """Configure and train a model on the target; nnU-Net's final validation belongs to the pilot alone."""
         settings = shared_settings(epochs=self.epochs, iterations=self.iterations, seed=seed, lr=lr)
         settings |= run.method.settings
         if run.method.is_tuned:
@@ -144,14 +137,29 @@ class Experiment:
         self.extend(f"configure_{run.name}", configure)
         train = ["nnUNetv2_train", self.target, run.name, str(run.fold), "-tr", run.method.trainer]
         train += ["-p", TARGET_PLANS, "-device", self.device]
-        resume = resume_option(self.model(run) / f"fold_{run.fold}")
-        self.steps.run(f"train_{run.name}", train, extra=resume)
+        resume, name = resume_option(self.model(run) / f"fold_{run.fold}"), f"train_{run.name}"
+        if isinstance(run, Pilot):
+            self.steps.run(name, train, extra=resume)
+            return
+        runner, log = self.steps.runner, self.log(name)
+        self.steps.call(
+            name,
+            train,
+            lambda: in_process.train(train, resume=bool(resume), environment=runner.environment, log=log),
+        )
+
+    def log(self, name: str) -> Path:
+        """Where the output of a step goes."""
+        return self.out / "logs" / f"{name}.log"
 
     def evaluate(self, name: str, model: Path, fold: int) -> None:
         """Score a model on the test cases of both datasets."""
         command = ["nnunet_ext", "evaluate", str(model), "--on", f"{self.target}:test", "--on", f"{self.source}:test"]
         command += ["-f", str(fold), "-o", str(self.out / "evaluations" / name), "--disable-tta"]
-        self.steps.run(f"evaluate_{name}", [*command, "--device", self.device])
+        command += ["--device", self.device]
+        step, environment = f"evaluate_{name}", self.steps.runner.environment
+        log = self.log(step)
+        self.steps.call(step, command, lambda: in_process.run_command(command, environment=environment, log=log))
 
     def choose_lrs(self) -> dict[str, float]:
         """Train what is missing of the pilot; returns the learning rate of each family.
@@ -193,21 +201,6 @@ class Experiment:
     def checkpoint(self, run: Run) -> Path:
         """The final checkpoint of a run."""
         return self.model(run) / f"fold_{run.fold}" / "checkpoint_final.pth"
-
-
-@contextmanager
-def variables(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for the time of the block."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def environment_of(out: Path, *, cores: int) -> dict[str, str]:

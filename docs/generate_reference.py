@@ -89,7 +89,9 @@ def setting_rows(model: type[Section], prefix: str = "") -> Iterator[tuple[str, 
     for name, field in model.model_fields.items():
         if name in section_names():
             continue
-        default = "not set" if field.default is None else f"`{field.default}`"
+        # as `nnunet_ext configure` wants it: true, not True
+        value = str(field.default).lower() if isinstance(field.default, bool) else field.default
+        default = "not set" if value is None else f"`{value}`"
         yield f"`{prefix}{name}`", type_name(field.annotation, field.metadata), default, field.description or ""
 
 
@@ -150,9 +152,12 @@ def syntax(action: argparse.Action) -> str:
     if action.choices is not None:
         value = "{" + ",".join(str(choice) for choice in action.choices) + "}"
     else:
-        value = str(action.metavar or action.dest.upper())
+        metavar = action.metavar or action.dest.upper()
+        value = " ".join(metavar) if isinstance(metavar, tuple) else metavar
+    if action.nargs in ("*", "+"):
+        value += " …"
     if not action.option_strings:
-        return f"`{value}`" if action.nargs not in ("*", "+") else f"`{value} …`"
+        return f"`{value}`"
     takes_value = action.nargs != 0
     return ", ".join(f"`{option} {value}`" if takes_value else f"`{option}`" for option in action.option_strings)
 
@@ -196,7 +201,7 @@ def trainer_facts(entry: TrainerEntry) -> Iterator[str]:
         yield f"- Cannot do `{capability}`: {reason}"
     if entry.paper:
         yield f"- Paper: {paper_link(entry.paper)}."
-    for name in sections:
+    for name in (section.replace("_", "-") for section in sections):
         if (DOCS / "techniques" / f"{name}.md").is_file():
             yield f"- More: [{name}](../techniques/{name}.md)."
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -113,10 +114,9 @@ class FineTuningMixin(nnUNetTrainerConfigurable):
         return self.unwrapped_network().state_dict()
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
-        super().on_train_epoch_end(train_outputs)
         self.movement.look(self.watched_parameters())
-        for role, share in self.movement.shares().items():
-            self._log_value(f"moved/{role}", share.fraction)
+        shares = {f"moved/{role}": np.asarray(share.fraction) for role, share in self.movement.shares().items()}
+        super().on_train_epoch_end([{**output, **shares} for output in train_outputs])
 
     def on_train_end(self) -> None:
         super().on_train_end()

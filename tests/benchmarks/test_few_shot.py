@@ -22,6 +22,7 @@ from benchmarks.few_shot_grid import (
     planned_runs,
 )
 from benchmarks.few_shot_results import Scored, Trained, case_dice, collected, result_lines, seeds_by_cases
+from benchmarks.in_process import run_command
 from nnunet_ext import cli, trainers
 from nnunet_ext.commands.configure import check_name
 from nnunet_ext.demo.run import CommandFailed
@@ -171,10 +172,21 @@ class Programs:
                     raise programs.failure
                 folders = {key: Path(self.environment[f"nnUNet_{key}"]) for key in ("preprocessed", "results")}
                 getattr(programs, command[0], lambda *_: None)(folders, command)
-                if command[0] == "nnunet_ext":
-                    programs.evaluate(command)
 
         return Runner
+
+    def carry_out(self, command, *, environment, log=None, resume=False):
+        """In place of `in_process`: the training as above, the evaluation as below, any other command as it is."""
+        if command[1] not in ("evaluate", "805"):
+            return run_command(command, environment=environment)
+        name = log.stem
+        self.ran.append((name, list(command)))
+        if name == self.fail_at:
+            raise self.failure
+        folders = {key: Path(environment[f"nnUNet_{key}"]) for key in ("preprocessed", "results")}
+        if command[1] == "evaluate":
+            return self.evaluate(command)
+        return self.nnUNetv2_train(folders, command)
 
     def nnUNetv2_plan_and_preprocess(self, folders, command):
         name = {"804": SHIFT.source, "805": SHIFT.target}[command[2]]
@@ -238,8 +250,10 @@ def programs(tmp_path, monkeypatch):
         write_json(folder / "nnUNetPlans.json", plans)
         return 0
 
-    monkeypatch.setattr(few_shot.cli, "main", command_line)
+    monkeypatch.setattr(few_shot.in_process.cli, "main", command_line)
     monkeypatch.setattr(few_shot, "CommandRunner", stand_in.runner())
+    monkeypatch.setattr(few_shot.in_process, "train", stand_in.carry_out)
+    monkeypatch.setattr(few_shot.in_process, "run_command", stand_in.carry_out)
     monkeypatch.setattr(few_shot, "write_datasets", lambda shift, raw: None)
     monkeypatch.setattr(steps, "commit", lambda repository: "abc")
     return stand_in

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from nnunet_ext.sparsity.entries import Rows, top_entries
 from support.nnunet_runs import build_trainer
 from support.trainers_under_test import EVERY_TRAINER, data_kind
 
@@ -18,3 +19,32 @@ def test_trains_in_mixed_precision(name, compiled, results, monkeypatch):
     trainer.run_training()
     assert trainer.grad_scaler is not None
     assert np.isfinite(trainer.logger.get_value("train_losses", step=None)).all()
+
+
+def test_dgst_selects_the_same_entries_as_on_the_cpu():
+    rows, generator = Rows((32, 16, 3, 3, 3)), torch.Generator().manual_seed(0)
+    gradient = torch.randn(rows.shape, generator=generator)
+    for k in (1, 5):
+        masks = []
+        for device in ("cpu", "cuda"):
+            mask = torch.zeros(rows.shape, dtype=torch.bool, device=device)
+            mask[top_entries(gradient.to(device), rows, k)] = True
+            masks.append(mask.cpu())
+        assert torch.equal(*masks)
+
+
+def test_a_strict_step_in_mixed_precision_moves_selected_entries_alone(results):
+    trainer = build_trainer("nnUNetTrainerDGST", device="cuda")
+    trainer.initialize()
+    trainer.on_train_start()
+    before = {weight: weight.detach().clone() for weight in trainer.rows}
+    steps = 0
+    while steps < 3:
+        trainer.train_step(next(trainer.dataloader_train))
+        if not trainer.optimizer.state:
+            continue  # the first steps only find the loss scale
+        steps += 1
+        for weight, rows in trainer.rows.items():
+            moved = rows.matrix(weight.detach() != before[weight]).sum(dim=1)
+            assert (moved <= 1).all()
+            before[weight] = weight.detach().clone()

@@ -208,6 +208,27 @@ def test_the_optimizer_keeps_no_more_than_torchs_own(built):
     assert indices < sum(parameter.numel() for parameter in strict.rows)
 
 
+def test_mixed_precisions_loss_scale_changes_no_bit_of_a_strict_step(built):
+    weights = []
+    for scaler in (None, torch.GradScaler("cpu", init_scale=2.0**10)):
+        trainer = built({"dgst": {"top_k": 2}})
+        trainer.grad_scaler = scaler
+        for step in range(2):
+            trainer.train_step(batch_for(trainer, step))
+        weights.append(weights_of(trainer))
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_a_step_whose_gradient_overflowed_moves_nothing(built):
+    trainer = built({"dgst": {"top_k": 2}})
+    trainer.grad_scaler = torch.GradScaler("cpu", init_scale=2.0**10)
+    before = weights_of(trainer)
+    batch = batch_for(trainer)
+    batch["data"][0, 0, 0, 0, 0] = float("inf")
+    trainer.train_step(batch)
+    assert all(torch.equal(value, before[name]) for name, value in weights_of(trainer).items())
+
+
 # ---------------------------------------------------------------------- it learns
 
 

@@ -143,6 +143,8 @@ def test_continuing_does_not_need_the_source_any_more(results, configured, sourc
     moved_away.unlink()
     trained = train("nnUNetTrainerDGST", "goes_on", resume=True)
     assert trained.current_epoch == 2
+    shares = trained.logger.get_value("moved/convolution", step=None)
+    assert 0 < shares[0] < shares[1] < 1
     assert "Fine-tuning from" not in sorted(results.rglob("training_log_*.txt"))[-1].read_text()
 
 
@@ -184,6 +186,7 @@ def test_what_moved_is_in_the_log_the_curves_and_the_checkpoint(results, configu
     assert shares["head"] == [sum(start[n].numel() for n in heads), sum(p.numel() for p in _heads(trained))]
     assert checkpoint["logging"]["moved/convolution"] == [pytest.approx(moved / entries)]
     text = next(results.rglob("training_log_*.txt")).read_text()
+    assert f"moved/convolution {moved / entries:.4f}" in text
     assert f"convolution             {100 * moved / entries:7.3f} % of {entries:,}" in text
 
 
