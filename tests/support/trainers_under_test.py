@@ -10,15 +10,20 @@ images and labels."""
 
 EVERY_TRAINER = [entry.name for entry in TRAINERS]
 
+ALTER_THE_NETWORK = ["nnUNetTrainerLoRA"]
+"""Trainers that put modules of their own into the network after it was built."""
+
 
 def trainer_class(name: str) -> type:
     return next(entry.load() for entry in TRAINERS if entry.name == name)
 
 
 def one_per_network() -> list[str]:
-    """The last registered trainer for each way to build the network."""
-    representatives = {trainer_class(name).build_network_architecture: name for name in EVERY_TRAINER}
-    return list(representatives.values())
+    """The last registered trainer for each way to build the network, and those that alter it afterwards."""
+    representatives = {
+        trainer_class(name).build_network_architecture: name for name in EVERY_TRAINER if name not in ALTER_THE_NETWORK
+    }
+    return [*representatives.values(), *ALTER_THE_NETWORK]
 
 
 def data_kind(trainer: str, kind: str) -> str:
