@@ -35,6 +35,7 @@ from benchmarks.few_shot_grid import (
 from benchmarks.few_shot_results import Scored, Trained, collected, result_lines
 from benchmarks.provenance import provenance, provenance_lines, write_results
 from benchmarks.steps import OutOfTime, Steps, open_folder, recorded_commands, resume_option, training_commits
+from nnunet_ext.arguments import positive
 from nnunet_ext.cli import FINE, PROBLEM, WRONG_USAGE
 from nnunet_ext.demo.run import (
     CommandFailed,
@@ -261,14 +262,6 @@ def shown_commands(commands: Sequence[str], finished_runs: Sequence[str]) -> lis
     left_out = len(commands) - first_pilot - len(example)
     note = [f"# and {left_out} commands of the pilot and the other runs, in the JSON file"] if left_out > 0 else []
     return [*commands[:first_pilot], *example, *note]
-
-
-def positive(text: str) -> int:
-    """An integer of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
 
 
 def learning_rate(text: str) -> float:

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "nnunet_ext"
 
-# what the modules of a folder may import from this package, beside errors, files, registration, registry and version
+# what the modules of a folder may import from this package, beside arguments, errors, files, registration, registry and version
 ALLOWED = {
     "losses": {"losses"},
     "augmentation": {"augmentation"},
@@ -21,7 +21,7 @@ ALLOWED = {
     "demo": {"demo", "evaluation"},
     "diagnosis": {"diagnosis"},
 }
-COMMON = {"errors", "files", "registration", "registry", "version"}
+COMMON = {"arguments", "errors", "files", "registration", "registry", "version"}
 
 
 def imported_parts(module: Path) -> set[str]:

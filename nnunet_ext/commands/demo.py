@@ -13,20 +13,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from nnunet_ext.arguments import positive
+
 # the technique's name and its trainer
 TECHNIQUES = {
     "mixup": "nnUNetTrainerMixUp",
 }
 # enough on the phantoms to see all labels learned, and short enough for two CPU cores
 PHANTOM_EPOCHS = 6
-
-
-def positive(text: str) -> int:
-    """An integer of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

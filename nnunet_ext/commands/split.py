@@ -15,18 +15,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nnunet_ext.commands.demo import positive
+from nnunet_ext.arguments import not_negative, positive
 from nnunet_ext.errors import UserError
 
 SHOWN = 10  # training cases that are named one by one
-
-
-def not_negative(text: str) -> int:
-    """An integer of at least 0."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
