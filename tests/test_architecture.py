@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "nnunet_ext"
 
-# what the modules of a folder may import from this package, beside arguments, errors, files, registration, registry and version
+# what the modules of a folder may import from this package, beside the modules in COMMON
 ALLOWED = {
     "losses": {"losses"},
     "augmentation": {"augmentation"},
