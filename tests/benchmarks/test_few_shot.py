@@ -180,7 +180,7 @@ class Programs:
         if command[1] not in ("evaluate", "805"):
             return run_command(command, environment=environment)
         name = log.stem
-        self.ran.append((name, list(command)))
+        self.ran.append((name, [*command, *(["--c"] if resume else [])]))
         if name == self.fail_at:
             raise self.failure
         folders = {key: Path(environment[f"nnUNet_{key}"]) for key in ("preprocessed", "results")}
