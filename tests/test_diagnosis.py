@@ -84,7 +84,7 @@ def test_release_is_read_from_development_and_local_versions() -> None:
     assert installation.release_of("unknown") == ()
 
 
-def torch_answer(version: str = "2.4.0", cuda: tuple[str, ...] = (), mps: bool = False) -> Answer:
+def torch_answer(version: str = "2.7.0", cuda: tuple[str, ...] = (), mps: bool = False) -> Answer:
     return Answer(result={"version": version, "cuda": list(cuda), "mps": mps})
 
 

@@ -188,6 +188,7 @@ def test_timed_steps_leave_the_weights(build):
 
 def test_building_leaves_environment_and_generator(build, monkeypatch):
     monkeypatch.setenv("nnUNet_results", "/somewhere")
+    monkeypatch.delenv("nnUNet_preprocessed", raising=False)
     state = torch.get_rng_state()
     build(nnUNetTrainer)
     assert torch.equal(state, torch.get_rng_state())
