@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from copy import deepcopy
@@ -15,6 +14,7 @@ import torch
 from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 
+from benchmarks.in_process import variables
 from nnunet_ext.plans.settings import KEY
 
 DATASET = "Dataset999_Synthetic"
@@ -126,16 +126,8 @@ def nnunet_folders(root: Path, *, compiled: bool) -> Iterator[None]:
     data = root / "preprocessed" / DATASET / f"{PLANS}_{CONFIGURATION}"
     data.mkdir(parents=True, exist_ok=True)
     (data / "case.b2nd").touch()  # initialize() tells the storage format by a file's ending
-    previous = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
+    with variables(values):
         yield
-    finally:
-        for name, value in previous.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def build_trainer(
