@@ -1,0 +1,166 @@
+"""Losses for labels in which only some instances are annotated (DBDMP, arXiv 2408.09411).
+
+Label 0 means background or an instance that nobody annotated. All functions compute in float32, whatever the precision
+of the logits, and are finite for logits of any size.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+from nnunet_ext.losses.soft_targets import masked_mean
+
+LOG_OF_ZERO = -math.log(1e-4)
+"""A, what stands for -log 0 in the reverse cross-entropy."""
+
+
+def one_hot(labels: torch.Tensor, classes: int) -> torch.Tensor:
+    """Labels as a distribution over the classes.
+
+    Args:
+        labels: (B, 1, [X,] Y, Z), from 0 to `classes` - 1.
+        classes: C.
+
+    Returns:
+        (B, C, [X,] Y, Z) float32, ones and zeros.
+    """
+    shape = (labels.shape[0], classes, *labels.shape[2:])
+    return torch.zeros(shape, device=labels.device).scatter_(1, labels.long(), 1.0)
+
+
+def tversky_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    *,
+    alpha: float = 0.4,
+    beta: float = 0.6,
+    smooth: float = 1e-5,
+) -> torch.Tensor:
+    """1 - (TP + ε) / (TP + α FP + β FN + ε), mean over the foreground classes, each summed over the batch.
+
+    Un-annotated voxels count as negative. β above α makes a missed voxel cost more than a wrong one.
+
+    Args:
+        logits: (B, C, [X,] Y, Z), C at least 2.
+        labels: (B, 1, [X,] Y, Z), from 0 to C - 1.
+        mask: (B, 1, [X,] Y, Z), true where a voxel takes part; None for all.
+        alpha: weight of false positives.
+        beta: weight of false negatives.
+        smooth: ε.
+
+    Returns:
+        A scalar between 0 and 1.
+
+    Source: arXiv 2408.09411, α and β from the released code.
+    """
+    probabilities = logits.float().softmax(dim=1)[:, 1:]
+    target = one_hot(labels, logits.shape[1])[:, 1:]
+    if mask is not None:
+        probabilities, target = probabilities * mask, target * mask
+    over = (0, *range(2, logits.ndim))
+    hits = (probabilities * target).sum(over)
+    false_positives = probabilities.sum(over) - hits
+    misses = target.sum(over) - hits
+    return (1 - (hits + smooth) / (hits + alpha * false_positives + beta * misses + smooth)).mean()
+
+
+def symmetric_cross_entropy(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    *,
+    ce_weight: float = 0.8,
+    rce_weight: float = 1.0,
+) -> torch.Tensor:
+    """Cross-entropy and reverse cross-entropy, which bears wrong labels better: its value and gradient are bounded.
+
+    RCE = -Σ_c p_c log q_c with q the one-hot label and log 0 = -A, which is A (1 - p_y).
+
+    Args:
+        logits: (B, C, [X,] Y, Z).
+        labels: (B, 1, [X,] Y, Z), from 0 to C - 1.
+        mask: (B, 1, [X,] Y, Z), true where a voxel takes part; None for all.
+        ce_weight: factor of the cross-entropy.
+        rce_weight: factor of the reverse one.
+
+    Returns:
+        A scalar, mean over the voxels; zero if none takes part.
+
+    Source: Wang et al., arXiv 1908.06112; weights from DBDMP's released code.
+    """
+    log_of_label = logits.float().log_softmax(dim=1).gather(1, labels.long())
+    reverse = LOG_OF_ZERO * (1 - log_of_label.exp())
+    return masked_mean(ce_weight * -log_of_label + rce_weight * reverse, mask)
+
+
+def partial_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, annotated: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy, mean over the annotated voxels alone; zero, with zero gradients, if there are none.
+
+    Args:
+        logits: (B, C, [X,] Y, Z).
+        labels: (B, 1, [X,] Y, Z), from 0 to C - 1.
+        annotated: (B, 1, [X,] Y, Z), true where the label is known to be right.
+    """
+    return masked_mean(-logits.float().log_softmax(dim=1).gather(1, labels.long()), annotated)
+
+
+@torch.no_grad()
+def mixed_pseudo_labels(
+    main: torch.Tensor,
+    auxiliary: torch.Tensor,
+    labels: torch.Tensor,
+    annotated: torch.Tensor,
+    *,
+    ratio: float,
+    temperature: float = 0.3,
+) -> torch.Tensor:
+    """ỹ = softmax_c((β p_main + (1 - β) p_aux) / T), a softmax over probabilities, which sharpens: .9 becomes .935.
+
+    An annotated voxel takes its own label in place of the mixture, so that it is sharpened, or rather smoothed, like
+    the others.
+
+    Args:
+        main: logits (B, C, [X,] Y, Z) of the main branch.
+        auxiliary: logits of the other branch.
+        labels: (B, 1, [X,] Y, Z), from 0 to C - 1.
+        annotated: (B, 1, [X,] Y, Z), true where the label is known to be right.
+        ratio: β, between 0 and 1.
+        temperature: T, above 0.
+
+    Returns:
+        (B, C, [X,] Y, Z) float32, sums to one over C; no gradient flows through it.
+
+    Source: arXiv 2408.09411.
+    """
+    mixture = ratio * main.float().softmax(dim=1) + (1 - ratio) * auxiliary.float().softmax(dim=1)
+    mixture = torch.where(annotated, one_hot(labels, main.shape[1]), mixture)
+    return (mixture / temperature).softmax(dim=1)
+
+
+def divergence_weighted_cross_entropy(
+    logits: torch.Tensor, other: torch.Tensor, target: torch.Tensor
+) -> torch.Tensor:
+    """KLCE: cross-entropy against soft labels, weighted down where two branches disagree, plus their disagreement.
+
+    With D_i = KL(p_other,i ‖ p_i) at voxel i:  Σ_i CE_i e^{-D_i} / Σ_i e^{-D_i} + mean_i D_i. D is not detached.
+
+    Args:
+        logits: (B, C, [X,] Y, Z) of the branch that learns.
+        other: logits of the other branch.
+        target: (B, C, [X,] Y, Z), sums to one over C.
+
+    Returns:
+        A scalar, at least zero.
+
+    Source: arXiv 2408.09411.
+    """
+    log_own, log_other = logits.float().log_softmax(dim=1), other.float().log_softmax(dim=1)
+    entropies = -(target * log_own).sum(dim=1)
+    divergences = F.kl_div(log_own, log_other, reduction="none", log_target=True).sum(dim=1)
+    # divided by the largest weight, which cancels: it is not all zero however much the branches disagree
+    weights = (divergences.detach().amin() - divergences).exp()
+    return (entropies * weights).sum() / weights.sum() + divergences.mean()

@@ -1,0 +1,1 @@
+"""Networks beyond a single U-Net, built around the ones that plans describe."""

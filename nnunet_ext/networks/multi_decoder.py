@@ -1,0 +1,88 @@
+"""A U-Net with further decoders around its encoder, which take part in training alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import torch
+from torch import nn
+
+Outputs: TypeAlias = torch.Tensor | list[torch.Tensor]
+"""Logits of one decoder: a tensor (B, C, [X,] Y, Z) or, under deep supervision, a list, highest resolution first."""
+
+AUXILIARY = "auxiliary_decoders."
+MAIN = "decoder."
+
+
+class MultiDecoderUNet(nn.Module):
+    """A shared encoder, the main decoder of a plain U-Net, and auxiliary decoders of the same kind.
+
+    Each decoder sees the encoder's features, skips and bottleneck alike, through a perturbation of its own. In training
+    the output is one entry for each decoder, the main one first; otherwise it is the main decoder's alone, and nothing
+    else is computed. Encoder and main decoder have the names of the plain U-Net in the state dict, so that it becomes
+    a plain one by leaving ``auxiliary_decoders.`` out.
+    """
+
+    def __init__(
+        self, unet: nn.Module, auxiliary_decoders: Sequence[nn.Module], perturbations: Sequence[nn.Module]
+    ) -> None:
+        """
+        Args:
+            unet: with ``encoder`` and ``decoder``, as nnU-Net builds it; its parts are taken over.
+            auxiliary_decoders: each takes the encoder's features, as the main one.
+            perturbations: of the features, one for each decoder, the main one first; the same for every feature map.
+
+        Raises:
+            ValueError: if their number does not fit.
+        """
+        super().__init__()
+        if len(perturbations) != 1 + len(auxiliary_decoders):
+            raise ValueError(
+                f"{1 + len(auxiliary_decoders)} decoders need as many perturbations, found {len(perturbations)}."
+            )
+        self.encoder = unet.encoder
+        self.decoder = unet.decoder
+        for decoder in auxiliary_decoders:
+            # nnU-Net's decoders keep the encoder they were made for; it would be in the state dict a second time
+            decoder.encoder = None
+        self.auxiliary_decoders = nn.ModuleList(auxiliary_decoders)
+        self.perturbations = nn.ModuleList(perturbations)
+
+    def forward(self, data: torch.Tensor) -> Outputs | list[Outputs]:
+        features = self.encoder(data)
+        if not self.training:
+            return self.decoder(features)
+        decoders = (self.decoder, *self.auxiliary_decoders)
+        return [
+            decoder([perturbation(feature) for feature in features])
+            for decoder, perturbation in zip(decoders, self.perturbations)
+        ]
+
+    def set_deep_supervision(self, enabled: bool) -> None:
+        """Let every decoder give all resolutions, or the full one alone."""
+        for decoder in (self.decoder, *self.auxiliary_decoders):
+            decoder.deep_supervision = enabled
+
+    def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
+        """Voxels of the main U-Net's feature maps, times their channels: what nnU-Net estimates memory from."""
+        return self.encoder.compute_conv_feature_map_size(input_size) + self.decoder.compute_conv_feature_map_size(
+            input_size
+        )
+
+    def stock_key(self, key: str) -> str | None:
+        """The name that a state dict's key has in the plain U-Net: that of the main decoder for an auxiliary one."""
+        if not key.startswith(AUXILIARY):
+            return key
+        _, rest = key.removeprefix(AUXILIARY).split(".", 1)
+        return f"{MAIN}{rest}"
+
+
+def feature_dropout(spatial_dims: int, probability: float) -> nn.Module:
+    """Channel dropout: in training whole feature maps are set to zero, and the others scaled up.
+
+    Args:
+        spatial_dims: 2 or 3.
+        probability: of a channel to be dropped; 0 changes nothing.
+    """
+    return {2: nn.Dropout2d, 3: nn.Dropout3d}[spatial_dims](probability) if probability > 0 else nn.Identity()

@@ -1,0 +1,194 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from nnunet_ext.losses.partial_instances import (
+    divergence_weighted_cross_entropy,
+    mixed_pseudo_labels,
+    partial_cross_entropy,
+    symmetric_cross_entropy,
+    tversky_loss,
+)
+
+SHAPE = (2, 3, 3, 4, 2)
+
+
+def tensors(seed=0, shape=SHAPE, scale=2.0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(shape, generator=generator)
+    other = scale * torch.randn(shape, generator=generator)
+    labels = torch.randint(0, shape[1], (shape[0], 1, *shape[2:]), generator=generator)
+    return logits, other, labels
+
+
+def voxels(logits):
+    """Probabilities in float64 as a list over voxels, classes last, by numpy."""
+    values = np.moveaxis(logits.double().numpy(), 1, -1).reshape(-1, logits.shape[1])
+    exponentials = np.exp(values - values.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def flat(labels):
+    return labels.numpy().reshape(-1)
+
+
+# ---------------------------------------------------------------------- float64 references, voxel by voxel
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_tversky_against_a_count_of_every_voxel(masked):
+    logits, _, labels = tensors()
+    mask = torch.rand(labels.shape, generator=torch.Generator().manual_seed(1)) < 0.6 if masked else None
+    takes_part = flat(mask) if masked else np.ones(labels.numel(), bool)
+    expected = []
+    for label in (1, 2):
+        hit = wrong = missed = 0.0
+        for p, y, counts in zip(voxels(logits), flat(labels), takes_part):
+            if counts and y == label:
+                hit, missed = hit + p[label], missed + 1 - p[label]
+            elif counts:
+                wrong += p[label]
+        expected.append(1 - (hit + 1e-5) / (hit + 0.4 * wrong + 0.6 * missed + 1e-5))
+    assert tversky_loss(logits, labels, mask).item() == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_symmetric_cross_entropy_against_its_definition():
+    logits, _, labels = tensors()
+    expected = []
+    for p, y in zip(voxels(logits), flat(labels)):
+        q = np.eye(3)[y]
+        reverse = -sum(p_c * (0.0 if q_c else math.log(1e-4)) for p_c, q_c in zip(p, q))
+        expected.append(0.8 * -math.log(p[y]) + 1.0 * reverse)
+    assert symmetric_cross_entropy(logits, labels).item() == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_divergence_weighted_cross_entropy_against_its_definition():
+    logits, other, labels = tensors()
+    target = mixed_pseudo_labels(logits, other, labels, labels > 0, ratio=0.3)
+    entropies, divergences = [], []
+    soft = np.moveaxis(target.double().numpy(), 1, -1).reshape(-1, 3)
+    for p, q, y in zip(voxels(logits), voxels(other), soft):
+        entropies.append(-float(np.sum(y * np.log(p))))
+        divergences.append(float(np.sum(q * (np.log(q) - np.log(p)))))
+    weights = np.exp(-np.array(divergences))
+    expected = np.sum(np.array(entropies) * weights) / weights.sum() + np.mean(divergences)
+    assert divergence_weighted_cross_entropy(logits, other, target).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_pseudo_labels_against_their_definition():
+    logits, other, labels = tensors()
+    annotated = labels > 0
+    found = np.moveaxis(
+        mixed_pseudo_labels(logits, other, labels, annotated, ratio=0.25, temperature=0.3).numpy(), 1, -1
+    ).reshape(-1, 3)
+    for row, p, q, y in zip(found, voxels(logits), voxels(other), flat(labels)):
+        mixture = np.eye(3)[y] if y > 0 else 0.25 * p + 0.75 * q
+        expected = np.exp(mixture / 0.3) / np.exp(mixture / 0.3).sum()
+        np.testing.assert_allclose(row, expected, rtol=1e-5)
+
+
+# ---------------------------------------------------------------------- by hand
+
+
+def two_class(probability):
+    """Logits of one voxel whose foreground has a probability."""
+    return torch.tensor([0.0, math.log(probability / (1 - probability))]).reshape(1, 2, 1, 1)
+
+
+def test_a_softmax_over_probabilities_takes_point_nine_to_point_nine_three_five():
+    label = torch.zeros(1, 1, 1, 1, dtype=torch.long)
+    soft = mixed_pseudo_labels(two_class(0.9), two_class(0.9), label, label > 0, ratio=0.5)
+    assert soft[0, 1].item() == pytest.approx(0.935, abs=5e-4)
+
+
+def test_one_voxel_by_hand():
+    label = torch.ones(1, 1, 1, 1, dtype=torch.long)
+    logits = two_class(0.8)
+    assert partial_cross_entropy(logits, label, label > 0).item() == pytest.approx(-math.log(0.8))
+    expected = 0.8 * -math.log(0.8) + 0.2 * -math.log(1e-4)
+    assert symmetric_cross_entropy(logits, label).item() == pytest.approx(expected)
+    # TP .8, FN .2, FP 0
+    assert tversky_loss(logits, label).item() == pytest.approx(1 - 0.8 / (0.8 + 0.6 * 0.2), rel=1e-4)
+    assert tversky_loss(logits, 0 * label).item() == pytest.approx(1 - 1e-5 / (0.4 * 0.8 + 1e-5), rel=1e-4)
+
+
+# ---------------------------------------------------------------------- invariants
+
+
+def test_equal_branches_do_not_diverge():
+    logits, _, labels = tensors()
+    target = mixed_pseudo_labels(logits, logits, labels, labels > 0, ratio=0.5)
+    expected = -(target * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
+    torch.testing.assert_close(divergence_weighted_cross_entropy(logits, logits.clone(), target), expected)
+
+
+def test_raising_the_foreground_on_annotated_voxels_lowers_every_term():
+    logits, other, labels = tensors()
+    annotated = labels > 0
+    better = logits + 0.5 * torch.zeros_like(logits).scatter_(1, labels, annotated.float())
+    target = mixed_pseudo_labels(logits, other, labels, annotated, ratio=0.5)
+    assert tversky_loss(better, labels) < tversky_loss(logits, labels)
+    assert symmetric_cross_entropy(better, labels) < symmetric_cross_entropy(logits, labels)
+    assert partial_cross_entropy(better, labels, annotated) < partial_cross_entropy(logits, labels, annotated)
+    assert divergence_weighted_cross_entropy(better, better, target) < divergence_weighted_cross_entropy(
+        logits, logits, target
+    )
+
+
+def test_no_gradient_flows_through_the_pseudo_labels():
+    logits, other, labels = tensors()
+    logits.requires_grad_()
+    assert not mixed_pseudo_labels(logits, other, labels, labels > 0, ratio=0.5).requires_grad
+
+
+def test_the_divergence_is_not_detached():
+    logits, other, labels = tensors()
+    target = torch.full(SHAPE, 1 / 3)
+    other.requires_grad_()
+    divergence_weighted_cross_entropy(logits, other, target).backward()
+    assert other.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("scale", [1.0, 100.0, 3e4])
+def test_finite_without_a_label_and_for_logits_of_any_size(dtype, scale):
+    logits, other, labels = tensors(scale=scale)
+    logits = logits.clamp(-6e4, 6e4).to(dtype).requires_grad_()
+    other = other.clamp(-6e4, 6e4).to(dtype).requires_grad_()
+    for labels_now in (labels, 0 * labels):
+        annotated = labels_now > 0
+        target = mixed_pseudo_labels(logits, other, labels_now, annotated, ratio=0.5)
+        terms = [
+            tversky_loss(logits, labels_now),
+            symmetric_cross_entropy(logits, labels_now),
+            partial_cross_entropy(logits, labels_now, annotated),
+            divergence_weighted_cross_entropy(logits, other, target),
+        ]
+        assert all(torch.isfinite(term) for term in terms)
+        gradients = torch.autograd.grad(sum(terms), (logits, other))
+        assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_without_an_annotated_voxel_the_partial_term_is_zero():
+    logits, _, labels = tensors()
+    logits.requires_grad_()
+    loss = partial_cross_entropy(logits, labels, torch.zeros_like(labels, dtype=torch.bool))
+    loss.backward()
+    assert loss == 0
+    assert logits.grad.abs().sum() == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 1000), st.floats(0, 1), st.sampled_from([(1, 2, 3, 2), (2, 4, 2, 2, 3)]))
+def test_pseudo_labels_are_distributions_and_losses_are_not_negative(seed, ratio, shape):
+    logits, other, labels = tensors(seed, shape)
+    target = mixed_pseudo_labels(logits, other, labels, labels > 0, ratio=ratio)
+    torch.testing.assert_close(target.sum(dim=1), torch.ones_like(target[:, 0]))
+    assert target.min() > 0
+    assert divergence_weighted_cross_entropy(logits, other, target) > 0
+    assert 0 <= tversky_loss(logits, labels) <= 1
