@@ -31,7 +31,8 @@ class MultiDecoderUNet(nn.Module):
         Args:
             unet: with ``encoder`` and ``decoder``, as nnU-Net builds it; its parts are taken over.
             auxiliary_decoders: each takes the encoder's features, as the main one.
-            perturbations: of the features, one for each decoder, the main one first; the same for every feature map.
+            perturbations: from the list of the encoder's features, the bottleneck last, to one of the same shapes; one
+                for each decoder, the main one first. ``nn.Identity`` leaves them as they are.
 
         Raises:
             ValueError: if their number does not fit.
@@ -55,8 +56,7 @@ class MultiDecoderUNet(nn.Module):
             return self.decoder(features)
         decoders = (self.decoder, *self.auxiliary_decoders)
         return [
-            decoder([perturbation(feature) for feature in features])
-            for decoder, perturbation in zip(decoders, self.perturbations)
+            decoder(perturbation(features)) for decoder, perturbation in zip(decoders, self.perturbations)
         ]
 
     def set_deep_supervision(self, enabled: bool) -> None:
@@ -78,11 +78,17 @@ class MultiDecoderUNet(nn.Module):
         return f"{MAIN}{rest}"
 
 
-def feature_dropout(spatial_dims: int, probability: float) -> nn.Module:
-    """Channel dropout: in training whole feature maps are set to zero, and the others scaled up.
+class FeatureDropout(nn.Module):
+    """In training, sets whole channels of every feature map to zero, and scales the others up."""
 
-    Args:
-        spatial_dims: 2 or 3.
-        probability: of a channel to be dropped; 0 changes nothing.
-    """
-    return {2: nn.Dropout2d, 3: nn.Dropout3d}[spatial_dims](probability) if probability > 0 else nn.Identity()
+    def __init__(self, spatial_dims: int, probability: float) -> None:
+        """
+        Args:
+            spatial_dims: 2 or 3.
+            probability: of a channel to be dropped.
+        """
+        super().__init__()
+        self.dropout = {2: nn.Dropout2d, 3: nn.Dropout3d}[spatial_dims](probability)
+
+    def forward(self, features: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        return [self.dropout(feature) for feature in features]

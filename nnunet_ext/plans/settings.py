@@ -75,6 +75,24 @@ class DGSTSettings(Section):
     )
 
 
+class DBDMPSettings(Section):
+    """Learning from partially annotated instances with dynamically mixed pseudo labels (arXiv 2408.09411)."""
+
+    dropout: float = Field(
+        0.5, ge=0, lt=1, description="Channel dropout of every feature that the auxiliary decoder receives."
+    )
+    supervised_weight: float = Field(0.25, ge=0, description="Factor of the supervised terms of each branch.")
+    tversky_alpha: float = Field(0.4, gt=0, description="Weight of false positives in the Tversky loss.")
+    tversky_beta: float = Field(0.6, gt=0, description="Weight of false negatives in the Tversky loss.")
+    ce_weight: float = Field(0.8, ge=0, description="Cross-entropy within the symmetric cross-entropy.")
+    rce_weight: float = Field(1.0, ge=0, description="Reverse cross-entropy within it.")
+    pseudo_label_weight: float = Field(
+        1.0, ge=0, description="Factor of the pseudo-label term at the end of the ramp. 0 leaves it out."
+    )
+    ramp_epochs: int = Field(99, ge=0, description="Epochs over which the pseudo-label term rises to its factor.")
+    temperature: float = Field(0.3, gt=0, description="Of the softmax over mixed probabilities that sharpens them.")
+
+
 class Settings(Section):
     """Everything that may stand under ``nnunet_ext``: general keys, and one section for each technique.
 
@@ -114,6 +132,7 @@ class Settings(Section):
     )
     mixup: MixUpSettings = Field(MixUpSettings(), description="MixUp and CutMix.")
     fine_tuning: FineTuningSettings = Field(FineTuningSettings(), description="Fine-tuning with few cases.")
+    dbdmp: DBDMPSettings = Field(DBDMPSettings(), description="Partially annotated instances.")
     dgst: DGSTSettings = Field(DGSTSettings(), description="Dynamic gradient sparsification.")
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from nnunet_ext.networks.multi_decoder import AUXILIARY, MultiDecoderUNet, feature_dropout
+from nnunet_ext.networks.multi_decoder import AUXILIARY, FeatureDropout, MultiDecoderUNet
 from nnunet_ext.sparsity.roles import decoder_parameter_names
 from sparsity.test_strategies import NETWORKS, unet
 
@@ -13,7 +13,7 @@ def network(*, dims=3, residual=False, auxiliary=1, dropout=0.0):
     torch.manual_seed(0)
     main = unet(dims=dims, residual=residual)
     others = [unet(dims=dims, residual=residual).decoder for _ in range(auxiliary)]
-    perturbations = [nn.Identity(), *(feature_dropout(dims, dropout) for _ in others)]
+    perturbations = [nn.Identity(), *(FeatureDropout(dims, dropout) for _ in others)]
     return MultiDecoderUNet(main, others, perturbations)
 
 

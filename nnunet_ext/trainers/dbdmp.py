@@ -1,0 +1,129 @@
+"""Learning from partially annotated instances with dynamically mixed pseudo labels (DBDMP, arXiv 2408.09411)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from nnunet_ext.losses.partial_instances import (
+    divergence_weighted_cross_entropy,
+    mixed_pseudo_labels,
+    partial_cross_entropy,
+    symmetric_cross_entropy,
+    tversky_loss,
+)
+from nnunet_ext.losses.ramps import sigmoid_ramp
+from nnunet_ext.networks.multi_decoder import FeatureDropout, MultiDecoderUNet
+from nnunet_ext.trainers.base import Batch
+from nnunet_ext.trainers.multi_decoder import MultiDecoderMixin, plain_unets
+
+Terms = dict[str, torch.Tensor]
+
+
+class DBDMPMixin(MultiDecoderMixin):
+    """Two decoders, one behind dropout of the encoder's features, learn from what is annotated and from each other.
+
+    L = w_s Σ_d (Tversky + SCE + PCE)_d + λ(t) ½ [KLCE(main | aux) + KLCE(aux | main)]. The supervised terms are taken
+    at every resolution, the pseudo-label terms at the full one. Voxels of an ignore label leave the supervised terms.
+    """
+
+    sections = (*MultiDecoderMixin.sections, "dbdmp")
+
+    unsupported: ClassVar[Mapping[str, str]] = {
+        "regions": "pseudo labels are a softmax over classes that exclude each other. Write the regions as labels of "
+        "their own, or train each region as a dataset of its own.",
+    }
+
+    @staticmethod
+    def build_network_architecture(
+        plans_manager: Any,
+        configuration_manager: Any,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """The plans' U-Net with a second decoder; the trainer sets the dropout before it."""
+        main, other = plain_unets(
+            2, plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
+        )
+        dropout = FeatureDropout(len(configuration_manager.patch_size), probability=0.0)
+        return MultiDecoderUNet(main, [other.decoder], [nn.Identity(), dropout])
+
+    def initialize(self) -> None:
+        super().initialize()
+        network = self.unwrapped_network()
+        assert isinstance(network, MultiDecoderUNet)
+        for perturbation in network.perturbations:
+            if isinstance(perturbation, FeatureDropout):
+                perturbation.dropout.p = self.settings.dbdmp.dropout
+
+    def loss_terms(self, outputs: Any, batch: Batch) -> Terms:
+        main, auxiliary = (self.heads(branch) for branch in outputs)
+        targets = self.heads(batch["target"])
+        terms: Terms = {}
+        for heads in (main, auxiliary):
+            for weight, logits, target in zip(self.head_weights(), heads, targets):
+                if weight > 0:
+                    for name, term in self.supervised_terms(logits, target).items():
+                        terms[name] = terms.get(name, 0.0) + self.settings.dbdmp.supervised_weight * weight * term
+        terms["pseudo_labels"] = self.pseudo_label_term(main[0], auxiliary[0], targets[0])
+        return terms
+
+    def known(self, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """What a target says.
+
+        Args:
+            target: (B, 1, [X,] Y, Z), nnU-Net's labels.
+
+        Returns:
+            Labels without the ignore label; where an instance is annotated; where a voxel takes part in the supervised
+            terms, None for everywhere.
+        """
+        ignore = self.label_manager.ignore_label
+        if ignore is None:
+            return target, target > 0, None
+        counts = target != ignore
+        labels = torch.where(counts, target, torch.zeros_like(target))
+        return labels, labels > 0, counts
+
+    def supervised_terms(self, logits: torch.Tensor, target: torch.Tensor) -> Terms:
+        """Tversky, symmetric and partial cross-entropy of one head, without weights."""
+        settings = self.settings.dbdmp
+        labels, annotated, counts = self.known(target)
+        return {
+            "tversky": tversky_loss(
+                logits, labels, counts, alpha=settings.tversky_alpha, beta=settings.tversky_beta
+            ),
+            "symmetric_ce": symmetric_cross_entropy(
+                logits, labels, counts, ce_weight=settings.ce_weight, rce_weight=settings.rce_weight
+            ),
+            "partial_ce": partial_cross_entropy(logits, labels, annotated),
+        }
+
+    def pseudo_label_term(self, main: torch.Tensor, auxiliary: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """λ(t) ½ [KLCE(main | aux) + KLCE(aux | main)] of the full-resolution heads."""
+        settings = self.settings.dbdmp
+        labels, annotated, _ = self.known(target)
+        pseudo_labels = mixed_pseudo_labels(
+            main,
+            auxiliary,
+            labels,
+            annotated,
+            ratio=float(self.shared_rng.random()),
+            temperature=settings.temperature,
+        )
+        ramp = settings.pseudo_label_weight * sigmoid_ramp(self.current_epoch, settings.ramp_epochs)
+        self.observe("dbdmp/ramp", ramp)
+        self.observe("dbdmp/pseudo_foreground", (pseudo_labels.argmax(dim=1) > 0).float().mean())
+        one = divergence_weighted_cross_entropy(main, auxiliary, pseudo_labels)
+        other = divergence_weighted_cross_entropy(auxiliary, main, pseudo_labels)
+        return ramp * 0.5 * (one + other)
+
+
+class nnUNetTrainerDBDMP(DBDMPMixin):
+    """nnU-Net for datasets in which only some instances are annotated."""
+
+    default_settings: ClassVar[Mapping[str, Any]] = {"num_epochs": 300, "momentum": 0.9}
