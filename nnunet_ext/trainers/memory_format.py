@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from copy import deepcopy
 from statistics import median
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import nn
@@ -54,10 +56,17 @@ def pass_seconds(network: nn.Module, data: torch.Tensor) -> float:
     """Seconds of one forward and backward pass."""
     started = perf_counter()
     with torch.autocast(data.device.type, enabled=data.device.type == "cuda"):
-        outputs = network(data)
-        heads = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-        loss = torch.stack([head.float().mean() for head in heads]).sum()
+        loss = torch.stack([head.float().mean() for head in every_tensor(network(data))]).sum()
     loss.backward()
     if data.device.type == "cuda":
         torch.cuda.synchronize(data.device)
     return perf_counter() - started
+
+
+def every_tensor(outputs: Any) -> Iterator[torch.Tensor]:
+    """The tensors in a network's output: one, a list by resolution, or such a list for each decoder."""
+    if isinstance(outputs, torch.Tensor):
+        yield outputs
+    else:
+        for part in outputs:
+            yield from every_tensor(part)
