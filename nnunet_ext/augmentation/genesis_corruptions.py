@@ -1,8 +1,8 @@
 """The corruptions of Models Genesis (arXiv 2004.07882), which a network learns to undo.
 
-Each is a batchgeneratorsv2 transform of the image alone: ``get_parameters`` draws everything, from numpy's global
-generator as all transforms of that library do, and ``apply`` draws nothing. Images are (C, [X,] Y, Z), float, normalised
-by nnU-Net; fills and curves keep to the range of each channel of the patch.
+Each is a batchgeneratorsv2 transform of the image alone: ``get_parameters`` draws everything and ``apply`` nothing.
+Images are (C, [X,] Y, Z), float, normalised by nnU-Net; fills and curves keep to the range of each channel of the
+patch.
 """
 
 from __future__ import annotations
@@ -15,6 +15,12 @@ import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform
 
 Box = tuple[slice, ...]
+
+
+def drawn_generator() -> np.random.Generator:
+    """A generator seeded from numpy's global one, which all transforms of batchgeneratorsv2 draw from, so that what
+    seeds theirs seeds ours."""
+    return np.random.default_rng(np.random.randint(2**31, dtype=np.int64))  # noqa: NPY002
 
 
 class CleanImageAsTarget(BasicTransform):
@@ -47,16 +53,17 @@ class LocalShuffling(ImageOnlyTransform):
         self.share = share
 
     def get_parameters(self, **data_dict: Any) -> dict[str, Any]:
+        rng = drawn_generator()
         shape = data_dict["image"].shape[1:]
         rounds = []
         for _ in range(self.repeats):
-            sides = [int(np.random.randint(1, max(2, round(self.largest * length)) + 1)) for length in shape]
+            sides = [int(rng.integers(1, max(2, round(self.largest * length)) + 1)) for length in shape]
             sides = [min(side, length) for side, length in zip(sides, shape)]
-            offsets = [int(np.random.randint(length % side + 1)) for side, length in zip(sides, shape)]
+            offsets = [int(rng.integers(length % side + 1)) for side, length in zip(sides, shape)]
             counts = [(length - offset) // side for side, offset, length in zip(sides, offsets, shape)]
             boxes, voxels = math.prod(counts), math.prod(sides)
-            order = torch.from_numpy(np.random.rand(boxes, voxels)).argsort(dim=1)
-            stays = torch.from_numpy(np.random.rand(boxes) >= np.random.uniform(*self.share))
+            order = torch.from_numpy(rng.random((boxes, voxels))).argsort(dim=1)
+            stays = torch.from_numpy(rng.random(boxes) >= rng.uniform(*self.share))
             order[stays] = torch.arange(voxels)
             rounds.append((sides, offsets, counts, order))
         return {"rounds": rounds}
@@ -64,7 +71,8 @@ class LocalShuffling(ImageOnlyTransform):
     def _apply_to_image(self, img: torch.Tensor, **params: Any) -> torch.Tensor:
         img = img.clone()
         for sides, offsets, counts, order in params["rounds"]:
-            window = img[(slice(None), *(slice(o, o + n * s) for o, n, s in zip(offsets, counts, sides)))]
+            box = (slice(None), *(slice(o, o + n * s) for o, n, s in zip(offsets, counts, sides)))
+            window = img[box]
             window.copy_(_from_boxes(_to_boxes(window, sides).gather(2, order.expand(len(img), -1, -1)), sides, counts))
         return img
 
@@ -86,7 +94,7 @@ def _from_boxes(boxes: torch.Tensor, sides: list[int], counts: list[int]) -> tor
 
 
 class BezierIntensity(ImageOnlyTransform):
-    """Maps intensities by a monotone cubic Bézier curve over the patch's range, falling instead of rising half the time.
+    """Maps intensities by a monotone cubic Bézier curve over the patch's range, half the time a falling one.
 
     Returns an image with the same minimum and maximum in each channel.
     """
@@ -102,9 +110,10 @@ class BezierIntensity(ImageOnlyTransform):
         self.points = points
 
     def get_parameters(self, **data_dict: Any) -> dict[str, Any]:
+        rng = drawn_generator()
         return {
-            "controls": [np.random.rand(2, 2) for _ in range(len(data_dict["image"]))],
-            "invert": bool(np.random.rand() < self.p_invert),
+            "controls": [rng.random((2, 2)) for _ in range(len(data_dict["image"]))],
+            "invert": bool(rng.random() < self.p_invert),
         }
 
     def _apply_to_image(self, img: torch.Tensor, **params: Any) -> torch.Tensor:
@@ -168,13 +177,14 @@ class Painting(ImageOnlyTransform):
         self.boxes = boxes
 
     def get_parameters(self, **data_dict: Any) -> dict[str, Any]:
+        rng = drawn_generator()
         image = data_dict["image"]
-        is_inside = bool(np.random.rand() < self.p_inside)
+        is_inside = bool(rng.random() < self.p_inside)
         shares = self.inside if is_inside else self.outside
         painted = torch.zeros(image.shape[1:], dtype=torch.bool)
         for _ in range(self.boxes):
-            painted[_random_box(image.shape[1:], shares)] = True
-        noise = torch.from_numpy(np.random.rand(*image.shape)).to(image.dtype)
+            painted[_random_box(image.shape[1:], shares, rng)] = True
+        noise = torch.from_numpy(rng.random(tuple(image.shape))).to(image.dtype)
         return {"painted": painted if is_inside else ~painted, "noise": noise}
 
     def _apply_to_image(self, img: torch.Tensor, **params: Any) -> torch.Tensor:
@@ -183,11 +193,11 @@ class Painting(ImageOnlyTransform):
         return torch.where(params["painted"], low + (high - low) * params["noise"], img)
 
 
-def _random_box(shape: torch.Size, shares: tuple[float, float]) -> Box:
+def _random_box(shape: torch.Size, shares: tuple[float, float], rng: np.random.Generator) -> Box:
     """A box whose sides are drawn shares of the shape's, at a random place within it."""
     box = []
     for length in shape:
-        side = min(length, max(1, round(np.random.uniform(*shares) * length)))
-        start = int(np.random.randint(length - side + 1))
+        side = min(length, max(1, round(rng.uniform(*shares) * length)))
+        start = int(rng.integers(length - side + 1))
         box.append(slice(start, start + side))
     return tuple(box)

@@ -141,9 +141,7 @@ def mixed_pseudo_labels(
     return (mixture / temperature).softmax(dim=1)
 
 
-def divergence_weighted_cross_entropy(
-    logits: torch.Tensor, other: torch.Tensor, target: torch.Tensor
-) -> torch.Tensor:
+def divergence_weighted_cross_entropy(logits: torch.Tensor, other: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """KLCE: cross-entropy against soft labels, weighted down where two branches disagree, plus their disagreement.
 
     With D_i = KL(p_other,i ‖ p_i) at voxel i:  Σ_i CE_i e^{-D_i} / Σ_i e^{-D_i} + mean_i D_i. D is not detached.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -42,11 +42,11 @@ class MultiDecoderUNet(nn.Module):
             raise ValueError(
                 f"{1 + len(auxiliary_decoders)} decoders need as many perturbations, found {len(perturbations)}."
             )
-        self.encoder = unet.encoder
-        self.decoder = unet.decoder
+        self.encoder: Any = unet.encoder
+        self.decoder: Any = unet.decoder
         for decoder in auxiliary_decoders:
             # nnU-Net's decoders keep the encoder they were made for; it would be in the state dict a second time
-            decoder.encoder = None
+            del decoder.encoder
         self.auxiliary_decoders = nn.ModuleList(auxiliary_decoders)
         self.perturbations = nn.ModuleList(perturbations)
 
@@ -55,9 +55,7 @@ class MultiDecoderUNet(nn.Module):
         if not self.training:
             return self.decoder(features)
         decoders = (self.decoder, *self.auxiliary_decoders)
-        return [
-            decoder(perturbation(features)) for decoder, perturbation in zip(decoders, self.perturbations)
-        ]
+        return [decoder(perturbation(features)) for decoder, perturbation in zip(decoders, self.perturbations)]
 
     def set_deep_supervision(self, enabled: bool) -> None:
         """Let every decoder give all resolutions, or the full one alone."""

@@ -122,9 +122,7 @@ def counts_by_case(instances: Sequence[Instance], kept: Collection[Instance]) ->
     """Instances and voxels of each case, before and after."""
     counts: dict[str, dict[str, int]] = {}
     for instance in instances:
-        row = counts.setdefault(
-            instance.case, {"instances": 0, "kept_instances": 0, "voxels": 0, "kept_voxels": 0}
-        )
+        row = counts.setdefault(instance.case, {"instances": 0, "kept_instances": 0, "voxels": 0, "kept_voxels": 0})
         row["instances"] += 1
         row["voxels"] += instance.voxels
         if instance in kept:

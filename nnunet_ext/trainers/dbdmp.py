@@ -18,7 +18,7 @@ from nnunet_ext.losses.partial_instances import (
 from nnunet_ext.losses.ramps import sigmoid_ramp
 from nnunet_ext.networks.multi_decoder import FeatureDropout, MultiDecoderUNet
 from nnunet_ext.trainers.base import Batch
-from nnunet_ext.trainers.multi_decoder import MultiDecoderMixin, plain_unets
+from nnunet_ext.trainers.multi_decoder import MultiDecoderMixin, unet_with_decoders
 
 Terms = dict[str, torch.Tensor]
 
@@ -46,11 +46,15 @@ class DBDMPMixin(MultiDecoderMixin):
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
         """The plans' U-Net with a second decoder; the trainer sets the dropout before it."""
-        main, other = plain_unets(
-            2, plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
-        )
         dropout = FeatureDropout(len(configuration_manager.patch_size), probability=0.0)
-        return MultiDecoderUNet(main, [other.decoder], [nn.Identity(), dropout])
+        return unet_with_decoders(
+            [nn.Identity(), dropout],
+            plans_manager,
+            configuration_manager,
+            num_input_channels,
+            num_output_channels,
+            enable_deep_supervision,
+        )
 
     def initialize(self) -> None:
         super().initialize()
@@ -94,9 +98,7 @@ class DBDMPMixin(MultiDecoderMixin):
         settings = self.settings.dbdmp
         labels, annotated, counts = self.known(target)
         return {
-            "tversky": tversky_loss(
-                logits, labels, counts, alpha=settings.tversky_alpha, beta=settings.tversky_beta
-            ),
+            "tversky": tversky_loss(logits, labels, counts, alpha=settings.tversky_alpha, beta=settings.tversky_beta),
             "symmetric_ce": symmetric_cross_entropy(
                 logits, labels, counts, ce_weight=settings.ce_weight, rce_weight=settings.rce_weight
             ),

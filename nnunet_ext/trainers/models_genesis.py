@@ -14,9 +14,9 @@ from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from torch import nn
 
 from nnunet_ext.augmentation.genesis_corruptions import BezierIntensity, CleanImageAsTarget, LocalShuffling, Painting
-from nnunet_ext.networks.multi_decoder import FeatureDropout, MultiDecoderUNet
+from nnunet_ext.networks.multi_decoder import FeatureDropout
 from nnunet_ext.trainers.base import Batch
-from nnunet_ext.trainers.multi_decoder import MultiDecoderMixin, plain_unets
+from nnunet_ext.trainers.multi_decoder import MultiDecoderMixin, unet_with_decoders
 
 CORRUPTIONS: tuple[tuple[BasicTransform, float], ...] = (
     (LocalShuffling(), 0.5),
@@ -59,11 +59,15 @@ class nnUNetTrainerModelsGenesis(MultiDecoderMixin):
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
         """The network of DBDMP with a head for each image channel in place of each label."""
-        main, other = plain_unets(
-            2, plans_manager, configuration_manager, num_input_channels, num_input_channels, False
-        )
         dropout = FeatureDropout(len(configuration_manager.patch_size), probability=0.5)
-        return MultiDecoderUNet(main, [other.decoder], [nn.Identity(), dropout])
+        return unet_with_decoders(
+            [nn.Identity(), dropout],
+            plans_manager,
+            configuration_manager,
+            num_input_channels,
+            num_input_channels,
+            False,
+        )
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, bool, Sequence[int], Any]:
         """As nnU-Net's, but patches are loaded in their final size: nothing is rotated or scaled."""
@@ -71,7 +75,7 @@ class nnUNetTrainerModelsGenesis(MultiDecoderMixin):
         return rotation, False, self.configuration_manager.patch_size, mirror_axes
 
     @staticmethod
-    def get_training_transforms(  # type: ignore[override]
+    def get_training_transforms(
         patch_size: Any, rotation_for_DA: Any, deep_supervision_scales: Any, mirror_axes: Any, *args: Any, **kwargs: Any
     ) -> BasicTransform:
         """Flips of image and target, then the corruptions of the image."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -12,14 +13,16 @@ from nnunet_ext.networks.multi_decoder import MultiDecoderUNet
 from nnunet_ext.trainers.base import nnUNetTrainerConfigurable
 
 
-def plain_unets(count: int, *arguments: Any) -> list[nn.Module]:
-    """The U-Net of the plans several times, each with initial weights of its own.
+def unet_with_decoders(perturbations: Sequence[nn.Module], *arguments: Any) -> MultiDecoderUNet:
+    """The U-Net of the plans with one decoder for each perturbation, all with initial weights of their own.
 
     Args:
-        count: how many.
+        perturbations: of the encoder's features before each decoder, the main one first.
         arguments: of nnU-Net's ``build_network_architecture``.
     """
-    return [nnUNetTrainer.build_network_architecture(*arguments) for _ in range(count)]
+    main, *others = (nnUNetTrainer.build_network_architecture(*arguments) for _ in perturbations)
+    decoders = [cast(nn.Module, other.decoder) for other in others]
+    return MultiDecoderUNet(main, decoders, perturbations)
 
 
 class MultiDecoderMixin(nnUNetTrainerConfigurable):

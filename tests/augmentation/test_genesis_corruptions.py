@@ -67,7 +67,8 @@ def test_shuffling_keeps_the_values_and_moves_them_a_little(shape, seed):
     assert torch.equal(result.flatten(1).sort().values, data.flatten(1).sort().values)
     # channels move together: where each voxel has come from, by a channel that holds the positions
     position = torch.arange(float(data[0].numel())).reshape(1, *shape[1:])
-    transform.get_parameters = lambda parameters=transform.get_parameters(image=position), **_: parameters
+    parameters = transform.get_parameters(image=position)
+    transform.get_parameters = lambda **_: parameters
     moved, pair = transform(image=position)["image"], transform(image=torch.cat([position, position]))["image"]
     assert torch.equal(pair[0], pair[1])
     places = torch.stack(torch.unravel_index(moved[0].long(), shape[1:]))
@@ -108,7 +109,9 @@ def test_a_constant_channel_stays():
     assert torch.equal(BezierIntensity()(image=torch.ones(1, 4, 4, 4))["image"], torch.ones(1, 4, 4, 4))
 
 
-@pytest.mark.parametrize(("p_inside", "least", "most"), [(1.0, 0.0, 5 / 6**3 * 1.6), (0.0, 0.3, 1 - (3 / 7) ** 3 * 0.8)])
+@pytest.mark.parametrize(
+    ("p_inside", "least", "most"), [(1.0, 0.0, 5 / 6**3 * 1.6), (0.0, 0.3, 1 - (3 / 7) ** 3 * 0.8)]
+)
 def test_painting_fills_boxes_or_all_but_boxes(p_inside, least, most):
     data = image((2, 28, 28, 28))
     for seed in range(5):
