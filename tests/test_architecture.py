@@ -10,14 +10,15 @@ PACKAGE = Path(__file__).resolve().parents[1] / "nnunet_ext"
 # what the modules of a folder may import from this package, beside the modules in COMMON
 ALLOWED = {
     "losses": {"losses"},
+    "networks": {"networks"},
     "augmentation": {"augmentation"},
     "plans": {"plans"},
     "preprocessing": {"preprocessing", "plans"},
     "sparsity": {"sparsity"},
     "checkpoints": {"checkpoints", "plans"},
-    "trainers": {"trainers", "losses", "sparsity", "augmentation", "checkpoints", "plans"},
+    "trainers": {"trainers", "networks", "losses", "sparsity", "augmentation", "checkpoints", "plans"},
     "discovery": {"trainers"},
-    "evaluation": {"evaluation", "plans"},
+    "evaluation": {"evaluation", "preprocessing", "plans"},
     "demo": {"demo", "evaluation"},
     "diagnosis": {"diagnosis"},
 }

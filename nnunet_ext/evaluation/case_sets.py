@@ -9,29 +9,16 @@ from typing import Any
 
 from nnunetv2.utilities.utils import (
     create_lists_from_splitted_dataset_folder,
-    get_filenames_of_train_images_and_targets,
     get_identifiers_from_splitted_dataset_folder,
 )
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
 from nnunet_ext.plans.plans_file import preprocessed_folder, raw_folder
+from nnunet_ext.preprocessing.raw_dataset import Case, training_cases
 
 SELECTIONS = ("test", "val", "all")
 SHOWN = 3  # examples in a message
-
-
-@dataclass(frozen=True)
-class Case:
-    """A case with its reference.
-
-    Attributes:
-        images: one file for each channel, in the channels' order.
-        label: the reference label map.
-    """
-
-    images: tuple[Path, ...]
-    label: Path
 
 
 @dataclass(frozen=True)
@@ -77,7 +64,7 @@ def select_cases(dataset: str, selection: str | None, *, folds: Sequence[int | s
     if selection == "test":
         cases = _test_cases(folder, description)
     else:
-        cases = _training_cases(folder, description)
+        cases = training_cases(folder, description)
         if selection == "val":
             cases = _validation_cases(cases, folder.name, folds)
     if not cases:
@@ -113,15 +100,6 @@ def _test_cases(folder: Path, description: Mapping[str, Any]) -> dict[str, Case]
     return {
         name: Case(tuple(map(Path, channels)), folder / "labelsTs" / f"{name}{ending}")
         for name, channels in zip(names, files)
-    }
-
-
-def _training_cases(folder: Path, description: Mapping[str, Any]) -> dict[str, Case]:
-    if "dataset" not in description and not (folder / "imagesTr").is_dir():
-        return {}
-    files = get_filenames_of_train_images_and_targets(str(folder))
-    return {
-        str(name): Case(tuple(map(Path, files[name]["images"])), Path(files[name]["label"])) for name in sorted(files)
     }
 
 

@@ -8,10 +8,8 @@ from typing import Literal
 
 import cc3d
 import numpy as np
-import numpy.typing as npt
 
-Labels = npt.NDArray[np.integer]
-"""A label map or a map of instances, (Z, Y, X) or (Y, X)."""
+from nnunet_ext.preprocessing.raw_dataset import Labels
 
 Order = Literal["random", "largest", "smallest"]
 Scope = Literal["case", "dataset"]

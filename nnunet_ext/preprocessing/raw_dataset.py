@@ -1,0 +1,263 @@
+"""Reading nnU-Net raw datasets, and making new ones of the same images."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.files import MARKER, read_json, write_json
+from nnunet_ext.plans.plans_file import dataset_folder, folder_of_variable, matching_datasets, raw_folder
+
+Labels = npt.NDArray[np.integer]
+"""A map of labels or of instances, (Z, Y, X); two-dimensional images have Z = 1."""
+
+NAME = re.compile(r"Dataset(\d{3})_.+")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A case with its reference.
+
+    Attributes:
+        images: one file for each channel, in the channels' order.
+        label: the reference label map, which may not exist.
+    """
+
+    images: tuple[Path, ...]
+    label: Path
+
+
+@dataclass(frozen=True)
+class RawDataset:
+    """A dataset in nnUNet_raw.
+
+    Attributes:
+        folder: the dataset's.
+        description: its dataset.json.
+        cases: the training cases by name, in order.
+    """
+
+    folder: Path
+    description: Mapping[str, Any]
+    cases: Mapping[str, Case]
+
+    @property
+    def ending(self) -> str:
+        """What all files end in."""
+        return str(self.description["file_ending"])
+
+    @property
+    def ignore_label(self) -> int | None:
+        value = self.description["labels"].get("ignore")
+        return None if value is None else int(value)
+
+    def foreground_values(self) -> dict[str, int]:
+        """Values by name of all labels but background and ignore.
+
+        Raises:
+            UserError: if the dataset has regions, i.e. names for several values.
+        """
+        labels = {name: value for name, value in self.description["labels"].items() if name != "ignore"}
+        regions = [name for name, value in labels.items() if isinstance(value, list)]
+        if regions:
+            raise UserError(
+                f"{self.folder / 'dataset.json'} has regions ({', '.join(regions)}). One value for each label is "
+                "needed here: write the labels without regions."
+            )
+        return {str(name): int(value) for name, value in labels.items() if int(value) != 0}
+
+    def reader_writer(self) -> Any:
+        """What nnU-Net reads and writes the dataset's files with."""
+        example = next(iter(self.cases.values())).images[0]
+        return determine_reader_writer_from_dataset_json(self.description, str(example), verbose=False)()
+
+    def read_labels(self, file: Path) -> tuple[Labels, dict[str, Any]]:
+        """Read a map of labels or instances.
+
+        Args:
+            file: of the dataset's kind; whole numbers stored as float are taken.
+
+        Returns:
+            The map, and what nnU-Net's writer needs to know of the image's geometry.
+
+        Raises:
+            UserError: if the file is missing, cannot be read, or holds other than whole numbers from zero.
+        """
+        if not file.is_file():
+            raise UserError(f"{file} does not exist.")
+        try:
+            values, properties = self.reader_writer().read_seg(str(file))
+        except (RuntimeError, OSError, ValueError) as error:
+            raise UserError(f"{file} cannot be read: {str(error).strip().splitlines()[-1]}") from None
+        return whole_numbers(values[0], file=file), properties
+
+    def write_labels(self, labels: Labels, file: Path, properties: Mapping[str, Any]) -> None:
+        """Write a map of labels or instances with the geometry of an image that was read."""
+        self.reader_writer().write_seg(labels, str(file), properties)
+
+
+def whole_numbers(values: npt.NDArray[Any], *, file: Path) -> Labels:
+    """Labels as integers.
+
+    Raises:
+        UserError: naming the file, if a value is not a whole number from zero.
+    """
+    with np.errstate(invalid="ignore"):
+        whole = values.astype(np.int64)
+    wrong = np.unique(values[(whole != values) | (values < 0)])
+    if len(wrong):
+        raise UserError(
+            f"{file} holds values that are no labels: {', '.join(f'{value:g}' for value in wrong[:3])}. Labels are "
+            "whole numbers from 0; a label map that was resampled with interpolation has others."
+        )
+    return whole
+
+
+def read_raw_dataset(dataset: str) -> RawDataset:
+    """A dataset's training cases.
+
+    Args:
+        dataset: id or name of a dataset in nnUNet_raw.
+
+    Raises:
+        UserError: if it is not there or has no training case.
+    """
+    folder = raw_folder(dataset)
+    description = read_json(folder / "dataset.json")
+    cases = training_cases(folder, description)
+    if not cases:
+        raise UserError(f"{folder} has no cases in imagesTr.")
+    return RawDataset(folder, description, cases)
+
+
+def training_cases(folder: Path, description: Mapping[str, Any]) -> dict[str, Case]:
+    """The training cases of a raw dataset by name, in order, whether their label files exist or not."""
+    if "dataset" not in description and not (folder / "imagesTr").is_dir():
+        return {}
+    files = get_filenames_of_train_images_and_targets(str(folder))
+    return {
+        str(name): Case(tuple(map(Path, files[name]["images"])), Path(files[name]["label"])) for name in sorted(files)
+    }
+
+
+def check_new_name(name: str, *, force: bool) -> Path:
+    """Where a new raw dataset goes.
+
+    Args:
+        name: ``DatasetXXX_Name``.
+        force: one that this package made may be replaced.
+
+    Raises:
+        UserError: if the name is not of that form, or the name or its id is taken.
+    """
+    match = NAME.fullmatch(name)
+    if match is None or Path(name).name != name:
+        raise UserError(
+            f"{name!r} is no name for a dataset of nnU-Net: expected is Dataset and three digits, _, a name."
+        )
+    root = folder_of_variable("nnUNet_raw")
+    target = root / name
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        if not os.environ.get(variable):
+            continue
+        others = [path for path in matching_datasets(folder_of_variable(variable), match[1]) if path.name != name]
+        if others:
+            raise UserError(f"The id {match[1]} is taken by {others[0]}. Choose another.")
+    if target.exists():
+        if not (target / MARKER).is_file():
+            raise UserError(f"{target} exists, and this package did not make it. Choose another name.")
+        if not force:
+            raise UserError(f"{target} exists. Choose another name, or add --force to replace it.")
+    return target
+
+
+@contextmanager
+def new_dataset(name: str, *, force: bool) -> Iterator[Path]:
+    """Yield an empty folder that becomes the raw dataset only if the block ends without an exception.
+
+    Args:
+        name: ``DatasetXXX_Name``.
+        force: replace one of the name that this package made.
+
+    Raises:
+        UserError: as of `check_new_name`; if the folder cannot be written.
+    """
+    target = check_new_name(name, force=force)
+    unfinished = target.with_name(f".{name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        unfinished.mkdir(parents=True)
+        (unfinished / MARKER).touch()
+        yield unfinished
+        if target.exists():
+            shutil.rmtree(target)
+        unfinished.rename(target)
+    except OSError as error:
+        raise UserError(f"{target} cannot be written ({error.strerror}).") from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def write_description(
+    folder: Path, name: str, cases: Mapping[str, Case], content: Mapping[str, Any], *, about: Mapping[str, Any]
+) -> None:
+    """Write the dataset.json of a new dataset whose images stay where they are and whose labels are in labelsTr.
+
+    Images below nnUNet_raw are named relative to the dataset, so that nnUNet_raw can be moved as a whole; others by
+    their absolute paths.
+
+    Args:
+        folder: that `new_dataset` gave.
+        name: of the new dataset.
+        cases: those that it has; their labels are not used.
+        content: a dataset.json with channel names, labels and file ending; its list of files is replaced.
+        about: where the dataset comes from, kept under ``nnunet_ext``.
+    """
+    home = folder_of_variable("nnUNet_raw").resolve() / name
+    ending = content["file_ending"]
+    listed = {
+        case: {
+            "images": [_reference(image, home) for image in cases[case].images],
+            "label": f"labelsTr/{case}{ending}",
+        }
+        for case in cases
+    }
+    description = {key: value for key, value in content.items() if key not in ("dataset", "numTraining", "nnunet_ext")}
+    write_json(
+        folder / "dataset.json",
+        {**description, "name": name, "numTraining": len(cases), "nnunet_ext": dict(about), "dataset": listed},
+    )
+
+
+def _reference(image: Path, home: Path) -> str:
+    image = image.resolve()
+    if image.is_relative_to(home.parent):
+        return Path(os.path.relpath(image, home)).as_posix()
+    return image.as_posix()
+
+
+def copy_splits(source: RawDataset, folder: Path) -> None:
+    """Keep the folds that a raw dataset comes with, and those of its preprocessing: patients must not leak.
+
+    nnU-Net's planning takes a splits_final.json in the raw dataset over.
+    """
+    beside = [source.folder]
+    if os.environ.get("nnUNet_preprocessed"):
+        preprocessed = dataset_folder("nnUNet_preprocessed", source.folder.name)
+        beside += [preprocessed] if preprocessed else []
+    for place in beside:
+        if (place / "splits_final.json").is_file():
+            write_json(folder / "splits_final.json", read_json(place / "splits_final.json"))
+            return
