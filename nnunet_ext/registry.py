@@ -85,4 +85,16 @@ TRAINERS: tuple[TrainerEntry, ...] = (
         needs="a trained model to start from",
         paper="arXiv 2503.00748",
     ),
+    TrainerEntry(
+        name="nnUNetTrainerDBDMP",
+        technique="learning from partially annotated instances with dynamically mixed pseudo labels",
+        needs="labels in which some instances of a case are annotated and others are not",
+        paper="arXiv 2408.09411",
+    ),
+    TrainerEntry(
+        name="nnUNetTrainerModelsGenesis",
+        technique="self-supervised pre-training: undo the corruptions of an image",
+        needs="images; labels are not looked at",
+        paper="arXiv 2004.07882",
+    ),
 )

@@ -17,10 +17,11 @@ from nnunet_ext.checkpoints.description import (
     configurations_with_architecture,
     plans_transfer_commands,
 )
-from nnunet_ext.checkpoints.heads import adapted_head, head_counts, head_level, is_head
+from nnunet_ext.checkpoints.heads import IMAGES, OUTPUTS, adapted_head, head_counts, head_level, is_head
 from nnunet_ext.checkpoints.inputs import adapted_input
 from nnunet_ext.checkpoints.outcome import Adaptation, AdaptedTensor, Outcome
 from nnunet_ext.errors import UserError
+from nnunet_ext.plans.settings import KEY
 
 MANY = 8
 
@@ -130,6 +131,8 @@ class _Adapter:
         """A tensor of a segmentation head."""
         if not self.keep_heads:
             return own, "random", "heads are not kept"
+        if self.source.get(KEY, {}).get(OUTPUTS) == IMAGES:
+            return own, "random", "the source's heads restore images"
         found = self._found_head(keys)
         if found is None:
             return own, "random", "the source has no such head"

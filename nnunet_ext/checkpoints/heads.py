@@ -10,6 +10,9 @@ from nnunet_ext.checkpoints.outcome import Outcome
 MARK = ".seg_layers."
 """What nnU-Net knows heads by."""
 
+OUTPUTS, IMAGES = "outputs", "images"
+"""In a checkpoint's ``nnunet_ext``: the heads give images, as after a pre-training, and stand for no labels."""
+
 
 def is_head(key: str) -> bool:
     """Whether a tensor belongs to one of a decoder's numbered heads."""

@@ -3,23 +3,27 @@
 from nnunet_ext.trainers import (
     nnUNetTrainerBiasOnly,
     nnUNetTrainerConfigurable,
+    nnUNetTrainerDBDMP,
     nnUNetTrainerDecoderOnly,
     nnUNetTrainerDGST,
     nnUNetTrainerFineTune,
     nnUNetTrainerHeadOnly,
     nnUNetTrainerLoRA,
     nnUNetTrainerMixUp,
+    nnUNetTrainerModelsGenesis,
     nnUNetTrainerNormOnly,
 )
 
 __all__ = [
     "nnUNetTrainerBiasOnly",
     "nnUNetTrainerConfigurable",
+    "nnUNetTrainerDBDMP",
     "nnUNetTrainerDGST",
     "nnUNetTrainerDecoderOnly",
     "nnUNetTrainerFineTune",
     "nnUNetTrainerHeadOnly",
     "nnUNetTrainerLoRA",
     "nnUNetTrainerMixUp",
+    "nnUNetTrainerModelsGenesis",
     "nnUNetTrainerNormOnly",
 ]

@@ -75,6 +75,17 @@ class DGSTSettings(Section):
     )
 
 
+class ModelsGenesisSettings(Section):
+    """Self-supervised pre-training by undoing corruptions of an image (arXiv 2004.07882)."""
+
+    dropout: float = Field(
+        0.5, ge=0, lt=1, description="Channel dropout of every feature that the auxiliary decoder receives."
+    )
+    shuffling_probability: float = Field(0.5, ge=0, le=1, description="Of a patch to have voxels shuffled locally.")
+    intensity_probability: float = Field(0.9, ge=0, le=1, description="Of a patch to have its intensities mapped.")
+    painting_probability: float = Field(0.9, ge=0, le=1, description="Of a patch to have parts replaced by noise.")
+
+
 class DBDMPSettings(Section):
     """Learning from partially annotated instances with dynamically mixed pseudo labels (arXiv 2408.09411)."""
 
@@ -132,6 +143,7 @@ class Settings(Section):
     )
     mixup: MixUpSettings = Field(MixUpSettings(), description="MixUp and CutMix.")
     fine_tuning: FineTuningSettings = Field(FineTuningSettings(), description="Fine-tuning with few cases.")
+    models_genesis: ModelsGenesisSettings = Field(ModelsGenesisSettings(), description="Self-supervised pre-training.")
     dbdmp: DBDMPSettings = Field(DBDMPSettings(), description="Partially annotated instances.")
     dgst: DGSTSettings = Field(DGSTSettings(), description="Dynamic gradient sparsification.")
 

@@ -1,4 +1,5 @@
 from nnunet_ext.trainers.base import nnUNetTrainerConfigurable
+from nnunet_ext.trainers.dbdmp import nnUNetTrainerDBDMP
 from nnunet_ext.trainers.dgst import nnUNetTrainerDGST
 from nnunet_ext.trainers.fine_tuning import (
     nnUNetTrainerBiasOnly,
@@ -9,15 +10,18 @@ from nnunet_ext.trainers.fine_tuning import (
     nnUNetTrainerNormOnly,
 )
 from nnunet_ext.trainers.mixup import nnUNetTrainerMixUp
+from nnunet_ext.trainers.models_genesis import nnUNetTrainerModelsGenesis
 
 __all__ = [
     "nnUNetTrainerBiasOnly",
     "nnUNetTrainerConfigurable",
+    "nnUNetTrainerDBDMP",
     "nnUNetTrainerDGST",
     "nnUNetTrainerDecoderOnly",
     "nnUNetTrainerFineTune",
     "nnUNetTrainerHeadOnly",
     "nnUNetTrainerLoRA",
     "nnUNetTrainerMixUp",
+    "nnUNetTrainerModelsGenesis",
     "nnUNetTrainerNormOnly",
 ]

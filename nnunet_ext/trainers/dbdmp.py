@@ -16,9 +16,8 @@ from nnunet_ext.losses.partial_instances import (
     tversky_loss,
 )
 from nnunet_ext.losses.ramps import sigmoid_ramp
-from nnunet_ext.networks.multi_decoder import FeatureDropout, MultiDecoderUNet
 from nnunet_ext.trainers.base import Batch
-from nnunet_ext.trainers.multi_decoder import MultiDecoderMixin, unet_with_decoders
+from nnunet_ext.trainers.multi_decoder import MultiDecoderMixin, dual_branch_unet
 
 Terms = dict[str, torch.Tensor]
 
@@ -45,24 +44,14 @@ class DBDMPMixin(MultiDecoderMixin):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        """The plans' U-Net with a second decoder; the trainer sets the dropout before it."""
-        dropout = FeatureDropout(len(configuration_manager.patch_size), probability=0.0)
-        return unet_with_decoders(
-            [nn.Identity(), dropout],
-            plans_manager,
-            configuration_manager,
-            num_input_channels,
-            num_output_channels,
-            enable_deep_supervision,
+        """The plans' U-Net with a second decoder."""
+        return dual_branch_unet(
+            plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
         )
 
     def initialize(self) -> None:
         super().initialize()
-        network = self.unwrapped_network()
-        assert isinstance(network, MultiDecoderUNet)
-        for perturbation in network.perturbations:
-            if isinstance(perturbation, FeatureDropout):
-                perturbation.dropout.p = self.settings.dbdmp.dropout
+        self.set_feature_dropout(self.settings.dbdmp.dropout)
 
     def loss_terms(self, outputs: Any, batch: Batch) -> Terms:
         main, auxiliary = (self.heads(branch) for branch in outputs)
@@ -73,7 +62,8 @@ class DBDMPMixin(MultiDecoderMixin):
                 if weight > 0:
                     for name, term in self.supervised_terms(logits, target).items():
                         terms[name] = terms.get(name, 0.0) + self.settings.dbdmp.supervised_weight * weight * term
-        terms["pseudo_labels"] = self.pseudo_label_term(main[0], auxiliary[0], targets[0])
+        if self.settings.dbdmp.pseudo_label_weight > 0:
+            terms["pseudo_labels"] = self.pseudo_label_term(main[0], auxiliary[0], targets[0])
         return terms
 
     def known(self, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:

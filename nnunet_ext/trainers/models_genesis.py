@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os.path import join
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,27 +12,44 @@ from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from torch import distributed as dist
 from torch import nn
 
 from nnunet_ext.augmentation.genesis_corruptions import BezierIntensity, CleanImageAsTarget, LocalShuffling, Painting
-from nnunet_ext.networks.multi_decoder import FeatureDropout
+from nnunet_ext.checkpoints.heads import IMAGES, OUTPUTS
+from nnunet_ext.errors import UserError
 from nnunet_ext.trainers.base import Batch
-from nnunet_ext.trainers.multi_decoder import MultiDecoderMixin, unet_with_decoders
+from nnunet_ext.trainers.multi_decoder import MultiDecoderMixin, dual_branch_unet
 
-CORRUPTIONS: tuple[tuple[BasicTransform, float], ...] = (
-    (LocalShuffling(), 0.5),
-    (BezierIntensity(), 0.9),
-    (Painting(), 0.9),
-)
-"""In this order, each with its probability."""
+
+def restoration_network(
+    plans_manager: Any,
+    configuration_manager: Any,
+    num_input_channels: int,
+    num_output_channels: int,
+    enable_deep_supervision: bool = True,
+) -> nn.Module:
+    """The network of DBDMP with heads that give images: a channel for each input channel, in full resolution alone.
+
+    The arguments are those of nnU-Net's ``build_network_architecture``; the last two do not matter.
+    """
+    network = dual_branch_unet(plans_manager, configuration_manager, num_input_channels, num_input_channels, False)
+    for decoder in (network.decoder, *network.auxiliary_decoders):
+        # they take no part in a step, which DDP does not allow of what could learn
+        decoder.seg_layers[:-1].requires_grad_(False)
+    return network
 
 
 class nnUNetTrainerModelsGenesis(MultiDecoderMixin):
     """Trains encoder and decoders of the DBDMP network to restore images; labels are not looked at.
 
-    L = MSE(main, x) + MSE(auxiliary, x), with x the patch before it was corrupted. The heads have a channel for each
-    image channel and no deep supervision, so that everything but the heads can be taken over by another training.
+    L = MSE(main, x) + MSE(auxiliary, x), with x the patch before it was corrupted. Everything but the heads can be
+    taken over by another training.
     """
+
+    sections = (*MultiDecoderMixin.sections, "models_genesis")
+
+    default_settings: ClassVar[Mapping[str, Any]] = {"oversample_foreground_percent": 0.0}
 
     unsupported: ClassVar[Mapping[str, str]] = {
         "cascade": "the second stage of a cascade reads labels beside the image, and there is nothing to restore in "
@@ -48,7 +66,12 @@ class nnUNetTrainerModelsGenesis(MultiDecoderMixin):
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.enable_deep_supervision = False
-        self.oversample_foreground_percent = 0.0
+        # not the class's own, which is what prediction calls
+        self.build_network_architecture = restoration_network  # type: ignore[method-assign]
+
+    def initialize(self) -> None:
+        super().initialize()
+        self.set_feature_dropout(self.settings.models_genesis.dropout)
 
     @staticmethod
     def build_network_architecture(
@@ -58,15 +81,14 @@ class nnUNetTrainerModelsGenesis(MultiDecoderMixin):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        """The network of DBDMP with a head for each image channel in place of each label."""
-        dropout = FeatureDropout(len(configuration_manager.patch_size), probability=0.5)
-        return unet_with_decoders(
-            [nn.Identity(), dropout],
-            plans_manager,
-            configuration_manager,
-            num_input_channels,
-            num_input_channels,
-            False,
+        """Refuse: this is what nnU-Net's predictor builds its network with.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(
+            "A pre-training by nnUNetTrainerModelsGenesis restores images and has no segmentation to predict. Start a "
+            "training from its checkpoint (-pretrained_weights) and predict with that one."
         )
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, bool, Sequence[int], Any]:
@@ -74,20 +96,33 @@ class nnUNetTrainerModelsGenesis(MultiDecoderMixin):
         rotation, _, _, mirror_axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         return rotation, False, self.configuration_manager.patch_size, mirror_axes
 
-    @staticmethod
+    def corruptions(self) -> list[BasicTransform]:
+        """What the network learns to undo, after a copy of the image was put in the place of the target."""
+        settings = self.settings.models_genesis
+        return [
+            CleanImageAsTarget(),
+            RandomTransform(LocalShuffling(), apply_probability=settings.shuffling_probability),
+            RandomTransform(BezierIntensity(), apply_probability=settings.intensity_probability),
+            RandomTransform(Painting(), apply_probability=settings.painting_probability),
+        ]
+
+    # nnU-Net's are static, but it calls them on the trainer, whose settings these need
     def get_training_transforms(
-        patch_size: Any, rotation_for_DA: Any, deep_supervision_scales: Any, mirror_axes: Any, *args: Any, **kwargs: Any
+        self,
+        patch_size: Any,
+        rotation_for_DA: Any,
+        deep_supervision_scales: Any,
+        mirror_axes: Any,
+        *args: Any,
+        **kwargs: Any,
     ) -> BasicTransform:
         """Flips of image and target, then the corruptions of the image."""
-        transforms: list[BasicTransform] = [MirrorTransform(allowed_axes=mirror_axes)] if mirror_axes else []
-        transforms.append(CleanImageAsTarget())
-        transforms += [RandomTransform(corruption, apply_probability=share) for corruption, share in CORRUPTIONS]
-        return ComposeTransforms(transforms)
+        flips: list[BasicTransform] = [MirrorTransform(allowed_axes=mirror_axes)] if mirror_axes else []
+        return ComposeTransforms([*flips, *self.corruptions()])
 
-    @staticmethod
-    def get_validation_transforms(*args: Any, **kwargs: Any) -> BasicTransform:
+    def get_validation_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:
         """The corruptions without flips: what is to be undone."""
-        return nnUNetTrainerModelsGenesis.get_training_transforms(None, None, None, None)
+        return ComposeTransforms(self.corruptions())
 
     def loss_terms(self, outputs: Any, batch: Batch) -> dict[str, torch.Tensor]:
         names = ("restoration", "auxiliary_restoration")
@@ -109,6 +144,10 @@ class nnUNetTrainerModelsGenesis(MultiDecoderMixin):
     def on_validation_epoch_end(self, val_outputs: list[dict[str, np.ndarray]]) -> None:
         """Log the error, and the explained variance in the place of nnU-Net's pseudo Dice, which chooses the best
         checkpoint."""
+        if self.is_ddp:
+            of_ranks: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(of_ranks, val_outputs)
+            val_outputs = [output for outputs in of_ranks for output in outputs]
         loss, explained = (float(np.mean([output[key] for output in val_outputs])) for key in ("loss", "explained"))
         self.logger.log("mean_fg_dice", explained, self.current_epoch)
         self.logger.log("dice_per_class_or_region", [explained], self.current_epoch)
@@ -116,4 +155,10 @@ class nnUNetTrainerModelsGenesis(MultiDecoderMixin):
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Nothing: there is no segmentation to validate."""
-        self.print_to_log_file("Pre-training has no segmentation to validate. Use its checkpoint to start another.")
+        self.print_to_log_file(
+            "A pre-training has no segmentation to validate. Start another training from it: nnUNetv2_train … "
+            f"-pretrained_weights {join(self.output_folder, 'checkpoint_final.pth')}"
+        )
+
+    def extra_state(self) -> dict[str, Any]:
+        return {**super().extra_state(), OUTPUTS: IMAGES}

@@ -9,7 +9,7 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
-from nnunet_ext.networks.multi_decoder import MultiDecoderUNet
+from nnunet_ext.networks.multi_decoder import FeatureDropout, MultiDecoderUNet
 from nnunet_ext.trainers.base import nnUNetTrainerConfigurable
 
 
@@ -25,6 +25,21 @@ def unet_with_decoders(perturbations: Sequence[nn.Module], *arguments: Any) -> M
     return MultiDecoderUNet(main, decoders, perturbations)
 
 
+def dual_branch_unet(
+    plans_manager: Any, configuration_manager: Any, input_channels: int, output_channels: int, deep_supervision: bool
+) -> MultiDecoderUNet:
+    """The U-Net of the plans with a second decoder behind dropout of features, which a trainer sets; it begins at 0."""
+    dropout = FeatureDropout(len(configuration_manager.patch_size), probability=0.0)
+    return unet_with_decoders(
+        [nn.Identity(), dropout],
+        plans_manager,
+        configuration_manager,
+        input_channels,
+        output_channels,
+        deep_supervision,
+    )
+
+
 class MultiDecoderMixin(nnUNetTrainerConfigurable):
     """For trainers whose network is a `MultiDecoderUNet`: in training its output has one entry for each decoder."""
 
@@ -32,6 +47,12 @@ class MultiDecoderMixin(nnUNetTrainerConfigurable):
         network = self.unwrapped_network()
         assert isinstance(network, MultiDecoderUNet)
         network.set_deep_supervision(enabled)
+
+    def set_feature_dropout(self, probability: float) -> None:
+        """Set the share of channels that are dropped before each decoder that has dropout."""
+        for module in self.unwrapped_network().modules():
+            if isinstance(module, FeatureDropout):
+                module.dropout.p = probability
 
     def heads(self, outputs: Any) -> list[torch.Tensor]:
         """One decoder's logits by resolution, the full one first."""

@@ -18,7 +18,7 @@ from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
 from support.nnunet_runs import call_entry_point, run_in_new_process, train
 from support.tiny_data import KINDS, dataset_name
-from support.trainers_under_test import EVERY_TRAINER, data_kind, one_per_network
+from support.trainers_under_test import SEGMENTING, data_kind, one_per_network
 
 PLOT_PROGRESS = MetaLogger.plot_progress_png  # before the fixture `results` silences it
 
@@ -39,7 +39,7 @@ def segmentation(folder: Path) -> np.ndarray:
     return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
 
 
-@pytest.mark.parametrize("name", EVERY_TRAINER)
+@pytest.mark.parametrize("name", SEGMENTING)
 def test_train_validate_and_predict_by_command(name, workspace, results, tmp_path, monkeypatch):
     monkeypatch.setattr(MetaLogger, "plot_progress_png", PLOT_PROGRESS)
     kind = data_kind(name, "labels")
@@ -69,7 +69,7 @@ def test_train_validate_and_predict_by_command(name, workspace, results, tmp_pat
     np.testing.assert_array_equal(segmentation(target), segmentation(tmp_path / "here"))
 
 
-@pytest.mark.parametrize("name", one_per_network())
+@pytest.mark.parametrize("name", one_per_network(SEGMENTING))
 def test_validation_alone_repeats_the_validation(name, results):
     kind = data_kind(name, "labels")
     trainer = train(name, kind=kind)
@@ -79,7 +79,7 @@ def test_validation_alone_repeats_the_validation(name, results):
     assert (Path(trainer.output_folder) / "validation" / "summary.json").is_file()
 
 
-@pytest.mark.parametrize("name", one_per_network())
+@pytest.mark.parametrize("name", one_per_network(SEGMENTING))
 def test_five_folds_are_ensembled_exported_and_installed_elsewhere(name, workspace, results, tmp_path, monkeypatch):
     kind = data_kind(name, "labels")
     folds = ["0", "1", "2", "3", "4"]
@@ -114,7 +114,7 @@ def test_five_folds_are_ensembled_exported_and_installed_elsewhere(name, workspa
     np.testing.assert_array_equal(segmentation(tmp_path / "installed"), segmentation(tmp_path / "all"))
 
 
-@pytest.mark.parametrize("name", one_per_network())
+@pytest.mark.parametrize("name", one_per_network(SEGMENTING))
 def test_cascade_trains_and_predicts(name, workspace, results, tmp_path):
     kind = data_kind(name, "labels")
     lowres = train(name, "3d_lowres_tiny", kind=kind, fold="all")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import distributed as dist
+from torch._inductor import config as inductor_config
 from torch.nn.parallel import DistributedDataParallel
 
 from support.nnunet_runs import build_trainer, run_in_new_process, train
@@ -102,7 +103,8 @@ def test_compiled_training_step_equals_plain(name, results, monkeypatch):
     plain = train(name, kind=kind)
     monkeypatch.setattr(trainer_class(name), "_do_i_compile", lambda self: True)
     monkeypatch.setenv("nnUNet_results", str(results / "compiled"))
-    compiled = train(name, kind=kind)
+    with inductor_config.patch(fallback_random=True):  # dropout draws as without compilation
+        compiled = train(name, kind=kind)
     assert isinstance(compiled.network, torch._dynamo.OptimizedModule)
     np.testing.assert_allclose(
         compiled.logger.get_value("train_losses", step=None),

@@ -12,9 +12,10 @@ import pytest
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
+from nnunet_ext.errors import UserError
 from support.nnunet_runs import train
 from support.tiny_data import dataset_name
-from support.trainers_under_test import EVERY_TRAINER, data_kind, trainer_class
+from support.trainers_under_test import EVERY_TRAINER, PRE_TRAINING, data_kind, trainer_class
 
 SETTINGS = {
     "2d": {"configuration": "2d_tiny"},
@@ -73,6 +74,10 @@ def test_trains_and_predicts(name, setting, results):
     assert all(len(values) == trainer.num_epochs for values in terms.values())
     np.testing.assert_allclose(sum(values[0] for values in terms.values()), logged["train_losses"][0], rtol=1e-4)
 
+    if name in PRE_TRAINING:
+        with pytest.raises(UserError, match="has no segmentation to predict"):
+            predictor_for(trainer)
+        return
     predictor = predictor_for(trainer)  # loads strictly
     logits = predicted_logits(predictor, seed=1)
     assert logits.shape[0] == trainer.label_manager.num_segmentation_heads

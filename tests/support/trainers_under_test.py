@@ -13,15 +13,20 @@ EVERY_TRAINER = [entry.name for entry in TRAINERS]
 ALTER_THE_NETWORK = ["nnUNetTrainerLoRA"]
 """Trainers that put modules of their own into the network after it was built."""
 
+PRE_TRAINING = ["nnUNetTrainerModelsGenesis"]
+"""Trainers whose checkpoint is a start for others and has no segmentation."""
+
+SEGMENTING = [name for name in EVERY_TRAINER if name not in PRE_TRAINING]
+
 
 def trainer_class(name: str) -> type:
     return next(entry.load() for entry in TRAINERS if entry.name == name)
 
 
-def one_per_network() -> list[str]:
-    """The last registered trainer for each way to build the network, and those that alter it afterwards."""
+def one_per_network(names: list[str] = EVERY_TRAINER) -> list[str]:
+    """The last of some trainers for each way to build the network, and those that alter it afterwards."""
     representatives = {
-        trainer_class(name).build_network_architecture: name for name in EVERY_TRAINER if name not in ALTER_THE_NETWORK
+        trainer_class(name).build_network_architecture: name for name in names if name not in ALTER_THE_NETWORK
     }
     return [*representatives.values(), *ALTER_THE_NETWORK]
 
