@@ -33,6 +33,7 @@ setup(
         "dynamic-network-architectures>=0.4.1",
         "jinja2>=3.1",
         "matplotlib>=3.8",
+        "monai>=1.5.1",
         "numpy>=1.26",
         "pydantic>=2.6,<3",
         "scipy>=1.11",

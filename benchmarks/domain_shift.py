@@ -7,7 +7,6 @@ case; both are tested on the same cases (patients), which neither trains on.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 from scipy.ndimage import gaussian_filter1d
 
+from benchmarks.experiment import raw_dataset_folder
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
 
@@ -197,15 +197,7 @@ def origin_folder(shift: Shift) -> Path:
     Raises:
         UserError: if it is not there.
     """
-    root = os.environ.get("nnUNet_raw")
-    if not root:
-        raise UserError(
-            f"The environment variable nnUNet_raw is not set. It must lead to the folder with {shift.origin}."
-        )
-    folder = Path(root).resolve() / shift.origin
-    if not (folder / "dataset.json").is_file():
-        raise UserError(f"{folder} is not there; --shift {shift.name} is made from it.")
-    return folder
+    return raw_dataset_folder(shift.origin, purpose=f"--shift {shift.name}")
 
 
 def hippocampus_cases(folder: Path) -> tuple[dict[str, Files], dict[str, Files]]:

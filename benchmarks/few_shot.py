@@ -11,7 +11,6 @@ where it was stopped.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -21,32 +20,23 @@ from typing import Any
 
 import torch
 
-from benchmarks import in_process
 from benchmarks.domain_shift import SHIFTS, Shift, origin_folder, write_datasets
-from benchmarks.few_shot_grid import (
-    STAGES,
-    Pilot,
-    Run,
-    best_lr,
-    planned_pilots,
-    planned_runs,
+from benchmarks.experiment import (
+    Experiment,
+    assignments,
+    environment_of,
+    exit_status,
+    learning_rate,
     shared_settings,
+    shown_commands,
 )
+from benchmarks.few_shot_grid import STAGES, Pilot, Run, planned_pilots, planned_runs
 from benchmarks.few_shot_results import Scored, Trained, collected, result_lines
+from benchmarks.pilot import chosen_lrs
 from benchmarks.provenance import provenance, provenance_lines, write_results
 from benchmarks.steps import OutOfTime, Steps, open_folder, recorded_commands, resume_option, training_commits
 from nnunet_ext.arguments import positive
-from nnunet_ext.cli import FINE, PROBLEM, WRONG_USAGE
-from nnunet_ext.demo.run import (
-    CommandFailed,
-    CommandRunner,
-    available_cores,
-    child_environment,
-    choose_device,
-    stopping_signals_interrupt,
-)
-from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.machine import FEW_CORES
+from nnunet_ext.demo.run import CommandRunner, available_cores, choose_device, stopping_signals_interrupt
 from nnunet_ext.files import read_json
 
 PLANS, TARGET_PLANS = "nnUNetPlans", "nnUNetPlansSource"
@@ -58,26 +48,14 @@ PREPARING = 8  # commands before the pilot
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """The commands of the experiment, for one shift, in one folder.
+class FewShot(Experiment):
+    """The commands of the experiment, for one shift.
 
     Attributes:
-        out: the folder.
         shift: the two datasets.
-        device: for ``-device``.
-        epochs: of a training on the target.
-        iterations: steps in an epoch.
-        lrs: learning rates that the pilot tries.
-        steps: runs the commands.
     """
 
-    out: Path
     shift: Shift
-    device: str
-    epochs: int
-    iterations: int
-    lrs: Sequence[float]
-    steps: Steps
 
     @property
     def source(self) -> str:
@@ -106,9 +84,8 @@ class Experiment:
         workers = ["-npfp", "2", "-np", "2"]
         self.steps.run("plan_source", [plan, "-d", self.source, "-c", BASE, *workers])
         self.extend("plan_quick", ["nnunet_ext", "plan", "-d", self.source, "--preset", "quick"])
-        settings = [f"{key}={value}" for key, value in SOURCE_SETTINGS.items()]
         configure = ["nnunet_ext", "configure", "-d", self.source, "-c", QUICK, "--name", SOURCE_CONFIGURATION]
-        self.extend("configure_source", [*configure, *settings])
+        self.extend("configure_source", [*configure, *assignments(SOURCE_SETTINGS)])
         # planning the target gives it its dataset.json and its folds; its plans are those of the source
         self.steps.run("plan_target", [plan, "-d", self.target, "-c", BASE, "-npfp", "2", "--no_pp"])
         move = ["nnUNetv2_move_plans_between_datasets", "-s", self.source, "-t", self.target]
@@ -120,11 +97,6 @@ class Experiment:
         self.steps.run("train_source", [*train, "-device", self.device], extra=resume)
         self.evaluate(SOURCE_MODEL, self.source_model, 0)
 
-    def extend(self, name: str, command: Sequence[str]) -> None:
-        """Run one of this package's commands that only writes a plans file, without a process of its own."""
-        environment = self.steps.runner.environment
-        self.steps.call(name, command, lambda: in_process.run_command(command, environment=environment))
-
     def train(self, run: Run | Pilot, *, seed: int, lr: float) -> None:
         """Configure and train a model on the target; nnU-Net's final validation belongs to the pilot alone."""
         settings = shared_settings(epochs=self.epochs, iterations=self.iterations, seed=seed, lr=lr)
@@ -134,33 +106,19 @@ class Experiment:
             checkpoint = self.source_model.relative_to(self.out / "nnUNet_results") / "fold_0" / "checkpoint_final.pth"
             settings["fine_tuning.source"] = f"$nnUNet_results/{checkpoint.as_posix()}"
         configure = ["nnunet_ext", "configure", "-d", self.target, "-p", TARGET_PLANS, "-c", QUICK]
-        configure += ["--name", run.name, *(f"{key}={value}" for key, value in settings.items())]
+        configure += ["--name", run.name, *assignments(settings)]
         self.extend(f"configure_{run.name}", configure)
         train = ["nnUNetv2_train", self.target, run.name, str(run.fold), "-tr", run.method.trainer]
         train += ["-p", TARGET_PLANS, "-device", self.device]
-        resume, name = resume_option(self.model(run) / f"fold_{run.fold}"), f"train_{run.name}"
+        fold_folder, name = self.model(run) / f"fold_{run.fold}", f"train_{run.name}"
         if isinstance(run, Pilot):
-            self.steps.run(name, train, extra=resume)
-            return
-        runner, log = self.steps.runner, self.log(name)
-        self.steps.call(
-            name,
-            train,
-            lambda: in_process.train(train, resume=bool(resume), environment=runner.environment, log=log),
-        )
-
-    def log(self, name: str) -> Path:
-        """Where the output of a step goes."""
-        return self.out / "logs" / f"{name}.log"
+            self.steps.run(name, train, extra=resume_option(fold_folder))
+        else:
+            self.train_here(name, train, fold_folder)
 
     def evaluate(self, name: str, model: Path, fold: int) -> None:
         """Score a model on the test cases of both datasets."""
-        command = ["nnunet_ext", "evaluate", str(model), "--on", f"{self.target}:test", "--on", f"{self.source}:test"]
-        command += ["-f", str(fold), "-o", str(self.out / "evaluations" / name), "--disable-tta"]
-        command += ["--device", self.device]
-        step, environment = f"evaluate_{name}", self.steps.runner.environment
-        log = self.log(step)
-        self.steps.call(step, command, lambda: in_process.run_command(command, environment=environment, log=log))
+        self.evaluate_here(name, model, fold, ["--on", f"{self.target}:test", "--on", f"{self.source}:test"])
 
     def choose_lrs(self) -> dict[str, float]:
         """Train what is missing of the pilot; returns the learning rate of each family.
@@ -170,10 +128,7 @@ class Experiment:
         """
         for pilot in planned_pilots(self.lrs):
             self.train(pilot, seed=0, lr=pilot.lr)
-        try:
-            return {family: best_lr(scores) for family, scores in self.pilot_scores().items()}
-        except ValueError as error:
-            raise UserError(f"{error} Give other --lrs.") from None
+        return chosen_lrs(self.pilot_scores())
 
     def pilot_scores(self) -> dict[str, dict[float, float]]:
         """Mean Dice on the validation cases by family and learning rate, of the trainings that are finished."""
@@ -193,27 +148,12 @@ class Experiment:
             self.train(run, seed=run.seed, lr=chosen[run.method.family])
             self.evaluate(run.name, self.model(run), run.fold)
 
-    def evaluation(self, name: str) -> dict[str, Any] | None:
-        """What ``nnunet_ext evaluate`` found for a model; None if that is not finished."""
-        if f"evaluate_{name}" not in self.steps.finished():
-            return None
-        return read_json(self.out / "evaluations" / name / "evaluation.json")
-
     def checkpoint(self, run: Run) -> Path:
         """The final checkpoint of a run."""
         return self.model(run) / f"fold_{run.fold}" / "checkpoint_final.pth"
 
 
-def environment_of(out: Path, *, cores: int) -> dict[str, str]:
-    """The variables of all commands: without what pays only in long trainings."""
-    environment = child_environment(out, os.environ, cores=cores)
-    environment["nnUNet_compile"] = "f"
-    if cores <= FEW_CORES and "nnUNet_def_n_proc" not in os.environ:
-        environment["nnUNet_def_n_proc"] = "1"  # a second process takes longer to start than to validate two cases
-    return environment
-
-
-def results_of(experiment: Experiment) -> dict[str, Any] | None:
+def results_of(experiment: FewShot) -> dict[str, Any] | None:
     """The figures of what is finished; None before the source model is scored."""
     source_evaluation = experiment.evaluation(SOURCE_MODEL)
     if source_evaluation is None:
@@ -227,7 +167,7 @@ def results_of(experiment: Experiment) -> dict[str, Any] | None:
     return collected(experiment.shift, source_model, trained, experiment.pilot_scores())
 
 
-def write(experiment: Experiment, request: Mapping[str, Any], folder: Path) -> dict[str, Any] | None:
+def write(experiment: FewShot, request: Mapping[str, Any], folder: Path) -> dict[str, Any] | None:
     """Write the results of what is finished and return them; nothing before the source model is scored."""
     content = results_of(experiment)
     if content is None:
@@ -248,28 +188,6 @@ def write(experiment: Experiment, request: Mapping[str, Any], folder: Path) -> d
     write_results(folder / stem, {**content, "request": request, **origin}, lines)
     print("\n".join(lines))
     return content
-
-
-def shown_commands(commands: Sequence[str], finished_runs: Sequence[str]) -> list[str]:
-    """Those that the table's file shows: all before the pilot and those of one run, as the others differ in names only.
-
-    Args:
-        commands: all of them.
-        finished_runs: the first is the example.
-    """
-    first_pilot = next((n for n, line in enumerate(commands) if " pilot_" in line), len(commands))
-    example = [line for line in commands if finished_runs and finished_runs[0] in line]
-    left_out = len(commands) - first_pilot - len(example)
-    note = [f"# and {left_out} commands of the pilot and the other runs, in the JSON file"] if left_out > 0 else []
-    return [*commands[:first_pilot], *example, *note]
-
-
-def learning_rate(text: str) -> float:
-    """A number above 0."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -305,7 +223,7 @@ def run_benchmark(args: argparse.Namespace) -> dict[str, Any] | None:
     runner = CommandRunner(environment_of(out, cores=available_cores()), out / "logs", total=total)
     deadline = None if args.max_minutes is None else started + 60 * args.max_minutes
     steps = Steps(runner, out / "finished.json", deadline=deadline)
-    experiment = Experiment(out, shift, device, args.epochs, args.steps, lrs, steps)
+    experiment = FewShot(out, device, args.epochs, args.steps, lrs, steps, shift)
     content = None
     try:
         with stopping_signals_interrupt():
@@ -320,18 +238,7 @@ def run_benchmark(args: argparse.Namespace) -> dict[str, Any] | None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the experiment; 1 if a command failed, 2 for wrong usage."""
     args = build_parser().parse_args(argv)
-    try:
-        run_benchmark(args)
-    except UserError as error:
-        print(f"few_shot: {error}", file=sys.stderr)
-        return WRONG_USAGE
-    except CommandFailed as error:
-        print(f"few_shot: {error}", file=sys.stderr)
-        return PROBLEM
-    except KeyboardInterrupt:
-        print("few_shot: interrupted; the same command goes on from here.", file=sys.stderr)
-        return 130
-    return FINE
+    return exit_status("few_shot", lambda: run_benchmark(args))
 
 
 if __name__ == "__main__":

@@ -129,35 +129,3 @@ def planned_runs(until: str) -> list[Run]:
     }
     wanted = STAGES[: STAGES.index(until) + 1]
     return list(dict.fromkeys(run for stage in wanted for run in stages[stage]))
-
-
-def shared_settings(*, epochs: int, iterations: int, seed: int, lr: float) -> dict[str, Any]:
-    """The settings of every training on the target.
-
-    Args:
-        epochs: of the training.
-        iterations: steps in an epoch.
-        seed: of the training.
-        lr: learning rate at the start.
-    """
-    return {
-        "seed": seed,
-        "initial_lr": lr,
-        "num_epochs": epochs,
-        "num_iterations_per_epoch": iterations,
-        "num_val_iterations_per_epoch": 1,  # nothing is chosen by the pseudo Dice that it is for
-        "save_every": epochs,
-        "memory_format": "channels_last",
-    }
-
-
-def best_lr(scores: Mapping[float, float]) -> float:
-    """The learning rate of the highest Dice; the smaller one of equals, and none that has no Dice.
-
-    Raises:
-        ValueError: if no learning rate has a Dice.
-    """
-    defined = {lr: dice for lr, dice in scores.items() if dice == dice}
-    if not defined:
-        raise ValueError("No training of the pilot has a Dice.")
-    return min(defined, key=lambda lr: (-defined[lr], lr))

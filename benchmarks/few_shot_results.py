@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.domain_shift import PILOT_SHOTS, SEEDS, SHOTS, Shift
-from benchmarks.few_shot_grid import METHODS, REFERENCE, Run, best_lr, planned_runs
-from benchmarks.provenance import markdown_table
+from benchmarks.few_shot_grid import METHODS, REFERENCE, Run, planned_runs
+from benchmarks.pilot import pilot_content, pilot_table
+from benchmarks.provenance import markdown_table, with_interval
 from benchmarks.resampling import Estimate, crossed_estimate
 from benchmarks.steps import epoch_seconds
 from nnunet_ext.checkpoints.reading import read_checkpoint
@@ -171,10 +172,7 @@ def collected(
     ]
     return {
         "shift": {"name": shift.name, "source": shift.source, "target": shift.target, "sizes": dict(shift.sizes)},
-        "pilot": {
-            family: {"dice": {f"{lr:g}": dice for lr, dice in scores.items()}, "best": best_lr(scores)}
-            for family, scores in pilots.items()
-        },
+        "pilot": pilot_content(pilots),
         "source_model": {
             "target": resampled(seeds_by_cases([source_model.target])).as_dict(),
             "source": resampled(seeds_by_cases([source_model.source])).as_dict(),
@@ -213,12 +211,6 @@ def missing_lines(trained: Mapping[Run, Trained]) -> list[str]:
 def shots_name(shots: int) -> str:
     """``1 shot`` or ``5 shots``."""
     return f"{shots} shot{'' if shots == 1 else 's'}"
-
-
-def with_interval(values: Mapping[str, float], *, signed: bool = False) -> str:
-    """A figure with its interval."""
-    form = "+.3f" if signed else ".3f"
-    return f"{values['value']:{form}} [{values['low']:{form}}, {values['high']:{form}}]"
 
 
 def scope_lines(content: Mapping[str, Any], request: Mapping[str, Any], shift: Shift) -> list[str]:
@@ -277,16 +269,6 @@ def table_of(content: Mapping[str, Any], shots: int) -> list[str]:
     return [f"## {shots_name(shots)}", "", *markdown_table(header, cells), ""]
 
 
-def pilot_table(content: Mapping[str, Any]) -> list[str]:
-    """Every training of the pilot."""
-    lrs = list(dict.fromkeys(lr for family in content["pilot"].values() for lr in family["dice"]))
-    rows = [
-        [name, *(f"{family['dice'][lr]:.3f}" if lr in family["dice"] else "" for lr in lrs), f"{family['best']:g}"]
-        for name, family in content["pilot"].items()
-    ]
-    return markdown_table(["", *(f"lr {lr}" for lr in lrs), "chosen"], rows)
-
-
 def result_lines(content: Mapping[str, Any], request: Mapping[str, Any], shift: Shift) -> list[str]:
     """The figures as Markdown."""
     tables = [line for shots in SHOTS for line in table_of(content, shots)]
@@ -306,6 +288,6 @@ def result_lines(content: Mapping[str, Any], request: Mapping[str, Any], shift: 
         f"Mean Dice of nnU-Net's own validation on the target's {shift.sizes['validation']} validation cases, trained",
         f"with {PILOT_SHOTS} other cases; none of them is a test case. A family shares its rate.",
         "",
-        *(pilot_table(content) if content["pilot"] else ["Not run."]),
+        *pilot_table(content["pilot"]),
         "",
     ]

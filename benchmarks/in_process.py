@@ -73,18 +73,19 @@ def train(command: Sequence[str], *, resume: bool, environment: Mapping[str, str
     The final validation predicts the fold's validation cases and changes nothing about the model.
 
     Args:
-        command: the above.
-        resume: go on from a checkpoint.
+        command: the above, ``-pretrained_weights FILE`` may follow.
+        resume: go on from a checkpoint; pre-trained weights are in it already.
         environment: variables beside those that are set.
         log: where the output goes.
     """
     from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 
-    _, dataset, configuration, fold, _, trainer_name, _, plans, _, device = command
+    _, dataset, configuration, fold, _, trainer_name, _, plans, _, device, *more = command
+    pretrained = more[1] if more and not resume else None
     with variables(environment), logged(log):
         nnunet_ext.register()
         trainer = get_trainer_from_args(
             dataset, configuration, int(fold), trainer_name, plans, resume, device=torch.device(device)
         )
-        maybe_load_checkpoint(trainer, resume, False)
+        maybe_load_checkpoint(trainer, resume, False, pretrained)
         trainer.run_training()

@@ -123,6 +123,12 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list
     return [line(header), f"| {' | '.join(rule)} |", *(line(row) for row in rows)]
 
 
+def with_interval(values: Mapping[str, float], *, signed: bool = False, digits: int = 3) -> str:
+    """A figure with its interval, from a mapping with ``value``, ``low`` and ``high``."""
+    form = f"{'+' if signed else ''}.{digits}f"
+    return f"{values['value']:{form}} [{values['low']:{form}}, {values['high']:{form}}]"
+
+
 def write_results(stem: Path, content: Mapping[str, Any], lines: Sequence[str]) -> None:
     """Write ``<stem>.json`` and ``<stem>.md``, each whole or not at all."""
     stem.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from benchmarks.provenance import REPOSITORY, commit, shown_command
 from nnunet_ext.demo.run import CommandRunner
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
-from nnunet_ext.registration import VARIABLE
+from nnunet_ext.registration import VARIABLE, discovery_folder
 
 
 class OutOfTime(Exception):
@@ -71,7 +72,9 @@ class Steps:
         def start() -> None:
             self.runner.shown.append(shlex.join(command))
             print(f"[{len(self.runner.shown)}/{self.runner.total}] $ {shlex.join(command)}", flush=True)
+            started = time.monotonic()
             action()
+            print(f"      {time.monotonic() - started:.0f} s", flush=True)
 
         self._once(name, command, start)
 
@@ -124,10 +127,18 @@ def epoch_seconds(curves: Mapping[str, Sequence[float]]) -> list[float]:
 def recorded_commands(runner: CommandRunner, out: Path) -> list[str]:
     """The environment and the commands of a run, with ``$OUT`` for its folder."""
     exports = [
-        f"export {name}={'$(nnunet_ext path)' if name == VARIABLE else value}".replace(str(out), "$OUT")
+        f"export {name}={_shown_folders(value) if name == VARIABLE else value}".replace(str(out), "$OUT")
         for name, value in runner.environment.items()
     ]
     return [*exports, *(shown_command(shlex.split(line), {out: "$OUT"}) for line in runner.shown)]
+
+
+def _shown_folders(value: str) -> str:
+    """Where nnU-Net looks for trainers: in this package and in folders of this repository; no other has a part."""
+    ours = str(discovery_folder())
+    inside = [Path(entry) for entry in value.split(os.pathsep) if entry != ours]
+    others = [entry.relative_to(REPOSITORY).as_posix() for entry in inside if entry.is_relative_to(REPOSITORY)]
+    return os.pathsep.join(["$(nnunet_ext path)", *others])
 
 
 def training_commits(finished: Mapping[str, str | None]) -> str | None:

@@ -9,7 +9,21 @@ from importlib import import_module
 from nnunet_ext.errors import UserError
 from nnunet_ext.version import __version__
 
-COMMANDS = ("path", "list", "doctor", "configure", "plan", "split", "evaluate", "adapt-weights", "demo")
+COMMANDS = (
+    "path",
+    "list",
+    "doctor",
+    "configure",
+    "plan",
+    "split",
+    "simulate",
+    "unlabelled",
+    "check",
+    "evaluate",
+    "complete",
+    "adapt-weights",
+    "demo",
+)
 
 FINE, PROBLEM, WRONG_USAGE = 0, 1, 2
 

@@ -22,7 +22,7 @@ ALLOWED = {
     "demo": {"demo", "evaluation"},
     "diagnosis": {"diagnosis"},
 }
-COMMON = {"arguments", "errors", "files", "registration", "registry", "version"}
+COMMON = {"arguments", "errors", "files", "findings", "registration", "registry", "version"}
 
 
 def imported_parts(module: Path) -> set[str]:

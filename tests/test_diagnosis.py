@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from nnunet_ext import diagnosis
-from nnunet_ext.diagnosis import child, finding, folders, installation, trainers, variable
+from nnunet_ext.diagnosis import child, folders, installation, shell, trainers, variable
 from nnunet_ext.diagnosis.child import Answer
-from nnunet_ext.diagnosis.finding import Finding
+from nnunet_ext.findings import Finding
 from nnunet_ext.registration import VARIABLE, discovery_folder, extended_value
 
 OURS = str(discovery_folder())
@@ -220,12 +220,12 @@ def test_our_folder_can_be_put_first(tmp_path: Path) -> None:
 
 
 def test_commands_are_those_of_the_users_shell() -> None:
-    assert finding.shell_of({"PROMPT": "$P$G"}, os_name="posix") == "posix"
-    assert finding.shell_of({"PROMPT": "$P$G"}, os_name="nt") == "cmd"
-    assert finding.shell_of({}, os_name="nt") == "powershell"
-    assert finding.set_command("A", "x y", "posix") == "export A='x y'"
-    assert finding.set_command("A", "x y", "cmd") == "set A=x y"
-    assert finding.set_command("A", "x y", "powershell") == "$env:A = 'x y'"
+    assert shell.shell_of({"PROMPT": "$P$G"}, os_name="posix") == "posix"
+    assert shell.shell_of({"PROMPT": "$P$G"}, os_name="nt") == "cmd"
+    assert shell.shell_of({}, os_name="nt") == "powershell"
+    assert shell.set_command("A", "x y", "posix") == "export A='x y'"
+    assert shell.set_command("A", "x y", "cmd") == "set A=x y"
+    assert shell.set_command("A", "x y", "powershell") == "$env:A = 'x y'"
     assert variable.check_variable({}, "powershell")[0].mend == f"$env:{VARIABLE} = '{OURS}'"
 
 
@@ -386,7 +386,7 @@ def test_broken_sibling_is_mended_by_our_folder_in_front(tmp_path: Path, monkeyp
     value = f"{tmp_path}{os.pathsep}{OURS}"
     findings = trainers.check_trainers({VARIABLE: value}, "posix", ["nnUNetTrainerMixUp"])
     first = f"{OURS}{os.pathsep}{tmp_path}"
-    assert findings[0].mend == finding.set_command(VARIABLE, first, "posix")
+    assert findings[0].mend == shell.set_command(VARIABLE, first, "posix")
     assert asked == [("siblings", value), ("find", first)]
 
 
@@ -433,7 +433,7 @@ def test_real_lookup_finds_our_trainer_and_names_the_file_that_hides_another(tmp
     assert (clash.severity, fine.severity) == ("problem", "ok")
     assert "nnUNetTrainerMixUp" in clash.detail
     assert str(hiding) in clash.detail
-    assert clash.mend == finding.set_command(VARIABLE, f"{OURS}{os.pathsep}{tmp_path}", "posix")
+    assert clash.mend == shell.set_command(VARIABLE, f"{OURS}{os.pathsep}{tmp_path}", "posix")
     assert "finds 1 of 2 by name" in fine.detail
 
 

@@ -64,7 +64,13 @@ def layout(finding: Finding) -> str:
 
 def summary(problems: int, warnings: int) -> str:
     """The last line of the page."""
-    if not problems and not warnings:
+    found = counted(problems, warnings)
+    if not found:
         return "No problem found."
-    counts = [f"{n} {word}{'s' * (n != 1)}" for n, word in ((problems, "problem"), (warnings, "warning")) if n]
-    return f"{' and '.join(counts)} found. The lines behind $ mend them; what they set lasts as long as the shell."
+    return f"{found} found. The lines behind $ mend them; what they set lasts as long as the shell."
+
+
+def counted(problems: int, warnings: int) -> str:
+    """How many there are of each; empty if there is none."""
+    counts = ((problems, "problem"), (warnings, "warning"))
+    return " and ".join(f"{n} {word}{'s' * (n != 1)}" for n, word in counts if n)

@@ -3,10 +3,17 @@
 So a tuned model is scored on its own data and on the data of the model it was tuned from, which shows what it has
 forgotten. Predicts with nnU-Net's predictor and scores by nnU-Net's own Dice. Labels are matched by name. A case where
 a label is in neither reference nor prediction has no Dice; it is left out of the label's mean and counted. OUT gets the
-predictions, evaluation.json and evaluation.csv; a run that was interrupted goes on if the same is asked again. Example:
+predictions, evaluation.json and evaluation.csv; a run that was interrupted goes on if the same is asked again. Asked
+again with other metrics, it scores the predictions that are there.
+
+Metrics beside Dice: surface is ASSD and HD95 in mm, of the cases where reference and prediction both have the label
+(MONAI's: voxels at the surface, each counted alike). lesions counts instances, over all cases: one of the reference is
+found if a tenth of it is predicted, a predicted one is right if a tenth of it is in the reference (--overlap); recall,
+precision and F1 follow. Example:
 
     nnunet_ext evaluate nnUNet_results/Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlans__2d --on 4 -o OUT
     nnunet_ext evaluate TUNED_MODEL --on 27:val --on 4:all -f 1 -o OUT
+    nnunet_ext evaluate MODEL --on 702:val --labels labelsTr_dense --metrics dice surface lesions -o OUT
 """
 
 from __future__ import annotations
@@ -15,9 +22,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from nnunet_ext.arguments import share
 from nnunet_ext.errors import UserError
 
 REQUEST = "request.json"
+METRICS = ("dice", "surface", "lesions")
 
 
 def fold_name(text: str) -> int | str:
@@ -53,6 +62,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-f", "--folds", type=fold_name, nargs="+", default=[0], metavar="FOLD", help="of the model (default: 0)"
     )
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder to write")
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        choices=METRICS,
+        default=["dice"],
+        help="what to score by; dice is always among it (default: dice)",
+    )
+    parser.add_argument(
+        "--labels",
+        metavar="FOLDER",
+        help="folder of the dataset to take the references from, such as labelsTr_dense (default: labelsTr, labelsTs)",
+    )
+    parser.add_argument(
+        "--instances",
+        metavar="FOLDER",
+        help="for lesions: folder of the dataset with maps of the references' instances, such as instancesTr. Without, "
+        "and for labels that they leave out, instances are connected components of the reference",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=share,
+        default=0.1,
+        metavar="SHARE",
+        help="for lesions: of an instance's voxels, to be found or right (default: %(default)s)",
+    )
     parser.add_argument("--checkpoint", default="checkpoint_final.pth", help="default: %(default)s")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: %(default)s")
     parser.add_argument("--disable-tta", action="store_true", help="predict without mirroring: faster, less accurate")
@@ -61,6 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from nnunet_ext.evaluation.case_sets import select_cases
+    from nnunet_ext.evaluation.evaluation_files import remarks, results_table, write_results
     from nnunet_ext.evaluation.machine import FEW_CORES, available_cores, choose_device
     from nnunet_ext.evaluation.model_evaluation import (
         check_inputs,
@@ -68,18 +103,21 @@ def run(args: argparse.Namespace) -> int:
         load_predictor,
         match_labels,
         predict_missing,
-        remarks,
         request,
-        results_table,
-        score,
-        write_results,
     )
+    from nnunet_ext.evaluation.scoring import Metrics, score
     from nnunet_ext.registration import register
 
+    metrics = Metrics(surface="surface" in args.metrics, lesions="lesions" in args.metrics, overlap=args.overlap)
+    if args.instances is not None and not metrics.lesions:
+        raise UserError("--instances is for the lesions alone. Add lesions to --metrics, or leave --instances out.")
     register()
     device = choose_device(args.device)
     model = find_model(args.model, list(dict.fromkeys(args.folds)), args.checkpoint)
-    case_sets = [select_cases(dataset, selection, folds=model.folds) for dataset, selection in args.on]
+    case_sets = [
+        select_cases(dataset, selection, folds=model.folds, references=args.labels, instances=args.instances)
+        for dataset, selection in args.on
+    ]
     names = [cases.name for cases in case_sets]
     if len(set(names)) < len(names):
         raise UserError(f"The same cases are given twice: {', '.join(names)}.")
@@ -97,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
         folder.mkdir(exist_ok=True)
         few_cores = available_cores() <= FEW_CORES
         predict_missing(predictor, cases, folder, log=args.out / "nnunet.log", few_cores=few_cores)
-        results.append(score(cases, labels[cases.name], folder))
+        results.append(score(cases, labels[cases.name], folder, metrics))
     write_results(args.out, model, results, mirroring=mirroring)
     print(f"\n{results_table(results)}")
     for result in results:

@@ -12,11 +12,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from nnunet_ext.diagnosis.child import ask
-from nnunet_ext.diagnosis.finding import Finding, shell_of
 from nnunet_ext.diagnosis.folders import check_folders, check_workers
 from nnunet_ext.diagnosis.installation import check_copies, check_nnunet, check_python, check_torch, installed_version
+from nnunet_ext.diagnosis.shell import shell_of
 from nnunet_ext.diagnosis.trainers import check_trainers
 from nnunet_ext.diagnosis.variable import check_variable
+from nnunet_ext.findings import Finding
 
 
 def diagnose(environ: Mapping[str, str]) -> Iterator[Finding]:

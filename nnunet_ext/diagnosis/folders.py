@@ -6,14 +6,14 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 
-from nnunet_ext.diagnosis.finding import (
-    Finding,
+from nnunet_ext.diagnosis.shell import (
     Shell,
     make_folder_command,
     new_folder_command,
     set_command,
     unset_command,
 )
+from nnunet_ext.findings import Finding
 
 
 def read_failure(folder: str) -> str:

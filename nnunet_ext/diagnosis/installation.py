@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from nnunet_ext.diagnosis.child import Answer
-from nnunet_ext.diagnosis.finding import Finding
+from nnunet_ext.findings import Finding
 
 OLDEST_PYTHON = (3, 10)
 OLDEST_TORCH = (2, 6)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_ext.diagnosis.child import ask
-from nnunet_ext.diagnosis.finding import Finding, Shell
 from nnunet_ext.diagnosis.installation import MEND_NNUNET, MEND_PACKAGE
+from nnunet_ext.diagnosis.shell import Shell
 from nnunet_ext.diagnosis.variable import mend_variable, mended_folders
+from nnunet_ext.findings import Finding
 from nnunet_ext.registration import VARIABLE, discovery_folder
 
 

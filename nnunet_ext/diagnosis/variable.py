@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_ext.diagnosis.finding import Finding, Severity, Shell, set_command
+from nnunet_ext.diagnosis.shell import Shell, set_command
+from nnunet_ext.findings import Finding, Severity
 from nnunet_ext.registration import VARIABLE, discovery_folder, extended_value
 
 

@@ -15,7 +15,7 @@ from nnunetv2.utilities.utils import (
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
 from nnunet_ext.plans.plans_file import preprocessed_folder, raw_folder
-from nnunet_ext.preprocessing.raw_dataset import Case, training_cases
+from nnunet_ext.preprocessing.raw_dataset import Case, channel_names, training_cases
 
 SELECTIONS = ("test", "val", "all")
 SHOWN = 3  # examples in a message
@@ -30,20 +30,35 @@ class CaseSet:
         selection: ``test``, ``val`` or ``all``.
         description: the dataset's dataset.json.
         cases: by name, in order.
+        references: name of the folder with the references where it is not nnU-Net's own.
+        instances: folder of the dataset with maps of the references' instances, if there is to be one.
     """
 
     dataset: str
     selection: str
     description: Mapping[str, Any]
     cases: Mapping[str, Case]
+    references: str | None = None
+    instances: Path | None = None
 
     @property
     def name(self) -> str:
         """What its results are called."""
         return f"{self.dataset}_{self.selection}"
 
+    def instance_map(self, case: str) -> Path | None:
+        """The file that tells the instances of a case's reference apart."""
+        return None if self.instances is None else self.instances / f"{case}{self.description['file_ending']}"
 
-def select_cases(dataset: str, selection: str | None, *, folds: Sequence[int | str]) -> CaseSet:
+
+def select_cases(
+    dataset: str,
+    selection: str | None,
+    *,
+    folds: Sequence[int | str],
+    references: str | None = None,
+    instances: str | None = None,
+) -> CaseSet:
     """The cases to score.
 
     Args:
@@ -52,14 +67,20 @@ def select_cases(dataset: str, selection: str | None, *, folds: Sequence[int | s
             dataset's own splits_final.json in nnUNet_preprocessed; ``all`` for imagesTr with labelsTr. None takes
             ``test`` if each image in imagesTs has a label, else ``val``.
         folds: those that the model consists of; ``val`` needs exactly one, as the others have trained on its cases.
+        references: name of a folder of the dataset to take the references from; without, labelsTr or labelsTs.
+        instances: name of a folder of the dataset with maps of the references' instances.
 
     Raises:
         UserError: if the dataset or files of it are missing, or the folds have no validation cases.
     """
     folder = raw_folder(dataset)
+    for name in (references, instances):
+        if name is not None and not (folder / name).is_dir():
+            there = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))
+            raise UserError(f"{folder} has no folder {name}. It has: {there}.")
     description = read_json(folder / "dataset.json")
     if selection is None:
-        test = _test_cases(folder, description)
+        test = _with_references(_test_cases(folder, description), folder, description, references)
         selection = "test" if test and not _without_label(test) else "val"
     if selection == "test":
         cases = _test_cases(folder, description)
@@ -67,6 +88,7 @@ def select_cases(dataset: str, selection: str | None, *, folds: Sequence[int | s
         cases = training_cases(folder, description)
         if selection == "val":
             cases = _validation_cases(cases, folder.name, folds)
+    cases = _with_references(cases, folder, description, references)
     if not cases:
         raise UserError(f"{folder} has no cases in {'imagesTs' if selection == 'test' else 'imagesTr'}.")
     if missing := _without_label(cases):
@@ -82,13 +104,23 @@ def select_cases(dataset: str, selection: str | None, *, folds: Sequence[int | s
                 f"{folder.name} has {channels} channels by its dataset.json, but case {name} has {len(case.images)} "
                 "image files."
             )
-    return CaseSet(folder.name, selection, description, cases)
+    chosen = CaseSet(
+        folder.name, selection, description, cases, references, None if instances is None else folder / instances
+    )
+    without = [file for name in cases if (file := chosen.instance_map(name)) is not None and not file.is_file()]
+    if without:
+        raise UserError(f"{len(without)} of {len(cases)} cases have no map of instances: {without[0]} does not exist.")
+    return chosen
 
 
-def channel_names(description: Mapping[str, Any]) -> list[str]:
-    """The names of a dataset's channels, in order, from its dataset.json."""
-    names = description["channel_names"] if "channel_names" in description else description["modality"]
-    return [str(names[key]) for key in sorted(names, key=int)]
+def _with_references(
+    cases: Mapping[str, Case], folder: Path, description: Mapping[str, Any], references: str | None
+) -> dict[str, Case]:
+    """The cases with references from another folder of the dataset, if one is named."""
+    if references is None:
+        return dict(cases)
+    ending = description["file_ending"]
+    return {name: Case(case.images, folder / references / f"{name}{ending}") for name, case in cases.items()}
 
 
 def _test_cases(folder: Path, description: Mapping[str, Any]) -> dict[str, Case]:

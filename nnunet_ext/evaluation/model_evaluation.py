@@ -1,38 +1,23 @@
-"""Score one trained model on cases of one or several datasets: predict by nnU-Net's predictor, Dice by its functions.
-
-A case where a label is in neither reference nor prediction has no Dice. It is left out of means, and counted.
-"""
+"""A trained model on cases of datasets: what can be scored, and the predictions, made by nnU-Net's predictor."""
 
 from __future__ import annotations
 
-import csv
 import io
-import math
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-from nnunetv2.evaluation.evaluate_predictions import compute_metrics
-from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.case_sets import CaseSet, channel_names
-from nnunet_ext.evaluation.report import Scores, nanmean
-from nnunet_ext.evaluation.text_table import aligned
-from nnunet_ext.files import read_json, write_json, written_whole
-from nnunet_ext.version import __version__
+from nnunet_ext.files import read_json
 
-RULE = (
-    "A case where a label is in neither reference nor prediction has no Dice for it (null). It is left out of the "
-    "label's mean and counted under cases_without_dice. foreground_mean is the mean of the labels' means."
-)
 BATCH = 32  # cases that are predicted between two states that an interruption leaves, where there are many cores
 PROCESSES = 3  # nnUNetv2_predict's own number, for preprocessing and for export
 
@@ -74,26 +59,6 @@ class ScoredLabels:
     only_model: tuple[str, ...]
     only_dataset: tuple[str, ...]
     ignore: int | None
-
-
-@dataclass(frozen=True)
-class Result:
-    """The scores on one set of cases.
-
-    Attributes:
-        cases: what was scored.
-        labels: which labels.
-        dice: scores of the cases by label name.
-    """
-
-    cases: CaseSet
-    labels: ScoredLabels
-    dice: Mapping[str, Scores]
-
-    @property
-    def foreground_mean(self) -> float:
-        """Mean of the labels' means, as in nnU-Net's summary.json."""
-        return nanmean(scores.mean for scores in self.dice.values())
 
 
 def find_model(folder: Path, folds: Sequence[int | str], checkpoint: str) -> Model:
@@ -250,27 +215,6 @@ def predict_missing(predictor: nnUNetPredictor, cases: CaseSet, folder: Path, *,
     shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def score(cases: CaseSet, labels: ScoredLabels, folder: Path) -> Result:
-    """Compare predictions with the references by nnU-Net's own metrics.
-
-    Args:
-        cases: what was predicted.
-        labels: what to score.
-        folder: with the predictions.
-    """
-    ending = cases.description["file_ending"]
-    dice: dict[str, dict[str, float]] = {label: {} for label in labels.keys}
-    example = str(next(iter(cases.cases.values())).label)
-    reader = determine_reader_writer_from_dataset_json(dict(cases.description), example, verbose=False)()
-    for name, case in cases.cases.items():
-        found = compute_metrics(
-            str(case.label), str(folder / f"{name}{ending}"), reader, list(labels.keys.values()), labels.ignore
-        )
-        for label, key in labels.keys.items():
-            dice[label][name] = float(found["metrics"][key]["Dice"])
-    return Result(cases, labels, {label: Scores(values) for label, values in dice.items()})
-
-
 def request(model: Model, case_sets: Sequence[CaseSet], *, mirroring: bool) -> dict[str, Any]:
     """What decides the predictions, to tell whether those in a folder are the ones that are asked for.
 
@@ -286,91 +230,3 @@ def request(model: Model, case_sets: Sequence[CaseSet], *, mirroring: bool) -> d
         "mirroring": mirroring,
         "cases": {cases.name: list(cases.cases) for cases in case_sets},
     }
-
-
-def _or_null(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def as_json(model: Model, results: Sequence[Result], *, mirroring: bool) -> dict[str, Any]:
-    """The content of evaluation.json."""
-    return {
-        "model": model.folder.name,
-        "trained_on": model.folder.resolve().parent.name,
-        "folds": list(model.folds),
-        "checkpoint": model.checkpoint,
-        "mirroring": mirroring,
-        "versions": {"nnunet_ext": __version__, "nnunetv2": metadata.version("nnunetv2")},
-        "rule": RULE,
-        "datasets": [
-            {
-                "dataset": result.cases.dataset,
-                "cases": result.cases.selection,
-                "number_of_cases": len(result.cases.cases),
-                "foreground_mean": _or_null(result.foreground_mean),
-                "labels": {
-                    label: {
-                        "dice_mean": _or_null(scores.mean),
-                        "cases_with_dice": scores.count,
-                        "cases_without_dice": len(scores.dice) - scores.count,
-                    }
-                    for label, scores in result.dice.items()
-                },
-                "not_scored": {
-                    "only_in_model": list(result.labels.only_model),
-                    "only_in_dataset": list(result.labels.only_dataset),
-                },
-                "dice": {
-                    case: {label: _or_null(scores.dice[case]) for label, scores in result.dice.items()}
-                    for case in result.cases.cases
-                },
-            }
-            for result in results
-        ],
-    }
-
-
-def write_results(out: Path, model: Model, results: Sequence[Result], *, mirroring: bool) -> None:
-    """Write evaluation.json and evaluation.csv; the latter has an empty cell where a case has no Dice."""
-    write_json(out / "evaluation.json", as_json(model, results, mirroring=mirroring))
-    with written_whole(out / "evaluation.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["dataset", "cases", "case", "label", "dice"])
-        for result in results:
-            for case in result.cases.cases:
-                for label, scores in result.dice.items():
-                    value = scores.dice[case]
-                    row = [result.cases.dataset, result.cases.selection, case, label]
-                    writer.writerow([*row, "" if math.isnan(value) else repr(value)])
-
-
-def results_table(results: Sequence[Result]) -> str:
-    """Mean Dice as text: a row for each label and one for the mean, a column for each set of cases."""
-    labels = dict.fromkeys(label for result in results for label in result.dice)
-    rows = [["Dice", *(result.cases.name for result in results)]]
-    rows.append(["cases", *(str(len(result.cases.cases)) for result in results)])
-    for label in labels:
-        means = [result.dice[label].mean if label in result.dice else math.nan for result in results]
-        rows.append([label, *map(_cell, means)])
-    rows.append(["mean", *(_cell(result.foreground_mean) for result in results)])
-    return aligned(rows)
-
-
-def _cell(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
-
-
-def remarks(result: Result) -> list[str]:
-    """What the table does not show of one set of cases: labels that were not scored, and cases without a Dice."""
-    lines = []
-    others = [f"{label} (only in the model)" for label in result.labels.only_model]
-    others += [f"{label} (only in the dataset)" for label in result.labels.only_dataset]
-    if others:
-        lines.append(f"{result.cases.name}: not scored: {', '.join(others)}")
-    for label, scores in result.dice.items():
-        if empty := len(scores.dice) - scores.count:
-            lines.append(
-                f"{result.cases.name}: {empty} of {len(scores.dice)} cases have {label} in neither reference nor "
-                "prediction and do not count in its mean"
-            )
-    return lines

@@ -61,17 +61,17 @@ def instances_of(case: str, instances: Labels, labels: Labels) -> list[Instance]
     Raises:
         ValueError: if an instance has voxels of several labels, or of background.
     """
-    numbers, first, sizes = np.unique(instances, return_index=True, return_counts=True)
-    found = []
-    for number, index, voxels in zip(numbers.tolist(), first.tolist(), sizes.tolist()):
-        if number == 0:
-            continue
-        label = int(labels.flat[index])
-        values = np.unique(labels[instances == number])
-        if len(values) > 1 or label == 0:
-            raise ValueError(f"instance {number} lies on the labels {', '.join(map(str, values))}, not on one alone")
-        found.append(Instance(case, int(number), label, int(voxels)))
-    return found
+    inside = instances > 0
+    base = int(labels.max(initial=0)) + 1
+    pairs, sizes = np.unique(instances[inside].astype(np.int64) * base + labels[inside], return_counts=True)
+    numbers, values = pairs // base, pairs % base
+    found: dict[int, Instance] = {}
+    for number, label, voxels in zip(numbers.tolist(), values.tolist(), sizes.tolist()):
+        if label == 0 or number in found:
+            on = ", ".join(map(str, values[numbers == number].tolist()))
+            raise ValueError(f"instance {number} lies on the labels {on}, not on one alone")
+        found[number] = Instance(case, number, label, voxels)
+    return list(found.values())
 
 
 def kept_instances(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 import os
 import re
 import shutil
@@ -13,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES, determine_reader_writer_from_dataset_json
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunet_ext.errors import UserError
@@ -24,6 +27,7 @@ Labels = npt.NDArray[np.integer]
 """A map of labels or of instances, (Z, Y, X); two-dimensional images have Z = 1."""
 
 NAME = re.compile(r"Dataset(\d{3})_.+")
+REQUEST = ".request.json"
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,23 @@ class RawDataset:
         return {str(name): int(value) for name, value in labels.items() if int(value) != 0}
 
     def reader_writer(self) -> Any:
-        """What nnU-Net reads and writes the dataset's files with."""
+        """What nnU-Net reads and writes the dataset's files with.
+
+        Raises:
+            UserError: if nnU-Net has none that reads the first image.
+        """
         example = next(iter(self.cases.values())).images[0]
-        return determine_reader_writer_from_dataset_json(self.description, str(example), verbose=False)()
+        if not example.is_file():
+            raise UserError(f"{example} does not exist.")
+        said = io.StringIO()  # nnU-Net prints the traceback of each reader that fails
+        try:
+            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+                return determine_reader_writer_from_dataset_json(self.description, str(example), verbose=False)()
+        except RuntimeError:
+            raise UserError(
+                f"{example} cannot be read by nnU-Net: {_last_line(said.getvalue())}. It reads files that end in "
+                f"{', '.join(readable_endings())}."
+            ) from None
 
     def read_labels(self, file: Path) -> tuple[Labels, dict[str, Any]]:
         """Read a map of labels or instances.
@@ -95,17 +113,53 @@ class RawDataset:
         Raises:
             UserError: if the file is missing, cannot be read, or holds other than whole numbers from zero.
         """
-        if not file.is_file():
-            raise UserError(f"{file} does not exist.")
-        try:
-            values, properties = self.reader_writer().read_seg(str(file))
-        except (RuntimeError, OSError, ValueError) as error:
-            raise UserError(f"{file} cannot be read: {str(error).strip().splitlines()[-1]}") from None
-        return whole_numbers(values[0], file=file), properties
+        return read_label_map(self.reader_writer(), file)
 
     def write_labels(self, labels: Labels, file: Path, properties: Mapping[str, Any]) -> None:
         """Write a map of labels or instances with the geometry of an image that was read."""
         self.reader_writer().write_seg(labels, str(file), properties)
+
+
+def read_label_map(reader: Any, file: Path) -> tuple[Labels, dict[str, Any]]:
+    """Read a map of labels or instances with one of nnU-Net's readers; see `RawDataset.read_labels`."""
+    if not file.is_file():
+        raise UserError(f"{file} does not exist.")
+    try:
+        values, properties = reader.read_seg(str(file))
+    except (RuntimeError, OSError, ValueError, AssertionError) as error:
+        raise UserError(f"{file} cannot be read: {_last_line(str(error))}") from None
+    return whole_numbers(values[0], file=file), properties
+
+
+def read_images(reader: Any, case: Case) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+    """Read a case's channels with one of nnU-Net's readers.
+
+    Returns:
+        The channels, (C, Z, Y, X), and the geometry, with ``spacing`` in the same order.
+
+    Raises:
+        UserError: if a file is missing or cannot be read, or the channels differ in shape or spacing.
+    """
+    for file in case.images:
+        if not file.is_file():
+            raise UserError(f"{file} does not exist.")
+    files = ", ".join(map(str, case.images))
+    said = io.StringIO()  # what nnU-Net's readers complain of, they print
+    try:
+        with contextlib.redirect_stdout(said):
+            return reader.read_images([str(file) for file in case.images])
+    except (RuntimeError, OSError, ValueError, AssertionError) as error:
+        reason = _last_line(str(error)) or said.getvalue().strip().partition("\n")[0]
+        raise UserError(f"{files} cannot be read: {reason}") from None
+
+
+def readable_endings() -> list[str]:
+    """What the names of files end in that nnU-Net reads."""
+    return list(dict.fromkeys(ending for reader in LIST_OF_IO_CLASSES for ending in reader.supported_file_endings))
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1]
 
 
 def whole_numbers(values: npt.NDArray[Any], *, file: Path) -> Labels:
@@ -132,10 +186,13 @@ def read_raw_dataset(dataset: str) -> RawDataset:
         dataset: id or name of a dataset in nnUNet_raw.
 
     Raises:
-        UserError: if it is not there or has no training case.
+        UserError: if it is not there, its dataset.json is incomplete, or it has no training case.
     """
     folder = raw_folder(dataset)
     description = read_json(folder / "dataset.json")
+    wanted = ("channel_names" if "modality" not in description else "modality", "labels", "file_ending")
+    if missing := [key for key in wanted if key not in description]:
+        raise UserError(f"{folder / 'dataset.json'} has no {', '.join(missing)}, which nnU-Net needs.")
     cases = training_cases(folder, description)
     if not cases:
         raise UserError(f"{folder} has no cases in imagesTr.")
@@ -150,6 +207,12 @@ def training_cases(folder: Path, description: Mapping[str, Any]) -> dict[str, Ca
     return {
         str(name): Case(tuple(map(Path, files[name]["images"])), Path(files[name]["label"])) for name in sorted(files)
     }
+
+
+def channel_names(description: Mapping[str, Any]) -> list[str]:
+    """The names of a dataset's channels, in order, from its dataset.json."""
+    names = description["channel_names"] if "channel_names" in description else description["modality"]
+    return [str(names[key]) for key in sorted(names, key=int)]
 
 
 def check_new_name(name: str, *, force: bool) -> Path:
@@ -184,30 +247,65 @@ def check_new_name(name: str, *, force: bool) -> Path:
 
 
 @contextmanager
-def new_dataset(name: str, *, force: bool) -> Iterator[Path]:
+def new_dataset(name: str, *, force: bool, request: Mapping[str, Any] | None = None) -> Iterator[Path]:
     """Yield an empty folder that becomes the raw dataset only if the block ends without an exception.
+
+    With a `request`, what the block had written when it was interrupted is there again the next time that the same is
+    asked, so that long work goes on where it was.
 
     Args:
         name: ``DatasetXXX_Name``.
-        force: replace one of the name that this package made.
+        force: replace one of the name that this package made, and unfinished work of another request.
+        request: what decides the content, for JSON. None begins anew every time.
 
     Raises:
-        UserError: as of `check_new_name`; if the folder cannot be written.
+        UserError: as of `check_new_name`; if there is unfinished work of another request and `force` is off; if the
+            folder cannot be written.
     """
     target = check_new_name(name, force=force)
     unfinished = target.with_name(f".{name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    wanted = json.loads(json.dumps(request))
+    if not _goes_on(unfinished, wanted, name=name, force=force):
+        shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        unfinished.mkdir(parents=True)
+        unfinished.mkdir(parents=True, exist_ok=True)
         (unfinished / MARKER).touch()
+        if request is not None:
+            write_json(unfinished / REQUEST, wanted)
         yield unfinished
+        (unfinished / REQUEST).unlink(missing_ok=True)
         if target.exists():
             shutil.rmtree(target)
         unfinished.rename(target)
     except OSError as error:
         raise UserError(f"{target} cannot be written ({error.strerror}).") from None
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        if request is None or not _has_content(unfinished):
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _goes_on(unfinished: Path, wanted: Mapping[str, Any] | None, *, name: str, force: bool) -> bool:
+    """Whether unfinished work is of the same request.
+
+    Raises:
+        UserError: if it is of another one and `force` is off.
+    """
+    if wanted is None or not (unfinished / REQUEST).is_file() or not _has_content(unfinished):
+        return False
+    before = read_json(unfinished / REQUEST)
+    if before == wanted:
+        return True
+    if force:
+        return False
+    differing = ", ".join(key for key in {**wanted, **before} if before.get(key) != wanted.get(key))
+    raise UserError(
+        f"{name} was begun and interrupted with other arguments; they differ in: {differing}. Give the same to go on, "
+        "choose another name, or add --force to begin anew."
+    )
+
+
+def _has_content(unfinished: Path) -> bool:
+    return any(path.is_file() and path.name not in (MARKER, REQUEST) for path in unfinished.rglob("*"))
 
 
 def write_description(

@@ -1,6 +1,7 @@
 """The experiment with stand-ins for the programs that train and predict."""
 
 import math
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -8,16 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import few_shot, steps
+from benchmarks import few_shot, in_process, steps
 from benchmarks.domain_shift import PILOT_FOLD, SEEDS, SHIFTS, SHOTS
-from benchmarks.few_shot import environment_of, main, shown_commands
+from benchmarks.experiment import shown_commands
+from benchmarks.few_shot import main
 from benchmarks.few_shot_grid import (
     ALL_SHOTS,
     METHODS,
     PRIMARY_SHOTS,
     Pilot,
     Run,
-    best_lr,
     planned_pilots,
     planned_runs,
 )
@@ -72,13 +73,6 @@ def test_names_are_distinct_and_can_name_configurations():
 def test_trainers_exist():
     for method in METHODS:
         assert hasattr(trainers, method.trainer)
-
-
-def test_best_learning_rate_is_the_smaller_of_equals_and_never_one_without_dice():
-    assert best_lr({0.01: 0.8, 0.001: 0.8, 0.1: math.nan}) == 0.001
-    assert best_lr({0.01: 0.9, 0.001: 0.8}) == 0.01
-    with pytest.raises(ValueError, match="No training of the pilot"):
-        best_lr({0.01: math.nan})
 
 
 # ---------------------------------------------------------------------- the figures
@@ -241,7 +235,7 @@ def programs(tmp_path, monkeypatch):
     def command_line(argv):
         if argv[0] != "plan":
             return real(argv)
-        folder = Path(few_shot.os.environ["nnUNet_preprocessed"]) / SHIFT.source
+        folder = Path(os.environ["nnUNet_preprocessed"]) / SHIFT.source
         plans = read_json(folder / "nnUNetPlans.json")
         plans["configurations"]["3d_fullres_quick"] = {
             "inherits_from": "3d_fullres",
@@ -250,10 +244,10 @@ def programs(tmp_path, monkeypatch):
         write_json(folder / "nnUNetPlans.json", plans)
         return 0
 
-    monkeypatch.setattr(few_shot.in_process.cli, "main", command_line)
+    monkeypatch.setattr(in_process.cli, "main", command_line)
     monkeypatch.setattr(few_shot, "CommandRunner", stand_in.runner())
-    monkeypatch.setattr(few_shot.in_process, "train", stand_in.carry_out)
-    monkeypatch.setattr(few_shot.in_process, "run_command", stand_in.carry_out)
+    monkeypatch.setattr(in_process, "train", stand_in.carry_out)
+    monkeypatch.setattr(in_process, "run_command", stand_in.carry_out)
     monkeypatch.setattr(few_shot, "write_datasets", lambda shift, raw: None)
     monkeypatch.setattr(steps, "commit", lambda repository: "abc")
     return stand_in
@@ -393,14 +387,6 @@ def test_results_show_the_commands_before_the_pilot_and_those_of_one_run(tmp_pat
 
 def test_environment_of_this_process_is_as_before(tmp_path, programs, monkeypatch):
     monkeypatch.delenv("nnUNet_preprocessed", raising=False)
-    before = dict(few_shot.os.environ)
+    before = dict(os.environ)
     main(arguments(tmp_path))
-    assert dict(few_shot.os.environ) == before
-
-
-def test_few_cores_get_one_exporting_process_unless_the_user_chose(tmp_path, monkeypatch):
-    monkeypatch.delenv("nnUNet_def_n_proc", raising=False)
-    assert environment_of(tmp_path, cores=2)["nnUNet_def_n_proc"] == "1"
-    assert "nnUNet_def_n_proc" not in environment_of(tmp_path, cores=16)
-    monkeypatch.setenv("nnUNet_def_n_proc", "3")
-    assert "nnUNet_def_n_proc" not in environment_of(tmp_path, cores=2)
+    assert dict(os.environ) == before

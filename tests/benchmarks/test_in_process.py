@@ -49,3 +49,17 @@ def test_trains_as_nnunet_does_without_the_final_validation(results, tmp_path, m
     assert all(torch.equal(value, weights[name]) for name, value in expected.items())
     assert not (checkpoint.parent / "validation").exists()
     assert "Training done." in (tmp_path / "log").read_text()
+
+
+def test_starts_from_pretrained_weights_but_not_when_it_goes_on(results, tmp_path):
+    source = train_by_nnunet("nnUNetTrainerConfigurable")
+    weights = tmp_path / "weights ü.pth"
+    values = {name: torch.zeros_like(value) for name, value in source.network.state_dict().items()}
+    torch.save({"network_weights": values}, weights)
+    command = ["nnUNetv2_train", str(KINDS["labels"]["id"]), "3d_tiny", "0", "-tr", "nnUNetTrainerConfigurable"]
+    command += ["-p", "nnUNetPlans", "-device", "cpu", "-pretrained_weights", str(weights)]
+    elsewhere = {"nnUNet_results": str(tmp_path / "elsewhere")}
+    train(command, resume=False, environment=elsewhere, log=tmp_path / "log")
+    assert f"Loading pretrained weights from file  {weights}" in (tmp_path / "log").read_text()
+    train(command, resume=True, environment=elsewhere, log=tmp_path / "log")
+    assert "Loading pretrained weights" not in (tmp_path / "log").read_text()

@@ -4,7 +4,15 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.provenance import commit, markdown_table, provenance, provenance_lines, shown_command, write_results
+from benchmarks.provenance import (
+    commit,
+    markdown_table,
+    provenance,
+    provenance_lines,
+    shown_command,
+    with_interval,
+    write_results,
+)
 
 
 def test_folders_of_this_machine_are_replaced_in_commands():
@@ -39,3 +47,9 @@ def test_results_are_written_beside_each_other_with_a_dot_in_the_name(tmp_path):
     write_results(tmp_path / "new" / "run.1", {"a": 1}, ["# Title", "text"])
     assert json.loads((tmp_path / "new" / "run.1.json").read_text()) == {"a": 1}
     assert (tmp_path / "new" / "run.1.md").read_text() == "# Title\ntext\n"
+
+
+def test_figure_is_shown_with_its_interval():
+    values = {"value": 0.25, "low": -0.125, "high": 0.5}
+    assert with_interval(values) == "0.250 [-0.125, 0.500]"
+    assert with_interval(values, signed=True, digits=1) == "+0.2 [-0.1, +0.5]"

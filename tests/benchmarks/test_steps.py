@@ -3,6 +3,7 @@ import time
 
 import pytest
 
+from benchmarks.provenance import REPOSITORY
 from benchmarks.steps import (
     OutOfTime,
     Steps,
@@ -14,6 +15,7 @@ from benchmarks.steps import (
 )
 from nnunet_ext.demo.run import CommandFailed, CommandRunner
 from nnunet_ext.errors import UserError
+from nnunet_ext.registration import discovery_folder
 
 
 def test_training_time_leaves_interruptions_out():
@@ -100,10 +102,11 @@ def test_commit_is_that_of_the_trainings():
 
 
 def test_recorded_commands_name_no_folder_of_this_machine(tmp_path):
-    environment = {"nnUNet_raw": str(tmp_path / "nnUNet_raw"), "nnUNet_extTrainer": "/opt/there"}
+    folders = [str(discovery_folder()), "/opt/of the user", str(REPOSITORY / "benchmarks" / "more")]
+    environment = {"nnUNet_raw": str(tmp_path / "nnUNet_raw"), "nnUNet_extTrainer": os.pathsep.join(folders)}
     runner = CommandRunner(environment, tmp_path, total=1, shown=[f"nnUNetv2_predict -i {tmp_path}/in"])
     assert recorded_commands(runner, tmp_path) == [
         "export nnUNet_raw=$OUT/nnUNet_raw",
-        "export nnUNet_extTrainer=$(nnunet_ext path)",
+        f"export nnUNet_extTrainer=$(nnunet_ext path){os.pathsep}benchmarks/more",
         "nnUNetv2_predict -i $OUT/in",
     ]

@@ -16,8 +16,10 @@ from nnunetv2.evaluation.evaluate_predictions import evaluate_folder_entry_point
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
-from nnunet_ext.cli import main
+from nnunet_ext.cli import build_parser, main
 from nnunet_ext.evaluation import machine
+from nnunet_ext.evaluation.lesions import OVERLAP
+from nnunet_ext.evaluation.surface import surface_distances
 from support.nnunet_runs import call_entry_point, train
 from support.tiny_data import IGNORE, KINDS, dataset_name
 
@@ -185,9 +187,79 @@ def test_the_data_are_only_read(workspace, models, tmp_path):
     assert state() == before
 
 
+@pytest.fixture
+def dense(workspace: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the data in which labelsTr lacks the cores, and other folders have all labels and instances."""
+    raw = tmp_path / "r ä w"
+    folder = raw / "Dataset902_Ignore"
+    shutil.copytree(workspace.raw / "Dataset902_Ignore", folder)
+    shutil.copytree(folder / "labelsTr", folder / "labelsTr_dense")
+    (folder / "instancesTr").mkdir()
+    for file in (folder / "labelsTr_dense").iterdir():
+        values = array(file)
+        right_half = np.arange(values.shape[2]) >= values.shape[2] // 2
+        # 301, 302 shell, 303, 304 core, left and right
+        instances = np.where(np.isin(values, [1, 2]), 299 + 2 * values.astype(int) + right_half, 0)
+        for target, content in (("instancesTr", instances), ("labelsTr", np.where(values == 2, 0, values))):
+            image = sitk.GetImageFromArray(content.astype(np.uint16))
+            sitk.WriteImage(image, str(folder / target / file.name))
+    monkeypatch.setenv("nnUNet_raw", str(raw))
+    return folder
+
+
+def test_surface_and_lesions_of_dense_references_are_those_of_counting(models, dense, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert evaluate(models["labels"], out, "--on", ON_IGNORE) == 0
+    for file in (out / "Dataset902_Ignore_all").iterdir():  # predictions of which the scores are known
+        moved = np.roll(array(dense / "labelsTr_dense" / file.name), 1, axis=0)
+        right_half = np.arange(moved.shape[2]) >= moved.shape[2] // 2
+        sitk.WriteImage(sitk.GetImageFromArray(np.where((moved == 2) & right_half, 1, moved)), str(file))
+    asked = ["--labels", "labelsTr_dense", "--instances", "instancesTr", "--metrics", "dice", "surface", "lesions"]
+    assert evaluate(models["labels"], out, "--on", ON_IGNORE, *asked) == 0
+    (entry,) = read(out)["datasets"]
+    assert (entry["references"], entry["instances"], entry["overlap"]) == ("labelsTr_dense", "instancesTr", 0.1)
+    cases = [f"case_{number}" for number in range(5)]
+    assert list(entry["lesions"]) == list(entry["assd"]) == list(entry["hd95"]) == cases
+    for case in cases:
+        assert {"reference": 2, "found": 2, "recall": 1.0}.items() <= entry["lesions"][case]["shell"].items()
+        core = {"reference": 2, "found": 1, "predicted": 1, "right": 1, "recall": 0.5, "precision": 1.0, "f1": 2 / 3}
+        assert entry["lesions"][case]["core"] == pytest.approx(core)
+        reference = array(dense / "labelsTr_dense" / f"{case}.nii.gz")
+        prediction = array(out / "Dataset902_Ignore_all" / f"{case}.nii.gz")
+        expected = surface_distances(reference == 2, (prediction == 2) & (reference != IGNORE), (1, 1, 1))
+        assert entry["assd"][case]["core"] == pytest.approx(expected.assd)
+        assert entry["hd95"][case]["core"] == pytest.approx(expected.hd95)
+    core = entry["labels"]["core"]
+    assert core["assd_mean"] == pytest.approx(np.mean([entry["assd"][case]["core"] for case in cases]))
+    assert (core["cases_with_distance"], core["lesions"]["reference"], core["lesions"]["found"]) == (5, 10, 5)
+    assert ["core:", "instance", "recall", "0.500"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_other_metrics_on_the_same_folder_predict_nothing_again(models, dense, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    assert evaluate(models["labels"], out, "--on", ON_IGNORE) == 0
+    before = read(out)["datasets"][0]
+    monkeypatch.setattr(nnUNetPredictor, "predict_from_files_sequential", lambda *arguments: pytest.fail("predicted"))
+    more = ["--metrics", "surface", "lesions", "--overlap", "0.5", "--labels", "labelsTr_dense"]
+    assert evaluate(models["labels"], out, "--on", ON_IGNORE, *more) == 0
+    after = read(out)["datasets"][0]
+    assert after["dice"].keys() == before["dice"].keys()
+    assert after["dice"]["case_0"]["core"] != before["dice"]["case_0"]["core"]  # labelsTr has none
+    assert (after["instances"], after["overlap"]) == ("components", 0.5)
+    header = (out / "evaluation.csv").read_text().splitlines()[0]
+    assert header.startswith("dataset,cases,case,label,dice,assd,hd95,lesions_reference,")
+
+
+def test_the_default_overlap_is_that_of_the_lesions():
+    assert build_parser().parse_args(["evaluate", "M", "--on", "1", "-o", "OUT"]).overlap == OVERLAP
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--on", "901", "--labels", "labelsTr_dense"], "has no folder labelsTr_dense. It has: imagesTr, "),
+        (["--on", "901", "--metrics", "lesions", "--instances", "instancesTr"], "has no folder instancesTr"),
+        (["--on", "901", "--instances", "labelsTr"], "--instances is for the lesions alone"),
         (["--on", "903:all"], "takes 1 channels (MRI), but Dataset903_Regions has 3"),
         (["--on", "901:test"], "have no label to score against"),
         (["--on", "901:val", "-f", "0", "1"], "cannot score an ensemble"),
@@ -219,7 +291,11 @@ def test_second_stage_of_a_cascade_is_refused(models, tmp_path, capsys):
     assert "cascade" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--on", "901:train"], ["--on", ":val"], ["--on", "901", "-f", "x"], []])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--on", "901:train"], ["--on", ":val"], ["--on", "901", "-f", "x"], []]
+    + [["--on", "901", "--metrics", "iou"], ["--on", "901", "--overlap", "0"], ["--on", "901", "--overlap", "much"]],
+)
 def test_wrong_usage_exits_with_two(tmp_path, arguments):
     with pytest.raises(SystemExit) as stop:
         evaluate(tmp_path, tmp_path / "out", *arguments)

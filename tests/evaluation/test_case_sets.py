@@ -57,6 +57,37 @@ def test_default_is_test_if_each_image_has_a_label_else_validation(dataset):
     assert found.cases["y"].label == dataset / "labelsTs" / "y.nii.gz"
 
 
+def test_references_and_instances_come_from_the_named_folders(dataset):
+    for folder in ("labels_dense", "instances"):
+        (dataset / folder).mkdir()
+        for case in "abc":
+            (dataset / folder / f"{case}.nii.gz").touch()
+    (dataset / "labelsTr" / "b.nii.gz").unlink()  # not needed then
+    found = select_cases("5", None, folds=[0], references="labels_dense", instances="instances")
+    assert (found.selection, list(found.cases)) == ("val", ["b", "c"])
+    assert found.references == "labels_dense"
+    assert found.cases["b"].label == dataset / "labels_dense" / "b.nii.gz"
+    assert found.cases["b"].images[1] == dataset / "imagesTr" / "b_0001.nii.gz"
+    assert found.instance_map("c") == dataset / "instances" / "c.nii.gz"
+
+
+def test_without_maps_of_instances_there_is_none(dataset):
+    assert select_cases("5", "all", folds=[0]).instance_map("a") is None
+
+
+def test_missing_folders_or_files_of_references_and_instances_are_named(dataset):
+    with pytest.raises(UserError, match=r"has no folder dense\. It has: imagesTr, imagesTs, labelsTr, labelsTs\."):
+        select_cases("5", "all", folds=[0], references="dense")
+    with pytest.raises(UserError, match="has no folder instancesTr"):
+        select_cases("5", "all", folds=[0], instances="instancesTr")
+    (dataset / "dense").mkdir()
+    (dataset / "dense" / "b.nii.gz").touch()
+    with pytest.raises(UserError, match=r"2 of 3 cases .*dense/a\.nii\.gz does not exist"):
+        select_cases("5", "all", folds=[0], references="dense")
+    with pytest.raises(UserError, match=r"2 of 3 cases have no map of instances: .*dense/a\.nii\.gz does not exist"):
+        select_cases("5", "all", folds=[0], instances="dense")
+
+
 def test_cases_listed_in_dataset_json_are_found(dataset):
     description = json.loads((dataset / "dataset.json").read_text())
     images = ["imagesTr/a_0000.nii.gz", "imagesTs/x_0000.nii.gz"]

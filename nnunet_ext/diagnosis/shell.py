@@ -1,32 +1,13 @@
-"""The outcome of a check, and the shell commands that mend what it found."""
+"""The shell commands that mend what a check found."""
 
 from __future__ import annotations
 
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
-Severity = Literal["ok", "warning", "problem"]
 Shell = Literal["posix", "cmd", "powershell"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The outcome of one check.
-
-    Attributes:
-        severity: ``ok``; ``warning`` (works, but not as well or not for long); ``problem`` (something will fail).
-        title: what was looked at, in a word or two.
-        detail: what was found.
-        mend: the command that mends it; empty if all is well.
-    """
-
-    severity: Severity
-    title: str
-    detail: str
-    mend: str = ""
 
 
 def shell_of(environ: Mapping[str, str], os_name: str = os.name) -> Shell:

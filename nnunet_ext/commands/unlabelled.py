@@ -1,0 +1,53 @@
+"""Make a raw dataset of images without labels, to pre-train on.
+
+nnU-Net's commands want a label map for each case, and stop where no case has any foreground. This writes placeholders:
+label 1 wherever there is an image. IMAGES has files named case_0000.nii.gz, such as a dataset's imagesTr or imagesTs;
+they stay where they are. Example, of pre-training on dataset 12 with the plans of dataset 5, which is to be learned:
+
+    nnunet_ext unlabelled nnUNet_raw/Dataset005_Lesions/imagesTs -o Dataset012_Unlabelled
+    nnUNetv2_plan_and_preprocess -d 12 --no_pp
+    nnUNetv2_move_plans_between_datasets -s 5 -t 12 -sp nnUNetPlans -tp nnUNetPlansFrom5
+    nnUNetv2_preprocess -d 12 -plans_name nnUNetPlansFrom5 -c 3d_fullres
+    nnUNetv2_train 12 3d_fullres all -p nnUNetPlansFrom5 -tr nnUNetTrainerModelsGenesis
+    nnUNetv2_train 5 3d_fullres 0 -tr nnUNetTrainerDBDMP -pretrained_weights CHECKPOINT
+
+CHECKPOINT is fold_all/checkpoint_final.pth in the folder nnUNetTrainerModelsGenesis__nnUNetPlansFrom5__3d_fullres of
+dataset 12's results. The plans must be those of dataset 5, so that network, spacing and intensities are the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", type=Path, metavar="IMAGES", help="folder of images")
+    parser.add_argument("-o", "--output", required=True, metavar="DatasetXXX_Name", help="raw dataset to write")
+    parser.add_argument(
+        "--channels",
+        nargs="+",
+        metavar="NAME",
+        help="in order, as in the dataset to be learned, since nnU-Net normalises by them (default: those of the "
+        "dataset.json beside the folder)",
+    )
+    parser.add_argument("--force", action="store_true", help="replace a dataset of that name that this package made")
+
+
+def run(args: argparse.Namespace) -> int:
+    from nnunet_ext.preprocessing.raw_dataset import channel_names
+    from nnunet_ext.preprocessing.unlabelled import make_unlabelled_dataset
+
+    source = make_unlabelled_dataset(args.images, args.output, channels=args.channels, force=args.force)
+    names = channel_names(source.description)
+    cases = f"{len(source.cases)} case{'s' * (len(source.cases) != 1)}"
+    number = args.output[len("Dataset") :][:3]
+    print(f"Wrote {args.output}: {cases}, channel{'s' * (len(names) != 1)} {', '.join(names)}.")
+    print(
+        f"\nNext, with the plans of the dataset to be learned (TARGET):\n"
+        f"  nnUNetv2_plan_and_preprocess -d {number} --no_pp\n"
+        f"  nnUNetv2_move_plans_between_datasets -s TARGET -t {number} -sp nnUNetPlans -tp nnUNetPlansFromTARGET\n"
+        f"  nnUNetv2_preprocess -d {number} -plans_name nnUNetPlansFromTARGET -c 3d_fullres\n"
+        f"  nnUNetv2_train {number} 3d_fullres all -p nnUNetPlansFromTARGET -tr nnUNetTrainerModelsGenesis"
+    )
+    return 0

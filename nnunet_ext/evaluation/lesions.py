@@ -1,0 +1,108 @@
+"""Which lesions (instances of a label) a prediction finds, and which of its own are right."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nnunet_ext.preprocessing.partial_instances import components
+from nnunet_ext.preprocessing.raw_dataset import Labels
+
+OVERLAP = 0.1
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class LesionCounts:
+    """Detection by instance, of one case or, added up, of several.
+
+    Attributes:
+        reference: instances of the reference.
+        found: those of them that are predicted.
+        predicted: instances of the prediction.
+        right: those of them that are in the reference.
+    """
+
+    reference: int = 0
+    found: int = 0
+    predicted: int = 0
+    right: int = 0
+
+    @property
+    def recall(self) -> float:
+        """Share of the reference's instances that are found; NaN if there is none."""
+        return self.found / self.reference if self.reference else math.nan
+
+    @property
+    def precision(self) -> float:
+        """Share of the predicted instances that are right; NaN if there is none."""
+        return self.right / self.predicted if self.predicted else math.nan
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of recall and precision; 0 if only one side has instances, NaN if neither has."""
+        if not self.reference and not self.predicted:
+            return math.nan
+        if not self.found or not self.right:
+            return 0.0
+        return 2 * self.recall * self.precision / (self.recall + self.precision)
+
+    def __add__(self, other: LesionCounts) -> LesionCounts:
+        return LesionCounts(
+            self.reference + other.reference,
+            self.found + other.found,
+            self.predicted + other.predicted,
+            self.right + other.right,
+        )
+
+
+def count_lesions(
+    reference: Mask,
+    prediction: Mask,
+    *,
+    instances: Labels | None = None,
+    ignored: Mask | None = None,
+    overlap: float = OVERLAP,
+) -> LesionCounts:
+    """Count what is found and what is right, for one label.
+
+    An instance of the reference is found if at least `overlap` of its voxels are predicted. An instance of the
+    prediction, which is one of its connected components, is right if at least `overlap` of its voxels are in the
+    reference. Voxels that are ignored count on neither side; an instance of nothing else does not exist.
+
+    Instances are not matched one to one by their IoU, as panoptic quality does: a prediction that joins two lesions
+    which almost touch would count as two misses, though both were found.
+
+    Args:
+        reference: (Z, Y, X), where the label is.
+        prediction: of the same shape, where it is predicted.
+        instances: numbers that tell the reference's instances apart; without, they are its connected components.
+            Voxels connect at faces, edges and corners.
+        ignored: voxels where the reference is unknown.
+        overlap: above 0 and at most 1.
+    """
+    counted = np.True_ if ignored is None else ~ignored
+    known = reference & counted
+    ours = components(reference.astype(np.uint8), [1]) if instances is None else instances
+    theirs = components(prediction.astype(np.uint8), [1])
+    number, found = _covered(ours[known], prediction[known], overlap)
+    inside = prediction & counted
+    predicted, right = _covered(theirs[inside], known[inside], overlap)
+    return LesionCounts(number, found, predicted, right)
+
+
+def _covered(numbers: Labels, hits: Mask, overlap: float) -> tuple[int, int]:
+    """How many instances there are, and how many of them have at least a share of hits.
+
+    Args:
+        numbers: of each voxel, that of its instance.
+        hits: of each voxel, whether it is one.
+        overlap: the share.
+    """
+    _, index, sizes = np.unique(numbers, return_inverse=True, return_counts=True)
+    shares = np.bincount(index, weights=hits, minlength=len(sizes)) / sizes
+    return len(sizes), int(np.count_nonzero(shares >= overlap))

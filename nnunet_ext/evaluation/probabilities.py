@@ -1,0 +1,76 @@
+"""What a trained model says of a case before it decides: the probability of every label in every voxel."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.preprocessing.splits import Fold
+
+
+def predict_probabilities(
+    predictor: nnUNetPredictor, images: Sequence[Path], weights: Sequence[Mapping[str, Any]]
+) -> npt.NDArray[np.float32]:
+    """A model's probabilities in the geometry of the image files.
+
+    Args:
+        predictor: with a model of plain labels, no regions.
+        images: the files of one case, one for each channel.
+        weights: those of the predictor's ``list_of_parameters`` to predict with; several are an ensemble.
+
+    Returns:
+        (C, Z, Y, X): background, then each label in the order of its value.
+
+    Raises:
+        UserError: if the model gives values that are no numbers.
+    """
+    predictor.list_of_parameters = list(weights)
+    with redirect_stdout(io.StringIO()):  # where nnU-Net tells of every step
+        ((_, probabilities),) = predictor.predict_from_files_sequential(
+            [[str(image) for image in images]], None, save_probabilities=True
+        )
+    if not np.isfinite(probabilities).all():
+        raise UserError(
+            f"The model's prediction for {images[0]} holds values that are no numbers (NaN). Its training has probably "
+            "diverged: look at its progress.png, and take another checkpoint."
+        )
+    return probabilities
+
+
+def folds_that_have_not_seen(
+    cases: Iterable[str], splits: Sequence[Fold], folds: Sequence[int | str], *, file: Path
+) -> dict[str, list[int]]:
+    """For each case, the folds that did not train on it.
+
+    Args:
+        cases: names.
+        splits: the folds that were trained by.
+        folds: those of the model that may be taken.
+        file: where the splits are from, for messages.
+
+    Raises:
+        UserError: if a fold is not among the splits, or all folds have trained on a case.
+    """
+    unknown = [fold for fold in folds if isinstance(fold, str) or fold >= len(splits)]
+    if unknown:
+        raise UserError(
+            f"{file} has the folds 0 to {len(splits) - 1}, so that it is not known what fold {unknown[0]} has trained "
+            "on. Leave it out, or leave --out-of-fold out."
+        )
+    trained = {int(fold): set(splits[int(fold)]["train"]) for fold in folds}
+    chosen = {case: [fold for fold in trained if case not in trained[fold]] for case in cases}
+    seen = [case for case, unseen in chosen.items() if not unseen]
+    if seen:
+        raise UserError(
+            f"Every one of the folds {' '.join(map(str, folds))} has trained on {len(seen)} of {len(chosen)} cases, "
+            f"e.g. on {seen[0]}. Give the folds that validate them too (after -f), or leave --out-of-fold out."
+        )
+    return chosen

@@ -1,0 +1,51 @@
+"""What every check of a dataset is, and what several of them say and ask."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from nnunet_ext.findings import Finding
+from nnunet_ext.plans.plans_file import dataset_folder
+from nnunet_ext.preprocessing.raw_dataset import Labels, RawDataset
+from nnunet_ext.preprocessing.splits import SPLITS
+
+SHOWN = 5  # cases named in a finding
+
+
+class DatasetCheck(Protocol):
+    """A check that is shown every case whose labels can be read, one after the other."""
+
+    def __init__(self, dataset: RawDataset) -> None: ...
+
+    def look_at(self, case: str, labels: Labels) -> None:
+        """Take note of a case; nothing of the labels is kept but numbers."""
+
+    def findings(self) -> Iterator[Finding]:
+        """What was found in all cases."""
+
+
+def some(cases: Collection[str]) -> str:
+    """The first few cases by name, and how many more there are."""
+    named = ", ".join(list(cases)[:SHOWN])
+    return f"{named} and {len(cases) - SHOWN} more" if len(cases) > SHOWN else named
+
+
+def declared_values(dataset: RawDataset) -> dict[int, str]:
+    """Names by value of every label in dataset.json, ignore included; the values of a region are named by it."""
+    values: dict[int, str] = {}
+    for name, value in dataset.description["labels"].items():
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            values.setdefault(int(one), str(name))
+    return values
+
+
+def splits_file(dataset: RawDataset) -> Path | None:
+    """The splits_final.json that a training would read: the preprocessed one, else what planning will take over."""
+    places = [dataset.folder]
+    if os.environ.get("nnUNet_preprocessed"):
+        preprocessed = dataset_folder("nnUNet_preprocessed", dataset.folder.name)
+        places = [*([preprocessed] if preprocessed else []), *places]
+    return next((place / SPLITS for place in places if (place / SPLITS).is_file()), None)

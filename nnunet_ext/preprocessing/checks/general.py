@@ -1,0 +1,126 @@
+"""What nnU-Net needs of any dataset: files that are there, can be read, and fit each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.findings import Finding
+from nnunet_ext.preprocessing.checks.dataset_check import declared_values, some, splits_file
+from nnunet_ext.preprocessing.raw_dataset import Labels, RawDataset, channel_names, read_images, read_label_map
+from nnunet_ext.preprocessing.splits import read_splits
+
+
+def check_description(dataset: RawDataset) -> Finding:
+    """Does nnU-Net take the dataset.json?"""
+    content, title = dataset.description, "dataset.json"
+    try:
+        manager = LabelManager(content["labels"], regions_class_order=content.get("regions_class_order"))
+    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+        return Finding("problem", title, f"nnU-Net does not take its labels: {error}")
+    values = sorted(declared_values(dataset))
+    if values != list(range(len(values))):
+        detail = f"labels must be numbered 0, 1, 2, … without gaps; found: {', '.join(map(str, values))}."
+        return Finding("problem", title, detail)
+    channels = channel_names(content)
+    foreground = len(manager.foreground_regions if manager.has_regions else manager.foreground_labels)
+    counts = [
+        f"{len(dataset.cases)} case{'s' * (len(dataset.cases) != 1)}",
+        f"channel{'s' * (len(channels) != 1)} {', '.join(channels)}",
+        f"{foreground} {'region' if manager.has_regions else 'label'}{'s' * (foreground != 1)}",
+    ]
+    return Finding("ok", title, f"{', '.join(counts)}{', ignore' * manager.has_ignore_label}.")
+
+
+class CaseFiles:
+    """Reads each case's images and labels, and gathers what is wrong with them."""
+
+    def __init__(self, dataset: RawDataset) -> None:
+        self.dataset = dataset
+        self.reader = dataset.reader_writer()
+        self.channels = len(channel_names(dataset.description))
+        self.values = declared_values(dataset)
+        self.missing: dict[str, str] = {}
+        self.images: dict[str, str] = {}
+        self.labels: dict[str, str] = {}
+        self.geometry: dict[str, str] = {}
+
+    def read(self, case: str) -> Labels | None:
+        """The case's labels, None if they cannot be used."""
+        files = self.dataset.cases[case]
+        absent = [file for file in (*files.images, files.label) if not file.is_file()]
+        if absent:
+            self.missing[case] = f"{absent[0]} does not exist"
+        shape, spacing = self._read_images(case)
+        if files.label in absent:
+            return None
+        try:
+            labels, properties = read_label_map(self.reader, files.label)
+        except UserError as error:
+            self.labels[case] = str(error)
+            return None
+        if unknown := sorted(set(np.unique(labels).tolist()) - set(self.values)):
+            self.labels[case] = f"{files.label} has values that dataset.json does not list: {some_values(unknown)}."
+        if shape is not None and labels.shape != shape:
+            self.geometry[case] = f"image {shape}, labels {labels.shape} voxels"
+        elif spacing is not None and not np.allclose(spacing, properties["spacing"]):
+            self.geometry[case] = f"image {rounded(spacing)}, labels {rounded(properties['spacing'])} mm spacing"
+        return labels
+
+    def _read_images(self, case: str) -> tuple[tuple[int, ...] | None, list[float] | None]:
+        """Shape and spacing; None where they cannot be told."""
+        if case in self.missing and not all(file.is_file() for file in self.dataset.cases[case].images):
+            return None, None
+        try:
+            images, properties = read_images(self.reader, self.dataset.cases[case])
+        except UserError as error:
+            self.images[case] = str(error)
+            return None, None
+        if len(images) != self.channels:
+            self.images[case] = f"{len(images)} channels, but dataset.json names {self.channels}"
+        elif np.isnan(images).any():
+            self.images[case] = "some voxels are not a number (NaN)"
+        return images.shape[1:], list(properties["spacing"])
+
+    def findings(self) -> Iterator[Finding]:
+        """One for files, images, label values and geometry each."""
+        yield self._finding("files", self.missing, "all are there")
+        yield self._finding("images", self.images, "all can be read")
+        yield self._finding("label values", self.labels, "only those of dataset.json")
+        yield self._finding("geometry", self.geometry, "images and labels fit in shape and spacing")
+
+    def _finding(self, title: str, wrong: dict[str, str], fine: str) -> Finding:
+        if not wrong:
+            return Finding("ok", title, f"{fine}.")
+        first = next(iter(wrong))
+        detail = f"wrong in {len(wrong)} of {len(self.dataset.cases)} cases ({some(wrong)}). {first}: {wrong[first]}"
+        return Finding("problem", title, f"{detail.rstrip('.')}.")
+
+
+def check_folds(dataset: RawDataset) -> Iterator[Finding]:
+    """Do the folds name cases of the dataset, if there are folds already?"""
+    file = splits_file(dataset)
+    if file is None:
+        return
+    try:
+        folds = read_splits(file)
+    except UserError as error:
+        yield Finding("problem", "folds", str(error))
+        return
+    named = {case for fold in folds for part in ("train", "val") for case in fold[part]}
+    if unknown := sorted(named - set(dataset.cases)):
+        detail = f"{file} names cases that the dataset does not have: {some(unknown)}."
+        yield Finding("problem", "folds", detail)
+    else:
+        yield Finding("ok", "folds", f"{len(folds)} in {file}.")
+
+
+def some_values(values: list[int]) -> str:
+    return ", ".join(map(str, values[:5])) + ", …" * (len(values) > 5)
+
+
+def rounded(spacing: list[float]) -> str:
+    return " × ".join(f"{length:.4g}" for length in spacing)

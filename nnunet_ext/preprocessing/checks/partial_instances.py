@@ -1,0 +1,96 @@
+"""Data for learning from partially annotated instances."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from statistics import median
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.findings import Finding
+from nnunet_ext.preprocessing.checks.dataset_check import some, splits_file
+from nnunet_ext.preprocessing.partial_instances import Instance, components, instances_of
+from nnunet_ext.preprocessing.raw_dataset import Labels, RawDataset
+from nnunet_ext.preprocessing.splits import Fold, read_splits
+
+
+class PartialInstancesCheck:
+    """Counts the annotated instances, the connected components of each label, and looks for cases without any."""
+
+    def __init__(self, dataset: RawDataset) -> None:
+        self.dataset = dataset
+        self.cases: list[str] = []
+        self.with_ignore = 0
+        self.instances: list[Instance] = []
+        try:
+            self.labels, self.refusal = dataset.foreground_values(), ""
+        except UserError as error:
+            self.labels, self.refusal = {}, str(error)
+
+    def look_at(self, case: str, labels: Labels) -> None:
+        self.cases.append(case)
+        if self.dataset.ignore_label is not None:
+            self.with_ignore += bool((labels == self.dataset.ignore_label).any())
+        self.instances += instances_of(case, components(labels, self.labels.values()), labels)
+
+    def findings(self) -> Iterator[Finding]:
+        if self.refusal:
+            yield Finding("problem", "regions", self.refusal)
+            return
+        if self.dataset.ignore_label is not None:
+            detail = (
+                f"{self.with_ignore} of {len(self.cases)} cases have voxels of it ({self.dataset.ignore_label}). They "
+                "leave the supervised terms, but take pseudo labels."
+            )
+            yield Finding("ok", "ignore", detail)
+        for name, value in self.labels.items():
+            members = [instance for instance in self.instances if instance.label == value]
+            if members:
+                yield Finding("ok", f"instances of {value}", described(name, members, cases=len(self.cases)))
+        yield from self.cases_without_annotation()
+        detail = (
+            "instances of one label that touch count as one. Whether a case has un-annotated instances cannot be told "
+            "from its files."
+        )
+        yield Finding("ok", "note", detail)
+
+    def cases_without_annotation(self) -> Iterator[Finding]:
+        """Warn of cases without annotation; folds whose training cases are all such are a problem."""
+        annotated = {instance.case for instance in self.instances}
+        if not annotated:
+            return  # a problem of the whole dataset, which is told already
+        empty = [case for case in self.cases if case not in annotated]
+        if empty:
+            detail = (
+                f"{len(empty)} of {len(self.cases)} cases have no annotated instance: {some(empty)}. All of their "
+                "voxels count as background in the supervised terms."
+            )
+            yield Finding("warning", "annotation", detail)
+        else:
+            yield Finding("ok", "annotation", "each case has an annotated instance.")
+        for number, fold in enumerate(self.folds()):
+            if not annotated.intersection(fold["train"]):
+                detail = f"fold {number} has no training case with an annotated instance: {some(fold['train'])}."
+                yield Finding("problem", "folds", detail)
+
+    def folds(self) -> list[Fold]:
+        """The dataset's folds; none where there are none yet, or they are found to be wrong elsewhere."""
+        file = splits_file(self.dataset)
+        try:
+            return read_splits(file) if file is not None else []
+        except UserError:
+            return []
+
+
+def described(name: str, instances: Sequence[Instance], *, cases: int) -> str:
+    """How many instances of a label there are, how many a case has and how large they are."""
+    per_case = Counter(instance.case for instance in instances).values()
+    return (
+        f"{name}: {len(instances)} in {len(per_case)} of {cases} cases; {spread(list(per_case))} in a case that has "
+        f"any, {spread([instance.voxels for instance in instances])} voxels each (least, median, most)."
+    )
+
+
+def spread(numbers: Sequence[int]) -> str:
+    """Smallest, median and largest."""
+    return f"{min(numbers)}, {median(numbers):g}, {max(numbers)}"

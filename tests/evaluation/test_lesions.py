@@ -1,0 +1,123 @@
+"""Which instances are found and which are right: worked rows of voxels, empty sides, and what always holds."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from nnunet_ext.evaluation.lesions import LesionCounts, count_lesions
+
+
+def row(text: str) -> np.ndarray:
+    """A row of voxels: # is inside."""
+    return np.array([letter == "#" for letter in text]).reshape(1, 1, -1)
+
+
+def numbers(text: str) -> np.ndarray:
+    return np.array([int(letter) for letter in text]).reshape(1, 1, -1)
+
+
+def test_instances_on_each_side_are_counted():
+    #                       two found, one missed   two right, one wrong
+    found = count_lesions(row("##..###..#..."), row("##..#......##"), overlap=0.3)
+    assert found == LesionCounts(reference=3, found=2, predicted=3, right=2)
+    assert found.recall == pytest.approx(2 / 3)
+    assert found.precision == pytest.approx(2 / 3)
+    assert found.f1 == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(("overlap", "expected"), [(0.1, 1), (0.100001, 0)])
+def test_exactly_the_overlap_is_enough(overlap, expected):
+    ten = row("##########.")
+    assert count_lesions(ten, row("#.........."), overlap=overlap).found == expected
+    assert count_lesions(row("#.........."), ten, overlap=overlap).right == expected
+
+
+def test_a_tenth_is_the_overlap_if_none_is_given():
+    assert count_lesions(row("#" * 10), row("#" + "." * 9)).found == 1
+    assert count_lesions(row("#" * 11), row("#" + "." * 10)).found == 0
+
+
+def test_one_prediction_over_two_instances_finds_both():
+    found = count_lesions(row("###.###"), row("#######"))
+    assert found == LesionCounts(reference=2, found=2, predicted=1, right=1)
+
+
+def test_instances_that_touch_are_told_apart_by_their_map():
+    lesions, predicted = row("####."), row("##...")
+    assert count_lesions(lesions, predicted) == LesionCounts(1, 1, 1, 1)
+    assert count_lesions(lesions, predicted, instances=numbers("77990")) == LesionCounts(2, 1, 1, 1)
+
+
+def test_parts_of_one_instance_are_one_by_their_map():
+    assert count_lesions(row("#.#"), row("#.."), instances=numbers("404")) == LesionCounts(1, 1, 1, 1)
+
+
+def test_voxels_that_touch_at_a_corner_are_one_instance():
+    corner = np.zeros((2, 2, 2), bool)
+    corner[0, 0, 0] = corner[1, 1, 1] = True
+    assert count_lesions(corner, corner) == LesionCounts(1, 1, 1, 1)
+
+
+def test_ignored_voxels_count_on_neither_side():
+    #           the first prediction is ignored, of the second one voxel of two, which is right
+    ignored = row("##..#..")
+    assert count_lesions(row(".....##"), row("##..##."), ignored=ignored) == LesionCounts(1, 1, 1, 1)
+    # without, one voxel of ten is right; the nine others are ignored
+    ten, one = row("##########"), row("#.........")
+    assert count_lesions(one, ten, overlap=0.5).right == 0
+    assert count_lesions(one, ten, ignored=~one, overlap=0.5).right == 1
+
+
+def test_a_prediction_that_ignored_voxels_divide_stays_one_instance():
+    assert count_lesions(row("#..."), row("####"), ignored=row(".##.")) == LesionCounts(1, 1, 1, 1)
+
+
+def test_rates_of_empty_sides():
+    nothing = LesionCounts()
+    assert math.isnan(nothing.recall)
+    assert math.isnan(nothing.precision)
+    assert math.isnan(nothing.f1)
+    missed = count_lesions(row("##.."), row("...."))
+    assert missed == LesionCounts(reference=1)
+    assert (missed.recall, missed.f1) == (0.0, 0.0)
+    assert math.isnan(missed.precision)
+    invented = count_lesions(row("...."), row("##.."))
+    assert invented == LesionCounts(predicted=1)
+    assert (invented.precision, invented.f1) == (0.0, 0.0)
+    assert math.isnan(invented.recall)
+    all_wrong = count_lesions(row("##.."), row("...#"))
+    assert (all_wrong.recall, all_wrong.precision, all_wrong.f1) == (0.0, 0.0, 0.0)
+
+
+def test_cases_are_pooled_by_adding_their_counts():
+    pooled = LesionCounts(4, 3, 2, 2) + LesionCounts(1, 0, 6, 1)
+    assert pooled == LesionCounts(5, 3, 8, 3)
+    assert pooled.f1 == pytest.approx(2 * (3 / 5) * (3 / 8) / (3 / 5 + 3 / 8))
+
+
+masks = array_shapes(min_dims=3, max_dims=3, max_side=5).flatmap(
+    lambda shape: st.tuples(arrays(bool, shape), arrays(bool, shape))
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(masks, st.sampled_from([0.1, 0.5, 1.0]))
+def test_swapping_the_sides_swaps_recall_and_precision(pair, overlap):
+    there = count_lesions(*pair, overlap=overlap)
+    back = count_lesions(*pair[::-1], overlap=overlap)
+    assert back == LesionCounts(there.predicted, there.right, there.reference, there.found)
+    assert back.f1 == pytest.approx(there.f1, nan_ok=True)
+
+
+@settings(max_examples=50, deadline=None)
+@given(masks)
+def test_a_perfect_prediction_finds_everything(pair):
+    found = count_lesions(pair[0], pair[0], overlap=1.0)
+    assert found.found == found.reference == found.predicted == found.right
+    assert not pair[0].any() or found.f1 == 1.0
