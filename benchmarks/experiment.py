@@ -172,5 +172,5 @@ def exit_status(program: str, action: Callable[[], object]) -> int:
         return PROBLEM
     except KeyboardInterrupt:
         print(f"{program}: interrupted; the same command goes on from here.", file=sys.stderr)
-        return 130
+        return in_process.INTERRUPTED
     return FINE

@@ -18,6 +18,8 @@ from nnunet_ext import cli
 from nnunet_ext.cli import FINE
 from nnunet_ext.demo.run import CommandFailed
 
+INTERRUPTED = 130
+
 
 @contextmanager
 def variables(values: Mapping[str, str]) -> Iterator[None]:
@@ -55,6 +57,7 @@ def run_command(command: Sequence[str], *, environment: Mapping[str, str], log: 
 
     Raises:
         CommandFailed: if it did not end well.
+        KeyboardInterrupt: if it was interrupted, which the command turns into a status.
     """
     with variables(environment):
         if log is None:
@@ -62,6 +65,8 @@ def run_command(command: Sequence[str], *, environment: Mapping[str, str], log: 
         else:
             with logged(log):
                 status = cli.main(list(command[1:]))
+    if status == INTERRUPTED:
+        raise KeyboardInterrupt
     if status != FINE:
         place = "" if log is None else f"; its output is in {log}"
         raise CommandFailed(f"this command failed with status {status}: {' '.join(command)}{place}")

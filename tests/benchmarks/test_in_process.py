@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from benchmarks.in_process import logged, run_command, train, variables
+from nnunet_ext import cli
 from nnunet_ext.demo.run import CommandFailed
 from support.nnunet_runs import train as train_by_nnunet
 from support.tiny_data import KINDS
@@ -36,6 +37,12 @@ def test_a_command_that_finds_a_problem_is_a_failure_that_names_its_log(tmp_path
     with pytest.raises(CommandFailed, match=f"status 2.*{log.name}"):
         run_command(["nnunet_ext", "configure", "-d", "4"], environment={}, log=log)
     assert "nnUNet_preprocessed is not set" in log.read_text()
+
+
+def test_a_command_that_is_interrupted_ends_what_called_it(monkeypatch):
+    monkeypatch.setattr(cli, "main", lambda argv: 130)
+    with pytest.raises(KeyboardInterrupt):
+        run_command(["nnunet_ext", "evaluate"], environment={})
 
 
 def test_trains_as_nnunet_does_without_the_final_validation(results, tmp_path, monkeypatch):
