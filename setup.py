@@ -31,6 +31,7 @@ setup(
         "batchgenerators>=0.25.1",
         "batchgeneratorsv2>=0.3.0",
         "dynamic-network-architectures>=0.4.1",
+        "connected-components-3d>=3.10",
         "jinja2>=3.1",
         "matplotlib>=3.8",
         "monai>=1.5.1",

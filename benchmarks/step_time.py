@@ -55,6 +55,7 @@ class Requirement:
 
 REQUIREMENTS = (
     Requirement("nnUNetTrainerConfigurable", STOCK, 1.02),
+    Requirement("nnUNetTrainerDBDMP", STOCK, 1.05),
     Requirement("nnUNetTrainerDGST", "nnUNetTrainerFineTune", 1.10, bytes_per_weight=1.0),
 )
 
@@ -243,7 +244,7 @@ def interleaved(
         steps: training steps in a turn.
         rng: draws the order of each round.
     """
-    batch = random_batch(contenders[0].trainer)
+    batches = {contender.name: random_batch(contender.trainer) for contender in contenders}
     seconds = {contender.name: np.zeros((2, rounds)) for contender in contenders}
     progress_at = max(1, rounds // 10)
     for index in range(rounds):
@@ -252,7 +253,7 @@ def interleaved(
             synchronize(contender.trainer.device)
             wall, cpu = time.perf_counter(), time.process_time()
             for _ in range(steps):
-                contender.trainer.train_step(batch)
+                contender.trainer.train_step(batches[contender.name])
             synchronize(contender.trainer.device)
             seconds[contender.name][:, index] = time.perf_counter() - wall, time.process_time() - cpu
         if (index + 1) % progress_at == 0:

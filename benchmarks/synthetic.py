@@ -16,6 +16,7 @@ from nnunetv2.experiment_planning.experiment_planners.network_topology import ge
 
 from benchmarks.in_process import variables
 from nnunet_ext.plans.settings import KEY
+from nnunet_ext.trainers.models_genesis import nnUNetTrainerModelsGenesis
 
 DATASET = "Dataset999_Synthetic"
 PLANS = "nnUNetPlans"
@@ -157,11 +158,14 @@ def build_trainer(
 
 
 def random_batch(trainer: Any, *, seed: int = 0) -> dict[str, Any]:
-    """A batch as nnU-Net's loader hands it to this trainer, of noise; the same for every trainer of one preset."""
+    """A batch as nnU-Net's loader hands it to this trainer, of noise; the same data for every trainer of one preset."""
     manager = trainer.configuration_manager
     generator = torch.Generator().manual_seed(seed)
     shape = (manager.batch_size, 1, *manager.patch_size)
     data = torch.randn(shape, generator=generator)
+    keys = [f"case_{number}" for number in range(len(data))]
+    if isinstance(trainer, nnUNetTrainerModelsGenesis):
+        return {"data": data, "target": data, "keys": keys}
     classes = trainer.label_manager.num_segmentation_heads
     labels = torch.randint(classes, shape, generator=generator, dtype=torch.int16)
     scales = DownsampleSegForDSTransform(trainer._get_deep_supervision_scales())
@@ -169,5 +173,5 @@ def random_batch(trainer: Any, *, seed: int = 0) -> dict[str, Any]:
     return {
         "data": data,
         "target": [torch.stack(heads) for heads in zip(*per_sample)],
-        "keys": [f"case_{number}" for number in range(len(data))],
+        "keys": keys,
     }

@@ -23,6 +23,7 @@ from nnunet_ext.registry import TRAINERS, TrainerEntry
 
 DOCS = Path(__file__).resolve().parent
 TYPE_NAMES = {int: "whole number", float: "number", bool: "`true` or `false`", str: "text"}
+PAGES = {"dbdmp": "partial-instances"}  # of a section's technique, where it has another name
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 NOTICE = "<!-- Written by docs/generate_reference.py: change the code, then run that. -->"
 
@@ -201,7 +202,7 @@ def trainer_facts(entry: TrainerEntry) -> Iterator[str]:
         yield f"- Cannot do `{capability}`: {reason}"
     if entry.paper:
         yield f"- Paper: {paper_link(entry.paper)}."
-    for name in (section.replace("_", "-") for section in sections):
+    for name in (PAGES.get(section, section.replace("_", "-")) for section in sections):
         if (DOCS / "techniques" / f"{name}.md").is_file():
             yield f"- More: [{name}](../techniques/{name}.md)."
 

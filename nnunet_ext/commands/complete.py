@@ -84,13 +84,8 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_ext.evaluation.machine import choose_device
     from nnunet_ext.files import write_json
     from nnunet_ext.preprocessing.completion import Rules
-    from nnunet_ext.preprocessing.raw_dataset import (
-        check_new_name,
-        copy_splits,
-        new_dataset,
-        read_raw_dataset,
-        write_description,
-    )
+    from nnunet_ext.preprocessing.new_dataset import check_new_name, copy_splits, new_dataset, write_description
+    from nnunet_ext.preprocessing.raw_dataset import read_raw_dataset
     from nnunet_ext.registration import register
 
     register()

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json
+from nnunet_ext.preprocessing.new_dataset import copy_splits, new_dataset, write_description
 from nnunet_ext.preprocessing.partial_instances import (
     Instance,
     Order,
@@ -22,14 +23,7 @@ from nnunet_ext.preprocessing.partial_instances import (
     kept_instances,
     partial_labels,
 )
-from nnunet_ext.preprocessing.raw_dataset import (
-    Labels,
-    RawDataset,
-    copy_splits,
-    new_dataset,
-    read_label_map,
-    write_description,
-)
+from nnunet_ext.preprocessing.raw_dataset import Labels, RawDataset, read_label_map
 from nnunet_ext.version import __version__
 
 COMPONENTS = "components"

@@ -14,16 +14,8 @@ from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
-from nnunet_ext.preprocessing.raw_dataset import (
-    Case,
-    Labels,
-    RawDataset,
-    channel_names,
-    new_dataset,
-    read_images,
-    readable_endings,
-    write_description,
-)
+from nnunet_ext.preprocessing.new_dataset import new_dataset, write_description
+from nnunet_ext.preprocessing.raw_dataset import Case, Labels, RawDataset, channel_names, read_images, readable_endings
 from nnunet_ext.version import __version__
 
 LABELS = {"background": 0, "image": 1}

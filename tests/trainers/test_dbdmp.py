@@ -19,11 +19,21 @@ LESIONS = {"background": 0, "lesion": 1}
 def built(workspace, results):
     """Build an initialized trainer whose plans hold more settings."""
 
-    def build(trainer=nnUNetTrainerDBDMP, configuration="3d_tiny", kind="labels", labels=None, patch=None, **settings):
+    def build(
+        trainer=nnUNetTrainerDBDMP,
+        configuration="3d_tiny",
+        kind="labels",
+        labels=None,
+        patch=None,
+        network=None,
+        **settings,
+    ):
         content = read_plans(workspace.preprocessed / dataset_name(kind) / "nnUNetPlans.json")
         content["configurations"][configuration]["nnunet_ext"].update(settings)
         if patch is not None:
             content["configurations"][configuration]["patch_size"] = list(patch)
+        if network is not None:
+            content["configurations"][configuration]["architecture"]["arch_kwargs"].update(network)
         content["continue_training"] = False
         dataset_json = dict(build_trainer("nnUNetTrainerConfigurable", kind=kind).dataset_json)
         if labels is not None:
@@ -233,6 +243,14 @@ def test_ramp_and_share_of_pseudo_foreground_are_logged(results):
 
 SIDE = 64
 INSTANCES = 8
+NETWORK = {
+    "n_stages": 5,
+    "features_per_stage": [4, 8, 16, 16, 16],
+    "kernel_sizes": [[3, 3]] * 5,
+    "strides": [[1, 1], *[[2, 2]] * 4],
+    "n_conv_per_stage": [2] * 5,
+    "n_conv_per_stage_decoder": [2] * 4,
+}
 
 
 def phantom(rng):
@@ -284,24 +302,27 @@ def found_and_right(trainer, phantoms):
     return np.mean(found), np.mean(right) if right else math.nan
 
 
-@pytest.mark.parametrize("kept", [3, 4])
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_it_finds_instances_that_nobody_annotated_where_stock_does_not(built, seed, kept):
-    """Three or four of eight instances are annotated. Margins were fixed on seeds 10 to 12."""
+def test_it_finds_instances_that_nobody_annotated_where_stock_does_not(built, seed):
+    """Three of eight instances are annotated. Steps and margins were fixed on seeds 10 to 12.
+
+    Stock learns first that there is nothing, then which instances were annotated: of the others it never finds most.
+    That its training is long enough shows when it has all labels.
+    """
 
     def trained(trainer, *, dense=False):
         made = built(
-            trainer, "2d_tiny", labels=LESIONS, patch=(SIDE, SIDE), optimizer="adamw", initial_lr=5e-3, seed=seed,
-            dbdmp={"ramp_epochs": 0},
+            trainer, "2d_tiny", labels=LESIONS, patch=(SIDE, SIDE), network=NETWORK, seed=seed,
+            optimizer="adamw", initial_lr=5e-3, dbdmp={"ramp_epochs": 0},
         )  # fmt: skip
-        phantoms, rng = annotated_phantoms(seed, kept), np.random.default_rng(seed)
+        phantoms, rng = annotated_phantoms(seed, kept=3), np.random.default_rng(seed)
         made.shared_rng = np.random.default_rng(seed)
-        for _ in range(120):
+        for _ in range(200):
             made.train_step(random_batch(made, phantoms, rng, dense=dense))
         return found_and_right(made, phantoms)
 
     found_by_stock, _ = trained(nnUNetTrainerConfigurable)
     found, right = trained(nnUNetTrainerDBDMP)
-    assert found > found_by_stock + 0.4
-    assert right > 0.8
-    assert trained(nnUNetTrainerConfigurable, dense=True)[0] > 0.9, "the training is long enough for stock"
+    assert found > found_by_stock + 0.25
+    assert right > 0.85
+    assert trained(nnUNetTrainerConfigurable, dense=True)[0] > 0.9
