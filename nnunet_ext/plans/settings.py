@@ -93,10 +93,14 @@ class DBDMPSettings(Section):
         0.5, ge=0, lt=1, description="Channel dropout of every feature that the auxiliary decoder receives."
     )
     supervised_weight: float = Field(0.25, ge=0, description="Factor of the supervised terms of each branch.")
+    tversky_weight: float = Field(1.0, ge=0, description="Factor of the Tversky loss among the supervised terms.")
     tversky_alpha: float = Field(0.4, gt=0, description="Weight of false positives in the Tversky loss.")
     tversky_beta: float = Field(0.6, gt=0, description="Weight of false negatives in the Tversky loss.")
     ce_weight: float = Field(0.8, ge=0, description="Cross-entropy within the symmetric cross-entropy.")
     rce_weight: float = Field(1.0, ge=0, description="Reverse cross-entropy within it.")
+    partial_ce_weight: float = Field(
+        1.0, ge=0, description="Factor of the cross-entropy over annotated voxels among the supervised terms."
+    )
     pseudo_label_weight: float = Field(
         1.0, ge=0, description="Factor of the pseudo-label term at the end of the ramp. 0 leaves it out."
     )

@@ -84,15 +84,16 @@ class DBDMPMixin(MultiDecoderMixin):
         return labels, labels > 0, counts
 
     def supervised_terms(self, logits: torch.Tensor, target: torch.Tensor) -> Terms:
-        """Tversky, symmetric and partial cross-entropy of one head, without weights."""
+        """Tversky, symmetric and partial cross-entropy of one head, each with its own weight."""
         settings = self.settings.dbdmp
         labels, annotated, counts = self.known(target)
+        tversky = tversky_loss(logits, labels, counts, alpha=settings.tversky_alpha, beta=settings.tversky_beta)
         return {
-            "tversky": tversky_loss(logits, labels, counts, alpha=settings.tversky_alpha, beta=settings.tversky_beta),
+            "tversky": settings.tversky_weight * tversky,
             "symmetric_ce": symmetric_cross_entropy(
                 logits, labels, counts, ce_weight=settings.ce_weight, rce_weight=settings.rce_weight
             ),
-            "partial_ce": partial_cross_entropy(logits, labels, annotated),
+            "partial_ce": settings.partial_ce_weight * partial_cross_entropy(logits, labels, annotated),
         }
 
     def pseudo_label_term(self, main: torch.Tensor, auxiliary: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -147,10 +147,12 @@ def test_default_settings_are_the_papers(built):
     assert settings.dbdmp.model_dump() == {
         "dropout": 0.5,
         "supervised_weight": 0.25,
+        "tversky_weight": 1.0,
         "tversky_alpha": 0.4,
         "tversky_beta": 0.6,
         "ce_weight": 0.8,
         "rce_weight": 1.0,
+        "partial_ce_weight": 1.0,
         "pseudo_label_weight": 1.0,
         "ramp_epochs": 99,
         "temperature": 0.3,
@@ -198,6 +200,26 @@ def test_every_weight_but_the_heads_of_no_weight_gets_a_gradient(built):
     assert without <= {
         f"{part}seg_layers.0.{kind}" for part in ("decoder.", f"{AUXILIARY}0.") for kind in ("weight", "bias")
     }
+
+
+def test_every_term_has_a_weight(built):
+    """0.25 by default for all supervised ones, and 1 for each."""
+    trainer = built()
+    outputs, targets = random_outputs(trainer)
+    before = terms_of(trainer, outputs, targets)
+    trainer.settings = trainer.settings.model_copy(
+        update={
+            "dbdmp": trainer.settings.dbdmp.model_copy(
+                update={"supervised_weight": 0.5, "tversky_weight": 3.0, "ce_weight": 0.8 * 5, "rce_weight": 5.0}
+                | {"partial_ce_weight": 0.0, "pseudo_label_weight": 2.0}
+            )
+        }
+    )
+    after = terms_of(trainer, outputs, targets)
+    assert float(after["tversky"]) == pytest.approx(2 * 3 * float(before["tversky"]))
+    assert float(after["symmetric_ce"]) == pytest.approx(2 * 5 * float(before["symmetric_ce"]))
+    assert float(after["partial_ce"]) == 0
+    assert float(after["pseudo_labels"]) == pytest.approx(2 * float(before["pseudo_labels"]))
 
 
 def test_no_pseudo_label_term_at_a_weight_of_zero(built):
