@@ -36,7 +36,8 @@ from benchmarks.pilot import chosen_lrs
 from benchmarks.provenance import provenance, provenance_lines, write_results
 from benchmarks.steps import OutOfTime, Steps, open_folder, recorded_commands, resume_option, training_commits
 from nnunet_ext.arguments import positive
-from nnunet_ext.demo.run import CommandRunner, available_cores, choose_device, stopping_signals_interrupt
+from nnunet_ext.demo.run import CommandRunner, available_cores, choose_device
+from nnunet_ext.demo.stopping import stopping_signals_interrupt
 from nnunet_ext.files import read_json
 
 PLANS, TARGET_PLANS = "nnUNetPlans", "nnUNetPlansSource"

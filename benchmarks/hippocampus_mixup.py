@@ -39,8 +39,8 @@ from nnunet_ext.demo.run import (
     choose_device,
     find_held_out,
     link_or_copy,
-    stopping_signals_interrupt,
 )
+from nnunet_ext.demo.stopping import stopping_signals_interrupt
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.report import Evaluation, RunResult, read_evaluation, read_training
 from nnunet_ext.files import read_json

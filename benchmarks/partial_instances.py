@@ -48,7 +48,8 @@ from benchmarks.pilot import chosen_lrs
 from benchmarks.provenance import REPOSITORY, provenance, provenance_lines, write_results
 from benchmarks.steps import OutOfTime, Steps, open_folder, recorded_commands, training_commits
 from nnunet_ext.arguments import positive
-from nnunet_ext.demo.run import CommandRunner, available_cores, choose_device, stopping_signals_interrupt
+from nnunet_ext.demo.run import CommandRunner, available_cores, choose_device
+from nnunet_ext.demo.stopping import stopping_signals_interrupt
 from nnunet_ext.registration import VARIABLE
 
 PLANS, BASE, QUICK = "nnUNetPlans", "3d_fullres", "3d_fullres_quick"

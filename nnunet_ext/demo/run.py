@@ -11,15 +11,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunet_ext.demo.phantoms import write_phantom_dataset
+from nnunet_ext.demo.stopping import stopping_signals_interrupt
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.machine import FEW_CORES, available_cores, choose_device
 from nnunet_ext.evaluation.report import RunResult, read_evaluation, write_report
@@ -138,26 +138,6 @@ def end_with_children(process: subprocess.Popen[bytes]) -> None:
             process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=10)
-
-
-@contextmanager
-def stopping_signals_interrupt() -> Iterator[None]:
-    """Let a polite kill or a closed terminal do what Ctrl-C does, so that no command is left running."""
-
-    owner = os.getpid()
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # a worker that was forked meanwhile and is ended by its pool
-            os._exit(128 + number)
-        raise KeyboardInterrupt
-
-    signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    previous = {number: signal.signal(number, interrupt) for number in signals}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def find_executable(name: str) -> Path:

@@ -273,9 +273,9 @@ def test_interrupt_ends_the_command_and_what_it_started(tmp_path: Path, programs
         f"""
         import sys
         from pathlib import Path
-        from nnunet_ext.demo import run as demo
+        from nnunet_ext.demo import run as demo, stopping
         sys.executable = {str(programs / "python")!r}
-        with demo.stopping_signals_interrupt():
+        with stopping.stopping_signals_interrupt():
             demo.CommandRunner({{}}, Path({str(tmp_path)!r}), total=1).run("endless", ["endless"])
         """
     )
