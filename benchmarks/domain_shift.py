@@ -197,7 +197,7 @@ def origin_folder(shift: Shift) -> Path:
     Raises:
         UserError: if it is not there.
     """
-    return raw_dataset_folder(shift.origin, purpose=f"--shift {shift.name}")
+    return raw_dataset_folder(shift.origin, advice=f"--shift {shift.name} is made from it.")
 
 
 def hippocampus_cases(folder: Path) -> tuple[dict[str, Files], dict[str, Files]]:

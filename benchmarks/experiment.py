@@ -8,15 +8,18 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks import in_process
-from benchmarks.steps import Steps, resume_option
+from benchmarks.steps import OutOfTime, Steps, resume_option
 from nnunet_ext.cli import FINE, PROBLEM, WRONG_USAGE
 from nnunet_ext.demo.run import CommandFailed, child_environment
+from nnunet_ext.demo.stopping import stopping_signals_interrupt
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.machine import FEW_CORES
 from nnunet_ext.files import read_json
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -119,12 +122,12 @@ def environment_of(out: Path, *, cores: int) -> dict[str, str]:
     return environment
 
 
-def raw_dataset_folder(name: str, *, purpose: str) -> Path:
+def raw_dataset_folder(name: str, *, advice: str) -> Path:
     """A dataset in the user's nnUNet_raw.
 
     Args:
         name: ``DatasetXXX_Name``.
-        purpose: what is made from it, for the message.
+        advice: sentence for the message where it is missing: what it is for, or where to get it.
 
     Raises:
         UserError: if it is not there.
@@ -134,7 +137,7 @@ def raw_dataset_folder(name: str, *, purpose: str) -> Path:
         raise UserError(f"The environment variable nnUNet_raw is not set. It must lead to the folder with {name}.")
     folder = Path(root).resolve() / name
     if not (folder / "dataset.json").is_file():
-        raise UserError(f"{folder} is not there; {purpose} is made from it.")
+        raise UserError(f"{folder} is not there. {advice}")
     return folder
 
 
@@ -150,6 +153,18 @@ def shown_commands(commands: Sequence[str], finished_runs: Sequence[str]) -> lis
     left_out = len(commands) - first_pilot - len(example)
     note = [f"# and {left_out} commands of the pilot and the other runs, in the JSON file"] if left_out > 0 else []
     return [*commands[:first_pilot], *example, *note]
+
+
+def run_until_stopped(run: Callable[[], object], write: Callable[[], T]) -> T:
+    """Do the steps of an experiment, and write the results also of a part where something ends it early."""
+    try:
+        with stopping_signals_interrupt():
+            run()
+    except OutOfTime:
+        print("The time is over; the same command goes on from here.", flush=True)
+    finally:
+        content = write()
+    return content
 
 
 def learning_rate(text: str) -> float:

@@ -27,6 +27,7 @@ from benchmarks.experiment import (
     environment_of,
     exit_status,
     learning_rate,
+    run_until_stopped,
     shared_settings,
     shown_commands,
 )
@@ -34,10 +35,9 @@ from benchmarks.few_shot_grid import STAGES, Pilot, Run, planned_pilots, planned
 from benchmarks.few_shot_results import Scored, Trained, collected, result_lines
 from benchmarks.pilot import chosen_lrs
 from benchmarks.provenance import provenance, provenance_lines, write_results
-from benchmarks.steps import OutOfTime, Steps, open_folder, recorded_commands, resume_option, training_commits
+from benchmarks.steps import Steps, open_folder, recorded_commands, resume_option, training_commits
 from nnunet_ext.arguments import positive
 from nnunet_ext.demo.run import CommandRunner, available_cores, choose_device
-from nnunet_ext.demo.stopping import stopping_signals_interrupt
 from nnunet_ext.files import read_json
 
 PLANS, TARGET_PLANS = "nnUNetPlans", "nnUNetPlansSource"
@@ -225,15 +225,7 @@ def run_benchmark(args: argparse.Namespace) -> dict[str, Any] | None:
     deadline = None if args.max_minutes is None else started + 60 * args.max_minutes
     steps = Steps(runner, out / "finished.json", deadline=deadline)
     experiment = FewShot(out, device, args.epochs, args.steps, lrs, steps, shift)
-    content = None
-    try:
-        with stopping_signals_interrupt():
-            experiment.run_grid(runs)
-    except OutOfTime:
-        print("The time is over; the same command goes on from here.", flush=True)
-    finally:
-        content = write(experiment, request, args.results or out)
-    return content
+    return run_until_stopped(lambda: experiment.run_grid(runs), lambda: write(experiment, request, args.results or out))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.experiment import raw_dataset_folder
 from benchmarks.provenance import markdown_table, provenance, provenance_lines, write_results
 from benchmarks.resampling import Estimate, estimate
 from benchmarks.steps import (
@@ -57,31 +58,17 @@ MIN_MEAN_DICE = 0.75
 BOOTSTRAP_SEED = 0
 
 
-def raw_dataset() -> Path:
-    """The dataset in nnUNet_raw.
-
-    Raises:
-        UserError: if it is not there.
-    """
-    root = os.environ.get("nnUNet_raw")
-    if not root:
-        raise UserError(f"The environment variable nnUNet_raw is not set. It must lead to the folder with {DATASET}.")
-    dataset = Path(root).resolve() / DATASET
-    if not (dataset / "dataset.json").is_file():
-        raise UserError(
-            f"{dataset} is not there. Get Task04_Hippocampus of the Medical Segmentation Decathlon and convert it: "
-            "nnUNetv2_convert_MSD_dataset -i Task04_Hippocampus"
-        )
-    return dataset
-
-
 def open_run(out: Path, request: Mapping[str, Any]) -> None:
     """Make the output folder with a link to the dataset in it, or see that it was begun with the same request.
 
     Raises:
         UserError: if it was not, or if there is no dataset.
     """
-    dataset = raw_dataset()
+    dataset = raw_dataset_folder(
+        DATASET,
+        advice="Get Task04_Hippocampus of the Medical Segmentation Decathlon and convert it: "
+        "nnUNetv2_convert_MSD_dataset -i Task04_Hippocampus",
+    )
     open_folder(out, request, folders=("logs", "predictions"))
     link = out / "nnUNet_raw" / DATASET
     if not link.exists():

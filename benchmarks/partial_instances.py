@@ -28,6 +28,7 @@ from benchmarks.experiment import (
     exit_status,
     learning_rate,
     raw_dataset_folder,
+    run_until_stopped,
     shared_settings,
     shown_commands,
 )
@@ -46,10 +47,9 @@ from benchmarks.partial_instances_grid import (
 from benchmarks.partial_instances_results import Trained, collected, dense_dice, result_lines
 from benchmarks.pilot import chosen_lrs
 from benchmarks.provenance import REPOSITORY, provenance, provenance_lines, write_results
-from benchmarks.steps import OutOfTime, Steps, open_folder, recorded_commands, training_commits
+from benchmarks.steps import Steps, open_folder, recorded_commands, training_commits
 from nnunet_ext.arguments import positive
 from nnunet_ext.demo.run import CommandRunner, available_cores, choose_device
-from nnunet_ext.demo.stopping import stopping_signals_interrupt
 from nnunet_ext.registration import VARIABLE
 
 PLANS, BASE, QUICK = "nnUNetPlans", "3d_fullres", "3d_fullres_quick"
@@ -147,7 +147,9 @@ class PartialInstances(Experiment):
 
     def run_grid(self, runs: Sequence[Run]) -> None:
         """Do all that is missing."""
-        copy_dataset(raw_dataset_folder(ORIGIN, purpose="the experiment"), self.out / "nnUNet_raw" / ORIGIN)
+        copy_dataset(
+            raw_dataset_folder(ORIGIN, advice="The experiment is made from it."), self.out / "nnUNet_raw" / ORIGIN
+        )
         for labels in datasets_of([*planned_pilots(self.lrs), *runs]):
             self.prepare(labels)
         lrs = self.choose_lrs()
@@ -253,7 +255,7 @@ def run_benchmark(args: argparse.Namespace) -> dict[str, Any] | None:
         "lrs": lrs,
         "device": device,
     }
-    raw_dataset_folder(ORIGIN, purpose="the experiment")
+    raw_dataset_folder(ORIGIN, advice="The experiment is made from it.")
     open_folder(out, request, folders=("logs", "evaluations"))
     runs, pilots = planned_runs(args.until), planned_pilots(lrs)
     pretrainings = {run.seed for run in runs if run.method.is_pretrained}
@@ -262,15 +264,7 @@ def run_benchmark(args: argparse.Namespace) -> dict[str, Any] | None:
     deadline = None if args.max_minutes is None else started + 60 * args.max_minutes
     steps = Steps(runner, out / "finished.json", deadline=deadline)
     experiment = PartialInstances(out, device, args.epochs, args.steps, lrs, steps, request["pretraining_epochs"])
-    content = None
-    try:
-        with stopping_signals_interrupt():
-            experiment.run_grid(runs)
-    except OutOfTime:
-        print("The time is over; the same command goes on from here.", flush=True)
-    finally:
-        content = write(experiment, request, args.results or out)
-    return content
+    return run_until_stopped(lambda: experiment.run_grid(runs), lambda: write(experiment, request, args.results or out))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -42,12 +42,12 @@ def test_dataset_is_looked_for_where_the_user_keeps_them(tmp_path, monkeypatch):
     (tmp_path / "Dataset001_A").mkdir()
     (tmp_path / "Dataset001_A" / "dataset.json").write_text("{}")
     monkeypatch.setenv("nnUNet_raw", str(tmp_path))
-    assert raw_dataset_folder("Dataset001_A", purpose="it") == tmp_path / "Dataset001_A"
-    with pytest.raises(UserError, match="Dataset002_B is not there; the experiment is made from it"):
-        raw_dataset_folder("Dataset002_B", purpose="the experiment")
+    assert raw_dataset_folder("Dataset001_A", advice="Get it.") == tmp_path / "Dataset001_A"
+    with pytest.raises(UserError, match="Dataset002_B is not there. The experiment is made from it"):
+        raw_dataset_folder("Dataset002_B", advice="The experiment is made from it.")
     monkeypatch.delenv("nnUNet_raw")
     with pytest.raises(UserError, match="nnUNet_raw is not set"):
-        raw_dataset_folder("Dataset001_A", purpose="it")
+        raw_dataset_folder("Dataset001_A", advice="Get it.")
 
 
 def test_shown_commands_are_those_before_the_pilot_and_those_of_the_first_run():

@@ -24,15 +24,6 @@ def with_lesions(*sizes: int, value: int = 1) -> np.ndarray:
 
 
 @pytest.fixture
-def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    root = tmp_path / "raw ü x"
-    root.mkdir()
-    monkeypatch.setenv("nnUNet_raw", str(root))
-    monkeypatch.delenv("nnUNet_preprocessed", raising=False)
-    return root
-
-
-@pytest.fixture
 def folder(raw: Path) -> Path:
     return raw / "Dataset005_Some"
 

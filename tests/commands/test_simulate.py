@@ -32,15 +32,6 @@ EMPTY = with_boxes()
 
 
 @pytest.fixture
-def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    root = tmp_path / "raw ü x"
-    root.mkdir()
-    monkeypatch.setenv("nnUNet_raw", str(root))
-    monkeypatch.delenv("nnUNet_preprocessed", raising=False)
-    return root
-
-
-@pytest.fixture
 def source(raw: Path) -> Path:
     """A dataset of three cases, one of them without foreground, with folds."""
     folder = write_raw(raw / "Dataset005_Dense", {"a": FIRST, "b": SECOND, "c": EMPTY}, names=NAMES)

@@ -17,15 +17,6 @@ SHAPE = (6, 8, 10)
 
 
 @pytest.fixture
-def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    root = tmp_path / "raw ü x"
-    root.mkdir()
-    monkeypatch.setenv("nnUNet_raw", str(root))
-    monkeypatch.delenv("nnUNet_preprocessed", raising=False)
-    return root
-
-
-@pytest.fixture
 def images(tmp_path: Path) -> Path:
     """Two cases of one channel outside of nnUNet_raw."""
     folder = tmp_path / "some scans ä" / "imagesTs"
