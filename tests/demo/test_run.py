@@ -85,7 +85,8 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "environment with spaces" / "bin"
     folder.mkdir(parents=True)
     for name in PROGRAMS:
-        (folder / name).write_text(f"#!{PYTHON}\n{STAND_IN}")
+        # as pip writes it where a path has spaces: a line of the shell that is a string to Python
+        (folder / name).write_text(f"#!/bin/sh\n'''exec' \"{PYTHON}\" \"$0\" \"$@\"\n' '''\n{STAND_IN}")
         (folder / name).chmod(0o755)
     checkpoint = {
         "network_weights": {"weight": torch.zeros(2)},
