@@ -1,7 +1,7 @@
 """Losses for labels in which only some instances are annotated (DBDMP, arXiv 2408.09411).
 
-Label 0 means background or an instance that nobody annotated. All functions compute in float32, whatever the precision
-of the logits, and are finite for logits of any size.
+Label 0 means background or an instance that nobody annotated. The losses take log-probabilities, because several look
+at the same outputs, and are finite for those of logits of any size.
 """
 
 from __future__ import annotations
@@ -15,6 +15,11 @@ from nnunet_ext.losses.soft_targets import masked_mean
 
 LOG_OF_ZERO = -math.log(1e-4)
 """A, what stands for -log 0 in the reverse cross-entropy."""
+
+
+def log_probabilities(logits: torch.Tensor) -> torch.Tensor:
+    """What all losses here take: the log-softmax over the classes, (B, C, [X,] Y, Z), float32 for any precision."""
+    return logits.float().log_softmax(dim=1)
 
 
 def one_hot(labels: torch.Tensor, classes: int) -> torch.Tensor:
@@ -32,7 +37,7 @@ def one_hot(labels: torch.Tensor, classes: int) -> torch.Tensor:
 
 
 def tversky_loss(
-    logits: torch.Tensor,
+    log_p: torch.Tensor,
     labels: torch.Tensor,
     mask: torch.Tensor | None = None,
     *,
@@ -45,7 +50,7 @@ def tversky_loss(
     Un-annotated voxels count as negative. β above α makes a missed voxel cost more than a wrong one.
 
     Args:
-        logits: (B, C, [X,] Y, Z), C at least 2.
+        log_p: log-probabilities (B, C, [X,] Y, Z), C at least 2.
         labels: (B, 1, [X,] Y, Z), from 0 to C - 1.
         mask: (B, 1, [X,] Y, Z), true where a voxel takes part; None for all.
         alpha: weight of false positives.
@@ -57,11 +62,11 @@ def tversky_loss(
 
     Source: arXiv 2408.09411, α and β from the released code.
     """
-    probabilities = logits.float().softmax(dim=1)[:, 1:]
-    target = one_hot(labels, logits.shape[1])[:, 1:]
+    probabilities = log_p[:, 1:].exp()
+    target = one_hot(labels, log_p.shape[1])[:, 1:]
     if mask is not None:
         probabilities, target = probabilities * mask, target * mask
-    over = (0, *range(2, logits.ndim))
+    over = (0, *range(2, log_p.ndim))
     hits = (probabilities * target).sum(over)
     false_positives = probabilities.sum(over) - hits
     misses = target.sum(over) - hits
@@ -69,7 +74,7 @@ def tversky_loss(
 
 
 def symmetric_cross_entropy(
-    logits: torch.Tensor,
+    log_p: torch.Tensor,
     labels: torch.Tensor,
     mask: torch.Tensor | None = None,
     *,
@@ -81,7 +86,7 @@ def symmetric_cross_entropy(
     RCE = -Σ_c p_c log q_c with q the one-hot label and log 0 = -A, which is A (1 - p_y).
 
     Args:
-        logits: (B, C, [X,] Y, Z).
+        log_p: log-probabilities (B, C, [X,] Y, Z).
         labels: (B, 1, [X,] Y, Z), from 0 to C - 1.
         mask: (B, 1, [X,] Y, Z), true where a voxel takes part; None for all.
         ce_weight: factor of the cross-entropy.
@@ -92,20 +97,20 @@ def symmetric_cross_entropy(
 
     Source: Wang et al., arXiv 1908.06112; weights from DBDMP's released code.
     """
-    log_of_label = logits.float().log_softmax(dim=1).gather(1, labels.long())
+    log_of_label = log_p.gather(1, labels.long())
     reverse = LOG_OF_ZERO * (1 - log_of_label.exp())
     return masked_mean(ce_weight * -log_of_label + rce_weight * reverse, mask)
 
 
-def partial_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, annotated: torch.Tensor) -> torch.Tensor:
+def partial_cross_entropy(log_p: torch.Tensor, labels: torch.Tensor, annotated: torch.Tensor) -> torch.Tensor:
     """Cross-entropy, mean over the annotated voxels alone; zero, with zero gradients, if there are none.
 
     Args:
-        logits: (B, C, [X,] Y, Z).
+        log_p: log-probabilities (B, C, [X,] Y, Z).
         labels: (B, 1, [X,] Y, Z), from 0 to C - 1.
         annotated: (B, 1, [X,] Y, Z), true where the label is known to be right.
     """
-    return masked_mean(-logits.float().log_softmax(dim=1).gather(1, labels.long()), annotated)
+    return masked_mean(-log_p.gather(1, labels.long()), annotated)
 
 
 @torch.no_grad()
@@ -124,8 +129,8 @@ def mixed_pseudo_labels(
     the others.
 
     Args:
-        main: logits (B, C, [X,] Y, Z) of the main branch.
-        auxiliary: logits of the other branch.
+        main: log-probabilities (B, C, [X,] Y, Z) of the main branch.
+        auxiliary: those of the other branch.
         labels: (B, 1, [X,] Y, Z), from 0 to C - 1.
         annotated: (B, 1, [X,] Y, Z), true where the label is known to be right.
         ratio: β, between 0 and 1.
@@ -136,19 +141,19 @@ def mixed_pseudo_labels(
 
     Source: arXiv 2408.09411.
     """
-    mixture = ratio * main.float().softmax(dim=1) + (1 - ratio) * auxiliary.float().softmax(dim=1)
+    mixture = ratio * main.exp() + (1 - ratio) * auxiliary.exp()
     mixture = torch.where(annotated, one_hot(labels, main.shape[1]), mixture)
     return (mixture / temperature).softmax(dim=1)
 
 
-def divergence_weighted_cross_entropy(logits: torch.Tensor, other: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def divergence_weighted_cross_entropy(log_p: torch.Tensor, other: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """KLCE: cross-entropy against soft labels, weighted down where two branches disagree, plus their disagreement.
 
     With D_i = KL(p_other,i ‖ p_i) at voxel i:  Σ_i CE_i e^{-D_i} / Σ_i e^{-D_i} + mean_i D_i. D is not detached.
 
     Args:
-        logits: (B, C, [X,] Y, Z) of the branch that learns.
-        other: logits of the other branch.
+        log_p: log-probabilities (B, C, [X,] Y, Z) of the branch that learns.
+        other: those of the other branch.
         target: (B, C, [X,] Y, Z), sums to one over C.
 
     Returns:
@@ -156,9 +161,8 @@ def divergence_weighted_cross_entropy(logits: torch.Tensor, other: torch.Tensor,
 
     Source: arXiv 2408.09411.
     """
-    log_own, log_other = logits.float().log_softmax(dim=1), other.float().log_softmax(dim=1)
-    entropies = -(target * log_own).sum(dim=1)
-    divergences = F.kl_div(log_own, log_other, reduction="none", log_target=True).sum(dim=1)
+    entropies = -(target * log_p).sum(dim=1)
+    divergences = F.kl_div(log_p, other, reduction="none", log_target=True).sum(dim=1)
     # divided by the largest weight, which cancels: it is not all zero however much the branches disagree
     weights = (divergences.detach().amin() - divergences).exp()
     return (entropies * weights).sum() / weights.sum() + divergences.mean()

@@ -10,6 +10,7 @@ from torch import nn
 
 from nnunet_ext.losses.partial_instances import (
     divergence_weighted_cross_entropy,
+    log_probabilities,
     mixed_pseudo_labels,
     partial_cross_entropy,
     symmetric_cross_entropy,
@@ -54,13 +55,13 @@ class DBDMPMixin(MultiDecoderMixin):
         self.set_feature_dropout(self.settings.dbdmp.dropout)
 
     def loss_terms(self, outputs: Any, batch: Batch) -> Terms:
-        main, auxiliary = (self.heads(branch) for branch in outputs)
+        main, auxiliary = ([log_probabilities(head) for head in self.heads(branch)] for branch in outputs)
         targets = self.heads(batch["target"])
         terms: Terms = {}
         for heads in (main, auxiliary):
-            for weight, logits, target in zip(self.head_weights(), heads, targets):
+            for weight, log_p, target in zip(self.head_weights(), heads, targets):
                 if weight > 0:
-                    for name, term in self.supervised_terms(logits, target).items():
+                    for name, term in self.supervised_terms(log_p, target).items():
                         terms[name] = terms.get(name, 0.0) + self.settings.dbdmp.supervised_weight * weight * term
         if self.settings.dbdmp.pseudo_label_weight > 0:
             terms["pseudo_labels"] = self.pseudo_label_term(main[0], auxiliary[0], targets[0])
@@ -83,21 +84,21 @@ class DBDMPMixin(MultiDecoderMixin):
         labels = torch.where(counts, target, torch.zeros_like(target))
         return labels, labels > 0, counts
 
-    def supervised_terms(self, logits: torch.Tensor, target: torch.Tensor) -> Terms:
-        """Tversky, symmetric and partial cross-entropy of one head, each with its own weight."""
+    def supervised_terms(self, log_p: torch.Tensor, target: torch.Tensor) -> Terms:
+        """Tversky, symmetric and partial cross-entropy of one head's log-probabilities, each with its own weight."""
         settings = self.settings.dbdmp
         labels, annotated, counts = self.known(target)
-        tversky = tversky_loss(logits, labels, counts, alpha=settings.tversky_alpha, beta=settings.tversky_beta)
+        tversky = tversky_loss(log_p, labels, counts, alpha=settings.tversky_alpha, beta=settings.tversky_beta)
         return {
             "tversky": settings.tversky_weight * tversky,
             "symmetric_ce": symmetric_cross_entropy(
-                logits, labels, counts, ce_weight=settings.ce_weight, rce_weight=settings.rce_weight
+                log_p, labels, counts, ce_weight=settings.ce_weight, rce_weight=settings.rce_weight
             ),
-            "partial_ce": settings.partial_ce_weight * partial_cross_entropy(logits, labels, annotated),
+            "partial_ce": settings.partial_ce_weight * partial_cross_entropy(log_p, labels, annotated),
         }
 
     def pseudo_label_term(self, main: torch.Tensor, auxiliary: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """λ(t) ½ [KLCE(main | aux) + KLCE(aux | main)] of the full-resolution heads."""
+        """λ(t) ½ [KLCE(main | aux) + KLCE(aux | main)] of the full-resolution heads' log-probabilities."""
         settings = self.settings.dbdmp
         labels, annotated, _ = self.known(target)
         pseudo_labels = mixed_pseudo_labels(

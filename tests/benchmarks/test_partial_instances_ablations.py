@@ -10,6 +10,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from benchmarks import partial_instances_ablations as ablations
 from benchmarks.partial_instances import environment
 from benchmarks.partial_instances_ablations import nnUNetTrainerDBDMPOneDecoder, nnUNetTrainerDBDMPReleasedKLCE
+from nnunet_ext.losses.partial_instances import log_probabilities
 from nnunet_ext.losses.soft_targets import soft_cross_entropy
 from nnunet_ext.plans.plans_file import read_plans
 from nnunet_ext.trainers import nnUNetTrainerDBDMP
@@ -55,17 +56,23 @@ def heads_of(trainer, seed=0):
     return branch, targets
 
 
+def of_logits(*branches):
+    return [log_probabilities(branch) for branch in branches]
+
+
 def test_released_term_draws_every_voxel_to_background(built):
     main, auxiliary, target = logits_and_target()
     # equal branches: what is left is the cross-entropy
-    built(nnUNetTrainerDBDMPReleasedKLCE).pseudo_label_term(main, main, target).backward()
+    built(nnUNetTrainerDBDMPReleasedKLCE).pseudo_label_term(
+        log_probabilities(main), log_probabilities(main), target
+    ).backward()
     assert (main.grad[:, 0] < 0).all()
     assert (main.grad[:, 1:] > 0).all()
 
 
 def test_term_of_the_paper_draws_annotated_voxels_to_their_label(built):
     main, auxiliary, target = logits_and_target()
-    built(nnUNetTrainerDBDMP).pseudo_label_term(main, main, target).backward()
+    built(nnUNetTrainerDBDMP).pseudo_label_term(*of_logits(main, main), target).backward()
     lesion = (target == 1)[:, 0]
     assert (main.grad[:, 1][lesion] < 0).all()
     assert (main.grad[:, 0][lesion] > 0).all()
@@ -73,18 +80,22 @@ def test_term_of_the_paper_draws_annotated_voxels_to_their_label(built):
 
 def test_released_term_is_the_cross_entropy_against_background_where_branches_agree(built):
     main, _, target = logits_and_target()
-    term = built(nnUNetTrainerDBDMPReleasedKLCE).pseudo_label_term(main, main, target)
+    term = built(nnUNetTrainerDBDMPReleasedKLCE).pseudo_label_term(
+        log_probabilities(main), log_probabilities(main), target
+    )
     assert term.item() == pytest.approx(-main.log_softmax(dim=1)[:, 0].mean().item(), rel=1e-5)
 
 
 def test_released_term_rises_as_that_of_the_paper_does(built):
     trainer = built(nnUNetTrainerDBDMPReleasedKLCE)
     main, auxiliary, target = logits_and_target()
-    full = trainer.pseudo_label_term(main, auxiliary, target).item()
+    full = trainer.pseudo_label_term(*of_logits(main, auxiliary), target).item()
     trainer.settings = trainer.settings.model_copy(
         update={"dbdmp": trainer.settings.dbdmp.model_copy(update={"ramp_epochs": 2, "pseudo_label_weight": 0.5})}
     )
-    assert trainer.pseudo_label_term(main, auxiliary, target).item() == pytest.approx(0.5 * np.exp(-5) * full)
+    assert trainer.pseudo_label_term(
+        log_probabilities(main), log_probabilities(auxiliary), target
+    ).item() == pytest.approx(0.5 * np.exp(-5) * full)
 
 
 def test_one_decoder_is_the_plain_unet_of_the_plans(built):

@@ -7,15 +7,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from nnunet_ext.losses.partial_instances import (
-    divergence_weighted_cross_entropy,
-    mixed_pseudo_labels,
-    partial_cross_entropy,
-    symmetric_cross_entropy,
-    tversky_loss,
-)
+from nnunet_ext.losses import partial_instances
+from nnunet_ext.losses.partial_instances import log_probabilities
 
 SHAPE = (2, 3, 3, 4, 2)
+
+
+def of_logits(loss, branches):
+    """A loss as a function of logits, which the first arguments are."""
+
+    def function(*arguments, **options):
+        return loss(*map(log_probabilities, arguments[:branches]), *arguments[branches:], **options)
+
+    return function
+
+
+tversky_loss = of_logits(partial_instances.tversky_loss, 1)
+symmetric_cross_entropy = of_logits(partial_instances.symmetric_cross_entropy, 1)
+partial_cross_entropy = of_logits(partial_instances.partial_cross_entropy, 1)
+mixed_pseudo_labels = of_logits(partial_instances.mixed_pseudo_labels, 2)
+divergence_weighted_cross_entropy = of_logits(partial_instances.divergence_weighted_cross_entropy, 2)
 
 
 def tensors(seed=0, shape=SHAPE, scale=2.0):
