@@ -56,7 +56,7 @@ class DBDMPMixin(MultiDecoderMixin):
 
     def loss_terms(self, outputs: Any, batch: Batch) -> Terms:
         main, auxiliary = ([log_probabilities(head) for head in self.heads(branch)] for branch in outputs)
-        targets = self.heads(batch["target"])
+        targets = [target.long() for target in self.heads(batch["target"])]  # once, since every term looks labels up
         terms: Terms = {}
         for heads in (main, auxiliary):
             for weight, log_p, target in zip(self.head_weights(), heads, targets):
