@@ -10,7 +10,7 @@ from torch import nn
 from nnunet_ext.losses.partial_instances import divergence_weighted_cross_entropy, one_hot
 from nnunet_ext.losses.ramps import sigmoid_ramp
 from nnunet_ext.trainers.base import Batch
-from nnunet_ext.trainers.dbdmp import nnUNetTrainerDBDMP
+from nnunet_ext.trainers.dbdmp import Annotation, nnUNetTrainerDBDMP
 from nnunet_ext.trainers.multi_decoder import unet_with_decoders
 
 
@@ -51,12 +51,12 @@ class nnUNetTrainerDBDMPReleasedKLCE(nnUNetTrainerDBDMP):
     class of the voxel. That is class 0 everywhere, annotated voxels included: the term draws every voxel to background.
     """
 
-    def pseudo_label_term(self, main: torch.Tensor, auxiliary: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def pseudo_label_term(self, main: torch.Tensor, auxiliary: torch.Tensor, annotation: Annotation) -> torch.Tensor:
         """λ(t) ½ [KLCE(main | aux) + KLCE(aux | main)] against background everywhere."""
         settings = self.settings.dbdmp
         ramp = settings.pseudo_label_weight * sigmoid_ramp(self.current_epoch, settings.ramp_epochs)
         self.observe("dbdmp/ramp", ramp)
-        background = one_hot(torch.zeros_like(target), main.shape[1])
+        background = one_hot(torch.zeros_like(annotation.annotated), main.shape[1])
         one = divergence_weighted_cross_entropy(main, auxiliary, background)
         other = divergence_weighted_cross_entropy(auxiliary, main, background)
         return ramp * 0.5 * (one + other)

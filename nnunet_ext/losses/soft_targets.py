@@ -20,7 +20,7 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor
         return values.mean()
     mask = mask.expand_as(values)
     # where() and not a product: a value that is not finite outside of the mask must not matter
-    return torch.where(mask, values, 0).sum() / mask.sum().clamp_min(1)
+    return torch.where(mask, values, 0).sum() / mask.count_nonzero().clamp_min(1)
 
 
 def soft_cross_entropy(logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:

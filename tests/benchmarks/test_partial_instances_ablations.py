@@ -63,16 +63,16 @@ def of_logits(*branches):
 def test_released_term_draws_every_voxel_to_background(built):
     main, auxiliary, target = logits_and_target()
     # equal branches: what is left is the cross-entropy
-    built(nnUNetTrainerDBDMPReleasedKLCE).pseudo_label_term(
-        log_probabilities(main), log_probabilities(main), target
-    ).backward()
+    trainer = built(nnUNetTrainerDBDMPReleasedKLCE)
+    trainer.pseudo_label_term(*of_logits(main, main), trainer.known(target)).backward()
     assert (main.grad[:, 0] < 0).all()
     assert (main.grad[:, 1:] > 0).all()
 
 
 def test_term_of_the_paper_draws_annotated_voxels_to_their_label(built):
     main, auxiliary, target = logits_and_target()
-    built(nnUNetTrainerDBDMP).pseudo_label_term(*of_logits(main, main), target).backward()
+    trainer = built(nnUNetTrainerDBDMP)
+    trainer.pseudo_label_term(*of_logits(main, main), trainer.known(target)).backward()
     lesion = (target == 1)[:, 0]
     assert (main.grad[:, 1][lesion] < 0).all()
     assert (main.grad[:, 0][lesion] > 0).all()
@@ -80,22 +80,21 @@ def test_term_of_the_paper_draws_annotated_voxels_to_their_label(built):
 
 def test_released_term_is_the_cross_entropy_against_background_where_branches_agree(built):
     main, _, target = logits_and_target()
-    term = built(nnUNetTrainerDBDMPReleasedKLCE).pseudo_label_term(
-        log_probabilities(main), log_probabilities(main), target
-    )
+    trainer = built(nnUNetTrainerDBDMPReleasedKLCE)
+    term = trainer.pseudo_label_term(*of_logits(main, main), trainer.known(target))
     assert term.item() == pytest.approx(-main.log_softmax(dim=1)[:, 0].mean().item(), rel=1e-5)
 
 
 def test_released_term_rises_as_that_of_the_paper_does(built):
     trainer = built(nnUNetTrainerDBDMPReleasedKLCE)
     main, auxiliary, target = logits_and_target()
-    full = trainer.pseudo_label_term(*of_logits(main, auxiliary), target).item()
+    annotation = trainer.known(target)
+    full = trainer.pseudo_label_term(*of_logits(main, auxiliary), annotation).item()
     trainer.settings = trainer.settings.model_copy(
         update={"dbdmp": trainer.settings.dbdmp.model_copy(update={"ramp_epochs": 2, "pseudo_label_weight": 0.5})}
     )
-    assert trainer.pseudo_label_term(
-        log_probabilities(main), log_probabilities(auxiliary), target
-    ).item() == pytest.approx(0.5 * np.exp(-5) * full)
+    less = trainer.pseudo_label_term(*of_logits(main, auxiliary), annotation).item()
+    assert less == pytest.approx(0.5 * np.exp(-5) * full)
 
 
 def test_one_decoder_is_the_plain_unet_of_the_plans(built):

@@ -7,26 +7,38 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from nnunet_ext.losses import partial_instances
-from nnunet_ext.losses.partial_instances import log_probabilities
+from nnunet_ext.losses import partial_instances as losses
+from nnunet_ext.losses.partial_instances import label_log_probabilities, log_probabilities, one_hot
 
 SHAPE = (2, 3, 3, 4, 2)
 
 
-def of_logits(loss, branches):
-    """A loss as a function of logits, which the first arguments are."""
+# The losses as functions of logits and labels.
 
-    def function(*arguments, **options):
-        return loss(*map(log_probabilities, arguments[:branches]), *arguments[branches:], **options)
+
+def tversky_loss(logits, labels, mask=None):
+    return losses.tversky_loss(log_probabilities(logits), one_hot(labels, logits.shape[1]), mask)
+
+
+def of_looked_up_labels(loss):
+    def function(logits, labels, *arguments):
+        target = one_hot(labels, logits.shape[1])
+        return loss(label_log_probabilities(log_probabilities(logits), target), *arguments)
 
     return function
 
 
-tversky_loss = of_logits(partial_instances.tversky_loss, 1)
-symmetric_cross_entropy = of_logits(partial_instances.symmetric_cross_entropy, 1)
-partial_cross_entropy = of_logits(partial_instances.partial_cross_entropy, 1)
-mixed_pseudo_labels = of_logits(partial_instances.mixed_pseudo_labels, 2)
-divergence_weighted_cross_entropy = of_logits(partial_instances.divergence_weighted_cross_entropy, 2)
+symmetric_cross_entropy = of_looked_up_labels(losses.symmetric_cross_entropy)
+partial_cross_entropy = of_looked_up_labels(losses.partial_cross_entropy)
+
+
+def mixed_pseudo_labels(logits, other, labels, annotated, **options):
+    target = one_hot(labels, logits.shape[1])
+    return losses.mixed_pseudo_labels(log_probabilities(logits), log_probabilities(other), target, annotated, **options)
+
+
+def divergence_weighted_cross_entropy(logits, other, target):
+    return losses.divergence_weighted_cross_entropy(log_probabilities(logits), log_probabilities(other), target)
 
 
 def tensors(seed=0, shape=SHAPE, scale=2.0):
@@ -101,6 +113,19 @@ def test_pseudo_labels_against_their_definition():
         mixture = np.eye(3)[y] if y > 0 else 0.25 * p + 0.75 * q
         expected = np.exp(mixture / 0.3) / np.exp(mixture / 0.3).sum()
         np.testing.assert_allclose(row, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_cross_entropies_are_means_over_the_voxels_that_take_part(masked):
+    logits, _, labels = tensors()
+    mask = torch.rand(labels.shape, generator=torch.Generator().manual_seed(1)) < 0.6
+    of_voxels = [p[y] for p, y, counts in zip(voxels(logits), flat(labels), flat(mask)) if counts or not masked]
+    plain = np.mean([-math.log(p) for p in of_voxels])
+    reverse = np.mean([-math.log(1e-4) * (1 - p) for p in of_voxels])
+    found = symmetric_cross_entropy(logits, labels, mask if masked else None)
+    assert found.item() == pytest.approx(0.8 * plain + reverse, rel=1e-5)
+    everywhere = torch.ones_like(mask)
+    assert partial_cross_entropy(logits, labels, mask if masked else everywhere).item() == pytest.approx(plain)
 
 
 # ---------------------------------------------------------------------- by hand
