@@ -1,0 +1,71 @@
+"""Which channels of a longitudinal dataset are the current scan, the prior image and the prior labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.plans.settings import KEY, ChannelRoles
+
+LONGITUDINAL = "longitudinal"
+"""The key of the roles in dataset.json, under ``nnunet_ext``."""
+
+
+def roles_of_dataset(dataset_json: Mapping[str, Any]) -> ChannelRoles:
+    """The roles that a dataset.json gives its channels; without any, channel 0 is current and the rest prior image.
+
+    Args:
+        dataset_json: e.g. with ``"nnunet_ext": {"longitudinal": {"current": [0], "prior_image": [1], "prior_labels":
+            [2, 3]}}``.
+
+    Raises:
+        UserError: if they do not fit the channels, see `check_roles`.
+    """
+    channels = number_of_channels(dataset_json)
+    given = dataset_json.get(KEY, {}).get(LONGITUDINAL)
+    where = f'dataset.json, "{KEY}": "{LONGITUDINAL}"'
+    if given is None:
+        roles = ChannelRoles(current=[0], prior_image=list(range(1, channels)))
+    else:
+        try:
+            roles = ChannelRoles.model_validate(given)
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+            raise UserError(f"{where}: {problems}. Found: {given!r}.") from None
+    check_roles(roles, channels, where=where)
+    return roles
+
+
+def check_roles(roles: ChannelRoles, channels: int, *, where: str) -> None:
+    """See that roles fit a dataset.
+
+    Args:
+        roles: to be checked.
+        channels: how many the dataset has.
+        where: what to call their place in an error.
+
+    Raises:
+        UserError: if there is no prior, a channel does not exist or has two roles.
+    """
+    if channels < 2:
+        raise UserError(
+            "The dataset has one channel and so no prior scan. `nnunet_ext pair` makes a dataset of current and prior "
+            "scans; without a prior, use nnUNetTrainer."
+        )
+    named = [*roles.current, *roles.prior]
+    if not roles.prior:
+        raise UserError(f"{where} names no prior channel: expected prior_image, prior_labels or both.")
+    if missing := sorted({channel for channel in named if not 0 <= channel < channels}):
+        raise UserError(
+            f"{where} names channel {', '.join(map(str, missing))}; the dataset has the channels 0 to {channels - 1}."
+        )
+    if twice := sorted({channel for channel in named if named.count(channel) > 1}):
+        raise UserError(f"{where} gives channel {', '.join(map(str, twice))} more than one role; expected is one.")
+
+
+def number_of_channels(dataset_json: Mapping[str, Any]) -> int:
+    """How many channels a dataset's images have."""
+    return len(dataset_json["channel_names"] if "channel_names" in dataset_json else dataset_json["modality"])
