@@ -28,9 +28,10 @@ from benchmarks.partial_instances_grid import (
 )
 from benchmarks.pilot import Scores, pilot_content, pilot_table
 from benchmarks.provenance import markdown_table, with_interval
-from benchmarks.resampling import drawn_counts
+from benchmarks.resampling import RESAMPLES
 from benchmarks.steps import epoch_seconds
 from nnunet_ext.checkpoints.reading import read_checkpoint
+from nnunet_ext.evaluation.bootstrap import drawn_counts, ratio
 from nnunet_ext.plans.settings import KEY
 
 Table = npt.NDArray[np.float64]
@@ -46,11 +47,6 @@ COLUMNS = (*MEANS, *(f"cases_with_{name}" for name in MEANS), *COUNTS)
 def column(sums: Table, name: str) -> npt.NDArray[np.float64]:
     """One of `COLUMNS`."""
     return sums[..., COLUMNS.index(name)]
-
-
-def ratio(numerator: npt.NDArray[np.float64], denominator: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Their quotient, NaN where the denominator is zero."""
-    return np.divide(numerator, denominator, out=np.full_like(numerator, math.nan), where=denominator > 0)
 
 
 def mean_of(name: str) -> Callable[[Table], npt.NDArray[np.float64]]:
@@ -182,7 +178,7 @@ def estimates(
     for (run, trained), partner in zip(runs.items(), partners):
         # seeds of one fold share their cases, and so the draw
         if run.fold not in of_fold:
-            of_fold[run.fold] = trained.cases, drawn_counts(len(trained.cases), rng)
+            of_fold[run.fold] = trained.cases, drawn_counts(len(trained.cases), rng, resamples=RESAMPLES)
         cases, counts = of_fold[run.fold]
         if trained.cases != cases or (partner is not None and partner.cases != cases):
             raise ValueError("The runs were not scored on the same cases.")

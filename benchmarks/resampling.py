@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from nnunet_ext.evaluation.bootstrap import drawn_counts
+
 Statistic = Callable[..., npt.NDArray[np.float64]]
 """A numpy reduction with an argument ``axis``, e.g. ``np.median``."""
 
@@ -70,19 +72,9 @@ def crossed_estimate(values: npt.ArrayLike, rng: np.random.Generator) -> Estimat
     table = np.asarray(values, dtype=np.float64)
     known = ~np.isnan(table)
     rows, columns = table.shape
-    row_counts, column_counts = drawn_counts(rows, rng), drawn_counts(columns, rng)
+    row_counts, column_counts = (drawn_counts(size, rng, resamples=RESAMPLES) for size in (rows, columns))
     sums = ((row_counts @ np.where(known, table, 0.0)) * column_counts).sum(axis=1)
     counts = ((row_counts @ known) * column_counts).sum(axis=1)
     low, high = np.percentile(sums[counts > 0] / counts[counts > 0], [2.5, 97.5])
     lower, upper = np.percentile(table[known], [25, 75])
     return Estimate(float(table[known].mean()), float(low), float(high), float(lower), float(upper), int(known.sum()))
-
-
-def drawn_counts(size: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """How often each of some values is drawn in each resample, (resamples, `size`): for figures computed from sums.
-
-    Args:
-        size: how many values there are; each resample draws as many, with replacement.
-        rng: draws.
-    """
-    return rng.multinomial(size, np.full(size, 1 / size), size=RESAMPLES)

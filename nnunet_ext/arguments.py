@@ -21,6 +21,14 @@ def not_negative(text: str) -> int:
     return value
 
 
+def not_negative_number(text: str) -> float:
+    """A number of at least 0."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0")
+    return value
+
+
 def share(text: str) -> float:
     """A number above 0 and at most 1."""
     value = float(text)

@@ -18,6 +18,7 @@ COMMANDS = (
     "split",
     "simulate",
     "unlabelled",
+    "pair",
     "check",
     "evaluate",
     "complete",

@@ -97,4 +97,16 @@ TRAINERS: tuple[TrainerEntry, ...] = (
         needs="images; labels are not looked at",
         paper="arXiv 2004.07882",
     ),
+    TrainerEntry(
+        name="nnUNetTrainerDualEncoder",
+        technique="a second encoder for a prior scan, its image and its labels",
+        needs="channels of a prior scan beside the current one, as `nnunet_ext pair` writes them",
+        paper="arXiv 2412.14846",
+    ),
+    TrainerEntry(
+        name="nnUNetTrainerDualEncoderMixUp",
+        technique="the second encoder for a prior scan, with MixUp or CutMix",
+        needs="channels of a prior scan beside the current one; a batch of at least two",
+        paper="arXiv 2412.14846",
+    ),
 )

@@ -19,7 +19,7 @@ ALLOWED = {
     "trainers": {"trainers", "networks", "losses", "sparsity", "augmentation", "checkpoints", "plans"},
     "discovery": {"trainers"},
     "evaluation": {"evaluation", "preprocessing", "plans"},
-    "demo": {"demo", "evaluation"},
+    "demo": {"demo", "evaluation", "plans"},
     "diagnosis": {"diagnosis"},
 }
 COMMON = {"arguments", "errors", "files", "findings", "registration", "registry", "version"}

@@ -2,12 +2,20 @@ import argparse
 
 import pytest
 
-from nnunet_ext.arguments import not_negative, positive, share
+from nnunet_ext.arguments import not_negative, not_negative_number, positive, share
 
 
 @pytest.mark.parametrize(
     ("kind", "text", "value"),
-    [(positive, "1", 1), (positive, "12", 12), (not_negative, "0", 0), (share, "1", 1), (share, "0.3", 0.3)],
+    [
+        (positive, "1", 1),
+        (positive, "12", 12),
+        (not_negative, "0", 0),
+        (share, "1", 1),
+        (share, "0.3", 0.3),
+        (not_negative_number, "0", 0),
+        (not_negative_number, "2.5", 2.5),
+    ],
 )
 def test_numbers_in_range_are_taken(kind, text, value):
     assert kind(text) == value
@@ -15,14 +23,24 @@ def test_numbers_in_range_are_taken(kind, text, value):
 
 @pytest.mark.parametrize(
     ("kind", "text"),
-    [(positive, "0"), (positive, "-3"), (not_negative, "-1"), (share, "0"), (share, "1.01"), (share, "nan")],
+    [
+        (positive, "0"),
+        (positive, "-3"),
+        (not_negative, "-1"),
+        (share, "0"),
+        (share, "1.01"),
+        (share, "nan"),
+        (not_negative_number, "-0.1"),
+        (not_negative_number, "inf"),
+        (not_negative_number, "nan"),
+    ],
 )
 def test_numbers_out_of_range_are_named(kind, text):
     with pytest.raises(argparse.ArgumentTypeError, match=text):
         kind(text)
 
 
-@pytest.mark.parametrize("kind", [positive, not_negative, share])
+@pytest.mark.parametrize("kind", [positive, not_negative, not_negative_number, share])
 def test_what_is_no_number_is_refused(kind):
     with pytest.raises(ValueError):
         kind("many")

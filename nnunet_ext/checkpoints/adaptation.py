@@ -32,7 +32,8 @@ def adapt(source: Mapping[str, Any], network: nn.Module, target: ModelDescriptio
     Tensors of the same name and shape are copied. The first convolution is fitted to other input channels
     (`nnunet_ext.checkpoints.inputs`), heads to other labels (`nnunet_ext.checkpoints.heads`). A network with several
     decoders says by a method ``stock_key(key) -> str | None`` which tensor of a plain U-Net corresponds to one of its
-    own; where the source lacks a name, that one is taken.
+    own; where the source lacks a name, that one is taken. For None there is no such tensor: what the source lacks then
+    stays random. A network that gives its U-Net some of the input channels names them in ``stock_inputs``.
 
     Args:
         source: as `nnunet_ext.checkpoints.reading.read_checkpoint` gives it.
@@ -75,7 +76,9 @@ class _Adapter:
         own = network.state_dict(keep_vars=True)
         self.keys = list(own)
         self.groups = aliases(own)
-        self.stock_key: Callable[[str], str | None] = getattr(network, "stock_key", lambda key: None)
+        self.stock_key: Callable[[str], str | None] = getattr(network, "stock_key", lambda key: key)
+        inputs = target.input_channels()
+        self.own_inputs = tuple(inputs[channel] for channel in getattr(network, "stock_inputs", range(len(inputs))))
         self.source_inputs = _first_convolution(self.given)
         self.own_head_counts = head_counts([key for keys, _ in self.groups for key in keys])
         self.source_head_counts = head_counts(list(self.given))
@@ -104,10 +107,12 @@ class _Adapter:
     def _body(self, keys: tuple[str, ...], own: torch.Tensor) -> tuple[torch.Tensor, Outcome, str]:
         """A tensor of encoder or decoder."""
         found = self._found(keys)
+        stock = {name for name in map(self.stock_key, keys) if name is not None}
+        if found is None and not stock:
+            return own, "random", "a plain U-Net has no such part"
         if found is None:
             self.mismatches.append(_Mismatch(keys[0], None, tuple(own.shape)))
             return own, "random", "missing in the source"
-        stock = {name for name in map(self.stock_key, keys) if name is not None}
         # all names: a source may hold a copy of the tensor under each
         self.used |= {found, *keys, *stock}
         value = self.given[found]
@@ -118,7 +123,7 @@ class _Adapter:
                 value,
                 own.shape[1],
                 self.origin.input_channels() if self.origin else (),
-                self.target.input_channels(),
+                self.own_inputs,
             )
             outcome: Outcome = "copied" if value is self.given[found] else "adapted"
             return value, outcome, "; ".join(part for part in (change, reason) if part)

@@ -144,7 +144,10 @@ def build_network(trainer: Any, target: ModelDescription) -> nn.Module:
     from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    plans_manager = PlansManager(dict(target.plans))
+    plans = dict(target.plans)
+    if hasattr(trainer, "resolved_plans"):
+        plans = trainer.resolved_plans(plans, target.configuration, target.dataset_json)
+    plans_manager = PlansManager(plans)
     configuration_manager = plans_manager.get_configuration(target.configuration)
     channels = determine_num_input_channels(plans_manager, configuration_manager, target.dataset_json)
     heads = plans_manager.get_label_manager(target.dataset_json).num_segmentation_heads

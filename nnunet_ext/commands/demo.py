@@ -1,9 +1,14 @@
 """Train stock nnU-Net and a technique on small built-in data, and write a report.
 
 Makes a dataset of digital phantoms, runs nnU-Net's own commands on it, showing each, and puts scores, training curves
-and pictures into OUT/report.html. Takes about eight minutes on two CPU cores. Nothing outside OUT is written. Examples:
+and pictures into OUT/report.html. Takes about eight minutes on two CPU cores. Nothing outside OUT is written.
+
+The technique dual-encoder gets phantoms at two dates: stock nnU-Net sees their current scans alone, and the dual
+encoder predicts with their prior scans and without. With --data, a dataset of `nnunet_ext pair`, stock nnU-Net sees all
+channels. Examples:
 
     nnunet_ext demo
+    nnunet_ext demo --technique dual-encoder --out follow_up_demo
     nnunet_ext demo --technique mixup --data nnUNet_raw/Dataset004_Hippocampus --out hippocampus_demo
 """
 
@@ -18,7 +23,9 @@ from nnunet_ext.arguments import positive
 # the technique's name and its trainer
 TECHNIQUES = {
     "mixup": "nnUNetTrainerMixUp",
+    "dual-encoder": "nnUNetTrainerDualEncoder",
 }
+NEEDS_PRIOR = "dual-encoder"
 # enough on the phantoms to see all labels learned, and short enough for two CPU cores
 PHANTOM_EPOCHS = 6
 
@@ -44,17 +51,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from nnunet_ext.demo.follow_up import run_follow_up_demo
     from nnunet_ext.demo.run import CommandFailed, run_demo
 
+    trainer = TECHNIQUES[args.technique]
+    epochs = args.epochs or (PHANTOM_EPOCHS if args.data is None else None)
     try:
-        run_demo(
-            args.out,
-            trainer=TECHNIQUES[args.technique],
-            data=args.data,
-            device=args.device,
-            epochs=args.epochs or (PHANTOM_EPOCHS if args.data is None else None),
-            force=args.force,
-        )
+        if args.technique == NEEDS_PRIOR and args.data is None:
+            run_follow_up_demo(args.out, trainer=trainer, device=args.device, epochs=epochs, force=args.force)
+        else:
+            run_demo(
+                args.out,
+                trainer=trainer,
+                data=args.data,
+                needs_prior=args.technique == NEEDS_PRIOR,
+                device=args.device,
+                epochs=epochs,
+                force=args.force,
+            )
     except CommandFailed as error:
         print(f"nnunet_ext demo: {error}", file=sys.stderr)
         return 1

@@ -6,6 +6,11 @@ a label is in neither reference nor prediction has no Dice; it is left out of th
 predictions, evaluation.json and evaluation.csv; a run that was interrupted goes on if the same is asked again. Asked
 again with other metrics, it scores the predictions that are there.
 
+Beside the mean of the cases' Dice stands aggregated Dice (DSCagg): of each label, twice the volume that reference and
+prediction share, summed over the cases, by the sum of both their volumes; and the mean over the labels that some case
+has. In brackets are 95 % bootstrap intervals over patients. Where a patient has several cases, say so with --patients:
+else the intervals are too narrow.
+
 Metrics beside Dice: surface is ASSD and HD95 in mm, of the cases where reference and prediction both have the label
 (MONAI's: voxels at the surface, each counted alike). lesions counts instances, over all cases: one of the reference is
 found if a tenth of it is predicted, a predicted one is right if a tenth of it is in the reference (--overlap); recall,
@@ -14,6 +19,7 @@ precision and F1 follow. Example:
     nnunet_ext evaluate nnUNet_results/Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlans__2d --on 4 -o OUT
     nnunet_ext evaluate TUNED_MODEL --on 27:val --on 4:all -f 1 -o OUT
     nnunet_ext evaluate MODEL --on 702:val --labels labelsTr_dense --metrics dice surface lesions -o OUT
+    nnunet_ext evaluate MODEL --on 811:val --patients nnUNet_raw/Dataset811_Heart/pairs.json -o OUT
 """
 
 from __future__ import annotations
@@ -22,11 +28,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from nnunet_ext.arguments import share
+from nnunet_ext.arguments import not_negative, share
 from nnunet_ext.errors import UserError
 
 REQUEST = "request.json"
 METRICS = ("dice", "surface", "lesions")
+RESAMPLES = 2000
 
 
 def fold_name(text: str) -> int | str:
@@ -87,6 +94,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="for lesions: of an instance's voxels, to be found or right (default: %(default)s)",
     )
+    parser.add_argument(
+        "--patients",
+        type=Path,
+        metavar="FILE",
+        help='for the intervals: JSON, {"CASE": "PATIENT", ...} or a pairs.json of nnunet_ext pair. The cases of one '
+        "patient are drawn together (default: each case is a patient)",
+    )
+    parser.add_argument(
+        "--bootstrap",
+        type=not_negative,
+        default=RESAMPLES,
+        metavar="N",
+        help="resamples for the intervals, 0 for no intervals (default: %(default)s)",
+    )
     parser.add_argument("--checkpoint", default="checkpoint_final.pth", help="default: %(default)s")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: %(default)s")
     parser.add_argument("--disable-tta", action="store_true", help="predict without mirroring: faster, less accurate")
@@ -96,6 +117,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from nnunet_ext.evaluation.case_sets import select_cases
     from nnunet_ext.evaluation.evaluation_files import remarks, results_table, write_results
+    from nnunet_ext.evaluation.intervals import with_intervals
     from nnunet_ext.evaluation.machine import FEW_CORES, available_cores, choose_device
     from nnunet_ext.evaluation.model_evaluation import (
         check_inputs,
@@ -105,12 +127,15 @@ def run(args: argparse.Namespace) -> int:
         predict_missing,
         request,
     )
+    from nnunet_ext.evaluation.patients import read_patients
     from nnunet_ext.evaluation.scoring import Metrics, score
     from nnunet_ext.registration import register
 
     metrics = Metrics(surface="surface" in args.metrics, lesions="lesions" in args.metrics, overlap=args.overlap)
     if args.instances is not None and not metrics.lesions:
         raise UserError("--instances is for the lesions alone. Add lesions to --metrics, or leave --instances out.")
+    if args.patients is not None and not args.bootstrap:
+        raise UserError("--patients is for the intervals alone. Leave it or --bootstrap 0 out.")
     register()
     device = choose_device(args.device)
     model = find_model(args.model, list(dict.fromkeys(args.folds)), args.checkpoint)
@@ -121,6 +146,8 @@ def run(args: argparse.Namespace) -> int:
     names = [cases.name for cases in case_sets]
     if len(set(names)) < len(names):
         raise UserError(f"The same cases are given twice: {', '.join(names)}.")
+    every_case = [case for cases in case_sets for case in cases.cases]
+    patients = None if args.patients is None else read_patients(args.patients, every_case)
     labels = {}
     for cases in case_sets:
         check_inputs(model.description, cases.description, name=cases.dataset)
@@ -135,7 +162,8 @@ def run(args: argparse.Namespace) -> int:
         folder.mkdir(exist_ok=True)
         few_cores = available_cores() <= FEW_CORES
         predict_missing(predictor, cases, folder, log=args.out / "nnunet.log", few_cores=few_cores)
-        results.append(score(cases, labels[cases.name], folder, metrics))
+        result = score(cases, labels[cases.name], folder, metrics)
+        results.append(with_intervals(result, patients, resamples=args.bootstrap) if args.bootstrap else result)
     write_results(args.out, model, results, mirroring=mirroring)
     print(f"\n{results_table(results)}")
     for result in results:

@@ -6,7 +6,7 @@ for a second channel or a second date, and so that labels can be thinned out wit
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -193,13 +193,20 @@ def make_lesions(
     return instances
 
 
-def make_geometry(rng: np.random.Generator, shape: Shape = (48, 48, 40), spacing: Spacing = SPACING) -> Geometry:
+def make_geometry(
+    rng: np.random.Generator,
+    shape: Shape = (48, 48, 40),
+    spacing: Spacing = SPACING,
+    *,
+    lesions_between: tuple[int, int] = (1, 6),
+) -> Geometry:
     """Draw a body with organs, lesions and unlabelled structures.
 
     Args:
         rng: source of randomness.
         shape: (X, Y, Z) of the grid, at least 32 voxels each.
         spacing: voxel size in mm.
+        lesions_between: least and most lesions to place; there are fewer where there is no room.
 
     Raises:
         ValueError: if the grid is too small.
@@ -231,7 +238,8 @@ def make_geometry(rng: np.random.Generator, shape: Shape = (48, 48, 40), spacing
     # the air beyond the body is as far from a lesion as the grid's border is
     depth = ndimage.distance_transform_edt(np.pad(body, 1), sampling=spacing)[1:-1, 1:-1, 1:-1]
     room = (depth > 3.0) & ~bone & ~spleen & ~bowel
-    lesions = make_lesions(rng, room, room & liver, spacing, int(rng.integers(1, 7)))
+    fewest, most = lesions_between
+    lesions = make_lesions(rng, room, room & liver, spacing, int(rng.integers(fewest, most + 1)))
     vessel = np.zeros(shape, dtype=bool)
     for _ in range(3):
         through = size * rng.uniform(0.3, 0.7, size=3)
@@ -329,13 +337,32 @@ def draw_shape(rng: np.random.Generator) -> Shape:
     return int(rng.integers(40, 49)), int(rng.integers(40, 49)), int(rng.integers(32, 41))
 
 
-def _cases(seed: int, cases: int, test_cases: int) -> Iterator[tuple[str, str, np.random.Generator]]:
+def draw_cases(
+    seed: int, cases: int, test_cases: int, *, prefix: str = "phantom"
+) -> Iterator[tuple[str, str, np.random.Generator]]:
     """Yield each case's name, the ending of its folders and its own generator, which depends on no other case."""
     training, test = np.random.default_rng(seed).spawn(2)
     for number, rng in enumerate(training.spawn(cases)):
-        yield f"phantom_{number:03d}", "Tr", rng
+        yield f"{prefix}_{number:03d}", "Tr", rng
     for number, rng in enumerate(test.spawn(test_cases)):
-        yield f"phantom_test_{number:03d}", "Ts", rng
+        yield f"{prefix}_test_{number:03d}", "Ts", rng
+
+
+def empty_dataset(raw_folder: Path, dataset_id: int, name: str, parts: Sequence[str]) -> Path:
+    """Make the folder of a raw dataset, with empty folders in it.
+
+    Raises:
+        UserError: if that folder exists and is not empty.
+        ValueError: if the id is not one of nnU-Net's.
+    """
+    if not 1 <= dataset_id <= 999:
+        raise ValueError(f"dataset_id is {dataset_id}; nnU-Net takes 1 to 999.")
+    folder = Path(raw_folder) / f"Dataset{dataset_id:03d}_{name}"
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty. Choose another folder or dataset number, or remove it first.")
+    for part in parts:
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def write_phantom_dataset(
@@ -366,16 +393,11 @@ def write_phantom_dataset(
         UserError: if that folder exists and is not empty.
         ValueError: if a number is out of its range.
     """
-    if not 1 <= dataset_id <= 999:
-        raise ValueError(f"dataset_id is {dataset_id}; nnU-Net takes 1 to 999.")
     if cases < 1 or channels < 1 or test_cases < 0:
         raise ValueError(f"cases ({cases}) and channels ({channels}) must be at least 1, test_cases ({test_cases}) 0.")
-    folder = Path(raw_folder) / f"Dataset{dataset_id:03d}_{name}"
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty. Choose another folder or dataset number, or remove it first.")
-    for part in ("imagesTr", "labelsTr", "instancesTr", "imagesTs", "labelsTs"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    for case, ending, rng in _cases(seed, cases, test_cases):
+    parts = ("imagesTr", "labelsTr", "instancesTr", "imagesTs", "labelsTs")
+    folder = empty_dataset(raw_folder, dataset_id, name, parts)
+    for case, ending, rng in draw_cases(seed, cases, test_cases):
         geometry = make_geometry(rng, draw_shape(rng))
         for channel in range(channels):
             image = render(rng, geometry)

@@ -25,10 +25,12 @@ from nnunet_ext.evaluation.machine import FEW_CORES, available_cores, choose_dev
 from nnunet_ext.evaluation.report import RunResult, read_evaluation, write_report
 from nnunet_ext.evaluation.text_table import aligned
 from nnunet_ext.files import prepare_output_folder, read_json
+from nnunet_ext.plans.channel_roles import roles_of_dataset
 from nnunet_ext.registration import VARIABLE, extended_value
 
 # nnU-Net's own training, except that the preset's short schedule is read from the plans
 STOCK_TRAINER = "nnUNetTrainerConfigurable"
+STOCK = "stock nnU-Net"
 PLANS = "nnUNetPlans"
 CONFIGURATIONS = ("3d_fullres_quick", "2d_quick")
 REPORT_SECONDS = 30.0  # between signs of life where there is no terminal
@@ -208,8 +210,18 @@ def link_or_copy(source: Path, target: Path) -> None:
             shutil.copyfile(source, target)
 
 
-def check_data(data: Path, out: Path) -> None:
+def number_of(dataset: Path) -> str:
+    """The id of a dataset's folder, as commands take it."""
+    return str(int(dataset.name[len("Dataset") :][:3]))
+
+
+def check_data(data: Path, out: Path, *, needs_prior: bool = False) -> None:
     """See that `data` is an nnU-Net raw dataset, and that writing to `out` cannot touch it.
+
+    Args:
+        data: absolute path of its folder.
+        out: absolute path of the output folder.
+        needs_prior: whether it must have channels of a prior scan.
 
     Raises:
         UserError: if it is not.
@@ -219,6 +231,8 @@ def check_data(data: Path, out: Path) -> None:
     for part in ("dataset.json", "imagesTr", "labelsTr"):
         if not (data / part).exists():
             raise UserError(f"{data} is no raw dataset of nnU-Net: it has no {part}.")
+    if needs_prior:
+        roles_of_dataset(read_json(data / "dataset.json"))
     if data == out or data in out.parents or out in data.parents:
         raise UserError(f"The output folder {out} and the data {data} must not contain one another.")
 
@@ -287,11 +301,120 @@ def dice_table(runs: Sequence[RunResult]) -> str:
     return aligned(rows)
 
 
+@dataclass(frozen=True)
+class Model:
+    """A training of a demonstration.
+
+    Attributes:
+        dataset: raw dataset folder.
+        configuration: of its plans.
+        trainer: class name.
+    """
+
+    dataset: Path
+    configuration: str
+    trainer: str
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where and how the commands of a demonstration work.
+
+    Attributes:
+        out: absolute path of the folder for everything.
+        runner: runs the commands.
+        device: ``cpu``, ``cuda`` or ``mps``.
+        epochs: of each training; None takes the preset's.
+        few_cores: whether nnU-Net is held to few processes.
+    """
+
+    out: Path
+    runner: CommandRunner
+    device: str
+    epochs: int | None
+    few_cores: bool
+
+    @property
+    def raw(self) -> Path:
+        return self.out / "nnUNet_raw"
+
+    def preprocessed(self, dataset: Path) -> Path:
+        return self.out / "nnUNet_preprocessed" / dataset.name
+
+    def plan(self, dataset: Path) -> str:
+        """Plan and preprocess a dataset; the name of its quick configuration."""
+        number = number_of(dataset)
+        workers = ["-npfp", "2", "-np", "2"] if self.few_cores else []
+        self.runner.run("plan_and_preprocess", ["nnUNetv2_plan_and_preprocess", "-d", number, *workers])
+        epochs = [] if self.epochs is None else ["--epochs", str(self.epochs)]
+        self.runner.run("plan_quick", ["nnunet_ext", "plan", "--preset", "quick", "-d", number, *epochs])
+        return quick_configuration(self.preprocessed(dataset) / f"{PLANS}.json")
+
+    def train(self, model: Model) -> None:
+        """Train fold 0."""
+        command = ["nnUNetv2_train", number_of(model.dataset), model.configuration, "0", "-tr", model.trainer]
+        self.runner.run(f"train_{model.trainer}", [*command, "-device", self.device])
+
+    def evaluate(self, name: str, model: Model, *, images: Path, labels: Path, suffix: str = "") -> RunResult:
+        """Predict cases that no training saw, and score them.
+
+        Args:
+            name: how the report calls it.
+            model: after its training.
+            images: folder with what ``nnUNetv2_predict -i`` takes.
+            labels: folder with the reference label maps.
+            suffix: what the folder of the predictions has behind the trainer's name.
+        """
+        folder = self.out / "nnUNet_results" / model.dataset.name / f"{model.trainer}__{PLANS}__{model.configuration}"
+        predictions = self.out / "predictions" / f"{model.trainer}{suffix}"
+        predict = ["nnUNetv2_predict", "-d", number_of(model.dataset), "-i", str(images), "-o", str(predictions)]
+        predict += ["-c", model.configuration, "-f", "0", "-tr", model.trainer, "-device", self.device]
+        self.runner.run(f"predict_{predictions.name}", predict + (["-npp", "1", "-nps", "1"] if self.few_cores else []))
+        evaluate = ["nnUNetv2_evaluate_folder", str(labels), str(predictions)]
+        evaluate += ["-djfile", str(folder / "dataset.json"), "-pfile", str(folder / "plans.json")]
+        self.runner.run(f"evaluate_{predictions.name}", evaluate)
+        return RunResult(name, folder / "fold_0", predictions / "summary.json", predictions, images)
+
+    def report(self, runs: Sequence[RunResult], *, title: str, description: str) -> Path:
+        """Write ``report.html`` and print what it says in short; the report."""
+        target = self.out / "report.html"
+        commands = [*self.runner.exports(), *self.runner.shown]
+        write_report(target, runs, title=title, commands=commands, subtitle=description)
+        print(f"\n{description}\n{dice_table(runs)}\n\nReport: {target}")
+        return target
+
+
+def set_up(out: Path, *, device: str, epochs: int | None, force: bool, commands: int) -> Workplace:
+    """Make the folders of a demonstration, and show the environment of its commands.
+
+    Args:
+        out: folder for everything; the environment of this process stays as it is.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        epochs: of each training; None takes the preset's.
+        force: empty `out` first.
+        commands: how many there will be.
+
+    Raises:
+        UserError: if the folder or the device cannot be used.
+    """
+    out = out.resolve()
+    device = choose_device(device)
+    prepare_output_folder(out, force=force)
+    for folder in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "logs", "predictions"):
+        (out / folder).mkdir()
+    cores = available_cores()
+    runner = CommandRunner(child_environment(out, os.environ, cores=cores), out / "logs", total=commands)
+    for line in runner.exports():
+        print(f"$ {line}", flush=True)
+    return Workplace(out, runner, device, epochs, few_cores=cores <= FEW_CORES)
+
+
 def run_demo(
     out: Path,
     *,
     trainer: str,
     data: Path | None = None,
+    needs_prior: bool = False,
     device: str = "auto",
     epochs: int | None = None,
     force: bool = False,
@@ -302,6 +425,7 @@ def run_demo(
         out: folder for everything; the environment of this process stays as it is.
         trainer: class name of the technique's trainer.
         data: raw dataset folder ``DatasetXXX_Name``, read only; None makes phantoms.
+        needs_prior: whether the trainer needs a dataset with a prior scan.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         epochs: of each training; None takes the preset's.
         force: empty `out` first.
@@ -313,60 +437,28 @@ def run_demo(
         UserError: if an argument cannot be used.
         CommandFailed: if a command fails.
     """
-    out = out.resolve()
     if data is not None:
         data = data.resolve()
-        check_data(data, out)
-    device = choose_device(device)
-    prepare_output_folder(out, force=force)
-    for folder in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "logs", "predictions"):
-        (out / folder).mkdir()
+        check_data(data, out.resolve(), needs_prior=needs_prior)
+    place = set_up(out, device=device, epochs=epochs, force=force, commands=8)
     if data is None:
         print("Making the phantoms", flush=True)
-        dataset = write_phantom_dataset(out / "nnUNet_raw")
+        dataset = write_phantom_dataset(place.raw)
     else:
-        dataset = out / "nnUNet_raw" / data.name
+        dataset = place.raw / data.name
         link_or_copy(data, dataset)
-
-    cores = available_cores()
-    runner = CommandRunner(child_environment(out, os.environ, cores=cores), out / "logs", total=8)
-    for line in runner.exports():
-        print(f"$ {line}", flush=True)
     with stopping_signals_interrupt():
-        runs, description = _run_commands(runner, out, dataset, trainer, device, epochs, few_cores=cores <= FEW_CORES)
-
-    report = out / "report.html"
+        configuration = place.plan(dataset)
+        models = {
+            name: Model(dataset, configuration, one)
+            for name, one in ((STOCK, STOCK_TRAINER), (trainer.removeprefix("nnUNetTrainer"), trainer))
+        }
+        for model in models.values():
+            place.train(model)
+        held_out = find_held_out(dataset, place.preprocessed(dataset), place.out / "held_out")
+        runs = [
+            place.evaluate(name, model, images=held_out.images, labels=held_out.labels)
+            for name, model in models.items()
+        ]
     title = f"{runs[1].name} beside {runs[0].name} on {dataset.name}"
-    write_report(report, runs, title=title, commands=[*runner.exports(), *runner.shown], subtitle=description)
-    print(f"\n{description}\n{dice_table(runs)}\n\nReport: {report}")
-    return report
-
-
-def _run_commands(
-    runner: CommandRunner, out: Path, dataset: Path, trainer: str, device: str, epochs: int | None, *, few_cores: bool
-) -> tuple[list[RunResult], str]:
-    """Plan, train, predict and evaluate; returns the runs and where the held-out cases are from."""
-    number = str(int(dataset.name[7:10]))
-    preprocessed = out / "nnUNet_preprocessed" / dataset.name
-    workers = ["-npfp", "2", "-np", "2"] if few_cores else []
-    runner.run("plan_and_preprocess", ["nnUNetv2_plan_and_preprocess", "-d", number, *workers])
-    epoch_option = [] if epochs is None else ["--epochs", str(epochs)]
-    runner.run("plan_quick", ["nnunet_ext", "plan", "--preset", "quick", "-d", number, *epoch_option])
-    configuration = quick_configuration(preprocessed / f"{PLANS}.json")
-
-    trainers = {"stock nnU-Net": STOCK_TRAINER, trainer.removeprefix("nnUNetTrainer"): trainer}
-    for one in trainers.values():
-        runner.run(f"train_{one}", ["nnUNetv2_train", number, configuration, "0", "-tr", one, "-device", device])
-    held_out = find_held_out(dataset, preprocessed, out / "held_out")
-    runs = []
-    for name, one in trainers.items():
-        model = out / "nnUNet_results" / dataset.name / f"{one}__{PLANS}__{configuration}"
-        predictions = out / "predictions" / one
-        predict = ["nnUNetv2_predict", "-d", number, "-i", str(held_out.images), "-o", str(predictions)]
-        predict += ["-c", configuration, "-f", "0", "-tr", one, "-device", device]
-        runner.run(f"predict_{one}", predict + (["-npp", "1", "-nps", "1"] if few_cores else []))
-        evaluate = ["nnUNetv2_evaluate_folder", str(held_out.labels), str(predictions)]
-        evaluate += ["-djfile", str(model / "dataset.json"), "-pfile", str(model / "plans.json")]
-        runner.run(f"evaluate_{one}", evaluate)
-        runs.append(RunResult(name, model / "fold_0", predictions / "summary.json", predictions, held_out.images))
-    return runs, held_out.description
+    return place.report(runs, title=title, description=held_out.description)

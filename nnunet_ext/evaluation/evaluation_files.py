@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from nnunet_ext.evaluation.bootstrap import LEVEL, Interval
+from nnunet_ext.evaluation.intervals import SEED
 from nnunet_ext.evaluation.lesions import LesionCounts
 from nnunet_ext.evaluation.model_evaluation import Model
-from nnunet_ext.evaluation.scoring import Metrics, Result
+from nnunet_ext.evaluation.overlap import Overlap
+from nnunet_ext.evaluation.scoring import Result
 from nnunet_ext.evaluation.text_table import aligned
 from nnunet_ext.files import write_json, written_whole
 from nnunet_ext.version import __version__
 
 RULE = (
     "A case where a label is in neither reference nor prediction has no Dice for it (null). It is left out of the "
-    "label's mean and counted under cases_without_dice. foreground_mean is the mean of the labels' means."
+    "label's mean and counted under cases_without_dice. foreground_mean is the mean of the labels' means. "
+    "aggregated_dice of a label (DSCagg) is twice the volume that reference and prediction share, summed over all "
+    "cases, by the sum of both their volumes. It is null if no case has the label in either, and "
+    "foreground_aggregated_dice is the mean of the others. volumes are in cubic mm, for single slices in square mm, or "
+    "in pixels for images without a spacing; ignored voxels do not count."
+)
+INTERVAL_RULE = (
+    "intervals are 95 % percentile bootstrap intervals over patients: each resample draws as many patients as there "
+    "are, with replacement and with all their cases, and computes the figures anew. One where a figure is undefined is "
+    "left out, and a mean over labels is over those that it defines. Null if fewer than two patients count. With a few "
+    "patients intervals are too narrow; what another training would give they do not tell."
 )
 SURFACE_RULE = (
     "ASSD and HD95 are in mm, or in pixels for images without a spacing. A case where a label is missing in reference "
@@ -33,28 +47,53 @@ LESION_RULE = (
     "one, F1 without either; F1 is 0 if only one side has instances. A label's lesions are the sums over all cases, "
     "and the rates of these sums."
 )
+VOLUME_COLUMNS = ("reference", "predicted", "both")
 LESION_COLUMNS = ("reference", "found", "predicted", "right", "recall", "precision", "f1")
 
-Score = Callable[[Result, str], float]
-"""Takes the scores on a set of cases and a label's name."""
 
-DISTANCES: dict[str, Score] = {
-    "ASSD in mm": lambda result, label: result.mean_distances(label).assd,
-    "HD95 in mm": lambda result, label: result.mean_distances(label).hd95,
-}
-LESION_RATES: dict[str, Score] = {
-    "instance recall": lambda result, label: result.pooled_lesions(label).recall,
-    "instance precision": lambda result, label: result.pooled_lesions(label).precision,
-    "instance F1": lambda result, label: result.pooled_lesions(label).f1,
-}
+@dataclass(frozen=True)
+class Figure:
+    """A figure of each label in the table.
+
+    Attributes:
+        title: how the table calls it.
+        name: how its interval is called.
+        value: takes the scores on a set of cases and a label's name.
+    """
+
+    title: str
+    name: str
+    value: Callable[[Result, str], float]
+
+
+DICE = Figure("Dice", "dice_mean", lambda result, label: result.dice[label].mean)
+AGGREGATED = Figure("aggregated Dice", "aggregated_dice", lambda result, label: result.aggregated_dice(label))
+DISTANCES = (
+    Figure("ASSD in mm", "assd_mean", lambda result, label: result.mean_distances(label).assd),
+    Figure("HD95 in mm", "hd95_mean", lambda result, label: result.mean_distances(label).hd95),
+)
+LESION_RATES = (
+    Figure("instance recall", "lesions_recall", lambda result, label: result.pooled_lesions(label).recall),
+    Figure("instance precision", "lesions_precision", lambda result, label: result.pooled_lesions(label).precision),
+    Figure("instance F1", "lesions_f1", lambda result, label: result.pooled_lesions(label).f1),
+)
 
 
 def _or_null(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
+def _intervals(intervals: Mapping[str, Interval | None]) -> dict[str, list[float] | None]:
+    return {name: None if one is None else [one.low, one.high] for name, one in intervals.items()}
+
+
 def _lesions(counts: LesionCounts) -> dict[str, float | None]:
     return {name: _or_null(getattr(counts, name)) for name in LESION_COLUMNS}
+
+
+def _volumes(overlap: Overlap) -> dict[str, float]:
+    """In mm³."""
+    return {name: getattr(overlap, name) * overlap.voxel_size for name in VOLUME_COLUMNS}
 
 
 def _label_entry(result: Result, label: str) -> dict[str, Any]:
@@ -64,6 +103,7 @@ def _label_entry(result: Result, label: str) -> dict[str, Any]:
         "dice_mean": _or_null(scores.mean),
         "cases_with_dice": scores.count,
         "cases_without_dice": len(scores.dice) - scores.count,
+        "aggregated_dice": _or_null(result.aggregated_dice(label)),
     }
     if result.metrics.surface:
         means = result.mean_distances(label)
@@ -72,6 +112,8 @@ def _label_entry(result: Result, label: str) -> dict[str, Any]:
         entry["cases_with_distance"] = result.cases_with_distance(label)
     if result.metrics.lesions:
         entry["lesions"] = _lesions(result.pooled_lesions(label))
+    if result.intervals is not None:
+        entry["intervals"] = _intervals(result.intervals.labels[label])
     return entry
 
 
@@ -88,15 +130,21 @@ def _result_entry(result: Result) -> dict[str, Any]:
     if result.metrics.lesions:
         entry["instances"] = "components" if result.cases.instances is None else result.cases.instances.name
         entry["overlap"] = result.metrics.overlap
+    entry["number_of_cases"] = len(result.cases.cases)
+    if result.intervals is not None:
+        entry["number_of_patients"] = result.intervals.number_of_patients
+    entry["foreground_mean"] = _or_null(result.foreground_mean)
+    entry["foreground_aggregated_dice"] = _or_null(result.foreground_aggregated_dice)
+    if result.intervals is not None:
+        entry["intervals"] = _intervals(result.intervals.means)
     entry |= {
-        "number_of_cases": len(result.cases.cases),
-        "foreground_mean": _or_null(result.foreground_mean),
         "labels": {label: _label_entry(result, label) for label in result.dice},
         "not_scored": {
             "only_in_model": list(result.labels.only_model),
             "only_in_dataset": list(result.labels.only_dataset),
         },
         "dice": _by_case(result, lambda case, label: _or_null(result.dice[label].dice[case])),
+        "volumes": _by_case(result, lambda case, label: _volumes(result.overlaps[label][case])),
     }
     if result.metrics.surface:
         entry["assd"] = _by_case(result, lambda case, label: _or_null(result.surface[label][case].assd))
@@ -106,18 +154,22 @@ def _result_entry(result: Result) -> dict[str, Any]:
     return entry
 
 
-def _rule(metrics: Metrics) -> str:
+def _rule(result: Result) -> str:
     """How the scores are made, as far as they were asked for."""
     rules = [RULE]
-    if metrics.surface:
+    if result.intervals is not None:
+        rules.append(INTERVAL_RULE)
+    if result.metrics.surface:
         rules.append(SURFACE_RULE)
-    if metrics.lesions:
+    if result.metrics.lesions:
         rules.append(LESION_RULE)
     return " ".join(rules)
 
 
 def as_json(model: Model, results: Sequence[Result], *, mirroring: bool) -> dict[str, Any]:
     """The content of evaluation.json."""
+    intervals = results[0].intervals
+    bootstrap = None if intervals is None else {"resamples": intervals.resamples, "seed": SEED, "level": LEVEL}
     return {
         "model": model.folder.name,
         "trained_on": model.folder.resolve().parent.name,
@@ -125,7 +177,8 @@ def as_json(model: Model, results: Sequence[Result], *, mirroring: bool) -> dict
         "checkpoint": model.checkpoint,
         "mirroring": mirroring,
         "versions": {"nnunet_ext": __version__, "nnunetv2": metadata.version("nnunetv2")},
-        "rule": _rule(results[0].metrics),
+        "rule": _rule(results[0]),
+        **({} if bootstrap is None else {"bootstrap": bootstrap}),
         "datasets": [_result_entry(result) for result in results],
     }
 
@@ -136,8 +189,10 @@ def _csv_row(result: Result, case: str, label: str) -> dict[str, str | int | flo
         "dataset": result.cases.dataset,
         "cases": result.cases.selection,
         "case": case,
+        **({} if result.intervals is None else {"patient": result.intervals.patients[case]}),
         "label": label,
         "dice": result.dice[label].dice[case],
+        **{f"volume_{name}": volume for name, volume in _volumes(result.overlaps[label][case]).items()},
     }
     if result.metrics.surface:
         distances = result.surface[label][case]
@@ -159,27 +214,39 @@ def write_results(out: Path, model: Model, results: Sequence[Result], *, mirrori
 
 
 def results_table(results: Sequence[Result]) -> str:
-    """Scores as text: rows for each label's Dice and their mean, then for each other metric, a column for each set."""
+    """Scores as text: rows for each label's Dice and their mean, then for each other metric, a column for each set.
+
+    A score has its interval, if there is one, in brackets.
+    """
     labels = dict.fromkeys(label for result in results for label in result.dice)
-    rows = [["Dice", *(result.cases.name for result in results)]]
+
+    def scores(figure: Figure, label: str) -> list[str]:
+        return [_label_cell(result, figure, label) if label in result.dice else "-" for result in results]
+
+    def means(name: str, value: Callable[[Result], float]) -> list[str]:
+        return [_cell(value(one), None if one.intervals is None else one.intervals.means[name]) for one in results]
+
+    rows = [[DICE.title, *(result.cases.name for result in results)]]
     rows.append(["cases", *(str(len(result.cases.cases)) for result in results)])
-
-    def scores(label: str, value: Score) -> list[str]:
-        return [_cell(value(result, label)) if label in result.dice else "-" for result in results]
-
-    rows += [[label, *scores(label, lambda result, name: result.dice[name].mean)] for label in labels]
-    rows.append(["mean", *(_cell(result.foreground_mean) for result in results)])
-    metrics: dict[str, Score] = {}
-    if results[0].metrics.surface:
-        metrics |= DISTANCES
-    if results[0].metrics.lesions:
-        metrics |= LESION_RATES
-    rows += [[f"{label}: {title}", *scores(label, value)] for title, value in metrics.items() for label in labels]
+    rows += [[label, *scores(DICE, label)] for label in labels]
+    rows.append(["mean", *means("foreground_mean", lambda result: result.foreground_mean)])
+    rows += [[f"{label}: {AGGREGATED.title}", *scores(AGGREGATED, label)] for label in labels]
+    mean = means("foreground_aggregated_dice", lambda result: result.foreground_aggregated_dice)
+    rows.append([f"mean: {AGGREGATED.title}", *mean])
+    others = [*(DISTANCES if results[0].metrics.surface else ()), *(LESION_RATES if results[0].metrics.lesions else ())]
+    rows += [[f"{label}: {figure.title}", *scores(figure, label)] for figure in others for label in labels]
     return aligned(rows)
 
 
-def _cell(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
+def _label_cell(result: Result, figure: Figure, label: str) -> str:
+    interval = None if result.intervals is None else result.intervals.labels[label][figure.name]
+    return _cell(figure.value(result, label), interval)
+
+
+def _cell(value: float, interval: Interval | None) -> str:
+    if math.isnan(value):
+        return "-"
+    return f"{value:.3f}" if interval is None else f"{value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
 def remarks(result: Result) -> list[str]:
@@ -201,4 +268,26 @@ def remarks(result: Result) -> list[str]:
                 f"{name}: {without} of {total} cases lack {label} in reference or prediction and do not count in its "
                 "ASSD and HD95"
             )
+    return lines + _remarks_on_aggregated_dice(result) + _remarks_on_intervals(result)
+
+
+def _remarks_on_aggregated_dice(result: Result) -> list[str]:
+    """Which labels have none."""
+    absent = [label for label in result.overlaps if math.isnan(result.aggregated_dice(label))]
+    if not absent:
+        return []
+    return [f"{result.cases.name}: no case has {', '.join(absent)}: not in the mean of aggregated Dice"]
+
+
+def _remarks_on_intervals(result: Result) -> list[str]:
+    """What is in brackets, and where there is nothing."""
+    if result.intervals is None:
+        return []
+    name, patients = result.cases.name, result.intervals.number_of_patients
+    if patients == 1:
+        return [f"{name}: all cases are of one patient, so there are no intervals"]
+    lines = [f"{name}: in brackets {100 * LEVEL:.0f} % bootstrap intervals over {patients} patients"]
+    for label in result.dice:
+        if not math.isnan(result.aggregated_dice(label)) and result.intervals.labels[label][AGGREGATED.name] is None:
+            lines.append(f"{name}: only one patient has {label}, so it has no interval")
     return lines

@@ -5,22 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import cached_property, reduce
 from operator import add
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nnunetv2.evaluation.evaluate_predictions import compute_tp_fp_fn_tn, region_or_label_to_mask
+from nnunetv2.evaluation.evaluate_predictions import region_or_label_to_mask
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.evaluation.bootstrap import Interval
 from nnunet_ext.evaluation.case_sets import CaseSet
 from nnunet_ext.evaluation.lesions import OVERLAP, LesionCounts, count_lesions
 from nnunet_ext.evaluation.model_evaluation import LabelKey, ScoredLabels
+from nnunet_ext.evaluation.overlap import Overlap, aggregated_dice, count_overlap
 from nnunet_ext.evaluation.report import Scores, nanmean
-from nnunet_ext.evaluation.surface import Mask, SurfaceDistances, surface_distances
+from nnunet_ext.evaluation.surface import SurfaceDistances, surface_distances
 from nnunet_ext.preprocessing.partial_annotation import read_instances
 from nnunet_ext.preprocessing.raw_dataset import Labels, read_label_map
 
@@ -41,29 +43,69 @@ class Metrics:
 
 
 @dataclass(frozen=True)
+class Intervals:
+    """How far the figures of a set of cases depend on its patients.
+
+    Attributes:
+        resamples: of the bootstrap.
+        patients: that of each case.
+        labels: by label name and figure; None where fewer than two patients count.
+        means: by figure, of the means over the labels.
+    """
+
+    resamples: int
+    patients: Mapping[str, str]
+    labels: Mapping[str, Mapping[str, Interval | None]]
+    means: Mapping[str, Interval | None]
+
+    @property
+    def number_of_patients(self) -> int:
+        return len(set(self.patients.values()))
+
+
+@dataclass(frozen=True)
 class Result:
     """The scores on one set of cases.
 
     Attributes:
         cases: what was scored.
         labels: which labels.
-        dice: scores of the cases by label name.
+        overlaps: by label name and case.
         metrics: what else was asked for.
         surface: by label name and case; empty if not asked for.
         lesions: by label name and case; empty if not asked for.
+        intervals: of the figures, if there are any.
     """
 
     cases: CaseSet
     labels: ScoredLabels
-    dice: Mapping[str, Scores]
+    overlaps: Mapping[str, Mapping[str, Overlap]]
     metrics: Metrics = field(default_factory=Metrics)
     surface: Mapping[str, Mapping[str, SurfaceDistances]] = field(default_factory=dict)
     lesions: Mapping[str, Mapping[str, LesionCounts]] = field(default_factory=dict)
+    intervals: Intervals | None = None
+
+    @cached_property
+    def dice(self) -> Mapping[str, Scores]:
+        """Dice of the cases by label name."""
+        return {
+            label: Scores({case: overlap.dice for case, overlap in found.items()})
+            for label, found in self.overlaps.items()
+        }
 
     @property
     def foreground_mean(self) -> float:
         """Mean of the labels' means, as in nnU-Net's summary.json."""
         return nanmean(scores.mean for scores in self.dice.values())
+
+    def aggregated_dice(self, label: str) -> float:
+        """Aggregated Dice over all cases."""
+        return aggregated_dice(self.overlaps[label].values())
+
+    @property
+    def foreground_aggregated_dice(self) -> float:
+        """Mean of the labels' aggregated Dice, without those that no case has."""
+        return nanmean(map(self.aggregated_dice, self.overlaps))
 
     def mean_distances(self, label: str) -> SurfaceDistances:
         """Means over the cases that have distances."""
@@ -92,7 +134,7 @@ def score(cases: CaseSet, labels: ScoredLabels, folder: Path, metrics: Metrics |
     """
     metrics = metrics or Metrics()
     ending = cases.description["file_ending"]
-    dice: dict[str, dict[str, float]] = {label: {} for label in labels.keys}
+    overlaps: dict[str, dict[str, Overlap]] = {label: {} for label in labels.keys}
     surface: dict[str, dict[str, SurfaceDistances]] = {label: {} for label in labels.keys if metrics.surface}
     lesions: dict[str, dict[str, LesionCounts]] = {label: {} for label in labels.keys if metrics.lesions}
     example = str(next(iter(cases.cases.values())).label)
@@ -107,7 +149,7 @@ def score(cases: CaseSet, labels: ScoredLabels, folder: Path, metrics: Metrics |
         ignored = None if labels.ignore is None else reference == labels.ignore
         for label, key in labels.keys.items():
             ours, theirs = region_or_label_to_mask(reference, key), region_or_label_to_mask(prediction, key)
-            dice[label][name] = _dice(ours, theirs, ignored)
+            overlaps[label][name] = count_overlap(ours, theirs, ignored=ignored, spacing=properties["spacing"])
             if metrics.surface:
                 known = theirs if ignored is None else theirs & ~ignored
                 surface[label][name] = surface_distances(ours, known, properties["spacing"])
@@ -116,15 +158,7 @@ def score(cases: CaseSet, labels: ScoredLabels, folder: Path, metrics: Metrics |
                 lesions[label][name] = count_lesions(
                     ours, theirs, instances=known_instances, ignored=ignored, overlap=metrics.overlap
                 )
-    scores = {label: Scores(values) for label, values in dice.items()}
-    return Result(cases, labels, scores, metrics, surface, lesions)
-
-
-def _dice(reference: Mask, prediction: Mask, ignored: Mask | None) -> float:
-    """Dice as nnU-Net's summary.json has it; NaN if both are empty."""
-    both, only_predicted, only_reference, _ = map(int, compute_tp_fp_fn_tn(reference, prediction, ignored))
-    total = 2 * both + only_predicted + only_reference
-    return 2 * both / total if total else math.nan
+    return Result(cases, labels, overlaps, metrics, surface, lesions)
 
 
 def _read_instances(reader: Any, cases: CaseSet, name: str, reference: Labels, *, ignore: int | None) -> Labels | None:

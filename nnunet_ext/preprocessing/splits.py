@@ -137,6 +137,27 @@ def draw_fold(
     return {part: sorted(case for patient in patients for case in groups[patient]) for part, patients in chosen.items()}
 
 
+def cross_validation(groups: Mapping[str, Sequence[str]], *, folds: int = 5) -> list[Fold]:
+    """Folds of whole patients, each of whom is in the validation of one of them.
+
+    They are drawn as nnU-Net draws its own: with one case for each patient, named by it, they are the very same.
+
+    Args:
+        groups: cases by patient.
+        folds: how many; fewer if there are fewer patients, and none of a single patient.
+    """
+    from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+    folds = min(folds, len(groups))
+    if folds < 2:
+        return []
+    drawn = generate_crossval_split(sorted(groups), n_splits=folds)
+    return [
+        {part: sorted(case for patient in fold[part] for case in groups[patient]) for part in ("train", "val")}
+        for fold in drawn
+    ]
+
+
 def same_fold(one: Fold, other: Fold) -> bool:
     """Whether two folds hold the same cases, in whatever order."""
     return all(set(one[part]) == set(other[part]) for part in ("train", "val"))

@@ -1,6 +1,7 @@
 from nnunet_ext.trainers.base import nnUNetTrainerConfigurable
 from nnunet_ext.trainers.dbdmp import nnUNetTrainerDBDMP
 from nnunet_ext.trainers.dgst import nnUNetTrainerDGST
+from nnunet_ext.trainers.dual_encoder import nnUNetTrainerDualEncoder, nnUNetTrainerDualEncoderMixUp
 from nnunet_ext.trainers.fine_tuning import (
     nnUNetTrainerBiasOnly,
     nnUNetTrainerDecoderOnly,
@@ -18,6 +19,8 @@ __all__ = [
     "nnUNetTrainerDBDMP",
     "nnUNetTrainerDGST",
     "nnUNetTrainerDecoderOnly",
+    "nnUNetTrainerDualEncoder",
+    "nnUNetTrainerDualEncoderMixUp",
     "nnUNetTrainerFineTune",
     "nnUNetTrainerHeadOnly",
     "nnUNetTrainerLoRA",

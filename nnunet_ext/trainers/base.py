@@ -55,7 +55,8 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
     """
 
     sections: ClassVar[tuple[str, ...]] = ()
-    """The sections of `nnunet_ext.plans.settings.Settings` that this trainer uses; a subclass adds its own."""
+    """The sections of `nnunet_ext.plans.settings.Settings` that this trainer uses. A subclass names its own; those of
+    all its bases are added when the class is made."""
 
     default_settings: ClassVar[Mapping[str, Any]] = {}
     """Settings that hold where the plans file says nothing."""
@@ -63,6 +64,11 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
     unsupported: ClassVar[Mapping[str, str]] = {}
     """What a technique truly cannot do, by capability (see `needed_capabilities`), with the reason and what to use
     instead; such a dataset or configuration is refused with a NotImplementedError."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        declared = [section for base in reversed(cls.__mro__) for section in vars(base).get("sections", ())]
+        cls.sections = tuple(dict.fromkeys(declared))
 
     def __init__(
         self,
@@ -73,6 +79,7 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008  nnU-Net's signature
     ) -> None:
         # Everything that can be wrong is looked at before nnU-Net makes a folder.
+        plans = self.resolved_plans(plans, configuration, dataset_json)
         settings = validated_settings(
             merged(self.default_settings, configured_settings(plans, configuration)),
             where=f"configuration {configuration!r} of the plans {plans.get('plans_name', '')!r}",
@@ -135,6 +142,17 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         for capability in sorted(cls.needed_capabilities(plans, configuration, dataset_json)):
             if capability in cls.unsupported:
                 raise NotImplementedError(f"{cls.__name__} cannot do {capability!r}: {cls.unsupported[capability]}")
+
+    @classmethod
+    def resolved_plans(cls, plans: dict, configuration: str, dataset_json: Mapping[str, Any]) -> dict:
+        """Plans with everything in them that the network is built from, to be saved with the model.
+
+        Prediction sees the plans and no dataset.json. A technique that needs something of it puts that in here.
+
+        Returns:
+            `plans` itself, or a changed copy.
+        """
+        return plans
 
     # ------------------------------------------------------------------ a training step, hook by hook
 

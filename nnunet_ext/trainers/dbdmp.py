@@ -46,7 +46,7 @@ class DBDMPMixin(MultiDecoderMixin):
     at every resolution, the pseudo-label terms at the full one. Voxels of an ignore label leave the supervised terms.
     """
 
-    sections = (*MultiDecoderMixin.sections, "dbdmp")
+    sections = ("dbdmp",)
 
     unsupported: ClassVar[Mapping[str, str]] = {
         "regions": "pseudo labels are a softmax over classes that exclude each other. Write the regions as labels of "

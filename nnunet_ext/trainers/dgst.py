@@ -21,7 +21,7 @@ class DGSTMixin(FineTuningMixin):
     decay move others too. Normalisations, biases and heads move freely.
     """
 
-    sections = (*FineTuningMixin.sections, "dgst")
+    sections = ("dgst",)
     strategy = staticmethod(strategies.dgst)
 
     rows: dict[torch.Tensor, Rows]

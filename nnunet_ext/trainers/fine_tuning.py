@@ -29,7 +29,7 @@ class FineTuningMixin(nnUNetTrainerConfigurable):
     checkpoint.
     """
 
-    sections = (*nnUNetTrainerConfigurable.sections, "fine_tuning")
+    sections = ("fine_tuning",)
 
     freedoms: dict[str, Freedom]
     """What the strategy said of each parameter of the plain network, by name."""

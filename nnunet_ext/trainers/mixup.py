@@ -29,7 +29,7 @@ class MixUpMixin(nnUNetTrainerConfigurable):
     has one source, whose label counts. A batch of one has nothing to mix with and keeps the usual loss.
     """
 
-    sections = (*nnUNetTrainerConfigurable.sections, "mixup")
+    sections = ("mixup",)
 
     _has_told_of_batch_of_one = False
 

@@ -47,7 +47,7 @@ class nnUNetTrainerModelsGenesis(MultiDecoderMixin):
     taken over by another training.
     """
 
-    sections = (*MultiDecoderMixin.sections, "models_genesis")
+    sections = ("models_genesis",)
 
     default_settings: ClassVar[Mapping[str, Any]] = {"oversample_foreground_percent": 0.0}
 

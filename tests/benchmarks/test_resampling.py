@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.resampling import crossed_estimate, drawn_counts, estimate
+from benchmarks.resampling import crossed_estimate, estimate
 
 
 def test_equal_values_have_an_interval_of_no_width():
@@ -65,12 +65,3 @@ def test_one_row_is_resampled_by_its_columns_alone():
 def test_values_that_are_missing_count_nowhere():
     found = crossed_estimate([[2.0, np.nan], [2.0, 2.0]], np.random.default_rng(0))
     assert (found.value, found.low, found.high, found.count) == (2, 2, 2, 3)
-
-
-def test_every_resample_draws_as_many_as_there_are():
-    counts = drawn_counts(7, np.random.default_rng(0))
-    assert counts.shape[1] == 7
-    assert (counts.sum(axis=1) == 7).all()
-    assert counts.mean(axis=0) == pytest.approx(1, abs=0.1)
-    # with replacement: the chance that a value is left out is (6 / 7)^7
-    assert (counts == 0).mean() == pytest.approx((6 / 7) ** 7, abs=0.02)

@@ -347,7 +347,6 @@ def test_decoder_that_a_plain_network_lacks_stays_unused() -> None:
 def test_tensor_that_corresponds_to_nothing_is_reported() -> None:
     model = description()
     network = WithSecondDecoder(model)
-    network.stock_key = lambda key: None  # type: ignore[assignment]
     with pytest.raises(UserError, match=r"auxiliary\.stages\.0\.convs\.0\.conv\.weight: source missing"):
         adapt(checkpoint_of(model, trained(model)), network, model, keep_heads=True)
 

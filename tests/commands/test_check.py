@@ -69,7 +69,7 @@ def test_good_dataset_is_described_by_hand(folder, check):
 
 @pytest.mark.parametrize("trainer", [entry.name for entry in TRAINERS])
 def test_every_trainer_has_a_check(folder, check, trainer):
-    write_raw(folder, {"a": with_lesions(2)})
+    write_raw(folder, {"a": with_lesions(2)}, channels=("MRI", "prior MRI"))  # two scans, for those that need a prior
     page = check(trainer)
     assert page.status == 0
     assert {"dataset.json", "files", "images", "label values", "geometry"} <= set(page.findings)

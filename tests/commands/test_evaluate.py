@@ -67,6 +67,10 @@ def check_against_nnunet(entry: dict[str, Any], summary: dict[str, Any], keys: d
     assert entry["foreground_mean"] == pytest.approx(summary["foreground_mean"]["Dice"])
     for label, key in keys.items():
         assert entry["labels"][label]["dice_mean"] == pytest.approx(summary["mean"][key]["Dice"])
+        counts = [case["metrics"][key] for case in summary["metric_per_case"]]  # of cases of one voxel size
+        both = sum(case["TP"] for case in counts)
+        wrong = sum(case["FP"] + case["FN"] for case in counts)
+        assert entry["labels"][label]["aggregated_dice"] == pytest.approx(2 * both / (2 * both + wrong))
     assert len(summary["metric_per_case"]) == len(entry["dice"])
     for case in summary["metric_per_case"]:
         name = Path(case["prediction_file"]).name.removesuffix(".nii.gz")
@@ -105,7 +109,9 @@ def test_dice_on_two_datasets_is_that_of_nnunet_and_of_counting(workspace, model
     assert "Searching" not in shown
     assert "[5/5] Dataset902_Ignore_all: case_4" in shown
     row = next(line for line in shown.splitlines() if line.startswith("mean"))
-    assert row.split() == ["mean", *(f"{entry['foreground_mean']:.3f}" for entry in entries)]
+    low, high = entries[1]["intervals"]["foreground_mean"]
+    one_case, five_cases = (f"{entry['foreground_mean']:.3f}" for entry in entries)
+    assert row.split() == ["mean", one_case, five_cases, f"[{low:.3f},", f"{high:.3f}]"]
 
 
 def test_regions_and_ignore_label_are_scored_as_nnunet_does(workspace, models, tmp_path):
@@ -232,7 +238,9 @@ def test_surface_and_lesions_of_dense_references_are_those_of_counting(models, d
     core = entry["labels"]["core"]
     assert core["assd_mean"] == pytest.approx(np.mean([entry["assd"][case]["core"] for case in cases]))
     assert (core["cases_with_distance"], core["lesions"]["reference"], core["lesions"]["found"]) == (5, 10, 5)
-    assert ["core:", "instance", "recall", "0.500"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["core:", "instance", "recall", "0.500", "[0.500,", "0.500]"] in [
+        line.split() for line in capsys.readouterr().out.splitlines()
+    ]
 
 
 def test_other_metrics_on_the_same_folder_predict_nothing_again(models, dense, tmp_path, monkeypatch):
@@ -247,7 +255,34 @@ def test_other_metrics_on_the_same_folder_predict_nothing_again(models, dense, t
     assert after["dice"]["case_0"]["core"] != before["dice"]["case_0"]["core"]  # labelsTr has none
     assert (after["instances"], after["overlap"]) == ("components", 0.5)
     header = (out / "evaluation.csv").read_text().splitlines()[0]
-    assert header.startswith("dataset,cases,case,label,dice,assd,hd95,lesions_reference,")
+    assert header.startswith(
+        "dataset,cases,case,patient,label,dice,volume_reference,volume_predicted,volume_both,assd,"
+    )
+
+
+def test_patients_are_those_of_the_file(models, tmp_path):
+    out, file = tmp_path / "out", tmp_path / "pairs ü.json"
+    assert evaluate(models["labels"], out, "--on", ON_IGNORE, "--bootstrap", "300") == 0
+    alone = read(out)["datasets"][0]
+    assert read(out)["bootstrap"]["resamples"] == 300
+    assert alone["number_of_patients"] == 5
+    patients = {"case_0": "A", "case_1": "A", "case_2": "B", "case_3": "B", "case_4": "C"}
+    file.write_text(json.dumps({"cases": {case: {"patient": patient} for case, patient in patients.items()}}))
+    assert evaluate(models["labels"], out, "--on", ON_IGNORE, "--patients", str(file)) == 0
+    entry = read(out)["datasets"][0]
+    assert entry["number_of_patients"] == 3
+    assert entry["intervals"] != alone["intervals"]
+    assert entry["foreground_aggregated_dice"] == alone["foreground_aggregated_dice"]
+    assert evaluate(models["labels"], out, "--on", ON_IGNORE, "--bootstrap", "0") == 0
+    assert "intervals" not in read(out)["datasets"][0]
+
+
+def test_a_case_without_a_patient_is_refused_before_anything_is_predicted(models, tmp_path, capsys):
+    file = tmp_path / "patients.json"
+    file.write_text('{"case_0": "A"}')
+    assert evaluate(models["labels"], tmp_path / "out", "--on", ON_IGNORE, "--patients", str(file)) == 2
+    assert "names no patient for 4 of 5 cases" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_default_overlap_is_that_of_the_lesions():
@@ -260,6 +295,8 @@ def test_the_default_overlap_is_that_of_the_lesions():
         (["--on", "901", "--labels", "labelsTr_dense"], "has no folder labelsTr_dense. It has: imagesTr, "),
         (["--on", "901", "--metrics", "lesions", "--instances", "instancesTr"], "has no folder instancesTr"),
         (["--on", "901", "--instances", "labelsTr"], "--instances is for the lesions alone"),
+        (["--on", "901", "--patients", "x.json", "--bootstrap", "0"], "--patients is for the intervals alone"),
+        (["--on", "901", "--patients", "x.json"], "x.json does not exist"),
         (["--on", "903:all"], "takes 1 channels (MRI), but Dataset903_Regions has 3"),
         (["--on", "901:test"], "have no label to score against"),
         (["--on", "901:val", "-f", "0", "1"], "cannot score an ensemble"),
@@ -294,7 +331,8 @@ def test_second_stage_of_a_cascade_is_refused(models, tmp_path, capsys):
 @pytest.mark.parametrize(
     "arguments",
     [["--on", "901:train"], ["--on", ":val"], ["--on", "901", "-f", "x"], []]
-    + [["--on", "901", "--metrics", "iou"], ["--on", "901", "--overlap", "0"], ["--on", "901", "--overlap", "much"]],
+    + [["--on", "901", "--metrics", "iou"], ["--on", "901", "--overlap", "0"], ["--on", "901", "--overlap", "much"]]
+    + [["--on", "901", "--bootstrap", "-1"]],
 )
 def test_wrong_usage_exits_with_two(tmp_path, arguments):
     with pytest.raises(SystemExit) as stop:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -12,13 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 
 from nnunet_ext.cli import main
 from nnunet_ext.commands.demo import TECHNIQUES
+from nnunet_ext.demo import follow_up
 from nnunet_ext.demo import run as demo
+from nnunet_ext.demo.follow_up import WITH_PRIOR
+from nnunet_ext.demo.longitudinal_phantoms import write_follow_up_dataset
 from nnunet_ext.demo.phantoms import write_phantom_dataset
 from nnunet_ext.errors import UserError
+from nnunet_ext.plans.channel_roles import roles_of_dataset
 from nnunet_ext.registry import TRAINERS
 
 PYTHON = sys.executable
@@ -44,7 +50,23 @@ with open(here / "calls.jsonl", "a") as file:
 print("output of", name)
 if (here / f"{name} fails").exists():
     sys.exit("the reason of the failure")
-raw, = Path(os.environ["nnUNet_raw"]).iterdir()
+if [name, *args[:1]] == ["nnunet_ext", "pair"]:
+    from nnunet_ext.cli import main  # which is quick enough to be there itself
+    sys.exit(main(args))
+if name == "nnUNetv2_evaluate_folder":
+    labels = json.loads(Path(options["-djfile"]).read_text())["labels"].values()
+    cases = [
+        {
+            "reference_file": str(path),
+            "prediction_file": str(Path(args[1]) / path.name),
+            "metrics": {str(label): {"Dice": 1.0} for label in labels if label},
+        }
+        for path in sorted(Path(args[0]).iterdir())
+    ]
+    (Path(args[1]) / "summary.json").write_text(json.dumps({"metric_per_case": cases}))
+    sys.exit()
+number = int(options.get("-d", args[0]))
+raw, = Path(os.environ["nnUNet_raw"]).glob(f"Dataset{number:03d}_*")
 preprocessed = Path(os.environ["nnUNet_preprocessed"]) / raw.name
 if name == "nnUNetv2_plan_and_preprocess":
     preprocessed.mkdir()
@@ -62,20 +84,9 @@ elif name == "nnUNetv2_predict":
     out = Path(options["-o"])
     out.mkdir(parents=True)
     shutil.copy(raw / "dataset.json", out)
-    for image in Path(options["-i"]).iterdir():
+    for image in Path(options["-i"]).glob("*_0000.nii.gz"):
         label = image.name.replace("_0000", "")
-        labels = raw / ("labelsTs" if (raw / "labelsTs" / label).exists() else "labelsTr")
-        shutil.copy(labels / label, out / label)
-elif name == "nnUNetv2_evaluate_folder":
-    cases = [
-        {
-            "reference_file": str(path),
-            "prediction_file": str(Path(args[1]) / path.name),
-            "metrics": {str(label): {"Dice": 1.0} for label in (1, 2, 3)},
-        }
-        for path in sorted(Path(args[0]).iterdir())
-    ]
-    (Path(args[1]) / "summary.json").write_text(json.dumps({"metric_per_case": cases}))
+        shutil.copy(next(raw.parent.glob(f"*/labelsT?/{label}")), out / label)
 """
 
 
@@ -102,6 +113,11 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sys, "executable", str(folder / "python"))
     monkeypatch.setattr(demo, "available_cores", lambda: 2)
     monkeypatch.setattr(demo, "write_phantom_dataset", lambda raw: write_phantom_dataset(raw, cases=2, test_cases=1))
+    monkeypatch.setattr(
+        follow_up,
+        "write_follow_up_dataset",
+        lambda raw: write_follow_up_dataset(raw, patients=2, test_patients=1, without_prior=1),
+    )
     for name in [name for name in os.environ if name.startswith("nnUNet_")]:
         monkeypatch.delenv(name)
     return folder
@@ -109,6 +125,10 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def calls(programs: Path) -> list[dict]:
     return [json.loads(line) for line in (programs / "calls.jsonl").read_text().splitlines()]
+
+
+def read(file: Path) -> np.ndarray:
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
 
 
 def program(programs: Path, name: str, text: str) -> None:
@@ -161,6 +181,77 @@ def test_environment_of_this_process_stays(tmp_path: Path, programs: Path) -> No
     before = dict(os.environ)
     demo.run_demo(tmp_path / "out", trainer="nnUNetTrainerMixUp", device="cpu")
     assert dict(os.environ) == before
+
+
+def test_with_a_prior_stock_sees_the_current_scans_alone_and_the_technique_both(
+    tmp_path: Path, programs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out with spaces"
+    assert main(["demo", "--technique", "dual-encoder", "--out", str(out), "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    commands = [shlex.split(line.split("$ ", 1)[1]) for line in printed.splitlines() if re.match(r"\[\d+/15\] ", line)]
+    run = [call["command"] for call in calls(programs)]
+    assert run == commands
+    assert len(run) == 15
+    assert [(command[1], command[5]) for command in run if command[0] == "nnUNetv2_train"] == [
+        ("901", "nnUNetTrainerConfigurable"),
+        ("902", "nnUNetTrainerDualEncoder"),
+    ]
+    raw = out / "nnUNet_raw"
+    alone, both = (
+        json.loads((raw / name / "dataset.json").read_text()) for name in ("Dataset901_FollowUp", WITH_PRIOR)
+    )
+    assert list(alone["channel_names"].values()) == ["MRI"]
+    assert list(both["channel_names"].values()) == ["MRI", "prior MRI", "noNorm"]
+    assert roles_of_dataset(both).prior == [1, 2]
+    assert alone["labels"] == both["labels"] == {"background": 0, "lesion": 1}
+    for part in ("imagesTr/patient_000_0000.nii.gz", "labelsTr/patient_000.nii.gz"):
+        first, second = (read(raw / name / part) for name in ("Dataset901_FollowUp", WITH_PRIOR))
+        np.testing.assert_array_equal(first, second)
+
+
+def test_with_a_prior_the_same_patients_are_predicted_with_it_and_as_if_there_were_none(
+    tmp_path: Path, programs: Path
+) -> None:
+    out = tmp_path / "out"
+    follow_up.run_follow_up_demo(out, trainer="nnUNetTrainerDualEncoder", device="cpu")
+    predicted = [dict(zip(call["command"], call["command"][1:])) for call in calls(programs)]
+    folders = [Path(options["-i"]) for options in predicted if "-i" in options]
+    names = [{path.name for path in folder.glob("*_0000.nii.gz")} for folder in folders]
+    assert names == [{"patient_test_000_0000.nii.gz"}] * 3
+    current = read(folders[0] / "patient_test_000_0000.nii.gz")
+    for folder in folders[1:]:
+        np.testing.assert_array_equal(read(folder / "patient_test_000_0000.nii.gz"), current)
+    for channel in ("0001", "0002"):
+        with_prior, withheld = (read(folder / f"patient_test_000_{channel}.nii.gz") for folder in folders[1:])
+        assert with_prior.any()
+        assert not withheld.any()
+    page = (out / "report.html").read_text()
+    for name in ("stock nnU-Net, current scan", "DualEncoder", "DualEncoder, prior withheld"):
+        assert name in page
+    assert "1 test patients of Dataset901_FollowUp" in page
+
+
+def test_own_data_without_a_prior_is_refused_before_anything_runs(
+    tmp_path: Path, programs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_phantom_dataset(tmp_path, dataset_id=12, name="Own", cases=2, test_cases=0)
+    out = tmp_path / "out"
+    assert main(["demo", "--technique", "dual-encoder", "--data", str(data), "--out", str(out)]) == 2
+    assert "no prior scan" in capsys.readouterr().err
+    assert not out.exists()
+    assert not (programs / "calls.jsonl").exists()
+
+
+def test_own_data_with_a_prior_is_given_to_both(tmp_path: Path, programs: Path) -> None:
+    data = write_phantom_dataset(tmp_path / "mine", dataset_id=12, name="Own", cases=3, test_cases=1, channels=2)
+    arguments = ["demo", "--technique", "dual-encoder", "--data", str(data), "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--device", "cpu"]) == 0
+    trained = [call["command"] for call in calls(programs) if call["command"][0] == "nnUNetv2_train"]
+    assert [(command[1], command[5]) for command in trained] == [
+        ("12", "nnUNetTrainerConfigurable"),
+        ("12", "nnUNetTrainerDualEncoder"),
+    ]
 
 
 def test_own_data_without_test_labels_is_evaluated_on_the_validation_cases(tmp_path: Path, programs: Path) -> None:

@@ -9,11 +9,13 @@ import pytest
 
 from nnunet_ext.evaluation.case_sets import CaseSet
 from nnunet_ext.evaluation.evaluation_files import remarks, results_table, write_results
+from nnunet_ext.evaluation.intervals import with_intervals
 from nnunet_ext.evaluation.model_evaluation import Model, match_labels
 from nnunet_ext.evaluation.scoring import Metrics, Result, score
 from support.rows_of_voxels import MILLIMETRES, write_cases
 
-DICE_COLUMNS = ["dataset", "cases", "case", "label", "dice"]
+DICE_COLUMNS = ["dataset", "cases", "case", "label", "dice", "volume_reference", "volume_predicted", "volume_both"]
+VOXEL = MILLIMETRES * 3  # mm², as the rows are single slices
 RATES = ["reference", "found", "predicted", "right", "recall", "precision", "f1"]
 
 
@@ -54,14 +56,24 @@ def test_files_hold_every_number_and_null_where_there_is_none(result, model, tmp
         "dice_mean": pytest.approx(2 / 3),
         "cases_with_dice": 1,
         "cases_without_dice": 1,
+        "aggregated_dice": pytest.approx(2 / 3),
     }
+    # (2·2 + 2·1) / ((3 + 2) + (1 + 2)); fin has none and no part in the mean
+    assert entry["labels"]["shell"]["aggregated_dice"] == pytest.approx(6 / 8)
+    assert entry["foreground_aggregated_dice"] == pytest.approx((6 / 8 + 2 / 3) / 2)
     assert entry["labels"]["fin"]["dice_mean"] is None
+    assert entry["labels"]["fin"]["aggregated_dice"] is None
+    assert entry["volumes"]["a"]["shell"] == {"reference": 3 * VOXEL, "predicted": 2 * VOXEL, "both": 2 * VOXEL}
     assert entry["not_scored"] == {"only_in_model": ["more"], "only_in_dataset": []}
     assert len(rows) == 6
     assert list(rows[0]) == DICE_COLUMNS
     by_key = {(row["case"], row["label"]): row["dice"] for row in rows}
     assert float(by_key["a", "shell"]) == pytest.approx(4 / 5)
     assert by_key["b", "core"] == ""
+    shell = [row for row in rows if row["label"] == "shell"]
+    above = sum(2 * float(row["volume_both"]) for row in shell)
+    below = sum(float(row["volume_reference"]) + float(row["volume_predicted"]) for row in shell)
+    assert above / below == pytest.approx(6 / 8)
 
 
 def test_dice_alone_leaves_the_other_metrics_out(result, model, tmp_path):
@@ -74,10 +86,61 @@ def test_dice_alone_leaves_the_other_metrics_out(result, model, tmp_path):
         "cases",
         "number_of_cases",
         "foreground_mean",
+        "foreground_aggregated_dice",
         "labels",
         "not_scored",
         "dice",
+        "volumes",
     ]
+
+
+def test_without_intervals_nothing_speaks_of_them(result, model, tmp_path):
+    content, rows = written(tmp_path, model, [result])
+    assert "bootstrap" not in content
+    assert "resample" not in content["rule"]
+    assert "intervals" not in content["datasets"][0]
+    assert "intervals" not in content["datasets"][0]["labels"]["shell"]
+    assert "patient" not in rows[0]
+    assert "[" not in results_table([result])
+    assert "intervals" not in "\n".join(remarks(result))
+
+
+def test_intervals_are_added_to_every_figure(full, model, tmp_path):
+    sure = with_intervals(full, {"a": "P1", "b": "P2"}, resamples=500)
+    content, rows = written(tmp_path, model, [sure])
+    assert content["bootstrap"] == {"resamples": 500, "seed": 0, "level": 0.95}
+    assert "percentile bootstrap intervals over patients" in content["rule"]
+    (entry,) = content["datasets"]
+    assert (entry["number_of_cases"], entry["number_of_patients"]) == (2, 2)
+    # of two patients, each resample is one of them twice or both
+    assert entry["labels"]["shell"]["intervals"] == {
+        "dice_mean": pytest.approx([2 / 3, 4 / 5]),
+        "aggregated_dice": pytest.approx([2 / 3, 4 / 5]),
+        "assd_mean": pytest.approx([MILLIMETRES / 5, MILLIMETRES / 3]),
+        "hd95_mean": pytest.approx([MILLIMETRES * 0.9, MILLIMETRES * 0.95]),
+        "lesions_recall": [1.0, 1.0],
+        "lesions_precision": [0.0, 1.0],
+        "lesions_f1": [0.0, 1.0],
+    }
+    assert set(entry["labels"]["core"]["intervals"].values()) == {None}  # in one patient alone
+    assert set(entry["intervals"]) == {"foreground_mean", "foreground_aggregated_dice"}
+    assert [row["patient"] for row in rows] == ["P1"] * 3 + ["P2"] * 3
+    shell = next(line for line in results_table([sure]).splitlines() if line.startswith("shell: aggregated Dice"))
+    assert shell.endswith("0.750 [0.667, 0.800]")
+    said = remarks(sure)
+    assert "Dataset001_Hand_all: in brackets 95 % bootstrap intervals over 2 patients" in said
+    assert "Dataset001_Hand_all: only one patient has core, so it has no interval" in said
+    assert "fin, so" not in "".join(said)
+
+
+def test_of_one_patient_there_are_no_intervals(result, model, tmp_path):
+    single = with_intervals(result, {"a": "P1", "b": "P1"}, resamples=500)
+    content, _ = written(tmp_path, model, [single])
+    (entry,) = content["datasets"]
+    assert entry["number_of_patients"] == 1
+    assert entry["intervals"] == {"foreground_mean": None, "foreground_aggregated_dice": None}
+    assert "[" not in results_table([single])
+    assert "all cases are of one patient, so there are no intervals" in remarks(single)[-1]
 
 
 def test_distances_and_lesions_are_added_to_each_label_and_case(full, model, tmp_path):
@@ -119,7 +182,7 @@ def test_other_references_and_instances_are_named(full, model, tmp_path):
     cases = full.cases
     other = CaseSet(cases.dataset, "all", cases.description, cases.cases, "labelsTr_dense", tmp_path / "instancesTr")
     content, _ = written(
-        tmp_path, model, [Result(other, full.labels, full.dice, Metrics(lesions=True), {}, full.lesions)]
+        tmp_path, model, [Result(other, full.labels, full.overlaps, Metrics(lesions=True), {}, full.lesions)]
     )
     assert content["datasets"][0]["references"] == "labelsTr_dense"
     assert content["datasets"][0]["instances"] == "instancesTr"
@@ -128,7 +191,7 @@ def test_other_references_and_instances_are_named(full, model, tmp_path):
 def test_table_has_datasets_side_by_side(result):
     other = match_labels({"labels": {"shell": 1}}, {"labels": {"shell": 1}}, name="D")
     second = Result(
-        CaseSet("Dataset002_B", "val", {}, {"c": result.cases.cases["a"]}), other, {"shell": result.dice["shell"]}
+        CaseSet("Dataset002_B", "val", {}, {"c": result.cases.cases["a"]}), other, {"shell": result.overlaps["shell"]}
     )
     lines = [line.split() for line in results_table([result, second]).splitlines()]
     assert lines == [
@@ -138,13 +201,18 @@ def test_table_has_datasets_side_by_side(result):
         ["core", "0.667", "-"],
         ["fin", "-", "-"],
         ["mean", "0.700", "0.733"],
+        ["shell:", "aggregated", "Dice", "0.750", "0.750"],
+        ["core:", "aggregated", "Dice", "0.667", "-"],
+        ["fin:", "aggregated", "Dice", "-", "-"],
+        ["mean:", "aggregated", "Dice", "0.708", "0.750"],
     ]
 
 
 def test_table_has_rows_for_the_other_metrics(full):
     lines = [line.rsplit(maxsplit=1) for line in results_table([full]).splitlines()]
-    assert lines[5:] == [
-        ["mean", "0.700"],
+    assert lines[5] == ["mean", "0.700"]
+    assert lines[9:] == [
+        ["mean: aggregated Dice", "0.708"],
         ["shell: ASSD in mm", "0.533"],
         ["core: ASSD in mm", "0.667"],
         ["fin: ASSD in mm", "-"],
@@ -167,6 +235,7 @@ def test_cases_without_a_score_are_told(result, full):
     said = "\n".join(remarks(result))
     assert "1 of 2 cases have core in neither" in said
     assert "2 of 2 cases have fin in neither" in said
+    assert "no case has fin: not in the mean of aggregated Dice" in said
     assert "shell" not in said
     assert "not scored: more (only in the model)" in said
     assert "ASSD" not in said

@@ -35,6 +35,24 @@ def test_undefined_dice_stays_out_of_means(tmp_path):
     assert result.foreground_mean == pytest.approx(((4 / 5 + 2 / 3) / 2 + 2 / 3) / 2)
 
 
+def test_aggregated_dice_is_over_all_cases_without_ignored_voxels(tmp_path):
+    result = score_rows(tmp_path)
+    assert result.aggregated_dice("shell") == pytest.approx((2 * 2 + 2 * 1) / ((3 + 2) + (1 + 2)))
+    assert result.aggregated_dice("core") == pytest.approx(2 / 3)  # b adds nothing
+    assert math.isnan(result.aggregated_dice("fin"))
+    assert result.foreground_aggregated_dice == pytest.approx((6 / 8 + 2 / 3) / 2)
+
+
+def test_cases_weigh_by_volume_in_aggregated_dice(tmp_path):
+    cases, labels = write_cases(tmp_path)
+    file = tmp_path / "predictions" / "b.nii.gz"
+    prediction = sitk.ReadImage(str(file))
+    prediction.SetSpacing((2 * MILLIMETRES, 3.0, 4.0))
+    sitk.WriteImage(prediction, str(file))
+    result = score(cases, labels, tmp_path / "predictions")
+    assert result.aggregated_dice("shell") == pytest.approx((2 * 2 + 2 * 2 * 1) / ((3 + 2) + 2 * (1 + 2)))
+
+
 def test_only_what_is_asked_for_is_computed(tmp_path):
     result = score_rows(tmp_path)
     assert result.surface == {}

@@ -5,11 +5,13 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.preprocessing.splits import (
     appended,
     check_known,
+    cross_validation,
     draw_fold,
     find_dataset,
     group_cases,
@@ -186,3 +188,23 @@ def test_folds_that_planning_would_refuse_are_known(roots):
     assert refused_by_planning(folder.name, [first, second]) is None
     assert refused_by_planning(folder.name, [second, first]) == file
     assert refused_by_planning(folder.name, []) == file
+
+
+def test_folds_of_single_cases_are_those_of_nnunet():
+    cases = [f"case_{number:02d}" for number in range(13)]
+    assert cross_validation({case: [case] for case in cases}) == generate_crossval_split(cases)
+
+
+def test_patients_stay_together_in_cross_validation():
+    groups = {f"p{number}": [f"p{number}_a", f"p{number}_b"] for number in range(7)}
+    folds = cross_validation(groups)
+    assert len(folds) == 5
+    assert sorted(case for fold in folds for case in fold["val"]) == sorted(sum(groups.values(), []))
+    for fold in folds:
+        assert {case[:2] for case in fold["train"]}.isdisjoint({case[:2] for case in fold["val"]})
+        assert len(fold["train"]) + len(fold["val"]) == 14
+
+
+@pytest.mark.parametrize(("patients", "folds"), [(3, 3), (2, 2), (1, 0)])
+def test_few_patients_have_fewer_folds(patients, folds):
+    assert len(cross_validation({str(number): [f"case_{number}"] for number in range(patients)})) == folds

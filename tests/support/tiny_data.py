@@ -15,6 +15,8 @@ SHAPE = (20, 24, 24)
 CASES = 5
 IGNORE = 3
 
+PRIOR = {"current": [0], "prior_image": [1], "prior_labels": [2, 3]}
+
 KINDS: dict[str, dict[str, Any]] = {
     "labels": {"id": 901, "channels": 1, "labels": {"background": 0, "shell": 1, "core": 2}},
     "ignore": {"id": 902, "channels": 1, "labels": {"background": 0, "shell": 1, "core": 2, "ignore": IGNORE}},
@@ -24,11 +26,18 @@ KINDS: dict[str, dict[str, Any]] = {
         "labels": {"background": 0, "whole": [1, 2], "core": [2], "ignore": IGNORE},
         "regions_class_order": [1, 2],
     },
+    "prior": {"id": 904, "channels": 4, "labels": {"background": 0, "shell": 1, "core": 2}, "prior": PRIOR},
+    "prior_ignore": {
+        "id": 905,
+        "channels": 4,
+        "labels": {"background": 0, "shell": 1, "core": 2, "ignore": IGNORE},
+        "prior": PRIOR,
+    },
 }
 
 
 def dataset_name(kind: str) -> str:
-    return f"Dataset{KINDS[kind]['id']}_{kind.capitalize()}"
+    return f"Dataset{KINDS[kind]['id']}_{kind.title().replace('_', '')}"
 
 
 def write_raw_dataset(raw_folder: Path, kind: str) -> None:
@@ -42,7 +51,10 @@ def write_raw_dataset(raw_folder: Path, kind: str) -> None:
         is_test = number == CASES
         label = _ball_with_core(rng)
         for channel in range(description["channels"]):
-            image = (label * (1.0 + channel) + rng.normal(0, 0.3, label.shape)).astype(np.float32)
+            if channel in description.get("prior", {}).get("prior_labels", ()):
+                image = (label == channel - 1).astype(np.float32)
+            else:
+                image = (label * (1.0 + channel) + rng.normal(0, 0.3, label.shape)).astype(np.float32)
             _write(image, folder / ("imagesTs" if is_test else "imagesTr") / f"case_{number}_{channel:04d}.nii.gz")
         if not is_test:
             if "ignore" in description["labels"]:
@@ -54,6 +66,9 @@ def write_raw_dataset(raw_folder: Path, kind: str) -> None:
         "numTraining": CASES,
         "file_ending": ".nii.gz",
     }
+    if "prior" in description:
+        content["channel_names"] = {"0": "MRI", "1": "prior MRI", "2": "noNorm", "3": "noNorm"}
+        content["nnunet_ext"] = {"longitudinal": description["prior"]}
     if "regions_class_order" in description:
         content["regions_class_order"] = description["regions_class_order"]
     (folder / "dataset.json").write_text(json.dumps(content))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from nnunet_ext.registry import TRAINERS
 
-NEEDS: dict[str, dict[str, str]] = {}
+NEEDS: dict[str, dict[str, str]] = {
+    name: {"labels": "prior", "ignore": "prior_ignore"}
+    for name in ("nnUNetTrainerDualEncoder", "nnUNetTrainerDualEncoderMixUp")
+}
 """Per trainer, the kind of data (`tiny_data.KINDS`) to use in place of another one, for trainers that need more than
 images and labels."""
 

@@ -11,6 +11,7 @@ from nnunet_ext.findings import Finding
 from nnunet_ext.preprocessing.checks.dataset_check import DatasetCheck
 from nnunet_ext.preprocessing.checks.foreground import ForegroundCheck
 from nnunet_ext.preprocessing.checks.general import CaseFiles, check_description, check_folds
+from nnunet_ext.preprocessing.checks.longitudinal import LongitudinalCheck
 from nnunet_ext.preprocessing.checks.partial_instances import PartialInstancesCheck
 from nnunet_ext.preprocessing.checks.pretraining import PlaceholderCheck
 from nnunet_ext.preprocessing.raw_dataset import RawDataset
@@ -18,6 +19,8 @@ from nnunet_ext.preprocessing.raw_dataset import RawDataset
 USUAL: tuple[type[DatasetCheck], ...] = (ForegroundCheck,)
 CHECKS: Mapping[str, tuple[type[DatasetCheck], ...]] = {
     "nnUNetTrainerDBDMP": (*USUAL, PartialInstancesCheck),
+    "nnUNetTrainerDualEncoder": (*USUAL, LongitudinalCheck),
+    "nnUNetTrainerDualEncoderMixUp": (*USUAL, LongitudinalCheck),
     "nnUNetTrainerModelsGenesis": (PlaceholderCheck,),
 }
 """What is looked at beyond the files themselves, by trainer; others have `USUAL`."""

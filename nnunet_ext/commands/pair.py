@@ -1,0 +1,294 @@
+"""Make a dataset of current scans with their priors, or the same for prediction.
+
+Channel 0 is the current image, channel 1 the prior image on its grid, the others are the prior labels, one binary
+channel for each. A prior may be missing: its channels are 0 then. The table has the columns patient, current_image,
+prior_image, prior_label, current_label and, where a patient has several lines, case; its paths are relative to it, and
+empty cells say that there is no prior. Folders have files of the same names instead. With --registration none a prior
+stays where its header has it, and is resampled only if its grid is another. A registration that diverges stops the
+command when all others are done. pairs.json in the dataset says for each case what was done, and the folder pictures
+shows each registration. Patients are never in two parts of a fold. A run that was interrupted goes on if the same is
+asked again. Example:
+
+    nnunet_ext pair --table pairs.csv --labels RV=1 MYO=2 LV=3 -o Dataset811_Heart --registration affine
+    nnunet_ext pair --current now --current-segmentations now_labels \\
+        --prior before --prior-segmentations before_labels --labels tumour=1 -o Dataset812_Tumour
+    nnunet_ext pair --predict --like MODEL_FOLDER --table new.csv -o new_images
+    nnUNetv2_predict -i new_images -o predictions -d 811 -c 3d_fullres -tr nnUNetTrainerDualEncoder
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnunet_ext.arguments import not_negative_number
+from nnunet_ext.errors import UserError
+
+if TYPE_CHECKING:
+    from nnunet_ext.preprocessing.longitudinal_dataset import Outcome
+    from nnunet_ext.preprocessing.paired_case import Pairing
+    from nnunet_ext.preprocessing.pairs import Pair
+
+SHOWN = 5  # cases with warnings that are named
+KINDS = ("none", "rigid", "affine", "bspline")
+FIXED_BY_LIKE = ("labels", "modality", "registration", "no_prior_image", "no_prior_labels", "crop_to_body")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", required=True, help="DatasetXXX_Name; with --predict a folder of images")
+    where = parser.add_argument_group("where the scans are: a table, or folders with files of the same names")
+    where.add_argument("--table", type=Path, metavar="CSV", help="table of files")
+    where.add_argument("--current", type=Path, metavar="DIR", help="current images")
+    where.add_argument("--prior", type=Path, metavar="DIR", help="prior images")
+    where.add_argument("--prior-segmentations", type=Path, metavar="DIR", help="label maps of the prior images")
+    where.add_argument("--current-segmentations", type=Path, metavar="DIR", help="label maps of the current images")
+    where.add_argument("--group", metavar="REGEX", help="searched in a file's name: its first group is the patient")
+    what = parser.add_argument_group("what is made of them; with --predict this is what it was for the model")
+    what.add_argument("--labels", nargs="+", type=label, metavar="NAME=VALUE", help="all labels but background")
+    what.add_argument("--modality", help="name of the current channel, e.g. CT (default: MRI)")
+    what.add_argument("--registration", choices=KINDS, help="of the prior to the current scan (default: none)")
+    what.add_argument("--no-prior-image", action="store_true", help="use the prior labels alone")
+    what.add_argument("--no-prior-labels", action="store_true", help="use the prior image alone")
+    what.add_argument(
+        "--crop-to-body", type=not_negative_number, metavar="MM", help="crop to the current body and a margin around it"
+    )
+    parser.add_argument(
+        "--if-diverged",
+        choices=("stop", "unregistered", "without-prior"),
+        default="stop",
+        help="what to do where a registration diverged: stop when the others are done, leave the prior where its "
+        "header has it, or go on without it (default: %(default)s)",
+    )
+    parser.add_argument("--predict", action="store_true", help="write images for nnUNetv2_predict")
+    parser.add_argument("--like", metavar="DATASET|MODEL_FOLDER", help="with --predict: prepare the scans as for this")
+    parser.add_argument("--force", action="store_true", help="replace what this package made under that name")
+
+
+def label(text: str) -> tuple[str, int]:
+    """A label's name and value."""
+    name, separator, value = text.rpartition("=")
+    if not separator or not name or not value.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, e.g. tumour=1")
+    return name, int(value)
+
+
+def run(args: argparse.Namespace) -> int:
+    check_arguments(args)
+    from nnunet_ext.preprocessing.longitudinal_dataset import (
+        Diverged,
+        make_longitudinal_dataset,
+        make_prediction_images,
+    )
+
+    pairing, like = pairing_like(args.like) if args.predict else (asked_pairing(args), None)
+    pairs = read_pairs(args, pairing)
+    try:
+        if args.predict:
+            folder = Path(args.output)
+            outcome = make_prediction_images(pairs, folder, pairing, if_diverged=args.if_diverged, force=args.force)
+        else:
+            outcome = make_longitudinal_dataset(
+                pairs, args.output, pairing, if_diverged=args.if_diverged, force=args.force
+            )
+    except Diverged as error:
+        print(f"nnunet_ext pair: {error}", file=sys.stderr)
+        return 1
+    print(f"Wrote {args.output} in {outcome.seconds:.0f} s.\n")
+    print(described(outcome, pairing, pairs))
+    print(f"\nNext:\n{next_commands(args.output, like, pairing, pairs)}")
+    return 0
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """See that the arguments fit each other.
+
+    Raises:
+        UserError: if they do not.
+    """
+    folders = ("current", "prior", "prior_segmentations", "current_segmentations", "group")
+    given = [f"--{name.replace('_', '-')}" for name in folders if getattr(args, name) is not None]
+    if args.table is not None and given:
+        raise UserError(f"--table says where all files are: leave {', '.join(given)} out.")
+    if args.table is None and args.current is None:
+        raise UserError("Where are the scans? Give --table, or --current and the other folders.")
+    if args.predict:
+        if args.like is None:
+            raise UserError("--predict needs --like: the dataset of pairs, or the folder of a model trained on it.")
+        if fixed := [f"--{name.replace('_', '-')}" for name in FIXED_BY_LIKE if not is_unset(getattr(args, name))]:
+            raise UserError(f"With --predict the scans are prepared as {args.like} was: leave {', '.join(fixed)} out.")
+        return
+    if args.like is not None:
+        raise UserError("--like belongs to --predict.")
+    if args.no_prior_image and args.no_prior_labels:
+        raise UserError("--no-prior-image and --no-prior-labels leave nothing of the prior. Give one of them.")
+    if args.labels is None:
+        raise UserError("--labels is needed, e.g. --labels tumour=1 node=2")
+    if args.current is not None:
+        wanted = {
+            "--prior": args.no_prior_image or args.prior,
+            "--prior-segmentations": args.no_prior_labels or args.prior_segmentations,
+            "--current-segmentations": args.current_segmentations,
+        }
+        if missing := [name for name, there in wanted.items() if not there]:
+            raise UserError(
+                f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing. A dataset needs the current "
+                "label maps, and the prior's images and label maps unless --no-prior-image or --no-prior-labels says "
+                "that they are not used."
+            )
+
+
+def is_unset(value: object) -> bool:
+    """Whether an option was left out; 0 is a value."""
+    return value is None or value is False
+
+
+def asked_pairing(args: argparse.Namespace) -> Pairing:
+    """What the arguments say is to be made of each pair.
+
+    Raises:
+        UserError: if the labels are not numbered as nnU-Net wants it.
+    """
+    from nnunet_ext.preprocessing.paired_case import IGNORE, Pairing
+
+    named = [(name, value) for name, value in args.labels if (name, value) != ("background", 0)]
+    labels = dict(sorted(named, key=lambda one: one[1]))
+    told = " ".join(f"{name}={value}" for name, value in args.labels)
+    if len(labels) != len(named) or list(labels.values()) != list(range(1, len(labels) + 1)) or "background" in labels:
+        raise UserError(
+            f"--labels {told}: nnU-Net needs each name once, with the values 1, 2, 3, … without gaps (background is "
+            "0). Number the labels so, in the files too."
+        )
+    if list(labels) == [IGNORE] or IGNORE in list(labels)[:-1]:
+        raise UserError(f"--labels {told}: {IGNORE} needs the highest value, behind one label at least.")
+    return Pairing(
+        labels,
+        modality=args.modality or "MRI",
+        registration=args.registration or "none",
+        prior_image=not args.no_prior_image,
+        prior_labels=not args.no_prior_labels,
+        crop_to_body=args.crop_to_body,
+    )
+
+
+def pairing_like(like: str) -> tuple[Pairing, Path]:
+    """What was made of the pairs of a dataset, and its folder or the model's.
+
+    Args:
+        like: id or name of a raw dataset, or the folder of one or of a model.
+
+    Raises:
+        UserError: if it is not there, or `nnunet_ext pair` did not make it.
+    """
+    from nnunet_ext.files import read_json
+    from nnunet_ext.plans.plans_file import raw_folder
+    from nnunet_ext.preprocessing.longitudinal_dataset import pairing_of
+
+    folder = Path(like) if (Path(like) / "dataset.json").is_file() else None
+    if folder is None and Path(like).is_dir():
+        raise UserError(
+            f"{like} has no dataset.json. Expected is a dataset, or a model's folder TRAINER__PLANS__CONFIGURATION."
+        )
+    folder = folder or raw_folder(like)
+    file = folder / "dataset.json"
+    return pairing_of(read_json(file), where=file), folder
+
+
+def read_pairs(args: argparse.Namespace, pairing: Pairing) -> list[Pair]:
+    """The files of each case, from the table or the folders."""
+    from nnunet_ext.preprocessing.pairs import PRIOR_IMAGE, PRIOR_LABEL, find_pairs, read_table
+
+    if args.table is not None:
+        wanted = [PRIOR_IMAGE] * pairing.prior_image + [PRIOR_LABEL] * pairing.prior_labels
+        return read_table(args.table, wanted=wanted, with_labels=not args.predict)
+    return find_pairs(
+        args.current,
+        prior=args.prior,
+        prior_segmentations=args.prior_segmentations,
+        current_segmentations=None if args.predict else args.current_segmentations,
+        group=args.group,
+    )
+
+
+def described(outcome: Outcome, pairing: Pairing, pairs: Sequence[Pair]) -> str:
+    """What was made, in lines."""
+    from statistics import median
+
+    from nnunet_ext.preprocessing.longitudinal_dataset import RECORD
+
+    records = outcome.records
+    patients = len({pair.patient for pair in pairs})
+    lines = [
+        f"Cases: {len(records)} of {counted(patients, 'patient')}.",
+        f"Channels: {', '.join(channels_of(pairing))}.",
+    ]
+    priors = Counter(record["prior"] for record in records.values())
+    lines.append(f"Prior: {', '.join(f'{kind} in {number}' for kind, number in priors.most_common())}.")
+    moved = [record for record in records.values() if record.get("similarity_after") is not None]
+    if moved:
+        before, after = (median(record[f"similarity_{when}"] for record in moved) for when in ("before", "after"))
+        shift = median(record["mean_displacement_mm"] for record in moved)
+        lines.append(
+            f"Registration ({pairing.registration}): median similarity {before:.3f} before, {after:.3f} after; median "
+            f"displacement {shift:.1f} mm. Look at the pictures."
+        )
+    resampled = [case for case, record in records.items() if record["registration"] == "none" and record["resampled"]]
+    if resampled:
+        lines.append(
+            f"Resampled by their headers, because prior and current grids differ: {len(resampled)} ({some(resampled)})."
+        )
+    replaced = [case for case, record in records.items() if record.get("if_diverged")]
+    if replaced:
+        kind = records[replaced[0]]["if_diverged"]
+        lines.append(f"Diverged, and taken as {kind}: {len(replaced)} ({some(replaced)}).")
+    if not any(pair.prior_image or pair.prior_label for pair in pairs):
+        lines.append("Warning: no case has a prior.")
+    if outcome.folds:
+        few = " (fewer than 5 patients)" if len(outcome.folds) < 5 else ""
+        lines.append(f"Folds: {len(outcome.folds)}, patients apart{few}.")
+    warned = {case: record["warnings"] for case, record in records.items() if record["warnings"]}
+    for case, warnings in list(warned.items())[:SHOWN]:
+        lines.append(f"Warning, {case}: {'; '.join(warnings)}.")
+    if len(warned) > SHOWN:
+        lines.append(f"… and warnings of {len(warned) - SHOWN} more cases.")
+    lines.append(f"What was done to each case is in {RECORD}.")
+    return "\n".join(lines)
+
+
+def channels_of(pairing: Pairing) -> list[str]:
+    """The channels in words."""
+    image = ["prior image"] * pairing.prior_image
+    return [f"current {pairing.modality}", *image, *(f"prior {name}" for name in pairing.prior_values)]
+
+
+def next_commands(output: str, like: Path | None, pairing: Pairing, pairs: Sequence[Pair]) -> str:
+    """How to go on: training, or prediction."""
+    if like is None:
+        number = output[len("Dataset") :][:3]
+        return (
+            f"  nnunet_ext check -d {number} --trainer nnUNetTrainerDualEncoder\n"
+            f"  nnUNetv2_plan_and_preprocess -d {number}\n"
+            f"  nnUNetv2_train {number} CONFIGURATION 0 -tr nnUNetTrainerDualEncoder"
+        )
+    trainer, _, rest = like.resolve().name.partition("__")
+    plans, _, configuration = rest.partition("__")
+    dataset = like.resolve().parent.name if configuration else like.name
+    if not configuration:
+        trainer, plans, configuration = "nnUNetTrainerDualEncoder", "nnUNetPlans", "CONFIGURATION"
+    folder = shlex.quote(output)
+    return (
+        f"  nnUNetv2_predict -i {folder} -o PREDICTIONS -d {dataset} -c {configuration} -p {plans} -tr {trainer} -f 0"
+    )
+
+
+def some(cases: Sequence[str]) -> str:
+    """The first few by name."""
+    return ", ".join(cases[:SHOWN]) + (", …" if len(cases) > SHOWN else "")
+
+
+def counted(number: int, word: str) -> str:
+    return f"{number} {word}{'s' * (number != 1)}"

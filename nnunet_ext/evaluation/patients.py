@@ -1,0 +1,46 @@
+"""Which patient each case is of, from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.files import read_json
+
+EXPECTED = 'Expected is {"CASE": "PATIENT", ...}, or a pairs.json as nnunet_ext pair writes it.'
+
+
+def read_patients(file: Path, cases: Iterable[str]) -> dict[str, str]:
+    """The patient of each case.
+
+    Args:
+        file: JSON, ``{case: patient}``, or ``{"cases": {case: {"patient": patient, ...}, ...}, ...}`` as in pairs.json.
+            It may name other cases too.
+        cases: those that need one.
+
+    Raises:
+        UserError: if the file is not of either form, or a case has no patient in it.
+    """
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise UserError(f"{file} holds no object with the patient of each case. {EXPECTED}")
+    listed = content.get("cases")
+    entries: dict[str, Any] = listed if isinstance(listed, dict) else content
+    cases = list(cases)
+    missing = [case for case in cases if case not in entries]
+    if missing:
+        raise UserError(
+            f"{file} names no patient for {len(missing)} of {len(cases)} cases, e.g. {missing[0]}. Add them, or leave "
+            "out --patients if every case is a patient of its own."
+        )
+    return {case: _patient(entries[case], case=case, file=file) for case in cases}
+
+
+def _patient(entry: Any, *, case: str, file: Path) -> str:
+    """Name or number of a case's patient."""
+    patient = entry.get("patient") if isinstance(entry, dict) else entry
+    if isinstance(patient, bool) or not isinstance(patient, str | int) or patient == "":
+        raise UserError(f"{file} has {patient!r} as the patient of case {case}, which is no name. {EXPECTED}")
+    return str(patient)

@@ -1,0 +1,148 @@
+"""Data for learning from a current scan and its prior."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.files import read_json
+from nnunet_ext.findings import Finding
+from nnunet_ext.plans.channel_roles import LONGITUDINAL, roles_of_dataset
+from nnunet_ext.plans.settings import KEY, ChannelRoles
+from nnunet_ext.preprocessing.checks.dataset_check import some, splits_file
+from nnunet_ext.preprocessing.longitudinal_dataset import RECORD
+from nnunet_ext.preprocessing.raw_dataset import Case, Labels, RawDataset, channel_names, read_images
+from nnunet_ext.preprocessing.splits import read_splits
+
+
+class LongitudinalCheck:
+    """Looks at the roles of the channels, at the values of the prior's, and at patients in two parts of a fold."""
+
+    def __init__(self, dataset: RawDataset) -> None:
+        self.dataset = dataset
+        self.reader = dataset.reader_writer()
+        self.names = channel_names(dataset.description)
+        self.roles: ChannelRoles | None = None
+        self.refusal = ""
+        try:
+            self.roles = roles_of_dataset(dataset.description)
+        except UserError as error:
+            self.refusal = str(error)
+        self.cases = 0
+        self.without_prior: list[str] = []
+        self.not_binary: dict[str, int] = {}
+        self.constant: dict[str, int] = {}
+
+    def look_at(self, case: str, labels: Labels) -> None:
+        if self.roles is None:
+            return
+        self.cases += 1
+        files = self.dataset.cases[case].images
+        if len(files) != len(self.names):
+            return  # told already
+        try:
+            prior, _ = read_images(self.reader, Case(tuple(files[one] for one in self.roles.prior), Path()))
+        except UserError:
+            return  # told already
+        if not prior.any():
+            self.without_prior.append(case)
+            return
+        for channel, values in zip(self.roles.prior, prior):
+            if channel in self.roles.prior_labels:
+                if not np.isin(values, (0, 1)).all():
+                    self.not_binary.setdefault(case, channel)
+            elif values.any() and values.min() == values.max():
+                self.constant.setdefault(case, channel)
+
+    def findings(self) -> Iterator[Finding]:
+        if self.roles is None:
+            yield Finding("problem", "roles", self.refusal)
+            return
+        yield self.told_roles(self.roles)
+        yield from self.channels(self.roles)
+        yield from self.priors()
+        yield from self.patients()
+
+    def told_roles(self, roles: ChannelRoles) -> Finding:
+        """Which channel is what, and whether dataset.json says so."""
+        parts = {"current": roles.current, "prior image": roles.prior_image, "prior labels": roles.prior_labels}
+        told = "; ".join(f"{part} {', '.join(map(str, channels))}" for part, channels in parts.items() if channels)
+        if LONGITUDINAL not in self.dataset.description.get(KEY, {}):
+            detail = f'dataset.json does not say which channels are the prior\'s ("{KEY}": "{LONGITUDINAL}"); taken: '
+            return Finding("warning", "roles", f"{detail}{told}.")
+        return Finding("ok", "roles", f"{told}.")
+
+    def channels(self, roles: ChannelRoles) -> Iterator[Finding]:
+        """Whether channels of labels hold 0 and 1 and stay so, and images are no single value."""
+        wrong = [channel for channel in roles.prior_labels if self.names[channel].casefold() != "nonorm"]
+        if wrong:
+            detail = (
+                f"channel {', '.join(map(str, wrong))} of dataset.json must have the name noNorm: nnU-Net would "
+                "normalise the labels as if they were intensities."
+            )
+            yield Finding("problem", "prior labels", detail)
+        elif self.not_binary:
+            detail = (
+                f"{self._first(self.not_binary)} has other values than 0 and 1. Each label of the prior needs a "
+                "channel of its own."
+            )
+            yield Finding("problem", "prior labels", detail)
+        elif roles.prior_labels:
+            yield Finding("ok", "prior labels", "channels hold 0 and 1 only.")
+        if self.constant:
+            detail = f"{self._first(self.constant)} has one value everywhere, which is not 0. A missing prior is 0."
+            yield Finding("warning", "prior image", detail)
+
+    def priors(self) -> Iterator[Finding]:
+        """How many cases have none."""
+        title, number = "prior", len(self.without_prior)
+        if self.cases and number == self.cases:
+            yield Finding("problem", title, "no case has one: all prior channels are 0.")
+        elif number:
+            detail = f"{number} of {self.cases} cases have none: {some(self.without_prior)}."
+            yield Finding("ok", title, detail)
+        else:
+            yield Finding("ok", title, "each case has one.")
+
+    def patients(self) -> Iterator[Finding]:
+        """Whether a fold has a patient in both of its parts."""
+        patients = patients_of_cases(self.dataset.folder / RECORD)
+        if not patients:
+            detail = f"which cases are of one patient is not known: there is no {RECORD} of `nnunet_ext pair`."
+            yield Finding("ok", "patients", detail)
+            return
+        file = splits_file(self.dataset)
+        if file is None:
+            if len(set(patients.values())) < len(patients):
+                detail = "there are no folds yet, and nnU-Net's own would take each case for a patient."
+                yield Finding("warning", "patients", detail)
+            return
+        try:
+            folds = read_splits(file)
+        except UserError:
+            return  # told already
+        leaks = False
+        for number, fold in enumerate(folds):
+            train, val = ({patients[case] for case in fold[part] if case in patients} for part in ("train", "val"))
+            if both := sorted(train & val):
+                leaks = True
+                detail = f"fold {number} of {file} has patients in both parts: {some(both)}."
+                yield Finding("problem", "patients", detail)
+        if not leaks:
+            yield Finding("ok", "patients", "none is in both parts of a fold.")
+
+    def _first(self, wrong: Mapping[str, int]) -> str:
+        case, channel = next(iter(wrong.items()))
+        return f"channel {channel} of {len(wrong)} of {self.cases} cases ({some(wrong)}; first in {case})"
+
+
+def patients_of_cases(file: Path) -> dict[str, str]:
+    """The patient of each case by what `nnunet_ext pair` recorded; nothing if there is no such record."""
+    if not file.is_file():
+        return {}
+    content = read_json(file)
+    cases = content.get("cases", {}) if isinstance(content, dict) else {}
+    return {case: entry["patient"] for case, entry in cases.items() if isinstance(entry, dict) and "patient" in entry}

@@ -1,0 +1,147 @@
+"""Segmentation of a scan beside an earlier one of the same patient (DFUNet, arXiv 2412.14846)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from torch import nn
+
+from nnunet_ext.augmentation.registration_error import Misalignment
+from nnunet_ext.augmentation.selected_channels import before_intensity, only_image_channels
+from nnunet_ext.networks.dual_encoder import DualEncoderUNet
+from nnunet_ext.plans.channel_roles import check_roles, number_of_channels, roles_of_dataset
+from nnunet_ext.plans.settings import (
+    KEY,
+    ChannelRoles,
+    configured_settings,
+    merged,
+    validated_settings,
+)
+from nnunet_ext.trainers.base import Batch, nnUNetTrainerConfigurable
+from nnunet_ext.trainers.mixup import MixUpMixin
+
+
+class DualEncoderMixin(nnUNetTrainerConfigurable):
+    """A second encoder sees the prior scan; its features are fused into those of the current scan.
+
+    Loss and schedule are nnU-Net's. Which channel is what stands in dataset.json, or in the setting
+    ``dual_encoder.channels``; what was found is written into the plans that are saved with the model, because that is
+    all that prediction builds its network from.
+    """
+
+    sections = ("dual_encoder",)
+
+    @classmethod
+    def resolved_plans(cls, plans: dict, configuration: str, dataset_json: Mapping[str, Any]) -> dict:
+        """A copy of the plans whose configuration says which channels belong to which scan.
+
+        nnU-Net's inheritance replaces the block of settings as a whole, so that the whole block is written.
+
+        Raises:
+            UserError: if settings are wrong, or the roles do not fit the dataset's channels.
+        """
+        plans = super().resolved_plans(plans, configuration, dataset_json)
+        given = configured_settings(plans, configuration)
+        where = f"configuration {configuration!r} of the plans {plans.get('plans_name', '')!r}"
+        settings = validated_settings(given, where=where).dual_encoder
+        if settings.channels is None:
+            roles = roles_of_dataset(dataset_json)
+        else:
+            roles = settings.channels
+            check_roles(roles, number_of_channels(dataset_json), where=f"dual_encoder.channels in {where}")
+        resolved = settings.model_copy(update={"channels": roles}).model_dump(mode="json")
+        own = {**plans["configurations"][configuration], KEY: merged(given, {"dual_encoder": resolved})}
+        return {**plans, "configurations": {**plans["configurations"], configuration: own}}
+
+    @staticmethod
+    def build_network_architecture(
+        plans_manager: Any,
+        configuration_manager: Any,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """The plans' U-Net with a second encoder, by the settings and roles in the configuration."""
+        block = configuration_manager.configuration.get(KEY, {})
+        settings = validated_settings(block, where="the plans").dual_encoder
+        channels = len(configuration_manager.normalization_schemes)
+        roles = settings.channels or ChannelRoles(current=[0], prior_image=list(range(1, channels)))
+        # a cascade puts what its first stage has found behind the images' channels
+        current = [*roles.current, *range(channels, num_input_channels)]
+        unet = nnUNetTrainer.build_network_architecture(
+            plans_manager, configuration_manager, len(current), num_output_channels, enable_deep_supervision
+        )
+        return DualEncoderUNet(
+            unet,
+            context_encoder(configuration_manager, len(roles.prior), settings.context_width),
+            current=current,
+            prior=roles.prior,
+            fusion=settings.fusion,
+            fuse_skips=settings.fuse_skips,
+        )
+
+    @property
+    def roles(self) -> ChannelRoles:
+        """Which channels belong to which scan."""
+        return cast(ChannelRoles, self.settings.dual_encoder.channels)
+
+    # nnU-Net's is static, but it calls it on the trainer, whose settings this needs
+    def get_training_transforms(self, *args: Any, **kwargs: Any) -> ComposeTransforms:
+        """nnU-Net's, but intensities change in image channels alone, and the prior may be moved by itself."""
+        transforms = cast(ComposeTransforms, super().get_training_transforms(*args, **kwargs))
+        settings = self.settings.dual_encoder
+        if settings.misalignment_probability > 0:
+            spacing = self.configuration_manager.spacing
+            misalignment = Misalignment(
+                self.roles.prior, settings.misalignment_shift, settings.misalignment_rotation, spacing
+            )
+            transforms = before_intensity(transforms, RandomTransform(misalignment, settings.misalignment_probability))
+        return only_image_channels(transforms, [*self.roles.current, *self.roles.prior_image])
+
+    def prepare_batch(self, batch: Batch, *, training: bool) -> Batch:
+        batch = super().prepare_batch(batch, training=training)
+        share = self.settings.dual_encoder.prior_dropout
+        if not training or share == 0:
+            return batch
+        is_dropped = self.rng.random(len(batch["data"])) < share
+        self.observe("dual_encoder/without_prior", float(is_dropped.mean()))
+        return {**batch, "data": without_prior(batch["data"], np.flatnonzero(is_dropped).tolist(), self.roles.prior)}
+
+
+def context_encoder(configuration_manager: Any, input_channels: int, width: float) -> nn.Module:
+    """The encoder of a configuration's plans with other inputs and another number of features, which returns skips."""
+    kwargs = dict(configuration_manager.network_arch_init_kwargs)
+    kwargs["features_per_stage"] = [max(1, round(width * size)) for size in kwargs["features_per_stage"]]
+    unet = get_network_from_plans(
+        configuration_manager.network_arch_class_name,
+        kwargs,
+        configuration_manager.network_arch_init_kwargs_req_import,
+        input_channels,
+        1,
+        deep_supervision=False,
+    )
+    return cast(nn.Module, unet.encoder)
+
+
+def without_prior(data: torch.Tensor, samples: Sequence[int], prior: Sequence[int]) -> torch.Tensor:
+    """(B, C, [X,] Y, Z) data with the prior channels of some samples zero; a copy if there are any."""
+    if samples:
+        data = data.clone()
+    for sample in samples:
+        data[sample, list(prior)] = 0
+    return data
+
+
+class nnUNetTrainerDualEncoder(DualEncoderMixin):
+    """nnU-Net with a second encoder for a prior scan."""
+
+
+class nnUNetTrainerDualEncoderMixUp(MixUpMixin, DualEncoderMixin):
+    """nnU-Net with a second encoder for a prior scan, and MixUp or CutMix."""

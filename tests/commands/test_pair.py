@@ -1,0 +1,193 @@
+"""``nnunet_ext pair``: from scans with priors to a dataset, and to images for prediction."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nnunet_ext.cli import main
+from support.raw_datasets import read_array
+from support.scan_pairs import box, scan, textured, write_pair, write_table
+
+NAME = "Dataset811_Heart"
+LABELS = ("--labels", "left=1", "right=2")
+FAR = {"origin": (500.0, -7.0, 11.0)}
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Three pairs, the last without a prior."""
+    folder = tmp_path / "scans ä b"
+    rows = [write_pair(folder, name) for name in ("ann", "bob")]
+    rows.append(write_pair(folder, "zoë", prior_image=None, prior_label=None))
+    return write_table(folder / "pairs.csv", rows)
+
+
+def pair(*options: str) -> int:
+    return main(["pair", "-o", NAME, *options])
+
+
+def refusal(capsys: pytest.CaptureFixture[str], raw: Path, *options: str) -> str:
+    """What it says when it leaves nothing."""
+    assert pair(*options) == 2
+    assert list(raw.iterdir()) == []
+    return capsys.readouterr().err
+
+
+def test_table_becomes_a_dataset(table, raw, capsys):
+    assert pair("--table", str(table), *LABELS, "--modality", "CT") == 0
+    folder = raw / NAME
+    description = json.loads((folder / "dataset.json").read_text())
+    assert description["channel_names"] == {"0": "CT", "1": "prior CT", "2": "noNorm", "3": "noNorm"}
+    assert description["nnunet_ext"]["longitudinal"] == {"current": [0], "prior_image": [1], "prior_labels": [2, 3]}
+    assert (read_array(folder / "imagesTr" / "ann_0002.nii.gz") == box({1: (2, 5)})).all()
+    assert not read_array(folder / "imagesTr" / "zoë_0002.nii.gz").any()
+    shown = capsys.readouterr().out
+    assert "Cases: 3 of 3 patients." in shown
+    assert "Channels: current CT, prior image, prior left, prior right." in shown
+    assert "Prior: image and labels in 2, missing in 1." in shown
+    assert "Folds: 3, patients apart (fewer than 5 patients)." in shown
+    assert "nnUNetv2_plan_and_preprocess -d 811" in shown
+
+
+def test_folders_give_the_same_as_a_table(table, raw, tmp_path):
+    assert pair("--table", str(table), *LABELS) == 0
+    from_table = {file.name: read_array(file) for file in (raw / NAME / "imagesTr").iterdir()}
+    columns = {
+        "current_image": "current",
+        "prior_image": "prior",
+        "prior_label": "prior-segmentations",
+        "current_label": "current-segmentations",
+    }
+    options = []
+    for column, option in columns.items():
+        folder = tmp_path / option
+        folder.mkdir()
+        for file in table.parent.glob(f"{column} *"):
+            file.rename(folder / file.name.removeprefix(f"{column} "))
+        options += [f"--{option}", str(folder)]
+    assert pair(*options, *LABELS, "--force") == 0
+    from_folders = {file.name: read_array(file) for file in (raw / NAME / "imagesTr").iterdir()}
+    assert from_folders.keys() == from_table.keys()
+    assert all((from_folders[name] == from_table[name]).all() for name in from_table)
+
+
+def test_patients_of_folders_are_found_in_the_names(table, raw, tmp_path):
+    current, labels = tmp_path / "current", tmp_path / "labels"
+    for folder in (current, labels):
+        folder.mkdir()
+        source = "current_image" if folder == current else "current_label"
+        for name in ("p1_a", "p1_b", "p2_a"):
+            (folder / f"{name}.nii.gz").write_bytes((table.parent / f"{source} ann.nii.gz").read_bytes())
+    prior = tmp_path / "prior"
+    prior.mkdir()
+    (prior / "p1_a.nii.gz").write_bytes((table.parent / "prior_image ann.nii.gz").read_bytes())
+    where = ("--current", str(current), "--prior", str(prior), "--current-segmentations", str(labels))
+    assert pair(*where, "--no-prior-labels", "--group", "^(p[0-9])", *LABELS) == 0
+    folds = json.loads((raw / NAME / "splits_final.json").read_text())
+    assert sorted(fold["val"] for fold in folds) == [["p1_a", "p1_b"], ["p2_a"]]
+
+
+def test_new_pairs_are_prepared_like_a_dataset(table, raw, tmp_path, capsys):
+    assert pair("--table", str(table), *LABELS, "--no-prior-image") == 0
+    new = write_table(tmp_path / "new" / "new.csv", [write_pair(tmp_path / "new", "ann", current_label=None)])
+    out = tmp_path / "new images"
+    capsys.readouterr()
+    assert main(["pair", "--predict", "--like", "811", "--table", str(new), "-o", str(out)]) == 0
+    names = [f"ann_{channel:04d}.nii.gz" for channel in range(3)]
+    assert sorted(file.name for file in out.glob("*.nii.gz")) == names
+    for name in names:
+        assert (read_array(out / name) == read_array(raw / NAME / "imagesTr" / name)).all()
+    assert f"nnUNetv2_predict -i '{out}' -o PREDICTIONS -d {NAME}" in capsys.readouterr().out
+
+
+def test_new_scan_without_a_prior_is_prepared_like_a_model(table, raw, tmp_path, capsys):
+    assert pair("--table", str(table), *LABELS) == 0
+    model = tmp_path / "results" / NAME / "nnUNetTrainerDualEncoderMixUp__nnUNetPlans__3d_fullres"
+    model.mkdir(parents=True)
+    (model / "dataset.json").write_bytes((raw / NAME / "dataset.json").read_bytes())
+    scans = tmp_path / "scans"
+    cells = write_pair(scans, "new", prior_image=None, prior_label=None, current_label=None)
+    (scans / "new.csv").write_text(f"patient,current_image\nnew,{cells['current_image']}\n")
+    out = tmp_path / "out"
+    capsys.readouterr()
+    assert main(["pair", "--predict", "--like", str(model), "--table", str(scans / "new.csv"), "-o", str(out)]) == 0
+    found = [read_array(out / f"new_{channel:04d}.nii.gz") for channel in range(4)]
+    assert [bool(np.any(channel)) for channel in found] == [True, False, False, False]
+    shown = capsys.readouterr().out
+    assert "Warning: no case has a prior." in shown
+    assert f"-d {NAME} -c 3d_fullres -p nnUNetPlans -tr nnUNetTrainerDualEncoderMixUp -f 0" in shown
+
+
+def test_grids_that_differ_are_told(table, raw, capsys):
+    elsewhere = {"origin": (4.0, -7.0, 11.0)}
+    images = {"prior_image": scan(textured(2), **elsewhere), "prior_label": scan(box({1: (4, 6)}), **elsewhere)}
+    write_pair(table.parent, "bob", **images)
+    assert pair("--table", str(table), *LABELS) == 0
+    assert "Resampled by their headers, because prior and current grids differ: 1 (bob)." in capsys.readouterr().out
+
+
+def test_priors_that_cannot_be_placed_are_a_problem_and_nothing_is_lost(table, raw, capsys):
+    write_pair(table.parent, "bob", prior_image=scan(textured(2), **FAR), prior_label=scan(box({1: (4, 6)}), **FAR))
+    assert pair("--table", str(table), *LABELS) == 1
+    message = capsys.readouterr().err
+    assert "1 of 3 priors could not be brought onto their current scans:\n  bob: " in message
+    assert "Nothing is lost" in message
+    assert not (raw / NAME).exists()
+    assert pair("--table", str(table), *LABELS, "--if-diverged", "without-prior") == 0
+    assert "Diverged, and taken as without-prior: 1 (bob)." in capsys.readouterr().out
+
+
+def test_warnings_are_told_by_case(table, raw, capsys):
+    write_pair(table.parent, "bob", current_label=scan(box({})))
+    assert pair("--table", str(table), *LABELS) == 0
+    assert "Warning, bob: the current label map is empty." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ((), "Where are the scans?"),
+        (("--table", "TABLE", "--current", "x", *LABELS), "leave --current out"),
+        (("--table", "TABLE"), "--labels is needed"),
+        (("--table", "TABLE", *LABELS, "--no-prior-image", "--no-prior-labels"), "leave nothing of the prior"),
+        (("--table", "TABLE", *LABELS, "--like", "811"), "--like belongs to --predict"),
+        (("--current", "x", *LABELS), "--prior, --prior-segmentations, --current-segmentations are missing"),
+        (("--table", "TABLE", "--predict"), "--predict needs --like"),
+        (("--table", "TABLE", "--predict", "--like", "811", *LABELS), "leave --labels out"),
+        (("--table", "TABLE", "--predict", "--like", "811", "--crop-to-body", "0"), "leave --crop-to-body out"),
+        (("--table", "TABLE", "--predict", "--like", "811"), "Dataset 811 is not in"),
+        (("--table", "TABLE", "--labels", "a=1", "b=3"), "--labels a=1 b=3: nnU-Net needs"),
+        (("--table", "TABLE", "--labels", "a=1", "a=2"), "--labels a=1 a=2: nnU-Net needs"),
+        (("--table", "TABLE", "--labels", "ignore=1", "a=2"), "ignore needs the highest value"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(table, raw, capsys, options, told):
+    assert told in refusal(capsys, raw, *(str(table) if option == "TABLE" else option for option in options))
+
+
+@pytest.mark.parametrize("text", ["left", "=1", "left=x", "left=-1"])
+def test_labels_need_a_name_and_a_value(table, raw, capsys, text):
+    with pytest.raises(SystemExit) as stop:
+        pair("--table", str(table), "--labels", text)
+    assert stop.value.code == 2
+    assert "is not NAME=VALUE" in capsys.readouterr().err
+
+
+def test_background_may_be_named(table, raw):
+    assert pair("--table", str(table), "--labels", "background=0", "left=1", "right=2") == 0
+    assert json.loads((raw / NAME / "dataset.json").read_text())["labels"] == {"background": 0, "left": 1, "right": 2}
+
+
+def test_folder_without_dataset_json_is_no_example(table, raw, tmp_path, capsys):
+    options = ("--predict", "--like", str(tmp_path), "--table", str(table))
+    assert "has no dataset.json" in refusal(capsys, raw, *options)
+
+
+def test_file_that_cannot_be_used_is_named_and_nothing_is_left_of_the_dataset(table, raw, capsys):
+    write_pair(table.parent, "bob", prior_label=scan(box({1: (4, 6)}).astype(np.float32) / 2))
+    assert pair("--table", str(table), *LABELS) == 2
+    message = capsys.readouterr().err
+    assert "prior_label bob.nii.gz holds values that are no labels: 0.5" in message
+    assert not (raw / NAME).exists()

@@ -1,0 +1,292 @@
+"""Trainings of the dual encoder: which channel is what, what augmentation may touch, and cases without a prior."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_ext.augmentation.registration_error import Misalignment
+from nnunet_ext.augmentation.selected_channels import OnChannels
+from nnunet_ext.checkpoints.adaptation import adapt
+from nnunet_ext.checkpoints.description import ModelDescription
+from nnunet_ext.commands.adapt_weights import build_network
+from nnunet_ext.errors import UserError
+from nnunet_ext.plans.plans_file import read_plans
+from nnunet_ext.trainers import nnUNetTrainerDualEncoder, nnUNetTrainerDualEncoderMixUp
+from support.nnunet_runs import build_trainer, train
+from support.tiny_data import dataset_name
+
+ROLES = {"current": [0], "prior_image": [1], "prior_labels": [2, 3]}
+
+
+@pytest.fixture
+def plans(workspace, results):
+    """Plans and dataset.json of a kind of tiny data, its tiny 3D configuration with more settings."""
+
+    def read(kind="prior", **settings):
+        workspace.prepare(kind)
+        folder = workspace.preprocessed / dataset_name(kind)
+        content = read_plans(folder / "nnUNetPlans.json")
+        content["configurations"]["3d_tiny"]["nnunet_ext"].update(settings)
+        return {**content, "continue_training": False}, json.loads((folder / "dataset.json").read_text())
+
+    return read
+
+
+@pytest.fixture
+def built(plans):
+    def build(trainer=nnUNetTrainerDualEncoder, *, kind="prior", dataset=None, general=None, **dual_encoder):
+        content, dataset_json = plans(kind, dual_encoder=dual_encoder, **(general or {}))
+        made = trainer(content, "3d_tiny", 0, {**dataset_json, **(dataset or {})}, torch.device("cpu"))
+        torch.manual_seed(0)
+        made.initialize()
+        return made
+
+    return build
+
+
+def batch_of(trainer, size=2):
+    patch = trainer.configuration_manager.patch_size
+    scales = trainer._get_deep_supervision_scales()
+    shapes = [[round(side * factor) for side, factor in zip(patch, scale)] for scale in scales]
+    targets = [torch.randint(0, 3, (size, 1, *shape)).to(torch.int16) for shape in shapes]
+    return {"data": torch.randn(size, trainer.num_input_channels, *patch), "target": targets, "keys": ["a"] * size}
+
+
+# ---------------------------------------------------------------------- which channel is what
+
+
+def test_roles_of_the_dataset_reach_the_network_and_the_plans_that_are_saved(plans):
+    content, dataset_json = plans()
+    before = json.dumps(content)
+    trainer = nnUNetTrainerDualEncoder(content, "3d_tiny", 0, dataset_json, torch.device("cpu"))
+    trainer.initialize()
+    assert json.dumps(content) == before
+    network = trainer.unwrapped_network()
+    assert (network.current, network.prior) == ((0,), (1, 2, 3))
+    saved = trainer.plans_manager.plans["configurations"]["3d_tiny"]["nnunet_ext"]
+    assert saved["dual_encoder"]["channels"] == ROLES
+    assert trainer.my_init_kwargs["plans"] is trainer.plans_manager.plans
+
+
+def test_prediction_builds_the_same_network_from_the_saved_plans_alone(plans):
+    roles = {"current": [1], "prior_image": [3], "prior_labels": [0]}
+    content, dataset_json = plans(dual_encoder={"context_width": 0.5, "fusion": "concat", "fuse_skips": True})
+    dataset_json["nnunet_ext"] = {"longitudinal": roles}
+    trainer = nnUNetTrainerDualEncoder(content, "3d_tiny", 0, dataset_json, torch.device("cpu"))
+    trainer.initialize()
+    manager = PlansManager(json.loads(json.dumps(trainer.plans_manager.plans)))
+    network = nnUNetTrainerDualEncoder.build_network_architecture(
+        manager, manager.get_configuration("3d_tiny"), 4, 3, False
+    )
+    network.load_state_dict(trainer.network.state_dict(), strict=True)
+    trainer.set_deep_supervision_enabled(False)
+    data = torch.randn(1, 4, 16, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(network.eval()(data), trainer.network.eval()(data))
+    assert (network.current, network.prior) == ((1,), (3, 0))
+    own = [network.encoder.output_channels, network.context_encoder.output_channels]
+    assert own == [[4, 8, 16], [2, 4, 8]]
+
+
+def test_the_setting_has_precedence_over_the_dataset(built):
+    network = built(channels={"current": [0], "prior_labels": [3]}).unwrapped_network()
+    assert (network.current, network.prior) == ((0,), (3,))
+
+
+def test_without_a_word_on_it_channel_0_is_current_and_the_rest_the_prior_image(built):
+    trainer = built(kind="regions")
+    assert trainer.roles.model_dump() == {"current": [0], "prior_image": [1, 2], "prior_labels": []}
+
+
+def test_settings_that_a_configuration_inherits_stay_in_force(plans):
+    content, dataset_json = plans(dual_encoder={"context_width": 0.5})
+    content["configurations"]["child"] = {
+        "inherits_from": "3d_tiny",
+        "nnunet_ext": {"dual_encoder": {"fusion": "add"}},
+    }
+    trainer = nnUNetTrainerDualEncoder(content, "child", 0, dataset_json, torch.device("cpu"))
+    trainer.initialize()
+    assert trainer.unwrapped_network().context_encoder.output_channels == [2, 4, 8]
+    assert hasattr(trainer.unwrapped_network().fusions[0], "projection")
+
+
+@pytest.mark.parametrize(
+    ("roles", "problem"),
+    [
+        ({"current": [0]}, "no prior channel"),
+        ({"current": [0], "prior_image": [4]}, "names channel 4; the dataset has the channels 0 to 3"),
+        ({"current": [0, 1], "prior_image": [1]}, "channel 1 more than one role"),
+        ({"prior_image": [1]}, "current"),
+        ({"current": [0], "previous": [1]}, "previous"),
+    ],
+)
+def test_wrong_roles_are_refused(plans, roles, problem):
+    content, dataset_json = plans()
+    dataset_json["nnunet_ext"] = {"longitudinal": roles}
+    with pytest.raises(UserError, match=problem):
+        nnUNetTrainerDualEncoder(content, "3d_tiny", 0, dataset_json, torch.device("cpu"))
+
+
+def test_a_dataset_without_a_prior_is_refused_with_the_command_that_makes_one(results):
+    with pytest.raises(UserError, match="nnunet_ext pair"):
+        build_trainer("nnUNetTrainerDualEncoder")
+
+
+def test_a_training_is_not_resumed_with_other_roles(built, plans, tmp_path):
+    trainer = built()
+    file = tmp_path / "checkpoint.pth"
+    trainer.save_checkpoint(str(file))
+    content, dataset_json = plans(dual_encoder={"channels": {"current": [1], "prior_image": [0]}})
+    other = nnUNetTrainerDualEncoder(
+        {**content, "continue_training": True}, "3d_tiny", 0, dataset_json, torch.device("cpu")
+    )
+    other.initialize()
+    with pytest.raises(UserError, match=r"dual_encoder\.channels"):
+        other.load_checkpoint(str(file))
+
+
+# ---------------------------------------------------------------------- augmentation
+
+
+def training_transforms(trainer):
+    rotation, dummy_2d, _, mirror_axes = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+    return trainer.get_training_transforms(
+        trainer.configuration_manager.patch_size,
+        rotation,
+        trainer._get_deep_supervision_scales(),
+        mirror_axes,
+        dummy_2d,
+        use_mask_for_norm=trainer.configuration_manager.use_mask_for_norm,
+    )
+
+
+def test_intensities_of_image_channels_alone_are_augmented(built):
+    transforms = training_transforms(built()).transforms
+    of_channels = [one.transform for one in transforms if isinstance(one, RandomTransform)]
+    assert len(of_channels) == 7
+    assert all(isinstance(one, OnChannels) and one.channels == [0, 1] for one in of_channels)
+    assert not any(isinstance(one, Misalignment) for one in transforms)
+
+
+def test_binary_labels_stay_binary_through_every_intensity_transform(built):
+    transforms = training_transforms(built()).transforms
+    image = torch.rand(4, 16, 16, 16)
+    image[2:] = (image[2:] > 0.5).float()
+    sample = {"image": image.clone(), "segmentation": torch.zeros(1, 16, 16, 16)}
+    for transform in transforms:
+        if isinstance(transform, RandomTransform):
+            sample = transform.transform(**sample)
+    assert torch.equal(sample["image"][2:], image[2:])
+    assert not torch.equal(sample["image"][0], image[0])
+    assert not torch.equal(sample["image"][1], image[1])
+
+
+def test_the_prior_alone_is_moved_on_request_before_intensities_change(built):
+    trainer = built(misalignment_probability=1.0, misalignment_shift=2.0, misalignment_rotation=5.0)
+    transforms = training_transforms(trainer).transforms
+    place = next(number for number, one in enumerate(transforms) if isinstance(one, RandomTransform))
+    moving = transforms[place].transform
+    assert isinstance(moving, Misalignment)
+    assert transforms[place].apply_probability == 1.0
+    assert isinstance(transforms[place + 1].transform, OnChannels)
+    image = torch.rand(4, 16, 16, 16)
+    moved = moving(image=image.clone())["image"]
+    assert torch.equal(moved[0], image[0])
+    assert all(not torch.equal(moved[channel], image[channel]) for channel in (1, 2, 3))
+
+
+# ---------------------------------------------------------------------- without a prior
+
+
+def test_prior_dropout_sets_the_whole_prior_of_a_share_of_the_samples_to_zero(built):
+    trainer = built(prior_dropout=0.3)
+    trainer.rng = np.random.default_rng(0)
+    batch = batch_of(trainer, 8)
+    dropped = 0
+    for _ in range(50):
+        data = trainer.prepare_batch(batch, training=True)["data"]
+        is_zero = (data[:, 1:] == 0).flatten(1).all(dim=1)
+        assert torch.equal(data[:, 0], batch["data"][:, 0])
+        assert torch.equal(data[~is_zero], batch["data"][~is_zero])
+        dropped += int(is_zero.sum())
+    # 120 of 400, four standard deviations to either side
+    assert 83 < dropped < 157
+    assert (batch["data"] != 0).any(dim=1).all(), "the loader's batch is left as it is"
+
+
+def test_nothing_is_dropped_in_validation_or_on_request(built):
+    trainer = built(prior_dropout=1.0)
+    batch = batch_of(trainer)
+    assert torch.equal(trainer.prepare_batch(batch, training=False)["data"], batch["data"])
+    none = built(prior_dropout=0.0)
+    assert torch.equal(none.prepare_batch(batch, training=True)["data"], batch["data"])
+
+
+def test_a_case_without_a_prior_reaches_the_network_as_zeros(built, workspace, tmp_path):
+    """Zeros in the raw files are what prior dropout trains with, after nnU-Net's own normalisation and resampling."""
+    trainer = built()
+    import SimpleITK as sitk
+
+    rng = np.random.default_rng(0)
+    files = []
+    for channel in range(4):
+        image = rng.normal(size=(20, 24, 24)) if channel == 0 else np.zeros((20, 24, 24))
+        files.append(str(tmp_path / f"case_{channel:04d}.nii.gz"))
+        written = sitk.GetImageFromArray(image.astype(np.float32))
+        written.SetSpacing((1.3, 1.3, 1.7))
+        sitk.WriteImage(written, files[-1])
+    data, _, _ = DefaultPreprocessor(verbose=False).run_case(
+        files, None, trainer.plans_manager, trainer.configuration_manager, trainer.dataset_json
+    )
+    assert (data[1:] == 0).all()
+    assert data[0].std() > 0.5
+
+
+# ---------------------------------------------------------------------- beside other techniques and other weights
+
+
+def test_mixup_and_the_second_encoder_combine(built):
+    trainer = built(nnUNetTrainerDualEncoderMixUp, general={"mixup": {"weight": 0.5}}, prior_dropout=1.0)
+    assert trainer.sections == ("dual_encoder", "mixup")
+    assert {"dual_encoder", "mixup"} <= set(trainer.settings_record())
+    prepared = trainer.prepare_batch(batch_of(trainer), training=True)
+    # mixed from what the usual loss sees
+    assert (prepared["data"][:, 1:] == 0).all()
+    assert (prepared["mixed"]["data"][:, 1:] == 0).all()
+    terms = trainer.loss_terms(trainer.forward(prepared), prepared)
+    assert set(terms) == {"segmentation", "mixup"}
+
+
+def test_log_tells_the_share_without_a_prior(results, workspace):
+    workspace.prepare("prior")
+    trainer = train("nnUNetTrainerDualEncoder", kind="prior")
+    logged = trainer.logger.local_logger.my_fantastic_logging["dual_encoder/without_prior"]
+    assert len(logged) == 1
+    assert 0 <= logged[0] <= 1
+
+
+def test_weights_of_a_single_encoder_leave_context_and_gates_random_and_say_so(plans, workspace):
+    single = build_trainer("nnUNetTrainerConfigurable")
+    single.initialize()
+    checkpoint = {
+        "network_weights": single.network.state_dict(),
+        "init_args": single.my_init_kwargs,
+        "trainer_name": "nnUNetTrainerConfigurable",
+    }
+    content, dataset_json = plans()
+    target = ModelDescription(content, "3d_tiny", dataset_json)
+    network = build_network(nnUNetTrainerDualEncoder, target)
+    assert network.prior == (1, 2, 3)
+    result = adapt(checkpoint, network, target, keep_heads=True)
+    network.load_state_dict(result.weights, strict=True)
+    random = {tensor.key.split(".")[0] for tensor in result.tensors if tensor.outcome == "random"}
+    assert random == {"context_encoder", "fusions"}
+    assert {t.outcome for t in result.tensors if t.key.split(".")[0] in ("encoder", "decoder")} == {"copied"}
+    assert "a plain U-Net has no such part" in result.table()
+    first = "encoder.stages.0.0.convs.0.conv.weight"
+    assert torch.equal(network.state_dict()[first], single.network.state_dict()[first])
