@@ -24,7 +24,7 @@ def body_mask(image: sitk.Image) -> sitk.Image:
 
     Otsu's threshold on the square root of the intensities above the lowest, which keeps dark tissue with the body where
     fat is much brighter (MRI) and changes little in CT; gaps of a few millimetres are closed, the largest component is
-    kept, and its holes are filled slice by slice, because a cavity may leave the volume through its first or last slice.
+    kept, and its holes are filled slice by slice: a cavity may leave the volume through its first or last slice.
 
     Args:
         image: one channel, two or three dimensions, finite values.

@@ -32,6 +32,9 @@ class ImagePair:
         current_body: mask of the body on current's grid.
         prior_body: mask of the body on prior's grid.
         region: the current body and a rim of some millimetres, so that its outline counts.
+        smooth_current: current at about twice the finest spacing, on which similarity is measured.
+        smooth_prior: prior likewise.
+        smooth_region: region likewise.
     """
 
     current: sitk.Image
@@ -39,6 +42,9 @@ class ImagePair:
     current_body: sitk.Image
     prior_body: sitk.Image
     region: sitk.Image
+    smooth_current: sitk.Image
+    smooth_prior: sitk.Image
+    smooth_region: sitk.Image
 
     def similarity(self, transform: sitk.Transform) -> float:
         """Normalised mutual information of current and moved prior, 2 I / (H_current + H_prior), in the region.
@@ -48,14 +54,18 @@ class ImagePair:
         independent images over zero is taken off (Miller and Madow's correction), so that those are near 0 too; equal
         images are near 1.
 
+        It is measured on smoothed images of twice the finest spacing. On the scans themselves a transform that hits
+        voxel centres, above all no movement, has an advantage over all others, which interpolation blurs: there, a
+        deformation that lays organs on one another better can measure worse than none.
+
         Args:
             transform: points of current -> points of prior.
         """
-        inside = _as_bool(self.region)
-        lowest = float(sitk.GetArrayViewFromImage(self.prior).min())
-        moved = sitk.Resample(self.prior, self.current, transform, sitk.sitkLinear, lowest)
+        inside = _as_bool(self.smooth_region)
+        lowest = float(sitk.GetArrayViewFromImage(self.smooth_prior).min())
+        moved = sitk.Resample(self.smooth_prior, self.smooth_current, transform, sitk.sitkLinear, lowest)
         return normalised_mutual_information(
-            sitk.GetArrayViewFromImage(self.current)[inside], sitk.GetArrayViewFromImage(moved)[inside]
+            sitk.GetArrayViewFromImage(self.smooth_current)[inside], sitk.GetArrayViewFromImage(moved)[inside]
         )
 
     def inside(self, transform: sitk.Transform) -> float:
@@ -123,8 +133,21 @@ def prepared_pair(current: sitk.Image, prior: sitk.Image) -> ImagePair | str:
             return f"the body in the {name} image has {voxels} voxels; at least {FEWEST_VOXELS_OF_BODY} are needed"
         small.append(reduced)
         bodies.append(body)
-    rim = [round(RIM_MM / spacing) for spacing in small[0].GetSpacing()]
-    return ImagePair(*small, *bodies, region=sitk.BinaryDilate(bodies[0], rim))
+    first, second = small
+    rim = [round(RIM_MM / spacing) for spacing in first.GetSpacing()]
+    region = sitk.BinaryDilate(bodies[0], rim)
+    spacing = 2 * min(first.GetSpacing())
+    factors = shrink_factors(first, spacing)
+    return ImagePair(
+        current=first,
+        prior=second,
+        current_body=bodies[0],
+        prior_body=bodies[1],
+        region=region,
+        smooth_current=shrunk(first, factors),
+        smooth_prior=shrunk(second, shrink_factors(second, spacing)),
+        smooth_region=shrunk(region, factors),
+    )
 
 
 def normalised_mutual_information(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> float:

@@ -20,7 +20,7 @@ Kind = Literal["none", "rigid", "affine", "bspline"]
 
 STAGES: tuple[Kind, ...] = ("rigid", "affine", "bspline")
 CONTROL_POINT_SPACING = 30.0
-LEAST_SIMILARITY = 0.02
+LEAST_SIMILARITY = 0.03
 LEAST_INSIDE = 0.5
 LARGEST_CHANGE_OF_VOLUME = 2.0
 
@@ -66,21 +66,23 @@ def register(
 
     Mattes mutual information of voxels drawn in the current body and a rim around it is maximised from coarse to fine:
     rigid from the best of three first guesses (no movement, centres of the images, centres of the bodies), then affine,
-    then a B-spline, as far as `kind` says. A stage that gains no similarity and moves the body by less than half a
-    voxel is left out. Two runs with one seed give equal transforms on one machine, however many threads it has.
+    then a B-spline, as far as `kind` says. A stage that gains no similarity is left out, and `reached` tells. Two runs
+    with one seed give equal transforms on one machine, however many threads it has.
 
-    A stage is taken for diverged, the transform before it is returned, and `problem` says so, if
+    Registration is taken for diverged, the transform before the stage in question is returned, and `problem` says so,
+    if
 
     - the optimiser ends with an error,
-    - similarity is not higher than before the stage,
     - less than half of the current body lies in the moved prior's field of view,
-    - the body's centre is carried further from the first guess than the body's radius (root of the mean square),
+    - the body's centre is carried further from the stage's start than the body's radius (root of the mean square),
     - affine: volume more than doubles or halves; B-spline: the deformation folds (a Jacobian determinant of 0 or less
-      in the body).
+      in the body),
+    - no stage gains similarity, and at least one moves the body by more than half a voxel: the scans of a pair that is
+      aligned already are left where they are without a problem.
 
-    There is a problem too if the similarity that is reached is below 0.02, which unrelated images have, and if an image
-    cannot be registered: nearly constant, not finite, fewer than 4 voxels along an axis, a body of a few voxels. Then
-    the transform is the identity. A high similarity is no proof of a good registration: look at the pictures.
+    There is a problem too if the similarity in the end is below LEAST_SIMILARITY, as it is of unrelated images, and if
+    an image cannot be registered: nearly constant, not finite, fewer than 4 voxels along an axis, a body of a few
+    voxels. Then the transform is the identity. A high similarity is no proof of a good registration: look at pictures.
 
     Args:
         current: one channel, two or three dimensions.
@@ -102,7 +104,7 @@ def register(
 
     identity = stages.no_movement(pair)
     before = similarity = pair.similarity(identity)
-    transform, problem = identity, None
+    transform, problem, went_astray = identity, None, None
     reached: Kind = "none"
     for stage in STAGES[: STAGES.index(kind) + 1] if kind != "none" else ():
         try:
@@ -111,17 +113,22 @@ def register(
         except RuntimeError as error:
             problem = f"{stage}: the optimiser ended with an error ({_last_line(str(error))})"
             break
-        found_similarity = pair.similarity(found)
-        if found_similarity <= similarity and _is_still(pair, transform, found):
-            continue
-        problem = _divergence(pair, stage, start, found, similarity, found_similarity)
-        if problem:
+        if problem := _divergence(pair, stage, start, found):
             break
-        transform, reached, similarity = found, stage, found_similarity
-    if kind != "none" and problem is None and similarity < LEAST_SIMILARITY:
-        problem = (
-            f"the normalised mutual information is {similarity:.3f} after {reached} registration; below "
-            f"{LEAST_SIMILARITY:g} the images have nothing in common"
+        found_similarity = pair.similarity(found)
+        if found_similarity > similarity:
+            transform, reached, similarity = found, stage, found_similarity
+        elif not _is_still(pair, transform, found):
+            went_astray = (
+                f"{stage}: the normalised mutual information did not grow "
+                f"({similarity:.3f} before, {found_similarity:.3f} after)"
+            )
+    if problem is None and reached == "none":
+        problem = went_astray
+    if kind != "none" and similarity < LEAST_SIMILARITY:
+        problem = problem or (
+            f"the normalised mutual information is {similarity:.3f} after registration; below {LEAST_SIMILARITY:g} "
+            "the images have next to nothing in common"
         )
         transform, reached, similarity = identity, "none", before
     lengths = np.linalg.norm(pair.shifts(transform), axis=1)
@@ -189,18 +196,8 @@ def _optimised(
     return stages.bspline(pair, start, control_point_spacing=control_point_spacing, seed=seed)
 
 
-def _divergence(
-    pair: ImagePair, stage: Kind, start: sitk.Transform, found: sitk.Transform, before: float, after: float
-) -> str | None:
-    """Why what a stage found is taken for diverged; None if it is not.
-
-    Args:
-        start: what the stage set out from.
-        before: similarity before the stage.
-        after: similarity with what it found.
-    """
-    if after <= before:
-        return f"{stage}: the normalised mutual information did not grow ({before:.3f} before, {after:.3f} after)"
+def _divergence(pair: ImagePair, stage: Kind, start: sitk.Transform, found: sitk.Transform) -> str | None:
+    """Why what a stage found from `start` is implausible; None if it is not."""
     if (inside := pair.inside(found)) < LEAST_INSIDE:
         return (
             f"{stage}: the moved prior covers {inside:.0%} of the current body; at least {LEAST_INSIDE:.0%} is expected"

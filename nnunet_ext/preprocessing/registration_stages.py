@@ -9,12 +9,12 @@ import SimpleITK as sitk
 
 from nnunet_ext.preprocessing.image_pair import Floats, ImagePair, body_points, shrink_factors, shrunk
 
-DEBUG=True
-SAMPLES = 40_000
+SAMPLES = 20_000
+BSPLINE_SAMPLES = 10_000
 BINS = 32
 RIGID_LEVELS = (4, 2, 1)
 AFFINE_LEVELS = (2, 1)
-BSPLINE_LEVELS = (4, 2)
+BSPLINE_LEVEL = 2
 
 
 def no_movement(pair: ImagePair) -> sitk.Transform:
@@ -65,18 +65,17 @@ def bspline(pair: ImagePair, start: sitk.Transform, *, control_point_spacing: fl
         for size, spacing in zip(current.GetSize(), current.GetSpacing())
     ]
     deformation = sitk.BSplineTransformInitializer(current, cells, order=3)
-    for level in BSPLINE_LEVELS:
-        method = sitk.ImageRegistrationMethod()
-        method.SetOptimizerAsLBFGSB(
-            gradientConvergenceTolerance=1e-5,
-            numberOfIterations=40,
-            maximumNumberOfCorrections=5,
-            maximumNumberOfFunctionEvaluations=60,
-            costFunctionConvergenceFactor=1e7,
-        )
-        method.SetMovingInitialTransform(start)
-        method.SetInitialTransform(deformation, inPlace=True)
-        _run(method, pair, level, seed=seed)
+    method = sitk.ImageRegistrationMethod()
+    method.SetOptimizerAsLBFGSB(
+        gradientConvergenceTolerance=1e-5,
+        numberOfIterations=20,
+        maximumNumberOfCorrections=5,
+        maximumNumberOfFunctionEvaluations=30,
+        costFunctionConvergenceFactor=1e7,
+    )
+    method.SetMovingInitialTransform(start)
+    method.SetInitialTransform(deformation, inPlace=True)
+    _run(method, pair, BSPLINE_LEVEL, samples=BSPLINE_SAMPLES, seed=seed)
     return sitk.CompositeTransform([start, deformation])
 
 
@@ -88,18 +87,18 @@ def _optimised_matrix(pair: ImagePair, start: sitk.Transform, levels: Sequence[i
         method.SetOptimizerAsRegularStepGradientDescent(
             learningRate=1.0,
             minStep=1e-4,
-            numberOfIterations=100,
-            relaxationFactor=0.5,
+            numberOfIterations=200,
+            relaxationFactor=0.85,
             gradientMagnitudeTolerance=1e-8,
             estimateLearningRate=method.Once,
             maximumStepSizeInPhysicalUnits=level * min(pair.current.GetSpacing()),
         )
         method.SetInitialTransform(transform, inPlace=True)
-        _run(method, pair, level, seed=seed)
+        _run(method, pair, level, samples=SAMPLES, seed=seed)
     return transform
 
 
-def _run(method: sitk.ImageRegistrationMethod, pair: ImagePair, level: int, *, seed: int) -> None:
+def _run(method: sitk.ImageRegistrationMethod, pair: ImagePair, level: int, *, samples: int, seed: int) -> None:
     """Optimise on images of `level` times the finest spacing; the method holds transform and optimiser."""
     spacing = level * min(pair.current.GetSpacing())
     factors = shrink_factors(pair.current, spacing)
@@ -111,11 +110,8 @@ def _run(method: sitk.ImageRegistrationMethod, pair: ImagePair, level: int, *, s
     method.SetMetricFixedMask(region)
     method.SetMetricSamplingStrategy(method.RANDOM)
     # the seed 0 stands for the time of day
-    method.SetMetricSamplingPercentage(min(1.0, SAMPLES / voxels), seed + 1)
+    method.SetMetricSamplingPercentage(min(1.0, samples / voxels), seed + 1)
     method.SetInterpolator(sitk.sitkLinear)
-    if DEBUG:
-        v=[]; method.AddCommand(sitk.sitkIterationEvent, lambda: v.append((method.GetOptimizerIteration(), round(method.GetMetricValue(),4), method.GetOptimizerLearningRate())))
-        method.AddCommand(sitk.sitkEndEvent, lambda: print("   level",level,v[:2],v[-1:],method.GetOptimizerStopConditionDescription()[:200]))
     method.Execute(shrunk(pair.current, factors), shrunk(pair.prior, shrink_factors(pair.prior, spacing)))
 
 

@@ -35,6 +35,7 @@ from benchmarks.longitudinal_grid import (
     planned_runs,
 )
 from benchmarks.longitudinal_results import MEASURES, Scored, Trained, collected, estimates, pooled, result_lines
+from nnunet_ext import trainers
 from nnunet_ext.commands.configure import check_name
 from nnunet_ext.demo.run import CommandFailed
 from nnunet_ext.errors import UserError
@@ -98,6 +99,10 @@ def test_methods_are_those_of_the_comparison():
             section, _, name = key.partition(".")
             settings.setdefault(section, {})[name] = value
         validated_settings(settings, where="this test")
+
+
+def test_trainers_exist():
+    assert all(hasattr(trainers, method.trainer) for method in METHODS)
 
 
 def dual_encoders():
@@ -193,7 +198,7 @@ def scored(**patients):
     return Scored(tuple(patients), np.array(rows))
 
 
-def trained(one, withheld=None):
+def trained_run(one, withheld=None):
     return Trained(one, withheld, lr=0.001, parameters=1_352_912, step_seconds=0.25)
 
 
@@ -263,10 +268,10 @@ def test_runs_of_other_patients_are_not_compared():
 
 def test_only_seeds_that_both_have_are_compared():
     runs = {
-        Run(NO_PRIOR, 0): trained(scored(a=(2, 10))),
-        Run(EARLY, 0): trained(scored(a=(7, 10)), scored(a=(1, 10))),
-        Run(EARLY, 1): trained(scored(b=(5, 10))),
-        Run(EARLY, 0, is_all=True): trained(scored(a=(9, 10))),
+        Run(NO_PRIOR, 0): trained_run(scored(a=(2, 10))),
+        Run(EARLY, 0): trained_run(scored(a=(7, 10)), scored(a=(1, 10))),
+        Run(EARLY, 1): trained_run(scored(b=(5, 10))),
+        Run(EARLY, 0, is_all=True): trained_run(scored(a=(9, 10))),
     }
     content = collected(runs, planned_runs("full", 3), {})
     rows = {(row["method"], row["all_patients"]): row for row in content["rows"]}
@@ -289,7 +294,7 @@ def result_text(runs, pilots=None):
 
 def test_result_says_what_was_not_run():
     runs = {
-        run: trained(scored(a=(2, 10)), scored(a=(1, 10)) if run.is_withheld_later and run.seed else None)
+        run: trained_run(scored(a=(2, 10)), scored(a=(1, 10)) if run.is_withheld_later and run.seed else None)
         for run in planned_runs("primary", 3)
         if (run.method, run.seed) != (GATED, 2)
     }
@@ -315,7 +320,7 @@ def test_result_says_what_was_not_run():
 
 def test_complete_grid_has_nothing_missing():
     runs = {
-        run: trained(scored(a=(2, 10)), scored(a=(1, 10)) if run.is_withheld_later else None)
+        run: trained_run(scored(a=(2, 10)), scored(a=(1, 10)) if run.is_withheld_later else None)
         for run in planned_runs("full", 3)
     }
     content, text = result_text(runs)

@@ -28,7 +28,6 @@ def plans(workspace, results):
     """Plans and dataset.json of a kind of tiny data, its tiny 3D configuration with more settings."""
 
     def read(kind="prior", **settings):
-        workspace.prepare(kind)
         folder = workspace.preprocessed / dataset_name(kind)
         content = read_plans(folder / "nnUNetPlans.json")
         content["configurations"]["3d_tiny"]["nnunet_ext"].update(settings)
@@ -263,7 +262,6 @@ def test_mixup_and_the_second_encoder_combine(built):
 
 
 def test_log_tells_the_share_without_a_prior(results, workspace):
-    workspace.prepare("prior")
     trainer = train("nnUNetTrainerDualEncoder", kind="prior")
     logged = trainer.logger.local_logger.my_fantastic_logging["dual_encoder/without_prior"]
     assert len(logged) == 1
