@@ -12,6 +12,7 @@ import SimpleITK as sitk
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.preprocessing.grids import coverage, difference, has_no_position, read_label_image, read_scan
+from nnunet_ext.preprocessing.intensity_and_crop import crop_to_body
 from nnunet_ext.preprocessing.pairs import Pair
 from nnunet_ext.preprocessing.registration import Kind, moved_image, moved_labels, register
 
@@ -165,18 +166,17 @@ def make_case(pair: Pair, pairing: Pairing, *, if_diverged: IfDiverged) -> Paire
         else:
             prior = Prior()
 
+    if label is not None and not _count(label):
+        warnings.append("the current label map is empty")
     grid = current
     if pairing.crop_to_body is not None:
-        from nnunet_ext.preprocessing.intensity_and_crop import crop_to_body
-
-        grid = crop_to_body(current, pairing.crop_to_body)
+        body = crop_to_body(current, pairing.crop_to_body)
+        grid = body.cut(current)
         record["cropped_from"], record["cropped_to"] = list(current.GetSize()), list(grid.GetSize())
-    if label is not None:
-        whole, label = label, label if grid is current else moved_labels(label, grid, unmoved(grid))
-        if lost := _count(whole) - _count(label):
-            warnings.append(f"{lost} of {_count(whole)} labelled voxels lie outside of the body and were cut off")
-        if not _count(whole):
-            warnings.append("the current label map is empty")
+        if label is not None:
+            whole, label = label, body.cut(label)
+            if lost := _count(whole) - _count(label):
+                warnings.append(f"{lost} of {_count(whole)} labelled voxels lie outside of the body and were cut off")
     channels = [grid]
     if pairing.prior_image:
         channels.append(_on(grid, prior.image, placement.transform, moved_image))

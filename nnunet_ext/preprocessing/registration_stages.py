@@ -88,7 +88,7 @@ def _optimised_matrix(pair: ImagePair, start: sitk.Transform, levels: Sequence[i
             learningRate=1.0,
             minStep=1e-4,
             numberOfIterations=200,
-            relaxationFactor=0.85,
+            relaxationFactor=0.7,
             gradientMagnitudeTolerance=1e-8,
             estimateLearningRate=method.Once,
             maximumStepSizeInPhysicalUnits=level * min(pair.current.GetSpacing()),

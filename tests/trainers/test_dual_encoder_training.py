@@ -14,9 +14,10 @@ from nnunet_ext.augmentation.selected_channels import OnChannels
 from nnunet_ext.checkpoints.adaptation import adapt
 from nnunet_ext.checkpoints.description import ModelDescription
 from nnunet_ext.commands.adapt_weights import build_network
+from nnunet_ext.demo.longitudinal_phantoms import make_follow_up
 from nnunet_ext.errors import UserError
 from nnunet_ext.plans.plans_file import read_plans
-from nnunet_ext.trainers import nnUNetTrainerDualEncoder, nnUNetTrainerDualEncoderMixUp
+from nnunet_ext.trainers import nnUNetTrainerConfigurable, nnUNetTrainerDualEncoder, nnUNetTrainerDualEncoderMixUp
 from support.nnunet_runs import build_trainer, train
 from support.tiny_data import dataset_name
 
@@ -27,10 +28,13 @@ ROLES = {"current": [0], "prior_image": [1], "prior_labels": [2, 3]}
 def plans(workspace, results):
     """Plans and dataset.json of a kind of tiny data, its tiny 3D configuration with more settings."""
 
-    def read(kind="prior", **settings):
+    def read(kind="prior", patch=None, network=None, **settings):
         folder = workspace.preprocessed / dataset_name(kind)
         content = read_plans(folder / "nnUNetPlans.json")
-        content["configurations"]["3d_tiny"]["nnunet_ext"].update(settings)
+        configuration = content["configurations"]["3d_tiny"]
+        configuration["nnunet_ext"].update(settings)
+        configuration["architecture"]["arch_kwargs"].update(network or {})
+        configuration["patch_size"] = list(patch or configuration["patch_size"])
         return {**content, "continue_training": False}, json.loads((folder / "dataset.json").read_text())
 
     return read
@@ -38,9 +42,18 @@ def plans(workspace, results):
 
 @pytest.fixture
 def built(plans):
-    def build(trainer=nnUNetTrainerDualEncoder, *, kind="prior", dataset=None, general=None, **dual_encoder):
-        content, dataset_json = plans(kind, dual_encoder=dual_encoder, **(general or {}))
-        made = trainer(content, "3d_tiny", 0, {**dataset_json, **(dataset or {})}, torch.device("cpu"))
+    def build(
+        trainer=nnUNetTrainerDualEncoder,
+        *,
+        kind="prior",
+        dataset=None,
+        general=None,
+        patch=None,
+        network=None,
+        **dual_encoder,
+    ):
+        content, dataset_json = plans(kind, patch, network, dual_encoder=dual_encoder, **(general or {}))
+        made = trainer(content, "3d_tiny", 0, dataset_json | (dataset or {}), torch.device("cpu"))
         torch.manual_seed(0)
         made.initialize()
         return made
@@ -288,3 +301,62 @@ def test_weights_of_a_single_encoder_leave_context_and_gates_random_and_say_so(p
     assert "a plain U-Net has no such part" in result.table()
     first = "encoder.stages.0.0.convs.0.conv.weight"
     assert torch.equal(network.state_dict()[first], single.network.state_dict()[first])
+
+
+# ---------------------------------------------------------------------- it learns
+
+SIDE = 32
+NETWORK = {"features_per_stage": [6, 12, 24], "n_conv_per_stage": [2, 2, 2], "n_conv_per_stage_decoder": [2, 2]}
+LESIONS = {"background": 0, "lesion": 1}
+
+
+def standardised(image):
+    return (image - image.mean()) / image.std()
+
+
+def follow_ups(seed, size):
+    """Current image, prior image and prior labels as channels (size, 3, …), and current labels (size, 1, …)."""
+    rng = np.random.default_rng(seed)
+    scans = [make_follow_up(rng, (SIDE, SIDE, SIDE)) for _ in range(size)]
+    images = [(standardised(s.current_image), standardised(s.prior_image), s.prior_labels) for s in scans]
+    labels = [s.current_labels[None] for s in scans]
+    return torch.from_numpy(np.array(images, np.float32)), torch.from_numpy(np.array(labels, np.int16))
+
+
+def learn(trainer, data, labels, rng, steps):
+    scales = trainer._get_deep_supervision_scales()
+    for _ in range(steps):
+        drawn = rng.integers(len(data), size=2)
+        axes = [axis for axis in (2, 3, 4) if rng.random() < 0.5]
+        images, target = data[drawn].flip(axes), labels[drawn].flip(axes)
+        targets = [torch.nn.functional.interpolate(target.float(), scale_factor=tuple(scale)) for scale in scales]
+        trainer.train_step({"data": images, "target": targets, "keys": ["a", "b"]})
+    trainer.set_deep_supervision_enabled(False)
+    trainer.network.eval()
+
+
+def dice(trainer, data, labels):
+    """Aggregated over the patients."""
+    with torch.no_grad():
+        predicted = torch.cat([trainer.network(one[None]).argmax(1) for one in data]) == 1
+    reference = labels[:, 0] == 1
+    return (2 * (predicted & reference).sum() / (predicted.sum() + reference.sum())).item()
+
+
+def learned(built, seed, fusion, *, steps=150):
+    """Dice on other patients: without a prior, with it, with it withheld, and with another patient's."""
+    general = {"optimizer": "adamw", "initial_lr": 5e-3, "seed": seed}
+    common = {"dataset": {"labels": LESIONS}, "general": general, "patch": (SIDE,) * 3, "network": NETWORK}
+    channels = {"current": [0], "prior_image": [1], "prior_labels": [2]}
+    dual = built(**common, fusion=fusion, channels=channels)
+    alone = built(nnUNetTrainerConfigurable, **common, kind="labels")
+    data, labels = follow_ups(seed, 24)
+    test_data, test_labels = follow_ups(1000 + seed, 12)
+    learn(alone, data[:, :1], labels, np.random.default_rng(seed), steps)
+    dual.rng = np.random.default_rng(seed)
+    learn(dual, data, labels, np.random.default_rng(seed), steps)
+    withheld, exchanged = test_data.clone(), test_data.clone()
+    withheld[:, 1:] = 0
+    exchanged[:, 1:] = exchanged[:, 1:].roll(1, dims=0)
+    scores = [dice(dual, one, test_labels) for one in (test_data, withheld, exchanged)]
+    return dice(alone, test_data[:, :1], test_labels), *scores
