@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import SimpleITK as sitk
@@ -104,15 +105,26 @@ def _run(method: sitk.ImageRegistrationMethod, pair: ImagePair, level: int, *, s
     factors = shrink_factors(pair.current, spacing)
     region = shrunk(pair.region, factors)
     voxels = int(sitk.GetArrayViewFromImage(region).sum())
-    # sums over samples in several threads depend on which thread is first
-    method.SetNumberOfThreads(1)
     method.SetMetricAsMattesMutualInformation(numberOfHistogramBins=BINS)
     method.SetMetricFixedMask(region)
     method.SetMetricSamplingStrategy(method.RANDOM)
     # the seed 0 stands for the time of day
     method.SetMetricSamplingPercentage(min(1.0, samples / voxels), seed + 1)
     method.SetInterpolator(sitk.sitkLinear)
-    method.Execute(shrunk(pair.current, factors), shrunk(pair.prior, shrink_factors(pair.prior, spacing)))
+    current, prior = shrunk(pair.current, factors), shrunk(pair.prior, shrink_factors(pair.prior, spacing))
+    with _single_thread():
+        method.Execute(current, prior)
+
+
+@contextmanager
+def _single_thread() -> Iterator[None]:
+    """Sums over samples by several threads depend on which is first, whatever the method's own number of threads is."""
+    threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
 
 
 def _centre(image: sitk.Image) -> Floats:

@@ -265,7 +265,7 @@ def test_deformation_that_folds_is_a_problem(monkeypatch):
     def folded(pair, start, *, control_point_spacing, seed):
         transform = sitk.BSplineTransformInitializer(pair.current, [4, 4, 4], order=3)
         parameters = np.zeros(transform.GetNumberOfParameters())
-        parameters[170] = 60.0  # a control point in the body is pulled past the next
+        parameters[171] = 100.0  # a control point in the body is pulled past the next
         transform.SetParameters(parameters.tolist())
         return transform
 
@@ -285,13 +285,13 @@ def test_error_of_the_optimiser_is_a_problem_not_an_exception(monkeypatch):
 
 
 def unusable() -> dict[str, tuple[sitk.Image, str]]:
-    tiny = drawn(grid(), lambda points: 100.0 * (np.linalg.norm(points - CENTRE, axis=-1) < 8))
+    tiny = drawn(grid((20, 20, 20)), lambda points: 100.0 * (np.linalg.norm(points - CENTRE, axis=-1) < 6))
     blank = drawn(grid(), lambda points: np.full(points.shape[:-1], 7.0))
     hole = current_image()
     hole[3, 4, 5] = float("nan")
     return {
         "constant": (blank, "no body is found"),
-        "tiny": (drawn(grid(), lambda points: sitk.GetArrayFromImage(tiny)), "voxels; at least"),
+        "tiny": (tiny, "voxels; at least"),
         "not finite": (hole, "not finite"),
         "one slice": (current_image()[:, :, 20:21], "44 x 44 x 1 voxels; registration needs 4"),
     }
