@@ -36,7 +36,15 @@ if TYPE_CHECKING:
 
 SHOWN = 5  # cases with warnings that are named
 KINDS = ("none", "rigid", "affine", "bspline")
-FIXED_BY_LIKE = ("labels", "modality", "registration", "no_prior_image", "no_prior_labels", "crop_to_body")
+FIXED_BY_LIKE = (
+    "labels",
+    "modality",
+    "registration",
+    "no_prior_image",
+    "no_prior_labels",
+    "crop_to_body",
+    "match_histogram",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--no-prior-labels", action="store_true", help="use the prior image alone")
     what.add_argument(
         "--crop-to-body", type=not_negative_number, metavar="MM", help="crop to the current body and a margin around it"
+    )
+    what.add_argument(
+        "--match-histogram", type=Path, metavar="IMAGE", help="give all images the intensities of this, e.g. CT of MRI"
     )
     parser.add_argument(
         "--if-diverged",
@@ -172,6 +183,7 @@ def asked_pairing(args: argparse.Namespace) -> Pairing:
         prior_image=not args.no_prior_image,
         prior_labels=not args.no_prior_labels,
         crop_to_body=args.crop_to_body,
+        match_histogram=args.match_histogram and str(args.match_histogram.resolve()),
     )
 
 

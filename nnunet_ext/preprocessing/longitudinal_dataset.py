@@ -120,6 +120,7 @@ def description_of(name: str, pairing: Pairing, *, cases: int) -> dict[str, Any]
                 "modality": pairing.modality,
                 "registration": pairing.registration,
                 "crop_to_body": pairing.crop_to_body,
+                "match_histogram": pairing.match_histogram,
             },
         },
     }
@@ -226,7 +227,7 @@ def _picture(case: PairedCase, file: Path) -> dict[str, str]:
     from nnunet_ext.preprocessing.registration_pictures import registration_picture  # matplotlib takes a while
 
     file.parent.mkdir(exist_ok=True)
-    registration_picture(*case.views, file)
+    registration_picture(*case.views, file, title=file.stem, registration=case.registration)
     return {"picture": f"{PICTURES}/{file.name}"}
 
 

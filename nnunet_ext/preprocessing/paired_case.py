@@ -12,9 +12,9 @@ import SimpleITK as sitk
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.preprocessing.grids import coverage, difference, has_no_position, read_label_image, read_scan
-from nnunet_ext.preprocessing.intensity_and_crop import crop_to_body
+from nnunet_ext.preprocessing.intensity_and_crop import crop_to_body, match_histogram
 from nnunet_ext.preprocessing.pairs import Pair
-from nnunet_ext.preprocessing.registration import Kind, moved_image, moved_labels, register
+from nnunet_ext.preprocessing.registration import Kind, Registration, moved_image, moved_labels, register
 
 IfDiverged = Literal["stop", "unregistered", "without-prior"]
 
@@ -34,6 +34,7 @@ class Pairing:
         prior_image: whether the prior image is a channel.
         prior_labels: whether each prior label is one.
         crop_to_body: margin in mm around the current body to which all is cropped; None crops nothing.
+        match_histogram: file of the image whose intensities current and prior images are given; None changes nothing.
     """
 
     labels: Mapping[str, int]
@@ -42,6 +43,7 @@ class Pairing:
     prior_image: bool = True
     prior_labels: bool = True
     crop_to_body: float | None = None
+    match_histogram: str | None = None
 
     @property
     def known_values(self) -> set[int]:
@@ -104,6 +106,7 @@ class PairedCase:
         problem: why the prior is not where it should be; empty if it is.
         views: the current image, and on its grid the prior image as its header has it and as it was registered; None
             if nothing was registered.
+        registration: the one that the views show.
     """
 
     channels: tuple[sitk.Image, ...]
@@ -111,6 +114,7 @@ class PairedCase:
     record: Mapping[str, Any]
     problem: str = ""
     views: tuple[sitk.Image, sitk.Image, sitk.Image] | None = None
+    registration: Registration | None = None
 
 
 @dataclass(frozen=True)
@@ -122,12 +126,14 @@ class Placement:
         record: what was done, for JSON.
         problem: why it is not to be trusted; empty if it is.
         warnings: what somebody should look at.
+        registration: that found the place; None if the headers gave it.
     """
 
     transform: sitk.Transform | None
     record: Mapping[str, Any]
     problem: str = ""
     warnings: tuple[str, ...] = ()
+    registration: Registration | None = None
 
 
 def make_case(pair: Pair, pairing: Pairing, *, if_diverged: IfDiverged) -> PairedCase:
@@ -150,10 +156,15 @@ def make_case(pair: Pair, pairing: Pairing, *, if_diverged: IfDiverged) -> Paire
         check_same_grid(label, current, file=pair.current_label, of=pair.current_image)
         label.CopyInformation(current)  # the same within rounding, which would differ from file to file
     prior = read_prior(pair, pairing, dimensions=current.GetDimension())
+    if pairing.match_histogram is not None:
+        like = read_scan(Path(pairing.match_histogram))
+        current = match_histogram(current, like)
+        if prior.image is not None:
+            prior = Prior(match_histogram(prior.image, like), prior.labels)
 
     placement = place_prior(current, prior, pairing.registration)
-    views = None
-    if placement.transform is not None and pairing.registration != "none" and prior.image is not None:
+    views, registration = None, placement.registration
+    if registration is not None and placement.transform is not None and prior.image is not None:
         before, after = (moved_image(prior.image, current, one) for one in (unmoved(current), placement.transform))
         views = (current, before, after)
     record = {**placement.record, "problem": placement.problem or None}
@@ -194,7 +205,7 @@ def make_case(pair: Pair, pairing: Pairing, *, if_diverged: IfDiverged) -> Paire
         "warnings": warnings,
     }
     problem = placement.problem if if_diverged == "stop" else ""
-    return PairedCase(tuple(channels), label, record, problem, views)
+    return PairedCase(tuple(channels), label, record, problem, views, registration)
 
 
 def read_prior(pair: Pair, pairing: Pairing, *, dimensions: int) -> Prior:
@@ -266,7 +277,7 @@ def place_prior(current: sitk.Image, prior: Prior, kind: Kind) -> Placement:
         "max_displacement_mm": _rounded(found.max_displacement),
         "coverage": _rounded(found.inside),
     }
-    return Placement(found.transform, record, found.problem or "")
+    return Placement(found.transform, record, found.problem or "", registration=found)
 
 
 def by_the_headers(current: sitk.Image, prior: Prior) -> Placement:

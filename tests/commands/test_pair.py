@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from nnunet_ext.cli import main
+from support.bodies import drawn, grid, intensities, organs, rigid, transformed
 from support.raw_datasets import read_array
 from support.scan_pairs import box, scan, textured, write_pair, write_table
 
@@ -126,6 +128,37 @@ def test_grids_that_differ_are_told(table, raw, capsys):
     write_pair(table.parent, "bob", **images)
     assert pair("--table", str(table), *LABELS) == 0
     assert "Resampled by their headers, because prior and current grids differ: 1 (bob)." in capsys.readouterr().out
+
+
+def test_misregistered_prior_is_brought_back(table, raw, capsys):
+    """A body whose prior was scanned 6, -4 and 5 mm off and turned by 5 to 8 degrees."""
+    placed = transformed(rigid((6, -5, 8), (6, -4, 5)))
+    current, truth = drawn(grid(), intensities, noise=4), drawn(grid(), organs)
+    prior = drawn(grid(), intensities, placed=placed, noise=4, seed=1)
+    labels = drawn(grid(), organs, placed=placed)
+    images = {"current_image": current, "current_label": truth, "prior_image": prior, "prior_label": labels}
+    rows = [write_pair(table.parent, "mis registered", **images)]
+    write_table(table, rows)
+    named = ("--labels", "beside=1", "shell=2", "ball=3")
+    assert pair("--table", str(table), *named, "--registration", "rigid") == 0
+    shown = capsys.readouterr().out
+    assert "Registration (rigid): median similarity 0." in shown
+    folder = raw / NAME
+    record = json.loads((folder / "pairs.json").read_text())["cases"]["mis registered"]
+    assert record["similarity_after"] > 2 * record["similarity_before"]
+    assert (folder / record["picture"]).is_file()
+
+    def centre(mask):
+        return np.argwhere(mask).mean(axis=0) * 2.0  # voxels of 2 mm
+
+    for channel, value in ((2, 1), (3, 2), (4, 3)):
+        true = read_array(folder / "labelsTr" / "mis registered.nii.gz") == value
+        moved = read_array(folder / "imagesTr" / f"mis registered_{channel:04d}.nii.gz") == 1
+        before = np.linalg.norm(centre(sitk.GetArrayFromImage(labels) == value) - centre(true))
+        after = np.linalg.norm(centre(moved) - centre(true))
+        print(f"label {value}: centre off by {before:.2f} mm before, {after:.2f} mm after")
+        assert before > 8
+        assert after < 0.5  # a quarter of a voxel
 
 
 def test_priors_that_cannot_be_placed_are_a_problem_and_nothing_is_lost(table, raw, capsys):

@@ -240,8 +240,8 @@ def test_registrations_are_drawn(raw, pairs, monkeypatch):
         case = make_case(pair, pairing, if_diverged=if_diverged)
         return replace(case, views=case.channels[:3]) if pair.prior_image else case
 
-    def picture(current, prior_before, prior_after, file):
-        file.write_text(" ".join(str(image.GetSize()) for image in (current, prior_before, prior_after)))
+    def picture(current, prior_before, prior_after, file, *, title, registration):
+        file.write_text(f"{title} " + " ".join(str(image.GetSize()) for image in (current, prior_before, prior_after)))
 
     monkeypatch.setattr(longitudinal_dataset, "make_case", registered)
     pictures = SimpleNamespace(registration_picture=picture)
@@ -250,5 +250,5 @@ def test_registrations_are_drawn(raw, pairs, monkeypatch):
     folder = raw / NAME / "pictures"
     assert sorted(file.name for file in folder.iterdir()) == [f"{pair.case}.png" for pair in pairs[:-1]]
     assert outcome.records["ann_0"]["picture"] == "pictures/ann_0.png"
-    assert (folder / "ann_0.png").read_text() == "(12, 10, 6) (12, 10, 6) (12, 10, 6)"
+    assert (folder / "ann_0.png").read_text() == "ann_0 (12, 10, 6) (12, 10, 6) (12, 10, 6)"
     assert "picture" not in outcome.records["zoë_6"]

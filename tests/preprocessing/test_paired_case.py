@@ -9,9 +9,11 @@ import SimpleITK as sitk
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.preprocessing import paired_case
+from nnunet_ext.preprocessing.grids import on_grid
 from nnunet_ext.preprocessing.paired_case import PairedCase, Pairing, make_case
 from nnunet_ext.preprocessing.pairs import Pair
 from nnunet_ext.preprocessing.registration import Registration
+from support.bodies import CENTRE, depth, drawn, grid, intensities, positions
 from support.scan_pairs import box, scan, textured, write_pair
 
 PAIRING = Pairing({"left": 1, "right": 2})
@@ -247,3 +249,52 @@ def test_image_is_registered_for_the_labels_alone(tmp_path, shifting):
     case = made(tmp_path, pairing, prior_label=scan(box({1: (4, 6)})))
     assert (arrays(case)[1] == box({1: (2, 4)})).all()
     assert made(tmp_path, pairing, prior_label=None).record["prior"] == "missing"
+
+
+def body_pair() -> tuple[sitk.Image, sitk.Image, sitk.Image]:
+    """A current scan, its label map (an organ, and a voxel in a corner) and a prior."""
+    current = drawn(grid(), intensities, noise=4)
+    values = (depth(positions(current)) > 0.6).astype(np.uint8)
+    values[0, 0, 0] = 1
+    return current, on_grid(values, current), drawn(grid(), intensities, noise=4, seed=1)
+
+
+def test_crop_cuts_images_and_labels_alike_and_warns_of_labels_outside_of_the_body(tmp_path):
+    current, labels, prior = body_pair()
+    case = made(
+        tmp_path,
+        Pairing({"organ": 1}, crop_to_body=2.0),
+        current_image=current,
+        current_label=labels,
+        prior_image=prior,
+        prior_label=labels,
+    )
+    images = [*case.channels, case.label]
+    assert all(image.GetSize() == case.channels[0].GetSize() for image in images)
+    assert case.record["cropped_from"] == [44, 44, 44]
+    assert case.record["cropped_to"] == list(case.label.GetSize()) < [44, 44, 44]
+    # what lies at a place in the patient is still there
+    at = current.TransformPhysicalPointToIndex(CENTRE.tolist())
+    now_at = case.channels[0].TransformPhysicalPointToIndex(CENTRE.tolist())
+    assert [image[now_at] for image in images] == pytest.approx([current[at], prior[at], 1, 1])
+    assert "1 of " in case.record["warnings"][0]
+    assert "outside of the body" in case.record["warnings"][0]
+
+
+def test_all_images_are_given_the_intensities_of_another_scan(tmp_path):
+    current, labels, prior = body_pair()
+    like = drawn(grid((30, 30, 30), (3.0, 3.0, 3.0)), lambda p: 900 + 3 * intensities(p))
+    sitk.WriteImage(like, str(tmp_path / "like.nii.gz"))
+    case = made(
+        tmp_path,
+        Pairing({"organ": 1}, match_histogram=str(tmp_path / "like.nii.gz")),
+        current_image=current,
+        current_label=labels,
+        prior_image=prior,
+        prior_label=labels,
+    )
+    body, body_of_like = (depth(positions(image)) > 0.1 for image in (current, like))
+    wanted = np.median(sitk.GetArrayFromImage(like)[body_of_like])
+    for image in arrays(case)[:2]:
+        assert np.median(image[body]) == pytest.approx(wanted, rel=0.05)
+    assert (arrays(case)[2] == sitk.GetArrayFromImage(labels)).all()
