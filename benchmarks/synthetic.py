@@ -15,7 +15,9 @@ from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import Dow
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 
 from benchmarks.in_process import variables
+from nnunet_ext.plans.channel_roles import LONGITUDINAL
 from nnunet_ext.plans.settings import KEY
+from nnunet_ext.trainers.dual_encoder import DualEncoderMixin
 from nnunet_ext.trainers.models_genesis import nnUNetTrainerModelsGenesis
 
 DATASET = "Dataset999_Synthetic"
@@ -32,6 +34,12 @@ DATASET_JSON: Mapping[str, Any] = {
     "numTraining": 1,
     "file_ending": ".nii.gz",
 }
+
+PRIOR: Mapping[str, Any] = {
+    "channel_names": {"0": "MRI", "1": "prior MRI", "2": "noNorm", "3": "noNorm"},
+    KEY: {LONGITUDINAL: {"current": [0], "prior_image": [1], "prior_labels": [2, 3]}},
+}
+"""What a trainer needs more that looks at a prior scan: its image and its two labels."""
 
 
 @dataclass(frozen=True)
@@ -147,9 +155,10 @@ def build_trainer(
         compiled: whether nnU-Net may use torch.compile, which it does on CUDA only.
     """
     plans = {**deepcopy(synthetic_plans(preset)), "continue_training": False}
+    dataset_json = {**DATASET_JSON, **(PRIOR if issubclass(trainer_class, DualEncoderMixin) else {})}
     with nnunet_folders(root, compiled=compiled), torch.random.fork_rng(), redirect_stdout(io.StringIO()):
         torch.manual_seed(0)
-        trainer = trainer_class(plans, CONFIGURATION, 0, deepcopy(dict(DATASET_JSON)), device)
+        trainer = trainer_class(plans, CONFIGURATION, 0, deepcopy(dataset_json), device)
         trainer.initialize()
     trainer.network.train()
     for group in trainer.optimizer.param_groups:
@@ -158,7 +167,10 @@ def build_trainer(
 
 
 def random_batch(trainer: Any, *, seed: int = 0) -> dict[str, Any]:
-    """A batch as nnU-Net's loader hands it to this trainer, of noise; the same data for every trainer of one preset."""
+    """A batch as nnU-Net's loader hands it to this trainer, of noise.
+
+    The current scan and its labels are the same for every trainer of one preset.
+    """
     manager = trainer.configuration_manager
     generator = torch.Generator().manual_seed(seed)
     shape = (manager.batch_size, 1, *manager.patch_size)
@@ -168,10 +180,11 @@ def random_batch(trainer: Any, *, seed: int = 0) -> dict[str, Any]:
         return {"data": data, "target": data, "keys": keys}
     classes = trainer.label_manager.num_segmentation_heads
     labels = torch.randint(classes, shape, generator=generator, dtype=torch.int16)
+    more = len(trainer.dataset_json["channel_names"]) - 1
     scales = DownsampleSegForDSTransform(trainer._get_deep_supervision_scales())
     per_sample = [scales(segmentation=label)["segmentation"] for label in labels]
     return {
-        "data": data,
+        "data": torch.cat([data, *(torch.randn(shape, generator=generator) for _ in range(more))], dim=1),
         "target": [torch.stack(heads) for heads in zip(*per_sample)],
         "keys": keys,
     }

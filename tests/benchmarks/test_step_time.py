@@ -27,7 +27,7 @@ from benchmarks.step_time import (
     verdicts,
 )
 from benchmarks.synthetic import NetworkPreset, build_trainer, random_batch
-from nnunet_ext.trainers import nnUNetTrainerConfigurable, nnUNetTrainerMixUp
+from nnunet_ext.trainers import nnUNetTrainerConfigurable, nnUNetTrainerDualEncoder, nnUNetTrainerMixUp
 
 CPU = torch.device("cpu")
 TINY = NetworkPreset((16, 16, 8), batch_size=2, base_features=4, max_features=16)
@@ -247,3 +247,12 @@ def test_command_writes_what_it_prints(tmp_path, capsys, monkeypatch):
 def test_too_few_rounds_are_wrong_usage(arguments, capsys):
     assert main(["--device", "cpu", *arguments]) == 2
     assert "at least" in capsys.readouterr().err
+
+
+def test_dual_encoder_is_timed_on_the_same_current_scan_with_a_prior_beside(build):
+    alone, dual = build(nnUNetTrainerConfigurable), build(nnUNetTrainerDualEncoder)
+    batch, longer = random_batch(alone), random_batch(dual)
+    assert longer["data"].shape == (2, 4, 16, 16, 8)
+    assert torch.equal(longer["data"][:, :1], batch["data"])
+    assert torch.equal(longer["target"][0], batch["target"][0])
+    assert step_flops(dual, longer) > 1.3 * step_flops(alone, batch)
