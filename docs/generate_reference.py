@@ -67,10 +67,11 @@ def markdown(docstring: str) -> str:
 
 def type_name(annotation: Any, bounds: Sequence[Any] = ()) -> str:
     """A setting's type in words, with its limits: ``int | None`` with ``ge=1`` gives "whole number ≥ 1"."""
-    if get_origin(annotation) in (Union, types.UnionType):
-        (annotation,) = (part for part in get_args(annotation) if part is not type(None))
+    annotation = without_none(annotation)
     if get_origin(annotation) is Literal:
         return " or ".join(f"`{value}`" for value in get_args(annotation))
+    if get_origin(annotation) is list:
+        return f"list of {type_name(*get_args(annotation))}s"
     limits = [
         f"{symbol}\N{NO-BREAK SPACE}{number(getattr(bound, name))}"
         for bound in bounds
@@ -78,6 +79,13 @@ def type_name(annotation: Any, bounds: Sequence[Any] = ()) -> str:
         if hasattr(bound, name)
     ]
     return " ".join([TYPE_NAMES[annotation], ", ".join(limits)]).strip()
+
+
+def without_none(annotation: Any) -> Any:
+    """The type that a setting has if it is set."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        (annotation,) = (part for part in get_args(annotation) if part is not type(None))
+    return annotation
 
 
 def number(value: float) -> str:
@@ -90,10 +98,15 @@ def setting_rows(model: type[Section], prefix: str = "") -> Iterator[tuple[str, 
     for name, field in model.model_fields.items():
         if name in section_names():
             continue
+        meaning, annotation = field.description or "", without_none(field.annotation)
+        if isinstance(annotation, type) and issubclass(annotation, Section):
+            yield f"`{prefix}{name}`", "the keys below", "not set", meaning
+            yield from setting_rows(annotation, f"{prefix}{name}.")
+            continue
         # as `nnunet_ext configure` wants it: true, not True
         value = str(field.default).lower() if isinstance(field.default, bool) else field.default
-        default = "not set" if value is None else f"`{value}`"
-        yield f"`{prefix}{name}`", type_name(field.annotation, field.metadata), default, field.description or ""
+        default = "none: it is needed" if field.is_required() else "not set" if value is None else f"`{value}`"
+        yield f"`{prefix}{name}`", type_name(field.annotation, field.metadata), default, meaning
 
 
 def settings_page() -> str:
