@@ -23,7 +23,8 @@ from nnunet_ext.registry import TRAINERS, TrainerEntry
 
 DOCS = Path(__file__).resolve().parent
 TYPE_NAMES = {int: "whole number", float: "number", bool: "`true` or `false`", str: "text"}
-PAGES = {"dbdmp": "partial-instances", "dual_encoder": "dual-encoder"}  # of a section's technique, where it has another name
+# of a section's technique, where it has another name
+PAGES = {"dbdmp": "partial-instances", "dual_encoder": "dual-encoder"}
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 NOTICE = "<!-- Written by docs/generate_reference.py: change the code, then run that. -->"
 

@@ -74,3 +74,10 @@ def test_limits_of_a_setting_are_in_its_type(generator: ModuleType) -> None:
     assert types["num_epochs"].replace("\N{NO-BREAK SPACE}", " ") == "whole number ≥ 1"
     assert types["momentum"].replace("\N{NO-BREAK SPACE}", " ") == "number ≥ 0, < 1"
     assert generator.type_name(fields["optimizer"].annotation) == "`sgd` or `adamw`"
+
+
+def test_settings_within_a_setting_are_listed_with_their_whole_key(generator: ModuleType) -> None:
+    rows = {row[0]: row for row in generator.setting_rows(Settings.model_fields["dual_encoder"].annotation, "d.")}
+    assert rows["`d.channels`"][1:3] == ("the keys below", "not set")
+    assert rows["`d.channels.current`"][1:3] == ("list of whole numbers", "none: it is needed")
+    assert rows["`d.channels.prior_labels`"][2] == "`[]`"
