@@ -47,7 +47,8 @@ def test_every_setting_has_a_row(generated: dict[str, str]) -> None:
     for section in section_names():
         keys += [f"{section}.{name}" for name in Settings.model_fields[section].annotation.model_fields]
     rows = [line for line in generated["reference/settings.md"].splitlines() if line.startswith("| `")]
-    assert [row.split("`")[1] for row in rows] == keys
+    listed = [row.split("`")[1] for row in rows]
+    assert [key for key in listed if key.count(".") < 2] == keys
 
 
 def test_every_command_and_trainer_has_a_heading(generated: dict[str, str]) -> None:
