@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from nnunet_ext.losses.partial_instances import divergence_weighted_cross_entropy, one_hot
+from nnunet_ext.losses.hard_labels import one_hot
+from nnunet_ext.losses.partial_instances import divergence_weighted_cross_entropy
 from nnunet_ext.losses.ramps import sigmoid_ramp
 from nnunet_ext.trainers.base import Batch
 from nnunet_ext.trainers.dbdmp import Annotation, nnUNetTrainerDBDMP

@@ -17,74 +17,6 @@ LOG_OF_ZERO = -math.log(1e-4)
 """A, what stands for -log 0 in the reverse cross-entropy."""
 
 
-def log_probabilities(logits: torch.Tensor) -> torch.Tensor:
-    """What all losses here take: the log-softmax over the classes, (B, C, [X,] Y, Z), float32 for any precision."""
-    return logits.float().log_softmax(dim=1)
-
-
-def one_hot(labels: torch.Tensor, classes: int) -> torch.Tensor:
-    """Labels as a distribution over the classes.
-
-    Args:
-        labels: (B, 1, [X,] Y, Z), from 0 to `classes` - 1.
-        classes: C.
-
-    Returns:
-        (B, C, [X,] Y, Z) float32, ones and zeros.
-    """
-    shape = (labels.shape[0], classes, *labels.shape[2:])
-    return torch.zeros(shape, device=labels.device).scatter_(1, labels.long(), 1.0)
-
-
-def label_log_probabilities(log_p: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """log p of every voxel's own label, which both cross-entropies below look at.
-
-    Args:
-        log_p: log-probabilities (B, C, [X,] Y, Z).
-        target: the labels, `one_hot`, of the same shape.
-
-    Returns:
-        (B, 1, [X,] Y, Z), at most zero.
-    """
-    return (log_p * target).sum(dim=1, keepdim=True)  # half the time of gather() and its gradient on a CPU
-
-
-def tversky_loss(
-    log_p: torch.Tensor,
-    target: torch.Tensor,
-    mask: torch.Tensor | None = None,
-    *,
-    alpha: float = 0.4,
-    beta: float = 0.6,
-    smooth: float = 1e-5,
-) -> torch.Tensor:
-    """1 - (TP + ε) / (TP + α FP + β FN + ε), mean over the foreground classes, each summed over the batch.
-
-    Un-annotated voxels count as negative. β above α makes a missed voxel cost more than a wrong one.
-
-    Args:
-        log_p: log-probabilities (B, C, [X,] Y, Z), C at least 2.
-        target: the labels, `one_hot`, of the same shape.
-        mask: (B, 1, [X,] Y, Z), true where a voxel takes part; None for all.
-        alpha: weight of false positives.
-        beta: weight of false negatives.
-        smooth: ε.
-
-    Returns:
-        A scalar between 0 and 1.
-
-    Source: arXiv 2408.09411, α and β from the released code.
-    """
-    probabilities, target = log_p[:, 1:].exp(), target[:, 1:]
-    if mask is not None:
-        probabilities, target = probabilities * mask, target * mask
-    over = (0, *range(2, log_p.ndim))
-    hits = (probabilities * target).sum(over)
-    false_positives = probabilities.sum(over) - hits
-    misses = target.sum(over) - hits
-    return (1 - (hits + smooth) / (hits + alpha * false_positives + beta * misses + smooth)).mean()
-
-
 def symmetric_cross_entropy(
     label_log_p: torch.Tensor,
     mask: torch.Tensor | None = None,
@@ -110,16 +42,6 @@ def symmetric_cross_entropy(
     cross_entropy = -masked_mean(label_log_p, mask)
     reverse = LOG_OF_ZERO * masked_mean(1 - label_log_p.exp(), mask)
     return ce_weight * cross_entropy + rce_weight * reverse
-
-
-def partial_cross_entropy(label_log_p: torch.Tensor, annotated: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy, mean over the annotated voxels alone; zero, with zero gradients, if there are none.
-
-    Args:
-        label_log_p: log p_y, (B, 1, [X,] Y, Z), of `label_log_probabilities`.
-        annotated: (B, 1, [X,] Y, Z), true where the label is known to be right.
-    """
-    return -masked_mean(label_log_p, annotated)
 
 
 @torch.no_grad()

@@ -7,9 +7,9 @@ imports neither torch nor nnunetv2.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from nnunet_ext.errors import UserError
 
@@ -154,6 +154,59 @@ class DualEncoderSettings(Section):
     )
 
 
+class PartialCESettings(Section):
+    """Cross-entropy over scribbled voxels, for stock networks."""
+
+    entropy_weight: float = Field(
+        0.0, ge=0, description="Factor of the mean entropy of the voxels that nobody annotated. 0 leaves it out."
+    )
+
+
+class DMPLSSettings(Section):
+    """Two decoders that learn from scribbles and from pseudo labels mixed of both (arXiv 2203.02106)."""
+
+    dropout: float = Field(
+        0.5, ge=0, lt=1, description="Channel dropout of every feature that the auxiliary decoder receives."
+    )
+    pseudo_label_weight: float = Field(0.5, ge=0, description="Factor of the Dice loss against the pseudo labels.")
+
+
+class TDNetSettings(Section):
+    """Three decoders that learn from scribbles and from each other (arXiv 2309.09730)."""
+
+    dilations: list[int] = Field(
+        [1, 3, 6],
+        min_length=2,
+        description="Dilation of each decoder, the deepest stage apart. The first is 1: its decoder is the plans' own, "
+        "and alone it predicts.",
+    )
+    dropout: float = Field(
+        0.5, ge=0, lt=1, description="The bottleneck's dropout before the other decoders is drawn from 0 to this."
+    )
+    uspc_weight: float = Field(
+        10.0, ge=0, description="Factor of the pixel-wise consistency at the end of the ramp. 0 leaves it out."
+    )
+    mpcc_weight: float = Field(
+        1.0, ge=0, description="Factor of the class consistency of projections at the end of the ramp. 0 leaves it out."
+    )
+    uncertainty_weights: bool = Field(
+        True, description="Whether voxels of which the decoders are unsure together count less in the former."
+    )
+    detach_target: bool = Field(
+        True, description="Whether the decoders' mean is a fixed target, through which no gradient flows."
+    )
+    ramp_epochs: int | None = Field(
+        None, ge=0, description="Epochs over which both rise to their factors. Unset: the whole training."
+    )
+
+    @field_validator("dilations")
+    @classmethod
+    def _check_dilations(cls, dilations: list[int]) -> list[int]:
+        if dilations[0] != 1 or min(dilations) < 1:
+            raise ValueError("the first dilation is 1, and the others are at least 1")
+        return dilations
+
+
 class Settings(Section):
     """Everything that may stand under ``nnunet_ext``: general keys, and one section for each technique.
 
@@ -195,6 +248,9 @@ class Settings(Section):
     fine_tuning: FineTuningSettings = Field(FineTuningSettings(), description="Fine-tuning with few cases.")
     models_genesis: ModelsGenesisSettings = Field(ModelsGenesisSettings(), description="Self-supervised pre-training.")
     dbdmp: DBDMPSettings = Field(DBDMPSettings(), description="Partially annotated instances.")
+    partial_ce: PartialCESettings = Field(PartialCESettings(), description="Cross-entropy over scribbles.")
+    dmpls: DMPLSSettings = Field(DMPLSSettings(), description="Scribbles, by two decoders.")
+    tdnet: TDNetSettings = Field(TDNetSettings(), description="Scribbles, by three decoders.")
     dual_encoder: DualEncoderSettings = Field(DualEncoderSettings(), description="A prior scan beside the current one.")
     dgst: DGSTSettings = Field(DGSTSettings(), description="Dynamic gradient sparsification.")
 
@@ -256,6 +312,22 @@ def configured_settings(plans: Mapping[str, Any], configuration: str) -> dict[st
     return result
 
 
+def with_whole_block(plans: dict[str, Any], configuration: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Plans whose configuration says all its settings itself, inherited ones included.
+
+    nnU-Net's own inheritance replaces the block as a whole. What builds a network from the saved plans, and sees them
+    only through nnU-Net's eyes, would miss what an ancestor says.
+
+    Args:
+        plans: content of a plans file; it is not modified.
+        configuration: a configuration's name.
+        changes: laid over its settings.
+    """
+    block = merged(configured_settings(plans, configuration), changes)
+    own = {**plans["configurations"][configuration], KEY: block}
+    return {**plans, "configurations": {**plans["configurations"], configuration: own}}
+
+
 def validated_settings(values: Mapping[str, Any], *, where: str) -> Settings:
     """Check settings and fill in the defaults.
 
@@ -288,7 +360,8 @@ def _model_at(path: list[str]) -> type[Section]:
     model: type[Section] = Settings
     for part in path:
         annotation: Any = model.model_fields[part].annotation
-        model = annotation
+        # a section that may be left out is a union with None
+        model = next((one for one in get_args(annotation) if _is_section(one)), annotation)
     return model
 
 

@@ -254,6 +254,14 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         """The logits at the resolution of the patch, (B, C, [X,] Y, Z)."""
         return outputs[0] if isinstance(outputs, (list, tuple)) else outputs
 
+    def heads(self, outputs: Any) -> list[torch.Tensor]:
+        """A decoder's outputs, or their targets, by resolution, the full one first."""
+        return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+
+    def head_weights(self) -> list[float]:
+        """The weight of each resolution, as in nnU-Net's own loss."""
+        return [float(weight) for weight in self.loss.weight_factors] if self.enable_deep_supervision else [1.0]
+
     def full_resolution_loss(self) -> nn.Module:
         """nnU-Net's loss for one resolution, without the sum over deep-supervision heads."""
         return self.loss.loss if self.enable_deep_supervision else self.loss

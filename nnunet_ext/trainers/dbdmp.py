@@ -8,15 +8,17 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import nn
 
-from nnunet_ext.losses.partial_instances import (
-    divergence_weighted_cross_entropy,
+from nnunet_ext.losses.hard_labels import (
     label_log_probabilities,
     log_probabilities,
-    mixed_pseudo_labels,
     one_hot,
     partial_cross_entropy,
-    symmetric_cross_entropy,
     tversky_loss,
+)
+from nnunet_ext.losses.partial_instances import (
+    divergence_weighted_cross_entropy,
+    mixed_pseudo_labels,
+    symmetric_cross_entropy,
 )
 from nnunet_ext.losses.ramps import sigmoid_ramp
 from nnunet_ext.trainers.base import Batch

@@ -21,8 +21,8 @@ from nnunet_ext.plans.settings import (
     KEY,
     ChannelRoles,
     configured_settings,
-    merged,
     validated_settings,
+    with_whole_block,
 )
 from nnunet_ext.trainers.base import Batch, nnUNetTrainerConfigurable
 from nnunet_ext.trainers.mixup import MixUpMixin
@@ -42,8 +42,6 @@ class DualEncoderMixin(nnUNetTrainerConfigurable):
     def resolved_plans(cls, plans: dict, configuration: str, dataset_json: Mapping[str, Any]) -> dict:
         """A copy of the plans whose configuration says which channels belong to which scan.
 
-        nnU-Net's inheritance replaces the block of settings as a whole, so that the whole block is written.
-
         Raises:
             UserError: if settings are wrong, or the roles do not fit the dataset's channels.
         """
@@ -57,8 +55,7 @@ class DualEncoderMixin(nnUNetTrainerConfigurable):
             roles = settings.channels
             check_roles(roles, number_of_channels(dataset_json), where=f"dual_encoder.channels in {where}")
         resolved = settings.model_copy(update={"channels": roles}).model_dump(mode="json")
-        own = {**plans["configurations"][configuration], KEY: merged(given, {"dual_encoder": resolved})}
-        return {**plans, "configurations": {**plans["configurations"], configuration: own}}
+        return with_whole_block(plans, configuration, {"dual_encoder": resolved})
 
     @staticmethod
     def build_network_architecture(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
@@ -53,11 +52,3 @@ class MultiDecoderMixin(nnUNetTrainerConfigurable):
         for module in self.unwrapped_network().modules():
             if isinstance(module, FeatureDropout):
                 module.dropout.p = probability
-
-    def heads(self, outputs: Any) -> list[torch.Tensor]:
-        """One decoder's logits by resolution, the full one first."""
-        return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
-
-    def head_weights(self) -> list[float]:
-        """The weight of each resolution, as in nnU-Net's own loss."""
-        return [float(weight) for weight in self.loss.weight_factors] if self.enable_deep_supervision else [1.0]

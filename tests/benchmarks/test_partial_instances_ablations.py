@@ -10,7 +10,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from benchmarks import partial_instances_ablations as ablations
 from benchmarks.partial_instances import environment
 from benchmarks.partial_instances_ablations import nnUNetTrainerDBDMPOneDecoder, nnUNetTrainerDBDMPReleasedKLCE
-from nnunet_ext.losses.partial_instances import log_probabilities
+from nnunet_ext.losses.hard_labels import log_probabilities
 from nnunet_ext.losses.soft_targets import soft_cross_entropy
 from nnunet_ext.plans.plans_file import read_plans
 from nnunet_ext.trainers import nnUNetTrainerDBDMP

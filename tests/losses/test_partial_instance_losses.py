@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from nnunet_ext.losses import partial_instances as losses
-from nnunet_ext.losses.partial_instances import label_log_probabilities, log_probabilities, one_hot
+from nnunet_ext.losses import hard_labels, partial_instances
+from nnunet_ext.losses.hard_labels import label_log_probabilities, log_probabilities, one_hot
 
 SHAPE = (2, 3, 3, 4, 2)
 
@@ -17,7 +17,7 @@ SHAPE = (2, 3, 3, 4, 2)
 
 
 def tversky_loss(logits, labels, mask=None):
-    return losses.tversky_loss(log_probabilities(logits), one_hot(labels, logits.shape[1]), mask)
+    return hard_labels.tversky_loss(log_probabilities(logits), one_hot(labels, logits.shape[1]), mask)
 
 
 def of_looked_up_labels(loss):
@@ -28,17 +28,21 @@ def of_looked_up_labels(loss):
     return function
 
 
-symmetric_cross_entropy = of_looked_up_labels(losses.symmetric_cross_entropy)
-partial_cross_entropy = of_looked_up_labels(losses.partial_cross_entropy)
+symmetric_cross_entropy = of_looked_up_labels(partial_instances.symmetric_cross_entropy)
+partial_cross_entropy = of_looked_up_labels(hard_labels.partial_cross_entropy)
 
 
 def mixed_pseudo_labels(logits, other, labels, annotated, **options):
     target = one_hot(labels, logits.shape[1])
-    return losses.mixed_pseudo_labels(log_probabilities(logits), log_probabilities(other), target, annotated, **options)
+    return partial_instances.mixed_pseudo_labels(
+        log_probabilities(logits), log_probabilities(other), target, annotated, **options
+    )
 
 
 def divergence_weighted_cross_entropy(logits, other, target):
-    return losses.divergence_weighted_cross_entropy(log_probabilities(logits), log_probabilities(other), target)
+    return partial_instances.divergence_weighted_cross_entropy(
+        log_probabilities(logits), log_probabilities(other), target
+    )
 
 
 def tensors(seed=0, shape=SHAPE, scale=2.0):

@@ -1,0 +1,105 @@
+"""Losses that draw several branches' predictions together (TDNet, arXiv 2309.09730).
+
+All take log-probabilities (B, C, [X,] Y, Z), one tensor for each branch, and are zero for branches that agree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional as F
+
+EPSILON = 1e-6
+"""Added to class affinities, so that no row of them is all zero."""
+
+
+def mean_log_probabilities(branches: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The logarithm of the branches' mean probabilities, P̄, of the same shape."""
+    return torch.logsumexp(torch.stack(list(branches)), dim=0) - math.log(len(branches))
+
+
+def uncertainty_weighted_consistency(
+    branches: Sequence[torch.Tensor], *, detach_target: bool = True, uncertainty_weights: bool = True
+) -> torch.Tensor:
+    """USPC: how far each branch is from their mean, voxel by voxel, where the mean is sure of itself.
+
+    (1 / N) Σ_n Σ_i w_i KL(P_n,i ‖ P̄_i) / Σ_i w_i, with w_i = exp(Σ_c P̄_i^c log P̄_i^c): 1 where the mean is certain,
+    1 / C where it knows nothing. All voxels count, annotated or not.
+
+    Args:
+        branches: log-probabilities of each.
+        detach_target: whether P̄, and with it w, is fixed: no gradient flows through it.
+        uncertainty_weights: False sets every w to 1.
+
+    Returns:
+        A scalar, at least zero.
+
+    Source: arXiv 2309.09730, equation of L_USPC.
+    """
+    mean = mean_log_probabilities(branches)
+    if detach_target:
+        mean = mean.detach()
+    divergences = sum(_divergence(branch, mean, dim=1) for branch in branches) / len(branches)
+    if not uncertainty_weights:
+        return divergences.mean()
+    weights = (mean.exp() * mean).sum(dim=1).exp()
+    return (weights * divergences).sum() / weights.sum()
+
+
+def class_affinities(log_p: torch.Tensor, axis: int) -> torch.Tensor:
+    """Which classes lie over one another when a prediction is looked at along an axis.
+
+    The probabilities are averaged along the axis to M (C × all that is left); Q = (M Mᵀ + ε), rows divided by their
+    sums.
+
+    Args:
+        log_p: log-probabilities (B, C, [X,] Y, Z).
+        axis: of the space, 0 for the first.
+
+    Returns:
+        (B, C, C) float32, rows sum to one.
+
+    Source: arXiv 2309.09730; mean projection and row sums are this project's reading.
+    """
+    # a sum over thousands of voxels leaves the range of half precision
+    with torch.autocast(log_p.device.type, enabled=False):
+        projection = log_p.float().exp().mean(dim=2 + axis).flatten(2)
+        affinities = projection @ projection.transpose(1, 2) + EPSILON
+        return affinities / affinities.sum(dim=2, keepdim=True)
+
+
+def multi_view_class_consistency(branches: Sequence[torch.Tensor], *, detach_target: bool = True) -> torch.Tensor:
+    """MPCC: how far each branch's class affinities are from their mean, seen along every axis.
+
+    (1 / (V N)) Σ_v Σ_n KL(Q_v,n ‖ Q̄_v), each KL the mean over the rows; V is 3 in three dimensions, 2 in two.
+
+    Args:
+        branches: log-probabilities of each.
+        detach_target: whether Q̄ is fixed: no gradient flows through it.
+
+    Returns:
+        A scalar, at least zero, mean over the batch.
+
+    Source: arXiv 2309.09730, equation of L_MPCC.
+    """
+    views = branches[0].ndim - 2
+    total = branches[0].new_zeros((), dtype=torch.float32)
+    for axis in range(views):
+        affinities = [class_affinities(branch, axis).log() for branch in branches]
+        mean = mean_log_probabilities(affinities)
+        if detach_target:
+            mean = mean.detach()
+        total = total + sum(_divergence(one, mean, dim=2).mean() for one in affinities)
+    return total / (views * len(branches))
+
+
+def entropy(log_p: torch.Tensor) -> torch.Tensor:
+    """-Σ_c p_c log p_c of every voxel, (B, 1, [X,] Y, Z), between 0 and log C."""
+    return -(log_p.exp() * log_p).sum(dim=1, keepdim=True)
+
+
+def _divergence(log_p: torch.Tensor, log_q: torch.Tensor, *, dim: int) -> torch.Tensor:
+    """KL(p ‖ q) of distributions along an axis."""
+    return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=dim)

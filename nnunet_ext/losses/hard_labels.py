@@ -1,0 +1,88 @@
+"""Losses of log-probabilities against labels. Several of them look at the same outputs, so that the log is taken once.
+
+They are finite for log-probabilities of logits of any size.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from nnunet_ext.losses.soft_targets import masked_mean
+
+
+def log_probabilities(logits: torch.Tensor) -> torch.Tensor:
+    """What all losses here take: the log-softmax over the classes, (B, C, [X,] Y, Z), float32 for any precision."""
+    return logits.float().log_softmax(dim=1)
+
+
+def one_hot(labels: torch.Tensor, classes: int) -> torch.Tensor:
+    """Labels as a distribution over the classes.
+
+    Args:
+        labels: (B, 1, [X,] Y, Z), from 0 to `classes` - 1.
+        classes: C.
+
+    Returns:
+        (B, C, [X,] Y, Z) float32, ones and zeros.
+    """
+    shape = (labels.shape[0], classes, *labels.shape[2:])
+    return torch.zeros(shape, device=labels.device).scatter_(1, labels.long(), 1.0)
+
+
+def label_log_probabilities(log_p: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """log p of every voxel's own label, which several losses look at.
+
+    Args:
+        log_p: log-probabilities (B, C, [X,] Y, Z).
+        target: the labels, `one_hot`, of the same shape.
+
+    Returns:
+        (B, 1, [X,] Y, Z), at most zero.
+    """
+    return (log_p * target).sum(dim=1, keepdim=True)  # half the time of gather() and its gradient on a CPU
+
+
+def partial_cross_entropy(label_log_p: torch.Tensor, annotated: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy, mean over the annotated voxels alone; zero, with zero gradients, if there are none.
+
+    Args:
+        label_log_p: log p_y, (B, 1, [X,] Y, Z), of `label_log_probabilities`.
+        annotated: (B, 1, [X,] Y, Z), true where the label is known to be right.
+    """
+    return -masked_mean(label_log_p, annotated)
+
+
+def tversky_loss(
+    log_p: torch.Tensor,
+    target: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    *,
+    alpha: float = 0.4,
+    beta: float = 0.6,
+    smooth: float = 1e-5,
+) -> torch.Tensor:
+    """1 - (TP + ε) / (TP + α FP + β FN + ε), mean over the foreground classes, each summed over the batch.
+
+    β above α makes a missed voxel cost more than a wrong one; with both 0.5 it is the soft Dice loss.
+
+    Args:
+        log_p: log-probabilities (B, C, [X,] Y, Z), C at least 2.
+        target: the labels, `one_hot`, of the same shape.
+        mask: (B, 1, [X,] Y, Z), true where a voxel takes part; None for all.
+        alpha: weight of false positives.
+        beta: weight of false negatives.
+        smooth: ε.
+
+    Returns:
+        A scalar between 0 and 1.
+
+    Source: Salehi et al., arXiv 1706.05721; the defaults are those of DBDMP's released code.
+    """
+    probabilities, target = log_p[:, 1:].exp(), target[:, 1:]
+    if mask is not None:
+        probabilities, target = probabilities * mask, target * mask
+    over = (0, *range(2, log_p.ndim))
+    hits = (probabilities * target).sum(over)
+    false_positives = probabilities.sum(over) - hits
+    misses = target.sum(over) - hits
+    return (1 - (hits + smooth) / (hits + alpha * false_positives + beta * misses + smooth)).mean()

@@ -1,0 +1,31 @@
+"""Cross-entropy over scribbles with a stock network, and minimisation of entropy elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from nnunet_ext.losses.consistency import entropy
+from nnunet_ext.losses.hard_labels import log_probabilities
+from nnunet_ext.losses.soft_targets import masked_mean
+from nnunet_ext.trainers.base import Batch
+from nnunet_ext.trainers.scribbles import ScribbleMixin
+
+
+class nnUNetTrainerPartialCE(ScribbleMixin):
+    """L = pCE + λ · mean entropy of the voxels that nobody annotated; λ is 0 unless it is set.
+
+    Source: Tang et al., CVPR 2018 (partial cross-entropy); Grandvalet and Bengio, NIPS 2004 (entropy).
+    """
+
+    sections = ("partial_ce",)
+
+    def loss_terms(self, outputs: Any, batch: Batch) -> dict[str, torch.Tensor]:
+        heads = [log_probabilities(head) for head in self.heads(outputs)]
+        terms = {"partial_ce": self.partial_ce(heads, batch["target"])}
+        weight = self.settings.partial_ce.entropy_weight
+        if weight > 0:
+            _, is_known = self.scribbles(self.heads(batch["target"])[0])
+            terms["entropy"] = weight * masked_mean(entropy(heads[0]), ~is_known)
+        return terms

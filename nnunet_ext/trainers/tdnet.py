@@ -1,0 +1,81 @@
+"""Scribble supervision by the consistency of three dilated decoders (TDNet, arXiv 2309.09730)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import cycle
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from nnunet_ext.losses.consistency import multi_view_class_consistency, uncertainty_weighted_consistency
+from nnunet_ext.losses.hard_labels import log_probabilities
+from nnunet_ext.losses.ramps import sigmoid_ramp
+from nnunet_ext.networks.dilated_decoder import INITIALISATIONS, BottleneckDropout, dilate, initialise
+from nnunet_ext.plans.settings import KEY, validated_settings, with_whole_block
+from nnunet_ext.trainers.base import Batch
+from nnunet_ext.trainers.multi_decoder import MultiDecoderMixin, unet_with_decoders
+from nnunet_ext.trainers.scribbles import ScribbleMixin
+
+
+class nnUNetTrainerTDNet(ScribbleMixin, MultiDecoderMixin):
+    """Decoders of several dilations learn from scribbles and from their mean; the first, the plans' own, predicts.
+
+    L = mean_n pCE_n + r(t) (10 USPC + 1 MPCC). The first term is taken at every resolution, the others at the full one.
+    """
+
+    sections = ("tdnet",)
+
+    default_settings: ClassVar[Mapping[str, Any]] = {"num_epochs": 240, "momentum": 0.9, "weight_decay": 1e-4}
+
+    @classmethod
+    def resolved_plans(cls, plans: dict, configuration: str, dataset_json: Mapping[str, Any]) -> dict:
+        """Plans that say how many decoders the saved weights are of."""
+        return with_whole_block(super().resolved_plans(plans, configuration, dataset_json), configuration, {})
+
+    @staticmethod
+    def build_network_architecture(
+        plans_manager: Any,
+        configuration_manager: Any,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """The plans' U-Net with a decoder for each further dilation, behind dropout of the bottleneck."""
+        settings = validated_settings(configuration_manager.configuration.get(KEY, {}), where="the plans").tdnet
+        network = unet_with_decoders(
+            [nn.Identity(), *(BottleneckDropout(settings.dropout) for _ in settings.dilations[1:])],
+            plans_manager,
+            configuration_manager,
+            num_input_channels,
+            num_output_channels,
+            enable_deep_supervision,
+        )
+        decoders = (network.decoder, *network.auxiliary_decoders)
+        for decoder, dilation, kind in zip(decoders, settings.dilations, cycle(INITIALISATIONS)):
+            dilate(decoder, dilation)
+            initialise(decoder, kind)
+        return network
+
+    def loss_terms(self, outputs: Any, batch: Batch) -> dict[str, torch.Tensor]:
+        settings = self.settings.tdnet
+        branches = [[log_probabilities(head) for head in self.heads(branch)] for branch in outputs]
+        supervised = [self.partial_ce(heads, batch["target"]) for heads in branches]
+        terms = {"partial_ce": torch.stack(supervised).mean()}
+        full = [heads[0] for heads in branches]
+        length = self.num_epochs if settings.ramp_epochs is None else settings.ramp_epochs
+        ramp = sigmoid_ramp(self.current_epoch, length)
+        self.observe("tdnet/ramp", ramp)
+        if settings.uspc_weight > 0:
+            terms["uspc"] = (
+                settings.uspc_weight
+                * ramp
+                * uncertainty_weighted_consistency(
+                    full, detach_target=settings.detach_target, uncertainty_weights=settings.uncertainty_weights
+                )
+            )
+        if settings.mpcc_weight > 0:
+            mpcc = multi_view_class_consistency(full, detach_target=settings.detach_target)
+            terms["mpcc"] = settings.mpcc_weight * ramp * mpcc
+        return terms
