@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -109,8 +110,12 @@ def shared_settings(*, epochs: int, iterations: int, seed: int, lr: float) -> di
 
 
 def assignments(settings: Mapping[str, Any]) -> list[str]:
-    """Settings as ``nnunet_ext configure`` takes them."""
-    return [f"{key}={value}" for key, value in settings.items()]
+    """Settings as ``nnunet_ext configure`` takes them: JSON, but plain words without quotes."""
+
+    def text(value: Any) -> str:
+        return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+    return [f"{key}={text(value)}" for key, value in settings.items()]
 
 
 def environment_of(out: Path, *, cores: int) -> dict[str, str]:

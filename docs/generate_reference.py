@@ -25,6 +25,7 @@ DOCS = Path(__file__).resolve().parent
 TYPE_NAMES = {int: "whole number", float: "number", bool: "`true` or `false`", str: "text"}
 # of a section's technique, where it has another name
 PAGES = {"dbdmp": "partial-instances", "dual_encoder": "dual-encoder"}
+PAGES |= dict.fromkeys(("partial_ce", "dmpls", "tdnet"), "scribbles")
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 NOTICE = "<!-- Written by docs/generate_reference.py: change the code, then run that. -->"
 

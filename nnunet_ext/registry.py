@@ -98,6 +98,24 @@ TRAINERS: tuple[TrainerEntry, ...] = (
         paper="arXiv 2004.07882",
     ),
     TrainerEntry(
+        name="nnUNetTrainerPartialCE",
+        technique="cross-entropy over scribbles, and minimal entropy elsewhere if asked",
+        needs="scribbles, and the ignore label where nobody annotated",
+        paper="",
+    ),
+    TrainerEntry(
+        name="nnUNetTrainerDMPLS",
+        technique="scribble supervision with pseudo labels mixed of two decoders",
+        needs="scribbles, and the ignore label where nobody annotated",
+        paper="arXiv 2203.02106",
+    ),
+    TrainerEntry(
+        name="nnUNetTrainerTDNet",
+        technique="scribble supervision by the consistency of three dilated decoders",
+        needs="scribbles, and the ignore label where nobody annotated",
+        paper="arXiv 2309.09730",
+    ),
+    TrainerEntry(
         name="nnUNetTrainerDualEncoder",
         technique="a second encoder for a prior scan, its image and its labels",
         needs="channels of a prior scan beside the current one, as `nnunet_ext pair` writes them",

@@ -2,10 +2,12 @@
 
 Reads every image and label map of a raw dataset and looks at what nnU-Net needs of any dataset, and at what the trainer
 needs beyond that: for nnUNetTrainerDBDMP the number and sizes of the annotated instances, cases and folds without any,
-and the set of labels. It changes nothing. Exit status 0 if there is no problem (warnings alone count as none), 1 if
-there is one. Example:
+and the set of labels; for nnUNetTrainerTDNet, DMPLS and PartialCE the ignore label, scribbles of each label (background
+included) by case and fold, and their agreement with labelsTr_dense, if it is there. It changes nothing. Exit status 0
+if there is no problem (warnings alone count as none), 1 if there is one. Examples:
 
     nnunet_ext check -d 712 --trainer nnUNetTrainerDBDMP
+    nnunet_ext check -d 27 --trainer nnUNetTrainerTDNet
 """
 
 from __future__ import annotations

@@ -4,10 +4,21 @@
 those of the maps in SOURCE's folder instancesTr, or without it the connected components of each label: then instances
 of one label that touch, if only at a corner, count as one. In every case at least one instance stays. Voxels of an
 ignore label stay as they are. labelsTr_dense keeps the dense labels, instancesTr the instance maps, instances.json what
-was kept, and splits_final.json the source's folds. Example:
+was kept, and splits_final.json the source's folds.
+
+``scribbles`` leaves only strokes annotated, slice by slice, and turns the other voxels into the ignore label, which is
+added if the source has none. A class in a slice, background included, has a stroke along its skeleton and, where it is
+wide enough, another near its boundary. By default the strokes annotate about as much, and are about as often wrong, as
+those that people drew into ACDC's images; --noise 0 draws no voxel wrong. Every class of a slice that is drawn in has a
+stroke there, and every class of a case in at least one slice, for which a slice more is drawn in if need be. Of the
+separate parts of a class the largest has strokes, and so have those that are not much smaller. A case's strokes depend
+on its name, the seed and its labels alone. labelsTr_dense keeps the dense labels, scribbles.json what was drawn, and
+splits_final.json the source's folds. Example:
 
     nnunet_ext simulate instances 702 -o Dataset712_Lesions30 --keep 0.3
     nnunet_ext simulate instances 702 -o Dataset713_Largest --keep 0.5 --order largest --scope dataset
+    nnunet_ext simulate scribbles 4 -o Dataset714_Scribbles
+    nnunet_ext simulate scribbles 4 -o Dataset715_Few --slices 0.2 --length 0.4 --noise 1 --axis z
 """
 
 from __future__ import annotations
@@ -16,7 +27,7 @@ import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from nnunet_ext.arguments import not_negative, share
+from nnunet_ext.arguments import not_negative, not_negative_number, positive, share
 
 if TYPE_CHECKING:
     from nnunet_ext.preprocessing.partial_annotation import Simulation
@@ -25,6 +36,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
     add_instances_arguments(kinds.add_parser("instances", help="only some instances stay annotated"))
+    add_scribbles_arguments(kinds.add_parser("scribbles", help="only strokes stay annotated"))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -107,3 +119,101 @@ def table(simulation: Simulation, labels: Mapping[str, int]) -> list[list[str]]:
         voxels = [sum(instance.voxels for instance in part) for part in (kept, members)]
         rows.append([name, *map(str, (cases, len(kept), len(members), *voxels))])
     return rows
+
+
+def add_scribbles_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Leave only strokes annotated. Example: nnunet_ext simulate scribbles 4 -o Dataset714_Scribbles --slices 0.5"
+    )
+    parser.add_argument("source", metavar="SOURCE", help="id or name of the raw dataset with dense labels")
+    parser.add_argument("-o", "--output", required=True, metavar="DatasetXXX_Name", help="raw dataset to write")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--slices",
+        type=share,
+        default=1.0,
+        metavar="SHARE",
+        help="of the slices that are drawn in, up to 1, evenly spread (default: %(default)s)",
+    )
+    which.add_argument("--num-slices", type=positive, metavar="N", help="how many slices are drawn in instead")
+    parser.add_argument(
+        "--axis",
+        choices=("x", "y", "z"),
+        help="of the file that the slices are across (default: that of the largest spacing)",
+    )
+    parser.add_argument(
+        "--length",
+        type=share,
+        default=0.8,
+        metavar="SHARE",
+        help="of the skeleton that the interior stroke follows, up to 1 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--boundary",
+        type=from_0_to_1,
+        default=0.7,
+        metavar="SHARE",
+        help="of the line inside the boundary that the second stroke follows; 0 for none (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--thickness", type=positive, default=1, metavar="N", help="of the strokes, in voxels (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--noise",
+        type=not_negative_number,
+        default=0.2,
+        metavar="SD",
+        help="standard deviation of what each stroke is off along each axis, in voxels (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--components",
+        type=from_0_to_1,
+        default=0.1,
+        metavar="SHARE",
+        help="size, as a share of a class's largest part in a slice, from which its other parts have strokes, too; 0 "
+        "for all (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=not_negative, default=0, metavar="S", help="of the draws (default: %(default)s)")
+    parser.add_argument("--force", action="store_true", help="replace a dataset of that name that this package made")
+    parser.set_defaults(simulate=draw_scribbles)
+
+
+def from_0_to_1(text: str) -> float:
+    """A number of at least 0 and at most 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
+    return value
+
+
+def draw_scribbles(args: argparse.Namespace) -> int:
+    from nnunet_ext.evaluation.text_table import aligned
+    from nnunet_ext.preprocessing.raw_dataset import read_raw_dataset
+    from nnunet_ext.preprocessing.scribble_annotation import simulate_scribbles
+    from nnunet_ext.preprocessing.scribble_statistics import table as table_of_scribbles
+    from nnunet_ext.preprocessing.scribbles import Strokes
+
+    source = read_raw_dataset(args.source)
+    strokes = Strokes(
+        interior=args.length,
+        boundary=args.boundary,
+        thickness=args.thickness,
+        noise=args.noise,
+        components=args.components,
+        slices=args.slices,
+        num_slices=args.num_slices,
+    )
+    annotation = simulate_scribbles(source, args.output, strokes, axis=args.axis, seed=args.seed, force=args.force)
+
+    print(f"Wrote {args.output} from {source.folder.name}; {annotation.ignore} is the ignore label.\n")
+    print(aligned(table_of_scribbles(list(annotation.counts.values()))))
+    print("\nShares are of a label's own voxels in a case; agreement is with the dense labels.")
+    if annotation.without_foreground:
+        print(f"\nWarning: {annotation.without_foreground} of {len(annotation.counts)} cases have background alone.")
+    number = args.output[len("Dataset") :][:3]
+    configuration = "2d" if annotation.flat else "3d_fullres"
+    print(
+        f"\nNext:\n  nnunet_ext check -d {number} --trainer nnUNetTrainerTDNet\n  nnUNetv2_plan_and_preprocess -d "
+        f"{number}\n  nnUNetv2_train {number} {configuration} 0 -tr nnUNetTrainerTDNet"
+    )
+    return 0

@@ -6,6 +6,7 @@ from nnunet_ext.trainers import (
     nnUNetTrainerDBDMP,
     nnUNetTrainerDecoderOnly,
     nnUNetTrainerDGST,
+    nnUNetTrainerDMPLS,
     nnUNetTrainerDualEncoder,
     nnUNetTrainerDualEncoderMixUp,
     nnUNetTrainerFineTune,
@@ -14,6 +15,8 @@ from nnunet_ext.trainers import (
     nnUNetTrainerMixUp,
     nnUNetTrainerModelsGenesis,
     nnUNetTrainerNormOnly,
+    nnUNetTrainerPartialCE,
+    nnUNetTrainerTDNet,
 )
 
 __all__ = [
@@ -21,6 +24,7 @@ __all__ = [
     "nnUNetTrainerConfigurable",
     "nnUNetTrainerDBDMP",
     "nnUNetTrainerDGST",
+    "nnUNetTrainerDMPLS",
     "nnUNetTrainerDecoderOnly",
     "nnUNetTrainerDualEncoder",
     "nnUNetTrainerDualEncoderMixUp",
@@ -30,4 +34,6 @@ __all__ = [
     "nnUNetTrainerMixUp",
     "nnUNetTrainerModelsGenesis",
     "nnUNetTrainerNormOnly",
+    "nnUNetTrainerPartialCE",
+    "nnUNetTrainerTDNet",
 ]

@@ -18,6 +18,8 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
 from nnunet_ext.plans.plans_file import raw_folder
 
+COLOURS_SHOWN = 5  # in a message
+
 Labels = npt.NDArray[np.integer]
 """A map of labels or of instances, (Z, Y, X); two-dimensional images have Z = 1."""
 
@@ -103,7 +105,7 @@ class RawDataset:
             The map, and what nnU-Net's writer needs to know of the image's geometry.
 
         Raises:
-            UserError: if the file is missing, cannot be read, or holds other than whole numbers from zero.
+            UserError: if the file is missing, cannot be read, has colours, or holds other than whole numbers from zero.
         """
         return read_label_map(self.reader_writer(), file)
 
@@ -120,7 +122,28 @@ def read_label_map(reader: Any, file: Path) -> tuple[Labels, dict[str, Any]]:
         values, properties = reader.read_seg(str(file))
     except (RuntimeError, OSError, ValueError, AssertionError) as error:
         raise UserError(f"{file} cannot be read: {_last_line(str(error))}") from None
-    return whole_numbers(values[0], file=file), properties
+    return whole_numbers(only_map(values, file=file), file=file), properties
+
+
+def only_map(values: npt.NDArray[Any], *, file: Path) -> npt.NDArray[Any]:
+    """The map of a file as nnU-Net's readers give it, (C, Z, Y, X); nnU-Net would take the first of several.
+
+    Raises:
+        UserError: naming the file, if there are several, which are the colours of a picture as a rule.
+    """
+    if len(values) == 1:
+        return values[0]
+    expected = "One map was expected, with labels 0, 1, 2, … as in dataset.json."
+    if len(values) not in (3, 4) or values.shape[1] != 1:
+        shape = " × ".join(map(str, values.shape))
+        raise UserError(f"{file} has several values for each voxel: nnU-Net reads an array of {shape}. {expected}")
+    colours = np.unique(values.reshape(len(values), -1), axis=1).T.astype(int).tolist()
+    named = ", ".join(str(tuple(colour)) for colour in colours[:COLOURS_SHOWN]) + ", …" * (len(colours) > COLOURS_SHOWN)
+    raise UserError(
+        f"{file} is a picture in colour, with {len(values)} channels. {expected} Write a grey file with the label's "
+        f"number for each of its {len(colours)} colours: {named}. (A PNG with a palette has numbers already: "
+        "np.asarray(PIL.Image.open(FILE)).)"
+    )
 
 
 def read_images(reader: Any, case: Case) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:

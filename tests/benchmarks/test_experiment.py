@@ -26,7 +26,7 @@ def test_few_cores_get_one_exporting_process_unless_the_user_chose(tmp_path, mon
 
 def test_settings_are_what_configure_reads():
     settings = shared_settings(epochs=3, iterations=7, seed=2, lr=3e-3)
-    assert parse_settings(assignments({**settings, "dbdmp.ramp_epochs": 1})) == {
+    assert parse_settings(assignments({**settings, "dbdmp.ramp_epochs": 1, "tdnet.dilations": [1, 1, 1]})) == {
         "seed": 2,
         "initial_lr": 0.003,
         "num_epochs": 3,
@@ -35,7 +35,9 @@ def test_settings_are_what_configure_reads():
         "save_every": 3,
         "memory_format": "channels_last",
         "dbdmp": {"ramp_epochs": 1},
+        "tdnet": {"dilations": [1, 1, 1]},
     }
+    assert parse_settings(assignments({"tdnet.detach_target": False})) == {"tdnet": {"detach_target": False}}
 
 
 def test_dataset_is_looked_for_where_the_user_keeps_them(tmp_path, monkeypatch):

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-import torch
 
-from benchmarks import in_process, longitudinal, steps
+from benchmarks import longitudinal
+from benchmarks.acdc import ORIGIN, PILOT_FOLD, TEST_FOLDS, Design, Run
+from benchmarks.acdc_results import Training, estimates
 from benchmarks.in_process import run_command, variables
-from benchmarks.longitudinal import cases_to_score, check_same_plans, folds_of, main, write_table, write_withheld
+from benchmarks.longitudinal import cases_to_score, main, write_table, write_withheld
 from benchmarks.longitudinal_grid import (
     CURRENT,
     EARLY,
@@ -22,29 +23,21 @@ from benchmarks.longitudinal_grid import (
     LABELS,
     METHODS,
     NO_PRIOR,
-    ORIGIN,
-    PILOT_FOLD,
-    PILOT_TEST_FOLD,
-    PILOT_TRAINING_FOLD,
-    TEST_FOLDS,
     WITHHELD,
-    Design,
-    Run,
-    patient_groups,
+    is_withheld_later,
     planned_pilots,
     planned_runs,
 )
-from benchmarks.longitudinal_results import MEASURES, Scored, Trained, collected, estimates, pooled, result_lines
+from benchmarks.longitudinal_results import MEASURES, Scored, Trained, collected, result_lines
 from nnunet_ext import trainers
 from nnunet_ext.commands.configure import check_name
-from nnunet_ext.demo.run import CommandFailed
-from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.case_sets import select_cases
 from nnunet_ext.files import read_json, write_json
 from nnunet_ext.plans.channel_roles import roles_of_dataset
 from nnunet_ext.plans.settings import configured_settings, validated_settings
 from nnunet_ext.preprocessing.new_dataset import NAME
 from nnunet_ext.preprocessing.raw_dataset import read_raw_dataset
+from support.acdc_programs import GROUPS, NETWORK, PAIRS, PATIENTS, Programs, install, write_origin
 
 REQUEST = {
     "configuration": "3d_fullres",
@@ -56,10 +49,6 @@ REQUEST = {
     "seeds": 3,
     "device": "cpu",
 }
-NETWORK = {"patch_size": [8, 96, 112], "batch_size": 2, "spacing": [10.0, 1.5, 1.5]}
-GROUPS = [[f"p{fold}{number}" for number in range(4)] for fold in range(5)]
-PATIENTS = [patient for group in GROUPS for patient in group]
-PAIRS = [{"patient": one, "prior": f"{one}_frame01", "current": f"{one}_frame09"} for one in PATIENTS]
 
 
 # ---------------------------------------------------------------------- the grid
@@ -130,62 +119,6 @@ def test_names_are_distinct_and_can_name_configurations_and_datasets():
     assert len({inputs.number for inputs in (CURRENT, IMAGE, LABELS, WITHHELD)}) == 4
 
 
-@pytest.mark.parametrize("patients", [1, 3, 16])
-@pytest.mark.parametrize("seeds", [1, 3, 5])
-def test_no_patient_is_in_training_and_test(patients, seeds):
-    folds = Design(patients, 3, seeds).folds(GROUPS)
-    for one in folds:
-        assert one["train"]
-        assert not set(one["train"]) & set(one["val"])
-        assert len(one["val"]) == 3
-
-
-def test_patients_of_the_pilot_are_tested_in_no_run_and_tested_ones_are_not_in_the_pilot():
-    folds = Design(3, 4, 3).folds(GROUPS)
-    tested = {patient for run in planned_runs("full", 3) for patient in folds[run.fold]["val"]}
-    assert tested == {patient for group in GROUPS[:TEST_FOLDS] for patient in group}
-    assert not tested & {*folds[PILOT_FOLD]["train"], *folds[PILOT_FOLD]["val"]}
-    assert set(folds[PILOT_FOLD]["train"]) <= set(GROUPS[PILOT_TRAINING_FOLD])
-    assert set(folds[PILOT_FOLD]["val"]) == set(GROUPS[PILOT_TEST_FOLD])
-
-
-def test_seeds_have_their_own_patients_and_their_methods_share_them():
-    folds = Design(3, 4, 5).folds(GROUPS)
-    for seed in range(5):
-        runs = [run for run in planned_runs("full", 5) if run.seed == seed]
-        assert len({run.fold for run in runs if not run.is_all}) == 1
-        assert len({run.fold for run in runs if run.is_all}) == 1
-        few, everyone = (folds[Run(NO_PRIOR, seed, is_all).fold] for is_all in (False, True))
-        assert few["val"] == everyone["val"] == GROUPS[seed % TEST_FOLDS]
-        assert len(few["train"]) == 3
-        assert sorted([*everyone["train"], *everyone["val"]]) == PATIENTS
-    assert folds[Run(EARLY, 0).fold]["train"] != folds[Run(EARLY, 3).fold]["train"]
-
-
-def test_fewer_training_patients_are_among_more_and_test_the_same():
-    few, more = Design(2, 2, 3).folds(GROUPS), Design(7, 2, 3).folds(GROUPS)
-    for seed in range(3):
-        number = Run(EARLY, seed).fold
-        assert set(few[number]["train"]) < set(more[number]["train"])
-        assert few[number]["val"] == more[number]["val"]
-
-
-def test_more_training_patients_than_there_are_is_refused():
-    with pytest.raises(UserError, match="--patients 17: there are 16"):
-        Design(17, 2, 3).folds(GROUPS)
-
-
-def test_original_folds_are_taken_by_patient_and_refused_where_one_leaks():
-    patient_of = {pair[phase]: pair["patient"] for pair in PAIRS for phase in ("prior", "current")}
-    splits = [{"val": [f"{one}_{frame}" for one in group for frame in ("frame01", "frame09")]} for group in GROUPS]
-    assert patient_groups(splits, patient_of) == GROUPS
-    splits[2]["val"].append("p00_frame09")
-    with pytest.raises(UserError, match="p00 in the validation sets of the folds 0 and 2"):
-        patient_groups(splits, patient_of)
-    with pytest.raises(UserError, match="has 4 folds"):
-        patient_groups(splits[:4], patient_of)
-
-
 # ---------------------------------------------------------------------- the figures
 
 
@@ -198,8 +131,12 @@ def scored(**patients):
     return Scored(tuple(patients), np.array(rows))
 
 
+def pooled(one):
+    return one.scores().values()
+
+
 def trained_run(one, withheld=None):
-    return Trained(one, withheld, lr=0.001, parameters=1_352_912, step_seconds=0.25)
+    return Trained(one, withheld, Training(lr=0.001, parameters=1_352_912, step_seconds=0.25))
 
 
 def test_scores_are_read_from_an_evaluation():
@@ -294,7 +231,7 @@ def result_text(runs, pilots=None):
 
 def test_result_says_what_was_not_run():
     runs = {
-        run: trained_run(scored(a=(2, 10)), scored(a=(1, 10)) if run.is_withheld_later and run.seed else None)
+        run: trained_run(scored(a=(2, 10)), scored(a=(1, 10)) if is_withheld_later(run) and run.seed else None)
         for run in planned_runs("primary", 3)
         if (run.method, run.seed) != (GATED, 2)
     }
@@ -320,7 +257,7 @@ def test_result_says_what_was_not_run():
 
 def test_complete_grid_has_nothing_missing():
     runs = {
-        run: trained_run(scored(a=(2, 10)), scored(a=(1, 10)) if run.is_withheld_later else None)
+        run: trained_run(scored(a=(2, 10)), scored(a=(1, 10)) if is_withheld_later(run) else None)
         for run in planned_runs("full", 3)
     }
     content, text = result_text(runs)
@@ -330,32 +267,6 @@ def test_complete_grid_has_nothing_missing():
 
 
 # ---------------------------------------------------------------------- the datasets
-
-
-def write_origin(folder):
-    """Pairs of patients whose prior and current scan have other grids, as in the original."""
-    rng = np.random.default_rng(0)
-    for part in ("imagesTr", "labelsTr_dense"):
-        (folder / part).mkdir(parents=True)
-    for pair in PAIRS:
-        for phase, size in (("prior", (3, 9, 8)), ("current", (3, 8, 8))):
-            image = sitk.GetImageFromArray((100 + rng.random(size)).astype(np.float32))
-            labels = np.zeros(size, dtype=np.uint8)
-            labels[1, 2:5, 2:4], labels[1, 2:5, 4], labels[1, 2:5, 5] = 1, 2, 3
-            image.SetSpacing((1.5, 1.5, 10.0))
-            reference = sitk.GetImageFromArray(labels)
-            reference.CopyInformation(image)
-            sitk.WriteImage(image, str(folder / "imagesTr" / f"{pair[phase]}_0000.nii.gz"))
-            sitk.WriteImage(reference, str(folder / "labelsTr_dense" / f"{pair[phase]}.nii.gz"))
-    write_json(folder / "dataset.json", {})
-    write_json(folder / "two_phase_pairs.json", PAIRS)
-    cases = [
-        [pair[phase] for pair in PAIRS if pair["patient"] in group for phase in ("prior", "current")]
-        for group in GROUPS
-    ]
-    everything = sorted(case for part in cases for case in part)
-    splits = [{"train": [case for case in everything if case not in val], "val": val} for val in cases]
-    write_json(folder / "splits_final.json", splits)
 
 
 @pytest.fixture(scope="module")
@@ -479,122 +390,32 @@ def test_cases_of_the_pilot_are_not_among_the_tested():
     assert cases_to_score(folds) == sorted(patient for group in GROUPS[:TEST_FOLDS] for patient in group)
 
 
-def test_folds_of_the_experiment_come_from_the_originals(origin):
-    assert folds_of(origin, PAIRS, Design(3, 2, 3)) == Design(3, 2, 3).folds(GROUPS)
-
-
-def test_networks_that_differ_are_refused(tmp_path):
-    files = {}
-    for name, patch in (("A", [8, 8]), ("B", [8, 16])):
-        files[name] = tmp_path / f"{name}.json"
-        base, quick = {"spacing": [1, 1], "architecture": {}}, {"inherits_from": "2d", "patch_size": patch}
-        write_json(files[name], {"configurations": {"2d": base, "2d_quick": quick}})
-    check_same_plans({"A": files["A"], "again": files["A"]}, "2d", "2d_quick")
-    with pytest.raises(UserError, match=r"2d_quick of B has patch_size \[8, 16\], that of A has \[8, 8\]"):
-        check_same_plans(files, "2d", "2d_quick")
-
-
 # ---------------------------------------------------------------------- the whole of it, with stand-ins
 
 
-class Programs:
-    """What stands in for nnU-Net's commands and for those of this package that take long."""
+class PairPrograms(Programs):
+    """The stand-ins, with datasets of pairs that were made beforehand."""
 
     def __init__(self, paired):
+        super().__init__()
         self.paired = paired
-        self.ran = []
-        self.fail_at = None
-        self.failure = CommandFailed("it failed")
 
-    def runner(self):
-        programs = self
+    def make_dataset(self, command, raw):
+        assert command[1] == "pair"
+        assert Path(command[5]).is_file()
+        shutil.copytree(self.paired / command[3], raw / command[3])
 
-        class Runner(longitudinal.CommandRunner):
-            def run(self, name, command):
-                self.shown.append(" ".join(command))
-                programs.note(name, command)
-                folders = {key: Path(self.environment[f"nnUNet_{key}"]) for key in ("raw", "preprocessed")}
-                if command[1] == "pair":
-                    assert Path(command[5]).is_file()
-                    shutil.copytree(programs.paired / command[3], folders["raw"] / command[3])
-                    return
-                (raw,) = folders["raw"].glob(f"Dataset{command[2]}_*")
-                preprocessed = folders["preprocessed"] / raw.name
-                preprocessed.mkdir()
-                shutil.copyfile(raw / "splits_final.json", preprocessed / "splits_final.json")
-                plans = {"configurations": {command[4]: {"architecture": {}, "spacing": [10.0, 1.5, 1.5]}}}
-                write_json(preprocessed / "nnUNetPlans.json", plans)
-
-        return Runner
-
-    def note(self, name, command):
-        self.ran.append((name, list(command)))
-        if name == self.fail_at:
-            raise self.failure
-
-    def carry_out(self, command, *, environment, log=None):
-        """In place of `in_process.run_command`."""
-        if command[1] == "configure":
-            return run_command(command, environment=environment)
-        if command[1] == "evaluate":
-            self.note(log.stem, command)
-            return self.evaluate(command, Path(environment["nnUNet_preprocessed"]))
-        (folder,) = Path(environment["nnUNet_preprocessed"]).glob(f"Dataset{command[3]}_*")
-        plans, base = read_json(folder / "nnUNetPlans.json"), command[command.index("-c") + 1]
-        quick = {"inherits_from": base, "patch_size": [8, 96, 112], "batch_size": 2}
-        plans["configurations"][f"{base}_quick"] = quick
-        return write_json(folder / "nnUNetPlans.json", plans)
-
-    def train(self, command, *, resume, environment, log):
-        self.note(log.stem, [*command, *(["--c"] if resume else [])])
-        _, dataset, configuration, fold, _, trainer, _, plans, *_ = command
-        (preprocessed,) = Path(environment["nnUNet_preprocessed"]).glob(f"Dataset{dataset}_*")
-        settings = configured_settings(read_json(preprocessed / f"{plans}.json"), configuration)
-        validated_settings(settings, where="this test")
-        assert int(fold) < len(read_json(preprocessed / "splits_final.json"))
-        folder = Path(environment["nnUNet_results"]) / preprocessed.name / f"{trainer}__{plans}__{configuration}"
-        (folder / f"fold_{fold}").mkdir(parents=True, exist_ok=True)
-        weight = torch.zeros(7)
-        checkpoint = {
-            "network_weights": {"encoder.w": weight, "decoder.encoder.w": weight},
-            "logging": {"epoch_start_timestamps": [0.0, 10.0], "epoch_end_timestamps": [3.0, 15.0]},
-            "nnunet_ext": {"settings": settings},
-        }
-        torch.save(checkpoint, folder / f"fold_{fold}" / "checkpoint_final.pth")
-
-    def evaluate(self, command, preprocessed):
-        model, fold = Path(command[2]), command[command.index("-f") + 1]
-        assert (model / f"fold_{fold}" / "checkpoint_final.pth").is_file()
-        out = Path(command[command.index("-o") + 1])
-        out.mkdir()
-        dataset, _, selection = command[command.index("--on") + 1].partition(":")
-        assert selection == "val"
-        (folder,) = preprocessed.glob(f"Dataset{dataset}_*")
-        cases = read_json(folder / "splits_final.json")[int(fold)]["val"]
+    def dice(self, model, dataset):
         # in the stand-in's world the higher learning rate is the better one for all but the dual encoder
-        value = 0.5 + 0.2 * ("DualEncoder" in model.name) + 0.1 * ("0.003" in model.name)
-        value -= 0.4 * (dataset == str(WITHHELD.number)) + 0.3 * ("dual_encoder_gated_lr0.003" in model.name)
-        volumes = {"reference": 50.0, "predicted": 50.0, "both": 50 * value}
-        part = {
-            "dataset": dataset,
-            "foreground_mean": value,
-            "dice": {case: dict.fromkeys(("RV", "MYO", "LV"), value) for case in cases},
-            "volumes": {case: dict.fromkeys(("RV", "MYO", "LV"), volumes) for case in cases},
-        }
-        write_json(out / "evaluation.json", {"datasets": [part]})
-
-    def names(self, start):
-        return [name for name, _ in self.ran if name.startswith(start)]
+        value = 0.5 + 0.2 * ("DualEncoder" in model) + 0.1 * ("0.003" in model)
+        return value - 0.4 * (dataset == str(WITHHELD.number)) - 0.3 * ("dual_encoder_gated_lr0.003" in model)
 
 
 @pytest.fixture
 def programs(origin, paired, monkeypatch):
     monkeypatch.setenv("nnUNet_raw", str(origin.parent))
-    stand_in = Programs(paired)
-    monkeypatch.setattr(longitudinal, "CommandRunner", stand_in.runner())
-    monkeypatch.setattr(in_process, "train", stand_in.train)
-    monkeypatch.setattr(in_process, "run_command", stand_in.carry_out)
-    monkeypatch.setattr(steps, "commit", lambda repository: "abc")
+    stand_in = PairPrograms(paired)
+    install(stand_in, longitudinal, monkeypatch)
     return stand_in
 
 
@@ -630,7 +451,7 @@ def test_every_command_that_is_counted_beforehand_is_run(tmp_path, programs, cap
     counts = [re.match(r"\[(\d+)/(\d+)\]", line) for line in capsys.readouterr().out.splitlines()]
     last = [match for match in counts if match][-1]
     runs = planned_runs("primary", 3)
-    assert int(last[2]) == 8 + 3 * (6 + len(runs)) + sum(run.is_withheld_later for run in runs)
+    assert int(last[2]) == 8 + 3 * (6 + len(runs)) + sum(is_withheld_later(run) for run in runs)
     assert last[1] == last[2]
 
 

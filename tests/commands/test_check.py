@@ -69,7 +69,11 @@ def test_good_dataset_is_described_by_hand(folder, check):
 
 @pytest.mark.parametrize("trainer", [entry.name for entry in TRAINERS])
 def test_every_trainer_has_a_check(folder, check, trainer):
-    write_raw(folder, {"a": with_lesions(2)}, channels=("MRI", "prior MRI"))  # two scans, for those that need a prior
+    # two scans, for those that need a prior; un-annotated voxels, for those that learn from scribbles
+    labels = with_lesions(2)
+    labels[3] = 2
+    names = {"background": 0, "lesion": 1, "ignore": 2}
+    write_raw(folder, {"a": labels}, names=names, channels=("MRI", "prior MRI"))
     page = check(trainer)
     assert page.status == 0
     assert {"dataset.json", "files", "images", "label values", "geometry"} <= set(page.findings)
@@ -199,6 +203,23 @@ def test_labels_with_gaps_are_a_problem_of_dataset_json(folder, check):
     assert "found: 0, 1, 3" in page.findings["dataset.json"]
 
 
+@pytest.mark.parametrize(
+    ("names", "highest"),
+    [
+        ({"background": 0, "ignore": 1, "lesion": 2}, 2),
+        ({"background": 0, "lesion": 1, "ignore": 255}, 2),
+        ({"background": 0, "whole": [1, 2], "core": 2, "ignore": 2}, 3),
+    ],
+)
+def test_ignore_label_that_is_not_the_highest_is_a_problem_of_dataset_json(folder, check, names, highest):
+    write_raw(folder, {"a": with_lesions(2)}, names=names, regions_class_order=[1, 2])
+    page = check()
+    assert page.status == 1
+    assert list(page.findings) == ["dataset.json"]
+    assert f"the ignore label has the value {names['ignore']}." in page.findings["dataset.json"]
+    assert f"needs the highest without a gap, {highest} here" in page.findings["dataset.json"]
+
+
 def test_labels_that_nnunet_does_not_take_are_a_problem_of_dataset_json(folder, check):
     write_raw(folder, {"a": with_lesions(2)}, names={"lesion": 1})
     page = check()
@@ -280,3 +301,48 @@ def test_flat_images_are_checked(folder, check):
     page = check()
     assert page.status == 0
     assert "lesion: 2 in 1 of 1 cases" in page.findings["instances of 1"]
+
+
+def test_masks_in_colour_are_a_problem_of_their_labels(folder, check):
+    labels = np.zeros((16, 16), np.uint8)
+    labels[:2, :2] = 1
+    write_raw(folder, {"a": labels, "b": labels}, ending=".png")
+    write_array(np.stack([labels * 255, labels, labels], axis=-1), folder / "labelsTr" / "b.png")
+    page = check()
+    assert page.status == 1
+    assert "wrong in 1 of 2 cases (b)" in page.findings["label values"]
+    assert "b.png is a picture in colour" in page.findings["label values"]
+    assert "2 colours: (0, 0, 0), (255, 1, 1)" in page.findings["label values"]
+
+
+def test_grey_values_of_pictures_are_told_with_the_numbers_to_write(folder, check):
+    labels = np.zeros((16, 16), np.uint8)
+    labels[:2, :2] = 1
+    names = {"background": 0, "lesion": 1, "ignore": 2}
+    white, grey = labels * np.uint8(255), labels * np.uint8(127)
+    write_raw(folder, {"a": labels, "b": grey, "c": white}, names=names, ending=".png")
+    page = check()
+    assert page.status == 1
+    assert "wrong in 2 of 3 cases (b, c)" in page.findings["label values"]
+    assert (
+        "write 0 for 0, 1 for 127, 2 for 255, with NumPy: np.searchsorted([0, 127, 255], labels)."
+        in (page.findings["label values"])
+    )
+
+
+def test_smoothed_grey_values_are_told_as_such(folder, check):
+    labels = np.zeros((16, 16), np.uint8)
+    labels[:2, :4] = (255, 200, 100, 20)
+    write_raw(folder, {"a": labels}, ending=".png")
+    found = check().findings["label values"]
+    assert "grey values of a picture, 5 of them where dataset.json has 2 labels: it was smoothed" in found
+    assert "searchsorted" not in found
+
+
+def test_stock_training_is_told_of_cases_without_annotated_background(folder, check):
+    labels = np.full_like(EMPTY, 2)
+    labels[1, 1, 1:4] = 1
+    write_raw(folder, {"a": labels}, names={"background": 0, "lesion": 1, "ignore": 2})
+    page = check("nnUNetTrainerConfigurable")
+    assert (page.status, page.severity["background"]) == (1, "problem")
+    assert check("nnUNetTrainerMixUp").status == 0

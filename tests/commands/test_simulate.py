@@ -297,3 +297,203 @@ def test_kind_is_needed(capsys):
         main(["simulate"])
     assert stop.value.code == 2
     assert "KIND" in capsys.readouterr().err
+
+
+# nested squares in thick slices: a class inside another, and one in a single slice
+TARGET = np.zeros((4, 32, 32), np.uint8)
+TARGET[1:, 4:28, 4:28] = 1
+TARGET[2, 12:20, 12:20] = 2
+TARGET_NAMES = {"background": 0, "organ": 1, "tumour": 2}
+
+
+@pytest.fixture
+def dense(raw: Path) -> Path:
+    """A dataset of two cases, one of them without foreground, with folds."""
+    folder = write_raw(raw / "Dataset005_Dense", {"a": TARGET, "b": TARGET * 0}, names=TARGET_NAMES)
+    (folder / "splits_final.json").write_text(json.dumps([{"train": ["a"], "val": ["b"]}]))
+    return folder
+
+
+def draw(*options: str, name: str = "Dataset006_Scribbles") -> int:
+    return main(["simulate", "scribbles", "5", "-o", name, *options])
+
+
+def refused_drawing(capsys: pytest.CaptureFixture[str], raw: Path, *options: str) -> str:
+    """What it says when it leaves nothing."""
+    before = sorted(raw.iterdir())
+    assert draw(*options) == 2
+    assert sorted(raw.iterdir()) == before
+    return capsys.readouterr().err
+
+
+def test_scribbles_are_written_beside_the_dense_labels(dense, raw):
+    assert draw("--noise", "0") == 0
+    new = raw / "Dataset006_Scribbles"
+    for case, labels in (("a", TARGET), ("b", TARGET * 0)):
+        assert (read_array(new / "labelsTr_dense" / f"{case}.nii.gz") == labels).all()
+        scribbles = read_array(new / "labelsTr" / f"{case}.nii.gz")
+        drawn = scribbles != 3
+        assert (scribbles[drawn] == labels[drawn]).all()
+        assert 0 < drawn.mean() < 0.3
+        for plane, found in zip(labels, scribbles):
+            assert set(np.unique(found)) == {*np.unique(plane), 3}
+
+
+def test_dataset_of_scribbles_is_one_of_nnunet_with_a_record(dense, raw):
+    assert draw("--seed", "4", "--slices", "0.5", "--axis", "z") == 0
+    new = raw / "Dataset006_Scribbles"
+    description = json.loads((new / "dataset.json").read_text())
+    assert description["labels"] == {**TARGET_NAMES, "ignore": 3}
+    assert description["numTraining"] == 2
+    assert not (new / "imagesTr").exists()
+    assert description["dataset"]["a"] == {
+        "images": ["../Dataset005_Dense/imagesTr/a_0000.nii.gz"],
+        "label": "labelsTr/a.nii.gz",
+    }
+    about = {
+        "made_by": "simulate scribbles",
+        "source": "Dataset005_Dense",
+        "axis": "z",
+        "seed": 4,
+        "interior": 0.8,
+        "boundary": 0.7,
+        "thickness": 1,
+        "noise": 0.2,
+        "components": 0.1,
+        "slices": 0.5,
+        "num_slices": None,
+    }
+    record = json.loads((new / "scribbles.json").read_text())
+    for content in (description["nnunet_ext"], record):
+        assert {key: content[key] for key in about} == about
+        assert "version" in content
+    assert list(record["cases"]) == ["a", "b"]
+    assert 2 in record["cases"]["a"]["slices"]  # the one with the tumour
+    assert json.loads((new / "splits_final.json").read_text()) == [{"train": ["a"], "val": ["b"]}]
+
+
+def test_every_option_has_its_effect(dense, raw):
+    options = {
+        "length": ("--length", "0.2"),
+        "boundary": ("--boundary", "0"),
+        "thickness": ("--thickness", "3"),
+        "noise": ("--noise", "4"),
+        "slices": ("--slices", "0.3"),
+        "num": ("--num-slices", "2"),
+        "axis": ("--axis", "x"),
+        "seed": ("--seed", "9"),
+    }
+    assert draw() == 0
+    default = read_array(raw / "Dataset006_Scribbles" / "labelsTr" / "a.nii.gz")
+    for number, (name, option) in enumerate(options.items(), start=7):
+        assert draw(*option, name=f"Dataset{number:03d}_{name}") == 0
+        found = read_array(raw / f"Dataset{number:03d}_{name}" / "labelsTr" / "a.nii.gz")
+        assert (found != default).any(), name
+        if name in ("length", "boundary", "slices", "num"):
+            assert (found != 3).sum() < (default != 3).sum(), name
+        if name == "thickness":
+            assert (found != 3).sum() > 2 * (default != 3).sum()
+
+
+def test_small_parts_are_drawn_on_if_asked_for(raw):
+    labels = TARGET.copy()
+    labels[1:, 1, 1] = 1
+    write_raw(raw / "Dataset005_Parts", {"a": labels}, names=TARGET_NAMES)
+    assert draw("--noise", "0") == 0
+    assert draw("--noise", "0", "--components", "0", name="Dataset007_All") == 0
+    found = [read_array(raw / name / "labelsTr" / "a.nii.gz") for name in ("Dataset006_Scribbles", "Dataset007_All")]
+    assert (found[0][1:, 1, 1] == 3).all()
+    assert (found[1][1:, 1, 1] == 1).all()
+
+
+def test_table_of_scribbles_and_next_commands_are_printed(dense, capsys):
+    assert draw("--noise", "0") == 0
+    shown = capsys.readouterr().out
+    rows = {line.split()[0]: line.split() for line in shown.splitlines() if line.endswith("%")}
+    assert list(rows) == ["background", "organ", "tumour", "all"]
+    assert rows["organ"][1:4] == ["1", "3", "3"]
+    assert rows["tumour"][1:4] == ["1", "1", "1"]
+    assert rows["all"][1:4] == ["2", "8", "8"]
+    assert all(row[-4:] == ["100.00", "%", "100.00", "%"] for row in rows.values())
+    assert "3 is the ignore label" in shown
+    assert "1 of 2 cases have background alone" in shown
+    assert "nnunet_ext check -d 006 --trainer nnUNetTrainerTDNet" in shown
+    assert "nnUNetv2_train 006 3d_fullres 0 -tr nnUNetTrainerTDNet" in shown
+
+
+def test_scribbles_of_one_flat_case_of_png(raw, capsys):
+    labels = np.zeros((32, 32), np.uint8)
+    labels[6:26, 6:26] = 1
+    write_raw(raw / "Dataset005_Flat", {"a": labels}, ending=".png")
+    assert draw("--noise", "0") == 0
+    scribbles = read_array(raw / "Dataset006_Scribbles" / "labelsTr" / "a.png")
+    assert scribbles.shape == (32, 32)
+    assert set(np.unique(scribbles)) == {0, 1, 2}
+    assert (scribbles[scribbles != 2] == labels[scribbles != 2]).all()
+    assert "nnUNetv2_train 006 2d 0" in capsys.readouterr().out
+    assert main(["simulate", "scribbles", "5", "-o", "Dataset007_X", "--axis", "x"]) == 2
+    assert "Leave out the axis" in capsys.readouterr().err
+
+
+def test_scribbles_of_wrong_sources_are_refused(raw, capsys):
+    def written(labels: np.ndarray, names: dict) -> None:
+        write_raw(raw / "Dataset005_Wrong", {"a": labels}, names=names)
+
+    written(TARGET * np.float32(0.5), TARGET_NAMES)
+    assert "0.5" in (message := refused_drawing(capsys, raw))
+    assert "a.nii.gz" in message
+    written(TARGET, {"background": 0, "organ": 1})
+    assert "a.nii.gz has the value 2" in refused_drawing(capsys, raw)
+    written(TARGET, {"background": 0, "whole": [1, 2], "tumour": 2})
+    assert "has regions (whole)" in refused_drawing(capsys, raw)
+    written(TARGET * 0, TARGET_NAMES)
+    assert "No case of" in refused_drawing(capsys, raw)
+    (raw / "Dataset005_Wrong" / "labelsTr" / "a.nii.gz").unlink()
+    assert "a.nii.gz does not exist" in refused_drawing(capsys, raw)
+
+
+def test_scribbles_are_no_source_of_scribbles_and_not_replaced_without_force(dense, raw, capsys):
+    assert draw() == 0
+    file = raw / "Dataset006_Scribbles" / "scribbles.json"
+    before = file.read_bytes()
+    assert "--force" in refused_drawing(capsys, raw)
+    assert file.read_bytes() == before
+    assert draw("--force", "--seed", "1") == 0
+    assert file.read_bytes() != before
+    assert main(["simulate", "scribbles", "6", "-o", "Dataset007_Again"]) == 2
+    assert "is not dense" in capsys.readouterr().err
+    assert main(["simulate", "scribbles", "6", "-o", "Dataset006_Scribbles", "--force"]) == 2
+    assert "is the source itself" in capsys.readouterr().err
+
+
+def test_interrupted_drawing_leaves_nothing(dense, raw, monkeypatch):
+    def interrupted(*args, **keywords):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nnunet_ext.preprocessing.scribble_annotation.count_scribbles", interrupted)
+    assert draw() == 130
+    assert sorted(path.name for path in raw.iterdir()) == ["Dataset005_Dense"]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--slices", "0"),
+        ("--slices", "0.5", "--num-slices", "3"),
+        ("--num-slices", "0"),
+        ("--length", "0"),
+        ("--length", "1.1"),
+        ("--boundary", "-0.1"),
+        ("--boundary", "nan"),
+        ("--components", "2"),
+        ("--thickness", "0"),
+        ("--noise", "-1"),
+        ("--axis", "0"),
+        ("--seed", "-1"),
+    ],
+)
+def test_drawing_options_out_of_range_are_wrong_usage(dense, raw, option):
+    with pytest.raises(SystemExit) as stop:
+        draw(*option)
+    assert stop.value.code == 2
+    assert [path.name for path in raw.iterdir()] == ["Dataset005_Dense"]

@@ -35,7 +35,7 @@ def predictor_for(trainer) -> nnUNetPredictor:
 
 
 def predicted_logits(predictor: nnUNetPredictor, seed: int) -> torch.Tensor:
-    channels = next(iter(predictor.network.parameters())).shape[1]
+    channels = len(predictor.dataset_json["channel_names"])
     shape = (channels, 1, 24, 24) if len(predictor.configuration_manager.patch_size) == 2 else (channels, 20, 24, 24)
     data = torch.from_numpy(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
     return predictor.predict_logits_from_preprocessed_data(data)

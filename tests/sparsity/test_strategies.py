@@ -9,7 +9,7 @@ from nnunet_ext.sparsity.roles import Role, parameter_roles
 from nnunet_ext.sparsity.strategies import Freedom, freeze
 
 
-def unet(*, dims: int, residual: bool, deep_supervision: bool = True) -> nn.Module:
+def unet(*, dims: int, residual: bool = False, deep_supervision: bool = True, kernel_sizes=3) -> nn.Module:
     convolution = {2: nn.Conv2d, 3: nn.Conv3d}[dims]
     norm = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}[dims]
     arguments = {
@@ -17,7 +17,7 @@ def unet(*, dims: int, residual: bool, deep_supervision: bool = True) -> nn.Modu
         "n_stages": 3,
         "features_per_stage": [4, 8, 16],
         "conv_op": convolution,
-        "kernel_sizes": 3,
+        "kernel_sizes": kernel_sizes,
         "strides": [1, 2, 2],
         "num_classes": 3,
         "n_conv_per_stage_decoder": [1, 1],

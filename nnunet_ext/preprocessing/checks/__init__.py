@@ -14,14 +14,19 @@ from nnunet_ext.preprocessing.checks.general import CaseFiles, check_description
 from nnunet_ext.preprocessing.checks.longitudinal import LongitudinalCheck
 from nnunet_ext.preprocessing.checks.partial_instances import PartialInstancesCheck
 from nnunet_ext.preprocessing.checks.pretraining import PlaceholderCheck
+from nnunet_ext.preprocessing.checks.scribbles import IgnoreLabelCheck, ScribbleCheck
 from nnunet_ext.preprocessing.raw_dataset import RawDataset
 
 USUAL: tuple[type[DatasetCheck], ...] = (ForegroundCheck,)
 CHECKS: Mapping[str, tuple[type[DatasetCheck], ...]] = {
+    "nnUNetTrainerConfigurable": (*USUAL, IgnoreLabelCheck),
     "nnUNetTrainerDBDMP": (*USUAL, PartialInstancesCheck),
     "nnUNetTrainerDualEncoder": (*USUAL, LongitudinalCheck),
     "nnUNetTrainerDualEncoderMixUp": (*USUAL, LongitudinalCheck),
     "nnUNetTrainerModelsGenesis": (PlaceholderCheck,),
+    "nnUNetTrainerTDNet": (ScribbleCheck,),
+    "nnUNetTrainerDMPLS": (ScribbleCheck,),
+    "nnUNetTrainerPartialCE": (ScribbleCheck,),
 }
 """What is looked at beyond the files themselves, by trainer; others have `USUAL`."""
 

@@ -7,10 +7,11 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Protocol
 
+from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
 from nnunet_ext.plans.plans_file import dataset_folder
 from nnunet_ext.preprocessing.raw_dataset import Labels, RawDataset
-from nnunet_ext.preprocessing.splits import SPLITS
+from nnunet_ext.preprocessing.splits import SPLITS, Fold, read_splits
 
 SHOWN = 5  # cases named in a finding
 
@@ -49,3 +50,12 @@ def splits_file(dataset: RawDataset) -> Path | None:
         preprocessed = dataset_folder("nnUNet_preprocessed", dataset.folder.name)
         places = [*([preprocessed] if preprocessed else []), *places]
     return next((place / SPLITS for place in places if (place / SPLITS).is_file()), None)
+
+
+def known_folds(dataset: RawDataset) -> list[Fold]:
+    """The dataset's folds; none where there are none yet, or they are found to be wrong elsewhere."""
+    file = splits_file(dataset)
+    try:
+        return read_splits(file) if file is not None else []
+    except UserError:
+        return []

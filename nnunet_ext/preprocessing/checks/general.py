@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
@@ -13,11 +14,15 @@ from nnunet_ext.preprocessing.checks.dataset_check import declared_values, some,
 from nnunet_ext.preprocessing.raw_dataset import Labels, RawDataset, channel_names, read_images, read_label_map
 from nnunet_ext.preprocessing.splits import read_splits
 
+WHITE = {255, 65535}  # of grey pictures of 8 and 16 bits
+
 
 def check_description(dataset: RawDataset) -> Finding:
     """Does nnU-Net take the dataset.json?"""
     content, title = dataset.description, "dataset.json"
     try:
+        if misplaced := misplaced_ignore(content["labels"]):
+            return Finding("problem", title, misplaced)
         manager = LabelManager(content["labels"], regions_class_order=content.get("regions_class_order"))
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         return Finding("problem", title, f"nnU-Net does not take its labels: {error}")
@@ -35,6 +40,23 @@ def check_description(dataset: RawDataset) -> Finding:
     return Finding("ok", title, f"{', '.join(counts)}{', ignore' * manager.has_ignore_label}.")
 
 
+def misplaced_ignore(labels: Mapping[str, Any]) -> str:
+    """What is wrong with the value of the ignore label; empty if nothing is, or nnU-Net has worse to say."""
+    ignore = labels.get("ignore")
+    others = {
+        int(one)
+        for name, value in labels.items()
+        if name != "ignore"
+        for one in (value if isinstance(value, (list, tuple)) else [value])
+    }
+    if not isinstance(ignore, int) or not others or ignore == max(others) + 1:
+        return ""
+    return (
+        f"the ignore label has the value {ignore}. nnU-Net needs the highest without a gap, {len(others)} here: number "
+        "all labels 0, 1, 2, … and ignore last, in dataset.json and in every label file alike."
+    )
+
+
 class CaseFiles:
     """Reads each case's images and labels, and gathers what is wrong with them."""
 
@@ -46,6 +68,7 @@ class CaseFiles:
         self.missing: dict[str, str] = {}
         self.images: dict[str, str] = {}
         self.labels: dict[str, str] = {}
+        self.values_of_wrong: set[int] = set()
         self.geometry: dict[str, str] = {}
 
     def read(self, case: str) -> Labels | None:
@@ -62,7 +85,9 @@ class CaseFiles:
         except UserError as error:
             self.labels[case] = str(error)
             return None
-        if unknown := sorted(set(np.unique(labels).tolist()) - set(self.values)):
+        present = set(np.unique(labels).tolist())
+        if unknown := sorted(present - set(self.values)):
+            self.values_of_wrong |= present
             self.labels[case] = f"{files.label} has values that dataset.json does not list: {some_values(unknown)}."
         if shape is not None and labels.shape != shape:
             self.geometry[case] = f"image {shape}, labels {labels.shape} voxels"
@@ -89,15 +114,32 @@ class CaseFiles:
         """One for files, images, label values and geometry each."""
         yield self._finding("files", self.missing, "all are there")
         yield self._finding("images", self.images, "all can be read")
-        yield self._finding("label values", self.labels, "only those of dataset.json")
+        yield self._finding("label values", self.labels, "only those of dataset.json", self._grey_values())
         yield self._finding("geometry", self.geometry, "images and labels fit in shape and spacing")
 
-    def _finding(self, title: str, wrong: dict[str, str], fine: str) -> Finding:
+    def _grey_values(self) -> str:
+        """How to number labels that were drawn as a picture, which white tells; empty if there is no white."""
+        found = sorted(self.values_of_wrong)
+        if not WHITE & (self.values_of_wrong - set(self.values)):
+            return ""
+        if len(found) > len(self.values):
+            return (
+                f" These are grey values of a picture, {len(found)} of them where dataset.json has {len(self.values)} "
+                "labels: it was smoothed or compressed when it was saved. Save it again without, and with the numbers "
+                "of dataset.json."
+            )
+        numbers = ", ".join(f"{number} for {value}" for number, value in enumerate(found))
+        return (
+            " These are grey values of a picture; labels are 0, 1, 2, … as in dataset.json. If that is their order, "
+            f"write {numbers}, with NumPy: np.searchsorted({found}, labels)."
+        )
+
+    def _finding(self, title: str, wrong: dict[str, str], fine: str, mend: str = "") -> Finding:
         if not wrong:
             return Finding("ok", title, f"{fine}.")
         first = next(iter(wrong))
         detail = f"wrong in {len(wrong)} of {len(self.dataset.cases)} cases ({some(wrong)}). {first}: {wrong[first]}"
-        return Finding("problem", title, f"{detail.rstrip('.')}.")
+        return Finding("problem", title, f"{detail.rstrip('.')}.{mend}")
 
 
 def check_folds(dataset: RawDataset) -> Iterator[Finding]:

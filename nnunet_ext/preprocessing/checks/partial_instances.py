@@ -8,10 +8,9 @@ from statistics import median
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
-from nnunet_ext.preprocessing.checks.dataset_check import some, splits_file
+from nnunet_ext.preprocessing.checks.dataset_check import known_folds, some
 from nnunet_ext.preprocessing.partial_instances import Instance, components, instances_of
 from nnunet_ext.preprocessing.raw_dataset import Labels, RawDataset
-from nnunet_ext.preprocessing.splits import Fold, read_splits
 
 
 class PartialInstancesCheck:
@@ -68,18 +67,10 @@ class PartialInstancesCheck:
             yield Finding("warning", "annotation", detail)
         else:
             yield Finding("ok", "annotation", "each case has an annotated instance.")
-        for number, fold in enumerate(self.folds()):
+        for number, fold in enumerate(known_folds(self.dataset)):
             if not annotated.intersection(fold["train"]):
                 detail = f"fold {number} has no training case with an annotated instance: {some(fold['train'])}."
                 yield Finding("problem", "folds", detail)
-
-    def folds(self) -> list[Fold]:
-        """The dataset's folds; none where there are none yet, or they are found to be wrong elsewhere."""
-        file = splits_file(self.dataset)
-        try:
-            return read_splits(file) if file is not None else []
-        except UserError:
-            return []
 
 
 def described(name: str, instances: Sequence[Instance], *, cases: int) -> str:

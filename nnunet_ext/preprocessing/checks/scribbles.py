@@ -1,0 +1,235 @@
+"""Data for learning from scribbles: labels where somebody annotated, the ignore label elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import floor
+from statistics import median
+
+import numpy as np
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.findings import Finding
+from nnunet_ext.preprocessing.checks.dataset_check import SHOWN, known_folds, some
+from nnunet_ext.preprocessing.partial_annotation import DENSE
+from nnunet_ext.preprocessing.raw_dataset import Labels, RawDataset, read_label_map
+
+LARGEST_DISAGREEMENT = 0.01  # share of a case's annotated voxels that may differ from its dense labels
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What is annotated in a case.
+
+    Attributes:
+        voxels: number of annotated voxels by label; those of the ignore label are not among them.
+        size: number of all voxels.
+    """
+
+    voxels: Mapping[int, int]
+    size: int
+
+    @property
+    def share(self) -> float:
+        return sum(self.voxels.values()) / self.size
+
+
+class ScribbleCheck:
+    """Looks for labels, cases and folds without a scribble, and compares with dense labels if there are any."""
+
+    def __init__(self, dataset: RawDataset) -> None:
+        self.dataset = dataset
+        self.ignore = dataset.ignore_label
+        self.reader = dataset.reader_writer()
+        self.cases: dict[str, Annotation] = {}
+        self.dense: dict[str, tuple[int, int]] = {}  # voxels that disagree with the dense labels, and all compared
+        self.not_compared: dict[str, str] = {}
+        self.missed: dict[int, list[str]] = {}  # cases whose dense labels have a label that no scribble has
+        try:
+            self.labels, self.refusal = {"background": 0, **dataset.foreground_values()}, ""
+        except UserError as error:
+            self.labels, self.refusal = {}, str(error)
+
+    def look_at(self, case: str, labels: Labels) -> None:
+        if self.refusal or self.ignore is None:
+            return
+        values, counts = np.unique(labels, return_counts=True)
+        voxels = {value: count for value, count in zip(values.tolist(), counts.tolist()) if value != self.ignore}
+        self.cases[case] = Annotation(voxels, labels.size)
+        self._compare(case, labels)
+
+    def _compare(self, case: str, labels: Labels) -> None:
+        """Take note of a case's agreement with its dense labels, which are for evaluation only and may be missing."""
+        folder = self.dataset.folder / DENSE
+        if not folder.is_dir():
+            return
+        try:
+            dense, _ = read_label_map(self.reader, folder / self.dataset.cases[case].label.name)
+        except UserError as error:
+            self.not_compared[case] = str(error)
+            return
+        if dense.shape != labels.shape:
+            self.not_compared[case] = f"scribbles {labels.shape}, dense labels {dense.shape} voxels"
+            return
+        compared = (labels != self.ignore) & (dense != self.ignore)
+        self.dense[case] = int((compared & (labels != dense)).sum()), int(compared.sum())
+        for value in set(np.unique(dense).tolist()) - set(self.cases[case].voxels) - {self.ignore}:
+            self.missed.setdefault(value, []).append(case)
+
+    def findings(self) -> Iterator[Finding]:
+        if self.refusal:
+            reason = (
+                "A scribble says that a voxel has one label and no other, and the losses are of a softmax over such "
+                "labels. Regions that overlap need a dataset each."
+            )
+            yield Finding("problem", "regions", f"{self.refusal} {reason}")
+        elif self.ignore is None:
+            value = max(self.labels.values()) + 1
+            detail = (
+                "dataset.json has no ignore label: every voxel that nobody annotated would be taken for background. "
+                f'Add "ignore": {value} to its labels, and write {value} into the label files wherever nobody '
+                "annotated. If one of its labels means that already, name it ignore."
+            )
+            yield Finding("problem", "ignore", detail)
+        else:
+            yield from self.annotation(self.ignore)
+
+    def annotation(self, ignore: int) -> Iterator[Finding]:
+        """What is annotated in a dataset that has an ignore label."""
+        if not self.cases:
+            return  # no case can be read, which is told already
+        if not any(annotation.voxels for annotation in self.cases.values()):
+            detail = f"no case has a scribble: all voxels of all {len(self.cases)} cases are ignore ({ignore})."
+            yield Finding("problem", "scribbles", detail)
+            return
+        yield self.told_ignore(ignore)
+        yield self.told_cases()
+        yield self.told_share()
+        yield self.told_background()
+        for name, value in self.labels.items():
+            if value != 0:
+                yield self.told_label(name, value)
+        yield from self.folds()
+        yield from self.agreement()
+
+    def told_ignore(self, ignore: int) -> Finding:
+        """How many cases leave voxels to it."""
+        full = [case for case, annotation in self.cases.items() if sum(annotation.voxels.values()) == annotation.size]
+        number = len(self.cases)
+        if not full:
+            return Finding("ok", "ignore", f"each case has voxels of it ({ignore}).")
+        which = "no case has" if len(full) == number else f"{len(full)} of {number} cases have no"
+        named = "" if len(full) == number else f" ({some(full)})"
+        detail = (
+            f"{which} voxel{'s' * (len(full) == number)} of it ({ignore}){named}: all of their voxels count as "
+            f"annotated. If only strokes were drawn, write {ignore} wherever nobody annotated. If they are annotated "
+            "everywhere, dense labels are what stock nnU-Net is made for."
+        )
+        return Finding("warning", "ignore", detail)
+
+    def told_cases(self) -> Finding:
+        """Which cases have nothing annotated."""
+        empty = [case for case, annotation in self.cases.items() if not annotation.voxels]
+        if not empty:
+            return Finding("ok", "scribbles", f"each of {len(self.cases)} cases has some.")
+        detail = (
+            f"{len(empty)} of {len(self.cases)} cases have none: {some(empty)}. Annotate them, or leave them out of "
+            "training."
+        )
+        return Finding("warning", "scribbles", detail)
+
+    def told_share(self) -> Finding:
+        """How much is annotated."""
+        shares = [annotation.share for annotation in self.cases.values()]
+        numbers = ", ".join(f"{100 * share:.3g}" for share in (min(shares), median(shares), max(shares)))
+        return Finding("ok", "annotated", f"{numbers} % of a case's voxels (least, median, most).")
+
+    def told_background(self) -> Finding:
+        """Whether background is annotated, which every case can be expected to have."""
+        without = [case for case, annotation in self.cases.items() if 0 not in annotation.voxels]
+        if not without:
+            return Finding("ok", "background", self._described(0))
+        mend = "Draw strokes of value 0 outside of all structures."
+        if len(without) == len(self.cases):
+            detail = f"no case has a scribble of it (0): nothing would be learned of what is no structure. {mend}"
+            return Finding("problem", "background", detail)
+        detail = f"{len(without)} of {len(self.cases)} cases have no scribble of it (0): {some(without)}. {mend}"
+        return Finding("warning", "background", detail)
+
+    def told_label(self, name: str, value: int) -> Finding:
+        """In how many cases a label is annotated; whether the others have it is known from dense labels only."""
+        title = f"annotation of {value}"
+        without = [case for case, annotation in self.cases.items() if value not in annotation.voxels]
+        if len(without) == len(self.cases):
+            detail = f"{name}: no case has a scribble of it, so that it cannot be learned. Draw some, or remove it."
+            return Finding("problem", title, detail)
+        detail = f"{name}: {self._described(value)}"
+        if without:
+            detail += f" None in {some(without)}."
+        if value not in self.missed:
+            return Finding("ok", title, detail)
+        missed = self.missed[value]
+        detail += f" {DENSE} has it in {len(missed)} of these: {some(missed)}."
+        return Finding("warning", title, detail)
+
+    def _described(self, value: int) -> str:
+        voxels = [annotation.voxels[value] for annotation in self.cases.values() if value in annotation.voxels]
+        return (
+            f"in {len(voxels)} of {len(self.cases)} cases; {min(voxels)}, {median(voxels):g}, {max(voxels)} "
+            "voxels in a case that has any (least, median, most)."
+        )
+
+    def folds(self) -> Iterator[Finding]:
+        """Folds whose training cases have no scribble of a label that other cases have."""
+        present = {value for annotation in self.cases.values() for value in annotation.voxels}
+        for number, fold in enumerate(known_folds(self.dataset)):
+            training = [self.cases[case] for case in fold["train"] if case in self.cases]
+            trained = {value for annotation in training for value in annotation.voxels}
+            lost = [f"{name} ({value})" for name, value in self.labels.items() if value in present - trained]
+            if lost:
+                detail = (
+                    f"fold {number} has no training case with a scribble of {', '.join(lost)}: {some(fold['train'])}. "
+                    "Draw some, or move a case that has them into its training cases."
+                )
+                yield Finding("problem", "folds", detail)
+
+    def agreement(self) -> Iterator[Finding]:
+        """Whether scribbles say what dense labels say, if there are any."""
+        if self.not_compared:
+            first, reason = next(iter(self.not_compared.items()))
+            detail = (
+                f"{len(self.not_compared)} of {len(self.cases)} cases cannot be compared with {DENSE} "
+                f"({some(list(self.not_compared))}). {first}: {reason.rstrip('.')}."
+            )
+            yield Finding("warning", "dense labels", detail)
+        compared = sum(number for _, number in self.dense.values())
+        if not compared:
+            return
+        agreeing = 1 - sum(different for different, _ in self.dense.values()) / compared
+        detail = f"{percent(agreeing)} of the annotated voxels have the label of {DENSE}"
+        shares = {case: different / number for case, (different, number) in self.dense.items() if number}
+        wrong = sorted((case for case, share in shares.items() if share > LARGEST_DISAGREEMENT), key=shares.__getitem__)
+        if not wrong:
+            yield Finding("ok", "agreement", f"{detail}.")
+            return
+        worst = wrong[::-1]
+        named = [f"{case} ({percent(shares[case])} differ)" for case in worst[:SHOWN]] + worst[SHOWN:]
+        detail += (
+            f"; more than {percent(LARGEST_DISAGREEMENT)} differ in {len(wrong)} of {len(shares)} cases: "
+            f"{some(named)}. Were they drawn on another case, or are labels numbered or images oriented otherwise?"
+        )
+        yield Finding("warning", "agreement", detail)
+
+
+class IgnoreLabelCheck(ScribbleCheck):
+    """The same for a trainer that needs no scribbles: silent unless there is an ignore label, and with regions."""
+
+    def findings(self) -> Iterator[Finding]:
+        if not self.refusal and self.ignore is not None:
+            yield from self.annotation(self.ignore)
+
+
+def percent(share: float) -> str:
+    """A share cut to two digits, so that only all are 100 %."""
+    return f"{floor(round(10000 * share, 6)) / 100:g} %"

@@ -1,0 +1,272 @@
+"""Training from scribbles: what each loss is, who takes part in it, and that consistency finds what scribbles leave."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.networks.multi_decoder import AUXILIARY
+from nnunet_ext.plans.plans_file import read_plans
+from nnunet_ext.trainers import nnUNetTrainerDMPLS, nnUNetTrainerPartialCE, nnUNetTrainerTDNet
+from support.nnunet_runs import build_trainer
+from support.tiny_data import IGNORE, dataset_name
+
+BRANCHES = {nnUNetTrainerPartialCE: 1, nnUNetTrainerDMPLS: 2, nnUNetTrainerTDNet: 3}
+
+
+@pytest.fixture
+def built(workspace, results):
+    """Build an initialized trainer whose plans hold more settings."""
+
+    def build(trainer=nnUNetTrainerTDNet, configuration="3d_tiny", kind="ignore", dataset=None, **settings):
+        content = read_plans(workspace.preprocessed / dataset_name(kind) / "nnUNetPlans.json")
+        content["configurations"][configuration]["nnunet_ext"].update(settings)
+        content["continue_training"] = False
+        dataset_json = {**build_trainer("nnUNetTrainerConfigurable", kind=kind).dataset_json, **(dataset or {})}
+        made = trainer(content, configuration, 0, dataset_json, torch.device("cpu"))
+        torch.manual_seed(0)
+        made.initialize()
+        return made
+
+    return build
+
+
+def random_outputs(trainer, branches, *, seed=0, known=0.1):
+    """Logits of every branch at every resolution, and scribbles."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (2, 1, *trainer.configuration_manager.patch_size)
+    target = torch.randint(0, 3, shape, generator=generator)
+    if trainer.label_manager.ignore_label is not None:
+        target[torch.rand(shape, generator=generator) >= known] = IGNORE
+    targets = [
+        torch.nn.functional.interpolate(target.float(), scale_factor=tuple(scale), mode="nearest")
+        for scale in trainer._get_deep_supervision_scales()
+    ]
+    outputs = [
+        [2 * torch.randn((2, 3, *one.shape[2:]), generator=generator) for one in targets] for _ in range(branches)
+    ]
+    return outputs, targets
+
+
+def terms_of(trainer, outputs, targets):
+    outputs = outputs[0] if len(outputs) == 1 else outputs
+    return {name: term.item() for name, term in trainer.loss_terms(outputs, {"target": targets}).items()}
+
+
+# ---------------------------------------------------------------------- references in float64
+
+
+def probabilities(logits):
+    """(voxels, C) float64."""
+    values = np.moveaxis(logits.double().numpy(), 1, -1).reshape(-1, logits.shape[1])
+    exponentials = np.exp(values - values.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def reference_partial_ce(trainer, branches, targets):
+    total = 0.0
+    for heads in branches:
+        for weight, logits, target in zip(trainer.loss.weight_factors, heads, targets):
+            labels = target.numpy().astype(int).ravel()
+            p = probabilities(logits)
+            losses = [-math.log(p[voxel, label]) for voxel, label in enumerate(labels) if label != IGNORE]
+            total += weight * (sum(losses) / len(losses) if losses else 0.0) / len(branches)
+    return total
+
+
+def reference_uspc(outputs):
+    p = [probabilities(heads[0]) for heads in outputs]
+    mean = sum(p) / len(p)
+    weights = np.exp((mean * np.log(mean)).sum(1))
+    divergences = sum((one * np.log(one / mean)).sum(1) for one in p) / len(p)
+    return (weights * divergences).sum() / weights.sum()
+
+
+def reference_mpcc(outputs):
+    values, views = 0.0, outputs[0][0].ndim - 2
+    p = [torch.softmax(heads[0].double(), 1).numpy() for heads in outputs]
+    for axis in range(views):
+        tables = []
+        for one in p:
+            projection = one.mean(axis=2 + axis).reshape(*one.shape[:2], -1)
+            table = np.einsum("bcr,bkr->bck", projection, projection)
+            tables.append(table / table.sum(2, keepdims=True))
+        mean = sum(tables) / len(tables)
+        values += sum((table * np.log(table / mean)).sum(2).mean() for table in tables)
+    return values / (views * len(p))
+
+
+# ---------------------------------------------------------------------- the losses
+
+
+@pytest.mark.parametrize("configuration", ["3d_tiny", "2d_tiny"])
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_tdnet_is_partial_ce_and_ramped_consistencies(built, configuration, epoch):
+    trainer = built(configuration=configuration)
+    trainer.current_epoch = epoch
+    outputs, targets = random_outputs(trainer, 3)
+    found = terms_of(trainer, outputs, targets)
+    ramp = math.exp(-5 * (1 - epoch / trainer.num_epochs) ** 2)
+    assert found["partial_ce"] == pytest.approx(reference_partial_ce(trainer, outputs, targets), rel=1e-5)
+    assert found["uspc"] == pytest.approx(10 * ramp * reference_uspc(outputs), rel=1e-4)
+    assert found["mpcc"] == pytest.approx(ramp * reference_mpcc(outputs), rel=1e-3)
+    assert len(found) == 3
+
+
+def test_ramp_of_tdnet_can_be_shorter_than_the_training(built):
+    trainer = built(num_epochs=10, tdnet={"ramp_epochs": 4})
+    outputs, targets = random_outputs(trainer, 3)
+    trainer.current_epoch = 4
+    assert terms_of(trainer, outputs, targets)["uspc"] == pytest.approx(10 * reference_uspc(outputs), rel=1e-4)
+
+
+def test_terms_of_tdnet_can_be_left_out_and_weighted(built):
+    off = built(tdnet={"uspc_weight": 0.0, "mpcc_weight": 0.0})
+    outputs, targets = random_outputs(off, 3)
+    assert set(terms_of(off, outputs, targets)) == {"partial_ce"}
+    both = {weighted: built(tdnet={"uncertainty_weights": weighted}) for weighted in (True, False)}
+    values = [terms_of(trainer, outputs, targets)["uspc"] for trainer in both.values()]
+    assert values[0] != pytest.approx(values[1], rel=1e-2)
+
+
+@pytest.mark.parametrize("dilations", [[1, 3, 6], [1, 1], [1, 2, 3, 4]])
+def test_equal_branches_are_consistent(built, dilations):
+    trainer = built(tdnet={"dilations": dilations})
+    outputs, targets = random_outputs(trainer, 1)
+    found = terms_of(trainer, outputs * len(dilations), targets)
+    assert found["uspc"] == pytest.approx(0, abs=1e-6)
+    assert found["mpcc"] == pytest.approx(0, abs=1e-6)
+    assert len(trainer.network.auxiliary_decoders) == len(dilations) - 1
+
+
+def test_entropy_is_that_of_voxels_nobody_annotated(built):
+    trainer = built(nnUNetTrainerPartialCE, partial_ce={"entropy_weight": 0.3})
+    outputs, targets = random_outputs(trainer, 1)
+    found = terms_of(trainer, outputs, targets)
+    p, labels = probabilities(outputs[0][0]), targets[0].numpy().astype(int).ravel()
+    entropies = -(p * np.log(p)).sum(1)[labels == IGNORE]
+    assert found["entropy"] == pytest.approx(0.3 * entropies.mean(), rel=1e-4)
+    assert found["partial_ce"] == pytest.approx(reference_partial_ce(trainer, outputs, targets), rel=1e-5)
+    assert set(terms_of(built(nnUNetTrainerPartialCE), outputs, targets)) == {"partial_ce"}
+
+
+def test_dmpls_is_partial_ce_and_dice_against_the_mixture(built):
+    trainer = built(nnUNetTrainerDMPLS)
+    outputs, targets = random_outputs(trainer, 2)
+    trainer.shared_rng = np.random.default_rng(3)
+    ratio = np.random.default_rng(3).random()
+    found = terms_of(trainer, outputs, targets)
+    main, other = (probabilities(heads[0]) for heads in outputs)
+    labels = np.argmax(ratio * main + (1 - ratio) * other, axis=1)
+    losses = []
+    for p in (main, other):
+        dice = [2 * p[labels == k, k].sum() / (p[:, k].sum() + (labels == k).sum()) for k in (1, 2)]
+        losses.append(1 - sum(dice) / 2)
+    assert found["pseudo_labels"] == pytest.approx(0.5 * sum(losses) / 2, rel=1e-4)
+    assert found["partial_ce"] == pytest.approx(reference_partial_ce(trainer, outputs, targets), rel=1e-5)
+    assert set(terms_of(built(nnUNetTrainerDMPLS, dmpls={"pseudo_label_weight": 0.0}), outputs, targets)) == {
+        "partial_ce"
+    }
+
+
+@pytest.mark.parametrize("trainer_class", BRANCHES)
+def test_patch_without_scribbles_has_no_partial_ce_and_finite_gradients(built, trainer_class):
+    trainer = built(trainer_class)
+    patch = trainer.configuration_manager.patch_size
+    target = torch.full((2, 1, *patch), float(IGNORE))
+    targets = [
+        torch.nn.functional.interpolate(target, scale_factor=tuple(scale))
+        for scale in trainer._get_deep_supervision_scales()
+    ]
+    data = torch.randn(2, 1, *patch, generator=torch.Generator().manual_seed(0))
+    found = trainer.train_step({"data": data, "target": targets, "keys": ["a", "b"]})
+    assert found["loss/partial_ce"] == 0
+    assert np.isfinite(found["loss"])
+    gradients = [parameter.grad for parameter in trainer.network.parameters() if parameter.grad is not None]
+    assert gradients
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("trainer_class", BRANCHES)
+def test_scribbles_alone_decide_the_supervised_term(built, trainer_class):
+    trainer = built(trainer_class)
+    outputs, targets = random_outputs(trainer, BRANCHES[trainer_class])
+    before = terms_of(trainer, outputs, targets)["partial_ce"]
+    for heads in outputs:
+        for logits, target in zip(heads, targets):
+            logits += 100 * torch.randn(logits.shape) * (target == IGNORE)
+    assert terms_of(trainer, outputs, targets)["partial_ce"] == pytest.approx(before, rel=1e-6)
+
+
+@pytest.mark.parametrize("trainer_class", BRANCHES)
+def test_without_an_ignore_label_every_voxel_is_known(built, trainer_class):
+    trainer = built(trainer_class, kind="labels")
+    outputs, targets = random_outputs(trainer, BRANCHES[trainer_class])
+    expected = reference_partial_ce(trainer, outputs, targets)
+    assert terms_of(trainer, outputs, targets)["partial_ce"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("trainer_class", BRANCHES)
+def test_regions_are_refused_with_the_reason(built, trainer_class):
+    with pytest.raises(NotImplementedError, match="a scribble says that a voxel has one label and no other"):
+        built(trainer_class, kind="regions")
+
+
+# ---------------------------------------------------------------------- the network
+
+
+def test_main_decoder_is_the_plans_own_and_alone_predicts(built):
+    trainer = built()
+    stock = build_trainer("nnUNetTrainer", kind="ignore")
+    stock.initialize()
+    weights = {k: v for k, v in trainer.network.state_dict().items() if not k.startswith(AUXILIARY)}
+    stock.network.load_state_dict(weights)
+    data = torch.randn(1, 1, *trainer.configuration_manager.patch_size)
+    trainer.set_deep_supervision_enabled(False)
+    stock.set_deep_supervision_enabled(False)
+    with torch.no_grad():
+        first, second = (trainer.network.eval()(data) for _ in range(2))
+        assert torch.equal(first, stock.network.eval()(data))
+        assert torch.equal(first, second)
+
+
+def test_decoders_differ_in_dilation_and_first_weights_and_see_other_bottlenecks(built):
+    trainer = built()
+    network = trainer.network.train()
+    last = [decoder.stages[-1].convs[0].conv for decoder in (network.decoder, *network.auxiliary_decoders)]
+    assert [conv.dilation for conv in last] == [(1, 1, 1), (3, 3, 3), (6, 6, 6)]
+    assert last[2].weight.std().item() == pytest.approx(0.02, rel=0.2)
+    assert last[0].weight.std().item() > 0.04
+    data = torch.randn(1, 1, *trainer.configuration_manager.patch_size)
+    seen = [[] for _ in network.perturbations]
+    for record, perturbation in zip(seen, network.perturbations):
+        perturbation.register_forward_hook(lambda _, __, output, record=record: record.append(output[-1]))
+    network(data)
+    network(data)
+    assert torch.equal(*seen[0])
+    assert not torch.equal(*seen[1])
+    assert not torch.equal(seen[1][0], seen[2][0])
+
+
+def test_inherited_settings_decide_the_decoders_that_prediction_builds(built, workspace):
+    content = read_plans(workspace.preprocessed / dataset_name("ignore") / "nnUNetPlans.json")
+    configurations = content["configurations"]
+    configurations["parent"] = {**configurations["3d_tiny"]}
+    configurations["parent"]["nnunet_ext"] = {**configurations["3d_tiny"]["nnunet_ext"], "tdnet": {"dilations": [1, 2]}}
+    configurations["child"] = {"inherits_from": "parent", "nnunet_ext": {"initial_lr": 0.02}}
+    content["continue_training"] = False
+    dataset_json = build_trainer("nnUNetTrainerConfigurable", kind="ignore").dataset_json
+    trainer = nnUNetTrainerTDNet(content, "child", 0, dataset_json, torch.device("cpu"))
+    trainer.initialize()
+    saved = trainer.my_init_kwargs["plans"]["configurations"]["child"]["nnunet_ext"]
+    assert saved["tdnet"] == {"dilations": [1, 2]}
+    assert saved["initial_lr"] == 0.02
+    assert len(trainer.network.auxiliary_decoders) == 1
+
+
+@pytest.mark.parametrize("dilations", [[3, 1], [1, 0], [1]])
+def test_dilations_that_cannot_be_are_refused(built, dilations):
+    with pytest.raises(UserError, match=r"tdnet\.dilations"):
+        built(tdnet={"dilations": dilations})
