@@ -134,7 +134,7 @@ def draw_class(region: Mask, strokes: Strokes, rng: np.random.Generator) -> Mask
     numbers, _ = ndimage.label(region, EIGHT_NEIGHBOURS)
     sizes = np.bincount(numbers.ravel())[1:]
     for number, (box, size) in enumerate(zip(ndimage.find_objects(numbers), sizes), start=1):
-        if size < strokes.components * sizes.max() and size < sizes.max():
+        if size < strokes.components * sizes.max():
             continue
         # one voxel more on each side shows where the boundary is, and where the image ends
         box = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in box)

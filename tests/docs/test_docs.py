@@ -9,13 +9,14 @@ import shlex
 import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import unquote
 
 import pytest
 
 from nnunet_ext.cli import COMMANDS, build_parser
 from nnunet_ext.commands.configure import check_name, parse_settings
+from nnunet_ext.plans.channel_roles import roles_of_dataset
 from nnunet_ext.plans.settings import KEY, Settings, section_names, validated_settings
 from nnunet_ext.registration import VARIABLE
 from nnunet_ext.registry import TRAINERS
@@ -99,6 +100,11 @@ def test_commands_parse_and_their_settings_validate(page: str) -> None:
                 check_name(args.name)
 
 
+def section_of(annotation: Any) -> Any:
+    """The model of a setting that is a section, which may be left out."""
+    return next((one for one in (annotation, *get_args(annotation)) if hasattr(one, "model_fields")), annotation)
+
+
 @pytest.mark.parametrize("page", PAGE_NAMES)
 def test_settings_in_running_text_validate(page: str) -> None:
     for code in INLINE_CODE.findall(prose(text_of(page))):
@@ -106,14 +112,19 @@ def test_settings_in_running_text_validate(page: str) -> None:
             validated_settings(parse_settings([code]), where=f"{page}: {code}")
         section, dot, key = code.partition(".")
         if dot and section in section_names() and not key.endswith("md"):
-            model = Settings.model_fields[section].annotation
-            assert key.partition("=")[0] in model.model_fields, f"{page} names {code}, which is no setting"
+            model = Settings
+            for name in (section, *key.partition("=")[0].split(".")):
+                assert name in model.model_fields, f"{page} names {code}, which is no setting"
+                model = section_of(model.model_fields[name].annotation)
 
 
 @pytest.mark.parametrize("page", PAGE_NAMES)
 def test_settings_in_plans_validate(page: str) -> None:
     for block in blocks(text_of(page), "json"):
         content = json.loads(block if block.lstrip().startswith("{") else f"{{{block}}}")
+        if "channel_names" in content:  # a dataset.json
+            assert roles_of_dataset(content).prior
+            continue
         for settings in configured_blocks(content):
             checked = validated_settings(settings, where=page)  # raises for what a trainer would refuse
             assert set(settings) <= checked.model_fields_set
