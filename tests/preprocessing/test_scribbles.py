@@ -136,7 +136,7 @@ def test_smallest_objects_have_a_stroke(shape):
     region[3 : 3 + shape[0], 3 : 3 + shape[1]] = True
     for seed in range(5):
         for noise in (0, 5):
-            assert (draw_class(region, Strokes(noise=noise), rng(seed)) & region).any()
+            assert (draw_class(region, Strokes(interior=0.1, noise=noise), rng(seed)) & region).any()
 
 
 def test_small_components_are_left_out_and_the_largest_never():
