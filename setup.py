@@ -10,7 +10,7 @@ exec((HERE / "nnunet_ext" / "version.py").read_text(encoding="utf-8"), VERSION)
 
 # for nnUNetTrainerLoRA alone
 LORA = ["peft>=0.17"]
-TEST = [*LORA, "pytest>=8", "hypothesis>=6.100", "scikit-image>=0.22"]
+TEST = [*LORA, "pytest>=8", "hypothesis>=6.100"]
 LINT = ["ruff>=0.6", "mypy>=1.11", "types-tqdm"]
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5"]
 
@@ -37,6 +37,7 @@ setup(
         "monai>=1.5.1",
         "numpy>=1.26",
         "pydantic>=2.6,<3",
+        "scikit-image>=0.22",
         "scipy>=1.11",
         "SimpleITK>=2.3",
         "tqdm>=4.66",

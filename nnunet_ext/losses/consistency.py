@@ -41,7 +41,7 @@ def uncertainty_weighted_consistency(
     mean = mean_log_probabilities(branches)
     if detach_target:
         mean = mean.detach()
-    divergences = sum(_divergence(branch, mean, dim=1) for branch in branches) / len(branches)
+    divergences = torch.stack([_divergence(branch, mean, dim=1) for branch in branches]).mean(dim=0)
     if not uncertainty_weights:
         return divergences.mean()
     weights = (mean.exp() * mean).sum(dim=1).exp()
@@ -84,15 +84,14 @@ def multi_view_class_consistency(branches: Sequence[torch.Tensor], *, detach_tar
 
     Source: arXiv 2309.09730, equation of L_MPCC.
     """
-    views = branches[0].ndim - 2
-    total = branches[0].new_zeros((), dtype=torch.float32)
-    for axis in range(views):
+    divergences = []
+    for axis in range(branches[0].ndim - 2):
         affinities = [class_affinities(branch, axis).log() for branch in branches]
         mean = mean_log_probabilities(affinities)
         if detach_target:
             mean = mean.detach()
-        total = total + sum(_divergence(one, mean, dim=2).mean() for one in affinities)
-    return total / (views * len(branches))
+        divergences += [_divergence(one, mean, dim=2).mean() for one in affinities]
+    return torch.stack(divergences).mean()
 
 
 def entropy(log_p: torch.Tensor) -> torch.Tensor:

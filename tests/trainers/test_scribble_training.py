@@ -101,10 +101,10 @@ def reference_mpcc(outputs):
 # ---------------------------------------------------------------------- the losses
 
 
-@pytest.mark.parametrize("configuration", ["3d_tiny", "2d_tiny"])
+@pytest.mark.parametrize(("configuration", "kind"), [("3d_tiny", "ignore"), ("2d_tiny", "labels")])
 @pytest.mark.parametrize("epoch", [0, 1])
-def test_tdnet_is_partial_ce_and_ramped_consistencies(built, configuration, epoch):
-    trainer = built(configuration=configuration)
+def test_tdnet_is_partial_ce_and_ramped_consistencies(built, configuration, kind, epoch):
+    trainer = built(configuration=configuration, kind=kind)
     trainer.current_epoch = epoch
     outputs, targets = random_outputs(trainer, 3)
     found = terms_of(trainer, outputs, targets)
