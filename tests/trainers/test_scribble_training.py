@@ -9,6 +9,7 @@ import torch
 from nnunet_ext.errors import UserError
 from nnunet_ext.networks.multi_decoder import AUXILIARY
 from nnunet_ext.plans.plans_file import read_plans
+from nnunet_ext.preprocessing.scribbles import Strokes, scribble_map
 from nnunet_ext.trainers import nnUNetTrainerDMPLS, nnUNetTrainerPartialCE, nnUNetTrainerTDNet
 from support.nnunet_runs import build_trainer
 from support.tiny_data import IGNORE, dataset_name
@@ -20,9 +21,20 @@ BRANCHES = {nnUNetTrainerPartialCE: 1, nnUNetTrainerDMPLS: 2, nnUNetTrainerTDNet
 def built(workspace, results):
     """Build an initialized trainer whose plans hold more settings."""
 
-    def build(trainer=nnUNetTrainerTDNet, configuration="3d_tiny", kind="ignore", dataset=None, **settings):
+    def build(
+        trainer=nnUNetTrainerTDNet,
+        configuration="3d_tiny",
+        kind="ignore",
+        dataset=None,
+        patch=None,
+        network=None,
+        **settings,
+    ):
         content = read_plans(workspace.preprocessed / dataset_name(kind) / "nnUNetPlans.json")
-        content["configurations"][configuration]["nnunet_ext"].update(settings)
+        chosen = content["configurations"][configuration]
+        chosen["nnunet_ext"].update(settings)
+        chosen["patch_size"] = list(patch or chosen["patch_size"])
+        chosen["architecture"]["arch_kwargs"].update(network or {})
         content["continue_training"] = False
         dataset_json = {**build_trainer("nnUNetTrainerConfigurable", kind=kind).dataset_json, **(dataset or {})}
         made = trainer(content, configuration, 0, dataset_json, torch.device("cpu"))
@@ -270,3 +282,79 @@ def test_inherited_settings_decide_the_decoders_that_prediction_builds(built, wo
 def test_dilations_that_cannot_be_are_refused(built, dilations):
     with pytest.raises(UserError, match=r"tdnet\.dilations"):
         built(tdnet={"dilations": dilations})
+
+
+# ---------------------------------------------------------------------- it learns
+
+SIDE = 64
+NOISE = 0.7
+TRAINING = 12
+EPOCHS, STEPS = 10, 200
+STROKES = Strokes(interior=0.3, boundary=0.3, noise=0.0)
+LABELS = {"background": 0, "wall": 1, "cavity": 2, "ignore": IGNORE}
+NETWORK = {
+    "n_stages": 5,
+    "features_per_stage": [4, 8, 16, 16, 16],
+    "kernel_sizes": [[3, 3]] * 5,
+    "strides": [[1, 1], *[[2, 2]] * 4],
+    "n_conv_per_stage": [2] * 5,
+    "n_conv_per_stage_decoder": [2] * 4,
+}
+
+
+def phantom(rng):
+    """A cavity within a wall, in strong noise: image and dense labels, (SIDE, SIDE)."""
+    grid = np.indices((SIDE, SIDE)) - rng.uniform(24, 40, 2)[:, None, None]
+    angle, (a, b) = rng.uniform(0, np.pi), rng.uniform(14, 20, 2)
+    along = grid[0] * np.cos(angle) + grid[1] * np.sin(angle)
+    across = grid[1] * np.cos(angle) - grid[0] * np.sin(angle)
+    distance = np.hypot(along / a, across / b)
+    labels = (distance < 1).astype(np.uint8) + (distance < rng.uniform(0.5, 0.65))
+    image = np.choose(labels, [0.0, 1.0, -1.0]) + rng.normal(0, NOISE, labels.shape)
+    return image.astype(np.float32), labels
+
+
+def phantoms(seed, number):
+    """Images and dense labels, both (number, 1, SIDE, SIDE), and scribbles."""
+    rng = np.random.default_rng(seed)
+    images, dense = (np.stack(arrays)[:, None] for arrays in zip(*(phantom(rng) for _ in range(number))))
+    scribbles = [scribble_map(one, [0, 1, 2], IGNORE, STROKES, rng, axis=0)[0] for one in dense]
+    return torch.from_numpy(images), torch.from_numpy(dense), torch.from_numpy(np.stack(scribbles))
+
+
+def learned(built, trainer_class, seed, **settings):
+    """Mean Dice of wall and cavity on other phantoms, against dense labels."""
+    trainer = built(
+        trainer_class, "2d_tiny", kind="labels", dataset={"labels": LABELS}, patch=(SIDE, SIDE), network=NETWORK,
+        **{"seed": seed, "num_epochs": EPOCHS, "optimizer": "adamw", "initial_lr": 1e-2, **settings},
+    )  # fmt: skip
+    images, _, scribbles = phantoms(seed, TRAINING)
+    rng = np.random.default_rng(seed)
+    scales = trainer._get_deep_supervision_scales()
+    trainer.shared_rng = np.random.default_rng(seed)
+    for step in range(STEPS):
+        trainer.current_epoch = step * EPOCHS // STEPS
+        trainer.lr_scheduler.step(trainer.current_epoch)
+        drawn = rng.integers(len(images), size=4)
+        axes = [axis for axis in (2, 3) if rng.random() < 0.5]
+        data, labels = images[drawn].flip(axes), scribbles[drawn].flip(axes).float()
+        targets = [torch.nn.functional.interpolate(labels, scale_factor=tuple(scale)) for scale in scales]
+        trainer.train_step({"data": data, "target": targets, "keys": list("abcd")})
+    trainer.set_deep_supervision_enabled(False)
+    images, dense, _ = phantoms(1000 + seed, 20)
+    with torch.no_grad():
+        predicted = trainer.network.eval()(images).argmax(1, keepdim=True)
+    overlap = [
+        (2 * ((predicted == k) & (dense == k)).sum() / ((predicted == k).sum() + (dense == k).sum())) for k in (1, 2)
+    ]
+    return sum(one.item() for one in overlap) / 2
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_consistency_of_three_decoders_beats_one_decoder_on_the_same_scribbles(built, seed):
+    """Steps, strokes and margin were fixed on seeds 10 to 13, on which Dice was 0.57 to 0.76 and 0.91 to 0.95."""
+    one = learned(built, nnUNetTrainerPartialCE, seed)
+    three = learned(built, nnUNetTrainerTDNet, seed)
+    print(f"Dice of one decoder {one:.3f}, of three {three:.3f}")
+    assert three > one + 0.12
+    assert three > 0.85
