@@ -305,7 +305,7 @@ def test_weights_of_a_single_encoder_leave_context_and_gates_random_and_say_so(p
 
 # ---------------------------------------------------------------------- it learns
 
-SIDE = 32
+SIDE, STEPS = 32, 100
 NETWORK = {"features_per_stage": [6, 12, 24], "n_conv_per_stage": [2, 2, 2], "n_conv_per_stage_decoder": [2, 2]}
 LESIONS = {"background": 0, "lesion": 1}
 
@@ -323,9 +323,9 @@ def follow_ups(seed, size):
     return torch.from_numpy(np.array(images, np.float32)), torch.from_numpy(np.array(labels, np.int16))
 
 
-def learn(trainer, data, labels, rng, steps):
+def learn(trainer, data, labels, rng):
     scales = trainer._get_deep_supervision_scales()
-    for _ in range(steps):
+    for _ in range(STEPS):
         drawn = rng.integers(len(data), size=2)
         axes = [axis for axis in (2, 3, 4) if rng.random() < 0.5]
         images, target = data[drawn].flip(axes), labels[drawn].flip(axes)
@@ -343,20 +343,26 @@ def dice(trainer, data, labels):
     return (2 * (predicted & reference).sum() / (predicted.sum() + reference.sum())).item()
 
 
-def learned(built, seed, fusion, *, steps=150):
-    """Dice on other patients: without a prior, with it, with it withheld, and with another patient's."""
+def learned(built, seed):
+    """Dice on other patients: without a prior, with it, and with the prior of another patient in its place."""
     general = {"optimizer": "adamw", "initial_lr": 5e-3, "seed": seed}
     common = {"dataset": {"labels": LESIONS}, "general": general, "patch": (SIDE,) * 3, "network": NETWORK}
-    channels = {"current": [0], "prior_image": [1], "prior_labels": [2]}
-    dual = built(**common, fusion=fusion, channels=channels)
+    dual = built(**common, channels={"current": [0], "prior_image": [1], "prior_labels": [2]})
     alone = built(nnUNetTrainerConfigurable, **common, kind="labels")
     data, labels = follow_ups(seed, 24)
     test_data, test_labels = follow_ups(1000 + seed, 12)
-    learn(alone, data[:, :1], labels, np.random.default_rng(seed), steps)
+    learn(alone, data[:, :1], labels, np.random.default_rng(seed))
     dual.rng = np.random.default_rng(seed)
-    learn(dual, data, labels, np.random.default_rng(seed), steps)
-    withheld, exchanged = test_data.clone(), test_data.clone()
-    withheld[:, 1:] = 0
+    learn(dual, data, labels, np.random.default_rng(seed))
+    exchanged = test_data.clone()
     exchanged[:, 1:] = exchanged[:, 1:].roll(1, dims=0)
-    scores = [dice(dual, one, test_labels) for one in (test_data, withheld, exchanged)]
-    return dice(alone, test_data[:, :1], test_labels), *scores
+    return dice(alone, test_data[:, :1], test_labels), *(dice(dual, one, test_labels) for one in (test_data, exchanged))
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_prior_scan_helps_and_another_patients_does_not(built, seed):
+    """Steps and margins were fixed on seeds 10 and 11: Dice of 0.49 and 0.14 alone, 0.77 and 0.51 with the prior."""
+    alone, with_prior, with_anothers = learned(built, seed)
+    print(f"Dice without a prior {alone:.3f}, with it {with_prior:.3f}, with another patient's {with_anothers:.3f}")
+    assert with_prior > alone + 0.12
+    assert with_prior > with_anothers + 0.12
