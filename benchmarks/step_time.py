@@ -56,6 +56,9 @@ class Requirement:
 REQUIREMENTS = (
     Requirement("nnUNetTrainerConfigurable", STOCK, 1.02),
     Requirement("nnUNetTrainerDBDMP", STOCK, 1.05),
+    Requirement("nnUNetTrainerPartialCE", STOCK, 1.05),
+    Requirement("nnUNetTrainerDMPLS", STOCK, 1.05),
+    Requirement("nnUNetTrainerTDNet", STOCK, 1.05),
     Requirement("nnUNetTrainerDGST", "nnUNetTrainerFineTune", 1.10, bytes_per_weight=1.0),
 )
 
