@@ -359,10 +359,10 @@ def learned(built, seed):
     return dice(alone, test_data[:, :1], test_labels), *(dice(dual, one, test_labels) for one in (test_data, exchanged))
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_prior_scan_helps_and_another_patients_does_not(built, seed):
-    """Steps and margins were fixed on seeds 10 and 11: Dice of 0.49 and 0.14 alone, 0.77 and 0.51 with the prior."""
-    alone, with_prior, with_anothers = learned(built, seed)
-    print(f"Dice without a prior {alone:.3f}, with it {with_prior:.3f}, with another patient's {with_anothers:.3f}")
-    assert with_prior > alone + 0.12
-    assert with_prior > with_anothers + 0.12
+def test_prior_scan_helps_and_another_patients_does_not(built):
+    """Mean of three seeds; margins were fixed on seeds 10 and 11: 0.49 and 0.14 alone, 0.77 and 0.51 with the prior."""
+    scores = np.array([learned(built, seed) for seed in (1, 2, 3)])
+    print(f"Dice by seed, without a prior, with it, with another patient's:\n{scores.round(3)}")
+    alone, with_prior, with_anothers = scores.mean(axis=0)
+    assert with_prior > alone + 0.15
+    assert with_prior > with_anothers + 0.15
