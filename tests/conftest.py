@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 # nnU-Net reads these when it is imported, and later whatever the machine's owner has set would leak into the tests
 os.environ["nnUNet_def_n_proc"] = "1"
@@ -99,3 +100,12 @@ def results(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
     monkeypatch.setattr(MetaLogger, "plot_progress_png", lambda self, output_folder: None)
     return folder
+
+
+@pytest.fixture
+def one_thread():
+    """Threads of a tiny network spend their time waiting for each other, and their number changes the last digits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
