@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, Protocol, TypeVar
 
-from benchmarks.acdc import PILOT_TEST_FOLD, PILOT_TRAINING_FOLD, Method, Run
-from benchmarks.pilot import pilot_table
+from benchmarks.acdc import ORIGIN, PILOT_TEST_FOLD, PILOT_TRAINING_FOLD, Method, Run
+from benchmarks.pilot import Scores as PilotScores
+from benchmarks.pilot import pilot_content, pilot_table
 from benchmarks.provenance import markdown_table, with_interval
 from benchmarks.seed_estimates import SeedScores, seed_estimates
 from benchmarks.steps import epoch_seconds
@@ -60,6 +61,21 @@ class Comparable(Protocol):
 Scores = TypeVar("Scores", bound=Comparable)
 
 
+class Finished(Protocol):
+    """What a finished run left."""
+
+    @property
+    def scored(self) -> Any:
+        """Its scores, which can be compared with those of another run of the experiment."""
+
+    @property
+    def training(self) -> Training:
+        """How it was trained."""
+
+
+Done = TypeVar("Done", bound=Finished)
+
+
 def finished_runs(trained: Mapping[Run, Found], method: Method, *, is_all: bool) -> dict[Run, Found]:
     """The finished runs of a method with few or with all patients, by seed."""
     runs = {run: found for run, found in trained.items() if run.method == method and run.is_all == is_all}
@@ -88,6 +104,65 @@ def compared(runs: Mapping[Run, Scores], others: Mapping[Run, Scores]) -> dict[s
     if not common:
         return None
     return {"seeds": [run.seed for run in common], **estimates(common, dict(by_seed[run.seed] for run in common))}
+
+
+def scores_of(runs: Mapping[Run, Finished]) -> dict[Run, Any]:
+    """The scores of runs."""
+    return {run: found.scored for run, found in runs.items()}
+
+
+def row_of(runs: Mapping[Run, Finished], references: Mapping[str, Mapping[Run, Finished]]) -> dict[str, Any]:
+    """The figures of one method with few or with all patients.
+
+    Args:
+        runs: its finished runs, at least one.
+        references: those of the methods to compare with, by name.
+    """
+    row = training_columns({run: found.training for run, found in runs.items()})
+    scored = scores_of(runs)
+    minus = {
+        name: difference
+        for name, others in references.items()
+        if name != row["method"] and (difference := compared(scored, scores_of(others)))
+    }
+    by_seed = {str(run.seed): one.scores().values() for run, one in scored.items()}
+    return {**row, "measures": estimates(scored), "by_seed": by_seed, "minus": minus}
+
+
+def grid_content(
+    trained: Mapping[Run, Done],
+    planned: Sequence[Run],
+    pilots: PilotScores,
+    *,
+    methods: Sequence[Method],
+    references: Sequence[Method],
+    row: Callable[[Mapping[Run, Done], Mapping[str, Mapping[Run, Done]]], dict[str, Any]],
+) -> dict[str, Any]:
+    """The figures of what is finished, as plain data.
+
+    Args:
+        trained: the finished runs.
+        planned: those of the full grid.
+        pilots: mean Dice of the pilot's finished trainings, by family and learning rate.
+        methods: of the experiment.
+        references: the methods that the others are compared with.
+        row: the figures of one method with few or with all patients, as `row_of`.
+    """
+    rows = []
+    for is_all in (False, True):
+        compared_with = {method.name: finished_runs(trained, method, is_all=is_all) for method in references}
+        for method in methods:
+            if runs := finished_runs(trained, method, is_all=is_all):
+                rows.append(row(runs, compared_with))
+    return {
+        "origin": ORIGIN,
+        "methods": {method.name: method.description for method in methods},
+        "pilot": pilot_content(pilots),
+        "rows": rows,
+        "finished_runs": [run.name for run in trained],
+        "missing_runs": [run.name for run in planned if run not in trained],
+        "missing": missing_lines(trained, planned),
+    }
 
 
 def training_columns(runs: Mapping[Run, Training]) -> dict[str, Any]:

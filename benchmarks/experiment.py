@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 from benchmarks import in_process
 from benchmarks.steps import OutOfTime, Steps, resume_option
 from nnunet_ext.cli import FINE, PROBLEM, WRONG_USAGE
-from nnunet_ext.demo.run import CommandFailed, child_environment
+from nnunet_ext.demo.run import CommandFailed, CommandRunner, child_environment
 from nnunet_ext.demo.stopping import stopping_signals_interrupt
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.machine import FEW_CORES
@@ -125,6 +126,19 @@ def environment_of(out: Path, *, cores: int) -> dict[str, str]:
     if cores <= FEW_CORES and "nnUNet_def_n_proc" not in os.environ:
         environment["nnUNet_def_n_proc"] = "1"  # a second process takes longer to start than to validate two cases
     return environment
+
+
+def resumable_steps(out: Path, environment: Mapping[str, str], *, total: int, max_minutes: float | None) -> Steps:
+    """The steps of an experiment, which show how far it is and end when its time is over.
+
+    Args:
+        out: its folder.
+        environment: of its commands.
+        total: how many commands there are.
+        max_minutes: no step begins after this time from now; None for no limit.
+    """
+    deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+    return Steps(CommandRunner(dict(environment), out / "logs", total=total), out / "finished.json", deadline=deadline)
 
 
 def raw_dataset_folder(name: str, *, advice: str) -> Path:

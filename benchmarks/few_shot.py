@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from benchmarks.experiment import (
     environment_of,
     exit_status,
     learning_rate,
+    resumable_steps,
     run_until_stopped,
     shared_settings,
     shown_commands,
@@ -35,9 +35,9 @@ from benchmarks.few_shot_grid import STAGES, Pilot, Run, planned_pilots, planned
 from benchmarks.few_shot_results import Scored, Trained, collected, result_lines
 from benchmarks.pilot import chosen_lrs
 from benchmarks.provenance import provenance, provenance_lines, write_results
-from benchmarks.steps import Steps, open_folder, recorded_commands, resume_option, training_commits
+from benchmarks.steps import open_folder, recorded_commands, resume_option, training_commits
 from nnunet_ext.arguments import positive
-from nnunet_ext.demo.run import CommandRunner, available_cores, choose_device
+from nnunet_ext.demo.run import available_cores, choose_device
 from nnunet_ext.files import read_json
 
 PLANS, TARGET_PLANS = "nnUNetPlans", "nnUNetPlansSource"
@@ -212,7 +212,6 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run_benchmark(args: argparse.Namespace) -> dict[str, Any] | None:
     """Run what is missing and write the results, also of a part where something ends the run early."""
-    started = time.monotonic()
     out, shift = args.out.resolve(), SHIFTS[args.shift]
     device = choose_device(args.device)
     lrs = list(dict.fromkeys(args.lrs))
@@ -221,9 +220,8 @@ def run_benchmark(args: argparse.Namespace) -> dict[str, Any] | None:
     open_folder(out, request, folders=("logs", "evaluations"))
     runs = planned_runs(args.until)
     total = PREPARING + 2 * len(planned_pilots(lrs)) + 3 * len(runs)
-    runner = CommandRunner(environment_of(out, cores=available_cores()), out / "logs", total=total)
-    deadline = None if args.max_minutes is None else started + 60 * args.max_minutes
-    steps = Steps(runner, out / "finished.json", deadline=deadline)
+    environment = environment_of(out, cores=available_cores())
+    steps = resumable_steps(out, environment, total=total, max_minutes=args.max_minutes)
     experiment = FewShot(out, device, args.epochs, args.steps, lrs, steps, shift)
     return run_until_stopped(lambda: experiment.run_grid(runs), lambda: write(experiment, request, args.results or out))
 

@@ -14,7 +14,6 @@ import argparse
 import csv
 import io
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +32,14 @@ from benchmarks.acdc_experiment import (
     request_of,
 )
 from benchmarks.acdc_results import Training
-from benchmarks.experiment import assignments, environment_of, exit_status, raw_dataset_folder, run_until_stopped
+from benchmarks.experiment import (
+    assignments,
+    environment_of,
+    exit_status,
+    raw_dataset_folder,
+    resumable_steps,
+    run_until_stopped,
+)
 from benchmarks.in_process import variables
 from benchmarks.longitudinal_grid import (
     CURRENT,
@@ -47,8 +53,8 @@ from benchmarks.longitudinal_grid import (
     planned_runs,
 )
 from benchmarks.longitudinal_results import Scored, Trained, collected, result_lines
-from benchmarks.steps import Steps, open_folder
-from nnunet_ext.demo.run import CommandRunner, available_cores, choose_device
+from benchmarks.steps import open_folder
+from nnunet_ext.demo.run import available_cores, choose_device
 from nnunet_ext.files import read_json, write_json, write_text
 from nnunet_ext.plans.channel_roles import LONGITUDINAL, roles_of_dataset
 from nnunet_ext.preprocessing.new_dataset import new_dataset, write_description
@@ -213,7 +219,6 @@ def write(experiment: Longitudinal, request: Mapping[str, Any], folder: Path) ->
 
 def run_benchmark(args: argparse.Namespace) -> dict[str, Any] | None:
     """Run what is missing and write the results, also of a part where something ends the run early."""
-    started = time.monotonic()
     out, device = args.out.resolve(), choose_device(args.device)
     design = Design(args.patients, args.test_patients, args.seeds)
     request = request_of(args, device=device)
@@ -223,9 +228,8 @@ def run_benchmark(args: argparse.Namespace) -> dict[str, Any] | None:
     runs = planned_runs(args.until, design.seeds)
     trainings = len(planned_pilots(lrs)) + len(runs)
     total = PREPARING + 3 * trainings + sum(map(is_withheld_later, runs))
-    runner = CommandRunner(environment_of(out, cores=available_cores()), out / "logs", total=total)
-    deadline = None if args.max_minutes is None else started + 60 * args.max_minutes
-    steps = Steps(runner, out / "finished.json", deadline=deadline)
+    environment = environment_of(out, cores=available_cores())
+    steps = resumable_steps(out, environment, total=total, max_minutes=args.max_minutes)
     experiment = Longitudinal(out, device, args.epochs, args.steps, lrs, steps, args.configuration, design)
     return run_until_stopped(lambda: experiment.run_grid(runs), lambda: write(experiment, request, args.results or out))
 

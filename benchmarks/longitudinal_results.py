@@ -19,16 +19,16 @@ from benchmarks.acdc_results import (
     design_lines,
     estimates,
     finished_lines,
-    finished_runs,
-    missing_lines,
+    grid_content,
     pilot_lines,
+    row_of,
+    scores_of,
     seeds_table,
     titled,
     training_cells,
-    training_columns,
 )
 from benchmarks.longitudinal_grid import METHODS, NO_PRIOR, REFERENCES, is_withheld_later
-from benchmarks.pilot import Scores, pilot_content
+from benchmarks.pilot import Scores
 from benchmarks.provenance import markdown_table
 from benchmarks.seed_estimates import SeedScores, known_mean
 from nnunet_ext.evaluation.bootstrap import ratio
@@ -120,74 +120,39 @@ def measured(sums: Table) -> dict[str, npt.NDArray[np.float64]]:
     }
 
 
-def row_of(runs: Mapping[Run, Trained], references: Mapping[str, Mapping[Run, Trained]]) -> dict[str, Any]:
-    """The figures of one method with few or with all patients.
+def withheld_row_of(runs: Mapping[Run, Trained], references: Mapping[str, Mapping[Run, Trained]]) -> dict[str, Any]:
+    """The figures of one method with few or with all patients, and without the prior if there are any.
 
     Args:
         runs: its finished runs, at least one.
         references: those of the methods to compare with, by name.
     """
-    first = next(iter(runs))
-    scored = scores_of(runs)
+    row = row_of(runs, references)
     without = {run: trained.withheld for run, trained in runs.items() if trained.withheld is not None}
-    minus = {
-        name: difference
-        for name, others in references.items()
-        if name != first.method.name and (difference := compared(scored, scores_of(others)))
-    }
-    row: dict[str, Any] = {
-        **training_columns({run: trained.training for run, trained in runs.items()}),
-        "measures": estimates(scored),
-        "by_seed": {str(run.seed): one.scores().values() for run, one in scored.items()},
-        "minus": minus,
-    }
     if without:
         row["withheld"] = {
             "seeds": [run.seed for run in without],
             "measures": estimates(without),
             "by_seed": {str(run.seed): one.scores().values() for run, one in without.items()},
-            "minus_with_prior": compared(without, scored),
+            "minus_with_prior": compared(without, scores_of(runs)),
             "minus_no_prior": compared(without, scores_of(references.get(NO_PRIOR.name, {}))),
         }
     return row
 
 
-def scores_of(runs: Mapping[Run, Trained]) -> dict[Run, Scored]:
-    """The scores of runs."""
-    return {run: trained.scored for run, trained in runs.items()}
-
-
 def collected(trained: Mapping[Run, Trained], planned: Sequence[Run], pilots: Scores) -> dict[str, Any]:
-    """The figures of what is finished, as plain data.
-
-    Args:
-        trained: the finished runs.
-        planned: those of the full grid.
-        pilots: mean Dice of the pilot's finished trainings, by family and learning rate.
-    """
-    rows = []
-    for is_all in (False, True):
-        references = {method.name: finished_runs(trained, method, is_all=is_all) for method in REFERENCES}
-        for method in METHODS:
-            if runs := finished_runs(trained, method, is_all=is_all):
-                rows.append(row_of(runs, references))
-    return {
-        "origin": ORIGIN,
-        "methods": {method.name: method.description for method in METHODS},
-        "pilot": pilot_content(pilots),
-        "rows": rows,
-        "finished_runs": [run.name for run in trained],
-        "missing_runs": [run.name for run in planned if run not in trained],
-        "missing": [*missing_lines(trained, planned), *unscored_lines(trained)],
-        "cases": {
-            run.name: {
-                part: cases_of(scored)
-                for part, scored in (("with_prior_channels", found.scored), ("withheld", found.withheld))
-                if scored is not None
-            }
-            for run, found in trained.items()
-        },
+    """The figures of what is finished, as plain data; see `grid_content`."""
+    content = grid_content(trained, planned, pilots, methods=METHODS, references=REFERENCES, row=withheld_row_of)
+    content["missing"] += unscored_lines(trained)
+    content["cases"] = {
+        run.name: {
+            part: cases_of(scored)
+            for part, scored in (("with_prior_channels", found.scored), ("withheld", found.withheld))
+            if scored is not None
+        }
+        for run, found in trained.items()
     }
+    return content
 
 
 def cases_of(scored: Scored) -> dict[str, dict[str, dict[str, float | None]]]:

@@ -13,7 +13,6 @@ import argparse
 import os
 import shutil
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from benchmarks.experiment import (
     exit_status,
     learning_rate,
     raw_dataset_folder,
+    resumable_steps,
     run_until_stopped,
     shared_settings,
     shown_commands,
@@ -47,9 +47,9 @@ from benchmarks.partial_instances_grid import (
 from benchmarks.partial_instances_results import Trained, collected, dense_dice, result_lines
 from benchmarks.pilot import chosen_lrs
 from benchmarks.provenance import REPOSITORY, provenance, provenance_lines, write_results
-from benchmarks.steps import Steps, open_folder, recorded_commands, training_commits
+from benchmarks.steps import open_folder, recorded_commands, training_commits
 from nnunet_ext.arguments import positive
-from nnunet_ext.demo.run import CommandRunner, available_cores, choose_device
+from nnunet_ext.demo.run import available_cores, choose_device
 from nnunet_ext.registration import VARIABLE
 
 PLANS, BASE, QUICK = "nnUNetPlans", "3d_fullres", "3d_fullres_quick"
@@ -246,7 +246,6 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run_benchmark(args: argparse.Namespace) -> dict[str, Any] | None:
     """Run what is missing and write the results, also of a part where something ends the run early."""
-    started = time.monotonic()
     out, device, lrs = args.out.resolve(), choose_device(args.device), list(dict.fromkeys(args.lrs))
     request = {
         "epochs": args.epochs,
@@ -260,9 +259,8 @@ def run_benchmark(args: argparse.Namespace) -> dict[str, Any] | None:
     runs, pilots = planned_runs(args.until), planned_pilots(lrs)
     pretrainings = {run.seed for run in runs if run.method.is_pretrained}
     total = PREPARING * len(datasets_of([*pilots, *runs])) + 3 * (len(pilots) + len(runs)) + 2 * len(pretrainings)
-    runner = CommandRunner(environment(out, cores=available_cores()), out / "logs", total=total)
-    deadline = None if args.max_minutes is None else started + 60 * args.max_minutes
-    steps = Steps(runner, out / "finished.json", deadline=deadline)
+    variables = environment(out, cores=available_cores())
+    steps = resumable_steps(out, variables, total=total, max_minutes=args.max_minutes)
     experiment = PartialInstances(out, device, args.epochs, args.steps, lrs, steps, request["pretraining_epochs"])
     return run_until_stopped(lambda: experiment.run_grid(runs), lambda: write(experiment, request, args.results or out))
 

@@ -15,19 +15,16 @@ from benchmarks.acdc_results import (
     TRAINING_HEADER,
     Training,
     cell,
-    compared,
     design_lines,
-    estimates,
     finished_lines,
-    finished_runs,
-    missing_lines,
+    grid_content,
     pilot_lines,
+    row_of,
     seeds_table,
     titled,
     training_cells,
-    training_columns,
 )
-from benchmarks.pilot import Scores, pilot_content
+from benchmarks.pilot import Scores
 from benchmarks.provenance import markdown_table
 from benchmarks.scribbles_grid import METHODS, REFERENCES
 from benchmarks.seed_estimates import SeedScores, known_mean
@@ -147,58 +144,21 @@ class Trained:
     training: Training
 
 
-def row_of(runs: Mapping[Run, Trained], references: Mapping[str, Mapping[Run, Trained]]) -> dict[str, Any]:
-    """The figures of one method with few or with all patients.
+def distance_row_of(runs: Mapping[Run, Trained], references: Mapping[str, Mapping[Run, Trained]]) -> dict[str, Any]:
+    """The figures of one method with few or with all patients, and how often there was no distance.
 
     Args:
         runs: its finished runs, at least one.
         references: those of the methods to compare with, by name.
     """
-    row = training_columns({run: trained.training for run, trained in runs.items()})
-    scored = scores_of(runs)
-    minus = {
-        name: difference
-        for name, others in references.items()
-        if name != row["method"] and (difference := compared(scored, scores_of(others)))
-    }
-    return {
-        **row,
-        "without_distance": sum(one.without_distance() for one in scored.values()),
-        "measures": estimates(scored),
-        "by_seed": {str(run.seed): one.scores().values() for run, one in scored.items()},
-        "minus": minus,
-    }
-
-
-def scores_of(runs: Mapping[Run, Trained]) -> dict[Run, Scored]:
-    """The scores of runs."""
-    return {run: trained.scored for run, trained in runs.items()}
+    without = sum(found.scored.without_distance() for found in runs.values())
+    return {**row_of(runs, references), "without_distance": without}
 
 
 def collected(trained: Mapping[Run, Trained], planned: Sequence[Run], pilots: Scores) -> dict[str, Any]:
-    """The figures of what is finished, as plain data.
-
-    Args:
-        trained: the finished runs.
-        planned: those of the full grid.
-        pilots: mean Dice of the pilot's finished trainings, by family and learning rate.
-    """
-    rows = []
-    for is_all in (False, True):
-        references = {method.name: finished_runs(trained, method, is_all=is_all) for method in REFERENCES}
-        for method in METHODS:
-            if runs := finished_runs(trained, method, is_all=is_all):
-                rows.append(row_of(runs, references))
-    return {
-        "origin": ORIGIN,
-        "methods": {method.name: method.description for method in METHODS},
-        "pilot": pilot_content(pilots),
-        "rows": rows,
-        "finished_runs": [run.name for run in trained],
-        "missing_runs": [run.name for run in planned if run not in trained],
-        "missing": missing_lines(trained, planned),
-        "cases": {run.name: cases_of(found.scored) for run, found in trained.items()},
-    }
+    """The figures of what is finished, as plain data; see `grid_content`."""
+    content = grid_content(trained, planned, pilots, methods=METHODS, references=REFERENCES, row=distance_row_of)
+    return {**content, "cases": {run.name: cases_of(found.scored) for run, found in trained.items()}}
 
 
 def cases_of(scored: Scored) -> dict[str, dict[str, dict[str, float | None]]]:

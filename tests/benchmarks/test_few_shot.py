@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import few_shot, in_process, steps
+from benchmarks import experiment, few_shot, in_process, steps
 from benchmarks.domain_shift import PILOT_FOLD, SEEDS, SHIFTS, SHOTS
 from benchmarks.experiment import shown_commands
 from benchmarks.few_shot import main
@@ -26,7 +26,7 @@ from benchmarks.few_shot_results import Scored, Trained, case_dice, collected, r
 from benchmarks.in_process import run_command
 from nnunet_ext import cli, trainers
 from nnunet_ext.commands.configure import check_name
-from nnunet_ext.demo.run import CommandFailed
+from nnunet_ext.demo.run import CommandFailed, CommandRunner
 from nnunet_ext.files import read_json, write_json
 from nnunet_ext.plans.settings import configured_settings
 
@@ -158,7 +158,7 @@ class Programs:
     def runner(self):
         programs = self
 
-        class Runner(few_shot.CommandRunner):
+        class Runner(CommandRunner):
             def run(self, name, command):
                 self.shown.append(" ".join(command))
                 programs.ran.append((name, list(command)))
@@ -245,7 +245,7 @@ def programs(tmp_path, monkeypatch):
         return 0
 
     monkeypatch.setattr(in_process.cli, "main", command_line)
-    monkeypatch.setattr(few_shot, "CommandRunner", stand_in.runner())
+    monkeypatch.setattr(experiment, "CommandRunner", stand_in.runner())
     monkeypatch.setattr(in_process, "train", stand_in.carry_out)
     monkeypatch.setattr(in_process, "run_command", stand_in.carry_out)
     monkeypatch.setattr(few_shot, "write_datasets", lambda shift, raw: None)

@@ -415,7 +415,7 @@ class PairPrograms(Programs):
 def programs(origin, paired, monkeypatch):
     monkeypatch.setenv("nnUNet_raw", str(origin.parent))
     stand_in = PairPrograms(paired)
-    install(stand_in, longitudinal, monkeypatch)
+    install(stand_in, monkeypatch)
     return stand_in
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import in_process, partial_instances, steps
+from benchmarks import experiment, in_process, partial_instances, steps
 from benchmarks.in_process import run_command
 from benchmarks.partial_instances import copy_dataset, main, ramp_epochs
 from benchmarks.partial_instances_grid import (
@@ -43,7 +43,7 @@ from benchmarks.partial_instances_results import (
 )
 from nnunet_ext import trainers
 from nnunet_ext.commands.configure import check_name
-from nnunet_ext.demo.run import CommandFailed
+from nnunet_ext.demo.run import CommandFailed, CommandRunner
 from nnunet_ext.files import read_json, write_json
 from nnunet_ext.plans.settings import configured_settings, validated_settings
 from nnunet_ext.preprocessing.new_dataset import NAME
@@ -305,7 +305,7 @@ class Programs:
     def runner(self):
         programs = self
 
-        class Runner(partial_instances.CommandRunner):
+        class Runner(CommandRunner):
             def run(self, name, command):
                 self.shown.append(" ".join(command))
                 programs.note(name, command)
@@ -376,7 +376,7 @@ def programs(tmp_path, monkeypatch):
     write_origin(tmp_path / "raw" / ORIGIN)
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
     stand_in = Programs()
-    monkeypatch.setattr(partial_instances, "CommandRunner", stand_in.runner())
+    monkeypatch.setattr(experiment, "CommandRunner", stand_in.runner())
     monkeypatch.setattr(in_process, "train", stand_in.train)
     monkeypatch.setattr(in_process, "run_command", stand_in.carry_out)
     monkeypatch.setattr(steps, "commit", lambda repository: "abc")

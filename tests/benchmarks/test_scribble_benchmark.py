@@ -335,7 +335,7 @@ class ScribblePrograms(Programs):
 def programs(origin, monkeypatch):
     monkeypatch.setenv("nnUNet_raw", str(origin.parent))
     stand_in = ScribblePrograms()
-    install(stand_in, scribbles, monkeypatch)
+    install(stand_in, monkeypatch)
     return stand_in
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from benchmarks import in_process, steps
+from benchmarks import experiment, in_process, steps
 from benchmarks.in_process import run_command
 from nnunet_ext.demo.run import CommandFailed, CommandRunner
 from nnunet_ext.files import read_json, write_json
@@ -155,9 +155,9 @@ def by_label(cases, value):
     return {case: dict.fromkeys(("RV", "MYO", "LV"), value) for case in cases}
 
 
-def install(programs, module, monkeypatch):
-    """Let an experiment's module run the stand-ins."""
-    monkeypatch.setattr(module, "CommandRunner", programs.runner())
+def install(programs, monkeypatch):
+    """Let experiments run the stand-ins."""
+    monkeypatch.setattr(experiment, "CommandRunner", programs.runner())
     monkeypatch.setattr(in_process, "train", programs.train)
     monkeypatch.setattr(in_process, "run_command", programs.carry_out)
     monkeypatch.setattr(steps, "commit", lambda repository: "abc")
