@@ -33,14 +33,7 @@ CPU = torch.device("cpu")
 TINY = NetworkPreset((16, 16, 8), batch_size=2, base_features=4, max_features=16)
 TINY_2D = NetworkPreset((16, 16), batch_size=2, base_features=4, max_features=16)
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Threads of a tiny network spend their time waiting for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
