@@ -23,6 +23,7 @@ COMMANDS = (
     "evaluate",
     "complete",
     "adapt-weights",
+    "export-stock",
     "demo",
 )
 

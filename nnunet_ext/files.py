@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -61,6 +62,15 @@ def read_json(source: str | os.PathLike[str]) -> Any:
         raise UserError(f"{source} is not valid JSON: {error}") from None
 
 
+def sha256(file: Path) -> str:
+    """The file's checksum, in hexadecimal."""
+    digest = hashlib.sha256()
+    with file.open("rb") as handle:
+        for block in iter(lambda: handle.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 MARKER = ".made_by_nnunet_ext"
 
 
@@ -77,15 +87,7 @@ def prepare_output_folder(folder: str | os.PathLike[str], *, force: bool) -> Pat
             written.
     """
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; a folder is needed here.")
-    if folder.is_dir() and any(entry.name != MARKER for entry in folder.iterdir()):
-        if not (folder / MARKER).is_file():
-            raise UserError(
-                f"{folder} is not empty, and this command did not make it, so it is not emptied. Choose another folder."
-            )
-        if not force:
-            raise UserError(f"{folder} is not empty. Choose another folder, or add --force to replace its content.")
+    if _has_content(folder, force=force):
         shutil.rmtree(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,3 +95,50 @@ def prepare_output_folder(folder: str | os.PathLike[str], *, force: bool) -> Pat
     except OSError as error:
         raise UserError(f"{folder} cannot be written to ({error.strerror}).") from None
     return folder
+
+
+@contextmanager
+def folder_written_whole(folder: str | os.PathLike[str], *, force: bool) -> Iterator[Path]:
+    """Yield an empty folder, marked as made here, that becomes `folder` only if the block ends without an exception.
+
+    Args:
+        folder: where the results will be.
+        force: as of `prepare_output_folder`; what is replaced is there until the block ends.
+
+    Raises:
+        UserError: as of `prepare_output_folder`.
+    """
+    folder = Path(folder)
+    _has_content(folder, force=force)
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        unfinished.mkdir(parents=True)
+        (unfinished / MARKER).touch()
+        yield unfinished
+        if folder.exists():
+            shutil.rmtree(folder)
+        unfinished.rename(folder)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written to ({error.strerror}).") from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _has_content(folder: Path, *, force: bool) -> bool:
+    """Whether a folder has content that may be replaced.
+
+    Raises:
+        UserError: if it has some that may not, or is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; a folder is needed here.")
+    if not folder.is_dir() or all(entry.name == MARKER for entry in folder.iterdir()):
+        return False
+    if not (folder / MARKER).is_file():
+        raise UserError(
+            f"{folder} is not empty, and this command did not make it, so it is not emptied. Choose another folder."
+        )
+    if not force:
+        raise UserError(f"{folder} is not empty. Choose another folder, or add --force to replace its content.")
+    return True

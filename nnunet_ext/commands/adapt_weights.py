@@ -11,20 +11,14 @@ have, e.g. heads of new labels, stay random. Prints what became of each part. Ex
 from __future__ import annotations
 
 import argparse
-import contextlib
-import hashlib
-import inspect
-import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.registry import TRAINERS
+from nnunet_ext.files import sha256
 from nnunet_ext.version import __version__
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from nnunet_ext.checkpoints.description import ModelDescription
 
 
@@ -45,10 +39,12 @@ def run(args: argparse.Namespace) -> int:
     target = target_description(*args.to, plans_identifier=args.plans)
 
     from nnunet_ext.checkpoints.adaptation import adapt
+    from nnunet_ext.checkpoints.networks import build_network, find_trainer
     from nnunet_ext.checkpoints.reading import read_checkpoint
+    from nnunet_ext.checkpoints.writing import write_checkpoint
 
     source = read_checkpoint(args.source)
-    network = build_network(find_trainer(args.trainer), target)
+    network = build_network(find_trainer(args.trainer), target, deep_supervision=True)
     adaptation = adapt(source, network, target, keep_heads=not args.drop_heads)
     content = {
         "network_weights": adaptation.weights,
@@ -67,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
             },
         },
     }
-    write_weights(args.output, content)
+    write_checkpoint(args.output, content)
     print(adaptation.table())
     print(f"Wrote {args.output}")
     print(
@@ -113,79 +109,3 @@ def target_description(dataset: str, configuration: str, *, plans_identifier: st
     from nnunet_ext.checkpoints.description import ModelDescription
 
     return ModelDescription(plans, configuration, dataset_json)
-
-
-def find_trainer(name: str) -> Any:
-    """The trainer's class: one of ours, or one that nnU-Net finds.
-
-    Raises:
-        UserError: if there is none of that name.
-    """
-    for entry in TRAINERS:
-        if entry.name == name:
-            return entry.load()
-
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it tells where it looks
-            return recursive_find_trainer_class_by_name(name)
-    except RuntimeError as error:
-        if name not in str(error):  # a module on the way is broken; that is no matter of the name
-            raise
-        raise UserError(
-            f"There is no trainer {name!r}. This package has: {', '.join(entry.name for entry in TRAINERS)}; nnU-Net "
-            "has nnUNetTrainer and its variants, and those in the folders that nnUNet_extTrainer names."
-        ) from None
-
-
-def build_network(trainer: Any, target: ModelDescription) -> nn.Module:
-    """The network that a trainer would train, freshly initialised, on the CPU; built as nnU-Net's trainer does it."""
-    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-    plans = dict(target.plans)
-    if hasattr(trainer, "resolved_plans"):
-        plans = trainer.resolved_plans(plans, target.configuration, target.dataset_json)
-    plans_manager = PlansManager(plans)
-    configuration_manager = plans_manager.get_configuration(target.configuration)
-    channels = determine_num_input_channels(plans_manager, configuration_manager, target.dataset_json)
-    heads = plans_manager.get_label_manager(target.dataset_json).num_segmentation_heads
-    if "plans_manager" in inspect.signature(trainer.build_network_architecture).parameters:
-        return trainer.build_network_architecture(plans_manager, configuration_manager, channels, heads, True)
-    # the signature before nnU-Net 2.8, which nnU-Net still accepts
-    return trainer.build_network_architecture(
-        configuration_manager.network_arch_class_name,
-        configuration_manager.network_arch_init_kwargs,
-        configuration_manager.network_arch_init_kwargs_req_import,
-        channels,
-        heads,
-        True,
-    )
-
-
-def sha256(file: Path) -> str:
-    """The file's checksum, in hexadecimal."""
-    digest = hashlib.sha256()
-    with file.open("rb") as handle:
-        for block in iter(lambda: handle.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def write_weights(output: Path, content: dict[str, Any]) -> None:
-    """Write a torch file, whole or not at all.
-
-    Raises:
-        UserError: if it cannot be written.
-    """
-    import torch
-
-    from nnunet_ext.files import written_whole
-
-    try:
-        # opened here and not by torch, whose errors do not say what is wrong
-        with written_whole(output) as temporary, temporary.open("wb") as handle:
-            torch.save(content, handle)
-    except OSError as error:
-        raise UserError(f"{output} cannot be written ({error.strerror}).") from None

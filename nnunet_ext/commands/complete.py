@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.arguments import positive
-from nnunet_ext.commands.adapt_weights import sha256
 from nnunet_ext.commands.evaluate import fold_name
 from nnunet_ext.errors import UserError
+from nnunet_ext.files import sha256
 from nnunet_ext.version import __version__
 
 if TYPE_CHECKING:

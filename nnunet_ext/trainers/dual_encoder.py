@@ -9,13 +9,11 @@ import numpy as np
 import torch
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
 
 from nnunet_ext.augmentation.registration_error import Misalignment
 from nnunet_ext.augmentation.selected_channels import before_intensity, only_image_channels
-from nnunet_ext.networks.dual_encoder import DualEncoderUNet
+from nnunet_ext.networks.dual_encoder_plans import dual_encoder_unet
 from nnunet_ext.plans.channel_roles import check_roles, number_of_channels, roles_of_dataset
 from nnunet_ext.plans.settings import (
     KEY,
@@ -37,6 +35,7 @@ class DualEncoderMixin(nnUNetTrainerConfigurable):
     """
 
     sections = ("dual_encoder",)
+    inference_module = "nnunet_ext.trainers.dual_encoder_inference"
 
     @classmethod
     def resolved_plans(cls, plans: dict, configuration: str, dataset_json: Mapping[str, Any]) -> dict:
@@ -70,18 +69,12 @@ class DualEncoderMixin(nnUNetTrainerConfigurable):
         settings = validated_settings(block, where="the plans").dual_encoder
         channels = len(configuration_manager.normalization_schemes)
         roles = settings.channels or ChannelRoles(current=[0], prior_image=list(range(1, channels)))
-        # a cascade puts what its first stage has found behind the images' channels
-        current = [*roles.current, *range(channels, num_input_channels)]
-        unet = nnUNetTrainer.build_network_architecture(
-            plans_manager, configuration_manager, len(current), num_output_channels, enable_deep_supervision
-        )
-        return DualEncoderUNet(
-            unet,
-            context_encoder(configuration_manager, len(roles.prior), settings.context_width),
-            current=current,
-            prior=roles.prior,
-            fusion=settings.fusion,
-            fuse_skips=settings.fuse_skips,
+        return dual_encoder_unet(
+            configuration_manager,
+            num_input_channels,
+            num_output_channels,
+            enable_deep_supervision,
+            settings=settings.model_copy(update={"channels": roles}).model_dump(),
         )
 
     @property
@@ -110,21 +103,6 @@ class DualEncoderMixin(nnUNetTrainerConfigurable):
         is_dropped = self.rng.random(len(batch["data"])) < share
         self.observe("dual_encoder/without_prior", float(is_dropped.mean()))
         return {**batch, "data": without_prior(batch["data"], np.flatnonzero(is_dropped).tolist(), self.roles.prior)}
-
-
-def context_encoder(configuration_manager: Any, input_channels: int, width: float) -> nn.Module:
-    """The encoder of a configuration's plans with other inputs and another number of features, which returns skips."""
-    kwargs = dict(configuration_manager.network_arch_init_kwargs)
-    kwargs["features_per_stage"] = [max(1, round(width * size)) for size in kwargs["features_per_stage"]]
-    unet = get_network_from_plans(
-        configuration_manager.network_arch_class_name,
-        kwargs,
-        configuration_manager.network_arch_init_kwargs_req_import,
-        input_channels,
-        1,
-        deep_supervision=False,
-    )
-    return cast(nn.Module, unet.encoder)
 
 
 def without_prior(data: torch.Tensor, samples: Sequence[int], prior: Sequence[int]) -> torch.Tensor:

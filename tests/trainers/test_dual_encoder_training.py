@@ -13,7 +13,7 @@ from nnunet_ext.augmentation.registration_error import Misalignment
 from nnunet_ext.augmentation.selected_channels import OnChannels
 from nnunet_ext.checkpoints.adaptation import adapt
 from nnunet_ext.checkpoints.description import ModelDescription
-from nnunet_ext.commands.adapt_weights import build_network
+from nnunet_ext.checkpoints.networks import build_network
 from nnunet_ext.demo.longitudinal_phantoms import make_follow_up
 from nnunet_ext.errors import UserError
 from nnunet_ext.plans.plans_file import read_plans
@@ -291,7 +291,7 @@ def test_weights_of_a_single_encoder_leave_context_and_gates_random_and_say_so(p
     }
     content, dataset_json = plans()
     target = ModelDescription(content, "3d_tiny", dataset_json)
-    network = build_network(nnUNetTrainerDualEncoder, target)
+    network = build_network(nnUNetTrainerDualEncoder, target, deep_supervision=True)
     assert network.prior == (1, 2, 3)
     result = adapt(checkpoint, network, target, keep_heads=True)
     network.load_state_dict(result.weights, strict=True)

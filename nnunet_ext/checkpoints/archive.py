@@ -1,0 +1,78 @@
+"""Taking a model out of a zip archive whose maker is not known."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from nnunet_ext.errors import UserError
+
+MANY = 8
+LARGEST_RATIO = 1000
+"""Weights hardly shrink in an archive; text does so by far less than this."""
+
+
+def extract(archive: Path, folder: Path, *, wanted: Callable[[PurePosixPath], bool]) -> list[PurePosixPath]:
+    """Take files out of an archive; nothing of it is written if any entry could leave the folder.
+
+    Args:
+        archive: a zip archive.
+        folder: an existing folder.
+        wanted: whether to take an entry, by its path in the archive.
+
+    Returns:
+        What was taken, as paths in the archive and in `folder`.
+
+    Raises:
+        UserError: if the archive is damaged, an entry has an absolute path, leads out of the folder, is a link or has
+            the name of another one, or if it unpacks to far more than it holds.
+    """
+    try:
+        with zipfile.ZipFile(archive) as content:
+            files = [entry for entry in content.infolist() if not entry.is_dir()]
+            _refuse_dangerous(archive, files)
+            taken = [entry for entry in files if wanted(PurePosixPath(entry.filename))]
+            for entry in taken:
+                target = folder / entry.filename
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with content.open(entry) as source, target.open("wb") as handle:
+                    shutil.copyfileobj(source, handle)
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise UserError(f"{archive} is no zip archive, or it is damaged ({error}). Copy it again.") from None
+    except RuntimeError as error:  # an encrypted entry
+        raise UserError(f"{archive} cannot be unpacked: {error}") from None
+    return [PurePosixPath(entry.filename) for entry in taken]
+
+
+def _refuse_dangerous(archive: Path, files: Sequence[zipfile.ZipInfo]) -> None:
+    names = [entry.filename for entry in files]
+    problems = [f"{name!r}: {problem}" for entry in files if (problem := _danger(entry)) for name in [entry.filename]]
+    # names that differ in case alone are one file on some systems
+    folded = [name.casefold() for name in names]
+    problems += [f"{name!r}: it is there twice" for name in names if folded.count(name.casefold()) > 1]
+    if problems:
+        more = f"\n  - and {len(problems) - MANY} more" if len(problems) > MANY else ""
+        listed = "".join(f"\n  - {problem}" for problem in problems[:MANY])
+        raise UserError(
+            f"{archive} is refused, and nothing of it was unpacked. A model exported by nnU-Net has no such entries:"
+            f"{listed}{more}"
+        )
+
+
+def _danger(entry: zipfile.ZipInfo) -> str:
+    """What is wrong with an entry; empty if nothing is."""
+    path, windows = PurePosixPath(entry.filename), PureWindowsPath(entry.filename)
+    if path.is_absolute() or windows.is_absolute() or windows.drive or windows.root:
+        return "an absolute path"
+    if ".." in windows.parts:
+        return "it leads out of the folder"
+    if "\\" in entry.orig_filename or "\0" in entry.orig_filename:
+        return "a path that systems read differently"
+    if stat.S_ISLNK(entry.external_attr >> 16):
+        return "a link"
+    if entry.file_size > LARGEST_RATIO * max(entry.compress_size, 1):
+        return f"{entry.file_size} bytes packed into {entry.compress_size}"
+    return ""

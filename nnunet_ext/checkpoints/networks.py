@@ -1,0 +1,79 @@
+"""The networks that trainers build for a model's plans."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+from typing import Any
+
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import nn
+
+from nnunet_ext.checkpoints.description import ModelDescription
+from nnunet_ext.errors import UserError
+from nnunet_ext.registry import TRAINERS
+
+
+def find_trainer(name: str) -> Any:
+    """The trainer's class: one of ours, or one that nnU-Net finds.
+
+    Raises:
+        UserError: if there is none of that name.
+    """
+    for entry in TRAINERS:
+        if entry.name == name:
+            return entry.load()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it tells where it looks
+            return recursive_find_trainer_class_by_name(name)
+    except RuntimeError as error:
+        if name not in str(error):  # a module on the way is broken; that is no matter of the name
+            raise
+        raise UserError(
+            f"There is no trainer {name!r}. This package has: {', '.join(entry.name for entry in TRAINERS)}; nnU-Net "
+            "has nnUNetTrainer and its variants, and those in the folders that nnUNet_extTrainer names."
+        ) from None
+
+
+def input_channels(model: ModelDescription) -> int:
+    """How many channels the network takes; a cascade's second stage takes more than the images have."""
+    plans_manager = PlansManager(dict(model.plans))
+    configuration_manager = plans_manager.get_configuration(model.configuration)
+    return determine_num_input_channels(plans_manager, configuration_manager, model.dataset_json)
+
+
+def build_network(trainer: Any, model: ModelDescription, *, deep_supervision: bool) -> nn.Module:
+    """A trainer's network, freshly initialised, on the CPU; built as nnU-Net does it.
+
+    Args:
+        trainer: its class.
+        model: what the network is for.
+        deep_supervision: True for the network that is trained, False for the one that predicts.
+    """
+    plans_manager = PlansManager(resolved_plans(trainer, model))
+    configuration_manager = plans_manager.get_configuration(model.configuration)
+    heads = plans_manager.get_label_manager(model.dataset_json).num_segmentation_heads
+    if "plans_manager" in inspect.signature(trainer.build_network_architecture).parameters:
+        return trainer.build_network_architecture(
+            plans_manager, configuration_manager, input_channels(model), heads, deep_supervision
+        )
+    # the signature before nnU-Net 2.8, which nnU-Net still accepts
+    return trainer.build_network_architecture(
+        configuration_manager.network_arch_class_name,
+        configuration_manager.network_arch_init_kwargs,
+        configuration_manager.network_arch_init_kwargs_req_import,
+        input_channels(model),
+        heads,
+        deep_supervision,
+    )
+
+
+def resolved_plans(trainer: Any, model: ModelDescription) -> dict[str, Any]:
+    """The model's plans, with what the trainer writes into them of dataset.json when it is built."""
+    plans = dict(model.plans)
+    if hasattr(trainer, "resolved_plans"):
+        return trainer.resolved_plans(plans, model.configuration, model.dataset_json)
+    return plans

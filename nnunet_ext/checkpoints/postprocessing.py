@@ -1,0 +1,60 @@
+"""nnU-Net's postprocessing.pkl, written anew from the text beside it, as a pickle may run any code."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.postprocessing.remove_connected_components import remove_all_but_largest_component_from_segmentation
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.files import read_json, write_json
+
+TEXT, PICKLE = "postprocessing.json", "postprocessing.pkl"
+FUNCTIONS = {
+    function.__name__: function for function in (remove_all_but_largest_component_from_segmentation,)
+}  # all that nnU-Net has
+ARGUMENTS = {"labels_or_regions", "background_label"}
+
+
+def copy_postprocessing(source: Path, target: Path) -> None:
+    """Write postprocessing.json and .pkl of a folder into another; the source's pickle is not read.
+
+    Args:
+        source: with postprocessing.json, as nnU-Net's search for the best configuration leaves it.
+        target: an existing folder.
+
+    Raises:
+        UserError: if it names a function or arguments that nnU-Net does not have.
+    """
+    content = read_json(source / TEXT)
+    try:
+        names, arguments = content["postprocessing_fns"], content["postprocessing_kwargs"]
+        functions = [FUNCTIONS[name] for name in names]
+        kwargs = [_kwargs(one) for one in arguments]
+        if len(functions) != len(kwargs):
+            raise ValueError(f"{len(functions)} functions have {len(kwargs)} sets of arguments")
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{source / TEXT} is not as nnU-Net writes it ({type(error).__name__}: {error}). Expected are the lists "
+            f"postprocessing_fns, with {', '.join(FUNCTIONS)} alone, and postprocessing_kwargs. Remove the folder to "
+            "go without postprocessing."
+        ) from None
+    write_json(target / TEXT, content)
+    (target / PICKLE).write_bytes(pickle.dumps((functions, kwargs)))
+
+
+def _kwargs(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a function as before they became JSON, which has lists for tuples."""
+    if unknown := set(given) - ARGUMENTS:
+        raise ValueError(f"unknown argument {sorted(unknown)[0]!r}")
+    # a list of labels and a region of them are kept by the same mask, so flat lists need no telling apart
+    labels = given["labels_or_regions"]
+    regions = (
+        [tuple(map(int, one)) if isinstance(one, list) else int(one) for one in labels]
+        if isinstance(labels, list)
+        else int(labels)
+    )
+    return {"labels_or_regions": regions} | {key: int(given[key]) for key in given if key == "background_label"}

@@ -1,0 +1,276 @@
+"""A trained model as one that plain nnU-Net predicts with, without this package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.file_path_utilities import folds_tuple_to_string
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import nn
+from tqdm import tqdm
+
+from nnunet_ext.checkpoints.description import ModelDescription
+from nnunet_ext.checkpoints.heads import IMAGES, OUTPUTS
+from nnunet_ext.checkpoints.networks import build_network, find_trainer, input_channels, resolved_plans
+from nnunet_ext.checkpoints.postprocessing import TEXT, copy_postprocessing
+from nnunet_ext.checkpoints.reading import read_checkpoint
+from nnunet_ext.checkpoints.standalone import standalone_source
+from nnunet_ext.checkpoints.stock_weights import NotStock, stock_weights
+from nnunet_ext.checkpoints.trained_model import FINAL, TrainedModel
+from nnunet_ext.checkpoints.writing import write_checkpoint
+from nnunet_ext.errors import UserError
+from nnunet_ext.files import read_json, sha256, write_json, write_text
+from nnunet_ext.plans.settings import KEY
+from nnunet_ext.version import __version__
+
+PROVENANCE = "nnunet_ext_export.json"
+TRAINER_FOLDER = "nnUNet_extTrainer"
+SEED = 0
+PATIENTS = "dataset"
+"""The key of dataset.json that names the training cases and where they are."""
+
+
+@dataclass(frozen=True)
+class ExportedFold:
+    """What became of one checkpoint.
+
+    Attributes:
+        source_bytes: its size.
+        exported_bytes: that of the exported one.
+        left_out: entries of the tensors that prediction does not need, by part of the network.
+    """
+
+    source_bytes: int
+    exported_bytes: int
+    left_out: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was exported.
+
+    Attributes:
+        trainer: the original trainer.
+        exported_trainer: nnU-Net's, or that of the file beside the model.
+        configuration: its name.
+        dataset: nnU-Net's name of it.
+        plans: identifier of the plans.
+        folds: what became of each.
+        has_trainer_file: whether the model needs `TRAINER_FOLDER`.
+        postprocessing: name of the folder with nnU-Net's postprocessing, if it was exported.
+    """
+
+    trainer: str
+    exported_trainer: str
+    configuration: str
+    dataset: str
+    plans: str
+    folds: Mapping[int | str, ExportedFold]
+    has_trainer_file: bool
+    postprocessing: str | None
+
+    @property
+    def folder_name(self) -> str:
+        """As nnU-Net names the model's folder."""
+        return f"{self.exported_trainer}__{self.plans}__{self.configuration}"
+
+
+def export(model: TrainedModel, folder: Path) -> Export:
+    """Write a model as plain nnU-Net reads it, and see that it gives the same logits.
+
+    Args:
+        model: of any trainer that this package or nnU-Net finds.
+        folder: an existing, empty folder.
+
+    Raises:
+        UserError: if a checkpoint is refused or does not fit the plans, if the folds are of different trainings, if the
+            network gives no segmentation, if neither plain nnU-Net nor a file beside it can build it, or if the logits
+            differ.
+    """
+    return _Exporter(model, folder).run()
+
+
+class _Exporter:
+    """One run of `export`."""
+
+    def __init__(self, model: TrainedModel, folder: Path) -> None:
+        self.model = model
+        self.folder = folder
+        files = model.checkpoints()
+        first = read_checkpoint(next(iter(files.values())))
+        self.trainer_name, self.configuration = _training_of(first, next(iter(files.values())))
+        if first.get(KEY, {}).get(OUTPUTS) == IMAGES:
+            raise UserError(
+                f"{model.folder} was pre-trained to restore images, so there is no segmentation to predict. Train a "
+                "model that begins with its weights (-pretrained_weights), and export that."
+            )
+        dataset_json = {key: value for key, value in model.dataset_json.items() if key != PATIENTS}
+        self.description = ModelDescription(model.plans, self.configuration, dataset_json)
+        if self.configuration not in model.plans["configurations"]:
+            raise UserError(
+                f"{model.folder / 'plans.json'} has no configuration {self.configuration!r}, with which "
+                f"{self.trainer_name} was trained. Put the plans.json back that belongs to the model."
+            )
+        self.trainer = find_trainer(self.trainer_name)
+        self.inference_module: str | None = getattr(self.trainer, "inference_module", None)
+        self.plans = resolved_plans(self.trainer, self.description)
+
+    def run(self) -> Export:
+        exported_trainer = self._write_trainer() if self.inference_module else nnUNetTrainer
+        write_json(self.folder / "plans.json", self.plans)
+        write_json(self.folder / "dataset.json", self.description.dataset_json)
+        if (self.model.folder / "dataset_fingerprint.json").is_file():
+            fingerprint = read_json(self.model.folder / "dataset_fingerprint.json")
+            write_json(self.folder / "dataset_fingerprint.json", fingerprint)
+        record: dict[str, Any] = {
+            "trainer": self.trainer_name,
+            "exported_trainer": exported_trainer.__name__,
+            "configuration": self.configuration,
+            "versions": {KEY: __version__, **{name: metadata.version(name) for name in ("nnunetv2", "torch")}},
+            "verified": f"logits of {FINAL} equal to those before, float32, CPU, standard normal input of seed {SEED}",
+            "folds": {},
+        }
+        folds = {}
+        files = self.model.checkpoints()
+        for fold, file in tqdm(files.items(), desc="Exporting", unit="fold", disable=None, leave=False):
+            folds[fold], record["folds"][str(fold)] = self._export_fold(fold, file, exported_trainer)
+        write_json(self.folder / PROVENANCE, record)
+        return Export(
+            trainer=self.trainer_name,
+            exported_trainer=exported_trainer.__name__,
+            configuration=self.configuration,
+            dataset=str(self.plans["dataset_name"]),
+            plans=str(self.plans["plans_name"]),
+            folds=folds,
+            has_trainer_file=self.inference_module is not None,
+            postprocessing=self._copy_postprocessing(),
+        )
+
+    def _export_fold(self, fold: int | str, file: Path, exported_trainer: Any) -> tuple[ExportedFold, dict[str, Any]]:
+        checkpoint = read_checkpoint(file)
+        if _training_of(checkpoint, file) != (self.trainer_name, self.configuration):
+            raise UserError(
+                f"{file} is of {' with '.join(_training_of(checkpoint, file))}, the first fold of {self.trainer_name} "
+                f"with {self.configuration}. Name folds of one training with -f."
+            )
+        own = build_network(self.trainer, self.description, deep_supervision=False)
+        _load(own, checkpoint["network_weights"], file, f"{self.trainer_name} builds for plans.json")
+        exported = self._network(exported_trainer)
+        try:
+            kept = stock_weights(checkpoint["network_weights"], exported)
+        except NotStock as error:
+            raise UserError(
+                f"The network of {self.trainer_name} is not the one that plain nnU-Net builds for these plans "
+                f"({error}), so it cannot predict without its trainer."
+            ) from None
+        about = {
+            "trainer": self.trainer_name,
+            "settings": checkpoint.get(KEY, {}).get("settings"),
+            "trained_with": {KEY: checkpoint.get(KEY, {}).get("version")},
+            "epochs": checkpoint.get("current_epoch"),
+            "file": f"fold_{fold}/{file.name}",
+            "sha256": sha256(file),
+            "left_out": kept.left_out,
+        }
+        content = {
+            "network_weights": kept.weights,
+            "init_args": {
+                "plans": self.plans,
+                "configuration": self.configuration,
+                "fold": fold,
+                "dataset_json": dict(self.description.dataset_json),
+            },
+            "trainer_name": exported_trainer.__name__,
+            "inference_allowed_mirroring_axes": checkpoint.get("inference_allowed_mirroring_axes"),
+            KEY: {"version": __version__, "exported_from": about},
+        }
+        target = self.folder / f"fold_{fold}" / FINAL
+        target.parent.mkdir()
+        write_checkpoint(target, content)
+        _load(exported, read_checkpoint(target)["network_weights"], target, "nnU-Net builds")
+        self._compare(own, exported, file)
+        result = ExportedFold(file.stat().st_size, target.stat().st_size, kept.left_out)
+        exported_about = {"sha256": sha256(target), "bytes": result.exported_bytes}
+        return result, {**about, "bytes": result.source_bytes, "exported": exported_about}
+
+    def _network(self, exported_trainer: Any) -> nn.Module:
+        description = ModelDescription(self.plans, self.configuration, self.description.dataset_json)
+        return build_network(exported_trainer, description, deep_supervision=False)
+
+    def _compare(self, own: nn.Module, exported: nn.Module, file: Path) -> None:
+        """See that both networks give the same logits.
+
+        Raises:
+            UserError: if they do not.
+        """
+        patch = PlansManager(self.plans).get_configuration(self.configuration).patch_size
+        generator = torch.Generator().manual_seed(SEED)
+        data = torch.randn(1, input_channels(self.description), *patch, generator=generator)
+        with torch.inference_mode():
+            before, after = own.eval()(data), exported.eval()(data)
+        if not torch.equal(before, after):
+            difference = float((before - after).abs().max())
+            raise UserError(
+                f"The exported model of {file} gives other logits (largest difference {difference:g}), so nothing was "
+                "written. Please report this with the plans.json."
+            )
+
+    def _write_trainer(self) -> Any:
+        """Write the module that builds the network, and load it from there."""
+        assert self.inference_module is not None
+        name = self.inference_module.rpartition(".")[2]
+        file = self.folder / TRAINER_FOLDER / f"{name}.py"
+        file.parent.mkdir()
+        write_text(file, standalone_source(self.inference_module))
+        write_text(file.with_name("__init__.py"), "")
+        spec = spec_from_file_location(f"_exported_{name}", file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        (trainer,) = (
+            value
+            for value in vars(module).values()
+            if isinstance(value, type) and issubclass(value, nnUNetTrainer) and value is not nnUNetTrainer
+        )
+        return trainer
+
+    def _copy_postprocessing(self) -> str | None:
+        """Copy what nnU-Net's search for the best configuration found for these folds."""
+        name = f"crossval_results_folds_{folds_tuple_to_string(self.model.folds)}"
+        if not (self.model.folder / name / TEXT).is_file():
+            return None
+        (self.folder / name).mkdir()
+        copy_postprocessing(self.model.folder / name, self.folder / name)
+        for part in ("plans.json", "dataset.json"):
+            (self.folder / name / part).write_bytes((self.folder / part).read_bytes())
+        return name
+
+
+def _training_of(checkpoint: Mapping[str, Any], file: Path) -> tuple[str, str]:
+    """Trainer and configuration.
+
+    Raises:
+        UserError: if the checkpoint does not say them.
+    """
+    trainer, arguments = checkpoint.get("trainer_name"), checkpoint.get("init_args")
+    if not isinstance(trainer, str) or not isinstance(arguments, Mapping) or "configuration" not in arguments:
+        raise UserError(
+            f"{file} does not say which trainer and configuration it is of (trainer_name, init_args). Expected is a "
+            "checkpoint that nnU-Net wrote in training."
+        )
+    return trainer, str(arguments["configuration"])
+
+
+def _load(network: nn.Module, weights: Mapping[str, torch.Tensor], file: Path, builder: str) -> None:
+    try:
+        network.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        raise UserError(f"{file} does not fit the network that {builder}: {error}") from None

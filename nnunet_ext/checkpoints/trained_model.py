@@ -1,0 +1,76 @@
+"""A trained model as nnU-Net leaves it on disk: plans.json, dataset.json and a checkpoint in each fold's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.files import read_json
+
+FINAL = "checkpoint_final.pth"
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained model.
+
+    Attributes:
+        folder: nnU-Net's ``TRAINER__PLANS__CONFIGURATION``.
+        folds: some of its folds.
+        checkpoint: name of the file in each ``fold_X``.
+        plans: content of its plans.json.
+        dataset_json: content of its dataset.json.
+    """
+
+    folder: Path
+    folds: tuple[int | str, ...]
+    checkpoint: str
+    plans: Mapping[str, Any]
+    dataset_json: Mapping[str, Any]
+
+    def checkpoints(self) -> dict[int | str, Path]:
+        """The file of each fold."""
+        return {fold: self.folder / f"fold_{fold}" / self.checkpoint for fold in self.folds}
+
+
+def find_trained_model(
+    folder: Path, folds: Sequence[int | str] | None = None, *, checkpoint: str = FINAL
+) -> TrainedModel:
+    """See that a folder holds a trained model.
+
+    Args:
+        folder: nnU-Net's ``TRAINER__PLANS__CONFIGURATION``.
+        folds: None for all that are there.
+        checkpoint: name of the file in each ``fold_X``.
+
+    Raises:
+        UserError: if something of it is missing.
+    """
+    for part in ("plans.json", "dataset.json"):
+        if not (folder / part).is_file():
+            raise UserError(
+                f"{folder} is no model folder of nnU-Net: it has no {part}. Expected is a folder "
+                "nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION."
+            )
+    if folds is None:
+        folds = _folds_of(folder)
+    model = TrainedModel(
+        folder, tuple(folds), checkpoint, read_json(folder / "plans.json"), read_json(folder / "dataset.json")
+    )
+    there = ", ".join(sorted(f"{path.parent.name}/{path.name}" for path in folder.glob("fold_*/*.pth")))
+    if not folds:
+        raise UserError(f"{folder} has no fold_0, fold_1, … with a checkpoint.")
+    for file in model.checkpoints().values():
+        if not file.is_file():
+            raise UserError(f"{file} does not exist. {folder.name} has: {there or 'no checkpoint'}.")
+    return model
+
+
+def _folds_of(folder: Path) -> list[int | str]:
+    """The folds that have a checkpoint of any name, in order; ``all`` last."""
+    names = {path.parent.name.removeprefix("fold_") for path in folder.glob("fold_*/*.pth")}
+    numbers: list[int | str] = sorted(int(name) for name in names if name.isdecimal())
+    return [*numbers, *(["all"] if "all" in names else [])]

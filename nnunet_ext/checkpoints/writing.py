@@ -1,0 +1,26 @@
+"""Writing checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.files import written_whole
+
+
+def write_checkpoint(output: Path, content: Mapping[str, Any]) -> None:
+    """Write a torch file, whole or not at all.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    try:
+        # opened here and not by torch, whose errors do not say what is wrong
+        with written_whole(output) as temporary, temporary.open("wb") as handle:
+            torch.save(dict(content), handle)
+    except OSError as error:
+        raise UserError(f"{output} cannot be written ({error.strerror}).") from None

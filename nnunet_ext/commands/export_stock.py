@@ -1,0 +1,199 @@
+"""Turn a trained model into one that plain nnU-Net predicts with, on machines without this package.
+
+Leaves out what only training needs (further decoders, the optimizer's state, the logs, the list of training cases),
+renames the trainer, and keeps where the model comes from: trainer, settings, versions, checksums, in each checkpoint
+and in nnunet_ext_export.json. Before OUT is there, the exported checkpoints are read back and must give exactly the
+logits of the original network. nnU-Net's own postprocessing of the same folds goes along.
+
+Some networks plain nnU-Net cannot build: those of the dual encoder. Then OUT has a folder nnUNet_extTrainer with one
+file that needs nnU-Net alone; the environment variable nnUNet_extTrainer must name it where the model predicts.
+
+MODEL may be a zip archive that nnU-Net has exported. Nothing that is pickled in it is run, and no entry may lead out of
+its place: so a model of unknown origin becomes one that holds tensors and plain data alone. Example:
+
+    nnunet_ext export-stock nnUNet_results/Dataset027_Heart/nnUNetTrainerTDNet__nnUNetPlans__3d_fullres -o OUT
+    nnUNetv2_predict_from_modelfolder -m OUT -i IN -o PREDICTIONS -f 0
+
+    nnunet_ext export-stock MODEL --zip -o heart.zip
+    nnUNetv2_install_pretrained_model_from_zip heart.zip
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from nnunet_ext.commands.evaluate import fold_name
+from nnunet_ext.errors import UserError
+
+if TYPE_CHECKING:
+    from nnunet_ext.checkpoints.stock_export import Export
+
+MEGABYTE = 1_000_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model",
+        type=Path,
+        metavar="MODEL",
+        help="nnU-Net's folder TRAINER__PLANS__CONFIGURATION, or a zip archive with one",
+    )
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder to write; with --zip, a file")
+    parser.add_argument(
+        "-f", "--folds", type=fold_name, nargs="+", metavar="FOLD", help="to export (default: all that are there)"
+    )
+    parser.add_argument("--checkpoint", default="checkpoint_final.pth", help="to export (default: %(default)s)")
+    parser.add_argument(
+        "--zip",
+        action="store_true",
+        help="write a zip archive for nnUNetv2_install_pretrained_model_from_zip",
+    )
+    parser.add_argument(
+        "--inside",
+        metavar="FOLDER",
+        help="where MODEL is an archive of several: the name of a folder in it, as the message about them lists it",
+    )
+    parser.add_argument("--force", action="store_true", help="replace OUT, if this command made it")
+
+
+def run(args: argparse.Namespace) -> int:
+    from nnunet_ext.files import folder_written_whole
+
+    if args.zip:
+        check_zip(args.out, source=args.model, force=args.force)
+        with tempfile.TemporaryDirectory(prefix="nnunet_ext_") as temporary:
+            exported = Path(temporary) / "model"
+            exported.mkdir()
+            export = export_to(args, exported)
+            write_zip(exported, args.out, inside=PurePosixPath(export.dataset, export.folder_name))
+    else:
+        with folder_written_whole(args.out, force=args.force) as unfinished:
+            export = export_to(args, unfinished)
+    print(summary(export, args.out, is_zip=args.zip))
+    return 0
+
+
+def export_to(args: argparse.Namespace, folder: Path) -> Export:
+    """Export what was asked for into an existing folder."""
+    from nnunet_ext.checkpoints.stock_export import export
+    from nnunet_ext.checkpoints.trained_model import find_trained_model
+    from nnunet_ext.registration import register
+
+    register()
+    folds = None if args.folds is None else list(dict.fromkeys(args.folds))
+    with model_folder(args.model, inside=args.inside) as source:
+        return export(find_trained_model(source, folds, checkpoint=args.checkpoint), folder)
+
+
+@contextmanager
+def model_folder(model: Path, *, inside: str | None) -> Iterator[Path]:
+    """The folder of a model, unpacked for the time being if it is an archive.
+
+    Args:
+        model: folder or zip archive.
+        inside: the folder in the archive.
+
+    Raises:
+        UserError: if the archive holds no model, or several and none of them is named `inside`.
+    """
+    if model.is_dir():
+        if inside is not None:
+            raise UserError(f"--inside is for archives, and {model} is a folder. Name the model's own folder.")
+        yield model
+        return
+    if not model.is_file():
+        raise UserError(f"{model} does not exist. Expected is a model's folder, or a zip archive with one.")
+
+    from nnunet_ext.checkpoints.archive import extract
+
+    with tempfile.TemporaryDirectory(prefix="nnunet_ext_") as temporary:
+        # pickles that are no checkpoints stay behind: nobody reads them
+        taken = extract(model, Path(temporary), wanted=lambda path: path.suffix in (".json", ".pth"))
+        there = sorted({str(path.parent) for path in taken if path.name == "plans.json" and is_model(path, taken)})
+        if inside is None and len(there) == 1:
+            (inside,) = there
+        if inside not in there:
+            listed = "".join(f"\n  - {name}" for name in there)
+            if not there:
+                raise UserError(f"{model} holds no model of nnU-Net: no folder with plans.json and fold_X/*.pth.")
+            raise UserError(f"{model} holds these models; name one with --inside:{listed}")
+        yield Path(temporary) / inside
+
+
+def is_model(plans: PurePosixPath, files: list[PurePosixPath]) -> bool:
+    """Whether there are checkpoints of folds beside a plans.json."""
+    return any(path.suffix == ".pth" and path.parent.parent == plans.parent for path in files)
+
+
+def check_zip(out: Path, *, source: Path, force: bool) -> None:
+    """See that an archive can be written.
+
+    Raises:
+        UserError: if it is there and `force` is off, if it is the source, or if its folder is missing.
+    """
+    if out.suffix != ".zip" or out.is_dir():
+        raise UserError(f"With --zip, -o needs the name of a file that ends in .zip; found {out}.")
+    if not out.parent.is_dir():
+        raise UserError(f"The folder {out.parent} does not exist. Make it, or choose another for -o.")
+    if out.exists():
+        if source.exists() and out.samefile(source):
+            raise UserError(f"{out} is the model itself. Choose another name for -o.")
+        if not force:
+            raise UserError(f"{out} exists. Choose another name, or add --force to replace it.")
+
+
+def write_zip(folder: Path, out: Path, *, inside: PurePosixPath) -> None:
+    """Write a folder's files into an archive, whole or not at all.
+
+    Args:
+        folder: its files.
+        out: the archive.
+        inside: where they are in it.
+    """
+    import zipfile
+
+    from nnunet_ext.files import written_whole
+
+    try:
+        with written_whole(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+                archive.write(file, str(inside / file.relative_to(folder).as_posix()))
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({error.strerror}).") from None
+
+
+def summary(export: Export, out: Path, *, is_zip: bool) -> str:
+    """What was written, and how it is used."""
+    import shlex
+
+    lines = [f"{export.trainer} -> {export.exported_trainer}; the logits are the same in every fold."]
+    for fold, one in export.folds.items():
+        left_out = "".join(f", without {part} ({entries:,} weights)" for part, entries in one.left_out.items())
+        sizes = f"{one.source_bytes / MEGABYTE:.1f} -> {one.exported_bytes / MEGABYTE:.1f} MB"
+        lines.append(f"fold_{fold}: {sizes}{left_out}")
+    if export.postprocessing is not None:
+        lines.append(f"Postprocessing: {export.postprocessing}")
+    lines.append(f"Wrote {out}")
+    place = out
+    if is_zip:
+        lines.append(f"Install: nnUNetv2_install_pretrained_model_from_zip {shlex.quote(str(out))}")
+        place = Path("$nnUNet_results", export.dataset, export.folder_name)
+    if export.has_trainer_file:
+        from nnunet_ext.checkpoints.stock_export import TRAINER_FOLDER
+
+        # as written for a shell: the folder of an installed archive is named by a variable
+        folder = place / TRAINER_FOLDER
+        lines.append(f'Where it predicts: export nnUNet_extTrainer="{folder if is_zip else folder.resolve()}"')
+    folds = " ".join(map(str, export.folds))
+    if is_zip:
+        command = f"nnUNetv2_predict -d {export.dataset} -tr {export.exported_trainer} -p {export.plans} "
+        command += f"-c {export.configuration}"
+    else:
+        command = f"nnUNetv2_predict_from_modelfolder -m {shlex.quote(str(out))}"
+    lines.append(f"Predict: {command} -i IN -o OUT -f {folds}")
+    return "\n".join(lines)

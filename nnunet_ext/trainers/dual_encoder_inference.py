@@ -1,0 +1,40 @@
+"""The trainer that `nnunet_ext export-stock` writes beside an exported dual encoder: it needs nnU-Net alone.
+
+Nothing of this package imports it. Its text is exported, with that of the modules of this package that it imports.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import nn
+
+from nnunet_ext.networks.dual_encoder_plans import dual_encoder_unet
+
+
+class nnUNetTrainerDualEncoderInference(nnUNetTrainer):
+    """Tells nnU-Net's predictor how a dual encoder is built. It does not train."""
+
+    @staticmethod
+    def build_network_architecture(
+        plans_manager: Any,
+        configuration_manager: Any,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """The network, by the settings that were saved in the plans."""
+        return dual_encoder_unet(
+            configuration_manager,
+            num_input_channels,
+            num_output_channels,
+            enable_deep_supervision,
+            settings=configuration_manager.configuration["nnunet_ext"]["dual_encoder"],
+        )
+
+    def initialize(self) -> None:
+        raise NotImplementedError(
+            "nnUNetTrainerDualEncoderInference predicts with a model that was exported, and does not train. Install "
+            "nnunet_ext and train with nnUNetTrainerDualEncoder."
+        )

@@ -1,0 +1,103 @@
+"""Archives whose entries could leave their place are refused as a whole."""
+
+from __future__ import annotations
+
+import stat
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from nnunet_ext.checkpoints.archive import extract
+from nnunet_ext.errors import UserError
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    return tmp_path / "a model ü.zip"
+
+
+def written(archive: Path, *entries: str | zipfile.ZipInfo, content: bytes = b"data") -> Path:
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as handle:
+        for entry in entries:
+            handle.writestr(entry, content)
+    return archive
+
+
+def everything(path: PurePosixPath) -> bool:
+    return True
+
+
+def refusal(archive: Path, folder: Path) -> str:
+    with pytest.raises(UserError) as error:
+        extract(archive, folder, wanted=everything)
+    assert str(archive) in str(error.value)
+    assert not list(folder.rglob("*"))
+    return str(error.value)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "here" / "inside"
+    made.mkdir(parents=True)
+    return made
+
+
+def test_wanted_files_are_unpacked_and_others_not(archive, folder):
+    written(archive, "Dataset001_A/model/plans.json", "Dataset001_A/model/postprocessing.pkl", "Dataset001_A/ü x/f.pth")
+    taken = extract(archive, folder, wanted=lambda path: path.suffix != ".pkl")
+    assert taken == [PurePosixPath("Dataset001_A/model/plans.json"), PurePosixPath("Dataset001_A/ü x/f.pth")]
+    assert (folder / "Dataset001_A/ü x/f.pth").read_bytes() == b"data"
+    assert len([path for path in folder.rglob("*") if path.is_file()]) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("../outside.json", "leads out"),
+        ("a/../../outside.json", "leads out"),
+        ("..\\outside.json", "leads out"),
+        ("/etc/outside.json", "absolute"),
+        ("C:/outside.json", "absolute"),
+        ("C:outside.json", "absolute"),
+        ("\\\\server\\share\\outside.json", "absolute"),
+        ("a\\b.json", "read differently"),
+    ],
+)
+def test_an_entry_that_leads_elsewhere_refuses_the_archive(archive, folder, name, reason):
+    message = refusal(written(archive, "plans.json", name), folder)
+    assert reason in message
+    assert "plans.json'" not in message.replace("outside.json'", "")
+    assert not (folder.parent / "outside.json").exists()
+
+
+def test_a_link_refuses_the_archive(archive, folder):
+    link = zipfile.ZipInfo("fold_0")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    assert "a link" in refusal(written(archive, link, content=b"/etc"), folder)
+
+
+def test_names_that_are_one_file_on_some_systems_refuse_the_archive(archive, folder):
+    message = refusal(written(archive, "Plans.json", "plans.json"), folder)
+    assert "'Plans.json': it is there twice" in message
+
+
+def test_an_archive_that_unpacks_to_far_more_is_refused(archive, folder):
+    message = refusal(written(archive, "checkpoint.pth", content=bytes(20_000_000)), folder)
+    assert "20000000 bytes packed into" in message
+
+
+def test_many_dangerous_entries_are_counted(archive, folder):
+    message = refusal(written(archive, *(f"../{number}" for number in range(30))), folder)
+    assert "and 22 more" in message
+
+
+def test_what_is_no_archive_or_damaged_is_refused(archive, folder):
+    archive.write_bytes(b"no zip")
+    assert "no zip archive" in refusal(archive, folder)
+    written(archive, "plans.json", content=bytes(range(256)) * 40)
+    damaged = bytearray(archive.read_bytes())
+    damaged[60:80] = bytes(20)
+    archive.write_bytes(damaged)
+    with pytest.raises(UserError, match="damaged"):
+        extract(archive, folder, wanted=everything)

@@ -1,0 +1,356 @@
+"""``nnunet_ext export-stock`` on models as nnU-Net leaves them on disk; tests/contract/ has it for every trainer."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.model_sharing.model_import import install_model_from_zip_file
+from nnunetv2.postprocessing.remove_connected_components import remove_all_but_largest_component_from_segmentation
+
+from nnunet_ext.checkpoints import stock_export
+from nnunet_ext.checkpoints.networks import build_network
+from nnunet_ext.cli import main
+from nnunet_ext.files import sha256
+from nnunet_ext.trainers import nnUNetTrainerConfigurable, nnUNetTrainerTDNet
+from support.models import description
+
+MODEL = description(dataset="Dataset004_Source")
+NAME = "nnUNetTrainerTDNet__nnUNetPlans__tiny"
+
+
+def plans_with_channels() -> dict[str, Any]:
+    """The plans, with what nnU-Net needs of them to know the network's inputs."""
+    plans = json.loads(json.dumps(MODEL.plans))
+    plans["configurations"]["base"]["normalization_schemes"] = ["ZScoreNormalization"]
+    return plans
+
+
+def write_model(folder: Path, trainer: Any = nnUNetTrainerTDNet, *, folds: tuple[Any, ...] = (0, 1)) -> Path:
+    """What a training leaves: plans, dataset.json, and a checkpoint of each fold with an optimizer's state."""
+    plans = plans_with_channels()
+    dataset_json = {
+        **MODEL.dataset_json,
+        "file_ending": ".nii.gz",
+        "numTraining": 2,
+        "dataset": {"Jane_Doe": {"images": ["/secret/Jane_Doe_0000.nii.gz"], "label": "labelsTr/Jane_Doe.nii.gz"}},
+    }
+    folder.mkdir(parents=True)
+    (folder / "plans.json").write_text(json.dumps(plans))
+    (folder / "dataset.json").write_text(json.dumps(dataset_json))
+    (folder / "dataset_fingerprint.json").write_text("{}")
+    for fold in folds:
+        network = build_network(trainer, MODEL.__class__(plans, "tiny", dataset_json), deep_supervision=True)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.copy_(0.3 * torch.randn_like(parameter))
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+        for parameter in network.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        content = {
+            "network_weights": network.state_dict(),
+            "optimizer_state": optimizer.state_dict(),
+            "grad_scaler_state": None,
+            "logging": {"train_losses": [np.float32(0.5)]},
+            "_best_ema": np.float64(0.4),
+            "current_epoch": 7,
+            "init_args": {
+                "plans": plans,
+                "configuration": "tiny",
+                "fold": fold,
+                "dataset_json": dataset_json,
+                "device": torch.device("cpu"),
+            },
+            "trainer_name": trainer.__name__,
+            "inference_allowed_mirroring_axes": (0, 1, 2),
+            "nnunet_ext": {"version": "0.0.1", "settings": {"num_epochs": 7}},
+        }
+        (folder / f"fold_{fold}").mkdir()
+        torch.save(content, folder / f"fold_{fold}" / "checkpoint_final.pth")
+    return folder
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "results ü" / "Dataset004_Source" / NAME)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "an exported model é"
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str | os.PathLike[str]) -> str:
+    assert main(["export-stock", *map(os.fspath, arguments)]) == 2
+    return capsys.readouterr().err
+
+
+def loaded(folder: Path, folds: tuple[Any, ...] = (0,)) -> nnUNetPredictor:
+    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(str(folder), folds)
+    return predictor
+
+
+def test_nnunet_loads_the_stock_network_with_the_same_logits(model, out, capsys):
+    assert main(["export-stock", str(model), "-o", str(out)]) == 0
+    assert "nnUNetTrainerTDNet -> nnUNetTrainer" in capsys.readouterr().out
+    data = torch.randn(1, 1, 16, 16, 16)
+    for fold in (0, 1):
+        before, after = loaded(model, (fold,)), loaded(out, (fold,))
+        assert after.trainer_name == "nnUNetTrainer"
+        assert after.allowed_mirroring_axes == (0, 1, 2)
+        assert type(after.network).__name__ == "PlainConvUNet"
+        for predictor in (before, after):
+            predictor.network.load_state_dict(predictor.list_of_parameters[0])
+        with torch.no_grad():
+            assert torch.equal(before.network.eval()(data), after.network.eval()(data))
+
+
+def test_what_only_training_needs_is_gone_and_the_sizes_are_told(model, out, capsys):
+    assert main(["export-stock", str(model), "-o", str(out)]) == 0
+    sizes = [(path / "fold_0" / "checkpoint_final.pth").stat().st_size for path in (model, out)]
+    told = capsys.readouterr().out
+    assert f"fold_0: {sizes[0] / 1e6:.1f} -> {sizes[1] / 1e6:.1f} MB, without auxiliary_decoders (" in told
+    assert sizes[1] < sizes[0] / 3
+    content = torch.load(out / "fold_0" / "checkpoint_final.pth", weights_only=True)
+    assert not {"optimizer_state", "grad_scaler_state", "logging"} & set(content)
+
+
+def test_no_training_case_is_named(model, out):
+    assert main(["export-stock", str(model), "-o", str(out)]) == 0
+    for file in out.rglob("*"):
+        if file.is_file():
+            assert b"Jane" not in file.read_bytes()
+            assert b"secret" not in file.read_bytes()
+    assert json.loads((out / "dataset.json").read_text())["numTraining"] == 2
+
+
+def test_where_it_comes_from_is_in_the_checkpoint_and_beside_it(model, out):
+    assert main(["export-stock", str(model), "-o", str(out)]) == 0
+    record = json.loads((out / "nnunet_ext_export.json").read_text())
+    assert record["trainer"] == "nnUNetTrainerTDNet"
+    assert record["versions"]["torch"] == torch.__version__.partition("+")[0]
+    about = torch.load(out / "fold_1" / "checkpoint_final.pth", weights_only=True)["nnunet_ext"]["exported_from"]
+    source = model / "fold_1" / "checkpoint_final.pth"
+    for found in (about, record["folds"]["1"]):
+        assert found["sha256"] == sha256(source)
+        assert found["settings"] == {"num_epochs": 7}
+        assert found["epochs"] == 7
+        assert found["trained_with"] == {"nnunet_ext": "0.0.1"}
+    assert record["folds"]["1"]["exported"]["sha256"] == sha256(out / "fold_1" / "checkpoint_final.pth")
+
+
+def test_chosen_folds_and_another_checkpoint(model, out):
+    (model / "fold_1" / "checkpoint_final.pth").rename(model / "fold_1" / "checkpoint_best.pth")
+    arguments = ["export-stock", str(model), "-o", str(out), "-f", "1", "--checkpoint", "checkpoint_best.pth"]
+    assert main(arguments) == 0
+    assert [path.name for path in out.glob("fold_*/*")] == ["checkpoint_final.pth"]
+    assert (out / "fold_1").is_dir()
+
+
+def test_a_fold_that_has_not_ended_is_told(model, out, capsys):
+    (model / "fold_1" / "checkpoint_final.pth").rename(model / "fold_1" / "checkpoint_best.pth")
+    message = refusal(capsys, model, "-o", out)
+    assert f"{Path('fold_1') / 'checkpoint_final.pth'} does not exist" in message
+    assert "fold_0/checkpoint_final.pth, fold_1/checkpoint_best.pth" in message
+    assert not out.exists()
+
+
+def test_the_fold_of_all_cases(tmp_path, out):
+    model = write_model(tmp_path / "model", folds=("all",))
+    assert main(["export-stock", str(model), "-o", str(out)]) == 0
+    assert loaded(out, ("all",)).trainer_name == "nnUNetTrainer"
+
+
+def test_nothing_is_replaced_unless_asked(model, out, capsys):
+    assert main(["export-stock", str(model), "-o", str(out)]) == 0
+    assert "--force" in refusal(capsys, model, "-o", out)
+    (out / "fold_0" / "stale").touch()
+    assert main(["export-stock", str(model), "-o", str(out), "--force"]) == 0
+    assert not (out / "fold_0" / "stale").exists()
+    assert "did not make it" in refusal(capsys, model, "-o", model, "--force")
+    assert (model / "fold_0" / "checkpoint_final.pth").is_file()
+
+
+def test_other_logits_leave_nothing_behind(model, out, capsys, monkeypatch):
+    stock_weights = stock_export.stock_weights
+
+    def wrong(weights: Any, stock: Any) -> Any:
+        kept = stock_weights(weights, stock)
+        kept.weights["decoder.seg_layers.1.bias"] = kept.weights["decoder.seg_layers.1.bias"] + 1e-3
+        return kept
+
+    monkeypatch.setattr(stock_export, "stock_weights", wrong)
+    assert "gives other logits (largest difference 0.00" in refusal(capsys, model, "-o", out)
+    assert list(out.parent.glob("*export*")) == []
+
+
+def test_a_full_disk_leaves_nothing_behind(model, out, capsys, monkeypatch):
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    assert "cannot be written (No space left on device)" in refusal(capsys, model, "-o", out)
+    assert list(out.parent.glob("*export*")) == []
+
+
+class Bomb:
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.file),)
+
+
+def test_code_in_a_checkpoint_is_refused_and_not_run(model, out, capsys, tmp_path):
+    file = model / "fold_0" / "checkpoint_final.pth"
+    content = torch.load(file, weights_only=False)
+    torch.save({**content, "logging": Bomb(tmp_path / "ran")}, file)
+    message = refusal(capsys, model, "-o", out)
+    assert "posix.mkdir" in message or "nt.mkdir" in message
+    assert not (tmp_path / "ran").exists()
+    assert not out.exists()
+    torch.load(file, weights_only=False)  # the attack is real: this is how nnU-Net reads
+    assert (tmp_path / "ran").exists()
+
+
+def test_folds_of_different_trainings_are_refused(model, out, capsys):
+    file = model / "fold_1" / "checkpoint_final.pth"
+    content = torch.load(file, weights_only=False)
+    torch.save({**content, "trainer_name": "nnUNetTrainerDMPLS"}, file)
+    message = refusal(capsys, model, "-o", out)
+    assert "is of nnUNetTrainerDMPLS with tiny, the first fold of nnUNetTrainerTDNet with tiny" in message
+
+
+def test_weights_of_another_network_are_refused(model, out, capsys):
+    file = model / "fold_0" / "checkpoint_final.pth"
+    content = torch.load(file, weights_only=False)
+    del content["network_weights"]["decoder.seg_layers.0.bias"]
+    torch.save(content, file)
+    assert "does not fit the network that nnUNetTrainerTDNet builds" in refusal(capsys, model, "-o", out)
+
+
+def test_restored_images_are_no_segmentation(model, out, capsys):
+    file = model / "fold_0" / "checkpoint_final.pth"
+    content = torch.load(file, weights_only=False)
+    content["nnunet_ext"]["outputs"] = "images"
+    torch.save(content, file)
+    assert "restore images" in refusal(capsys, model, "-o", out)
+
+
+def test_a_network_that_is_not_stock_is_refused(tmp_path, out, capsys, monkeypatch):
+    class Wider(nnUNetTrainerConfigurable):
+        @staticmethod
+        def build_network_architecture(plans_manager, configuration_manager, inputs, outputs, deep_supervision=True):
+            return nnUNetTrainerConfigurable.build_network_architecture(
+                plans_manager, configuration_manager, inputs, outputs + 1, deep_supervision
+            )
+
+    monkeypatch.setattr(stock_export, "find_trainer", lambda name: Wider)
+    message = refusal(capsys, write_model(tmp_path / "model", Wider), "-o", out)
+    assert "The network of Wider is not the one that plain nnU-Net builds" in message
+    assert "seg_layers" in message
+
+
+def test_what_is_no_model_is_told(tmp_path, out, capsys):
+    assert "does not exist" in refusal(capsys, tmp_path / "nothing", "-o", out)
+    (tmp_path / "empty").mkdir()
+    assert "has no plans.json" in refusal(capsys, tmp_path / "empty", "-o", out)
+    (tmp_path / "text.zip").write_text("text")
+    assert "no zip archive" in refusal(capsys, tmp_path / "text.zip", "-o", out)
+
+
+def test_the_archive_is_installed_by_nnunet(model, tmp_path, monkeypatch, capsys):
+    archive = tmp_path / "heart ü.zip"
+    assert main(["export-stock", str(model), "-o", str(archive), "--zip"]) == 0
+    told = capsys.readouterr().out
+    assert f"nnUNetv2_install_pretrained_model_from_zip '{archive}'" in told
+    assert "Predict: nnUNetv2_predict -d Dataset004_Source -tr nnUNetTrainer -p nnUNetPlans -c tiny -i IN" in told
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setenv("nnUNet_results", str(elsewhere))
+    install_model_from_zip_file(str(archive))
+    installed = elsewhere / "Dataset004_Source" / "nnUNetTrainer__nnUNetPlans__tiny"
+    assert loaded(installed, (0, 1)).trainer_name == "nnUNetTrainer"
+
+    assert "--force" in refusal(capsys, model, "-o", archive, "--zip")
+    assert main(["export-stock", str(model), "-o", str(archive), "--zip", "--force"]) == 0
+    assert "ends in .zip" in refusal(capsys, model, "-o", tmp_path / "model", "--zip")
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def zipped(file: Path, *folders: Path) -> Path:
+    with zipfile.ZipFile(file, "w") as archive:
+        for folder in folders:
+            for path in folder.rglob("*"):
+                archive.write(path, Path(folder.parent.name, folder.name, path.relative_to(folder)))
+    return file
+
+
+def test_a_model_is_taken_out_of_an_archive(model, out, tmp_path):
+    archive = zipped(tmp_path / "from elsewhere.zip", model)
+    assert main(["export-stock", str(archive), "-o", str(out)]) == 0
+    assert loaded(out, (0, 1)).trainer_name == "nnUNetTrainer"
+
+
+def test_one_of_several_models_in_an_archive_is_named(model, out, tmp_path, capsys):
+    other = write_model(model.with_name("nnUNetTrainerConfigurable__nnUNetPlans__tiny"), nnUNetTrainerConfigurable)
+    archive = zipped(tmp_path / "several.zip", model, other)
+    message = refusal(capsys, archive, "-o", out)
+    assert f"- Dataset004_Source/{NAME}" in message
+    assert f"- Dataset004_Source/{other.name}" in message
+    assert main(["export-stock", str(archive), "-o", str(out), "--inside", f"Dataset004_Source/{other.name}"]) == 0
+    assert json.loads((out / "nnunet_ext_export.json").read_text())["trainer"] == "nnUNetTrainerConfigurable"
+    assert "is a folder" in refusal(capsys, model, "-o", out, "--inside", "x", "--force")
+
+
+def test_a_malicious_archive_is_refused(model, out, tmp_path, capsys):
+    archive = zipped(tmp_path / "evil.zip", model)
+    with zipfile.ZipFile(archive, "a") as handle:
+        handle.writestr("Dataset004_Source/../../../evil.pth", b"x")
+    assert "leads out of the folder" in refusal(capsys, archive, "-o", out)
+    assert not out.exists()
+    assert not list(tmp_path.rglob("evil.pth"))
+
+
+def test_postprocessing_of_the_same_folds_goes_along(model, out, capsys):
+    name = "crossval_results_folds_0_1"
+    (model / name).mkdir()
+    text = {
+        "postprocessing_fns": ["remove_all_but_largest_component_from_segmentation"],
+        "postprocessing_kwargs": [{"labels_or_regions": [1, 2]}],
+    }
+    (model / name / "postprocessing.json").write_text(json.dumps(text))
+    assert main(["export-stock", str(model), "-o", str(out)]) == 0
+    assert f"Postprocessing: {name}" in capsys.readouterr().out
+    functions, kwargs = pickle.loads((out / name / "postprocessing.pkl").read_bytes())
+    assert functions == [remove_all_but_largest_component_from_segmentation]
+    assert kwargs == [{"labels_or_regions": [1, 2]}]
+    # that of other folds does not fit
+    assert main(["export-stock", str(model), "-o", str(out), "-f", "0", "--force"]) == 0
+    assert not (out / name).exists()
+
+
+def test_a_read_only_model_is_exported(model, out):
+    for path in [model, *model.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        assert main(["export-stock", str(model), "-o", str(out)]) == 0
+    finally:
+        for path in [model, *model.rglob("*")]:
+            path.chmod(0o755)
+
+
+def test_help_has_examples():
+    run = subprocess.run(["nnunet_ext", "export-stock", "--help"], capture_output=True, text=True, check=True)
+    assert "nnUNetv2_predict_from_modelfolder -m OUT" in run.stdout

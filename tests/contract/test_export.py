@@ -1,0 +1,120 @@
+"""A model of any trainer, exported, predicts the same where nnU-Net is installed and this package is not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sysconfig
+import venv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+from nnunet_ext.cli import main
+from support.nnunet_runs import train
+from support.tiny_data import dataset_name
+from support.trainers_under_test import PRE_TRAINING, SEGMENTING, data_kind
+
+STANDALONE = ["nnUNetTrainerDualEncoder", "nnUNetTrainerDualEncoderMixUp"]
+"""Trainers whose network plain nnU-Net cannot build."""
+
+PREDICT = """
+import importlib.util, json, os, sys, torch
+assert importlib.util.find_spec("nnunet_ext") is None, "this package is installed here"
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+torch.set_num_threads(1)
+for job in json.load(open(sys.argv[1], encoding="utf-8")):
+    os.environ["nnUNet_extTrainer"] = job["trainers"]
+    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(job["model"], use_folds=(0,))
+    predictor.predict_from_files_sequential(job["source"], job["target"], save_probabilities=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def without_this_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment that sees what is installed here, but not this package.
+
+    It is installed as a link (pip's ``-e``), which only the environment it was made in follows.
+    """
+    folder = tmp_path_factory.mktemp("plain nnU-Net") / "venv"
+    venv.create(folder, symlinks=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    (packages / "installed.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    return folder / "bin" / "python"
+
+
+@pytest.fixture(scope="module")
+def predictions(
+    workspace: Any, without_this_package: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """Of each trainer, the probabilities before the export and those of plain nnU-Net; all in one process, as to start
+    one takes longer than to predict."""
+    root = tmp_path_factory.mktemp("exported models")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    jobs = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("nnUNet_results", str(root / "results"))
+        patch.setenv("nnUNet_n_proc_DA", "0")
+        for name in SEGMENTING:
+            kind = data_kind(name, "labels")
+            model = Path(train(name, kind=kind).output_folder).parent
+            source, out = workspace.raw / dataset_name(kind) / "imagesTs", root / name
+            assert main(["export-stock", str(model), "-o", str(out / "model")]) == 0
+            (out / "before").mkdir()
+            (out / "after").mkdir()
+            predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+            predictor.initialize_from_trained_model_folder(str(model), use_folds=(0,))
+            predictor.predict_from_files_sequential(str(source), str(out / "before"), save_probabilities=True)
+            trainers = str(out / "model" / "nnUNet_extTrainer") if name in STANDALONE else ""
+            jobs.append(
+                {
+                    "model": str(out / "model"),
+                    "source": str(source),
+                    "target": str(out / "after"),
+                    "trainers": trainers,
+                }
+            )
+        file = root / "jobs.json"
+        file.write_text(json.dumps(jobs), encoding="utf-8")
+        command = [str(without_this_package), "-c", PREDICT, str(file)]
+        run = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    torch.set_num_threads(threads)
+    yield {name: tuple(_probabilities(root / name / part) for part in ("before", "after")) for name in SEGMENTING}
+
+
+def _probabilities(folder: Path) -> np.ndarray:
+    (file,) = folder.glob("*.npz")
+    return np.load(file)["probabilities"]
+
+
+@pytest.mark.parametrize("name", SEGMENTING)
+def test_plain_nnunet_predicts_the_same(name, predictions):
+    before, after = predictions[name]
+    assert np.ptp(before[0]) > 0
+    np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("name", SEGMENTING)
+def test_only_networks_that_nnunet_cannot_build_bring_a_trainer(name, predictions, tmp_path_factory):
+    (root,) = tmp_path_factory.getbasetemp().glob("exported models*")
+    model = root / name / "model"
+    assert (model / "nnUNet_extTrainer").is_dir() == (name in STANDALONE)
+    checkpoint = torch.load(model / "fold_0" / "checkpoint_final.pth", weights_only=True)
+    exported = "nnUNetTrainerDualEncoderInference" if name in STANDALONE else "nnUNetTrainer"
+    assert checkpoint["trainer_name"] == exported
+
+
+@pytest.mark.parametrize("name", PRE_TRAINING)
+def test_a_pre_training_is_refused_with_what_to_do(name, results, capsys, tmp_path):
+    model = Path(train(name).output_folder).parent
+    assert main(["export-stock", str(model), "-o", str(tmp_path / "out")]) == 2
+    assert "-pretrained_weights" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
