@@ -6,7 +6,6 @@ import json
 import subprocess
 import sysconfig
 import venv
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
+from nnunet_ext.checkpoints.stock_export import TRAINER_FOLDER
 from nnunet_ext.cli import main
 from support.nnunet_runs import train
 from support.tiny_data import dataset_name
@@ -27,7 +28,7 @@ PREDICT = """
 import importlib.util, json, os, sys, torch
 assert importlib.util.find_spec("nnunet_ext") is None, "this package is installed here"
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-torch.set_num_threads(1)
+torch.set_num_threads(int(sys.argv[2]))
 for job in json.load(open(sys.argv[1], encoding="utf-8")):
     os.environ["nnUNet_extTrainer"] = job["trainers"]
     predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
@@ -50,66 +51,55 @@ def without_this_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def predictions(
-    workspace: Any, without_this_package: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """Of each trainer, the probabilities before the export and those of plain nnU-Net; all in one process, as to start
-    one takes longer than to predict."""
+def exported(workspace: Any, without_this_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one of each trainer: the exported ``model``, and probabilities ``before`` the export and ``after``,
+    from plain nnU-Net. All are predicted in one process, as to start one takes longer than to predict."""
     root = tmp_path_factory.mktemp("exported models")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     jobs = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("nnUNet_results", str(root / "results"))
         patch.setenv("nnUNet_n_proc_DA", "0")
+        patch.setattr(MetaLogger, "plot_progress_png", lambda self, output_folder: None)
         for name in SEGMENTING:
             kind = data_kind(name, "labels")
-            model = Path(train(name, kind=kind).output_folder).parent
-            source, out = workspace.raw / dataset_name(kind) / "imagesTs", root / name
-            assert main(["export-stock", str(model), "-o", str(out / "model")]) == 0
-            (out / "before").mkdir()
-            (out / "after").mkdir()
+            trained = Path(train(name, kind=kind).output_folder).parent
+            model, before, after = (root / name / part for part in ("model", "before", "after"))
+            assert main(["export-stock", str(trained), "-o", str(model)]) == 0
+            before.mkdir()
+            after.mkdir()
+            source = str(workspace.raw / dataset_name(kind) / "imagesTs")
             predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
-            predictor.initialize_from_trained_model_folder(str(model), use_folds=(0,))
-            predictor.predict_from_files_sequential(str(source), str(out / "before"), save_probabilities=True)
-            trainers = str(out / "model" / "nnUNet_extTrainer") if name in STANDALONE else ""
-            jobs.append(
-                {
-                    "model": str(out / "model"),
-                    "source": str(source),
-                    "target": str(out / "after"),
-                    "trainers": trainers,
-                }
-            )
-        file = root / "jobs.json"
-        file.write_text(json.dumps(jobs), encoding="utf-8")
-        command = [str(without_this_package), "-c", PREDICT, str(file)]
-        run = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+            predictor.initialize_from_trained_model_folder(str(trained), use_folds=(0,))
+            predictor.predict_from_files_sequential(source, str(before), save_probabilities=True)
+            trainers = str(model / TRAINER_FOLDER) if name in STANDALONE else ""
+            jobs.append({"model": str(model), "source": source, "target": str(after), "trainers": trainers})
+    file = root / "jobs.json"
+    file.write_text(json.dumps(jobs), encoding="utf-8")
+    command = [str(without_this_package), "-c", PREDICT, str(file), str(torch.get_num_threads())]
+    run = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    torch.set_num_threads(threads)
-    yield {name: tuple(_probabilities(root / name / part) for part in ("before", "after")) for name in SEGMENTING}
+    return root
 
 
-def _probabilities(folder: Path) -> np.ndarray:
+def probabilities(folder: Path) -> np.ndarray:
     (file,) = folder.glob("*.npz")
     return np.load(file)["probabilities"]
 
 
 @pytest.mark.parametrize("name", SEGMENTING)
-def test_plain_nnunet_predicts_the_same(name, predictions):
-    before, after = predictions[name]
+def test_plain_nnunet_predicts_the_same(name, exported):
+    before, after = (probabilities(exported / name / part) for part in ("before", "after"))
     assert np.ptp(before[0]) > 0
     np.testing.assert_array_equal(before, after)
 
 
 @pytest.mark.parametrize("name", SEGMENTING)
-def test_only_networks_that_nnunet_cannot_build_bring_a_trainer(name, predictions, tmp_path_factory):
-    (root,) = tmp_path_factory.getbasetemp().glob("exported models*")
-    model = root / name / "model"
-    assert (model / "nnUNet_extTrainer").is_dir() == (name in STANDALONE)
+def test_only_networks_that_nnunet_cannot_build_bring_a_trainer(name, exported):
+    model = exported / name / "model"
+    assert (model / TRAINER_FOLDER).is_dir() == (name in STANDALONE)
     checkpoint = torch.load(model / "fold_0" / "checkpoint_final.pth", weights_only=True)
-    exported = "nnUNetTrainerDualEncoderInference" if name in STANDALONE else "nnUNetTrainer"
-    assert checkpoint["trainer_name"] == exported
+    expected = "nnUNetTrainerDualEncoderInference" if name in STANDALONE else "nnUNetTrainer"
+    assert checkpoint["trainer_name"] == expected
 
 
 @pytest.mark.parametrize("name", PRE_TRAINING)
