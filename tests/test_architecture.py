@@ -18,7 +18,7 @@ ALLOWED = {
     "checkpoints": {"checkpoints", "plans"},
     "trainers": {"trainers", "networks", "losses", "sparsity", "augmentation", "checkpoints", "plans"},
     "discovery": {"trainers"},
-    "evaluation": {"evaluation", "preprocessing", "plans"},
+    "evaluation": {"evaluation", "checkpoints", "preprocessing", "plans"},
     "demo": {"demo", "evaluation", "plans"},
     "diagnosis": {"diagnosis"},
 }

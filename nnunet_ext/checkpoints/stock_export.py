@@ -23,7 +23,7 @@ from nnunet_ext.checkpoints.postprocessing import TEXT, copy_postprocessing
 from nnunet_ext.checkpoints.reading import read_checkpoint
 from nnunet_ext.checkpoints.standalone import standalone_source
 from nnunet_ext.checkpoints.stock_weights import NotStock, stock_weights
-from nnunet_ext.checkpoints.trained_model import FINAL, TrainedModel
+from nnunet_ext.checkpoints.trained_model import FINAL, TrainedModel, training_of
 from nnunet_ext.checkpoints.writing import write_checkpoint
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, sha256, write_json, write_text
@@ -105,7 +105,7 @@ class _Exporter:
         self.folder = folder
         files = model.checkpoints()
         first = read_checkpoint(next(iter(files.values())))
-        self.trainer_name, self.configuration = _training_of(first, next(iter(files.values())))
+        self.trainer_name, self.configuration = training_of(first, next(iter(files.values())))
         if first.get(KEY, {}).get(OUTPUTS) == IMAGES:
             raise UserError(
                 f"{model.folder} was pre-trained to restore images, so there is no segmentation to predict. Train a "
@@ -155,9 +155,9 @@ class _Exporter:
 
     def _export_fold(self, fold: int | str, file: Path, exported_trainer: Any) -> tuple[ExportedFold, dict[str, Any]]:
         checkpoint = read_checkpoint(file)
-        if _training_of(checkpoint, file) != (self.trainer_name, self.configuration):
+        if training_of(checkpoint, file) != (self.trainer_name, self.configuration):
             raise UserError(
-                f"{file} is of {' with '.join(_training_of(checkpoint, file))}, the first fold of {self.trainer_name} "
+                f"{file} is of {' with '.join(training_of(checkpoint, file))}, the first fold of {self.trainer_name} "
                 f"with {self.configuration}. Name folds of one training with -f."
             )
         own = build_network(self.trainer, self.description, deep_supervision=False)
@@ -252,21 +252,6 @@ class _Exporter:
         for part in ("plans.json", "dataset.json"):
             (self.folder / name / part).write_bytes((self.folder / part).read_bytes())
         return name
-
-
-def _training_of(checkpoint: Mapping[str, Any], file: Path) -> tuple[str, str]:
-    """Trainer and configuration.
-
-    Raises:
-        UserError: if the checkpoint does not say them.
-    """
-    trainer, arguments = checkpoint.get("trainer_name"), checkpoint.get("init_args")
-    if not isinstance(trainer, str) or not isinstance(arguments, Mapping) or "configuration" not in arguments:
-        raise UserError(
-            f"{file} does not say which trainer and configuration it is of (trainer_name, init_args). Expected is a "
-            "checkpoint that nnU-Net wrote in training."
-        )
-    return trainer, str(arguments["configuration"])
 
 
 def _load(network: nn.Module, weights: Mapping[str, torch.Tensor], file: Path, builder: str) -> None:

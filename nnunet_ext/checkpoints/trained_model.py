@@ -69,6 +69,21 @@ def find_trained_model(
     return model
 
 
+def training_of(checkpoint: Mapping[str, Any], file: Path) -> tuple[str, str]:
+    """Trainer and configuration, by their names.
+
+    Raises:
+        UserError: if the checkpoint does not say them.
+    """
+    trainer, arguments = checkpoint.get("trainer_name"), checkpoint.get("init_args")
+    if not isinstance(trainer, str) or not isinstance(arguments, Mapping) or "configuration" not in arguments:
+        raise UserError(
+            f"{file} does not say which trainer and configuration it is of (trainer_name, init_args). Expected is a "
+            "checkpoint that nnU-Net wrote in training."
+        )
+    return trainer, str(arguments["configuration"])
+
+
 def _folds_of(folder: Path) -> list[int | str]:
     """The folds that have a checkpoint of any name, in order; ``all`` last."""
     names = {path.parent.name.removeprefix("fold_") for path in folder.glob("fold_*/*.pth")}

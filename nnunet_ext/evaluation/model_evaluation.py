@@ -13,7 +13,12 @@ from typing import Any
 
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_ext.checkpoints.description import ModelDescription
+from nnunet_ext.checkpoints.networks import build_network, find_trainer
+from nnunet_ext.checkpoints.reading import read_checkpoint
+from nnunet_ext.checkpoints.trained_model import training_of
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.case_sets import CaseSet, channel_names
 from nnunet_ext.files import read_json
@@ -149,22 +154,39 @@ def check_inputs(model: Mapping[str, Any], dataset: Mapping[str, Any], *, name: 
 def load_predictor(model: Model, *, device: str, mirroring: bool) -> nnUNetPredictor:
     """nnU-Net's predictor with the model in it.
 
-    Checkpoints are unpickled whole, as nnU-Net itself does: only give this models that you trust.
+    nnU-Net's own loading would run what is pickled in a checkpoint; here checkpoints are read as data.
 
     Raises:
-        UserError: if nnU-Net cannot build the model, or it needs the predictions of another one.
+        UserError: if a checkpoint is refused, if the model cannot be built, or if it needs the predictions of another
+            one.
     """
+    checkpoints = [read_checkpoint(file) for file in model.checkpoints()]
+    trainer_name, configuration = training_of(checkpoints[0], model.checkpoints()[0])
+    weights = [checkpoint["network_weights"] for checkpoint in checkpoints]
+    plans = read_json(model.folder / "plans.json")
+    plans_manager = PlansManager(plans)
+    description = ModelDescription(plans, configuration, model.description)
     try:
         with redirect_stdout(io.StringIO()):  # where nnU-Net tells how it searches for the trainer
-            predictor = nnUNetPredictor(
-                use_mirroring=mirroring,
-                perform_everything_on_device=device == "cuda",
-                device=torch.device(device),
-                allow_tqdm=sys.stderr.isatty(),
-            )
-            predictor.initialize_from_trained_model_folder(str(model.folder), model.folds, model.checkpoint)
+            network = build_network(find_trainer(trainer_name), description, deep_supervision=False)
+            network.load_state_dict(weights[0])
     except RuntimeError as error:
-        raise UserError(f"nnU-Net cannot load the model in {model.folder}: {error}") from error
+        raise UserError(f"The model in {model.folder} cannot be loaded: {error}") from error
+    predictor = nnUNetPredictor(
+        use_mirroring=mirroring,
+        perform_everything_on_device=device == "cuda",
+        device=torch.device(device),
+        allow_tqdm=sys.stderr.isatty(),
+    )
+    predictor.manual_initialization(
+        network,
+        plans_manager,
+        plans_manager.get_configuration(configuration),
+        weights,
+        dict(model.description),
+        trainer_name,
+        checkpoints[0].get("inference_allowed_mirroring_axes"),
+    )
     previous = predictor.configuration_manager.previous_stage_name
     if previous is not None:
         raise UserError(

@@ -30,6 +30,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_ext.checkpoints.reading import read_checkpoint
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_text
 from nnunet_ext.plans.settings import KEY
@@ -194,15 +195,13 @@ def read_evaluation(run: RunResult) -> Evaluation:
 def read_training(fold_folder: Path) -> Training:
     """Read training curves and settings from ``checkpoint_final.pth``.
 
-    The checkpoint is unpickled whole, as nnU-Net itself does: only give this files that you trust.
-
     Raises:
-        UserError: if the folder has no such checkpoint.
+        UserError: if the folder has no such checkpoint, or it is refused.
     """
     source = fold_folder / "checkpoint_final.pth"
     if not source.is_file():
         raise UserError(f"{source} does not exist. The report needs a finished training.")
-    checkpoint = torch.load(source, map_location="cpu", weights_only=False)
+    checkpoint = read_checkpoint(source)
     curves = {
         str(key): [float(value) for value in values]
         for key, values in checkpoint["logging"].items()
