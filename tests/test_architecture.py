@@ -21,6 +21,7 @@ ALLOWED = {
     "evaluation": {"evaluation", "preprocessing", "plans"},
     "demo": {"demo", "evaluation", "plans"},
     "diagnosis": {"diagnosis"},
+    "jobs": {"jobs", "plans"},
 }
 COMMON = {"arguments", "errors", "files", "findings", "registration", "registry", "version"}
 
