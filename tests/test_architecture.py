@@ -21,7 +21,7 @@ ALLOWED = {
     "evaluation": {"evaluation", "preprocessing", "plans"},
     "demo": {"demo", "evaluation", "plans"},
     "diagnosis": {"diagnosis"},
-    "jobs": {"jobs", "plans"},
+    "jobs": {"jobs", "plans", "preprocessing"},
 }
 COMMON = {"arguments", "errors", "files", "findings", "registration", "registry", "version"}
 

@@ -101,15 +101,10 @@ def run(args: argparse.Namespace) -> int:
 
 def start(args: argparse.Namespace) -> int:
     from nnunet_ext.jobs.control import open_sweep
-    from nnunet_ext.jobs.preparation import prepare_splits
-    from nnunet_ext.preprocessing.splits import find_dataset
 
     request = requested(args)
     check_trainers(request.trainers, with_seeds=request.seeds is not None)
-    sweep = open_sweep(args.output, request, means(args))
-    if any(fold != "all" for fold in request.folds):
-        prepare_splits(*find_dataset(args.dataset))
-    return submit(sweep)
+    return submit(open_sweep(args.output, request, means(args)))
 
 
 def resume(args: argparse.Namespace) -> int:
@@ -121,11 +116,13 @@ def resume(args: argparse.Namespace) -> int:
 def submit(sweep: Sweep) -> int:
     """Run what is not finished, and say what that is."""
     from nnunet_ext.demo.run import find_executable
+    from nnunet_ext.jobs.control import refuse_conflicts
     from nnunet_ext.jobs.control import submit as submit_sweep
     from nnunet_ext.jobs.lanes import visible_gpus
-    from nnunet_ext.jobs.preparation import prepare_configurations
+    from nnunet_ext.jobs.preparation import prepare
 
-    prepare_configurations(sweep.request)
+    refuse_conflicts(sweep)
+    prepare(sweep.request)
     gpus = visible_gpus() if sweep.means.local is not None and sweep.means.device == "cuda" else []
     done = submit_sweep(sweep, find_executable("nnUNetv2_train"), gpus=gpus)
     print(

@@ -75,6 +75,20 @@ def open_sweep(folder: Path, request: Request, means: Means) -> Sweep:
     return sweep
 
 
+def refuse_conflicts(sweep: Sweep) -> None:
+    """Stop before anything is written if the jobs could not be started, or another sweep trains one of the models.
+
+    Raises:
+        UserError: saying which parameter or which sweep it is.
+    """
+    if sweep.means.slurm is not None:
+        slurm_executor(sweep)
+    for training in sweep.trainings:
+        other = (holder(sweep.claim_file(training)) or {}).get("sweep", str(sweep.folder))
+        if other != str(sweep.folder):
+            raise UserError(f"{training.name} is being trained by the sweep {other}. Stop that, or wait for its end.")
+
+
 @dataclass(frozen=True)
 class Submission:
     """What `submit` did.
@@ -101,17 +115,8 @@ def submit(sweep: Sweep, program: Path, *, gpus: Sequence[str]) -> Submission:
         gpus: see `Lanes.submit`; Slurm gives its jobs GPUs itself.
 
     Raises:
-        UserError: if another process does the same right now, another sweep trains one of the models, or the jobs cannot
-            be started.
+        UserError: if another process does the same right now, or the jobs cannot be started.
     """
-    if sweep.means.slurm is not None:
-        slurm_executor(sweep)  # what is wrong with the parameters is said before anything is written
-    for training in sweep.trainings:
-        other = (holder(sweep.claim_file(training)) or {}).get("sweep", str(sweep.folder))
-        if other != str(sweep.folder):
-            raise UserError(
-                f"{training.name} is being trained by the sweep {other}. Stop that one, or wait for its end."
-            )
     sweep.write()
     with Claim(sweep.folder / ".start.claim") as claim:
         if not claim.take({"pid": os.getpid()}):

@@ -1,7 +1,7 @@
 """A sweep on this machine: some jobs of submitit's local executor, called lanes, share the trainings.
 
-The local executor begins every job at once. So there are as many jobs as trainings at a time, and each takes one training
-after the other.
+The local executor begins every job at once. So there are as many jobs as trainings at a time, and each takes one
+training after the other.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.jobs.claims import holder, last_content
-from nnunet_ext.jobs.processes import end_group
+from nnunet_ext.jobs.ending import end_group
 from nnunet_ext.jobs.sweep import WAITING, Sweep, Training
 from nnunet_ext.jobs.worker import Worker, is_open
 
@@ -106,12 +106,12 @@ class Lanes:
         Raises:
             UserError: if they are on another machine, or do not end.
         """
-        lanes = {file: content for lane in self.alive() if (content := holder(file := self.sweep.lane_file(lane)))}
+        lanes = [content for lane in self.alive() if (content := holder(self.sweep.lane_file(lane)))]
         claims = [self.sweep.claim_file(training) for training in self.sweep.trainings]
         running = [content for file in claims if (content := holder(file)) and self._is_ours(content)]
-        if elsewhere := sorted({content["host"] for content in (*lanes.values(), *running)} - {socket.gethostname()}):
+        if elsewhere := sorted({content["host"] for content in (*lanes, *running)} - {socket.gethostname()}):
             raise UserError(f"The sweep runs on {', '.join(elsewhere)}. Stop it there.")
-        for content in lanes.values():
+        for content in lanes:
             with suppress(ProcessLookupError):
                 os.kill(content["pid"], signal.SIGTERM)
         deadline = time.monotonic() + STOP_S
@@ -122,7 +122,7 @@ class Lanes:
             if self._is_ours(content) and "group" in content:
                 end_group(content["group"])
         if self.alive():
-            raise UserError(f"Some jobs do not end; their process ids: {[one['pid'] for one in lanes.values()]}.")
+            raise UserError(f"Some jobs do not end; their process ids: {[one['pid'] for one in lanes]}.")
         return f"Stopped {len(running)} trainings at work." if lanes or running else "Nothing was at work."
 
     def _is_ours(self, content: Mapping[str, Any]) -> bool:

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json
 from nnunet_ext.jobs.sweep import Request, seeded_name
 from nnunet_ext.plans.plans_file import add_configuration, read_plans
 from nnunet_ext.plans.settings import KEY, configured_settings, merged, validated_settings
+from nnunet_ext.preprocessing.splits import SPLITS, find_dataset
+
+FOLDS = 5
+
+
+def prepare(request: Request) -> None:
+    """Write the configurations of the seeds, and the folds.
+
+    Raises:
+        UserError: if what they are made from is not there or cannot be used.
+    """
+    prepare_configurations(request)
+    if any(fold != "all" for fold in request.folds):
+        prepare_splits(request)
 
 
 def prepare_configurations(request: Request) -> None:
@@ -24,32 +38,32 @@ def prepare_configurations(request: Request) -> None:
     plans = read_plans(file)
     base = request.configuration
     inherited = configured_settings(plans, base)
-    seeded = {seeded_name(base, seed): {"seed": seed} for seed in request.seeds or []}
+    seeded: dict[str, dict[str, Any]] = {
+        seeded_name(base, seed): {"inherits_from": base, KEY: {"seed": seed}} for seed in request.seeds or []
+    }
     validated_settings(inherited, where=f"configuration {base!r}")
-    for name, settings in seeded.items():
-        validated_settings(merged(inherited, settings), where=f"configuration {name!r}")
-        if plans["configurations"].get(name, content := {"inherits_from": base, KEY: settings}) != content:
+    for name, content in seeded.items():
+        settings = validated_settings(merged(inherited, content[KEY]), where=f"configuration {name!r}")
+        if plans["configurations"].get(name, content) != content:
             raise UserError(
-                f"{file} has a configuration {name!r} that is not {base!r} with the seed {settings['seed']}. Rename it, "
+                f"{file} has a configuration {name!r} that is not {base!r} with the seed {settings.seed}. Rename it, "
                 "or use another seed."
             )
-    for name, settings in seeded.items():
+    for name, content in seeded.items():
         command = ["nnunet_ext", "configure", "-d", request.dataset, "-p", request.plans, "-c", base]
-        command += ["--name", name, f"seed={settings['seed']}"]
-        add_configuration(file, name, {"inherits_from": base, KEY: settings}, command=shlex.join(command))
+        command += ["--name", name, f"seed={content[KEY]['seed']}"]
+        add_configuration(file, name, content, command=shlex.join(command))
 
 
-def prepare_splits(folder: Path, cases: Sequence[str]) -> None:
-    """Write nnU-Net's own five folds if there are no folds, so that trainings that begin together do not all write them.
-
-    Args:
-        folder: of the dataset in nnUNet_preprocessed.
-        cases: of the dataset, in order. With fewer than five nnU-Net's training has its say.
-    """
-    splits = folder / "splits_final.json"
-    if splits.is_file() or len(cases) < 5:
+def prepare_splits(request: Request) -> None:
+    """Write nnU-Net's own folds if there are none, so that trainings that begin together do not all write them."""
+    splits = Path(request.folders["nnUNet_preprocessed"]) / request.dataset / SPLITS
+    if splits.is_file():
         return
+    _, cases = find_dataset(request.dataset)
+    if len(cases) < FOLDS:
+        return  # nnU-Net's training says what it thinks of it
 
     from nnunetv2.utilities.crossval_split import generate_crossval_split
 
-    write_json(splits, generate_crossval_split(list(cases), seed=12345, n_splits=5))
+    write_json(splits, generate_crossval_split(cases, seed=12345, n_splits=FOLDS))

@@ -73,9 +73,10 @@ class Request:
 
     def trainings(self) -> list[Training]:
         """Every training of the sweep, in the order in which they are begun."""
+        seeds: list[int | None] = [None] if self.seeds is None else [*self.seeds]
         return [
             Training(trainer, self.configuration if seed is None else seeded_name(self.configuration, seed), fold, seed)
-            for seed in (self.seeds or [None])
+            for seed in seeds
             for fold in self.folds
             for trainer in self.trainers
         ]

@@ -19,7 +19,7 @@ from submitit import JobEnvironment
 from submitit.core.utils import DelayedSubmission
 
 from nnunet_ext.jobs.claims import Claim
-from nnunet_ext.jobs.processes import end_group
+from nnunet_ext.jobs.ending import end_group
 from nnunet_ext.jobs.sweep import FAILED, FINISHED, RUNNING, STOPPED, WAITING, Record, Sweep, Training
 from nnunet_ext.registration import VARIABLE, extended_value
 
@@ -37,8 +37,8 @@ class TrainingsFailed(Exception):
 class Signals:
     """Notes what the process is told, to be dealt with where it is safe: never while a command is being started.
 
-    submitit answers SIGUSR2, which announces a time limit or a preemption, by requeuing the job and ignores SIGTERM. The
-    first is put off; the second means on Slurm that the job will be killed soon, and elsewhere that it is to end.
+    submitit answers SIGUSR2, which announces a time limit or a preemption, by requeuing the job, and ignores SIGTERM.
+    The first is put off; the second means on Slurm that the job will be killed soon, and elsewhere that it is to end.
 
     Args:
         on_slurm: whether the process is part of a Slurm job.
@@ -238,7 +238,7 @@ def _wait(process: subprocess.Popen[bytes], is_asked_to_end: Callable[[], bool])
 
 
 def _wait_for_slurm(signals: Signals) -> None:
-    """After the command was ended by SIGTERM: if Slurm sent it to the whole job, wait until the job is requeued or killed.
+    """After SIGTERM has ended the command: if Slurm sent it to the whole job, wait until that is requeued or killed.
 
     A job that ends by itself now would count as failed, and not be requeued.
     """
