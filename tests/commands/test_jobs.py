@@ -42,7 +42,7 @@ def test_a_seed_is_a_configuration_that_configure_would_write(sweep_folder: Path
     assert "4 trainings" in capsys.readouterr().out
     configurations = json.loads(plans_file().read_text())["configurations"]
     assert configurations["2d_s3"] == {"inherits_from": "2d", "nnunet_ext": {"seed": 3}}
-    assert set(configurations) == {"2d", "2d_s0", "2d_s3"}
+    assert set(configurations) == {"2d", "3d_fullres", "2d_s0", "2d_s3"}
     content = plans_file().read_text()
     assert main(["configure", "-d", "4", "-c", "2d", "--name", "2d_s3", "seed=3"]) == 0
     assert plans_file().read_text() == content
@@ -84,7 +84,7 @@ def test_folds_are_made_before_several_trainings_would_make_them_at_once(sweep_f
     [
         (["-tr", "nnUNetTrainerMixup", "-f", "0"], "There is no trainer 'nnUNetTrainerMixup'"),
         (["-tr", STOCK, "-f", "0", "--seeds", "1"], "nnUNetTrainer reads no settings"),
-        (["-tr", A, "-f", "0", "-c", "3d_fullres"], "no configuration '3d_fullres'"),
+        (["-tr", A, "-f", "0", "-c", "3d_lowres"], "no configuration '3d_lowres'"),
         (["-tr", A, "-f", "0", "-p", "Other"], "There is no plans file"),
         (["-tr", A, "-f", "0", "-d", "5"], "Dataset 5 is not in"),
         (["-tr", A, "-f", "0", "-o", "100% sure"], "has a % in its path"),

@@ -17,8 +17,7 @@ TRAINERS = ["nnUNetTrainerConfigurable", "nnUNetTrainerMixUp"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no file locks and signals as sweeps need them")
-def test_two_trainers_and_two_folds_killed_half_way_and_resumed(results, tmp_path, monkeypatch):
-    monkeypatch.setenv("nnUNet_compile", "f")
+def test_two_trainers_and_two_folds_killed_half_way_and_resumed(results, tmp_path):
     folder = tmp_path / "sweep"
     command = ["jobs", "start", "-d", "901", "-c", "3d_tiny_three_epochs", "-tr", *TRAINERS, "-f", "0", "1"]
     assert main([*command, "--device", "cpu", "-o", str(folder)]) == 0

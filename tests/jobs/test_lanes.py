@@ -137,6 +137,7 @@ def test_a_requeued_job_goes_on_from_the_checkpoint(nnunet: StandIn, folder: Pat
     eventually(lambda: sweep.fold_folder(sweep.trainings[0]).joinpath("checkpoint_latest.pth").exists(), "an epoch")
     lane = holder(sweep.lane_file(0))
     assert lane is not None
+    assert os.getsid(lane["pid"]) != os.getsid(0), "Ctrl-C and the end of this terminal must not reach the jobs"
     os.kill(lane["pid"], signal.SIGUSR2)
     eventually(lambda: len(nnunet.calls()) == 2, "submitit has started the job again")
     hold.unlink()

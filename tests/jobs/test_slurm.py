@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from nnunet_ext.jobs.sweep import Sweep
 from nnunet_ext.jobs.worker import Worker
 from support.sweeps import StandIn, eventually
 
+ROOT = Path(__file__).resolve().parents[2]
 A, B = "nnUNetTrainerConfigurable", "nnUNetTrainerMixUp"
 PROGRAMS = {
     "srun": "",
@@ -91,6 +93,16 @@ def test_the_script_asks_for_what_was_asked(slurm: Path, sweep_folder: Path, cap
     ):
         assert line in lines
     assert (sweep_folder / "slurm_jobs.json").exists()
+
+
+def test_the_script_in_the_docs_is_what_is_submitted(slurm: Path, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "how-to" / "clusters.md").read_text(encoding="utf-8")
+    command = re.search(r"^nnunet_ext (jobs start .* --slurm .*) -o /shared/sweep$", page, re.MULTILINE)
+    assert command is not None
+    assert main([*command[1].split(), "-o", str(tmp_path / "sweep")]) == 0
+    script = (tmp_path / "sweep" / "submitit" / "12_submission.sh").read_text()
+    shown = script.replace(str(tmp_path), "/shared").replace(sys.executable, "/shared/env/bin/python")
+    assert f"```text\n{shown.strip()}\n```" in page
 
 
 def test_states_are_slurms_and_only_what_has_ended_is_submitted_again(

@@ -102,7 +102,8 @@ def nnunet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     for number in range(6):
         (folder / "gt_segmentations" / f"case_{number}.nii.gz").touch()
     (folder / "dataset.json").write_text('{"file_ending": ".nii.gz"}')
-    plans = {"plans_name": "nnUNetPlans", "configurations": {"2d": {"architecture": {}, "patch_size": [8, 8]}}}
+    planned = {name: {"architecture": {}} for name in ("2d", "3d_fullres")}
+    plans = {"plans_name": "nnUNetPlans", "configurations": planned}
     (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
     programs = tmp_path / "programs with spaces"
     programs.mkdir()
