@@ -197,7 +197,7 @@ class Worker:
             status = None if signals.is_asked_to_end() else status
         if status is None:
             state = WAITING if signals.must_requeue else STOPPED
-            return replace(record, state=state, reason="requeued" if signals.must_requeue else "stopped by a signal")
+            return replace(record, state=state, reason="requeued" if signals.must_requeue else "ended by a signal")
         if status == 0:
             return replace(record, state=FINISHED)
         return replace(record, state=FAILED, reason=describe_status(status))

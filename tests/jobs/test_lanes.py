@@ -100,7 +100,7 @@ def test_stop_ends_the_commands_and_those_of_killed_jobs(nnunet: StandIn, folder
     for call in nnunet.calls():
         with pytest.raises(ProcessLookupError):
             os.kill(call["pid"], 0)
-    assert sweep.record(sweep.trainings[0]).reason == "stopped by a signal"
+    assert sweep.record(sweep.trainings[0]).reason == "ended by a signal"
 
     assert main(["jobs", "resume", str(folder)]) == 0
     eventually(lambda: len(nnunet.calls()) == 4, "they have begun again")
