@@ -146,7 +146,7 @@ def submit_lanes(folder: Path, order: str) -> None:
     wanted = json.loads(order)
     sweep = Sweep.read(folder)
     executor = LocalExecutor(folder / "submitit")
-    executor.update_parameters(timeout_min=0.001)
+    executor.update_parameters(timeout_min=TEN_YEARS_MIN)
     names = [training.name for training in sweep.trainings]
     gpus = wanted["gpus"]
     for number, token in wanted["tokens"].items():
