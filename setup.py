@@ -10,7 +10,9 @@ exec((HERE / "nnunet_ext" / "version.py").read_text(encoding="utf-8"), VERSION)
 
 # for nnUNetTrainerLoRA alone
 LORA = ["peft>=0.17"]
-TEST = [*LORA, "pytest>=8", "hypothesis>=6.100"]
+# for `nnunet_ext jobs` alone
+JOBS = ["submitit>=1.5"]
+TEST = [*LORA, *JOBS, "pytest>=8", "hypothesis>=6.100"]
 LINT = ["ruff>=0.6", "mypy>=1.11", "types-tqdm"]
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5"]
 
@@ -42,7 +44,7 @@ setup(
         "SimpleITK>=2.3",
         "tqdm>=4.66",
     ],
-    extras_require={"lora": LORA, "test": TEST, "lint": LINT, "docs": DOCS, "dev": TEST + LINT + DOCS},
+    extras_require={"lora": LORA, "jobs": JOBS, "test": TEST, "lint": LINT, "docs": DOCS, "dev": TEST + LINT + DOCS},
     entry_points={"console_scripts": ["nnunet_ext=nnunet_ext.cli:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",

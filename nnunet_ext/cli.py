@@ -20,6 +20,7 @@ COMMANDS = (
     "unlabelled",
     "pair",
     "check",
+    "jobs",
     "evaluate",
     "complete",
     "adapt-weights",

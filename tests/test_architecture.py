@@ -21,6 +21,7 @@ ALLOWED = {
     "evaluation": {"evaluation", "checkpoints", "preprocessing", "plans"},
     "demo": {"demo", "evaluation", "plans"},
     "diagnosis": {"diagnosis"},
+    "jobs": {"jobs", "plans", "preprocessing"},
 }
 COMMON = {"arguments", "errors", "files", "findings", "registration", "registry", "version"}
 

@@ -1,0 +1,223 @@
+"""Run trainers x folds x seeds as a sweep, by Slurm or on this machine, and resume it.
+
+Each training is nnU-Net's own nnUNetv2_train. One that was killed, preempted or out of time goes on from nnU-Net's last
+checkpoint: by itself when Slurm requeues its job, else by `jobs resume`, which runs all that is not finished, failed
+trainings too. SWEEP is a folder that remembers what was asked, the state of each training and its output; for Slurm it
+must lie where the whole cluster sees it. The library submitit hands the jobs over.
+
+start begins a sweep, or goes on with it if the same is asked again. With --seeds, each seed S gets a configuration
+CONFIGURATION_sS in the plans. On this machine --local says how many trainings run at a time, in the background; with
+several GPUs, each has one. For Slurm, --slurm has submitit's parameters, of which time (minutes) is needed.
+
+status prints a table. Dice and best are nnU-Net's pseudo Dice: of the last epoch, and its best moving average. It exits
+with 0 if all have finished, 1 if any has failed or stopped, 3 if all others are waiting or running. Examples:
+
+    nnunet_ext jobs start -d 4 -c 3d_fullres -tr nnUNetTrainerMixUp nnUNetTrainerConfigurable -f 0 1 2 3 4 -o SWEEP
+    nnunet_ext jobs start -d 4 -c 2d -tr nnUNetTrainerMixUp -f 0 --seeds 1 2 3 --local 2 -o SWEEP
+    nnunet_ext jobs start -d 4 -c 2d -tr nnUNetTrainerMixUp -f 0 -o SWEEP --slurm time=720 gpus_per_node=1
+    nnunet_ext jobs status SWEEP
+    nnunet_ext jobs stop SWEEP
+    nnunet_ext jobs resume SWEEP
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnunet_ext.arguments import not_negative, positive
+from nnunet_ext.commands.evaluate import fold_name
+from nnunet_ext.errors import UserError
+
+if TYPE_CHECKING:
+    from nnunet_ext.jobs.sweep import Means, Request, Sweep
+
+ALL_FINISHED, NEEDS_YOU, AT_WORK = 0, 1, 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    add_start_arguments(actions.add_parser("start", help="begin a sweep, or go on with it"))
+    for name, action, summary in (
+        ("status", status, "print the state of each training"),
+        ("resume", resume, "run what is not finished"),
+        ("stop", stop, "end the jobs; trainings keep their last checkpoint"),
+    ):
+        subparser = actions.add_parser(
+            name, help=summary, description=f"{summary.capitalize()}. Example: nnunet_ext jobs {name} SWEEP"
+        )
+        subparser.add_argument("sweep", type=Path, metavar="SWEEP", help="folder of the sweep")
+        subparser.set_defaults(jobs=action)
+
+
+def add_start_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Begin a sweep, or go on with it. Example: nnunet_ext jobs start -d 4 -c 3d_fullres -tr nnUNetTrainerMixUp -f "
+        "0 1 2 -o SWEEP"
+    )
+    parser.add_argument("-d", "--dataset", required=True, help="dataset id or name")
+    parser.add_argument("-c", "--configuration", required=True, help="of the plans")
+    parser.add_argument("-tr", "--trainers", nargs="+", required=True, metavar="TRAINER", help="class names")
+    parser.add_argument(
+        "-f", "--folds", nargs="+", type=fold_name, required=True, metavar="FOLD", help="numbers, or all"
+    )
+    parser.add_argument("--seeds", nargs="+", type=not_negative, metavar="S", help="values of the setting seed")
+    parser.add_argument("-p", "--plans", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        default="auto",
+        help="auto: the best of this machine; for Slurm, cuda (default: %(default)s)",
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--local", type=positive, metavar="N", help="on this machine, N trainings at a time (default: 1)"
+    )
+    where.add_argument(
+        "--slurm",
+        nargs="+",
+        metavar="KEY=VALUE",
+        help="by Slurm. Keys are those of submitit, named as options of sbatch with _ for -: time, partition, account, "
+        "gpus_per_node, cpus_per_task, mem, array_parallelism, signal_delay_s, setup, ... and max_num_timeout",
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="SWEEP", help="folder of the sweep")
+    parser.set_defaults(jobs=start)
+
+
+def run(args: argparse.Namespace) -> int:
+    if os.name == "nt":
+        raise UserError("Sweeps need file locks and signals that Windows does not have. Use Linux, WSL or macOS.")
+    try:
+        import submitit  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"Sweeps need the library submitit, which cannot be imported ({error}). Install it: "
+            "pip install 'nnunet-ext[jobs]'"
+        ) from None
+    return args.jobs(args)
+
+
+def start(args: argparse.Namespace) -> int:
+    from nnunet_ext.jobs.control import open_sweep
+
+    request = requested(args)
+    check_trainers(request.trainers, with_seeds=request.seeds is not None)
+    return submit(open_sweep(args.output, request, means(args)))
+
+
+def resume(args: argparse.Namespace) -> int:
+    from nnunet_ext.jobs.sweep import Sweep
+
+    return submit(Sweep.read(args.sweep))
+
+
+def submit(sweep: Sweep) -> int:
+    """Run what is not finished, and say what that is."""
+    from nnunet_ext.demo.run import find_executable
+    from nnunet_ext.jobs.control import refuse_conflicts
+    from nnunet_ext.jobs.control import submit as submit_sweep
+    from nnunet_ext.jobs.lanes import visible_gpus
+    from nnunet_ext.jobs.preparation import prepare
+
+    refuse_conflicts(sweep)
+    prepare(sweep.request)
+    gpus = visible_gpus() if sweep.means.local is not None and sweep.means.device == "cuda" else []
+    done = submit_sweep(sweep, find_executable("nnUNetv2_train"), gpus=gpus)
+    print(
+        f"{len(sweep.trainings)} trainings: {done.finished} finished before, {done.at_work} waiting or running, "
+        f"{len(done.submitted)} submitted."
+    )
+    if done.sentence:
+        print(done.sentence)
+    print(f"See: nnunet_ext jobs status {sweep.folder}")
+    return ALL_FINISHED
+
+
+def status(args: argparse.Namespace) -> int:
+    from nnunet_ext.evaluation.text_table import aligned
+    from nnunet_ext.jobs.control import explanations, states, status_rows
+    from nnunet_ext.jobs.sweep import FAILED, FINISHED, STOPPED, Sweep
+
+    sweep = Sweep.read(args.sweep)
+    present = states(sweep)
+    print(aligned(status_rows(sweep, present)))
+    for line in explanations(sweep, present):
+        print(f"\n{line}")
+    if {FAILED, STOPPED} & set(present.values()):
+        return NEEDS_YOU
+    return ALL_FINISHED if set(present.values()) == {FINISHED} else AT_WORK
+
+
+def stop(args: argparse.Namespace) -> int:
+    from nnunet_ext.jobs.control import jobs_of
+    from nnunet_ext.jobs.sweep import Sweep
+
+    print(jobs_of(Sweep.read(args.sweep)).stop())
+    return 0
+
+
+def requested(args: argparse.Namespace) -> Request:
+    """What the arguments ask to be trained.
+
+    Raises:
+        UserError: if the dataset, its plans or nnU-Net's folders are not there.
+    """
+    from nnunet_ext.jobs.sweep import Request
+    from nnunet_ext.plans.plans_file import preprocessed_folder, read_plans
+
+    folder = preprocessed_folder(args.dataset).absolute()
+    plans = read_plans(folder / f"{args.plans}.json")
+    results = os.environ.get("nnUNet_results")
+    if not results:
+        raise UserError(
+            "The environment variable nnUNet_results is not set. Set it to the folder of trained models, e.g. export "
+            "nnUNet_results=$HOME/nnUNet_results"
+        )
+    return Request(
+        dataset=folder.name,
+        configuration=args.configuration,
+        plans=args.plans,
+        plans_name=plans["plans_name"],
+        trainers=list(dict.fromkeys(args.trainers)),
+        folds=list(dict.fromkeys(args.folds)),
+        seeds=None if args.seeds is None else list(dict.fromkeys(args.seeds)),
+        folders={"nnUNet_preprocessed": str(folder.parent), "nnUNet_results": str(Path(results).absolute())},
+    )
+
+
+def means(args: argparse.Namespace) -> Means:
+    """How the arguments ask to run it."""
+    from nnunet_ext.commands.configure import parse_settings
+    from nnunet_ext.jobs.sweep import Means
+
+    if args.slurm is not None:
+        # the machine that submits is often one without a GPU
+        return Means("cuda" if args.device == "auto" else args.device, slurm=parse_settings(args.slurm))
+
+    from nnunet_ext.evaluation.machine import choose_device
+
+    return Means(choose_device(args.device), local=args.local or 1)
+
+
+def check_trainers(names: list[str], *, with_seeds: bool) -> None:
+    """See that nnU-Net will find the trainers, and that they read the seed.
+
+    Raises:
+        UserError: if not.
+    """
+    from nnunet_ext.registry import TRAINERS
+
+    for name in names:
+        if any(entry.name == name for entry in TRAINERS):
+            continue
+
+        from nnunet_ext.commands.adapt_weights import find_trainer
+        from nnunet_ext.trainers.base import nnUNetTrainerConfigurable
+
+        if not issubclass(find_trainer(name), nnUNetTrainerConfigurable) and with_seeds:
+            raise UserError(
+                f"{name} reads no settings from the plans, so that --seeds would change nothing. Stock nnU-Net with a "
+                "seed is nnUNetTrainerConfigurable."
+            )

@@ -1,0 +1,181 @@
+"""Starting, resuming and stopping a sweep, and the state of its trainings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.jobs.claims import Claim, holder
+from nnunet_ext.jobs.lanes import Lanes
+from nnunet_ext.jobs.progress import Progress, planned_epochs, read_progress
+from nnunet_ext.jobs.slurm import SlurmJobs, slurm_executor
+from nnunet_ext.jobs.sweep import (
+    FAILED,
+    FINISHED,
+    RUNNING,
+    STOPPED,
+    SWEEP,
+    WAITING,
+    Means,
+    Record,
+    Request,
+    Sweep,
+    Training,
+    differing_keys,
+)
+
+
+def jobs_of(sweep: Sweep) -> Lanes | SlurmJobs:
+    """What works off a sweep."""
+    return Lanes(sweep) if sweep.means.slurm is None else SlurmJobs(sweep)
+
+
+def states(sweep: Sweep) -> dict[str, str]:
+    """The state of each training, by name.
+
+    ``stopped`` is what is not finished, has not failed, and nobody is at work on.
+    """
+    at_work = jobs_of(sweep).at_work()
+    return {training.name: _state(sweep, training, at_work.get(training.name)) for training in sweep.trainings}
+
+
+def _state(sweep: Sweep, training: Training, at_work: str | None) -> str:
+    if sweep.is_finished(training):
+        return FINISHED
+    if holder(sweep.claim_file(training)) is not None:
+        return RUNNING
+    if at_work is not None:
+        return at_work
+    return FAILED if sweep.record(training).state == FAILED else STOPPED
+
+
+def open_sweep(folder: Path, request: Request, means: Means) -> Sweep:
+    """The sweep of a folder, new or begun with the same request; nothing is written.
+
+    Raises:
+        UserError: if the folder holds something else, or the sweep is at work by other means.
+    """
+    folder = folder.absolute()
+    if "%" in str(folder):
+        raise UserError(f"{folder} has a % in its path, which submitit and Slurm take for a variable. Choose another.")
+    sweep = Sweep(folder, request, means)
+    if not (folder / SWEEP).is_file():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"{folder} is not an empty folder, and no sweep. Choose another.")
+        return sweep
+    present = Sweep.read(folder)
+    if different := differing_keys(present.request, request):
+        listing = "".join(f"\n  - {key}: {old!r}, asked for: {new!r}" for key, (old, new) in different.items())
+        raise UserError(f"{folder} holds another sweep:{listing}\nChoose another folder.")
+    if present.means != means and jobs_of(present).at_work():
+        raise UserError(f"{folder} is at work with {present.means}. Stop it first: nnunet_ext jobs stop {folder}")
+    return sweep
+
+
+def refuse_conflicts(sweep: Sweep) -> None:
+    """Stop before anything is written if the jobs could not be started, or another sweep trains one of the models.
+
+    Raises:
+        UserError: saying which parameter or which sweep it is.
+    """
+    if sweep.means.slurm is not None:
+        slurm_executor(sweep)
+    for training in sweep.trainings:
+        other = (holder(sweep.claim_file(training)) or {}).get("sweep", str(sweep.folder))
+        if other != str(sweep.folder):
+            raise UserError(f"{training.name} is being trained by the sweep {other}. Stop that, or wait for its end.")
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What `submit` did.
+
+    Attributes:
+        finished: how many trainings had been finished before.
+        at_work: how many were at work already.
+        submitted: those that now wait for a job.
+        sentence: how they will be run; empty if there was nothing to do.
+    """
+
+    finished: int
+    at_work: int
+    submitted: list[Training]
+    sentence: str
+
+
+def submit(sweep: Sweep, program: Path, *, gpus: Sequence[str]) -> Submission:
+    """Have everything done that is not finished and that nobody is at work on.
+
+    Args:
+        sweep: from `open_sweep` or `Sweep.read`.
+        program: ``nnUNetv2_train``.
+        gpus: see `Lanes.submit`; Slurm gives its jobs GPUs itself.
+
+    Raises:
+        UserError: if another process does the same right now, or the jobs cannot be started.
+    """
+    sweep.write()
+    with Claim(sweep.folder / ".start.claim") as claim:
+        if not claim.take({"pid": os.getpid()}):
+            raise UserError(f"Another process is starting {sweep.folder} right now.")
+        present = states(sweep)
+        left = [training for training in sweep.trainings if present[training.name] in (FAILED, STOPPED)]
+        for training in left:
+            sweep.remember(training, Record(WAITING, sweep.record(training).attempts))
+        waiting = [training for training in sweep.trainings if present[training.name] == WAITING]
+        jobs = jobs_of(sweep)
+        if isinstance(jobs, SlurmJobs):
+            sentence = jobs.submit(left, program) if left else ""
+        else:
+            sentence = jobs.submit([*left, *waiting], program, gpus=gpus) if left or waiting else ""
+    counts = list(present.values())
+    return Submission(counts.count(FINISHED), counts.count(RUNNING) + len(waiting), left, sentence)
+
+
+def status_rows(sweep: Sweep, present: dict[str, str]) -> list[list[str]]:
+    """The status table: a header and a row of cells for each training.
+
+    Args:
+        sweep: its trainings.
+        present: from `states`.
+    """
+    rows = [["trainer", "configuration", "fold", "seed", "state", "epoch", "Dice", "best", "log"]]
+    for training in sweep.trainings:
+        log = sweep.log(training)
+        progress = read_progress(log)
+        rows.append(
+            [
+                training.trainer,
+                training.configuration,
+                str(training.fold),
+                "-" if training.seed is None else str(training.seed),
+                present[training.name],
+                _epoch(progress, planned_epochs(sweep.fold_folder(training)), present[training.name]),
+                *("-" if value is None else f"{value:.3f}" for value in (progress.last_dice, progress.best_dice)),
+                str(log.relative_to(sweep.folder)) if log.is_file() else "-",
+            ]
+        )
+    return rows
+
+
+def _epoch(progress: Progress, planned: int | None, state: str) -> str:
+    if progress.epoch is None:
+        return "-"
+    is_validating = progress.has_trained and state == RUNNING
+    return f"{progress.epoch}/{planned or '?'}" + (" validating" if is_validating else "")
+
+
+def explanations(sweep: Sweep, present: dict[str, str]) -> list[str]:
+    """For each training that has failed, or stopped after it had begun: why, and the last line of its log."""
+    lines = []
+    for training in sweep.trainings:
+        record = sweep.record(training)
+        if present[training.name] in (FAILED, STOPPED) and record.attempts:
+            last = read_progress(sweep.log(training)).last_line
+            # a record of running, of which nobody runs any more, was left by a job that was killed
+            reason = record.reason or "its job was killed"
+            lines.append(f"{training.name}: {present[training.name]}, {reason}; last line of its log: {last}")
+    return lines

@@ -1,0 +1,69 @@
+"""What must be there before several trainings begin at the same time."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.files import write_json
+from nnunet_ext.jobs.sweep import Request, seeded_name
+from nnunet_ext.plans.plans_file import add_configuration, read_plans
+from nnunet_ext.plans.settings import KEY, configured_settings, merged, validated_settings
+from nnunet_ext.preprocessing.splits import SPLITS, find_dataset
+
+FOLDS = 5
+
+
+def prepare(request: Request) -> None:
+    """Write the configurations of the seeds, and the folds.
+
+    Raises:
+        UserError: if what they are made from is not there or cannot be used.
+    """
+    prepare_configurations(request)
+    if any(fold != "all" for fold in request.folds):
+        prepare_splits(request)
+
+
+def prepare_configurations(request: Request) -> None:
+    """Write a configuration for each seed into the plans, by what ``nnunet_ext configure`` would write.
+
+    Raises:
+        UserError: if the plans or the configuration are not there, its settings are wrong, or a configuration of that
+            name and other content is.
+    """
+    file = Path(request.folders["nnUNet_preprocessed"]) / request.dataset / f"{request.plans}.json"
+    plans = read_plans(file)
+    base = request.configuration
+    inherited = configured_settings(plans, base)
+    seeded: dict[str, dict[str, Any]] = {
+        seeded_name(base, seed): {"inherits_from": base, KEY: {"seed": seed}} for seed in request.seeds or []
+    }
+    validated_settings(inherited, where=f"configuration {base!r}")
+    for name, content in seeded.items():
+        settings = validated_settings(merged(inherited, content[KEY]), where=f"configuration {name!r}")
+        if plans["configurations"].get(name, content) != content:
+            raise UserError(
+                f"{file} has a configuration {name!r} that is not {base!r} with the seed {settings.seed}. Rename it, "
+                "or use another seed."
+            )
+    for name, content in seeded.items():
+        command = ["nnunet_ext", "configure", "-d", request.dataset, "-p", request.plans, "-c", base]
+        command += ["--name", name, f"seed={content[KEY]['seed']}"]
+        add_configuration(file, name, content, command=shlex.join(command))
+
+
+def prepare_splits(request: Request) -> None:
+    """Write nnU-Net's own folds if there are none, so that trainings that begin together do not all write them."""
+    splits = Path(request.folders["nnUNet_preprocessed"]) / request.dataset / SPLITS
+    if splits.is_file():
+        return
+    _, cases = find_dataset(request.dataset)
+    if len(cases) < FOLDS:
+        return  # nnU-Net's training says what it thinks of it
+
+    from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+    write_json(splits, generate_crossval_split(cases, seed=12345, n_splits=FOLDS))

@@ -1,0 +1,133 @@
+"""A sweep on Slurm: a job for each training, as one array."""
+
+from __future__ import annotations
+
+import getpass
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from submitit import SlurmExecutor, SlurmJob
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.files import read_json, write_json
+from nnunet_ext.jobs.sweep import RUNNING, WAITING, Sweep, Training
+from nnunet_ext.jobs.worker import Worker
+
+JOBS = "slurm_jobs.json"
+AT_WORK = ("RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED")
+# submitit's own limit of 3 is soon reached by a training of 1000 epochs
+MAX_TIMEOUTS = 20
+
+
+class SlurmJobs:
+    """The jobs of a sweep on Slurm."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+
+    def at_work(self) -> dict[str, str]:
+        """The trainings that have a job which has not ended, by name, as waiting or running.
+
+        Raises:
+            UserError: if Slurm cannot be asked.
+        """
+        jobs = self._jobs()
+        if not jobs:
+            return {}
+        queue = _queue()
+        states = {name: queue[job] for name, job in jobs.items() if job in queue}
+        return {name: RUNNING if state in AT_WORK else WAITING for name, state in states.items()}
+
+    def submit(self, trainings: Sequence[Training], program: Path) -> str:
+        """Submit a job for each training.
+
+        Returns:
+            What was done, a sentence.
+
+        Raises:
+            UserError: if Slurm refuses them.
+        """
+        executor = slurm_executor(self.sweep)
+        workers = [Worker(str(self.sweep.folder), [training.name], str(program)) for training in trainings]
+        try:
+            jobs = executor.submit_array(workers)
+        except (FailedJobError, FailedSubmissionError) as error:
+            raise UserError(f"sbatch has refused the jobs: {error}") from None
+        submitted = {training.name: job.job_id for training, job in zip(trainings, jobs)}
+        write_json(self.sweep.folder / JOBS, {**self._jobs(), **submitted})
+        return f"Slurm job {jobs[0].job_id.partition('_')[0]}, its script: {jobs[0].paths.submission_file}"
+
+    def stop(self) -> str:
+        """Cancel the jobs that have not ended.
+
+        Returns:
+            What was done, a sentence.
+        """
+        jobs = self._jobs()
+        names = self.at_work()
+        for name in names:
+            SlurmJob(self.sweep.folder / "submitit", jobs[name]).cancel()
+        return f"Cancelled {len(names)} Slurm jobs." if names else "Nothing was at work."
+
+    def _jobs(self) -> dict[str, str]:
+        file = self.sweep.folder / JOBS
+        return read_json(file) if file.is_file() else {}
+
+
+def slurm_executor(sweep: Sweep) -> SlurmExecutor:
+    """submitit's executor for a sweep.
+
+    Raises:
+        UserError: if this is no machine of a cluster with Slurm, or a parameter is wrong.
+    """
+    assert sweep.means.slurm is not None
+    parameters = {"job_name": sweep.folder.name, **sweep.means.slurm}
+    check_parameters(parameters)
+    timeouts = parameters.pop("max_num_timeout", MAX_TIMEOUTS)
+    for key in ("setup", "teardown"):
+        if isinstance(parameters.get(key), str):
+            parameters[key] = [parameters[key]]
+    try:
+        executor = SlurmExecutor(sweep.folder / "submitit", max_num_timeout=timeouts)
+        executor.update_parameters(**parameters)
+    except RuntimeError as error:
+        raise UserError(f"Slurm is not here: {error}") from None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"--slurm: {error}") from None
+    return executor
+
+
+def check_parameters(parameters: Mapping[str, Any]) -> None:
+    """See that the parameters ask for jobs of one process and a known time.
+
+    Raises:
+        UserError: naming the one that is wrong.
+    """
+    time = parameters.get("time")
+    if type(time) is not int or time < 1:
+        found = "nothing" if time is None else repr(time)
+        raise UserError(f"--slurm time=MINUTES is needed, the time limit as a whole number; found {found}.")
+    timeouts = parameters.get("max_num_timeout", MAX_TIMEOUTS)
+    if type(timeouts) is not int or timeouts < 0:
+        raise UserError(f"--slurm max_num_timeout must be a whole number of at least 0; found {timeouts!r}.")
+    for key in ("nodes", "ntasks_per_node"):
+        if parameters.get(key, 1) != 1:
+            raise UserError(f"--slurm {key} must be 1: a training is one process; found {parameters[key]!r}.")
+
+
+def _queue() -> dict[str, str]:
+    """The state of each of the user's jobs that has not ended, by id.
+
+    By squeue and not by submitit, which asks sacct: not every cluster keeps accounts, and they lag behind.
+    """
+    command = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i %T"]
+    try:
+        listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except FileNotFoundError:
+        raise UserError("Slurm is not here: there is no squeue. Ask on a machine of the cluster.") from None
+    except subprocess.CalledProcessError as error:
+        raise UserError(f"Slurm does not answer: {error.stderr.strip()}") from None
+    return {fields[0]: fields[1] for line in listing.splitlines() if len(fields := line.split()) == 2}

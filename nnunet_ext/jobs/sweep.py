@@ -1,0 +1,221 @@
+"""What a sweep trains, and what its folder remembers about it.
+
+SWEEP/
+  sweep.json       what was asked for
+  trainings/       a record of each training: its state, attempts, exit status
+  logs/            the output of each training, all attempts in one file
+  submitit/        what the library submitit writes: scripts, pickled jobs, their own output
+  slurm_jobs.json  the Slurm job that each training was given last
+  lanes/           claims of the jobs that work off the sweep on this machine
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.files import read_json, write_json
+
+WAITING, RUNNING, FINISHED, FAILED, STOPPED = "waiting", "running", "finished", "failed", "stopped"
+SWEEP = "sweep.json"
+# nnU-Net's own, in the order in which --c looks for them
+CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
+
+
+@dataclass(frozen=True)
+class Training:
+    """One call of ``nnUNetv2_train``.
+
+    Attributes:
+        trainer: class name.
+        configuration: its name in the plans.
+        fold: its number, or ``all``.
+        seed: what the configuration was given, None if it was used as it is.
+    """
+
+    trainer: str
+    configuration: str
+    fold: int | str
+    seed: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Names its files in the sweep's folder."""
+        return f"{self.trainer}__{self.configuration}__fold_{self.fold}"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be trained. A sweep's folder is for one request.
+
+    Attributes:
+        dataset: name, DatasetXXX_Name.
+        configuration: in the plans, before seeds.
+        plans: identifier, the plans file's name.
+        plans_name: the name in the plans, by which nnU-Net calls the model's folder.
+        trainers: class names.
+        folds: numbers, or ``all``.
+        seeds: None to use the configuration as it is.
+        folders: nnU-Net's folders by the variable's name, absolute.
+    """
+
+    dataset: str
+    configuration: str
+    plans: str
+    plans_name: str
+    trainers: list[str]
+    folds: list[int | str]
+    seeds: list[int] | None
+    folders: dict[str, str]
+
+    def trainings(self) -> list[Training]:
+        """Every training of the sweep, in the order in which they are begun."""
+        seeds: list[int | None] = [None] if self.seeds is None else [*self.seeds]
+        return [
+            Training(trainer, self.configuration if seed is None else seeded_name(self.configuration, seed), fold, seed)
+            for seed in seeds
+            for fold in self.folds
+            for trainer in self.trainers
+        ]
+
+
+@dataclass(frozen=True)
+class Means:
+    """How a sweep is run; this may change from one start to the next.
+
+    Attributes:
+        device: of the trainings: cpu, cuda or mps.
+        local: how many trainings at a time, on this machine; None for Slurm.
+        slurm: submitit's parameters; None on this machine.
+    """
+
+    device: str
+    local: int | None = None
+    slurm: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is remembered about a training.
+
+    Attributes:
+        state: as of the last time that anybody worked on it.
+        attempts: how often it was started.
+        reason: why it failed or stopped.
+    """
+
+    state: str = STOPPED
+    attempts: int = 0
+    reason: str = ""
+
+
+def seeded_name(configuration: str, seed: int) -> str:
+    """The configuration that is another one with a seed."""
+    return f"{configuration}_s{seed}"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep and its folder (absolute)."""
+
+    folder: Path
+    request: Request
+    means: Means
+    trainings: list[Training] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "trainings", self.request.trainings())
+
+    @classmethod
+    def read(cls, folder: Path) -> Sweep:
+        """The sweep of a folder.
+
+        Raises:
+            UserError: if the folder holds none.
+        """
+        folder = folder.absolute()
+        if not (folder / SWEEP).is_file():
+            raise UserError(f"{folder} holds no sweep: it has no {SWEEP}. `nnunet_ext jobs start` makes one.")
+        content = read_json(folder / SWEEP)
+        try:
+            return cls(folder, Request(**content["request"]), Means(**content["means"]))
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{folder / SWEEP} is not what `nnunet_ext jobs start` writes: {error}.") from None
+
+    def write(self) -> None:
+        """Make the folder and write what was asked for."""
+        try:
+            for part in ("trainings", "logs", "submitit", "lanes"):
+                (self.folder / part).mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / SWEEP, {"request": asdict(self.request), "means": asdict(self.means)})
+        except OSError as error:
+            raise UserError(f"{self.folder} cannot be written to ({error.strerror}).") from None
+
+    def training(self, name: str) -> Training:
+        """The training of a name."""
+        return next(training for training in self.trainings if training.name == name)
+
+    def command(self, training: Training) -> list[str]:
+        """nnU-Net's command, to go on from a checkpoint if there is one by which ``--c`` can."""
+        request = self.request
+        command = ["nnUNetv2_train", request.dataset, training.configuration, str(training.fold)]
+        command += ["-tr", training.trainer, "-p", request.plans, "-device", self.means.device]
+        is_begun = any((self.fold_folder(training) / name).is_file() for name in CHECKPOINTS)
+        return [*command, "--c"] if is_begun else command
+
+    def fold_folder(self, training: Training) -> Path:
+        """Where nnU-Net writes the model."""
+        model = f"{training.trainer}__{self.request.plans_name}__{training.configuration}"
+        return self._results / model / f"fold_{training.fold}"
+
+    def claim_file(self, training: Training) -> Path:
+        """The claim of a model, which every sweep with the same nnUNet_results asks for.
+
+        Not in the model's folder, which nnU-Net makes, and which a user may delete to train anew.
+        """
+        model = f"{training.trainer}__{self.request.plans_name}__{training.configuration}"
+        return self._results / ".nnunet_ext_jobs" / f"{model}__fold_{training.fold}.claim"
+
+    @property
+    def _results(self) -> Path:
+        return Path(self.request.folders["nnUNet_results"]) / self.request.dataset
+
+    def log(self, training: Training) -> Path:
+        """The output of all attempts."""
+        return self.folder / "logs" / f"{training.name}.log"
+
+    def lane_file(self, lane: int) -> Path:
+        """The claim of a job that works off the sweep on this machine."""
+        return self.folder / "lanes" / f"{lane}.claim"
+
+    def record(self, training: Training) -> Record:
+        """What is remembered about a training."""
+        file = self._record_file(training)
+        return Record(**read_json(file)) if file.is_file() else Record()
+
+    def remember(self, training: Training, record: Record) -> None:
+        """Replace what is remembered about a training."""
+        write_json(self._record_file(training), asdict(record))
+
+    def _record_file(self, training: Training) -> Path:
+        return self.folder / "trainings" / f"{training.name}.json"
+
+    def is_finished(self, training: Training) -> bool:
+        """Whether there is nothing left to do: the final checkpoint and the validation are there.
+
+        A trainer that validates nothing, such as a pre-training, has finished if its command has succeeded.
+        """
+        fold = self.fold_folder(training)
+        return (fold / CHECKPOINTS[0]).is_file() and (
+            (fold / "validation" / "summary.json").is_file() or self.record(training).state == FINISHED
+        )
+
+
+def differing_keys(present: Request, asked: Request) -> dict[str, tuple[Any, Any]]:
+    """Where two requests differ, each key with both values."""
+    old: Mapping[str, Any] = asdict(present)
+    new: Mapping[str, Any] = asdict(asked)
+    return {key: (old[key], new[key]) for key in old if old[key] != new[key]}

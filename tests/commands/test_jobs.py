@@ -1,0 +1,129 @@
+"""``nnunet_ext jobs``: what is asked for, and what is refused. What jobs do is tested in tests/jobs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from nnunet_ext.cli import main
+from nnunet_ext.jobs.control import Submission
+from support.sweeps import DATASET, StandIn, nnunet  # noqa: F401  the fixture
+
+A, STOCK = "nnUNetTrainerConfigurable", "nnUNetTrainer"
+START = ["jobs", "start", "-d", "4", "-c", "2d", "--device", "cpu"]
+
+
+@pytest.fixture
+def sweep_folder(nnunet: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+    """A place for a sweep whose jobs are not started."""
+
+    def submit(sweep, program, *, gpus):
+        sweep.write()
+        return Submission(0, 0, sweep.trainings, "not started")
+
+    monkeypatch.setattr("nnunet_ext.jobs.control.submit", submit)
+    return tmp_path / "sweep ü x"
+
+
+def start(folder: Path, *arguments: str) -> int:
+    return main([*START, "-o", str(folder), *(arguments or ("-tr", A, "-f", "0"))])
+
+
+def plans_file() -> Path:
+    return Path(os.environ["nnUNet_preprocessed"]) / DATASET / "nnUNetPlans.json"
+
+
+def test_a_seed_is_a_configuration_that_configure_would_write(sweep_folder: Path, capsys) -> None:
+    assert start(sweep_folder, "-tr", A, "-f", "0", "all", "--seeds", "0", "3") == 0
+    assert "4 trainings" in capsys.readouterr().out
+    configurations = json.loads(plans_file().read_text())["configurations"]
+    assert configurations["2d_s3"] == {"inherits_from": "2d", "nnunet_ext": {"seed": 3}}
+    assert set(configurations) == {"2d", "3d_fullres", "2d_s0", "2d_s3"}
+    content = plans_file().read_text()
+    assert main(["configure", "-d", "4", "-c", "2d", "--name", "2d_s3", "seed=3"]) == 0
+    assert plans_file().read_text() == content
+    assert start(sweep_folder, "-tr", A, "-f", "0", "all", "--seeds", "0", "3") == 0, "the same may be asked again"
+
+
+def test_a_configuration_of_that_name_and_other_content_is_left_alone(sweep_folder: Path, capsys) -> None:
+    assert main(["configure", "-d", "4", "-c", "2d", "--name", "2d_s1", "seed=7"]) == 0
+    content = plans_file().read_text()
+    assert start(sweep_folder, "-tr", A, "-f", "0", "--seeds", "0", "1") == 2
+    assert "'2d_s1' that is not '2d' with the seed 1" in capsys.readouterr().err
+    assert plans_file().read_text() == content
+    assert not sweep_folder.exists()
+
+
+def test_another_request_in_the_folder_is_refused_by_the_key_that_differs(sweep_folder: Path, capsys) -> None:
+    assert start(sweep_folder) == 0
+    assert start(sweep_folder) == 0
+    assert start(sweep_folder, "-tr", A, "-f", "0", "1") == 2
+    error = capsys.readouterr().err
+    assert "folds: [0], asked for: [0, 1]" in error
+    assert "trainers" not in error
+    assert start(sweep_folder, "-tr", A, "-f", "0", "--local", "2") == 0, "how it is run may change"
+
+
+def test_folds_are_made_before_several_trainings_would_make_them_at_once(sweep_folder: Path) -> None:
+    splits = plans_file().with_name("splits_final.json")
+    assert start(sweep_folder) == 0
+    folds = json.loads(splits.read_text())
+    assert len(folds) == 5
+    assert sorted(case for fold in folds for case in fold["val"]) == [f"case_{number}" for number in range(6)]
+    splits.write_text('[{"train": ["case_0"], "val": ["case_1"]}]')
+    assert start(sweep_folder) == 0
+    assert len(json.loads(splits.read_text())) == 1, "folds that are there are kept"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-tr", "nnUNetTrainerMixup", "-f", "0"], "There is no trainer 'nnUNetTrainerMixup'"),
+        (["-tr", STOCK, "-f", "0", "--seeds", "1"], "nnUNetTrainer reads no settings"),
+        (["-tr", A, "-f", "0", "-c", "3d_lowres"], "no configuration '3d_lowres'"),
+        (["-tr", A, "-f", "0", "-p", "Other"], "There is no plans file"),
+        (["-tr", A, "-f", "0", "-d", "5"], "Dataset 5 is not in"),
+        (["-tr", A, "-f", "0", "-o", "100% sure"], "has a % in its path"),
+    ],
+)
+def test_wrong_use_writes_nothing_and_says_what_is_wrong(
+    sweep_folder: Path, capsys, arguments: list[str], message: str
+) -> None:
+    content = plans_file().read_text()
+    assert start(sweep_folder, *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert plans_file().read_text() == content
+    assert not sweep_folder.exists()
+
+
+def test_a_stock_trainer_needs_no_seed(sweep_folder: Path) -> None:
+    assert start(sweep_folder, "-tr", STOCK, "-f", "0") == 0
+
+
+def test_a_folder_with_something_else_is_refused(sweep_folder: Path, capsys) -> None:
+    sweep_folder.mkdir()
+    (sweep_folder / "thesis.tex").touch()
+    assert start(sweep_folder) == 2
+    assert "is not an empty folder" in capsys.readouterr().err
+    assert main(["jobs", "status", str(sweep_folder)]) == 2
+    assert "holds no sweep" in capsys.readouterr().err
+
+
+def test_without_results_folder_it_names_the_variable(
+    sweep_folder: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("nnUNet_results")
+    assert start(sweep_folder) == 2
+    assert "nnUNet_results is not set" in capsys.readouterr().err
+
+
+def test_without_submitit_it_says_how_to_install_it(
+    sweep_folder: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    assert start(sweep_folder) == 2
+    assert "pip install 'nnunet-ext[jobs]'" in capsys.readouterr().err

@@ -1,0 +1,178 @@
+"""Sweeps on this machine, through submitit's local executor: killed, resumed, stopped, failing."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from nnunet_ext.cli import main
+from nnunet_ext.jobs.claims import holder
+from nnunet_ext.jobs.control import states
+from nnunet_ext.jobs.lanes import Lanes, visible_gpus
+from nnunet_ext.jobs.sweep import Sweep
+from nnunet_ext.registration import discovery_folder
+from support.sweeps import StandIn, eventually, kill_jobs
+
+A, B = "nnUNetTrainerConfigurable", "nnUNetTrainerMixUp"
+START = ["jobs", "start", "-d", "4", "-c", "2d", "--device", "cpu", "-tr", A, B]
+
+
+def start(folder: Path, *arguments: str) -> Sweep:
+    assert main([*START, *(arguments or ("-f", "0", "1")), "-o", str(folder)]) == 0
+    return Sweep.read(folder)
+
+
+def wait_for_end(sweep: Sweep) -> None:
+    eventually(lambda: not Lanes(sweep).alive(), "the lanes have ended")
+
+
+def test_a_sweep_killed_half_way_is_resumed_where_it_was(nnunet: StandIn, folder: Path, capsys) -> None:
+    hold = nnunet.tell("hold", B, 0)
+    sweep = start(folder)
+    held = f"{B}__2d__fold_0"
+    eventually(lambda: held in nnunet.starts(), "the second training has begun")
+    assert main(["jobs", "status", str(folder)]) == 3
+    before = states(sweep)
+    assert before == {
+        f"{A}__2d__fold_0": "finished",
+        held: "running",
+        f"{A}__2d__fold_1": "waiting",
+        f"{B}__2d__fold_1": "waiting",
+    }
+    kill_jobs(sweep, with_commands=True)
+    assert set(states(sweep).values()) == {"finished", "stopped"}
+    capsys.readouterr()
+    assert main(["jobs", "status", str(folder)]) == 1
+    assert f"{held}: stopped, its job was killed; last line of its log: Yayy!" in capsys.readouterr().out
+
+    hold.unlink()
+    assert main(["jobs", "resume", str(folder)]) == 0
+    assert "4 trainings: 1 finished before, 0 waiting or running, 3 submitted." in capsys.readouterr().out
+    wait_for_end(sweep)
+    assert main(["jobs", "status", str(folder)]) == 0
+    assert nnunet.starts() == {
+        f"{A}__2d__fold_0": [False],
+        held: [False, True],
+        f"{A}__2d__fold_1": [False],
+        f"{B}__2d__fold_1": [False],
+    }
+    assert len((sweep.fold_folder(sweep.training(held)) / "checkpoint_final.pth").read_text()) > 0
+    epochs = [line for line in sweep.log(sweep.training(held)).read_text().splitlines() if "Epoch" in line]
+    assert [line.split()[-1] for line in epochs] == ["0", "1", "2"], "no epoch is trained twice"
+
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert rows[0] == ["trainer", "configuration", "fold", "seed", "state", "epoch", "Dice", "best", "log"]
+    assert rows[2] == [B, "2d", "0", "-", "finished", "3/3", "0.300", "0.300", f"logs/{held}.log"]
+    assert main(["jobs", "resume", str(folder)]) == 0
+    assert "4 finished before, 0 waiting or running, 0 submitted" in capsys.readouterr().out
+    assert len(nnunet.calls()) == 5
+
+
+def test_a_command_that_outlives_its_job_is_not_started_twice(nnunet: StandIn, folder: Path) -> None:
+    hold = nnunet.tell("hold", A, 0)
+    sweep = start(folder, "-f", "0")
+    name = f"{A}__2d__fold_0"
+    eventually(lambda: name in nnunet.starts(), "the first training has begun")
+    kill_jobs(sweep, with_commands=False)
+    assert states(sweep)[name] == "running"
+    assert main(["jobs", "resume", str(folder)]) == 0
+    wait_for_end(sweep)
+    assert states(sweep) == {name: "running", f"{B}__2d__fold_0": "finished"}
+    hold.unlink()
+    eventually(lambda: states(sweep)[name] == "finished", "the command has ended by itself")
+    assert nnunet.starts()[name] == [False]
+
+
+def test_stop_ends_the_commands_and_those_of_killed_jobs(nnunet: StandIn, folder: Path, capsys) -> None:
+    for fold in (0, 1):
+        nnunet.tell("hold", A, fold)
+        nnunet.tell("hold", B, fold)
+    sweep = start(folder, "-f", "0", "1", "--local", "2")
+    eventually(lambda: len(nnunet.calls()) == 2, "two trainings have begun")
+    assert sorted(states(sweep).values()) == ["running", "running", "waiting", "waiting"]
+    assert main(["jobs", "stop", str(folder)]) == 0
+    assert "Stopped 2 trainings" in capsys.readouterr().out
+    assert set(states(sweep).values()) == {"stopped"}
+    assert len(nnunet.calls()) == 2, "no other training was taken"
+    for call in nnunet.calls():
+        with pytest.raises(ProcessLookupError):
+            os.kill(call["pid"], 0)
+    assert sweep.record(sweep.trainings[0]).reason == "ended by a signal"
+
+    assert main(["jobs", "resume", str(folder)]) == 0
+    eventually(lambda: len(nnunet.calls()) == 4, "they have begun again")
+    assert [nnunet.starts()[training.name] for training in sweep.trainings[:2]] == [[False, True], [False, True]]
+    kill_jobs(sweep, with_commands=False)
+    assert list(states(sweep).values()).count("running") == 2
+    assert main(["jobs", "stop", str(folder)]) == 0
+    assert set(states(sweep).values()) == {"stopped"}
+    assert main(["jobs", "stop", str(folder)]) == 0
+    assert "Nothing was at work" in capsys.readouterr().out
+
+
+def test_a_failure_stops_no_other_training_and_is_explained(nnunet: StandIn, folder: Path, capsys) -> None:
+    fail = nnunet.tell("fail", A, 0)
+    sweep = start(folder, "-f", "0", "1", "--local", "3")
+    wait_for_end(sweep)
+    name = f"{A}__2d__fold_0"
+    assert list(states(sweep).values()) == ["failed", "finished", "finished", "finished"]
+    assert len(nnunet.starts()[name]) == 1, "a failed training is not tried again by itself"
+    capsys.readouterr()
+    assert main(["jobs", "status", str(folder)]) == 1
+    assert f"{name}: failed, exit status 1; last line of its log: CUDA out of memory" in capsys.readouterr().out
+    fail.unlink()
+    start(folder, "-f", "0", "1", "--local", "3")
+    wait_for_end(sweep)
+    assert main(["jobs", "status", str(folder)]) == 0
+    assert sweep.record(sweep.training(name)).attempts == 2
+
+
+def test_a_requeued_job_goes_on_from_the_checkpoint(nnunet: StandIn, folder: Path) -> None:
+    hold = nnunet.tell("hold", A, 0)
+    sweep = start(folder, "-f", "0")
+    eventually(lambda: nnunet.calls(), "the first training has begun")
+    eventually(lambda: sweep.fold_folder(sweep.trainings[0]).joinpath("checkpoint_latest.pth").exists(), "an epoch")
+    lane = holder(sweep.lane_file(0))
+    assert lane is not None
+    assert os.getsid(lane["pid"]) != os.getsid(0), "Ctrl-C and the end of this terminal must not reach the jobs"
+    os.kill(lane["pid"], signal.SIGUSR2)
+    eventually(lambda: len(nnunet.calls()) == 2, "submitit has started the job again")
+    hold.unlink()
+    eventually(lambda: set(states(sweep).values()) == {"finished"}, "all have finished")
+    assert nnunet.starts() == {f"{A}__2d__fold_0": [False, True], f"{B}__2d__fold_0": [False]}
+    wait_for_end(sweep)
+
+
+def test_commands_get_the_trainers_the_folders_and_one_gpu_each(
+    nnunet: StandIn, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, 7")
+    monkeypatch.setattr("nnunet_ext.evaluation.machine.choose_device", lambda wanted: "cuda")
+    holds = [nnunet.tell("hold", trainer, 0) for trainer in (A, B)]
+    assert main([*START, "-f", "0", "--local", "2", "-o", str(folder)]) == 0
+    eventually(lambda: len(nnunet.calls()) == 2, "both have begun")
+    for hold in holds:
+        hold.unlink()
+    wait_for_end(Sweep.read(folder))
+    environments = [call["environment"] for call in nnunet.calls()]
+    assert {one["CUDA_VISIBLE_DEVICES"] for one in environments} == {"5", "7"}
+    expected = os.pathsep.join([os.environ["nnUNet_extTrainer"], str(discovery_folder())])
+    assert {one["nnUNet_extTrainer"] for one in environments} == {expected}
+    assert {one["nnUNet_results"] for one in environments} == {os.environ["nnUNet_results"]}
+    assert all("-device cuda" in " ".join(call["args"]) for call in nnunet.calls())
+    assert visible_gpus() == ["5", "7"]
+
+
+def test_another_sweep_of_the_same_model_is_refused(nnunet: StandIn, folder: Path, tmp_path: Path, capsys) -> None:
+    nnunet.tell("hold", A, 0)
+    start(folder, "-f", "0")
+    eventually(lambda: nnunet.calls(), "the first training has begun")
+    other = tmp_path / "other"
+    assert main([*START, "-f", "0", "-o", str(other)]) == 2
+    assert f"{A}__2d__fold_0 is being trained by the sweep {folder}" in capsys.readouterr().err
+    assert not other.exists()
+    assert main([*START, "-f", "0", "--local", "2", "-o", str(folder)]) == 2
+    assert "Stop it first" in capsys.readouterr().err

@@ -1,0 +1,82 @@
+"""What a sweep trains, and by which command."""
+
+import pytest
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.jobs.sweep import CHECKPOINTS, FAILED, FINISHED, Means, Record, Request, Sweep, differing_keys
+
+
+def sweep_in(root, **changes):
+    content = {
+        "dataset": "Dataset004_Phantoms",
+        "configuration": "2d",
+        "plans": "MyPlans",
+        "plans_name": "nnUNetPlans",
+        "trainers": ["A", "B"],
+        "folds": [0, "all"],
+        "seeds": None,
+        "folders": {"nnUNet_results": str(root / "results")},
+    }
+    return Sweep(root / "sweep", Request(**{**content, **changes}), Means("cpu", local=1))
+
+
+def test_a_sweep_is_every_combination_trainers_side_by_side(tmp_path):
+    names = [training.name for training in sweep_in(tmp_path).trainings]
+    assert names == ["A__2d__fold_0", "B__2d__fold_0", "A__2d__fold_all", "B__2d__fold_all"]
+    seeded = sweep_in(tmp_path, trainers=["A"], seeds=[0, 3]).trainings
+    assert [(one.configuration, one.fold, one.seed) for one in seeded] == [
+        ("2d_s0", 0, 0),
+        ("2d_s0", "all", 0),
+        ("2d_s3", 0, 3),
+        ("2d_s3", "all", 3),
+    ]
+
+
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS)
+def test_the_command_continues_from_any_checkpoint_that_nnunet_takes(tmp_path, checkpoint):
+    sweep = sweep_in(tmp_path)
+    training = sweep.trainings[0]
+    command = ["nnUNetv2_train", "Dataset004_Phantoms", "2d", "0", "-tr", "A", "-p", "MyPlans", "-device", "cpu"]
+    assert sweep.command(training) == command
+    folder = tmp_path / "results" / "Dataset004_Phantoms" / "A__nnUNetPlans__2d" / "fold_0"
+    folder.mkdir(parents=True)
+    (folder / checkpoint).touch()
+    assert sweep.command(training) == [*command, "--c"]
+    assert "--c" not in sweep.command(sweep.trainings[1])
+
+
+def test_finished_is_a_final_checkpoint_with_its_validation_or_a_command_that_succeeded(tmp_path):
+    sweep = sweep_in(tmp_path)
+    sweep.write()
+    training = sweep.trainings[0]
+    folder = sweep.fold_folder(training)
+    (folder / "validation").mkdir(parents=True)
+    (folder / "checkpoint_final.pth").touch()
+    assert not sweep.is_finished(training)
+    sweep.remember(training, Record(FAILED, 1))
+    assert not sweep.is_finished(training)
+    sweep.remember(training, Record(FINISHED, 1))
+    assert sweep.is_finished(training)
+    (folder / "checkpoint_final.pth").unlink()
+    assert not sweep.is_finished(training), "the model was deleted"
+    (folder / "checkpoint_final.pth").touch()
+    sweep.remember(training, Record())
+    (folder / "validation" / "summary.json").touch()
+    assert sweep.is_finished(training)
+
+
+def test_a_sweep_is_read_as_it_was_written(tmp_path):
+    sweep = sweep_in(tmp_path, seeds=[1])
+    sweep.write()
+    assert Sweep.read(sweep.folder) == sweep
+    assert differing_keys(sweep.request, sweep.request) == {}
+    other = sweep_in(tmp_path, seeds=[2]).request
+    assert differing_keys(sweep.request, other) == {"seeds": ([1], [2])}
+
+
+def test_a_folder_without_a_sweep_is_refused(tmp_path):
+    with pytest.raises(UserError, match="holds no sweep"):
+        Sweep.read(tmp_path)
+    (tmp_path / "sweep.json").write_text('{"request": {"datasets": 1}, "means": {}}')
+    with pytest.raises(UserError, match="is not what"):
+        Sweep.read(tmp_path)
