@@ -12,13 +12,20 @@ has. In brackets are 95 % bootstrap intervals over patients. Where a patient has
 else the intervals are too narrow.
 
 Metrics beside Dice: surface is ASSD and HD95 in mm, of the cases where reference and prediction both have the label
-(MONAI's: voxels at the surface, each counted alike). lesions counts instances, over all cases: one of the reference is
-found if a tenth of it is predicted, a predicted one is right if a tenth of it is in the reference (--overlap); recall,
-precision and F1 follow. Example:
+(MONAI's: voxels at the surface, each counted alike). nsd is normalized surface Dice: the share of these voxels that are
+at most --tolerance away from the other surface; 0 where only one of reference and prediction has the label. Which
+deviation is harmless is for you to say: the tolerance has no default. lesions counts instances, over all cases: one of
+the reference is found if a tenth of it is predicted, a predicted one is right if a tenth of it is in the reference
+(--overlap); recall, precision and F1 follow.
+
+With several folders after --labels, one set of predictions is scored against each of them, in a column of its own.
+Scoring that takes longer than some seconds goes on in several processes (--workers); the scores are the same. Example:
 
     nnunet_ext evaluate nnUNet_results/Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlans__2d --on 4 -o OUT
     nnunet_ext evaluate TUNED_MODEL --on 27:val --on 4:all -f 1 -o OUT
     nnunet_ext evaluate MODEL --on 702:val --labels labelsTr_dense --metrics dice surface lesions -o OUT
+    nnunet_ext evaluate MODEL --on 702:val --metrics nsd --tolerance tumour=1 2 -o OUT
+    nnunet_ext evaluate MODEL --on 702:val --labels labelsTr labelsTr_dense --workers 4 -o OUT
     nnunet_ext evaluate MODEL --on 811:val --patients nnUNet_raw/Dataset811_Heart/pairs.json -o OUT
 """
 
@@ -28,11 +35,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from nnunet_ext.arguments import not_negative, share
+from nnunet_ext.arguments import not_negative, not_negative_number, positive, share
 from nnunet_ext.errors import UserError
 
 REQUEST = "request.json"
-METRICS = ("dice", "surface", "lesions")
+METRICS = ("dice", "surface", "nsd", "lesions")
 RESAMPLES = 2000
 
 
@@ -51,6 +58,17 @@ def dataset_and_cases(text: str) -> tuple[str, str | None]:
     if not dataset or (colon and selection not in ("test", "val", "all")):
         raise argparse.ArgumentTypeError(f"{text} is not DATASET, DATASET:test, DATASET:val or DATASET:all")
     return dataset, selection or None
+
+
+def tolerance(text: str) -> tuple[str | None, float]:
+    """``LABEL=MM``, or ``MM`` for the labels that are not named."""
+    label, equals, number = text.rpartition("=")
+    if equals and not label:
+        raise argparse.ArgumentTypeError(f"{text} names no label before the =")
+    try:
+        return label or None, not_negative_number(number)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is neither LABEL=MM nor MM, as {number!r} is no number") from None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,9 +95,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what to score by; dice is always among it (default: dice)",
     )
     parser.add_argument(
+        "--tolerance",
+        type=tolerance,
+        nargs="+",
+        metavar="[LABEL=]MM",
+        help="for nsd: in mm, for a label by its name, or as a number alone for all others; each label needs one",
+    )
+    parser.add_argument(
         "--labels",
+        nargs="+",
         metavar="FOLDER",
-        help="folder of the dataset to take the references from, such as labelsTr_dense (default: labelsTr, labelsTs)",
+        help="folders of the dataset to take the references from, such as labelsTr_dense; each is scored against for "
+        "itself (default: labelsTr, labelsTs)",
     )
     parser.add_argument(
         "--instances",
@@ -108,6 +135,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="resamples for the intervals, 0 for no intervals (default: %(default)s)",
     )
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        metavar="N",
+        help="processes to score with, at most; each holds a whole case in memory (default: the cores that are "
+        "available, but not more than 8)",
+    )
     parser.add_argument("--checkpoint", default="checkpoint_final.pth", help="default: %(default)s")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: %(default)s")
     parser.add_argument("--disable-tta", action="store_true", help="predict without mirroring: faster, less accurate")
@@ -118,7 +152,7 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_ext.evaluation.case_sets import select_cases
     from nnunet_ext.evaluation.evaluation_files import remarks, results_table, write_results
     from nnunet_ext.evaluation.intervals import with_intervals
-    from nnunet_ext.evaluation.machine import FEW_CORES, available_cores, choose_device
+    from nnunet_ext.evaluation.machine import FEW_CORES, available_cores, choose_device, default_workers
     from nnunet_ext.evaluation.model_evaluation import (
         check_inputs,
         find_model,
@@ -129,29 +163,46 @@ def run(args: argparse.Namespace) -> int:
     )
     from nnunet_ext.evaluation.patients import read_patients
     from nnunet_ext.evaluation.scoring import Metrics, score
+    from nnunet_ext.evaluation.tolerances import tolerances_by_label
     from nnunet_ext.registration import register
 
-    metrics = Metrics(surface="surface" in args.metrics, lesions="lesions" in args.metrics, overlap=args.overlap)
-    if args.instances is not None and not metrics.lesions:
+    if args.instances is not None and "lesions" not in args.metrics:
         raise UserError("--instances is for the lesions alone. Add lesions to --metrics, or leave --instances out.")
+    if args.tolerance is not None and "nsd" not in args.metrics:
+        raise UserError("--tolerance is for NSD alone. Add nsd to --metrics, or leave --tolerance out.")
+    if args.tolerance is None and "nsd" in args.metrics:
+        raise UserError(
+            "NSD needs a tolerance, as only you can say which deviation is harmless. Add --tolerance MM, or "
+            "--tolerance LABEL=MM for each label."
+        )
+    if args.labels is not None and len(set(map(Path, args.labels))) < len(args.labels):
+        raise UserError(f"--labels names a folder twice: {' '.join(args.labels)}.")
     if args.patients is not None and not args.bootstrap:
         raise UserError("--patients is for the intervals alone. Leave it or --bootstrap 0 out.")
     register()
     device = choose_device(args.device)
     model = find_model(args.model, list(dict.fromkeys(args.folds)), args.checkpoint)
     case_sets = [
-        select_cases(dataset, selection, folds=model.folds, references=args.labels, instances=args.instances)
+        select_cases(dataset, selection, folds=model.folds, references=references, instances=args.instances)
         for dataset, selection in args.on
+        for references in args.labels or [None]
     ]
-    names = [cases.name for cases in case_sets]
-    if len(set(names)) < len(names):
-        raise UserError(f"The same cases are given twice: {', '.join(names)}.")
-    every_case = [case for cases in case_sets for case in cases.cases]
+    titles = [cases.title for cases in case_sets]
+    if len(set(titles)) < len(titles):
+        raise UserError(f"The same cases are given twice: {', '.join(titles)}.")
+    every_case = dict.fromkeys(case for cases in case_sets for case in cases.cases)
     patients = None if args.patients is None else read_patients(args.patients, every_case)
     labels = {}
     for cases in case_sets:
         check_inputs(model.description, cases.description, name=cases.dataset)
         labels[cases.name] = match_labels(model.description, cases.description, name=cases.dataset)
+    scored = dict.fromkeys(label for one in labels.values() for label in one.keys)
+    metrics = Metrics(
+        surface="surface" in args.metrics,
+        lesions="lesions" in args.metrics,
+        overlap=args.overlap,
+        tolerances=tolerances_by_label(args.tolerance, scored) if args.tolerance else {},
+    )
     mirroring = not args.disable_tta
     predictor = load_predictor(model, device=device, mirroring=mirroring)
     open_output(args.out, request(model, case_sets, mirroring=mirroring), force=args.force)
@@ -162,7 +213,7 @@ def run(args: argparse.Namespace) -> int:
         folder.mkdir(exist_ok=True)
         few_cores = available_cores() <= FEW_CORES
         predict_missing(predictor, cases, folder, log=args.out / "nnunet.log", few_cores=few_cores)
-        result = score(cases, labels[cases.name], folder, metrics)
+        result = score(cases, labels[cases.name], folder, metrics, workers=args.workers or default_workers())
         results.append(with_intervals(result, patients, resamples=args.bootstrap) if args.bootstrap else result)
     write_results(args.out, model, results, mirroring=mirroring)
     print(f"\n{results_table(results)}")

@@ -43,8 +43,13 @@ class CaseSet:
 
     @property
     def name(self) -> str:
-        """What its results are called."""
+        """What its predictions are called."""
         return f"{self.dataset}_{self.selection}"
+
+    @property
+    def title(self) -> str:
+        """What tells its scores from those against other references."""
+        return self.name if self.references is None else f"{self.name} ({self.references})"
 
     def instance_map(self, case: str) -> Path | None:
         """The file that tells the instances of a case's reference apart."""

@@ -39,6 +39,13 @@ SURFACE_RULE = (
     "or prediction has none for it (null) and is left out of the label's means, which are over cases_with_distance: "
     "read them beside Dice, which counts a missed label as 0. What is predicted on ignored voxels is taken away first."
 )
+NSD_RULE = (
+    "NSD of a case, normalized surface Dice, is the share of the voxels at both surfaces that are at most the label's "
+    "tolerance away from the other surface. tolerances are in mm, or in pixels for images without a spacing. Voxels "
+    "are counted; implementations that weigh by area give other numbers. As with Dice, NSD is 0 if a label is in "
+    "reference or prediction alone, and null if it is in neither: such a case is left out of nsd_mean, as of "
+    "dice_mean. What is predicted on ignored voxels is taken away first."
+)
 LESION_RULE = (
     "The reference's instances are those of the maps under instances; without, and for labels that a map leaves out, "
     "connected components, as those of the prediction are. One of the reference is found if at least the share overlap "
@@ -72,6 +79,7 @@ DISTANCES = (
     Figure("ASSD in mm", "assd_mean", lambda result, label: result.mean_distances(label).assd),
     Figure("HD95 in mm", "hd95_mean", lambda result, label: result.mean_distances(label).hd95),
 )
+NSD = Figure("NSD", "nsd_mean", lambda result, label: result.mean_nsd(label))
 LESION_RATES = (
     Figure("instance recall", "lesions_recall", lambda result, label: result.pooled_lesions(label).recall),
     Figure("instance precision", "lesions_precision", lambda result, label: result.pooled_lesions(label).precision),
@@ -110,6 +118,8 @@ def _label_entry(result: Result, label: str) -> dict[str, Any]:
         entry["assd_mean"] = _or_null(means.assd)
         entry["hd95_mean"] = _or_null(means.hd95)
         entry["cases_with_distance"] = result.cases_with_distance(label)
+    if result.metrics.tolerances:
+        entry["nsd_mean"] = _or_null(result.mean_nsd(label))
     if result.metrics.lesions:
         entry["lesions"] = _lesions(result.pooled_lesions(label))
     if result.intervals is not None:
@@ -127,6 +137,8 @@ def _result_entry(result: Result) -> dict[str, Any]:
     entry: dict[str, Any] = {"dataset": result.cases.dataset, "cases": result.cases.selection}
     if result.cases.references is not None:
         entry["references"] = result.cases.references
+    if result.metrics.tolerances:
+        entry["tolerances"] = {label: result.metrics.tolerances[label] for label in result.dice}
     if result.metrics.lesions:
         entry["instances"] = "components" if result.cases.instances is None else result.cases.instances.name
         entry["overlap"] = result.metrics.overlap
@@ -149,6 +161,8 @@ def _result_entry(result: Result) -> dict[str, Any]:
     if result.metrics.surface:
         entry["assd"] = _by_case(result, lambda case, label: _or_null(result.surface[label][case].assd))
         entry["hd95"] = _by_case(result, lambda case, label: _or_null(result.surface[label][case].hd95))
+    if result.metrics.tolerances:
+        entry["nsd"] = _by_case(result, lambda case, label: _or_null(result.nsd[label][case]))
     if result.metrics.lesions:
         entry["lesions"] = _by_case(result, lambda case, label: _lesions(result.lesions[label][case]))
     return entry
@@ -161,6 +175,8 @@ def _rule(result: Result) -> str:
         rules.append(INTERVAL_RULE)
     if result.metrics.surface:
         rules.append(SURFACE_RULE)
+    if result.metrics.tolerances:
+        rules.append(NSD_RULE)
     if result.metrics.lesions:
         rules.append(LESION_RULE)
     return " ".join(rules)
@@ -183,11 +199,12 @@ def as_json(model: Model, results: Sequence[Result], *, mirroring: bool) -> dict
     }
 
 
-def _csv_row(result: Result, case: str, label: str) -> dict[str, str | int | float]:
-    """One case and label; nothing where a score is undefined."""
+def _csv_row(result: Result, case: str, label: str, *, references: bool) -> dict[str, str | int | float]:
+    """One case and label, with the folder of the references if asked; nothing where a score is undefined."""
     row: dict[str, str | int | float] = {
         "dataset": result.cases.dataset,
         "cases": result.cases.selection,
+        **({"references": result.cases.references or ""} if references else {}),
         "case": case,
         **({} if result.intervals is None else {"patient": result.intervals.patients[case]}),
         "label": label,
@@ -197,6 +214,8 @@ def _csv_row(result: Result, case: str, label: str) -> dict[str, str | int | flo
     if result.metrics.surface:
         distances = result.surface[label][case]
         row |= {"assd": distances.assd, "hd95": distances.hd95}
+    if result.metrics.tolerances:
+        row["nsd"] = result.nsd[label][case]
     if result.metrics.lesions:
         counts = result.lesions[label][case]
         row |= {f"lesions_{name}": getattr(counts, name) for name in LESION_COLUMNS}
@@ -206,7 +225,13 @@ def _csv_row(result: Result, case: str, label: str) -> dict[str, str | int | flo
 def write_results(out: Path, model: Model, results: Sequence[Result], *, mirroring: bool) -> None:
     """Write evaluation.json and evaluation.csv; the latter has an empty cell where a case has no score."""
     write_json(out / "evaluation.json", as_json(model, results, mirroring=mirroring))
-    rows = [_csv_row(result, case, label) for result in results for case in result.cases.cases for label in result.dice]
+    several = len({result.cases.references for result in results}) > 1
+    rows = [
+        _csv_row(result, case, label, references=several)
+        for result in results
+        for case in result.cases.cases
+        for label in result.dice
+    ]
     with written_whole(out / "evaluation.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
@@ -226,15 +251,20 @@ def results_table(results: Sequence[Result]) -> str:
     def means(name: str, value: Callable[[Result], float]) -> list[str]:
         return [_cell(value(one), None if one.intervals is None else one.intervals.means[name]) for one in results]
 
-    rows = [[DICE.title, *(result.cases.name for result in results)]]
+    rows = [[DICE.title, *(result.cases.title for result in results)]]
     rows.append(["cases", *(str(len(result.cases.cases)) for result in results)])
     rows += [[label, *scores(DICE, label)] for label in labels]
     rows.append(["mean", *means("foreground_mean", lambda result: result.foreground_mean)])
     rows += [[f"{label}: {AGGREGATED.title}", *scores(AGGREGATED, label)] for label in labels]
     mean = means("foreground_aggregated_dice", lambda result: result.foreground_aggregated_dice)
     rows.append([f"mean: {AGGREGATED.title}", *mean])
-    others = [*(DISTANCES if results[0].metrics.surface else ()), *(LESION_RATES if results[0].metrics.lesions else ())]
-    rows += [[f"{label}: {figure.title}", *scores(figure, label)] for figure in others for label in labels]
+    asked = results[0].metrics
+    for figure in DISTANCES if asked.surface else ():
+        rows += [[f"{label}: {figure.title}", *scores(figure, label)] for label in labels]
+    if asked.tolerances:
+        rows += [[f"{label}: {NSD.title} at {asked.tolerances[label]:g} mm", *scores(NSD, label)] for label in labels]
+    for figure in LESION_RATES if asked.lesions else ():
+        rows += [[f"{label}: {figure.title}", *scores(figure, label)] for label in labels]
     return aligned(rows)
 
 
@@ -252,7 +282,7 @@ def _cell(value: float, interval: Interval | None) -> str:
 def remarks(result: Result) -> list[str]:
     """What the table does not show of one set of cases: labels that were not scored, and cases without a score."""
     lines = []
-    name, total = result.cases.name, len(result.cases.cases)
+    name, total = result.cases.title, len(result.cases.cases)
     others = [f"{label} (only in the model)" for label in result.labels.only_model]
     others += [f"{label} (only in the dataset)" for label in result.labels.only_dataset]
     if others:
@@ -276,14 +306,14 @@ def _remarks_on_aggregated_dice(result: Result) -> list[str]:
     absent = [label for label in result.overlaps if math.isnan(result.aggregated_dice(label))]
     if not absent:
         return []
-    return [f"{result.cases.name}: no case has {', '.join(absent)}: not in the mean of aggregated Dice"]
+    return [f"{result.cases.title}: no case has {', '.join(absent)}: not in the mean of aggregated Dice"]
 
 
 def _remarks_on_intervals(result: Result) -> list[str]:
     """What is in brackets, and where there is nothing."""
     if result.intervals is None:
         return []
-    name, patients = result.cases.name, result.intervals.number_of_patients
+    name, patients = result.cases.title, result.intervals.number_of_patients
     if patients == 1:
         return [f"{name}: all cases are of one patient, so there are no intervals"]
     lines = [f"{name}: in brackets {100 * LEVEL:.0f} % bootstrap intervals over {patients} patients"]

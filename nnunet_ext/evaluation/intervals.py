@@ -30,6 +30,7 @@ def with_intervals(result: Result, patients: Mapping[str, str] | None, *, resamp
     of_case = {case: patients[case] if patients is not None else case for case in cases}
     bootstrap = PatientBootstrap(list(of_case.values()), np.random.default_rng(SEED), resamples=resamples)
     figures = FIGURES | (SURFACE_FIGURES if result.metrics.surface else {})
+    figures |= NSD_FIGURES if result.metrics.tolerances else {}
     figures |= LESION_FIGURES if result.metrics.lesions else {}
 
     def interval(label: str, columns: Columns, statistic: Statistic) -> Interval | None:
@@ -93,6 +94,10 @@ def _hd95(result: Result, label: str) -> Table:
     return _mean_columns(result.surface[label][case].hd95 for case in result.cases.cases)
 
 
+def _nsd(result: Result, label: str) -> Table:
+    return _mean_columns(result.nsd[label][case] for case in result.cases.cases)
+
+
 def _lesions(*names: str) -> Columns:
     def columns(result: Result, label: str) -> Table:
         counts = [result.lesions[label][case] for case in result.cases.cases]
@@ -106,6 +111,7 @@ FIGURES: dict[str, tuple[Columns, Statistic]] = {
     "aggregated_dice": (_aggregated_dice, quotient),
 }
 SURFACE_FIGURES: dict[str, tuple[Columns, Statistic]] = {"assd_mean": (_assd, quotient), "hd95_mean": (_hd95, quotient)}
+NSD_FIGURES: dict[str, tuple[Columns, Statistic]] = {"nsd_mean": (_nsd, quotient)}
 LESION_FIGURES: dict[str, tuple[Columns, Statistic]] = {
     "lesions_recall": (_lesions("found", "reference"), quotient),
     "lesions_precision": (_lesions("right", "predicted"), quotient),

@@ -1,4 +1,4 @@
-"""What this machine has to predict with."""
+"""What this machine has to predict and score with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from nnunet_ext.errors import UserError
 
 FEW_CORES = 4
+MOST_WORKERS = 8  # each holds a whole case in memory
 
 
 def available_cores() -> int:
@@ -14,6 +15,11 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def default_workers() -> int:
+    """Processes to score with, if nobody says otherwise."""
+    return min(available_cores(), MOST_WORKERS)
 
 
 def choose_device(wanted: str) -> str:

@@ -1,11 +1,12 @@
-"""Compare predictions with references: Dice as nnU-Net counts it, distances between surfaces, detection of lesions."""
+"""Compare predictions with references: Dice as nnU-Net counts it, agreement of surfaces, detection of lesions."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cached_property, reduce
+from functools import cached_property, partial, reduce
 from operator import add
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from nnunet_ext.evaluation.case_sets import CaseSet
 from nnunet_ext.evaluation.lesions import OVERLAP, LesionCounts, count_lesions
 from nnunet_ext.evaluation.model_evaluation import LabelKey, ScoredLabels
 from nnunet_ext.evaluation.overlap import Overlap, aggregated_dice, count_overlap
+from nnunet_ext.evaluation.parallel import in_order
 from nnunet_ext.evaluation.report import Scores, nanmean
-from nnunet_ext.evaluation.surface import SurfaceDistances, surface_distances
+from nnunet_ext.evaluation.surface import SurfaceDistances, surface_dice, surface_distances
 from nnunet_ext.preprocessing.partial_annotation import read_instances
 from nnunet_ext.preprocessing.raw_dataset import Labels, read_label_map
 
@@ -35,11 +37,13 @@ class Metrics:
         surface: distances between surfaces.
         lesions: detection by instance.
         overlap: share of an instance's voxels that makes it found or right.
+        tolerances: of normalized surface Dice in mm, by label name; empty if it is not asked for.
     """
 
     surface: bool = False
     lesions: bool = False
     overlap: float = OVERLAP
+    tolerances: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,7 @@ class Result:
         metrics: what else was asked for.
         surface: by label name and case; empty if not asked for.
         lesions: by label name and case; empty if not asked for.
+        nsd: normalized surface Dice by label name and case; empty if not asked for.
         intervals: of the figures, if there are any.
     """
 
@@ -83,6 +88,7 @@ class Result:
     metrics: Metrics = field(default_factory=Metrics)
     surface: Mapping[str, Mapping[str, SurfaceDistances]] = field(default_factory=dict)
     lesions: Mapping[str, Mapping[str, LesionCounts]] = field(default_factory=dict)
+    nsd: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     intervals: Intervals | None = None
 
     @cached_property
@@ -115,12 +121,37 @@ class Result:
     def cases_with_distance(self, label: str) -> int:
         return sum(not math.isnan(one.assd) for one in self.surface[label].values())
 
+    def mean_nsd(self, label: str) -> float:
+        """Mean over the cases that have the label in reference or prediction."""
+        return nanmean(self.nsd[label].values())
+
     def pooled_lesions(self, label: str) -> LesionCounts:
         """Counts over all cases."""
         return reduce(add, self.lesions[label].values(), LesionCounts())
 
 
-def score(cases: CaseSet, labels: ScoredLabels, folder: Path, metrics: Metrics | None = None) -> Result:
+@dataclass(frozen=True)
+class _CaseFiles:
+    """Of one case, the reference, the prediction, and the map of the reference's instances, if there is one."""
+
+    reference: Path
+    prediction: Path
+    instances: Path | None
+
+
+@dataclass(frozen=True)
+class _LabelScores:
+    """Of one label in one case; None for what was not asked for."""
+
+    overlap: Overlap
+    surface: SurfaceDistances | None
+    lesions: LesionCounts | None
+    nsd: float | None
+
+
+def score(
+    cases: CaseSet, labels: ScoredLabels, folder: Path, metrics: Metrics | None = None, *, workers: int = 1
+) -> Result:
     """Compare predictions with the references.
 
     Args:
@@ -128,6 +159,7 @@ def score(cases: CaseSet, labels: ScoredLabels, folder: Path, metrics: Metrics |
         labels: what to score.
         folder: with the predictions.
         metrics: what to score by; without, by Dice alone.
+        workers: processes, each with one case at a time, if it takes long; see `in_order`. The scores are the same.
 
     Raises:
         UserError: if a file cannot be read or does not go with the others of its case.
@@ -137,46 +169,69 @@ def score(cases: CaseSet, labels: ScoredLabels, folder: Path, metrics: Metrics |
     overlaps: dict[str, dict[str, Overlap]] = {label: {} for label in labels.keys}
     surface: dict[str, dict[str, SurfaceDistances]] = {label: {} for label in labels.keys if metrics.surface}
     lesions: dict[str, dict[str, LesionCounts]] = {label: {} for label in labels.keys if metrics.lesions}
+    nsd: dict[str, dict[str, float]] = {label: {} for label in labels.keys if metrics.tolerances}
     example = str(next(iter(cases.cases.values())).label)
     reader = determine_reader_writer_from_dataset_json(dict(cases.description), example, verbose=False)()
-    for name, case in tqdm(cases.cases.items(), desc=f"Scoring {cases.name}", unit="case", disable=None, leave=False):
-        reference, _ = read_label_map(reader, case.label)
-        file = folder / f"{name}{ending}"
-        # the prediction has the geometry of the image; that of a reference may have been lost when it was made
-        prediction, properties = read_label_map(reader, file)
-        _check_shape(reference, case.label, prediction, file)
-        instances = _read_instances(reader, cases, name, reference, ignore=labels.ignore) if metrics.lesions else None
-        ignored = None if labels.ignore is None else reference == labels.ignore
-        for label, key in labels.keys.items():
-            ours, theirs = region_or_label_to_mask(reference, key), region_or_label_to_mask(prediction, key)
-            overlaps[label][name] = count_overlap(ours, theirs, ignored=ignored, spacing=properties["spacing"])
-            if metrics.surface:
-                known = theirs if ignored is None else theirs & ~ignored
-                surface[label][name] = surface_distances(ours, known, properties["spacing"])
-            if metrics.lesions:
-                known_instances = None if instances is None else _covering(instances, reference, key, case.label)
-                lesions[label][name] = count_lesions(
-                    ours, theirs, instances=known_instances, ignored=ignored, overlap=metrics.overlap
-                )
-    return Result(cases, labels, overlaps, metrics, surface, lesions)
+    files = [
+        _CaseFiles(case.label, folder / f"{name}{ending}", cases.instance_map(name) if metrics.lesions else None)
+        for name, case in cases.cases.items()
+    ]
+    score_case = partial(_score_case, reader=reader, labels=labels, metrics=metrics)
+    with (
+        closing(in_order(score_case, files, workers=workers)) as scored,
+        tqdm(total=len(files), desc=f"Scoring {cases.title}", unit="case", disable=None, leave=False) as progress,
+    ):
+        for name, scores in zip(cases.cases, scored):
+            for label, one in scores.items():
+                overlaps[label][name] = one.overlap
+                if one.surface is not None:
+                    surface[label][name] = one.surface
+                if one.lesions is not None:
+                    lesions[label][name] = one.lesions
+                if one.nsd is not None:
+                    nsd[label][name] = one.nsd
+            progress.update()
+    return Result(cases, labels, overlaps, metrics, surface, lesions, nsd)
 
 
-def _read_instances(reader: Any, cases: CaseSet, name: str, reference: Labels, *, ignore: int | None) -> Labels | None:
-    """A case's map of instances, if the set has such maps.
+def _score_case(files: _CaseFiles, *, reader: Any, labels: ScoredLabels, metrics: Metrics) -> dict[str, _LabelScores]:
+    """The scores of one case by label name; arguments as of `score`."""
+    reference, _ = read_label_map(reader, files.reference)
+    # the prediction has the geometry of the image; that of a reference may have been lost when it was made
+    prediction, properties = read_label_map(reader, files.prediction)
+    _check_shape(reference, files.reference, prediction, files.prediction)
+    instances = _read_instances(reader, files, reference, ignore=labels.ignore)
+    ignored = None if labels.ignore is None else reference == labels.ignore
+    spacing = properties["spacing"]
+    found = {}
+    for label, key in labels.keys.items():
+        ours, theirs = region_or_label_to_mask(reference, key), region_or_label_to_mask(prediction, key)
+        known = theirs if ignored is None else theirs & ~ignored
+        distances = surface_distances(ours, known, spacing) if metrics.surface else None
+        nsd = surface_dice(ours, known, spacing, tolerance=metrics.tolerances[label]) if metrics.tolerances else None
+        counts = None
+        if metrics.lesions:
+            of_label = None if instances is None else _covering(instances, reference, key, files.reference)
+            counts = count_lesions(ours, theirs, instances=of_label, ignored=ignored, overlap=metrics.overlap)
+        overlap = count_overlap(ours, theirs, ignored=ignored, spacing=spacing)
+        found[label] = _LabelScores(overlap, distances, counts, nsd)
+    return found
+
+
+def _read_instances(reader: Any, files: _CaseFiles, reference: Labels, *, ignore: int | None) -> Labels | None:
+    """A case's map of instances, if it has one.
 
     Raises:
         UserError: if it does not go with the reference.
     """
-    file = cases.instance_map(name)
-    if file is None:
+    if files.instances is None:
         return None
-    label = cases.cases[name].label
-    instances = read_instances(reader, file, reference, ignore=ignore)
+    instances = read_instances(reader, files.instances, reference, ignore=ignore)
     outside = instances[(reference == 0) & (instances > 0)]
     if outside.size:
         raise UserError(
-            f"Instance {outside[0]} of {file} has voxels that are background in {label}: the map does not belong to "
-            "these labels. Name the folder of the labels that it was made from with --labels."
+            f"Instance {outside[0]} of {files.instances} has voxels that are background in {files.reference}: the map "
+            "does not belong to these labels. Name the folder of the labels that it was made from with --labels."
         )
     return instances
 

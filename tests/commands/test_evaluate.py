@@ -17,9 +17,9 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
 from nnunet_ext.cli import build_parser, main
-from nnunet_ext.evaluation import machine
+from nnunet_ext.evaluation import machine, parallel
 from nnunet_ext.evaluation.lesions import OVERLAP
-from nnunet_ext.evaluation.surface import surface_distances
+from nnunet_ext.evaluation.surface import surface_dice, surface_distances
 from support.nnunet_runs import call_entry_point, train
 from support.tiny_data import IGNORE, KINDS, dataset_name
 
@@ -260,6 +260,64 @@ def test_other_metrics_on_the_same_folder_predict_nothing_again(models, dense, t
     )
 
 
+def test_several_folders_of_references_are_scored_against_one_set_of_predictions(
+    models, dense, tmp_path, monkeypatch, capsys
+):
+    (dense / "labelsTr_dense").rename(dense / "labelsTr dänse")
+    folders = ["labelsTr", "labelsTr dänse"]
+    metrics = ["--metrics", "nsd", "--tolerance", "core=1.5", "0"]
+    assert evaluate(models["labels"], tmp_path / "both", "--on", ON_IGNORE, "--labels", *folders, *metrics) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("case_4") == 1  # predicted once
+    assert "Dataset902_Ignore_all (labelsTr)  Dataset902_Ignore_all (labelsTr dänse)" in shown
+    assert "core: NSD at 1.5 mm" in shown
+    assert "shell: NSD at 0 mm" in shown
+    both = read(tmp_path / "both")["datasets"]
+    assert [entry["references"] for entry in both] == folders
+    assert both[0]["dice"] != both[1]["dice"]
+
+    monkeypatch.setattr(nnUNetPredictor, "predict_from_files_sequential", lambda *arguments: pytest.fail("predicted"))
+    for folder, entry in zip(folders, both):
+        assert evaluate(models["labels"], tmp_path / "both", "--on", ON_IGNORE, "--labels", folder, *metrics) == 0
+        assert read(tmp_path / "both")["datasets"] == [entry]
+
+    assert both[1]["tolerances"] == {"shell": 0.0, "core": 1.5}
+    reference = array(dense / "labelsTr dänse" / "case_2.nii.gz")
+    prediction = np.where(reference == IGNORE, 0, array(tmp_path / "both" / "Dataset902_Ignore_all" / "case_2.nii.gz"))
+    for label, value, tolerance in (("shell", 1, 0.0), ("core", 2, 1.5)):
+        expected = surface_dice(reference == value, prediction == value, (1, 1, 1), tolerance=tolerance)
+        assert both[1]["nsd"]["case_2"][label] == pytest.approx(expected)
+        assert {"nsd_mean"} < both[1]["labels"][label]["intervals"].keys()
+
+
+def test_the_files_do_not_depend_on_the_number_of_workers(models, tmp_path, monkeypatch):
+    out, metrics = tmp_path / "out", ["--metrics", "surface", "nsd", "lesions", "--tolerance", "1"]
+    assert evaluate(models["labels"], out, "--on", ON_IGNORE, *metrics, "--workers", "1") == 0
+    before = [(out / name).read_bytes() for name in ("evaluation.json", "evaluation.csv")]
+    monkeypatch.setattr(parallel, "SECONDS_ALONE", 0)
+    used = []
+    in_processes = parallel._in_processes
+    monkeypatch.setattr(
+        parallel, "_in_processes", lambda *items, workers: used.append(workers) or in_processes(*items, workers=workers)
+    )
+    assert evaluate(models["labels"], out, "--on", ON_IGNORE, *metrics) == 0  # this fixture has two cores
+    assert used == [2]
+    assert [(out / name).read_bytes() for name in ("evaluation.json", "evaluation.csv")] == before
+
+
+def test_interrupted_scoring_leaves_the_files_of_before(models, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    assert evaluate(models["labels"], out, "--on", ON_IGNORE) == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+    def interrupted(*arguments, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nnunet_ext.evaluation.scoring.count_overlap", interrupted)
+    assert evaluate(models["labels"], out, "--on", ON_IGNORE, "--bootstrap", "7") == 130
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
 def test_patients_are_those_of_the_file(models, tmp_path):
     out, file = tmp_path / "out", tmp_path / "pairs ü.json"
     assert evaluate(models["labels"], out, "--on", ON_IGNORE, "--bootstrap", "300") == 0
@@ -294,6 +352,12 @@ def test_the_default_overlap_is_that_of_the_lesions():
     [
         (["--on", "901", "--labels", "labelsTr_dense"], "has no folder labelsTr_dense. It has: imagesTr, "),
         (["--on", "901", "--metrics", "lesions", "--instances", "instancesTr"], "has no folder instancesTr"),
+        (["--on", "901", "--labels", "labelsTr", "./labelsTr/"], "--labels names a folder twice"),
+        (["--on", "901", "--on", "901:val", "--labels", "labelsTr"], "given twice: Dataset901_Labels_val (labelsTr),"),
+        (["--on", "901", "--metrics", "nsd"], "NSD needs a tolerance"),
+        (["--on", "901", "--tolerance", "1"], "--tolerance is for NSD alone"),
+        (["--on", "901", "--metrics", "nsd", "--tolerance", "core=1"], "--tolerance has nothing for shell"),
+        (["--on", "901", "--metrics", "nsd", "--tolerance", "cores=1", "2"], "scored are shell, core"),
         (["--on", "901", "--instances", "labelsTr"], "--instances is for the lesions alone"),
         (["--on", "901", "--patients", "x.json", "--bootstrap", "0"], "--patients is for the intervals alone"),
         (["--on", "901", "--patients", "x.json"], "x.json does not exist"),
@@ -332,7 +396,10 @@ def test_second_stage_of_a_cascade_is_refused(models, tmp_path, capsys):
     "arguments",
     [["--on", "901:train"], ["--on", ":val"], ["--on", "901", "-f", "x"], []]
     + [["--on", "901", "--metrics", "iou"], ["--on", "901", "--overlap", "0"], ["--on", "901", "--overlap", "much"]]
-    + [["--on", "901", "--bootstrap", "-1"]],
+    + [["--on", "901", "--bootstrap", "-1"], ["--on", "901", "--workers", "0"]]
+    + [
+        ["--on", "901", "--metrics", "nsd", "--tolerance", text] for text in ("-1", "core=-1", "core=much", "nan", "=1")
+    ],
 )
 def test_wrong_usage_exits_with_two(tmp_path, arguments):
     with pytest.raises(SystemExit) as stop:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -16,6 +17,8 @@ from support.rows_of_voxels import MILLIMETRES, write_cases
 
 DICE_COLUMNS = ["dataset", "cases", "case", "label", "dice", "volume_reference", "volume_predicted", "volume_both"]
 VOXEL = MILLIMETRES * 3  # mm², as the rows are single slices
+TOLERANCES = {"shell": MILLIMETRES / 2, "core": MILLIMETRES, "fin": 0.0}
+EVERYTHING = Metrics(surface=True, lesions=True, overlap=0.6, tolerances=TOLERANCES)
 RATES = ["reference", "found", "predicted", "right", "recall", "precision", "f1"]
 
 
@@ -26,7 +29,7 @@ def result(tmp_path):
 
 @pytest.fixture
 def full(tmp_path):
-    return score(*write_cases(tmp_path), tmp_path / "predictions", Metrics(surface=True, lesions=True, overlap=0.6))
+    return score(*write_cases(tmp_path), tmp_path / "predictions", EVERYTHING)
 
 
 @pytest.fixture
@@ -79,6 +82,7 @@ def test_files_hold_every_number_and_null_where_there_is_none(result, model, tmp
 def test_dice_alone_leaves_the_other_metrics_out(result, model, tmp_path):
     content, _ = written(tmp_path, model, [result])
     assert "ASSD" not in content["rule"]
+    assert "NSD" not in content["rule"]
     assert "instance" not in content["rule"]
     (entry,) = content["datasets"]
     assert list(entry) == [
@@ -118,6 +122,7 @@ def test_intervals_are_added_to_every_figure(full, model, tmp_path):
         "aggregated_dice": pytest.approx([2 / 3, 4 / 5]),
         "assd_mean": pytest.approx([MILLIMETRES / 5, MILLIMETRES / 3]),
         "hd95_mean": pytest.approx([MILLIMETRES * 0.9, MILLIMETRES * 0.95]),
+        "nsd_mean": pytest.approx([2 / 3, 4 / 5]),
         "lesions_recall": [1.0, 1.0],
         "lesions_precision": [0.0, 1.0],
         "lesions_f1": [0.0, 1.0],
@@ -147,11 +152,15 @@ def test_distances_and_lesions_are_added_to_each_label_and_case(full, model, tmp
     content, rows = written(tmp_path, model, [full])
     assert "cases_with_distance" in content["rule"]
     assert "F1 is 0 if only one side" in content["rule"]
+    assert "NSD is 0 if a label is in reference or prediction alone" in content["rule"]
     (entry,) = content["datasets"]
     shell = entry["labels"]["shell"]
     assert shell["assd_mean"] == pytest.approx(MILLIMETRES * (1 / 5 + 1 / 3) / 2)
     assert shell["hd95_mean"] == pytest.approx((0.9 + 0.95) / 2 * MILLIMETRES)
     assert shell["cases_with_distance"] == 2
+    # at half a voxel, 4 of 5 voxels in a and 2 of 3 in b have one of the other surface
+    assert shell["nsd_mean"] == pytest.approx((4 / 5 + 2 / 3) / 2)
+    assert entry["tolerances"] == TOLERANCES
     assert shell["lesions"] == {
         "reference": 2,
         "found": 2,
@@ -163,6 +172,9 @@ def test_distances_and_lesions_are_added_to_each_label_and_case(full, model, tmp
     }
     fin = entry["labels"]["fin"]
     assert (fin["assd_mean"], fin["hd95_mean"], fin["cases_with_distance"]) == (None, None, 0)
+    assert fin["nsd_mean"] is None
+    assert entry["nsd"]["a"] == {"shell": pytest.approx(4 / 5), "core": 1.0, "fin": None}
+    assert entry["nsd"]["b"] == {"shell": pytest.approx(2 / 3), "core": None, "fin": None}
     assert [fin["lesions"][name] for name in RATES] == [0, 0, 0, 0, None, None, None]
     assert entry["assd"]["b"] == {"shell": pytest.approx(MILLIMETRES / 3), "core": None, "fin": None}
     assert entry["hd95"]["b"] == {"shell": pytest.approx(0.95 * MILLIMETRES), "core": None, "fin": None}
@@ -170,11 +182,12 @@ def test_distances_and_lesions_are_added_to_each_label_and_case(full, model, tmp
     assert entry["instances"] == "components"
     assert entry["overlap"] == 0.6
 
-    assert list(rows[0]) == [*DICE_COLUMNS, "assd", "hd95", *(f"lesions_{name}" for name in RATES)]
+    assert list(rows[0]) == [*DICE_COLUMNS, "assd", "hd95", "nsd", *(f"lesions_{name}" for name in RATES)]
     by_key = {(row["case"], row["label"]): row for row in rows}
     assert float(by_key["a", "shell"]["assd"]) == pytest.approx(MILLIMETRES / 5)
+    assert float(by_key["a", "shell"]["nsd"]) == pytest.approx(4 / 5)
     assert by_key["a", "shell"]["lesions_right"] == "1"
-    assert by_key["b", "core"]["hd95"] == by_key["b", "core"]["lesions_f1"] == ""
+    assert by_key["b", "core"]["hd95"] == by_key["b", "core"]["nsd"] == by_key["b", "core"]["lesions_f1"] == ""
     assert by_key["b", "core"]["lesions_found"] == "0"
 
 
@@ -186,6 +199,19 @@ def test_other_references_and_instances_are_named(full, model, tmp_path):
     )
     assert content["datasets"][0]["references"] == "labelsTr_dense"
     assert content["datasets"][0]["instances"] == "instancesTr"
+
+
+def test_several_references_of_the_same_cases_are_told_apart(result, model, tmp_path):
+    folders = ("labelsTr", "labelsTr_dense")
+    several = [replace(result, cases=replace(result.cases, references=folder)) for folder in folders]
+    content, rows = written(tmp_path, model, several)
+    assert [entry["references"] for entry in content["datasets"]] == list(folders)
+    assert [row["references"] for row in rows] == ["labelsTr"] * 6 + ["labelsTr_dense"] * 6
+    heading = results_table(several).splitlines()[0]
+    assert "Dataset001_Hand_all (labelsTr)  Dataset001_Hand_all (labelsTr_dense)" in heading
+    assert all(line.startswith("Dataset001_Hand_all (labelsTr_dense): ") for line in remarks(several[1]))
+    _, rows = written(tmp_path, model, several[1:])
+    assert list(rows[0]) == DICE_COLUMNS
 
 
 def test_table_has_datasets_side_by_side(result):
@@ -219,6 +245,9 @@ def test_table_has_rows_for_the_other_metrics(full):
         ["shell: HD95 in mm", "1.850"],
         ["core: HD95 in mm", "1.900"],
         ["fin: HD95 in mm", "-"],
+        ["shell: NSD at 1 mm", "0.733"],
+        ["core: NSD at 2 mm", "1.000"],
+        ["fin: NSD at 0 mm", "-"],
         ["shell: instance recall", "1.000"],
         ["core: instance recall", "1.000"],
         ["fin: instance recall", "-"],

@@ -22,17 +22,18 @@ RESAMPLES = 3000
 
 def made_result(number=24, seed=0):
     """Random scores of two labels; some cases lack the second, and none has a third."""
-    rng = np.random.default_rng(seed)
+    rng, more = np.random.default_rng(seed), np.random.default_rng(seed + 1)
     cases = [f"case_{index}" for index in range(number)]
-    overlaps, surface, lesions = {}, {}, {}
+    overlaps, surface, lesions, nsd = {}, {}, {}, {}
     for label, share in (("organ", 1.0), ("lesion", 0.6), ("absent", 0.0)):
-        overlaps[label], surface[label], lesions[label] = {}, {}, {}
+        overlaps[label], surface[label], lesions[label], nsd[label] = {}, {}, {}, {}
         for case in cases:
             there = rng.random() < share
             both, ours, theirs = rng.integers(1, 100, 3) * there
             overlaps[label][case] = Overlap(int(both + ours), int(both + theirs), int(both), float(rng.uniform(1, 3)))
             assd, hd95 = rng.uniform(1, 5, 2)
             surface[label][case] = SurfaceDistances(assd, hd95) if there else SurfaceDistances(NAN, NAN)
+            nsd[label][case] = float(more.uniform(0.5, 1)) if there else NAN
             reference, predicted = rng.integers(0, 6, 2) * there
             found, right = rng.integers(0, reference + 1), rng.integers(0, predicted + 1)
             lesions[label][case] = LesionCounts(int(reference), int(found), int(predicted), int(right))
@@ -41,9 +42,10 @@ def made_result(number=24, seed=0):
         CaseSet("Dataset001_D", "all", {}, dict.fromkeys(cases)),
         labels,
         overlaps,
-        Metrics(surface=True, lesions=True),
+        Metrics(surface=True, lesions=True, tolerances=dict.fromkeys(labels.keys, 1.0)),
         surface,
         lesions,
+        nsd,
     )
 
 
@@ -52,7 +54,7 @@ def drawn(result, cases):
     names = [f"{case} {index}" for index, case in enumerate(cases)]
     chosen = {
         part: {label: dict(zip(names, map(scores.get, cases))) for label, scores in getattr(result, part).items()}
-        for part in ("overlaps", "surface", "lesions")
+        for part in ("overlaps", "surface", "lesions", "nsd")
     }
     return replace(result, cases=CaseSet("D", "all", {}, dict.fromkeys(names)), intervals=None, **chosen)
 
@@ -62,6 +64,7 @@ FIGURES = {
     "aggregated_dice": lambda result, label: result.aggregated_dice(label),
     "assd_mean": lambda result, label: result.mean_distances(label).assd,
     "hd95_mean": lambda result, label: result.mean_distances(label).hd95,
+    "nsd_mean": lambda result, label: result.mean_nsd(label),
     "lesions_recall": lambda result, label: result.pooled_lesions(label).recall,
     "lesions_precision": lambda result, label: result.pooled_lesions(label).precision,
     "lesions_f1": lambda result, label: result.pooled_lesions(label).f1,

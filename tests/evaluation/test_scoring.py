@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.evaluation import parallel
+from nnunet_ext.evaluation.case_sets import Case, CaseSet
 from nnunet_ext.evaluation.lesions import LesionCounts
+from nnunet_ext.evaluation.model_evaluation import match_labels
 from nnunet_ext.evaluation.scoring import Metrics, score
 from nnunet_ext.evaluation.surface import SurfaceDistances
 from support.rows_of_voxels import MILLIMETRES, write_cases, write_row
 
-EVERYTHING = Metrics(surface=True, lesions=True)
+TOLERANCES = {"shell": MILLIMETRES / 2, "core": MILLIMETRES, "fin": 0.0, "whole": 0.0}
+EVERYTHING = Metrics(surface=True, lesions=True, tolerances=TOLERANCES)
 
 
 def score_rows(folder, metrics=None, **instances):
@@ -57,7 +67,9 @@ def test_only_what_is_asked_for_is_computed(tmp_path):
     result = score_rows(tmp_path)
     assert result.surface == {}
     assert result.lesions == {}
+    assert result.nsd == {}
     assert score_rows(tmp_path, Metrics(lesions=True)).surface == {}
+    assert score_rows(tmp_path, Metrics(tolerances=TOLERANCES)).surface == {}
 
 
 def test_distances_are_in_mm_and_ignored_voxels_have_no_part(tmp_path):
@@ -80,6 +92,115 @@ def test_undefined_distances_stay_out_of_means(tmp_path):
     assert result.mean_distances("core") == result.surface["core"]["a"]
     assert result.cases_with_distance("fin") == 0
     assert math.isnan(result.mean_distances("fin").hd95)
+
+
+def test_nsd_has_the_tolerance_of_the_label_and_ignored_voxels_have_no_part(tmp_path):
+    result = score_rows(tmp_path, EVERYTHING)
+    # shell in a: 0 1 2 against 0 1, as the voxel predicted at 5 is ignored; half a voxel is too little for the one at 2
+    assert result.nsd["shell"] == pytest.approx({"a": 4 / 5, "b": 2 / 3})
+    assert result.mean_nsd("shell") == pytest.approx((4 / 5 + 2 / 3) / 2)
+    assert result.nsd["core"]["a"] == result.mean_nsd("core") == 1.0  # a whole voxel is not
+    assert score_rows(tmp_path, Metrics(tolerances=TOLERANCES | {"core": 1.9})).nsd["core"]["a"] == pytest.approx(2 / 3)
+
+
+def test_nsd_is_undefined_where_dice_is_and_0_where_one_side_is_empty(tmp_path):
+    cases, labels = write_cases(tmp_path)
+    write_row(tmp_path / "predictions" / "a.nii.gz", [1, 1, 2, 2, 3, 3])  # the last one ignored
+    write_row(tmp_path / "predictions" / "b.nii.gz", [0, 0, 0, 0, 0, 0])
+    result = score(cases, labels, tmp_path / "predictions", EVERYTHING)
+    assert result.nsd["fin"]["a"] == result.dice["fin"].dice["a"] == 0.0
+    assert result.nsd["shell"]["b"] == result.dice["shell"].dice["b"] == 0.0
+    for label, scores in result.dice.items():
+        assert {case: math.isnan(one) for case, one in scores.dice.items()} == {
+            case: math.isnan(one) for case, one in result.nsd[label].items()
+        }
+    assert math.isnan(result.nsd["fin"]["b"])
+    assert result.mean_nsd("fin") == 0.0
+
+
+@pytest.mark.parametrize("instances", [None, {"a": [301, 301, 70, 4, 0, 0], "b": [1, 0, 0, 0, 0, 0]}])
+def test_scores_do_not_depend_on_the_number_of_workers(tmp_path, monkeypatch, instances):
+    monkeypatch.setattr(parallel, "SECONDS_ALONE", 0)
+    cases, labels = write_cases(tmp_path, instances=instances)
+    one, two = (score(cases, labels, tmp_path / "predictions", EVERYTHING, workers=workers) for workers in (1, 2))
+    assert repr(two) == repr(one)  # NaN is not equal to itself
+    assert list(two.overlaps["shell"]) == ["a", "b"]
+
+
+def test_errors_do_not_depend_on_the_number_of_workers(tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel, "SECONDS_ALONE", 0)
+    cases, labels = write_cases(tmp_path)
+    for case in cases.cases.values():
+        write_row(case.label, [1, 1, 1])
+    messages = []
+    for workers in (1, 2):
+        with pytest.raises(UserError, match=r"labels/a\.nii\.gz has 1 x 1 x 3 voxels") as error:
+            score(cases, labels, tmp_path / "predictions", workers=workers)
+        messages.append(str(error.value))
+    assert messages[0] == messages[1]
+
+
+def write_random_cases(folder: Path, description: Mapping[str, Any], seed: int) -> CaseSet:
+    """Four cases of random labels in blocks and one that is empty; the highest label is rare, and never ignored."""
+    rng = np.random.default_rng(seed)
+    ignore = description["labels"].get("ignore", 0)
+    cases = {}
+    for kind in ("references", "predictions"):
+        (folder / kind).mkdir(parents=True)
+    for number in range(5):
+        name = f"case_{number}"
+        maps = {kind: rng.integers(0, 4, (4, 6, 5)).repeat(2, axis=2) for kind in ("references", "predictions")}
+        maps["predictions"] = np.where(rng.random(maps["predictions"].shape) < 0.6, *maps.values())
+        if number == 4:
+            maps = {kind: np.zeros_like(values) for kind, values in maps.items()}
+        if number in (1, 2):
+            maps["references"][maps["references"] == 3] = 0
+        if number == 2:
+            maps["predictions"][maps["predictions"] == 3] = 0
+        maps["references"][rng.random(maps["references"].shape) < 0.2] = ignore
+        for kind, values in maps.items():
+            image = sitk.GetImageFromArray(values.astype(np.uint8))
+            image.SetSpacing((0.7, 1.3, 5.0))
+            sitk.WriteImage(image, str(folder / kind / f"{name}.nii.gz"))
+        cases[name] = Case((), folder / "references" / f"{name}.nii.gz")
+    return CaseSet("Dataset001_Random", "all", description, cases)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(
+    ("labels", "order"),
+    [
+        ({"background": 0, "a": 1, "b": 2, "c": 3}, None),
+        ({"background": 0, "a": 1, "b": 2, "c": 3, "ignore": 4}, None),
+        ({"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3}, [1, 2, 3]),
+        ({"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": [3], "ignore": 4}, [1, 2, 3]),
+    ],
+)
+def test_dice_is_that_of_the_summary_of_nnunet(tmp_path, labels, order, seed):
+    description = {"labels": labels, "file_ending": ".nii.gz", "regions_class_order": order}
+    cases = write_random_cases(tmp_path, description, seed)
+    manager = LabelManager(labels, order)
+    keys = manager.foreground_regions if manager.has_regions else manager.foreground_labels
+    folders = str(tmp_path / "references"), str(tmp_path / "predictions")
+    summary = compute_metrics_on_folder(*folders, None, SimpleITKIO(), ".nii.gz", keys, manager.ignore_label, 1)
+
+    result = score(cases, match_labels(description, description, name="D"), tmp_path / "predictions")
+    names = [name for name in labels if name not in ("background", "ignore")]
+    assert list(result.dice) == names
+    assert len(names) == len(keys) == 3
+    undefined = 0
+    for name, key in zip(names, keys):
+        scores = result.dice[name]
+        assert len(summary["metric_per_case"]) == len(scores.dice) == 5
+        for case in summary["metric_per_case"]:
+            found = scores.dice[Path(case["prediction_file"]).name.removesuffix(".nii.gz")]
+            expected = case["metrics"][key]["Dice"]
+            assert found == expected or (math.isnan(found) and math.isnan(expected))
+            undefined += math.isnan(found)
+        # nnU-Net adds in another order, which can change the last digit
+        assert scores.mean == pytest.approx(summary["mean"][key]["Dice"], rel=1e-14)
+    assert undefined == 3 + 1  # the empty case, and one more without the highest label
+    assert result.foreground_mean == pytest.approx(summary["foreground_mean"]["Dice"], rel=1e-14)
 
 
 def test_spacing_is_that_of_the_prediction(tmp_path):

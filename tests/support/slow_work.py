@@ -1,0 +1,25 @@
+"""A program whose worker processes are busy for long: ``python -m support.slow_work FOLDER``."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from nnunet_ext.evaluation import parallel
+
+WORKERS = 2
+
+
+def leave_name_and_sleep(folder: Path) -> None:
+    (folder / str(os.getpid())).touch()
+    time.sleep(30)
+
+
+if __name__ == "__main__":
+    parallel.SECONDS_ALONE = 0
+    try:
+        list(parallel.in_order(leave_name_and_sleep, [Path(sys.argv[1])] * 6, workers=WORKERS))
+    except KeyboardInterrupt:
+        print("interrupted")
