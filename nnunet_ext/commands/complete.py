@@ -26,7 +26,7 @@ from nnunet_ext.files import sha256
 from nnunet_ext.version import __version__
 
 if TYPE_CHECKING:
-    from nnunet_ext.evaluation.model_evaluation import Model
+    from nnunet_ext.checkpoints.trained_model import TrainedModel
     from nnunet_ext.preprocessing.completion import LabelCounts, Rules
     from nnunet_ext.preprocessing.raw_dataset import Case, RawDataset
 
@@ -80,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from nnunet_ext.checkpoints.trained_model import find_trained_model
     from nnunet_ext.evaluation import model_evaluation
     from nnunet_ext.evaluation.machine import choose_device
     from nnunet_ext.files import write_json
@@ -92,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     rules = Rules(args.threshold, tuple(args.uncertain) if args.uncertain else None, args.min_voxels)
     check_new_name(args.output, force=args.force)
     device = choose_device(args.device)
-    model = model_evaluation.find_model(args.model, list(dict.fromkeys(args.folds)), args.checkpoint)
+    model = find_trained_model(args.model, list(dict.fromkeys(args.folds)), checkpoint=args.checkpoint)
     source = read_raw_dataset(args.dataset)
     check_source(source, model, output=args.output)
     folds = folds_of_cases(source, model, out_of_fold=args.out_of_fold)
@@ -137,12 +138,12 @@ def copy_references(source: RawDataset, folder: Path) -> None:
                 shutil.copyfile(file, folder / name / file.name)  # its content alone: the source may be read-only
 
 
-def trained_on(model: Model) -> str:
+def trained_on(model: TrainedModel) -> str:
     """The dataset that a model was trained on, by nnU-Net's own layout of results."""
     return model.folder.resolve().parent.name
 
 
-def check_source(source: RawDataset, model: Model, *, output: str) -> None:
+def check_source(source: RawDataset, model: TrainedModel, *, output: str) -> None:
     """See that the model fits the dataset, and that the dataset's files are there, before any prediction.
 
     Raises:
@@ -156,8 +157,8 @@ def check_source(source: RawDataset, model: Model, *, output: str) -> None:
     if output == name:
         raise UserError(f"{output} is the dataset that is to be completed. Choose another name for the new one.")
     values = source.foreground_values()
-    check_inputs(model.description, source.description, name=name)
-    matched = match_labels(model.description, source.description, name=name)
+    check_inputs(model.dataset_json, source.description, name=name)
+    matched = match_labels(model.dataset_json, source.description, name=name)
     if matched.only_model or matched.only_dataset:
         raise UserError(
             f"The labels of the model and of {name} differ: only the model has {_listed(matched.only_model)}; only the "
@@ -186,7 +187,7 @@ def _listed(values: Sequence[Any]) -> str:
     return ", ".join(map(str, values)) or "none"
 
 
-def folds_of_cases(source: RawDataset, model: Model, *, out_of_fold: bool) -> CaseFolds:
+def folds_of_cases(source: RawDataset, model: TrainedModel, *, out_of_fold: bool) -> CaseFolds:
     """The folds that predict each case: all, or those that have not trained on it.
 
     Raises:
@@ -207,7 +208,9 @@ def folds_of_cases(source: RawDataset, model: Model, *, out_of_fold: bool) -> Ca
     return folds_that_have_not_seen(source.cases, read_splits(file), model.folds, file=file)
 
 
-def asked(model: Model, source: RawDataset, folds: CaseFolds, rules: Rules, *, mirroring: bool) -> dict[str, Any]:
+def asked(
+    model: TrainedModel, source: RawDataset, folds: CaseFolds, rules: Rules, *, mirroring: bool
+) -> dict[str, Any]:
     """What decides the new labels, beside the files of the cases, to tell whether interrupted work can go on.
 
     A checkpoint counts with its size and time, as in `nnunet_ext evaluate`.
@@ -216,7 +219,7 @@ def asked(model: Model, source: RawDataset, folds: CaseFolds, rules: Rules, *, m
         "version": __version__,
         "model": str(model.folder.resolve()),
         "checkpoint": model.checkpoint,
-        "states of the checkpoints": _states(model.checkpoints()),
+        "states of the checkpoints": _states(list(model.checkpoints().values())),
         "mirroring": mirroring,
         "dataset": str(source.folder.resolve()),
         "labels": source.description["labels"],
@@ -321,7 +324,7 @@ def _size(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape))
 
 
-def model_record(model: Model, *, out_of_fold: bool, mirroring: bool) -> dict[str, Any]:
+def model_record(model: TrainedModel, *, out_of_fold: bool, mirroring: bool) -> dict[str, Any]:
     """Which model predicted, for the new dataset's own files."""
     return {
         "folder": model.folder.resolve().name,
@@ -329,7 +332,7 @@ def model_record(model: Model, *, out_of_fold: bool, mirroring: bool) -> dict[st
         "folds": list(model.folds),
         "out_of_fold": out_of_fold,
         "checkpoint": model.checkpoint,
-        "sha256": {str(fold): sha256(file) for fold, file in zip(model.folds, model.checkpoints())},
+        "sha256": {str(fold): sha256(file) for fold, file in model.checkpoints().items()},
         "mirroring": mirroring,
         "nnunetv2": metadata.version("nnunetv2"),
     }

@@ -149,13 +149,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from nnunet_ext.checkpoints.trained_model import find_trained_model
     from nnunet_ext.evaluation.case_sets import select_cases
     from nnunet_ext.evaluation.evaluation_files import remarks, results_table, write_results
     from nnunet_ext.evaluation.intervals import with_intervals
     from nnunet_ext.evaluation.machine import FEW_CORES, available_cores, choose_device, default_workers
     from nnunet_ext.evaluation.model_evaluation import (
         check_inputs,
-        find_model,
         load_predictor,
         match_labels,
         predict_missing,
@@ -181,7 +181,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--patients is for the intervals alone. Leave it or --bootstrap 0 out.")
     register()
     device = choose_device(args.device)
-    model = find_model(args.model, list(dict.fromkeys(args.folds)), args.checkpoint)
+    model = find_trained_model(args.model, list(dict.fromkeys(args.folds)), checkpoint=args.checkpoint)
     case_sets = [
         select_cases(dataset, selection, folds=model.folds, references=references, instances=args.instances)
         for dataset, selection in args.on
@@ -194,8 +194,8 @@ def run(args: argparse.Namespace) -> int:
     patients = None if args.patients is None else read_patients(args.patients, every_case)
     labels = {}
     for cases in case_sets:
-        check_inputs(model.description, cases.description, name=cases.dataset)
-        labels[cases.name] = match_labels(model.description, cases.description, name=cases.dataset)
+        check_inputs(model.dataset_json, cases.description, name=cases.dataset)
+        labels[cases.name] = match_labels(model.dataset_json, cases.description, name=cases.dataset)
     scored = dict.fromkeys(label for one in labels.values() for label in one.keys)
     metrics = Metrics(
         surface="surface" in args.metrics,

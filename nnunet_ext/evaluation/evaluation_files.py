@@ -10,10 +10,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from nnunet_ext.checkpoints.trained_model import TrainedModel
 from nnunet_ext.evaluation.bootstrap import LEVEL, Interval
 from nnunet_ext.evaluation.intervals import SEED
 from nnunet_ext.evaluation.lesions import LesionCounts
-from nnunet_ext.evaluation.model_evaluation import Model
 from nnunet_ext.evaluation.overlap import Overlap
 from nnunet_ext.evaluation.scoring import Result
 from nnunet_ext.evaluation.text_table import aligned
@@ -182,7 +182,7 @@ def _rule(result: Result) -> str:
     return " ".join(rules)
 
 
-def as_json(model: Model, results: Sequence[Result], *, mirroring: bool) -> dict[str, Any]:
+def as_json(model: TrainedModel, results: Sequence[Result], *, mirroring: bool) -> dict[str, Any]:
     """The content of evaluation.json."""
     intervals = results[0].intervals
     bootstrap = None if intervals is None else {"resamples": intervals.resamples, "seed": SEED, "level": LEVEL}
@@ -222,7 +222,7 @@ def _csv_row(result: Result, case: str, label: str, *, references: bool) -> dict
     return {name: "" if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
 
 
-def write_results(out: Path, model: Model, results: Sequence[Result], *, mirroring: bool) -> None:
+def write_results(out: Path, model: TrainedModel, results: Sequence[Result], *, mirroring: bool) -> None:
     """Write evaluation.json and evaluation.csv; the latter has an empty cell where a case has no score."""
     write_json(out / "evaluation.json", as_json(model, results, mirroring=mirroring))
     several = len({result.cases.references for result in results}) > 1

@@ -18,35 +18,14 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_ext.checkpoints.description import ModelDescription
 from nnunet_ext.checkpoints.networks import build_network, find_trainer
 from nnunet_ext.checkpoints.reading import read_checkpoint
-from nnunet_ext.checkpoints.trained_model import training_of
+from nnunet_ext.checkpoints.trained_model import TrainedModel, training_of
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.case_sets import CaseSet, channel_names
-from nnunet_ext.files import read_json
 
 BATCH = 32  # cases that are predicted between two states that an interruption leaves, where there are many cores
 PROCESSES = 3  # nnUNetv2_predict's own number, for preprocessing and for export
 
 LabelKey = int | tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Model:
-    """A trained model.
-
-    Attributes:
-        folder: nnU-Net's ``TRAINER__PLANS__CONFIGURATION``.
-        folds: those to predict with; several are an ensemble.
-        checkpoint: name of the file in each ``fold_X``.
-        description: its dataset.json.
-    """
-
-    folder: Path
-    folds: tuple[int | str, ...]
-    checkpoint: str
-    description: Mapping[str, Any]
-
-    def checkpoints(self) -> list[Path]:
-        return [self.folder / f"fold_{fold}" / self.checkpoint for fold in self.folds]
 
 
 @dataclass(frozen=True)
@@ -64,26 +43,6 @@ class ScoredLabels:
     only_model: tuple[str, ...]
     only_dataset: tuple[str, ...]
     ignore: int | None
-
-
-def find_model(folder: Path, folds: Sequence[int | str], checkpoint: str) -> Model:
-    """See that a folder holds a trained model.
-
-    Raises:
-        UserError: if something of it is missing.
-    """
-    for part in ("plans.json", "dataset.json"):
-        if not (folder / part).is_file():
-            raise UserError(
-                f"{folder} is no model folder of nnU-Net: it has no {part}. Expected is a folder "
-                "nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION."
-            )
-    model = Model(folder, tuple(folds), checkpoint, read_json(folder / "dataset.json"))
-    for file in model.checkpoints():
-        if not file.is_file():
-            there = ", ".join(sorted(f"{path.parent.name}/{path.name}" for path in folder.glob("fold_*/*.pth")))
-            raise UserError(f"{file} does not exist. {folder.name} has: {there or 'no checkpoint'}.")
-    return model
 
 
 def match_labels(model: Mapping[str, Any], dataset: Mapping[str, Any], *, name: str) -> ScoredLabels:
@@ -151,7 +110,7 @@ def check_inputs(model: Mapping[str, Any], dataset: Mapping[str, Any], *, name: 
         )
 
 
-def load_predictor(model: Model, *, device: str, mirroring: bool) -> nnUNetPredictor:
+def load_predictor(model: TrainedModel, *, device: str, mirroring: bool) -> nnUNetPredictor:
     """nnU-Net's predictor with the model in it.
 
     nnU-Net's own loading would run what is pickled in a checkpoint; here checkpoints are read as data.
@@ -160,12 +119,12 @@ def load_predictor(model: Model, *, device: str, mirroring: bool) -> nnUNetPredi
         UserError: if a checkpoint is refused, if the model cannot be built, or if it needs the predictions of another
             one.
     """
-    checkpoints = [read_checkpoint(file) for file in model.checkpoints()]
-    trainer_name, configuration = training_of(checkpoints[0], model.checkpoints()[0])
+    files = list(model.checkpoints().values())
+    checkpoints = [read_checkpoint(file) for file in files]
+    trainer_name, configuration = training_of(checkpoints[0], files[0])
     weights = [checkpoint["network_weights"] for checkpoint in checkpoints]
-    plans = read_json(model.folder / "plans.json")
-    plans_manager = PlansManager(plans)
-    description = ModelDescription(plans, configuration, model.description)
+    plans_manager = PlansManager(dict(model.plans))
+    description = ModelDescription(model.plans, configuration, model.dataset_json)
     try:
         with redirect_stdout(io.StringIO()):  # where nnU-Net tells how it searches for the trainer
             network = build_network(find_trainer(trainer_name), description, deep_supervision=False)
@@ -183,7 +142,7 @@ def load_predictor(model: Model, *, device: str, mirroring: bool) -> nnUNetPredi
         plans_manager,
         plans_manager.get_configuration(configuration),
         weights,
-        dict(model.description),
+        dict(model.dataset_json),
         trainer_name,
         checkpoints[0].get("inference_allowed_mirroring_axes"),
     )
@@ -237,13 +196,13 @@ def predict_missing(predictor: nnUNetPredictor, cases: CaseSet, folder: Path, *,
     shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def request(model: Model, case_sets: Sequence[CaseSet], *, mirroring: bool) -> dict[str, Any]:
+def request(model: TrainedModel, case_sets: Sequence[CaseSet], *, mirroring: bool) -> dict[str, Any]:
     """What decides the predictions, to tell whether those in a folder are the ones that are asked for.
 
     A checkpoint counts with its size and time, so that predictions of a model that has been trained further since are
     not taken for its own.
     """
-    states = [file.stat() for file in model.checkpoints()]
+    states = [file.stat() for file in model.checkpoints().values()]
     return {
         "model": str(model.folder.resolve()),
         "folds": list(model.folds),

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import pytest
 
+from nnunet_ext.checkpoints.trained_model import TrainedModel
 from nnunet_ext.evaluation.case_sets import CaseSet
 from nnunet_ext.evaluation.evaluation_files import remarks, results_table, write_results
 from nnunet_ext.evaluation.intervals import with_intervals
-from nnunet_ext.evaluation.model_evaluation import Model, match_labels
+from nnunet_ext.evaluation.model_evaluation import match_labels
 from nnunet_ext.evaluation.scoring import Metrics, Result, score
 from support.rows_of_voxels import MILLIMETRES, write_cases
 
@@ -34,7 +35,7 @@ def full(tmp_path):
 
 @pytest.fixture
 def model(tmp_path):
-    return Model(tmp_path / "Dataset002_Other" / "T__P__C", (0, "all"), "checkpoint_best.pth", {})
+    return TrainedModel(tmp_path / "Dataset002_Other" / "T__P__C", (0, "all"), "checkpoint_best.pth", {}, {})
 
 
 def written(folder, model, results):

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from nnunet_ext.checkpoints.trained_model import TrainedModel
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.model_evaluation import Model, check_inputs, find_model, match_labels, request
+from nnunet_ext.evaluation.model_evaluation import check_inputs, match_labels, request
 from support.rows_of_voxels import write_cases
 
 
@@ -54,23 +55,11 @@ def test_images_of_another_kind_are_refused(change, message):
         check_inputs(model, {**model, **change}, name="D")
 
 
-def test_a_folder_that_is_no_model_or_lacks_the_checkpoint_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"no model folder of nnU-Net: it has no plans\.json"):
-        find_model(tmp_path, [0], "checkpoint_final.pth")
-    for file in ("plans.json", "dataset.json"):
-        (tmp_path / file).write_text("{}")
-    (tmp_path / "fold_1").mkdir()
-    (tmp_path / "fold_1" / "checkpoint_best.pth").touch()
-    with pytest.raises(UserError, match=r"has: fold_1/checkpoint_best\.pth"):
-        find_model(tmp_path, [1], "checkpoint_final.pth")
-    assert find_model(tmp_path, [1], "checkpoint_best.pth").checkpoints()[0].parent.name == "fold_1"
-
-
 def test_a_model_that_was_trained_further_is_another_request(tmp_path):
     cases, _ = write_cases(tmp_path)
     (tmp_path / "fold_0").mkdir()
     (tmp_path / "fold_0" / "c.pth").write_text("one")
-    model = Model(tmp_path, (0,), "c.pth", {})
+    model = TrainedModel(tmp_path, (0,), "c.pth", {}, {})
     before = request(model, [cases], mirroring=True)
     assert request(model, [cases], mirroring=True) == before
     assert json.loads(json.dumps(before)) == before
