@@ -213,7 +213,7 @@ def check_trainers(names: list[str], *, with_seeds: bool) -> None:
         if any(entry.name == name for entry in TRAINERS):
             continue
 
-        from nnunet_ext.commands.adapt_weights import find_trainer
+        from nnunet_ext.checkpoints.networks import find_trainer
         from nnunet_ext.trainers.base import nnUNetTrainerConfigurable
 
         if not issubclass(find_trainer(name), nnUNetTrainerConfigurable) and with_seeds:
