@@ -21,6 +21,7 @@ COMMANDS = (
     "pair",
     "check",
     "evaluate",
+    "report",
     "complete",
     "adapt-weights",
     "export-stock",
