@@ -51,9 +51,11 @@ def find_raw_dataset(dataset: str, near: Iterable[Path]) -> Path | None:
     given paths (as beside nnUNet_results), then for the dataset's own folder among them.
 
     Args:
-        dataset: name of its folder.
+        dataset: name of its folder; empty if it is not known.
         near: files and folders that came of it.
     """
+    if not dataset:
+        return None
     root = os.environ.get(VARIABLE)
     candidates = [Path(root) / dataset] if root else []
     for path in near:

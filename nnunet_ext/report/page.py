@@ -130,6 +130,7 @@ def _section(board: Board, resampling: Resampling, *, baseline: int) -> dict[str
     return {
         "cases_of": board.cases_of,
         "columns": board.columns,
+        "mixed": len({seed.cases_of for column in board.columns for seed in column.seeds}) > 1,
         "case_counts": _spread(sorted(counts)),
         "plural": counts != {1},
         "common": None if all(len(common) == count for count in counts) else len(common),

@@ -15,6 +15,7 @@ from nnunet_ext.report.metrics import METRICS, Metric, case_value
 from nnunet_ext.report.runs import Board, Column
 from nnunet_ext.report.sources import Outcome
 from nnunet_ext.report.statistics import (
+    DIGITS,
     Estimate,
     Resampling,
     SeedRows,
@@ -224,7 +225,7 @@ def _compare(
     by_patient: dict[str, list[float]] = {}
     for case, value in known.items():
         by_patient.setdefault(resampling.patients[case], []).append(value)
-    differences = [nanmean(values) for values in by_patient.values()]
+    differences = [round(nanmean(values), DIGITS) for values in by_patient.values()]
     test = signed_rank(differences)
     equal = sum(value == 0 for value in differences)
     reason = "" if test is not None else f"{len(differences) - equal} differ: too few to be significant at 5 %"

@@ -159,6 +159,16 @@ def test_commands_are_derived_and_shared_ones_stand_once(tmp_path: Path, raw: Pa
     ]
 
 
+def test_cases_of_different_data_sets_are_matched_by_name_and_said_to_be(tmp_path: Path) -> None:
+    values = {"x": {"liver": 0.5}}
+    paths = [
+        write_evaluation(tmp_path / name, [evaluated_set(values, dataset=name)])
+        for name in ("Dataset001_One", "Dataset002_Two")
+    ]
+    assert "cases of the same name are taken for the same" in page_of(tmp_path, *((None, path) for path in paths))
+    assert "taken for the same" not in page_of(tmp_path, (None, paths[0]))
+
+
 def test_several_sets_of_cases_have_a_section_each(tmp_path: Path) -> None:
     def evaluation(name: str) -> Path:
         one = evaluated_set({"x": {"liver": 0.5}}, dataset="Dataset001_One")
