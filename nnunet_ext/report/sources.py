@@ -12,7 +12,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.scores import Scores, nanmean
 from nnunet_ext.files import read_json
 from nnunet_ext.report.case_files import CaseFiles, RawFiles, find_raw_dataset, read_raw_files
-from nnunet_ext.report.metrics import DICE, ENTRIES, Row, case_row, case_value
+from nnunet_ext.report.metrics import DICE, ENTRIES, F1, NSD, PRECISION, RECALL, Row, case_row, case_value
 from nnunet_ext.report.summary import Evaluation, Label, read_labels, read_summary
 from nnunet_ext.report.training import Training, find_checkpoint, read_training
 
@@ -33,6 +33,7 @@ class Outcome:
         labels: those that are scored, with their values as far as they are known.
         files: of each case.
         description: a dataset.json that tells how to read them; None where there is none.
+        notes: by metric name, how it was computed where that can be chosen.
     """
 
     cases_of: str
@@ -40,6 +41,7 @@ class Outcome:
     labels: tuple[Label, ...]
     files: Mapping[str, CaseFiles]
     description: Mapping[str, Any] | None
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     def dice(self) -> Scores:
         """Of each case, the mean over its labels."""
@@ -366,7 +368,18 @@ def _evaluated(
         )
     labels = tuple(Label(name, values.get(name, ())) for name in entry["labels"])
     cases_of = folder.name if references is None else f"{folder.name} ({references})"
-    return Outcome(cases_of, rows, labels, files, description)
+    return Outcome(cases_of, rows, labels, files, description, _notes(entry))
+
+
+def _notes(entry: Mapping[str, Any]) -> dict[str, str]:
+    """How the metrics of a data set in evaluation.json were computed that have a choice."""
+    notes = {}
+    if "tolerances" in entry:
+        notes[NSD.name] = f"Tolerance: {', '.join(f'{label} {mm:g} mm' for label, mm in entry['tolerances'].items())}."
+    if "overlap" in entry:
+        note = f"Instances: {entry.get('instances', 'components')}; found or right from an overlap of {entry['overlap']:g}."
+        notes |= dict.fromkeys((RECALL.name, PRECISION.name, F1.name), note)
+    return notes
 
 
 def _evaluate_command(content: Mapping[str, Any], model: Path) -> str:

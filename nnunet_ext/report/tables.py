@@ -85,15 +85,17 @@ class MetricTable:
         metric: which.
         rows: by label, the last of them the mean over the labels if there is one; a cell for each run.
         comparisons: by label, then by run.
-        tests: how many of them are tests.
+        notes: how the metric was computed, if that can be chosen; several where the runs differ in it.
     """
 
     metric: Metric
     rows: Mapping[str, tuple[Cell | None, ...]]
     comparisons: tuple[Comparison, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def tests(self) -> int:
+        """How many of the comparisons are tests."""
         return sum(one.test is not None for one in self.comparisons)
 
 
@@ -134,7 +136,9 @@ def _table(board: Board, metric: Metric, resampling: Resampling, *, baseline: in
         if reference is not None and column is not reference and _has(column, metric, group)
         if _has(reference, metric, group)
     ]
-    return MetricTable(metric, rows, _corrected(comparisons))
+    seeds = [seed for column in board.columns for seed in column.seeds if metric.name in seed.notes]
+    notes = tuple(dict.fromkeys(seed.notes[metric.name] for seed in seeds))
+    return MetricTable(metric, rows, _corrected(comparisons), notes)
 
 
 def _has(column: Column, metric: Metric, labels: Sequence[str]) -> bool:

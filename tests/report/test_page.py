@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -143,7 +144,7 @@ def test_versions_are_those_recorded_and_those_now(tmp_path: Path, raw: Path) ->
     page = page_of(tmp_path, (None, evaluation))
     assert '<th scope="row">nnunet_ext in training</th><td>0.0.7</td>' in page
     assert '<th scope="row">nnunetv2 in evaluation</th><td>2.8.0</td>' in page
-    assert f'<th scope="row">torch</th><td>{torch.__version__}</td>' in page
+    assert f'<th scope="row">numpy</th><td>{np.__version__}</td>' in page
 
 
 def test_commands_are_derived_and_shared_ones_stand_once(tmp_path: Path, raw: Path) -> None:
@@ -167,6 +168,20 @@ def test_cases_of_different_data_sets_are_matched_by_name_and_said_to_be(tmp_pat
     ]
     assert "cases of the same name are taken for the same" in page_of(tmp_path, *((None, path) for path in paths))
     assert "taken for the same" not in page_of(tmp_path, (None, paths[0]))
+
+
+def test_how_a_metric_was_computed_is_said_and_that_runs_differ_in_it(tmp_path: Path) -> None:
+    values = {"x": {"liver": 0.5}}
+    paths = [
+        write_evaluation(tmp_path / f"at {tolerance}", [evaluated_set(values, tolerance=tolerance)])
+        for tolerance in (1.0, 2.5)
+    ]
+    words = Elements(page_of(tmp_path, (None, paths[0]))).words
+    assert "Tolerance: liver 1 mm." in words
+    assert "overlap of 0.1" in words
+    assert "Computed differently" not in words
+    words = Elements(page_of(tmp_path, *((None, path) for path in paths))).words
+    assert "Computed differently, so not to be compared: Tolerance: liver 1 mm. Tolerance: liver 2.5 mm." in words
 
 
 def test_several_sets_of_cases_have_a_section_each(tmp_path: Path) -> None:

@@ -129,7 +129,9 @@ def write_model(
     return model
 
 
-def evaluated_set(values: Mapping[str, Mapping[str, float | None]], *, dataset: str = DATASET) -> dict[str, Any]:
+def evaluated_set(
+    values: Mapping[str, Mapping[str, float | None]], *, dataset: str = DATASET, tolerance: float = 1.0
+) -> dict[str, Any]:
     """A data set of evaluation.json with Dice and all further metrics, which follow from Dice."""
     labels = list(next(iter(values.values())))
 
@@ -140,7 +142,9 @@ def evaluated_set(values: Mapping[str, Mapping[str, float | None]], *, dataset: 
         "dataset": dataset,
         "cases": "val",
         "labels": {label: {} for label in labels},
-        "tolerances": dict.fromkeys(labels, 1.0),
+        "tolerances": dict.fromkeys(labels, tolerance),
+        "instances": "components",
+        "overlap": 0.1,
         "dice": by_case(lambda value: value),
         "volumes": by_case(
             lambda value: (
