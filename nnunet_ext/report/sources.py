@@ -377,7 +377,8 @@ def _notes(entry: Mapping[str, Any]) -> dict[str, str]:
     if "tolerances" in entry:
         notes[NSD.name] = f"Tolerance: {', '.join(f'{label} {mm:g} mm' for label, mm in entry['tolerances'].items())}."
     if "overlap" in entry:
-        note = f"Instances: {entry.get('instances', 'components')}; found or right from an overlap of {entry['overlap']:g}."
+        instances = entry.get("instances", "components")
+        note = f"Instances: {instances}; found or right from an overlap of {entry['overlap']:g}."
         notes |= dict.fromkeys((RECALL.name, PRECISION.name, F1.name), note)
     return notes
 
