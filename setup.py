@@ -25,7 +25,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["nnunet_ext", "nnunet_ext.*"]),
-    package_data={"nnunet_ext": ["py.typed"], "nnunet_ext.evaluation": ["templates/*"]},
+    package_data={"nnunet_ext": ["py.typed"], "nnunet_ext.report": ["templates/*"]},
     install_requires=[
         "nnunetv2>=2.8,<3",
         "torch>=2.6",

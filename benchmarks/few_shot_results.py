@@ -18,7 +18,7 @@ from benchmarks.provenance import markdown_table, with_interval
 from benchmarks.resampling import Estimate, crossed_estimate
 from benchmarks.steps import epoch_seconds
 from nnunet_ext.checkpoints.reading import read_checkpoint
-from nnunet_ext.evaluation.report import nanmean
+from nnunet_ext.evaluation.scores import nanmean
 from nnunet_ext.plans.settings import KEY
 
 BOOTSTRAP_SEED = 0

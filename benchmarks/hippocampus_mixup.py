@@ -43,8 +43,10 @@ from nnunet_ext.demo.run import (
 )
 from nnunet_ext.demo.stopping import stopping_signals_interrupt
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.report import Evaluation, RunResult, read_evaluation, read_training
 from nnunet_ext.files import read_json
+from nnunet_ext.report.sources import PredictedFolder, read_evaluation
+from nnunet_ext.report.summary import Evaluation
+from nnunet_ext.report.training import read_training
 
 DATASET = "Dataset004_Hippocampus"
 NUMBER = "4"
@@ -80,7 +82,7 @@ def model_folder(out: Path, trainer: str) -> Path:
     return out / "nnUNet_results" / DATASET / f"{trainer}__{PLANS}__{CONFIGURATION}"
 
 
-def run_commands(steps: Steps, out: Path, *, epochs: int | None, seed: int, device: str) -> dict[str, RunResult]:
+def run_commands(steps: Steps, out: Path, *, epochs: int | None, seed: int, device: str) -> dict[str, PredictedFolder]:
     """Plan, train, predict and evaluate.
 
     Returns:
@@ -109,7 +111,9 @@ def run_commands(steps: Steps, out: Path, *, epochs: int | None, seed: int, devi
     }
 
 
-def predict_and_evaluate(steps: Steps, out: Path, name: str, trainer: str, held_out: HeldOut, device: str) -> RunResult:
+def predict_and_evaluate(
+    steps: Steps, out: Path, name: str, trainer: str, held_out: HeldOut, device: str
+) -> PredictedFolder:
     """Predict the held-out cases with one model, and evaluate."""
     model, predictions = model_folder(out, trainer), out / "predictions" / trainer
     predict = ["nnUNetv2_predict", "-d", NUMBER, "-i", str(held_out.images), "-o", str(predictions)]
@@ -118,7 +122,7 @@ def predict_and_evaluate(steps: Steps, out: Path, name: str, trainer: str, held_
     evaluate = ["nnUNetv2_evaluate_folder", str(held_out.labels), str(predictions), "-np", "2"]
     evaluate += ["-djfile", str(model / "dataset.json"), "-pfile", str(model / "plans.json")]
     steps.run(f"evaluate_{trainer}", evaluate)
-    return RunResult(name, model / "fold_0", predictions / "summary.json", predictions, held_out.images)
+    return PredictedFolder(name, model / "fold_0", predictions / "summary.json", predictions, held_out.images)
 
 
 def paired_differences(stock: Evaluation, other: Evaluation) -> dict[str, Estimate]:
@@ -141,7 +145,7 @@ def paired(first: Mapping[str, float], second: Mapping[str, float]) -> np.ndarra
     return values[~np.isnan(values)]
 
 
-def collected(out: Path, runs: Mapping[str, RunResult]) -> dict[str, Any]:
+def collected(out: Path, runs: Mapping[str, PredictedFolder]) -> dict[str, Any]:
     """The figures of a finished run, as plain data."""
     evaluations = {name: read_evaluation(run) for name, run in runs.items()}
     seconds = {name: epoch_seconds(read_training(run.fold_folder).curves) for name, run in runs.items()}

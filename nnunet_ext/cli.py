@@ -22,6 +22,7 @@ COMMANDS = (
     "check",
     "jobs",
     "evaluate",
+    "report",
     "complete",
     "adapt-weights",
     "export-stock",

@@ -19,7 +19,8 @@ ALLOWED = {
     "trainers": {"trainers", "networks", "losses", "sparsity", "augmentation", "checkpoints", "plans"},
     "discovery": {"trainers"},
     "evaluation": {"evaluation", "checkpoints", "preprocessing", "plans"},
-    "demo": {"demo", "evaluation", "plans"},
+    "report": {"report", "evaluation", "checkpoints", "preprocessing", "plans"},
+    "demo": {"demo", "evaluation", "report", "plans"},
     "diagnosis": {"diagnosis"},
     "jobs": {"jobs", "plans", "preprocessing"},
 }

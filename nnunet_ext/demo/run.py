@@ -22,11 +22,13 @@ from nnunet_ext.demo.phantoms import write_phantom_dataset
 from nnunet_ext.demo.stopping import stopping_signals_interrupt
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.machine import FEW_CORES, available_cores, choose_device
-from nnunet_ext.evaluation.report import RunResult, read_evaluation, write_report
 from nnunet_ext.evaluation.text_table import aligned
 from nnunet_ext.files import prepare_output_folder, read_json
 from nnunet_ext.plans.channel_roles import roles_of_dataset
 from nnunet_ext.registration import VARIABLE, extended_value
+from nnunet_ext.report.page import write_report
+from nnunet_ext.report.runs import as_runs, every_case_a_patient
+from nnunet_ext.report.sources import PredictedFolder, read_evaluation, read_predicted_folder
 
 # nnU-Net's own training, except that the preset's short schedule is read from the plans
 STOCK_TRAINER = "nnUNetTrainerConfigurable"
@@ -291,7 +293,7 @@ def quick_configuration(plans: Path) -> str:
     raise UserError(f"{plans} has none of the configurations {', '.join(CONFIGURATIONS)}.")
 
 
-def dice_table(runs: Sequence[RunResult]) -> str:
+def dice_table(runs: Sequence[PredictedFolder]) -> str:
     """Mean Dice per label and run as text."""
     evaluations = [read_evaluation(run) for run in runs]
     rows = [["Dice", *(label.name for label in evaluations[0].labels), "mean"]]
@@ -355,7 +357,7 @@ class Workplace:
         command = ["nnUNetv2_train", number_of(model.dataset), model.configuration, "0", "-tr", model.trainer]
         self.runner.run(f"train_{model.trainer}", [*command, "-device", self.device])
 
-    def evaluate(self, name: str, model: Model, *, images: Path, labels: Path, suffix: str = "") -> RunResult:
+    def evaluate(self, name: str, model: Model, *, images: Path, labels: Path, suffix: str = "") -> PredictedFolder:
         """Predict cases that no training saw, and score them.
 
         Args:
@@ -373,13 +375,15 @@ class Workplace:
         evaluate = ["nnUNetv2_evaluate_folder", str(labels), str(predictions)]
         evaluate += ["-djfile", str(folder / "dataset.json"), "-pfile", str(folder / "plans.json")]
         self.runner.run(f"evaluate_{predictions.name}", evaluate)
-        return RunResult(name, folder / "fold_0", predictions / "summary.json", predictions, images)
+        return PredictedFolder(name, folder / "fold_0", predictions / "summary.json", predictions, images)
 
-    def report(self, runs: Sequence[RunResult], *, title: str, description: str) -> Path:
+    def report(self, runs: Sequence[PredictedFolder], *, title: str, description: str) -> Path:
         """Write ``report.html`` and print what it says in short; the report."""
         target = self.out / "report.html"
         commands = [*self.runner.exports(), *self.runner.shown]
-        write_report(target, runs, title=title, commands=commands, subtitle=description)
+        columns = as_runs([(run.name, read_predicted_folder(run)) for run in runs])
+        patients = every_case_a_patient(columns)
+        write_report(target, columns, title=title, subtitle=description, patients=patients, commands=commands)
         print(f"\n{description}\n{dice_table(runs)}\n\nReport: {target}")
         return target
 

@@ -12,7 +12,8 @@ from benchmarks.hippocampus_mixup import (
     result_lines,
 )
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.report import Evaluation, Label, Scores
+from nnunet_ext.evaluation.scores import Scores
+from nnunet_ext.report.summary import Evaluation, Label
 
 REQUEST = {"epochs": 1, "seed": 0, "device": "cpu"}
 

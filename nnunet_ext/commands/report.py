@@ -1,0 +1,141 @@
+"""Show trained models side by side on one HTML page: scores, tests, training curves, pictures, settings.
+
+RESULTS are folders, each a run, in any mixture: a model folder TRAINER__PLANS__CONFIGURATION (the validation cases of
+all its folds together: a cross-validation), a fold_X in it, an output folder of nnunet_ext evaluate (with all metrics
+that it holds), or a folder of predictions with the summary.json of nnUNetv2_evaluate_folder. NAME=FOLDER gives a run a
+name. The same NAME several times makes the folders seeds of one method: figures are means over the seeds, intervals
+are over seeds and cases.
+
+Every figure has a 95 % bootstrap interval over cases, or over patients with --patients. Each run is compared with the
+first one case by case: mean difference with its interval, Wilcoxon's signed-rank test, and Holm's correction for
+several tests. Pictures of the worst, the median and the best case need the raw dataset: it is looked for in nnUNet_raw
+and beside the results. The page is one file that loads nothing from elsewhere. Example:
+
+    nnunet_ext report nnUNet_results/Dataset004_Hippocampus/nnUNetTrainer*__nnUNetPlans__3d_fullres -o report.html
+    nnunet_ext report stock=EVALUATION_1 stock=EVALUATION_2 MixUp=EVALUATION_3 MixUp=EVALUATION_4 -o report.html
+    nnunet_ext report EVALUATION_A EVALUATION_B --baseline EVALUATION_B --patients pairs.json -o report.html
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnunet_ext.arguments import not_negative
+from nnunet_ext.commands.evaluate import RESAMPLES
+from nnunet_ext.errors import UserError
+
+if TYPE_CHECKING:
+    from nnunet_ext.report.runs import Run
+
+MEGABYTE = 1_000_000
+
+
+def named_path(text: str) -> tuple[str | None, Path]:
+    """``NAME=PATH`` or ``PATH``; what exists as it stands is a path, with whatever ``=`` in it."""
+    name, equals, path = text.partition("=")
+    if not equals or Path(text).exists():
+        return None, Path(text)
+    if not name or not path:
+        raise argparse.ArgumentTypeError(f"{text} is neither a folder nor NAME=FOLDER")
+    return name, Path(path).expanduser()  # behind a name the shell leaves ~ as it is
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "results", type=named_path, nargs="+", metavar="[NAME=]RESULTS", help="folder with results; see above"
+    )
+    parser.add_argument("-o", "--out", type=Path, required=True, help="file to write, ending in .html")
+    parser.add_argument("--title", help="heading of the page (default: the name of the dataset)")
+    parser.add_argument("--baseline", metavar="NAME", help="run to compare the others with (default: the first)")
+    parser.add_argument(
+        "--patients",
+        type=Path,
+        metavar="FILE",
+        help='for intervals and tests: JSON, {"CASE": "PATIENT", ...} or a pairs.json of nnunet_ext pair. The cases of '
+        "one patient are drawn together (default: each case is a patient)",
+    )
+    parser.add_argument(
+        "--bootstrap",
+        type=not_negative,
+        default=RESAMPLES,
+        metavar="N",
+        help="resamples for the intervals, 0 for no intervals (default: %(default)s)",
+    )
+    parser.add_argument("--force", action="store_true", help="replace the file if it is there")
+
+
+def run(args: argparse.Namespace) -> int:
+    check_output(args.out, force=args.force)
+
+    from tqdm import tqdm
+
+    from nnunet_ext.evaluation.patients import read_patients
+    from nnunet_ext.report.page import write_report
+    from nnunet_ext.report.runs import as_runs, every_case_a_patient
+    from nnunet_ext.report.sources import read_source
+
+    progress = tqdm(args.results, desc="Reading results", unit="folder", disable=None, leave=False)
+    runs = as_runs([(name, read_source(path)) for name, path in progress])
+    baseline = find_baseline(runs, args.baseline)
+    patients = every_case_a_patient(runs)
+    if args.patients is not None:
+        patients = read_patients(args.patients, patients)
+    sets = dict.fromkeys(outcome.cases_of for one in runs for source in one.sources for outcome in source.outcomes)
+    try:
+        missing = write_report(
+            args.out,
+            runs,
+            title=args.title or ", ".join(sets),
+            patients=patients,
+            resamples=args.bootstrap,
+            baseline=baseline,
+            report_command=command_line(args),
+        )
+    except OSError as error:
+        raise UserError(f"{args.out} cannot be written ({error.strerror}).") from None
+    for line in missing:
+        print(line)
+    print(f"Wrote {args.out} ({args.out.stat().st_size / MEGABYTE:.1f} MB)")
+    return 0
+
+
+def check_output(out: Path, *, force: bool) -> None:
+    """See that the page can be written.
+
+    Raises:
+        UserError: if its name does not end in .html, its folder is missing, or it is there and `force` is off.
+    """
+    if out.suffix != ".html" or out.is_dir():
+        raise UserError(f"-o needs the name of a file that ends in .html; found {out}.")
+    if not out.parent.is_dir():
+        raise UserError(f"The folder {out.parent} does not exist. Make it, or choose another for -o.")
+    if out.exists() and not force:
+        raise UserError(f"{out} exists. Choose another name, or add --force to replace it.")
+
+
+def find_baseline(runs: list[Run], name: str | None) -> int:
+    """The number of the run that the others are compared with.
+
+    Raises:
+        UserError: if no run has the name.
+    """
+    names = [run.name for run in runs]
+    if name is None:
+        return 0
+    if name not in names:
+        raise UserError(f"--baseline {name} is none of the runs. They are called: {'; '.join(names)}.")
+    return names.index(name)
+
+
+def command_line(args: argparse.Namespace) -> str:
+    """The command that makes the same page again."""
+    results = [str(path) if name is None else f"{name}={path}" for name, path in args.results]
+    command = ["nnunet_ext", "report", *results, "-o", str(args.out)]
+    command += [] if args.title is None else ["--title", args.title]
+    command += [] if args.baseline is None else ["--baseline", args.baseline]
+    command += [] if args.patients is None else ["--patients", str(args.patients)]
+    command += [] if args.bootstrap == RESAMPLES else ["--bootstrap", str(args.bootstrap)]
+    return shlex.join(command)

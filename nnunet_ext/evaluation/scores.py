@@ -1,0 +1,41 @@
+"""Dice of cases: mean, median, minimum, and how many cases have one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import fmean, median
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Dice of the cases of one run for one label; NaN where neither reference nor prediction has the label."""
+
+    dice: Mapping[str, float]
+
+    @property
+    def defined(self) -> list[float]:
+        return [value for value in self.dice.values() if not math.isnan(value)]
+
+    @property
+    def count(self) -> int:
+        return len(self.defined)
+
+    @property
+    def mean(self) -> float:
+        return fmean(self.defined) if self.defined else math.nan
+
+    @property
+    def median(self) -> float:
+        return median(self.defined) if self.defined else math.nan
+
+    @property
+    def minimum(self) -> float:
+        return min(self.defined, default=math.nan)
+
+
+def nanmean(values: Iterable[float]) -> float:
+    """The mean of the values that are not NaN; NaN if there is none."""
+    defined = [value for value in values if not math.isnan(value)]
+    return fmean(defined) if defined else math.nan

@@ -1,0 +1,197 @@
+"""Charts over the epochs as inline SVG, whose colours follow the reader's light or dark scheme."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from nnunet_ext.report.training import Training
+
+# one colour for each run: stand-ins that the page replaces by its own variables, light or dark
+INK, GRID = "#010203", "#010204"
+RUN_COLOURS = tuple(f"#0101{number:02x}" for number in range(6))
+
+STYLE = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": INK,
+    "xtick.color": GRID,
+    "ytick.color": GRID,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+}
+
+CHART_INCHES = (3.7, 2.5)
+POINTS = 300  # of a line, at most: neighbouring epochs of a long training are averaged
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart: what it is called, one value per epoch, colour, line style and opacity of matplotlib."""
+
+    name: str
+    values: Sequence[float]
+    colour: str
+    style: str = "-"
+    opacity: float = 1.0
+
+
+def draw_chart(title: str, lines: Sequence[Line], *, limits: tuple[float, float] | None = None) -> Markup:
+    """A line chart over epochs as inline SVG, its colours replaced by variables of the page.
+
+    Args:
+        title: what the vertical axis shows, for screen readers; the page prints it above the chart.
+        lines: what to draw; NaN leaves a gap, a single value shows as a point.
+        limits: of the vertical axis; None fits the values.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=CHART_INCHES, layout="constrained")
+        axes = figure.add_subplot()
+        for line in lines:
+            epochs, values = thinned(line.values)
+            axes.plot(
+                epochs,
+                values,
+                color=line.colour,
+                linestyle=line.style,
+                linewidth=1.6 if line.opacity == 1 else 0.9,
+                alpha=line.opacity,
+                marker="o" if np.isfinite(values).sum() == 1 else None,
+            )
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        axes.grid(True, axis="y")
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(length=0)
+        if limits:
+            axes.set_ylim(*limits)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _adopt_svg(buffer.getvalue(), f"Line chart over epochs: {title}")
+
+
+def _adopt_svg(svg: str, label: str) -> Markup:
+    """Make matplotlib's SVG document an element of the page: no prolog, no metadata, the page's colours and font."""
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r"<!--.*?-->\s*", "", body, flags=re.DOTALL)
+    body = re.sub(r"\s+xmlns(:\w+)?=\"[^\"]*\"", "", body)
+    body = re.sub(r"(<svg[^>]*?) width=\"[^\"]*\"", r"\1", body, count=1)
+    body = re.sub(r"(<svg[^>]*?) height=\"[^\"]*\"", r"\1", body, count=1)
+    for number, colour in enumerate(RUN_COLOURS):
+        body = body.replace(colour, f"var(--run{number})")
+    body = body.replace(INK, "var(--ink)").replace(GRID, "var(--grid)")
+    return Markup(body.replace("<svg", f'<svg role="img" aria-label="{Markup.escape(label)}"', 1))
+
+
+def run_colour(number: int) -> str:
+    return RUN_COLOURS[number % len(RUN_COLOURS)]
+
+
+def mean_curve(curves: Sequence[Sequence[float]]) -> list[float]:
+    """The mean of several curves at each epoch that one of them has a value at; NaN at the others."""
+    values = np.full((len(curves), max(map(len, curves))), np.nan)
+    for row, curve in zip(values, curves):
+        row[: len(curve)] = curve
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # an epoch without any value is NaN, as wanted
+        return [float(value) for value in np.nanmean(values, axis=0)]
+
+
+def thinned(values: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Epochs and values of a curve; of a long one means over neighbouring epochs, at most `POINTS`."""
+    epochs = np.arange(len(values), dtype=np.float64)
+    if len(values) <= POINTS:
+        return list(epochs), list(values)
+    width = -(-len(values) // POINTS)
+    parts = [slice(start, start + width) for start in range(0, len(values), width)]
+    means = [mean_curve([[value] for value in values[part]])[0] for part in parts]
+    return [float(epochs[part].mean()) for part in parts], means
+
+
+def draw_charts(runs: Sequence[Sequence[Training]]) -> list[dict[str, Any]]:
+    """Charts of the loss, the pseudo Dice, and every term of a technique that the checkpoints hold.
+
+    A term is a key with a slash, such as ``loss/mixup``: nnU-Net's own keys have none. Of the shares that moved only
+    that of all parameters has a chart; the others are in a table.
+
+    Args:
+        runs: the trainings of each run. Of several a line shows the mean, and faint ones each.
+
+    Returns:
+        For each chart its title, a note on how to read it, and the SVG.
+    """
+
+    def lines(key: str, style: str = "-", *, only_single: bool = False) -> list[Line]:
+        drawn = []
+        for number, trainings in enumerate(runs):
+            curves = [one.curves[key] for one in trainings if np.isfinite(one.curves.get(key, [])).any()]
+            if len(curves) > 1 and not only_single:
+                drawn += [Line(key, curve, run_colour(number), style, opacity=0.25) for curve in curves]
+                drawn.append(Line(key, mean_curve(curves), run_colour(number), style))
+            elif len(curves) == 1:
+                drawn.append(Line(key, curves[0], run_colour(number), style))
+        return drawn
+
+    wanted = [
+        ("Loss", "solid: training, dashed: validation", lines("train_losses") + lines("val_losses", "--"), None),
+        (
+            "Pseudo Dice",
+            "of random validation patches; solid: moving average, dotted: each epoch",
+            lines("ema_fg_dice") + lines("mean_fg_dice", ":", only_single=True),
+            (0.0, 1.0),
+        ),
+        ("Learning rate", "", lines("lrs"), None),
+    ]
+    terms = dict.fromkeys(key for trainings in runs for one in trainings for key in one.curves if "/" in key)
+    wanted += [
+        (term, "", lines(term), None) for term in sorted(terms) if not term.startswith("moved/") or term == "moved/all"
+    ]
+    return [
+        {"title": title, "note": note, "svg": draw_chart(title, drawn, limits=limits)}
+        for title, note, drawn, limits in wanted
+        if drawn
+    ]
+
+
+def draw_strips(title: str, runs: Sequence[tuple[int, Sequence[float]]]) -> Markup:
+    """A strip for each run with a point for each case, and a bar at their median, as inline SVG.
+
+    Args:
+        title: what the values are, for screen readers.
+        runs: number and values of each, none NaN; at least one value.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(1.4 * CHART_INCHES[0], 0.5 + 0.3 * len(runs)), layout="constrained")
+        axes = figure.add_subplot()
+        for row, (number, values) in enumerate(runs):
+            # spread by a fixed pattern, so that the same report has the same picture
+            offsets = (np.arange(len(values)) * 0.618034 % 1 - 0.5) * 0.6
+            colour = run_colour(number)
+            axes.plot(values, row + offsets, "o", color=colour, markersize=3.2, alpha=0.55, markeredgewidth=0)
+            if len(values):
+                axes.plot([np.median(values)] * 2, [row - 0.38, row + 0.38], color=colour, linewidth=2.2)
+        axes.set_ylim(len(runs) - 0.5, -0.5)
+        axes.set_yticks([])
+        axes.grid(True, axis="x")
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(length=0)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _adopt_svg(buffer.getvalue(), f"A point for each case and run: {title}")

@@ -1,0 +1,138 @@
+"""Pictures of cases: contours of reference and prediction on slices in three planes."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.evaluation.scores import Scores, nanmean
+from nnunet_ext.preprocessing.raw_dataset import Case, read_images, read_label_map
+from nnunet_ext.report.case_files import CaseFiles
+from nnunet_ext.report.summary import Label
+
+# one colour for each label, on grey images; told apart with red-green blindness too (Okabe and Ito)
+LABEL_COLOURS = ("#56b4e9", "#f0e442", "#ff7f2a", "#cc79a7", "#00b386", "#ffffff")
+
+HEIGHT, WIDTH, DPI = 2.6, 9.0, 130  # a picture's size in inches, at most, and its resolution
+
+
+def encode_png(figure: Figure, dpi: int) -> str:
+    """A figure as the data URL of a PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def best_slice(labels: npt.NDArray[np.integer[Any]], axis: int) -> int:
+    """The slice along an axis that shows the most labels and, among those, the most foreground; the middle if none."""
+    others = tuple(other for other in range(labels.ndim) if other != axis)
+    if not labels.any():
+        return labels.shape[axis] // 2
+    present = sum((labels == value).any(axis=others).astype(float) for value in np.unique(labels[labels > 0]))
+    return int(np.argmax(present + (labels > 0).mean(axis=others)))
+
+
+def draw_overlay(
+    image: npt.NDArray[np.floating[Any]],
+    reference: npt.NDArray[np.integer[Any]],
+    prediction: npt.NDArray[np.integer[Any]],
+    spacing: Sequence[float],
+    labels: Mapping[Label, str],
+) -> str:
+    """Contours of reference (solid) and prediction (dashed) on slices in three planes, or in one for a 2D image.
+
+    Args:
+        image: (Z, Y, X) intensities, as nnU-Net's readers give them; Z is 1 for a 2D image.
+        reference: (Z, Y, X) label map; values that no label holds (as ignore) are not drawn.
+        prediction: (Z, Y, X) label map.
+        spacing: voxel size in mm along Z, Y, X.
+        labels: what to outline, and each one's colour.
+
+    Returns:
+        The data URL of a PNG.
+    """
+    known = np.where(np.isin(reference, [value for label in labels for value in label.values]), reference, 0)
+    axes_shown = (0, 1, 2) if image.shape[0] > 1 else (0,)
+    low, high = np.percentile(image, [1, 99.5])
+    sizes = [
+        [length * spacing[axis] for axis, length in enumerate(image.shape) if axis != across] for across in axes_shown
+    ]
+    heights, widths = zip(*sizes)
+    inches = min(HEIGHT / max(heights), WIDTH / sum(widths))
+    figure = Figure(figsize=(sum(widths) * inches, max(heights) * inches), facecolor="black")
+    panels = figure.subplots(1, len(axes_shown), width_ratios=widths, squeeze=False)[0]
+    figure.subplots_adjust(left=0, right=1, bottom=0, top=1, wspace=0.02)
+    for panel, across in zip(panels, axes_shown):
+        index = best_slice(known, across)
+        rows, columns = (spacing[axis] for axis in range(3) if axis != across)
+        panel.imshow(
+            image.take(index, axis=across), cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=rows / columns
+        )
+        for label, colour in labels.items():
+            for volume, style in ((reference, "solid"), (prediction, "dashed")):
+                mask = np.isin(volume.take(index, axis=across), label.values)
+                if mask.any() and not mask.all():
+                    panel.contour(mask, levels=[0.5], colors=[colour], linestyles=[style], linewidths=1.4)
+        if across > 0:
+            panel.invert_yaxis()  # the patient's head up
+        panel.set_axis_off()
+    return encode_png(figure, dpi=DPI)
+
+
+def choose_cases(runs: Sequence[Scores]) -> list[tuple[str, str]]:
+    """The worst, the median and the best case by Dice, averaged over the runs that have the case.
+
+    Args:
+        runs: of each run, Dice of the cases averaged over the labels.
+
+    Returns:
+        Pairs of rank and case, without repetition; the median of an even number is the lower of the two.
+    """
+    names = dict.fromkeys(case for scores in runs for case in scores.dice)
+    means = {case: nanmean(scores.dice[case] for scores in runs if case in scores.dice) for case in names}
+    ranked = sorted((case for case in means if not np.isnan(means[case])), key=lambda case: means[case])
+    if not ranked:
+        return []
+    chosen = {"Worst": ranked[0], "Median": ranked[(len(ranked) - 1) // 2], "Best": ranked[-1]}
+    unique: dict[str, str] = {}
+    for rank, case in chosen.items():
+        unique.setdefault(case, rank)
+    return [(rank, case) for case, rank in unique.items()]
+
+
+def draw_case(files: CaseFiles, labels: Mapping[Label, str], description: Mapping[str, Any] | None) -> str:
+    """The picture of a case, a data URL.
+
+    Args:
+        files: of the case.
+        labels: what to outline, and each one's colour.
+        description: a dataset.json that tells how to read the files.
+
+    Raises:
+        UserError: if one of the files is not known or not there, cannot be read, or is of another size.
+    """
+    if files.image is None or files.reference is None or description is None:
+        raise UserError("the raw dataset was not found")
+    for file in (files.image, files.reference, files.prediction):
+        if not file.is_file():
+            raise UserError(f"{file} does not exist")
+    reader = determine_reader_writer_from_dataset_json(dict(description), str(files.image), verbose=False)()
+    image, properties = read_images(reader, Case((files.image,), files.reference))
+    reference, _ = read_label_map(reader, files.reference)
+    prediction, _ = read_label_map(reader, files.prediction)
+    for file, found in ((files.reference, reference), (files.prediction, prediction)):
+        if found.shape != image[0].shape:
+            raise UserError(f"{file} has {_shape(found)} voxels and its image {_shape(image[0])}")
+    return draw_overlay(image[0], reference, prediction, [float(value) for value in properties["spacing"]], labels)
+
+
+def _shape(array: npt.NDArray[Any]) -> str:
+    return " × ".join(map(str, array.shape))

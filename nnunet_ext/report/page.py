@@ -1,0 +1,284 @@
+"""One self-contained HTML file that shows trained models side by side: scores, tests, curves, pictures, settings.
+
+The file loads nothing from a network and runs no script.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+from tqdm import tqdm
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.evaluation.bootstrap import Interval
+from nnunet_ext.evaluation.scores import Scores, nanmean
+from nnunet_ext.files import write_text
+from nnunet_ext.report.charts import RUN_COLOURS, draw_charts, draw_strips
+from nnunet_ext.report.overlays import LABEL_COLOURS, choose_cases, draw_case
+from nnunet_ext.report.runs import Board, Column, Run, boards
+from nnunet_ext.report.statistics import RESAMPLES, Resampling
+from nnunet_ext.report.tables import metric_tables
+
+PACKAGES = ("nnunet-ext", "nnunetv2", "torch", "numpy", "dynamic-network-architectures", "batchgeneratorsv2")
+VALUES_SHOWN = 6  # of a setting that differs between the trainings of a run
+NOTHING = "–"
+
+
+def write_report(
+    target: Path,
+    runs: Sequence[Run],
+    *,
+    title: str,
+    patients: Mapping[str, str],
+    resamples: int = RESAMPLES,
+    baseline: int = 0,
+    subtitle: str = "",
+    commands: Sequence[str] | None = None,
+    report_command: str | None = None,
+) -> list[str]:
+    """Write the report, whole or not at all.
+
+    Args:
+        target: the HTML file; its folder must exist. An existing file is replaced.
+        runs: at least one; their order is the order of the columns.
+        title: heading of the page.
+        patients: the patient of each case; cases of one patient are drawn together.
+        resamples: for the intervals; 0 for none.
+        baseline: number of the run that the others are compared with.
+        subtitle: a sentence below the heading.
+        commands: as they were run, one line each; None derives them from what the runs say of themselves.
+        report_command: the one that makes this page, added to derived commands.
+
+    Returns:
+        What the page says is missing.
+
+    Raises:
+        ValueError: if there is no run.
+    """
+    if not runs:
+        raise ValueError("A report needs at least one run.")
+    resampling = Resampling(patients, resamples=resamples)
+    all_boards = boards(runs)
+    sections = [_section(board, resampling, baseline=baseline) for board in all_boards]
+    differing, same = _setting_rows(runs)
+    remarks = [f"{run.name}: {remark}" for run in runs for source in run.sources for remark in source.remarks]
+    without = [section["without_pictures"] for section in sections if section["without_pictures"]]
+    page = (
+        _environment()
+        .get_template("report.html")
+        .render(
+            title=title,
+            subtitle=subtitle,
+            written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+            runs=[{"name": run.name, "sources": run.sources, "trainings": len(run.trainings)} for run in runs],
+            run_colours=len(RUN_COLOURS),
+            baseline=runs[baseline].name,
+            remarks=remarks,
+            sections=sections,
+            resamples=resamples,
+            grouped=len(set(patients.values())) < len(patients),
+            seeds=any(len(column.seeds) > 1 for board in all_boards for column in board.columns),
+            has_tests=any(table.comparisons for section in sections for table in section["tables"]),
+            charts=draw_charts([list(run.trainings.values()) for run in runs]),
+            several_trainings=any(len(run.trainings) > 1 for run in runs),
+            moved=_moved_rows(runs),
+            differing=differing,
+            same=same,
+            recorded=_recorded_versions(runs),
+            versions=_versions(),
+            commands=_derived_commands(runs, report_command) if commands is None else commands,
+            derived=commands is None,
+        )
+    )
+    write_text(target, page)
+    return [*remarks, *without]
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "breakable": _breakable,
+        "number": _number,
+        "difference": _difference,
+        "interval": _interval,
+        "p_value": _p_value,
+    }
+    return environment
+
+
+def _section(board: Board, resampling: Resampling, *, baseline: int) -> dict[str, Any]:
+    """Everything that is shown of a board."""
+    dice = {column.number: _dice_of_cases(column) for column in board.columns}
+    pictures, without = _pictures(board, dice)
+    strips = [(number, scores.defined) for number, scores in dice.items() if scores.defined]
+    common = set.intersection(*(set(column.cases) for column in board.columns))
+    counts = {len(column.cases) for column in board.columns}
+    return {
+        "cases_of": board.cases_of,
+        "columns": board.columns,
+        "mixed": len({seed.cases_of for column in board.columns for seed in column.seeds}) > 1,
+        "case_counts": _spread(sorted(counts)),
+        "plural": counts != {1},
+        "common": None if all(len(common) == count for count in counts) else len(common),
+        "patients": len({resampling.patients[case] for column in board.columns for case in column.cases}),
+        "tables": metric_tables(board, resampling, baseline=baseline),
+        "strips": draw_strips("Dice, mean over the labels", strips) if strips else Markup(""),
+        "pictures": pictures,
+        "without_pictures": without,
+        "legend": _label_colours(board),
+    }
+
+
+def _label_colours(board: Board) -> dict[str, str]:
+    """The colour of each label by its name."""
+    names = dict.fromkeys(label.name for column in board.columns for seed in column.seeds for label in seed.labels)
+    return {name: LABEL_COLOURS[place % len(LABEL_COLOURS)] for place, name in enumerate(names)}
+
+
+def _spread(numbers: Sequence[int]) -> str:
+    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+
+
+def _dice_of_cases(column: Column) -> Scores:
+    """Of each case the mean over its labels and the run's seeds."""
+    seeds = [seed.dice().dice for seed in column.seeds]
+    return Scores({case: nanmean(seed[case] for seed in seeds if case in seed) for case in column.cases})
+
+
+def _pictures(board: Board, dice: Mapping[int, Scores]) -> tuple[list[dict[str, Any]], str]:
+    """For each chosen case its rank, name, and one picture per run; and which are missing, as a sentence."""
+    colours = _label_colours(board)
+    chosen = [
+        (rank, case, column)
+        for rank, case in choose_cases(list(dice.values()))
+        for column in board.columns
+        if case in column.cases
+    ]
+    shown: dict[str, dict[str, Any]] = {}
+    missing: list[str] = []
+    for rank, case, column in tqdm(chosen, desc="Drawing cases", unit="picture", disable=None, leave=False):
+        # of several seeds the first that has the case stands for all
+        seed = next(one for one in column.seeds if case in one.files)
+        try:
+            if not all(label.values for label in seed.labels):
+                raise UserError("the values of the labels are not known without a dataset.json")
+            labels = {label: colours[label.name] for label in seed.labels}
+            picture = draw_case(seed.files[case], labels, seed.description)
+        except UserError as error:
+            missing.append(f"{case} by {column.run} ({error})")
+            continue
+        entry = shown.setdefault(case, {"rank": rank, "name": case, "pictures": []})
+        value = seed.dice().dice[case]
+        entry["pictures"].append({"run": column.run, "number": column.number, "dice": value, "image": picture})
+    if not missing:
+        return list(shown.values()), ""
+    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    return list(shown.values()), (
+        f"Pictures are missing: {missing[0]}{more}. Raw data is looked for in the folder that the environment variable "
+        "nnUNet_raw names, and beside the results."
+    )
+
+
+def _setting_rows(runs: Sequence[Run]) -> tuple[list[tuple[str, list[str]]], list[tuple[str, list[str]]]]:
+    """Name and a value for each run: the settings in which runs differ, and the others."""
+    keys = dict.fromkeys(key for run in runs for training in run.trainings.values() for key in training.settings)
+    rows = [
+        (key, [_joined([one.settings.get(key, NOTHING) for one in run.trainings.values()]) for run in runs])
+        for key in keys
+    ]
+    # a run without a checkpoint says nothing about its settings
+    known = [place for place, run in enumerate(runs) if run.trainings]
+    differs = {key: len({values[place] for place in known}) > 1 for key, values in rows}
+    return [row for row in rows if differs[row[0]]], [row for row in rows if not differs[row[0]]]
+
+
+def _joined(values: Sequence[str]) -> str:
+    """The different values of a run's trainings."""
+    different = list(dict.fromkeys(values))
+    more = f", … ({len(different)} values)" if len(different) > VALUES_SHOWN else ""
+    return ", ".join(different[:VALUES_SHOWN]) + more or NOTHING
+
+
+def _moved_rows(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    """For each role of parameters the share that moved, run by run; empty if no run is a fine-tuning."""
+    roles = dict.fromkeys(role for run in runs for training in run.trainings.values() for role in training.moved)
+
+    def cell(run: Run, role: str) -> str:
+        shares = [one.moved[role] for one in run.trainings.values() if role in one.moved]
+        return _joined([f"{100 * moved / entries:.3g} % of {entries:,}" for moved, entries in shares if entries])
+
+    return [(role, [cell(run, role) for run in runs]) for role in roles]
+
+
+def _recorded_versions(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    """Versions that checkpoints and evaluations recorded, a value for each run."""
+    rows = [
+        (
+            "nnunet_ext in training",
+            [_joined([one.version or "none (stock nnU-Net)" for one in run.trainings.values()]) for run in runs],
+        )
+    ]
+    names = dict.fromkeys(name for run in runs for source in run.sources for name in source.versions)
+    rows += [
+        (
+            f"{name} in evaluation",
+            [_joined([source.versions[name] for source in run.sources if name in source.versions]) for run in runs],
+        )
+        for name in names
+    ]
+    return rows
+
+
+def _versions() -> list[tuple[str, str]]:
+    rows = [("Python", platform.python_version()), ("System", f"{platform.system()} {platform.machine()}")]
+    for package in PACKAGES:
+        try:
+            rows.append((package, metadata.version(package)))
+        except metadata.PackageNotFoundError:
+            rows.append((package, "not installed"))
+    return rows
+
+
+def _derived_commands(runs: Sequence[Run], report_command: str | None) -> list[str]:
+    """The commands of all trainings, those that several share once, then those of the scores and of this page."""
+    lines: dict[str, None] = {}
+    for run in runs:
+        lines |= dict.fromkeys(line for training in run.trainings.values() for line in training.commands)
+        lines |= dict.fromkeys(line for source in run.sources for line in source.commands)
+    return [*lines, *([] if report_command is None else [report_command])]
+
+
+def _breakable(text: str) -> Markup:
+    """A name that may be broken behind its underscores, where it is longer than a line."""
+    return Markup(str(Markup.escape(text)).replace("_", "_<wbr>"))
+
+
+def _number(value: float | None, decimals: int = 3) -> str:
+    return NOTHING if value is None or math.isnan(value) else f"{value:.{decimals}f}"
+
+
+def _difference(value: float, decimals: int = 3) -> str:
+    return NOTHING if math.isnan(value) else f"{value:+.{decimals}f}".replace("-", "−")
+
+
+def _interval(interval: Interval, decimals: int = 3, signed: bool = False) -> str:
+    ends = (interval.low, interval.high)
+    return " to ".join(_difference(end, decimals) if signed else f"{end:.{decimals}f}" for end in ends)
+
+
+def _p_value(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,0 +1,86 @@
+"""Reading summary.json, nnU-Net's scores of predictions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.evaluation.scores import Scores, nanmean
+from nnunet_ext.files import read_json
+
+
+@dataclass(frozen=True)
+class Label:
+    """A label or region that is scored: its name, and the values in the label map that belong to it."""
+
+    name: str
+    values: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A summary.json, read.
+
+    Attributes:
+        labels: scores by label, in the order of the label values.
+        cases: scores of the mean over the labels of each case.
+        references: reference file of each case.
+        predictions: predicted file of each case.
+    """
+
+    labels: Mapping[Label, Scores]
+    cases: Scores
+    references: Mapping[str, Path]
+    predictions: Mapping[str, Path]
+
+    @property
+    def foreground_mean(self) -> float:
+        """Mean of the labels' means: nnU-Net's ``foreground_mean``."""
+        return nanmean(scores.mean for scores in self.labels.values())
+
+
+def read_labels(dataset_json: Mapping[str, Any]) -> dict[tuple[int, ...], str]:
+    """Names of labels and regions by their values, from dataset.json."""
+    names: dict[tuple[int, ...], str] = {}
+    for name, values in dataset_json["labels"].items():
+        names[tuple(values) if isinstance(values, list) else (int(values),)] = str(name)
+    return names
+
+
+def read_summary(file: Path, dataset_json: Mapping[str, Any]) -> Evaluation:
+    """Read a summary.json.
+
+    Predictions that are no longer where it says are taken for those beside it, as in a folder that was moved.
+
+    Args:
+        file: the summary.
+        dataset_json: content of the dataset.json of the model or the dataset.
+
+    Raises:
+        UserError: if it is missing, no summary of nnU-Net, or holds no case.
+    """
+    summary = read_json(file)
+    names, ending = read_labels(dataset_json), str(dataset_json["file_ending"])
+    dice: dict[tuple[int, ...], dict[str, float]] = {}
+    references: dict[str, Path] = {}
+    predictions: dict[str, Path] = {}
+    for case in summary.get("metric_per_case", []) if isinstance(summary, dict) else []:
+        prediction = Path(case["prediction_file"])
+        name = prediction.name.removesuffix(ending)
+        references[name] = Path(case["reference_file"])
+        predictions[name] = prediction if prediction.is_file() else file.parent / prediction.name
+        for key, metrics in case["metrics"].items():
+            values = tuple(int(number) for number in re.findall(r"\d+", key))
+            dice.setdefault(values, {})[name] = float(metrics["Dice"])
+    if not dice:
+        raise UserError(f"{file} holds no evaluated case. Run nnUNetv2_evaluate_folder on the predictions first.")
+    labels = {
+        Label(names.get(values, f"label {', '.join(map(str, values))}"), values): Scores(dice[values])
+        for values in sorted(dice)
+    }
+    means = {case: nanmean(scores.dice[case] for scores in labels.values()) for case in references}
+    return Evaluation(labels=labels, cases=Scores(means), references=references, predictions=predictions)

@@ -1,0 +1,172 @@
+"""What a fold's checkpoint says about its training: curves, settings, version, and the commands that repeat it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_ext.checkpoints.reading import read_checkpoint
+from nnunet_ext.checkpoints.trained_model import FINAL, training_of
+from nnunet_ext.errors import UserError
+from nnunet_ext.files import read_json
+from nnunet_ext.plans.settings import KEY
+
+CHECKPOINTS = (FINAL, "checkpoint_latest.pth", "checkpoint_best.pth")
+DEFAULT_TRAINER, DEFAULT_PLANS = "nnUNetTrainer", "nnUNetPlans"
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a checkpoint says about how it came to be.
+
+    Attributes:
+        checkpoint: the file that was read.
+        curves: one float per epoch by the logger's key; NaN where the epoch has no value.
+        settings: name and value, in reading order.
+        moved: of a fine-tuning, by role of the parameters, how many entries ever moved, and how many there are.
+        version: of this package in the training; None of stock nnU-Net's.
+        commands: that repeat it, comments among them.
+    """
+
+    checkpoint: Path
+    curves: Mapping[str, Sequence[float]]
+    settings: Mapping[str, str]
+    moved: Mapping[str, tuple[int, int]]
+    version: str | None
+    commands: tuple[str, ...]
+
+    @property
+    def is_finished(self) -> bool:
+        return self.checkpoint.name == FINAL
+
+
+def find_checkpoint(fold_folder: Path) -> Path | None:
+    """The checkpoint of a finished training, else the last one there is."""
+    return next((fold_folder / name for name in CHECKPOINTS if (fold_folder / name).is_file()), None)
+
+
+def read_training(fold_folder: Path) -> Training:
+    """Read what the checkpoint in nnU-Net's folder ``fold_X`` says.
+
+    Raises:
+        UserError: if the folder has no checkpoint, or it is refused.
+    """
+    source = find_checkpoint(fold_folder)
+    if source is None:
+        raise UserError(f"{fold_folder / FINAL} does not exist. The report needs a finished training.")
+    checkpoint = read_checkpoint(source)
+    trainer, configuration = training_of(checkpoint, source)
+    arguments = checkpoint["init_args"]
+    plans = arguments.get("plans") or read_json(fold_folder.parent / "plans.json")
+    fold = str(arguments.get("fold", fold_folder.name.removeprefix("fold_")))
+    curves = {
+        str(key): [float(value) for value in values]
+        for key, values in checkpoint.get("logging", {}).items()
+        if all(isinstance(value, (int, float, np.number)) for value in values)
+    }
+    own = checkpoint.get(KEY, {})  # absent from checkpoints of stock nnU-Net
+    shares = own.get("moved", {}).get("shares", {})
+    content = PlansManager(plans).get_configuration(configuration).configuration
+    settings = {
+        "Trainer": trainer,
+        "Configuration": configuration,
+        "Plans": str(plans.get("plans_name", "–")),
+        "Fold": fold,
+        **_measured(curves),
+        "Patch size": " × ".join(map(str, content.get("patch_size", []))) or "–",
+        "Batch size": str(content.get("batch_size", "–")),
+        "Spacing in mm": " × ".join(f"{value:g}" for value in content.get("spacing", [])) or "–",
+        "Weights of the network": f"{count_weights(checkpoint['network_weights']):,}",
+        **{key: str(value) for key, value in flatten(own.get("settings", {})).items()},
+    }
+    return Training(
+        checkpoint=source,
+        curves=curves,
+        settings=settings,
+        moved={str(role): (int(count), int(entries)) for role, (count, entries) in shares.items()},
+        version=own.get("version"),
+        commands=training_commands(plans, trainer=trainer, configuration=configuration, fold=fold),
+    )
+
+
+def _measured(curves: Mapping[str, Sequence[float]]) -> dict[str, str]:
+    seconds = [
+        end - start
+        for start, end in zip(curves.get("epoch_start_timestamps", []), curves.get("epoch_end_timestamps", []))
+    ]
+    return {
+        "Epochs": str(len(curves.get("train_losses", []))),
+        "Seconds per epoch (median)": f"{median(seconds):.1f}" if seconds else "–",
+    }
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def count_weights(state_dict: Mapping[str, torch.Tensor]) -> int:
+    """Number of entries in a state dict, tensors that appear under several names counted once."""
+    return sum({tensor.data_ptr(): tensor.numel() for tensor in state_dict.values()}.values())
+
+
+def training_commands(plans: Mapping[str, Any], *, trainer: str, configuration: str, fold: str) -> tuple[str, ...]:
+    """The commands that write a training's configurations and train, as far as its plans tell.
+
+    Args:
+        plans: content of the plans in the checkpoint.
+        trainer: class name.
+        configuration: that was trained.
+        fold: its number, or ``all``.
+    """
+    dataset, name = _number(str(plans.get("dataset_name", "DATASET"))), str(plans.get("plans_name", DEFAULT_PLANS))
+    named = [] if name == DEFAULT_PLANS else ["-p", name]
+    train = ["nnUNetv2_train", dataset, configuration, fold]
+    train += [] if trainer == DEFAULT_TRAINER else ["-tr", trainer]
+    lines = [
+        _configure(dataset, named, one, plans["configurations"][one])
+        for one in reversed(_lineage(plans, configuration))
+        if KEY in plans["configurations"][one]
+    ]
+    return (*lines, shlex.join([*train, *named]))
+
+
+def _lineage(plans: Mapping[str, Any], configuration: str) -> list[str]:
+    """A configuration, and those it inherits from."""
+    chain = [configuration]
+    while (parent := plans["configurations"][chain[-1]].get("inherits_from")) is not None and parent not in chain:
+        chain.append(parent)
+    return chain
+
+
+def _configure(dataset: str, plans: Sequence[str], name: str, content: Mapping[str, Any]) -> str:
+    """The command that writes a configuration, or a comment where `nnunet_ext configure` cannot have written it."""
+    if set(content) != {"inherits_from", KEY}:
+        return f"# configuration {name}: take it from plans.json in the model's folder, as it sets more than nnunet_ext"
+    settings = [
+        f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in flatten(content[KEY]).items()
+    ]
+    command = ["nnunet_ext", "configure", "-d", dataset, *plans, "-c", content["inherits_from"], "--name", name]
+    return shlex.join([*command, *settings])
+
+
+def _number(dataset: str) -> str:
+    """The id of a dataset as commands take it, or its name."""
+    number = dataset.removeprefix("Dataset").partition("_")[0]
+    return str(int(number)) if number.isdecimal() else dataset

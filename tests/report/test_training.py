@@ -1,0 +1,69 @@
+"""What is read of a checkpoint, and the commands that are derived of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.report.training import read_training, training_commands
+from support.made_results import PLANS, write_checkpoint
+
+
+def test_settings_are_inherited_and_flattened(tmp_path):
+    settings = read_training(write_checkpoint(tmp_path / "fold_3", configuration="3d_fullres_quick").parent).settings
+    assert settings["Patch size"] == "12 × 16 × 16"
+    assert settings["Batch size"] == "4"
+    assert settings["mixup.alpha"] == "0.4"
+    assert settings["Seconds per epoch (median)"] == "2.5"
+    assert settings["Weights of the network"] == "15"
+    assert settings["Fold"] == "3"
+
+
+def test_curves_have_a_number_for_each_epoch(tmp_path):
+    training = read_training(write_checkpoint(tmp_path / "fold_0", terms={"loss/mixup": [1.0, 0.5]}).parent)
+    assert training.curves["loss/mixup"] == [1.0, 0.5]
+    assert "dice_per_class_or_region" not in training.curves
+    assert training.version == "0.0.7"
+    assert training.is_finished
+
+
+def test_last_checkpoint_of_an_unfinished_training_is_read(tmp_path):
+    write_checkpoint(tmp_path / "fold_0", name="checkpoint_best.pth")
+    write_checkpoint(tmp_path / "fold_0", name="checkpoint_latest.pth")
+    training = read_training(tmp_path / "fold_0")
+    assert training.checkpoint.name == "checkpoint_latest.pth"
+    assert not training.is_finished
+
+
+def test_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(UserError, match="checkpoint_final.pth"):
+        read_training(tmp_path / "fold_0")
+
+
+def test_commands_name_what_differs_from_the_defaults():
+    commands = training_commands(
+        {**PLANS, "plans_name": "nnUNetPlansSource"}, trainer="nnUNetTrainerDGST", configuration="3d_short", fold="all"
+    )
+    assert commands == (
+        "nnunet_ext configure -d 900 -p nnUNetPlansSource -c 3d_fullres --name 3d_short num_epochs=10 mixup.alpha=0.4",
+        "nnUNetv2_train 900 3d_short all -tr nnUNetTrainerDGST -p nnUNetPlansSource",
+    )
+
+
+def test_ancestors_are_configured_first():
+    plans = {
+        **PLANS,
+        "configurations": {
+            **PLANS["configurations"],
+            "leaf": {"inherits_from": "3d_short", "nnunet_ext": {"optimizer": "adamw", "seed": None}},
+        },
+    }
+    first, second, third = training_commands(plans, trainer="nnUNetTrainer", configuration="leaf", fold="0")
+    assert "--name 3d_short" in first
+    assert second == "nnunet_ext configure -d 900 -c 3d_short --name leaf optimizer=adamw seed=null"
+    assert third == "nnUNetv2_train 900 leaf 0"
+
+
+def test_configurations_that_configure_cannot_write_are_a_comment():
+    comment, _ = training_commands(PLANS, trainer="nnUNetTrainer", configuration="3d_fullres_quick", fold="0")
+    assert comment.startswith("# configuration 3d_fullres_quick")
