@@ -23,7 +23,7 @@ from nnunet_ext.evaluation.lesions import OVERLAP, LesionCounts, count_lesions
 from nnunet_ext.evaluation.model_evaluation import LabelKey, ScoredLabels
 from nnunet_ext.evaluation.overlap import Overlap, aggregated_dice, count_overlap
 from nnunet_ext.evaluation.parallel import in_order
-from nnunet_ext.evaluation.report import Scores, nanmean
+from nnunet_ext.evaluation.scores import Scores, nanmean
 from nnunet_ext.evaluation.surface import SurfaceDistances, surface_dice, surface_distances
 from nnunet_ext.preprocessing.partial_annotation import read_instances
 from nnunet_ext.preprocessing.raw_dataset import Labels, read_label_map
