@@ -26,7 +26,7 @@ from nnunetv2.training.logging.nnunet_logger import MetaLogger  # noqa: E402
 
 import nnunet_ext  # noqa: E402
 from support.nnunet_runs import PRELOADED  # noqa: E402
-from support.tiny_data import CASES, KINDS, add_tiny_configurations, dataset_name, write_raw_dataset  # noqa: E402
+from support.tiny_data import CASES, KINDS, PREPARED, add_tiny_configurations, dataset_name, write_raw_dataset  # noqa: E402
 
 
 class Workspace:
@@ -35,8 +35,13 @@ class Workspace:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.raw, self.preprocessed = root / "nnUNet_raw", root / "nnUNet_preprocessed"
+
+    def prepare_all(self) -> None:
+        """Prepare every kind of data in an empty folder."""
         for folder in (self.raw, self.preprocessed):
             folder.mkdir()
+        for kind in KINDS:
+            self.prepare(kind)
 
     def prepare(self, kind: str) -> None:
         """Plan and preprocess a kind of data by nnU-Net's own functions."""
@@ -78,15 +83,16 @@ def quickly_started_processes() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    space = Workspace(tmp_path_factory.mktemp("work space ü"))
+    prepared = os.environ.get(PREPARED)
+    space = Workspace(Path(prepared) if prepared else tmp_path_factory.mktemp("work space ü"))
     patch = pytest.MonkeyPatch()
     patch.setenv("nnUNet_raw", str(space.raw))
     patch.setenv("nnUNet_preprocessed", str(space.preprocessed))
     patch.setenv("nnUNet_results", str(space.root / "unused"))
     patch.setenv("nnUNet_extTrainer", "")
     nnunet_ext.register()
-    for kind in KINDS:
-        space.prepare(kind)
+    if not prepared:
+        space.prepare_all()
     yield space
     patch.undo()
 

@@ -11,6 +11,9 @@ import numpy as np
 import SimpleITK as sitk
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 
+PREPARED = "NNUNET_EXT_TEST_WORKSPACE"
+"""The variable that may name a workspace of another run, which is then used as it is."""
+
 SHAPE = (20, 24, 24)
 CASES = 5
 IGNORE = 3
