@@ -87,7 +87,7 @@ class DualEncoderUNet(nn.Module):
         *,
         current: Sequence[int],
         prior: Sequence[int],
-        fusion: Fusion = "gated",
+        fusion: Fusion = "add",
         fuse_skips: bool = False,
     ) -> None:
         """

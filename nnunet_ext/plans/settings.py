@@ -125,9 +125,9 @@ class DualEncoderSettings(Section):
     """A second encoder for a prior scan (arXiv 2412.14846)."""
 
     fusion: Literal["gated", "add", "concat"] = Field(
-        "gated",
-        description="How the prior's features come to the current ones: `gated` by a spatial and a channel gate (the "
-        "paper's), `add` by a projection that is added, `concat` by a projection of both.",
+        "add",
+        description="How the prior's features come to the current ones: `add` by a projection that is added, `concat` "
+        "by a projection of both, `gated` by a spatial and a channel gate (the paper's).",
     )
     context_width: float = Field(
         1.0, gt=0, le=4, description="Features of the prior's encoder, as a multiple of the plans' features."
