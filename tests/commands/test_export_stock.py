@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import subprocess
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -351,6 +350,7 @@ def test_a_read_only_model_is_exported(model, out):
             path.chmod(0o755)
 
 
-def test_help_has_examples():
-    run = subprocess.run(["nnunet_ext", "export-stock", "--help"], capture_output=True, text=True, check=True)
-    assert "nnUNetv2_predict_from_modelfolder -m OUT" in run.stdout
+def test_help_has_examples(capsys):
+    with pytest.raises(SystemExit):
+        main(["export-stock", "--help"])
+    assert "nnUNetv2_predict_from_modelfolder -m OUT" in capsys.readouterr().out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -101,7 +102,7 @@ def test_the_script_in_the_docs_is_what_is_submitted(slurm: Path, tmp_path: Path
     assert command is not None
     assert main([*command[1].split(), "-o", str(tmp_path / "sweep")]) == 0
     script = (tmp_path / "sweep" / "submitit" / "12_submission.sh").read_text()
-    shown = script.replace(str(tmp_path), "/shared").replace(sys.executable, "/shared/env/bin/python")
+    shown = script.replace(str(tmp_path), "/shared").replace(shlex.quote(sys.executable), "/shared/env/bin/python")
     assert f"```text\n{shown.strip()}\n```" in page
 
 

@@ -32,11 +32,20 @@ def unet(architecture=PlainConvUNet, *, inputs=1, features=FEATURES, dims=3, dee
     )
 
 
-def dual(architecture=PlainConvUNet, *, width=(4, 6, 8), dims=3, deep_supervision=False, prior=(1, 2), **options):
+def dual(
+    architecture=PlainConvUNet,
+    *,
+    width=(4, 6, 8),
+    dims=3,
+    deep_supervision=False,
+    prior=(1, 2),
+    fusion="gated",
+    **options,
+):
     torch.manual_seed(0)
     main = unet(architecture, dims=dims, deep_supervision=deep_supervision)
     context = unet(architecture, inputs=len(prior), features=width, dims=dims).encoder
-    return DualEncoderUNet(main, context, current=[0], prior=prior, **options)
+    return DualEncoderUNet(main, context, current=[0], prior=prior, fusion=fusion, **options)
 
 
 def data_of(dims=3, channels=3, seed=0):
