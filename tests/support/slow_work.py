@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -18,6 +19,8 @@ def leave_name_and_sleep(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    # a suite that a shell runs in the background ignores Ctrl-C, and would hand that on
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     parallel.SECONDS_ALONE = 0
     try:
         list(parallel.in_order(leave_name_and_sleep, [Path(sys.argv[1])] * 6, workers=WORKERS))
