@@ -62,6 +62,32 @@ def read_json(source: str | os.PathLike[str]) -> Any:
         raise UserError(f"{source} is not valid JSON: {error}") from None
 
 
+def check_new_file(target: Path, *, force: bool, ending: str = "", source: Path | None = None) -> None:
+    """See that a result can be written behind ``-o``, before any work is done.
+
+    Args:
+        target: the file.
+        force: whether one that is there may be replaced.
+        ending: what its name must end in, such as ``.zip``.
+        source: file that the command reads, which is never replaced.
+
+    Raises:
+        UserError: if it is there and `force` is off, if it is the source, if its name has another ending, or if its
+            folder is missing.
+    """
+    if target.is_dir():
+        raise UserError(f"{target} is a folder; the name of a file is needed behind -o.")
+    if not target.name.endswith(ending):
+        raise UserError(f"-o needs the name of a file that ends in {ending}; found {target}.")
+    if not target.parent.is_dir():
+        raise UserError(f"The folder {target.parent} does not exist. Make it, or choose another for -o.")
+    if target.exists():
+        if source is not None and source.exists() and target.samefile(source):
+            raise UserError(f"{target} is the source itself. Choose another name for -o.")
+        if not force:
+            raise UserError(f"{target} exists. Choose another name, or add --force to replace it.")
+
+
 def sha256(file: Path) -> str:
     """The file's checksum, in hexadecimal."""
     digest = hashlib.sha256()

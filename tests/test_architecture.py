@@ -24,7 +24,7 @@ ALLOWED = {
     "diagnosis": {"diagnosis"},
     "jobs": {"jobs", "plans", "preprocessing"},
 }
-COMMON = {"arguments", "errors", "files", "findings", "registration", "registry", "version"}
+COMMON = {"arguments", "errors", "files", "findings", "programs", "registration", "registry", "version"}
 
 
 def imported_parts(module: Path) -> set[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import prepare_output_folder, read_json, write_json, write_text, written_whole
+from nnunet_ext.files import check_new_file, prepare_output_folder, read_json, write_json, write_text, written_whole
 
 
 def test_new_content_replaces_the_old(tmp_path: Path) -> None:
@@ -123,3 +123,21 @@ def test_output_folder_below_a_file_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError):
         prepare_output_folder(tmp_path / "file" / "out", force=False)
+
+
+def test_new_file_is_refused_before_any_work(tmp_path: Path) -> None:
+    source, other = tmp_path / "source.zip", tmp_path / "other.zip"
+    source.touch()
+    other.touch()
+    check_new_file(tmp_path / "new.zip", ending=".zip", force=False, source=source)
+    check_new_file(other, ending=".zip", force=True, source=source)
+    for target, message in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "new.txt", r"ends in \.zip; found .*new\.txt"),
+        (tmp_path / "none" / "new.zip", "none does not exist"),
+        (other, "exists"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_new_file(target, ending=".zip", force=False, source=source)
+    with pytest.raises(UserError, match="is the source itself"):
+        check_new_file(source, ending=".zip", force=True, source=source)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import sha256
+from nnunet_ext.files import check_new_file, sha256
 from nnunet_ext.version import __version__
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    check_output(args.output, source=args.source, force=args.force)
+    check_new_file(args.output, source=args.source, force=args.force)
     target = target_description(*args.to, plans_identifier=args.plans)
 
     from nnunet_ext.checkpoints.adaptation import adapt
@@ -71,23 +71,6 @@ def run(args: argparse.Namespace) -> int:
         "fine-tuning trainers of this package load the heads too: name the file in their setting fine_tuning.source."
     )
     return 0
-
-
-def check_output(output: Path, *, source: Path, force: bool) -> None:
-    """See that the result can be written, before any work is done.
-
-    Raises:
-        UserError: if it is there and `force` is off, if it is the source, or if its folder is missing.
-    """
-    if output.is_dir():
-        raise UserError(f"{output} is a folder; a file name is needed behind -o, e.g. {output / 'start.pth'}")
-    if not output.parent.is_dir():
-        raise UserError(f"The folder {output.parent} does not exist. Make it, or choose another for -o.")
-    if output.exists():
-        if source.exists() and output.samefile(source):
-            raise UserError(f"{output} is the source itself. Choose another name for -o.")
-        if not force:
-            raise UserError(f"{output} exists. Choose another name, or add --force to replace it.")
 
 
 def target_description(dataset: str, configuration: str, *, plans_identifier: str) -> ModelDescription:

@@ -19,8 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnunet_ext.arguments import positive
-from nnunet_ext.commands.evaluate import fold_name
+from nnunet_ext.arguments import fold_name, positive
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import sha256
 from nnunet_ext.version import __version__

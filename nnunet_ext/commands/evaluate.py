@@ -35,21 +35,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from nnunet_ext.arguments import not_negative, not_negative_number, positive, share
+from nnunet_ext.arguments import add_interval_options, fold_name, not_negative_number, positive, share
 from nnunet_ext.errors import UserError
 
 REQUEST = "request.json"
 METRICS = ("dice", "surface", "nsd", "lesions")
-RESAMPLES = 2000
-
-
-def fold_name(text: str) -> int | str:
-    """A fold: its number, or ``all``."""
-    if text == "all":
-        return text
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text} is neither a fold's number nor all")
-    return int(text)
 
 
 def dataset_and_cases(text: str) -> tuple[str, str | None]:
@@ -121,20 +111,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="for lesions: of an instance's voxels, to be found or right (default: %(default)s)",
     )
-    parser.add_argument(
-        "--patients",
-        type=Path,
-        metavar="FILE",
-        help='for the intervals: JSON, {"CASE": "PATIENT", ...} or a pairs.json of nnunet_ext pair. The cases of one '
-        "patient are drawn together (default: each case is a patient)",
-    )
-    parser.add_argument(
-        "--bootstrap",
-        type=not_negative,
-        default=RESAMPLES,
-        metavar="N",
-        help="resamples for the intervals, 0 for no intervals (default: %(default)s)",
-    )
+    add_interval_options(parser, purpose="the intervals")
     parser.add_argument(
         "--workers",
         type=positive,

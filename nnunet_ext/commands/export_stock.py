@@ -27,8 +27,9 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from nnunet_ext.commands.evaluate import fold_name
+from nnunet_ext.arguments import fold_name
 from nnunet_ext.errors import UserError
+from nnunet_ext.files import check_new_file, folder_written_whole, written_whole
 
 if TYPE_CHECKING:
     from nnunet_ext.checkpoints.stock_export import Export
@@ -62,10 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from nnunet_ext.files import folder_written_whole
-
     if args.zip:
-        check_zip(args.out, source=args.model, force=args.force)
+        check_new_file(args.out, ending=".zip", source=args.model, force=args.force)
         with tempfile.TemporaryDirectory(prefix="nnunet_ext_") as temporary:
             exported = Path(temporary) / "model"
             exported.mkdir()
@@ -130,23 +129,6 @@ def is_model(plans: PurePosixPath, files: list[PurePosixPath]) -> bool:
     return any(path.suffix == ".pth" and path.parent.parent == plans.parent for path in files)
 
 
-def check_zip(out: Path, *, source: Path, force: bool) -> None:
-    """See that an archive can be written.
-
-    Raises:
-        UserError: if it is there and `force` is off, if it is the source, or if its folder is missing.
-    """
-    if out.suffix != ".zip" or out.is_dir():
-        raise UserError(f"With --zip, -o needs the name of a file that ends in .zip; found {out}.")
-    if not out.parent.is_dir():
-        raise UserError(f"The folder {out.parent} does not exist. Make it, or choose another for -o.")
-    if out.exists():
-        if source.exists() and out.samefile(source):
-            raise UserError(f"{out} is the model itself. Choose another name for -o.")
-        if not force:
-            raise UserError(f"{out} exists. Choose another name, or add --force to replace it.")
-
-
 def write_zip(folder: Path, out: Path, *, inside: PurePosixPath) -> None:
     """Write a folder's files into an archive, whole or not at all.
 
@@ -156,8 +138,6 @@ def write_zip(folder: Path, out: Path, *, inside: PurePosixPath) -> None:
         inside: where they are in it.
     """
     import zipfile
-
-    from nnunet_ext.files import written_whole
 
     try:
         with written_whole(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -27,8 +27,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_ext.arguments import not_negative, positive
-from nnunet_ext.commands.evaluate import fold_name
+from nnunet_ext.arguments import fold_name, not_negative, positive
 from nnunet_ext.errors import UserError
 
 if TYPE_CHECKING:
@@ -115,11 +114,11 @@ def resume(args: argparse.Namespace) -> int:
 
 def submit(sweep: Sweep) -> int:
     """Run what is not finished, and say what that is."""
-    from nnunet_ext.demo.run import find_executable
     from nnunet_ext.jobs.control import refuse_conflicts
     from nnunet_ext.jobs.control import submit as submit_sweep
     from nnunet_ext.jobs.lanes import visible_gpus
     from nnunet_ext.jobs.preparation import prepare
+    from nnunet_ext.programs import find_executable
 
     refuse_conflicts(sweep)
     prepare(sweep.request)

@@ -23,9 +23,9 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_ext.arguments import not_negative
-from nnunet_ext.commands.evaluate import RESAMPLES
+from nnunet_ext.arguments import RESAMPLES, add_interval_options
 from nnunet_ext.errors import UserError
+from nnunet_ext.files import check_new_file
 
 if TYPE_CHECKING:
     from nnunet_ext.report.runs import Run
@@ -50,25 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, help="file to write, ending in .html")
     parser.add_argument("--title", help="heading of the page (default: the name of the dataset)")
     parser.add_argument("--baseline", metavar="NAME", help="run to compare the others with (default: the first)")
-    parser.add_argument(
-        "--patients",
-        type=Path,
-        metavar="FILE",
-        help='for intervals and tests: JSON, {"CASE": "PATIENT", ...} or a pairs.json of nnunet_ext pair. The cases of '
-        "one patient are drawn together (default: each case is a patient)",
-    )
-    parser.add_argument(
-        "--bootstrap",
-        type=not_negative,
-        default=RESAMPLES,
-        metavar="N",
-        help="resamples for the intervals, 0 for no intervals (default: %(default)s)",
-    )
+    add_interval_options(parser, purpose="intervals and tests")
     parser.add_argument("--force", action="store_true", help="replace the file if it is there")
 
 
 def run(args: argparse.Namespace) -> int:
-    check_output(args.out, force=args.force)
+    check_new_file(args.out, ending=".html", force=args.force)
 
     from tqdm import tqdm
 
@@ -100,20 +87,6 @@ def run(args: argparse.Namespace) -> int:
         print(line)
     print(f"Wrote {args.out} ({args.out.stat().st_size / MEGABYTE:.1f} MB)")
     return 0
-
-
-def check_output(out: Path, *, force: bool) -> None:
-    """See that the page can be written.
-
-    Raises:
-        UserError: if its name does not end in .html, its folder is missing, or it is there and `force` is off.
-    """
-    if out.suffix != ".html" or out.is_dir():
-        raise UserError(f"-o needs the name of a file that ends in .html; found {out}.")
-    if not out.parent.is_dir():
-        raise UserError(f"The folder {out.parent} does not exist. Make it, or choose another for -o.")
-    if out.exists() and not force:
-        raise UserError(f"{out} exists. Choose another name, or add --force to replace it.")
 
 
 def find_baseline(runs: list[Run], name: str | None) -> int:

@@ -7,12 +7,10 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from nnunet_ext.evaluation.machine import FEW_CORES, available_cores, choose_dev
 from nnunet_ext.evaluation.text_table import aligned
 from nnunet_ext.files import prepare_output_folder, read_json
 from nnunet_ext.plans.channel_roles import roles_of_dataset
+from nnunet_ext.programs import end_group, find_executable
 from nnunet_ext.registration import VARIABLE, extended_value
 from nnunet_ext.report.page import write_report
 from nnunet_ext.report.runs import as_runs, every_case_a_patient
@@ -105,7 +104,7 @@ class CommandRunner:
             try:
                 return _wait(process, log)
             except BaseException:
-                end_with_children(process)
+                end_group(process.pid, leader=process)
                 raise
 
 
@@ -128,33 +127,6 @@ def _wait(process: subprocess.Popen[bytes], log: Path) -> int:
     if live:
         print("\r\033[K", end="", flush=True)
     return status
-
-
-def end_with_children(process: subprocess.Popen[bytes]) -> None:
-    """End a process that leads a session, with all of that session: ask, wait up to ten seconds, then kill the rest."""
-    for stop in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
-        if hasattr(os, "killpg"):
-            try:
-                os.killpg(process.pid, stop)
-            except ProcessLookupError:
-                return
-        else:
-            process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=10)
-
-
-def find_executable(name: str) -> Path:
-    """A program of this Python environment: beside the interpreter, else on PATH.
-
-    Raises:
-        UserError: if it is in neither place.
-    """
-    beside = shutil.which(name, path=str(Path(sys.executable).parent))
-    found = beside or shutil.which(name)
-    if found is None:
-        raise UserError(f"{name} is neither beside {sys.executable} nor on PATH. Install nnunet_ext with pip first.")
-    return Path(found)
 
 
 def last_lines(log: Path, count: int) -> list[str]:

@@ -21,9 +21,9 @@ from typing import Any
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.jobs.claims import holder, last_content
-from nnunet_ext.jobs.ending import end_group
 from nnunet_ext.jobs.sweep import WAITING, Sweep, Training
 from nnunet_ext.jobs.worker import Worker, is_open
+from nnunet_ext.programs import end_group
 
 START_S = 120.0
 STOP_S = 30.0

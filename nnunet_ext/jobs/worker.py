@@ -19,8 +19,8 @@ from submitit import JobEnvironment
 from submitit.core.utils import DelayedSubmission
 
 from nnunet_ext.jobs.claims import Claim
-from nnunet_ext.jobs.ending import end_group
 from nnunet_ext.jobs.sweep import FAILED, FINISHED, RUNNING, STOPPED, WAITING, Record, Sweep, Training
+from nnunet_ext.programs import end_group
 from nnunet_ext.registration import VARIABLE, extended_value
 
 POLL_S = 0.2

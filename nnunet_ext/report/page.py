@@ -17,6 +17,7 @@ import jinja2
 from markupsafe import Markup
 from tqdm import tqdm
 
+from nnunet_ext.arguments import RESAMPLES
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.bootstrap import Interval
 from nnunet_ext.evaluation.scores import Scores, nanmean
@@ -24,7 +25,7 @@ from nnunet_ext.files import write_text
 from nnunet_ext.report.charts import RUN_COLOURS, draw_charts, draw_strips
 from nnunet_ext.report.overlays import LABEL_COLOURS, choose_cases, draw_case
 from nnunet_ext.report.runs import Board, Column, Run, boards
-from nnunet_ext.report.statistics import RESAMPLES, Resampling
+from nnunet_ext.report.statistics import Resampling
 from nnunet_ext.report.tables import metric_tables
 
 PACKAGES = ("nnunet-ext", "nnunetv2", "torch", "numpy", "dynamic-network-architectures", "batchgeneratorsv2")

@@ -13,7 +13,6 @@ from scipy.stats import wilcoxon
 from nnunet_ext.evaluation.bootstrap import Interval, Statistic, Table, drawn_counts, percentile_interval, ratio
 
 SEED = 0
-RESAMPLES = 2000
 FEWEST = 6
 """Differences that a signed-rank test needs: five that all point one way have p = 2 / 2⁵ = 0.0625."""
 

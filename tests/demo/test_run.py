@@ -25,6 +25,7 @@ from nnunet_ext.demo.longitudinal_phantoms import write_follow_up_dataset
 from nnunet_ext.demo.phantoms import write_phantom_dataset
 from nnunet_ext.errors import UserError
 from nnunet_ext.plans.channel_roles import roles_of_dataset
+from nnunet_ext.programs import find_executable
 from nnunet_ext.registry import TRAINERS
 
 PYTHON = sys.executable
@@ -335,10 +336,10 @@ def test_programs_beside_the_interpreter_win_over_path(
     for name in ("nnUNetv2_train", "only_on_path"):
         program(other, name, "exit 0")
     monkeypatch.setenv("PATH", str(other))
-    assert demo.find_executable("nnUNetv2_train") == programs / "nnUNetv2_train"
-    assert demo.find_executable("only_on_path") == other / "only_on_path"
+    assert find_executable("nnUNetv2_train") == programs / "nnUNetv2_train"
+    assert find_executable("only_on_path") == other / "only_on_path"
     with pytest.raises(UserError, match="no_such_program"):
-        demo.find_executable("no_such_program")
+        find_executable("no_such_program")
 
 
 def test_training_status_reads_the_last_epoch_and_its_scores(tmp_path: Path) -> None:

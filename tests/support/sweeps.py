@@ -108,7 +108,7 @@ def nnunet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     programs = tmp_path / "programs with spaces"
     programs.mkdir()
     stand_in = StandIn(programs)
-    monkeypatch.setattr("nnunet_ext.demo.run.find_executable", lambda name: programs / name)
+    monkeypatch.setattr("nnunet_ext.programs.find_executable", lambda name: programs / name)
     return stand_in
 
 

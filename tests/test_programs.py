@@ -5,7 +5,7 @@ import signal
 import subprocess
 import time
 
-from nnunet_ext.jobs.ending import end_group, group_exists
+from nnunet_ext.programs import end_group, group_exists
 
 IGNORES_SIGTERM = 'trap "" TERM; echo ready; sleep 60 & wait'
 
