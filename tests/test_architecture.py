@@ -21,7 +21,7 @@ ALLOWED = {
     "evaluation": {"evaluation", "checkpoints", "preprocessing", "plans"},
     "report": {"report", "evaluation", "checkpoints", "preprocessing", "plans"},
     "demo": {"demo", "evaluation", "report", "plans"},
-    "diagnosis": {"diagnosis"},
+    "diagnosis": {"diagnosis", "checkpoints", "plans", "preprocessing"},
     "jobs": {"jobs", "plans", "preprocessing"},
 }
 COMMON = {"arguments", "errors", "files", "findings", "programs", "registration", "registry", "version"}

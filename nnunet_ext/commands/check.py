@@ -3,11 +3,16 @@
 Reads every image and label map of a raw dataset and looks at what nnU-Net needs of any dataset, and at what the trainer
 needs beyond that: for nnUNetTrainerDBDMP the number and sizes of the annotated instances, cases and folds without any,
 and the set of labels; for nnUNetTrainerTDNet, DMPLS and PartialCE the ignore label, scribbles of each label (background
-included) by case and fold, and their agreement with labelsTr_dense, if it is there. It changes nothing. Exit status 0
-if there is no problem (warnings alone count as none), 1 if there is one. Examples:
+included) by case and fold, and their agreement with labelsTr_dense, if it is there.
+
+With -c, it looks at the plans too: whether the configuration is there, its settings are valid and the trainer can do
+what it asks, whether every case is preprocessed, whether the model fits that a fine-tuning starts from, and whether a
+batch has two patches to mix.
+
+It changes nothing. Exit status 0 if there is no problem (warnings alone count as none), 1 if there is one. Examples:
 
     nnunet_ext check -d 712 --trainer nnUNetTrainerDBDMP
-    nnunet_ext check -d 27 --trainer nnUNetTrainerTDNet
+    nnunet_ext check -d 27 --trainer nnUNetTrainerTDNet -c 3d_fullres
 """
 
 from __future__ import annotations
@@ -22,6 +27,8 @@ from nnunet_ext.registry import TRAINERS
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-d", "--dataset", required=True, help="id or name of the raw dataset")
     parser.add_argument("-tr", "--trainer", required=True, help="trainer that is to learn from it")
+    parser.add_argument("-c", "--configuration", help="of the plans: look at these too")
+    parser.add_argument("-p", "--plans", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,11 +37,18 @@ def run(args: argparse.Namespace) -> int:
         names = ", ".join(entry.name for entry in TRAINERS)
         raise UserError(f"There is no trainer {args.trainer!r} in this package. It has: {names}.")
 
+    from nnunet_ext.diagnosis.planned_training import check_planned_training
+    from nnunet_ext.plans.plans_file import preprocessed_folder
     from nnunet_ext.preprocessing.checks import check_dataset
     from nnunet_ext.preprocessing.raw_dataset import read_raw_dataset
 
     dataset = read_raw_dataset(args.dataset)
     findings = check_dataset(dataset, entry.name)
+    if args.configuration is not None:
+        folder = preprocessed_folder(dataset.folder.name)
+        findings += check_planned_training(
+            entry.load(), dataset, folder, plans_name=args.plans, configuration=args.configuration
+        )
     print(f"{dataset.folder.name} for {entry.name}: {entry.technique}\n")
     for finding in findings:
         print(layout(finding))

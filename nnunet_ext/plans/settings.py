@@ -6,7 +6,9 @@ imports neither torch nor nnunetv2.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -59,6 +61,11 @@ class FineTuningSettings(Section):
     lora_rank: int = Field(32, ge=1, description="`nnUNetTrainerLoRA`: rank r of the adapters.")
     lora_alpha: float = Field(16.0, gt=0, description="`nnUNetTrainerLoRA`: the adapters count alpha / r.")
     lora_dropout: float = Field(0.1, ge=0, lt=1, description="`nnUNetTrainerLoRA`: dropout of the adapters' input.")
+
+    @property
+    def source_file(self) -> Path | None:
+        """`source` as a path on this machine."""
+        return None if self.source is None else Path(os.path.expandvars(self.source)).expanduser()
 
 
 class DGSTSettings(Section):

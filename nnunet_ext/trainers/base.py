@@ -25,6 +25,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.files import written_whole
 from nnunet_ext.plans.settings import (
     KEY,
+    Settings,
     configured_settings,
     differences,
     merged,
@@ -83,10 +84,7 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
     ) -> None:
         # Everything that can be wrong is looked at before nnU-Net makes a folder.
         plans = self.resolved_plans(plans, configuration, dataset_json)
-        settings = validated_settings(
-            merged(self.default_settings, configured_settings(plans, configuration)),
-            where=f"configuration {configuration!r} of the plans {plans.get('plans_name', '')!r}",
-        )
+        settings = self.planned_settings(plans, configuration)
         self.refuse_unsupported(plans, configuration, dataset_json)
         require_folders()
         self.is_resuming = bool(plans.get("continue_training", False))
@@ -115,6 +113,18 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         self._observations: dict[str, torch.Tensor] = {}
 
     # ------------------------------------------------------------------ what a technique declares
+
+    @classmethod
+    def planned_settings(cls, plans: Mapping[str, Any], configuration: str) -> Settings:
+        """The settings of a configuration, this trainer's own where the plans file says nothing.
+
+        Raises:
+            UserError: if they are not valid.
+        """
+        return validated_settings(
+            merged(cls.default_settings, configured_settings(plans, configuration)),
+            where=f"configuration {configuration!r} of the plans {plans.get('plans_name', '')!r}",
+        )
 
     @classmethod
     def needed_capabilities(cls, plans: dict, configuration: str, dataset_json: dict) -> set[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -86,7 +84,8 @@ class FineTuningMixin(nnUNetTrainerConfigurable):
             if settings.source is not None:
                 self.print_to_log_file(f"fine_tuning.source ({settings.source}) is not used: that option comes first.")
             return
-        if settings.source is None:
+        source = settings.source_file
+        if source is None:
             if settings.allow_random_start:
                 self.print_to_log_file("Not a fine-tuning: fine_tuning.allow_random_start is on and nothing is loaded.")
                 return
@@ -96,7 +95,6 @@ class FineTuningMixin(nnUNetTrainerConfigurable):
                 "with -pretrained_weights CHECKPOINT.pth. To train from random weights all the same, set "
                 "fine_tuning.allow_random_start=true."
             )
-        source = Path(os.path.expandvars(settings.source)).expanduser()
         network = self.unwrapped_network()
         target = ModelDescription(self.plans_manager.plans, self.configuration_name, self.dataset_json)
         adaptation = adapt(read_checkpoint(source), network, target, keep_heads=settings.keep_heads)

@@ -1,0 +1,172 @@
+"""Can a trainer train a configuration of a plans file? What would stop or mislead it is found before it starts."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import nn
+
+from nnunet_ext.checkpoints.adaptation import adapt
+from nnunet_ext.checkpoints.description import ModelDescription
+from nnunet_ext.checkpoints.networks import build_network
+from nnunet_ext.checkpoints.reading import read_checkpoint
+from nnunet_ext.errors import UserError
+from nnunet_ext.files import read_json
+from nnunet_ext.findings import Finding
+from nnunet_ext.plans.plans_file import read_plans, vanished_configurations
+from nnunet_ext.plans.settings import FineTuningSettings, Settings
+from nnunet_ext.preprocessing.checks.dataset_check import some
+from nnunet_ext.preprocessing.raw_dataset import RawDataset
+
+EPOCHS = 1000  # of nnU-Net, where neither the plans nor the trainer say otherwise
+RAMPS = ("dbdmp", "tdnet")
+DECISIVE = ("labels", "regions_class_order", "channel_names", "nnunet_ext")  # in dataset.json
+
+
+def check_planned_training(
+    trainer: Any, raw: RawDataset, preprocessed: Path, *, plans_name: str, configuration: str
+) -> Iterator[Finding]:
+    """What a training would meet, from the plans on.
+
+    Args:
+        trainer: class of this package.
+        raw: the dataset.
+        preprocessed: its folder in nnUNet_preprocessed.
+        plans_name: plans identifier, such as ``nnUNetPlans``.
+        configuration: its name.
+
+    Yields:
+        Findings on the plans, the settings, the preprocessed cases, and on what the trainer needs. After a problem
+        with the plans, the settings or the data's kind nothing more is looked at.
+    """
+    file = preprocessed / f"{plans_name}.json"
+    plans_finding = check_plans(file, configuration)
+    yield plans_finding
+    if plans_finding.severity == "problem":
+        return
+    model = ModelDescription(read_plans(file), configuration, read_json(preprocessed / "dataset.json"))
+    try:
+        settings: Settings = trainer.planned_settings(model.plans, configuration)
+        trainer.resolved_plans(dict(model.plans), configuration, model.dataset_json)
+        trainer.refuse_unsupported(dict(model.plans), configuration, dict(model.dataset_json))
+    except (UserError, NotImplementedError) as error:
+        yield Finding("problem", "settings", " ".join(str(error).split()))
+        return
+    yield check_settings(settings, trainer)
+    yield check_preprocessed(preprocessed, model, raw)
+    if "fine_tuning" in trainer.sections:
+        yield from check_fine_tuning(trainer, model, settings)
+    if "mixup" in trainer.sections:
+        yield check_batch(model)
+
+
+def check_plans(file: Path, configuration: str) -> Finding:
+    """Is the configuration in the plans file?"""
+    try:
+        configurations = read_plans(file)["configurations"]
+        vanished = vanished_configurations(file)
+    except UserError as error:
+        return Finding("problem", "plans", str(error), f"nnUNetv2_plan_and_preprocess -d {file.parent.name}")
+    if configuration in configurations:
+        return Finding("ok", "plans", f"{file.name} has the configuration {configuration}.")
+    if configuration in vanished:
+        detail = f"the configuration {configuration} was in {file} and has gone: planning again rewrites the file."
+        return Finding("problem", "plans", detail, vanished[configuration])
+    detail = f"{file} has no configuration {configuration!r}; it has: {', '.join(configurations)}."
+    return Finding("problem", "plans", detail)
+
+
+def check_settings(settings: Settings, trainer: Any) -> Finding:
+    """Which settings a training would have, and whether its length fits them."""
+    epochs = settings.num_epochs or EPOCHS
+    for section in RAMPS:
+        ramp = getattr(settings, section).ramp_epochs
+        if section in trainer.sections and ramp is not None and ramp >= epochs:
+            detail = (
+                f"{section}.ramp_epochs is {ramp} and the training has {epochs} epochs: the terms that rise with it "
+                "never reach their weight."
+            )
+            return Finding("warning", "settings", f"{detail} Set a shorter ramp, or train for longer.")
+    chosen = settings.model_dump(mode="json", exclude_unset=True)
+    listed = ", ".join(f"{key} {value}" for key, value in flat(chosen, sections=trainer.sections))
+    return Finding("ok", "settings", f"{epochs} epoch{'s' * (epochs != 1)}{'; ' * bool(listed)}{listed}.")
+
+
+def flat(settings: Mapping[str, Any], *, sections: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    """Settings with the names that ``nnunet_ext configure`` takes; those of other techniques left out."""
+    for key, value in settings.items():
+        if not isinstance(value, Mapping):
+            if key != "num_epochs":
+                yield key, value
+        elif key in sections:
+            yield from ((f"{key}.{name}", inner) for name, inner in value.items())
+
+
+def check_preprocessed(preprocessed: Path, model: ModelDescription, raw: RawDataset) -> Finding:
+    """Is every case of the raw dataset preprocessed, and for the labels and channels of today?"""
+    changed = [key for key in DECISIVE if raw.description.get(key) != model.dataset_json.get(key)]
+    if changed:
+        detail = (
+            f"{' and '.join(changed)} in the dataset.json of {raw.folder} differ from those in {preprocessed}, which a "
+            "training goes by."
+        )
+        return Finding("problem", "preprocessed", detail, f"nnUNetv2_plan_and_preprocess -d {raw.folder.name} --clean")
+    plans_manager = PlansManager(dict(model.plans))
+    folder = preprocessed / plans_manager.get_configuration(model.configuration).data_identifier
+    done = {path.stem for path in folder.glob("*.pkl")}
+    missing = [case for case in raw.cases if case not in done]
+    if missing:
+        detail = f"{len(missing)} of {len(raw.cases)} cases are not in {folder}: {some(missing)}."
+        command = ["nnUNetv2_preprocess", "-d", raw.folder.name, "-plans_name", str(model.plans["plans_name"])]
+        return Finding("problem", "preprocessed", detail, shlex.join([*command, "-c", model.configuration]))
+    return Finding("ok", "preprocessed", f"all {len(raw.cases)} cases are in {folder.name}.")
+
+
+def check_fine_tuning(trainer: Any, model: ModelDescription, settings: Settings) -> Iterator[Finding]:
+    """Can the network be fine-tuned in the trainer's way, and does what it starts from fit?"""
+    if trainer.__name__ == "nnUNetTrainerLoRA" and find_spec("peft") is None:
+        detail = "the library peft, which makes the adapters, is not installed."
+        yield Finding("problem", "peft", detail, 'pip install "nnunet-ext[lora]"')
+    network = build_network(trainer, model, deep_supervision=True)
+    try:
+        freedoms = trainer.strategy(network)
+    except ValueError as error:
+        yield Finding("problem", "network", f"{trainer.__name__} cannot fine-tune it: {error}")
+        return
+    counts = Counter(freedom.value for freedom in freedoms.values())
+    moves = ", ".join(f"{count} tensors: {name}" for name, count in counts.items())
+    yield Finding("ok", "network", f"what may move: {moves}.")
+    yield check_start(network, model, settings.fine_tuning)
+
+
+def check_start(network: nn.Module, model: ModelDescription, settings: FineTuningSettings) -> Finding:
+    """Does the checkpoint fit that a fine-tuning starts from?"""
+    source = settings.source_file
+    if source is None and settings.allow_random_start:
+        return Finding("warning", "source", "no model to start from: a training from random weights, as is allowed.")
+    if source is None:
+        detail = (
+            "fine_tuning.source is not set: nnUNetv2_train needs -pretrained_weights CHECKPOINT.pth, which leaves the "
+            "heads random. To keep them, name the checkpoint in the setting."
+        )
+        return Finding("warning", "source", detail)
+    try:
+        adaptation = adapt(read_checkpoint(source), network, model, keep_heads=settings.keep_heads)
+    except UserError as error:
+        return Finding("problem", "source", " ".join(str(error).split()))
+    return Finding("ok", "source", f"{source} fits. {adaptation.table().splitlines()[-1]}")
+
+
+def check_batch(model: ModelDescription) -> Finding:
+    """Is there somebody to mix with?"""
+    size = PlansManager(dict(model.plans)).get_configuration(model.configuration).batch_size
+    if size < 2:
+        detail = "the batch has one patch, which has no partner to mix with: the training would be one without MixUp."
+        return Finding("problem", "batch", f"{detail} Set batch_size in a configuration of your own to at least 2.")
+    return Finding("ok", "batch", f"{size} patches; with DDP each process needs two of its own.")
