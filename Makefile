@@ -1,7 +1,9 @@
 # Everything a newcomer needs: each target makes its own environment first.
-#   PYTHON  the interpreter to build it from       VENV  where it lies
+#   PYTHON   the interpreter to build it from       VENV  where it lies
+#   WORKERS  processes that run the tests, each with up to 3 GB of memory
 PYTHON ?= python3
 VENV ?= .venv
+WORKERS ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
@@ -26,7 +28,7 @@ demo: $(STAMP)
 	$(BIN)/nnunet_ext demo --out demo_output --force
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

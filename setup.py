@@ -12,9 +12,9 @@ exec((HERE / "nnunet_ext" / "version.py").read_text(encoding="utf-8"), VERSION)
 LORA = ["peft>=0.17"]
 # for `nnunet_ext jobs` alone
 JOBS = ["submitit>=1.5"]
-TEST = [*LORA, *JOBS, "pytest>=8", "hypothesis>=6.100"]
+TEST = [*LORA, *JOBS, "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100"]
 LINT = ["ruff>=0.6", "mypy>=1.11", "types-tqdm"]
-DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5"]
+DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"]
 
 setup(
     name="nnunet-ext",

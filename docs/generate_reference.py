@@ -27,6 +27,14 @@ TYPE_NAMES = {int: "whole number", float: "number", bool: "`true` or `false`", s
 PAGES = {"dbdmp": "partial-instances", "dual_encoder": "dual-encoder"}
 PAGES |= dict.fromkeys(("partial_ce", "dmpls", "tdnet"), "scribbles")
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+API = {
+    "losses": "Losses",
+    "networks": "Networks",
+    "sparsity": "What may move in a fine-tuning",
+    "augmentation": "Augmentation",
+    "evaluation": "Evaluation",
+    "checkpoints": "Checkpoints",
+}
 NOTICE = "<!-- Written by docs/generate_reference.py: change the code, then run that. -->"
 
 
@@ -36,7 +44,22 @@ def pages() -> dict[str, str]:
         "reference/settings.md": settings_page(),
         "reference/commands.md": commands_page(),
         "reference/trainers.md": trainers_page(),
+        "reference/api.md": api_page(),
     }
+
+
+def api_page() -> str:
+    """What Python programs can import: for each module a line from which mkdocstrings writes its documentation."""
+    package = DOCS.parent / "nnunet_ext"
+    parts = [
+        "For Python programs. Losses, networks, the sparsity of updates and augmentation need torch and no trainer: "
+        "they can be used, and are tested, without nnU-Net.",
+        "::: nnunet_ext.registration",
+    ]
+    for folder, title in API.items():
+        modules = sorted(file.stem for file in (package / folder).glob("*.py") if file.stem != "__init__")
+        parts += [f"## {title}", *(f"::: nnunet_ext.{folder}.{module}" for module in modules)]
+    return page("Python", *parts)
 
 
 def page(title: str, *parts: str) -> str:

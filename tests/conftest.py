@@ -9,14 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
+# threads of tiny networks wait for each other, and several processes run tests at a time
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # nnU-Net reads these when it is imported, and later whatever the machine's owner has set would leak into the tests
 os.environ["nnUNet_def_n_proc"] = "1"
 os.environ["nnUNet_n_proc_DA"] = "1"
 for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_extTrainer", "nnUNet_compile"):
     os.environ.pop(variable, None)
 
+import torch  # noqa: E402
 from nnunetv2.experiment_planning.plan_and_preprocess_api import (  # noqa: E402
     extract_fingerprints,
     plan_experiments,

@@ -121,7 +121,8 @@ def test_ramp_that_never_ends_is_a_warning(preprocessed: Path) -> None:
     add(preprocessed, "long", nnunet_ext={"num_epochs": 100})
     assert found("nnUNetTrainerDBDMP", preprocessed, "long")["settings"].severity == "ok"
     add(preprocessed, "unset", nnunet_ext={})
-    assert found("nnUNetTrainerDBDMP", preprocessed, "unset")["settings"].detail == "1000 epochs."
+    assert found("nnUNetTrainerDBDMP", preprocessed, "unset")["settings"].detail == "300 epochs; momentum 0.9."
+    assert found("nnUNetTrainerMixUp", preprocessed, "unset")["settings"].detail == "1000 epochs."
 
 
 def test_what_a_trainer_cannot_do_is_a_problem(workspace) -> None:

@@ -13,7 +13,7 @@ from nnunet_ext.plans.settings import Settings, section_names
 from nnunet_ext.registry import TRAINERS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = ("reference/settings.md", "reference/commands.md", "reference/trainers.md")
+PAGES = ("reference/settings.md", "reference/commands.md", "reference/trainers.md", "reference/api.md")
 
 
 @pytest.fixture(scope="module")

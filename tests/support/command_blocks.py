@@ -1,0 +1,117 @@
+"""Commands as the documentation shows them, run on tiny data in a folder that has what they name."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunet_ext.cli import main
+from support.nnunet_runs import call_entry_point
+from support.tiny_data import CASES, dataset_name
+
+ENTRY_POINTS = {entry.name: entry for entry in entry_points(group="console_scripts")}
+ON_A_DEVICE = ("nnUNetv2_train", "nnUNetv2_predict", "nnUNetv2_predict_from_modelfolder")
+FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+
+
+class Folder:
+    """The folder in which a page's commands run, with nnU-Net's folders in it."""
+
+    def __init__(self, root: Path, workspace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root, self.workspace, self.monkeypatch = root, workspace, monkeypatch
+        monkeypatch.chdir(root)
+        for name in FOLDERS:
+            (root / name).mkdir()
+            monkeypatch.setenv(name, str(root / name))
+        self.raw, self.preprocessed, self.results = (root / name for name in FOLDERS)
+        # for $(nnunet_ext path)
+        monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        run_training = nnUNetTrainer.run_training
+
+        def run_shortly(trainer: Any) -> None:
+            """Two steps of the epoch that comes next."""
+            trainer.num_epochs = trainer.current_epoch + 1
+            trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = 2, 1
+            run_training(trainer)
+
+        monkeypatch.setattr(nnUNetTrainer, "run_training", run_shortly)
+
+    # ------------------------------------------------------------------ what a page takes for granted
+
+    def dataset(self, name: str, kind: str = "labels", *, cases: int = CASES, planned: bool = False) -> Path:
+        """A raw dataset of tiny cases, a test case with its label among them; planned and preprocessed if asked."""
+        source, folder = self.workspace.raw / dataset_name(kind), self.raw / name
+        shutil.copytree(source, folder)
+        for number in range(CASES, cases):
+            self._copy_case(folder, number % CASES, f"case_{number}")
+        shutil.rmtree(folder / "imagesTs")
+        for part in ("images", "labels"):
+            (folder / f"{part}Ts").mkdir()
+            for file in (folder / f"{part}Tr").glob("case_0*"):
+                shutil.copy(file, folder / f"{part}Ts" / file.name.replace("case_0", "new"))
+        if planned:
+            self._preprocessed(name, kind)
+        return folder
+
+    @staticmethod
+    def _copy_case(folder: Path, number: int, name: str) -> None:
+        for part in ("imagesTr", "labelsTr"):
+            for file in list((folder / part).glob(f"case_{number}[_.]*")):
+                shutil.copy(file, folder / part / file.name.replace(f"case_{number}", name))
+
+    def _preprocessed(self, name: str, kind: str) -> None:
+        before = dataset_name(kind)
+        shutil.copytree(self.workspace.preprocessed / before, self.preprocessed / name)
+        for file in (self.preprocessed / name).glob("*.json"):
+            file.write_text(file.read_text().replace(before, name))
+
+    def inputs(self, dataset: Path) -> None:
+        """The folders IN and LABELS: a new case and its label."""
+        shutil.copytree(dataset / "imagesTs", self.root / "IN")
+        shutil.copytree(dataset / "labelsTs", self.root / "LABELS")
+
+    def model(self, dataset: Path, trainer: str = "nnUNetTrainer", *, fold: str = "0") -> Path:
+        """A trained model: its folder."""
+        self.run(f"nnUNetv2_train {dataset.name} 3d_fullres {fold} -tr {trainer}")
+        return self.results / dataset.name / f"{trainer}__nnUNetPlans__3d_fullres"
+
+    def every_fold(self, model: Path) -> None:
+        """Folds 1 to 4 of a model, as good as its fold 0."""
+        for fold in range(1, 5):
+            shutil.copytree(model / "fold_0", model / f"fold_{fold}")
+
+    # ------------------------------------------------------------------ commands
+
+    def run(self, line: str) -> str:
+        """Run a line of a shell; what it prints.
+
+        Programs run in this process, which has imported torch. Bash itself divides the line into words.
+        """
+        if line.startswith("export "):
+            name = line[len("export ") :].partition("=")[0]
+            self.monkeypatch.setenv(name, self._bash(f'{line}; printf "%s" "${name}"'))
+            return ""
+        program, *arguments = self._bash(f'printf "%s\\0" {line}').split("\0")[:-1]
+        if program in ON_A_DEVICE and "-device" not in arguments:
+            arguments += ["-device", "cpu"]
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            if program == "nnunet_ext":
+                assert main(arguments) == 0, f"{line}\n{printed.getvalue()}"
+            else:
+                call_entry_point(ENTRY_POINTS[program].load(), arguments)
+        return printed.getvalue()
+
+    def _bash(self, line: str) -> str:
+        done = subprocess.run(["bash", "-c", line], cwd=self.root, capture_output=True, text=True, check=True)
+        return done.stdout
