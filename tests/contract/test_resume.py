@@ -14,8 +14,9 @@ from support.trainers_under_test import EVERY_TRAINER, data_kind, trainer_class
 CONFIGURATION = "3d_tiny_three_epochs"
 
 
-def train_and_be_killed(name: str, kind: str) -> None:
+def train_and_be_killed(name: str, kind: str, threads: int) -> None:
     """Train until the middle of the last epoch, then die as by ``kill -9``."""
+    torch.set_num_threads(threads)  # which decides the last digits
     cls = trainer_class(name)
     whole_step = cls.train_step
 
@@ -33,7 +34,7 @@ def train_and_be_killed(name: str, kind: str) -> None:
 @pytest.mark.parametrize("name", EVERY_TRAINER)
 def test_killed_and_continued_equals_uninterrupted(name, results, tmp_path, monkeypatch):
     kind = data_kind(name, "labels")
-    assert run_in_new_process(train_and_be_killed, name, kind) == -signal.SIGKILL
+    assert run_in_new_process(train_and_be_killed, name, kind, torch.get_num_threads()) == -signal.SIGKILL
     interrupted_folder = next(results.glob("*/*/fold_0"))
     assert (interrupted_folder / "checkpoint_latest.pth").is_file()
     assert not (interrupted_folder / "checkpoint_final.pth").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -90,12 +91,13 @@ def source_and_few_cases(folder: Folder) -> None:
     (folder.root / "SOURCE.pth").symlink_to(source / "fold_0" / "checkpoint_final.pth")
     tuned = folder.results / target.name / "nnUNetTrainerDGST__nnUNetPlans_from_4__3d_fullres_tuned"
     (folder.root / "TUNED_MODEL").symlink_to(tuned, target_is_directory=True)
-    folder.run(f"nnunet_ext evaluate {source} --on 5:test --on 4:test -o evaluation_stock")
+    folder.run(f"nnunet_ext evaluate {shlex.quote(str(source))} --on 5:test --on 4:test -o evaluation_stock")
 
 
 @scene("docs/how-to/deploy.md")
 def models_to_deploy(folder: Folder) -> None:
-    scribbles = folder.dataset("Dataset027_Heart", "ignore", planned=True)
+    # the page has one folder IN for both models
+    scribbles = folder.dataset("Dataset027_Heart", "prior_ignore", planned=True)
     model = folder.model(scribbles, "nnUNetTrainerTDNet")
     folder.every_fold(model)
     (folder.root / "MODEL").symlink_to(model, target_is_directory=True)
@@ -103,7 +105,7 @@ def models_to_deploy(folder: Folder) -> None:
     folder.run(
         "nnUNetv2_export_model_to_zip -d 27 -o model_from_elsewhere.zip -c 3d_fullres -f 0 -tr nnUNetTrainerTDNet"
     )
-    pairs = folder.dataset("Dataset811_Heart", "prior", planned=True)
+    pairs = folder.dataset("Dataset811_Heart", "prior_ignore", planned=True)
     dual = folder.model(pairs, "nnUNetTrainerDualEncoder")
     (folder.root / "DUAL_ENCODER_MODEL").symlink_to(dual, target_is_directory=True)
 
@@ -131,7 +133,7 @@ def sweeps(folder: Folder) -> None:
 
 def patients(folder: Folder, table: str, names: tuple[str, ...], *, labelled: bool) -> None:
     """A table of scans with priors, of three labels each."""
-    shape = (24, 32, 32)
+    shape = (12, 20, 28)
     rows = []
     for number, name in enumerate(names):
         labels = {1: (4 + number % 3, 9), 2: (12, 18), 3: (20, 27)}

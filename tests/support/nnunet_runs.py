@@ -42,12 +42,14 @@ def train(trainer: str, configuration: str = "3d_tiny", *, resume: bool = False,
 
 
 def call_entry_point(entry_point: Callable[[], Any], arguments: list[str]) -> None:
-    """Run one of nnU-Net's commands in this process."""
+    """Run one of nnU-Net's commands in this process, which keeps its number of threads: nnU-Net's commands set it."""
     argv, sys.argv = sys.argv, [entry_point.__name__, *arguments]
+    threads = torch.get_num_threads()
     try:
         entry_point()
     finally:
         sys.argv = argv
+        torch.set_num_threads(threads)
 
 
 def run_in_new_process(target: Callable[..., Any], *arguments: Any, timeout: float = 240) -> int | None:
