@@ -13,7 +13,15 @@ from pathlib import Path
 
 from nnunet_ext.diagnosis.child import ask
 from nnunet_ext.diagnosis.folders import check_folders, check_workers
-from nnunet_ext.diagnosis.installation import check_copies, check_nnunet, check_python, check_torch, installed_version
+from nnunet_ext.diagnosis.installation import (
+    OPTIONAL,
+    check_copies,
+    check_nnunet,
+    check_optional,
+    check_python,
+    check_torch,
+    installed_version,
+)
 from nnunet_ext.diagnosis.shell import shell_of
 from nnunet_ext.diagnosis.trainers import check_trainers
 from nnunet_ext.diagnosis.variable import check_variable
@@ -30,6 +38,7 @@ def diagnose(environ: Mapping[str, str]) -> Iterator[Finding]:
     yield check_python(sys.version_info[:3])
     nnunet = check_nnunet(installed_version("nnunetv2"))
     yield nnunet
+    yield from check_optional({name: installed_version(name) for name in OPTIONAL})
     yield from check_variable(environ, shell)
     yield from check_copies(Path(__file__).resolve().parents[1], sys.path)
     yield from check_folders(environ, shell)

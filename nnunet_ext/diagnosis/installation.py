@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from nnunet_ext.findings import Finding
 OLDEST_PYTHON = (3, 10)
 OLDEST_TORCH = (2, 6)
 OLDEST_NNUNET, FIRST_UNKNOWN_NNUNET = (2, 8), (3,)
+OPTIONAL = {"peft": ("lora", "nnUNetTrainerLoRA"), "submitit": ("jobs", "nnunet_ext jobs")}
+"""The extra that installs each optional library, and what needs it."""
 MEND_NNUNET = 'pip install -U "nnunetv2>=2.8,<3"'
 MEND_TORCH = 'pip install -U "torch>=2.6,!=2.9.*"'
 MEND_PACKAGE = "pip install -U --force-reinstall --no-deps nnunet-ext"
@@ -83,10 +85,25 @@ def check_torch(answer: Answer, has_nvidia_driver: bool) -> Finding:
             "warning",
             "torch",
             f"{detail}. nvidia-smi is installed, but this torch sees no GPU: it is a CPU build, the driver is too old "
-            "for it, or CUDA_VISIBLE_DEVICES hides the GPU.",
-            "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu126",
+            "for it, or CUDA_VISIBLE_DEVICES hides the GPU. On Windows the command gives a CPU build: take the one that "
+            "PyTorch's page of installation shows for CUDA.",
+            "pip install --force-reinstall torch",
         )
     return Finding("ok", "torch", detail)
+
+
+def check_optional(versions: Mapping[str, str | None]) -> list[Finding]:
+    """Which of the optional libraries are there, and what needs those that are not.
+
+    Args:
+        versions: of the installed ones, None for the others, by name.
+    """
+    findings = []
+    for name, (extra, user) in OPTIONAL.items():
+        version = versions[name]
+        detail = version or f'not installed, which is fine: only {user} needs it (pip install "nnunet-ext[{extra}]").'
+        findings.append(Finding("ok", name, detail))
+    return findings
 
 
 def check_copies(imported: Path, search_path: Sequence[str]) -> list[Finding]:
