@@ -85,8 +85,8 @@ def check_torch(answer: Answer, has_nvidia_driver: bool) -> Finding:
             "warning",
             "torch",
             f"{detail}. nvidia-smi is installed, but this torch sees no GPU: it is a CPU build, the driver is too old "
-            "for it, or CUDA_VISIBLE_DEVICES hides the GPU. On Windows the command gives a CPU build: take the one that "
-            "PyTorch's page of installation shows for CUDA.",
+            "for it, or CUDA_VISIBLE_DEVICES hides the GPU. On Windows the command gives a CPU build again: take the "
+            "one that PyTorch's page of installation shows for CUDA.",
             "pip install --force-reinstall torch",
         )
     return Finding("ok", "torch", detail)
