@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from importlib import import_module
 
@@ -30,6 +31,8 @@ COMMANDS = (
 )
 
 FINE, PROBLEM, WRONG_USAGE = 0, 1, 2
+# of the machine, not of the program: a full disk, a used-up quota, a file system or file that is read-only
+NO_ROOM_OR_RIGHT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -67,6 +70,16 @@ def main(argv: list[str] | None = None) -> int:
         return args.run(args)
     except UserError as error:
         print(f"nnunet_ext {args.command}: {error}", file=sys.stderr)
+        return WRONG_USAGE
+    except OSError as error:
+        if error.errno not in NO_ROOM_OR_RIGHT:
+            raise
+        file = f"{error.filename}: " if error.filename else ""
+        print(
+            f"nnunet_ext {args.command}: {file}{error.strerror}. Make room or get the right to it, and repeat the "
+            "command.",
+            file=sys.stderr,
+        )
         return WRONG_USAGE
     except KeyboardInterrupt:
         print(f"nnunet_ext {args.command}: interrupted.", file=sys.stderr)

@@ -1,5 +1,6 @@
 """The command line: help with an example, exit statuses, errors without a traceback."""
 
+import errno
 import subprocess
 import sys
 
@@ -54,6 +55,35 @@ def test_mistake_in_the_program_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr("nnunet_ext.commands.path.run", run)
     with pytest.raises(ZeroDivisionError):
+        cli.main(["path"])
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device. Make room"),
+        (PermissionError(errno.EACCES, "Permission denied", "/data/x.nii.gz"), "/data/x.nii.gz: Permission denied. "),
+    ],
+)
+def test_full_disk_and_missing_right_are_one_message(
+    error: OSError, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(args: object) -> int:
+        raise error
+
+    monkeypatch.setattr("nnunet_ext.commands.path.run", run)
+    assert cli.main(["path"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"nnunet_ext path: {said}")
+    assert message.count("\n") == 1
+
+
+def test_other_errors_of_the_system_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(args: object) -> int:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("nnunet_ext.commands.path.run", run)
+    with pytest.raises(BlockingIOError):
         cli.main(["path"])
 
 
