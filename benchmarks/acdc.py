@@ -219,6 +219,6 @@ def pilots_of(methods: Sequence[Method], lrs: Sequence[float]) -> list[Pilot]:
 
     Args:
         methods: one of each family.
-        lrs: to choose from.
+        lrs: to choose from. Of one there is nothing to choose, so that there are no trainings.
     """
-    return [Pilot(method, lr) for method in methods for lr in lrs]
+    return [Pilot(method, lr) for method in methods for lr in lrs] if len(lrs) > 1 else []

@@ -290,6 +290,8 @@ def pilot_lines(content: Mapping[str, Any], about: Sequence[str]) -> list[str]:
         content: of the results.
         about: lines that say which methods share a rate.
     """
+    if not content["pilot"]:
+        return ["## Choice of the learning rate", "", "None: `--lrs` names one for all trainings.", ""]
     return [
         "## Choice of the learning rate",
         "",

@@ -375,6 +375,17 @@ def test_every_command_that_is_counted_beforehand_is_run(tmp_path, programs, cap
     assert last[1] == last[2] == str(4 + 3 * (10 + 21))
 
 
+def test_one_learning_rate_needs_no_pilot(tmp_path, programs):
+    assert main(arguments(tmp_path, "--lrs", "0.01")) == 0
+    primary = planned_runs("primary", 3)
+    assert programs.names("train_") == [f"train_{one.name}" for one in primary]
+    plans = tmp_path / "out" / "nnUNet_preprocessed" / primary[0].method.inputs.name / "nnUNetPlans.json"
+    assert configured_settings(read_json(plans), primary[0].name)["initial_lr"] == 0.01
+    assert results(tmp_path)["pilot"] == {}
+    text = (tmp_path / "out" / "scribbles_3d_fullres.md").read_text()
+    assert "None: `--lrs` names one for all trainings." in text
+
+
 def test_runs_get_their_settings_fold_labels_and_learning_rate(tmp_path, programs):
     given = arguments(tmp_path, "--epochs", "6", "--steps", "7", "--configuration", "2d", "--seeds", "1")
     main([one if one != "primary" else "full" for one in given])
