@@ -8,8 +8,10 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -49,8 +51,24 @@ class Folder:
 
     # ------------------------------------------------------------------ what a page takes for granted
 
-    def dataset(self, name: str, kind: str = "labels", *, cases: int = CASES, planned: bool = False) -> Path:
-        """A raw dataset of tiny cases, a test case with its label among them; planned and preprocessed if asked."""
+    def dataset(
+        self,
+        name: str,
+        kind: str = "labels",
+        *,
+        cases: int = CASES,
+        planned: bool = False,
+        called: Mapping[str, str] = MappingProxyType({}),
+    ) -> Path:
+        """A raw dataset of tiny cases and a test case with its label; its folder.
+
+        Args:
+            name: of the dataset.
+            kind: one of `support.tiny_data.KINDS`.
+            cases: how many to train on.
+            planned: whether it is planned and preprocessed too.
+            called: other names for labels.
+        """
         source, folder = self.workspace.raw / dataset_name(kind), self.raw / name
         shutil.copytree(source, folder)
         for number in range(CASES, cases):
@@ -61,7 +79,12 @@ class Folder:
             for file in (folder / f"{part}Tr").glob("case_0*"):
                 shutil.copy(file, folder / f"{part}Ts" / file.name.replace("case_0", "new"))
         if planned:
-            self._preprocessed(name, kind)
+            shutil.copytree(self.workspace.preprocessed / dataset_name(kind), self.preprocessed / name)
+        for file in (*folder.glob("*.json"), *(self.preprocessed / name).glob("*.json")):
+            text = file.read_text().replace(dataset_name(kind), name)
+            for before, after in called.items():
+                text = text.replace(f'"{before}"', f'"{after}"')
+            file.write_text(text)
         return folder
 
     @staticmethod
@@ -70,11 +93,9 @@ class Folder:
             for file in list((folder / part).glob(f"case_{number}[_.]*")):
                 shutil.copy(file, folder / part / file.name.replace(f"case_{number}", name))
 
-    def _preprocessed(self, name: str, kind: str) -> None:
-        before = dataset_name(kind)
-        shutil.copytree(self.workspace.preprocessed / before, self.preprocessed / name)
-        for file in (self.preprocessed / name).glob("*.json"):
-            file.write_text(file.read_text().replace(before, name))
+    def link(self, name: str, target: Path) -> None:
+        """Something that a page calls by a name of its own; it may not be there yet."""
+        (self.root / name).symlink_to(target)
 
     def inputs(self, dataset: Path) -> None:
         """The folders IN and LABELS: a new case and its label."""

@@ -1,0 +1,263 @@
+"""What each page of the documentation takes for granted: datasets, models and files that its commands name."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from collections.abc import Callable, Sequence
+
+from support.command_blocks import Folder
+from support.scan_pairs import box, scan, textured, write_pair, write_table
+from support.sweeps import StandIn
+
+Scene = Callable[[Folder], None]
+SCENES: dict[str, Scene] = {}
+
+
+def scene(*pages: str) -> Callable[[Scene], Scene]:
+    def register(function: Scene) -> Scene:
+        SCENES.update(dict.fromkeys(pages, function))
+        return function
+
+    return register
+
+
+@scene("README.md", "docs/index.md", "docs/get-started.md", "docs/how-to/devices.md", "docs/techniques/mixup.md")
+def one_dataset(folder: Folder) -> None:
+    dataset = folder.dataset("Dataset004_Hippocampus", planned=True)
+    folder.inputs(dataset)
+    model = folder.results / dataset.name / "nnUNetTrainerMixUp__nnUNetPlans__3d_fullres_quick"
+    folder.link("MODEL", model)
+
+
+@scene("docs/how-to/adapt-weights.md")
+def weights_and_target(folder: Folder) -> None:
+    model = folder.model(folder.dataset("Dataset004_Hippocampus", planned=True))
+    folder.link("checkpoint_final.pth", model / "fold_0" / "checkpoint_final.pth")
+    folder.dataset("Dataset005_Clinic")
+    folder.run("nnUNetv2_plan_and_preprocess -d 5 --no_pp")
+    folder.run("nnUNetv2_move_plans_between_datasets -s 4 -t 5 -sp nnUNetPlans -tp nnUNetPlans_from_4")
+    folder.run("nnUNetv2_preprocess -d 5 -plans_name nnUNetPlans_from_4 -c 3d_fullres")
+
+
+@scene("docs/how-to/few-shot.md", "docs/techniques/fine-tuning.md")
+def source_and_few_cases(folder: Folder) -> None:
+    source = folder.model(folder.dataset("Dataset004_Hippocampus", planned=True))
+    target = folder.dataset("Dataset005_Clinic", cases=8)
+    folder.inputs(target)
+    folder.link("SOURCE.pth", source / "fold_0" / "checkpoint_final.pth")
+    tuned = folder.results / target.name / "nnUNetTrainerDGST__nnUNetPlans_from_4__3d_fullres_tuned"
+    folder.link("TUNED_MODEL", tuned)
+    folder.run(f"nnunet_ext evaluate {shlex.quote(str(source))} --on 5:test --on 4:test -o evaluation_stock")
+
+
+@scene("docs/how-to/deploy.md")
+def models_to_deploy(folder: Folder) -> None:
+    # the page has one folder IN for both models
+    scribbles = folder.dataset("Dataset027_Heart", "prior_ignore", planned=True)
+    model = folder.model(scribbles, "nnUNetTrainerTDNet")
+    folder.every_fold(model)
+    folder.link("MODEL", model)
+    folder.inputs(scribbles)
+    folder.run(
+        "nnUNetv2_export_model_to_zip -d 27 -o model_from_elsewhere.zip -c 3d_fullres -f 0 -tr nnUNetTrainerTDNet"
+    )
+    pairs = folder.dataset("Dataset811_Heart", "prior_ignore", planned=True)
+    dual = folder.model(pairs, "nnUNetTrainerDualEncoder")
+    folder.link("DUAL_ENCODER_MODEL", dual)
+
+
+@scene("docs/how-to/report.md")
+def models_to_compare(folder: Folder) -> None:
+    dataset = folder.dataset("Dataset811_Heart", planned=True)
+    pairs_by_patient(folder, dataset.name)
+    for name, trainer in (("A", "nnUNetTrainer"), ("B", "nnUNetTrainerMixUp")):
+        model = folder.model(dataset, trainer)
+        folder.link(f"MODEL_{name}", model)
+    for letter, name in (("S", "A"), ("M", "B")):
+        folder.run(f"nnunet_ext evaluate MODEL_{name} --on 811:all -o EVALUATION_{letter}0")
+        shutil.copytree(folder.root / f"EVALUATION_{letter}0", folder.root / f"EVALUATION_{letter}1")
+
+
+@scene("docs/how-to/clusters.md")
+def sweeps(folder: Folder) -> None:
+    folder.dataset("Dataset004_Hippocampus", planned=True)
+    programs = folder.root / "programs"
+    programs.mkdir()
+    stand_in = StandIn(programs)
+    folder.monkeypatch.setattr("nnunet_ext.programs.find_executable", lambda name: stand_in.folder / name)
+
+
+def pairs_by_patient(folder: Folder, dataset: str) -> None:
+    """A pairs.json of a dataset in which every case has a patient of its own."""
+    cases = {f"case_{number}": f"patient {number}" for number in range(5)}
+    (folder.raw / dataset / "pairs.json").write_text(json.dumps(cases))
+
+
+def patients(folder: Folder, table: str, names: Sequence[str], *, labelled: bool) -> None:
+    """A table of scans with priors, of three labels each."""
+    shape = (12, 20, 28)
+    rows = []
+    for number, name in enumerate(names):
+        labels = {1: (4 + number % 3, 9), 2: (12, 18), 3: (20, 27)}
+        images = {
+            "current_image": scan(textured(number, shape)),
+            "prior_image": scan(textured(number, shape)),
+            "prior_label": scan(box(labels, shape)),
+            "current_label": scan(box(labels, shape)) if labelled else None,
+        }
+        rows.append(write_pair(folder.root, name, **images))
+    write_table(folder.root / table, rows)
+
+
+@scene("docs/techniques/dual-encoder.md")
+def scans_with_priors(folder: Folder) -> None:
+    patients(folder, "pairs.csv", tuple("abcdef"), labelled=True)
+    patients(folder, "new.csv", ("new",), labelled=False)
+
+
+@scene("docs/techniques/models-genesis.md")
+def images_without_labels(folder: Folder) -> None:
+    dataset = folder.dataset("Dataset005_Lesions")
+    shutil.copytree(dataset / "imagesTr", folder.root / "IMAGES")
+
+
+@scene("docs/techniques/partial-instances.md")
+def partially_annotated(folder: Folder) -> None:
+    dataset = folder.dataset("Dataset005_Lesions")
+    shutil.copytree(dataset / "labelsTr", dataset / "labelsTr_dense")
+    folder.inputs(dataset)
+    folder.run("nnUNetv2_plan_and_preprocess -d 5 -c 3d_fullres")
+    pretrained = folder.model(dataset, "nnUNetTrainerModelsGenesis", fold="all")
+    folder.link("PRETRAINED", pretrained)
+    model = folder.model(dataset, "nnUNetTrainerDBDMP")
+    folder.every_fold(model)
+
+
+@scene("docs/techniques/scribbles.md")
+def scribbled(folder: Folder) -> None:
+    dataset = folder.dataset("Dataset027_Heart", "ignore")
+    shutil.copytree(folder.workspace.raw / "Dataset901_Labels" / "labelsTr", dataset / "labelsTr_dense")
+    folder.inputs(dataset)
+    folder.dataset("Dataset005_Dense")
+
+
+# ---------------------------------------------------------------------- examples of --help, on one page by command
+
+
+def example(*commands: str) -> Callable[[Scene], Scene]:
+    return scene(*(f"docs/reference/commands.md#nnunet_ext {command}" for command in commands))
+
+
+@example("path", "list", "doctor")
+def environment(folder: Folder) -> None:
+    folder.run('export nnUNet_extTrainer="$(nnunet_ext path)"')
+
+
+@example("configure", "plan")
+def one_planned_dataset(folder: Folder) -> None:
+    folder.dataset("Dataset004_Hippocampus", planned=True)
+
+
+@example("split")
+def cases_to_split(folder: Folder) -> None:
+    folder.dataset("Dataset004_Hippocampus", cases=26)
+    folder.run("nnunet_ext split -d 4 --shots 5")
+    scans = folder.dataset("Dataset027_Heart", "ignore")
+    for part in ("imagesTr", "labelsTr"):
+        for file in list((scans / part).iterdir()):
+            file.rename(file.with_name(file.name.replace("case_", "patient")))
+
+
+@example("simulate")
+def dense_labels(folder: Folder) -> None:
+    folder.dataset("Dataset702_Lesions")
+    folder.dataset("Dataset004_Hippocampus")
+
+
+@example("unlabelled")
+def unlabelled_images(folder: Folder) -> None:
+    folder.dataset("Dataset005_Lesions", planned=True)
+    model = folder.results / "Dataset012_Unlabelled" / "nnUNetTrainerModelsGenesis__nnUNetPlansFrom5__3d_fullres"
+    folder.link("CHECKPOINT", model / "fold_all" / "checkpoint_final.pth")
+
+
+@example("pair")
+def tables_and_folders_of_pairs(folder: Folder) -> None:
+    scans_with_priors(folder)
+    for part, column in (
+        ("now", "current_image"),
+        ("now_labels", "current_label"),
+        ("before", "prior_image"),
+        ("before_labels", "prior_label"),
+    ):
+        (folder.root / part).mkdir()
+        for patient in "abcdef":
+            shutil.copy(folder.root / f"{column} {patient}.nii.gz", folder.root / part / f"{patient}.nii.gz")
+    # the page trains no model between the pairs to train on and the new one
+    folder.run("nnunet_ext pair --table pairs.csv --labels RV=1 MYO=2 LV=3 -o Dataset811_Heart --registration affine")
+    folder.run("nnUNetv2_plan_and_preprocess -d 811 -c 3d_fullres")
+    model = folder.model(folder.raw / "Dataset811_Heart", "nnUNetTrainerDualEncoder")
+    folder.every_fold(model)
+    folder.link("MODEL_FOLDER", model)
+    shutil.rmtree(folder.raw / "Dataset811_Heart")
+
+
+@example("check")
+def datasets_to_check(folder: Folder) -> None:
+    folder.dataset("Dataset712_Partial")
+    folder.dataset("Dataset027_Heart", "ignore", planned=True)
+
+
+@example("jobs")
+def sweeps_of_every_kind(folder: Folder) -> None:
+    sweeps(folder)
+
+
+@example("evaluate")
+def models_and_data_to_evaluate(folder: Folder) -> None:
+    source = folder.dataset("Dataset004_Hippocampus", planned=True, called={"core": "tumour"})
+    folder.run("nnUNetv2_train 4 2d 0")
+    model = folder.model(source)
+    folder.every_fold(model)
+    folder.link("MODEL", model)
+    folder.link("TUNED_MODEL", model)
+    folder.dataset("Dataset027_Heart", "ignore", planned=True, called={"core": "tumour"})
+    for name in ("Dataset702_Lesions", "Dataset811_Heart"):
+        dataset = folder.dataset(name, planned=True, called={"core": "tumour"})
+        shutil.copytree(dataset / "labelsTr", dataset / "labelsTr_dense")
+    pairs_by_patient(folder, "Dataset811_Heart")
+
+
+@example("report")
+def results_to_report(folder: Folder) -> None:
+    dataset = folder.dataset("Dataset004_Hippocampus", planned=True)
+    folder.link("MODEL", folder.model(dataset))
+    folder.model(dataset, "nnUNetTrainerMixUp")
+    folder.run("nnunet_ext evaluate MODEL --on 4:all -o EVALUATION_1")
+    for name in "234AB":
+        shutil.copytree(folder.root / "EVALUATION_1", folder.root / f"EVALUATION_{name}")
+    pairs_by_patient(folder, dataset.name)
+    shutil.copy(dataset / "pairs.json", folder.root)
+
+
+@example("complete")
+def model_that_completes(folder: Folder) -> None:
+    model = folder.model(folder.dataset("Dataset005_Lesions", planned=True), "nnUNetTrainerDBDMP")
+    folder.every_fold(model)
+    folder.link("MODEL_FOLDER", model)
+
+
+@example("adapt-weights")
+def weights_and_planned_target(folder: Folder) -> None:
+    model = folder.model(folder.dataset("Dataset004_Hippocampus", planned=True))
+    folder.link("checkpoint_final.pth", model / "fold_0" / "checkpoint_final.pth")
+    folder.dataset("Dataset005_Clinic", planned=True)
+
+
+@example("export-stock")
+def model_to_export(folder: Folder) -> None:
+    scribbles = folder.dataset("Dataset027_Heart", "ignore", planned=True)
+    folder.inputs(scribbles)
+    folder.link("MODEL", folder.model(scribbles, "nnUNetTrainerTDNet"))
