@@ -127,7 +127,7 @@ class Folder:
         if program in ON_A_DEVICE and "-device" not in arguments:
             arguments += ["-device", "cpu"]
         printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             if program == "nnunet_ext":
                 fine = (0, AT_WORK) if arguments[:2] == ["jobs", "status"] else (0,)
                 assert main(arguments) in fine, f"{line}\n{printed.getvalue()}"

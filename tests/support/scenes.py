@@ -133,6 +133,7 @@ def partially_annotated(folder: Folder) -> None:
     folder.link("PRETRAINED", pretrained)
     model = folder.model(dataset, "nnUNetTrainerDBDMP")
     folder.every_fold(model)
+    folder.dataset("Dataset009_Dense")
 
 
 @scene("docs/techniques/scribbles.md")
