@@ -7,9 +7,13 @@ import shlex
 import shutil
 from collections.abc import Callable, Sequence
 
+import SimpleITK as sitk
+
 from support.command_blocks import Folder
 from support.scan_pairs import box, scan, textured, write_pair, write_table
 from support.sweeps import StandIn
+
+SCAN_SHAPE = (12, 20, 28)
 
 Scene = Callable[[Folder], None]
 SCENES: dict[str, Scene] = {}
@@ -97,8 +101,7 @@ def pairs_by_patient(folder: Folder, dataset: str) -> None:
 
 def patients(folder: Folder, table: str, names: Sequence[str], *, labelled: bool) -> None:
     """A table of scans with priors, of three labels each."""
-    shape = (12, 20, 28)
-    rows = []
+    shape, rows = SCAN_SHAPE, []
     for number, name in enumerate(names):
         labels = {1: (4 + number % 3, 9), 2: (12, 18), 3: (20, 27)}
         images = {
@@ -187,15 +190,13 @@ def unlabelled_images(folder: Folder) -> None:
 @example("pair")
 def tables_and_folders_of_pairs(folder: Folder) -> None:
     scans_with_priors(folder)
-    for part, column in (
-        ("now", "current_image"),
-        ("now_labels", "current_label"),
-        ("before", "prior_image"),
-        ("before_labels", "prior_label"),
-    ):
-        (folder.root / part).mkdir()
+    tumour = scan(box({1: (4, 9)}, SCAN_SHAPE))
+    for part, column in (("now", "current_image"), ("before", "prior_image")):
+        for place in (folder.root / part, folder.root / f"{part}_labels"):
+            place.mkdir()
         for patient in "abcdef":
             shutil.copy(folder.root / f"{column} {patient}.nii.gz", folder.root / part / f"{patient}.nii.gz")
+            sitk.WriteImage(tumour, str(folder.root / f"{part}_labels" / f"{patient}.nii.gz"))
     # the page trains no model between the pairs to train on and the new one
     folder.run("nnunet_ext pair --table pairs.csv --labels RV=1 MYO=2 LV=3 -o Dataset811_Heart --registration affine")
     folder.run("nnUNetv2_plan_and_preprocess -d 811 -c 3d_fullres")
