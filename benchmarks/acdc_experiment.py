@@ -118,10 +118,10 @@ class ACDCExperiment(Experiment, ABC):
         for pilot in pilots_of(self.piloting, self.lrs):
             self.train(pilot, lr=pilot.lr)
             self.evaluate(pilot)
-        only = self.lrs[0] if len(self.lrs) == 1 else None
-        chosen = chosen_lrs(self.pilot_scores())
+        families = [run.method.family for run in runs]
+        lrs = chosen_lrs(self.pilot_scores()) if len(self.lrs) > 1 else dict.fromkeys(families, self.lrs[0])
         for run in runs:
-            self.train(run, lr=chosen[run.method.family] if only is None else only)
+            self.train(run, lr=lrs[run.method.family])
             self.evaluate(run)
 
     def pilot_scores(self) -> dict[str, dict[float, float]]:

@@ -216,8 +216,8 @@ def result_lines(content: Mapping[str, Any], request: Mapping[str, Any]) -> list
         "",
         f"{ORIGIN}: cine MRI of the heart at the end of diastole and of systole. Experts drew scribbles on about 2 to "
         "7 % of the voxels, background among them; all others are `ignore`. Right ventricle (RV), myocardium (MYO) and "
-        "left ventricle (LV) are segmented. Full masks score every model, choose the learning rates, and train the "
-        "bound; the other trainings do not see them.",
+        "left ventricle (LV) are segmented. Full masks score every model, choose the learning rates where there are "
+        "several, and train the bound; the other trainings do not see them.",
         "",
         *design_lines(content, request),
         "The consistency of TDNet rises over the whole training.",

@@ -52,8 +52,8 @@ def api_page() -> str:
     """What Python programs can import: for each module a line from which mkdocstrings writes its documentation."""
     package = DOCS.parent / "nnunet_ext"
     parts = [
-        "For Python programs. Losses, networks, the sparsity of updates and augmentation need torch and no trainer: "
-        "they can be used, and are tested, without nnU-Net.",
+        "For Python programs. Losses, networks, the sparsity of updates and augmentation need no trainer: they can be "
+        "used, and are tested, on their own.",
         "::: nnunet_ext.registration",
     ]
     for folder, title in API.items():

@@ -16,6 +16,7 @@ from nnunet_ext.checkpoints.adaptation import adapt
 from nnunet_ext.checkpoints.description import ModelDescription
 from nnunet_ext.checkpoints.networks import build_network
 from nnunet_ext.checkpoints.reading import read_checkpoint
+from nnunet_ext.diagnosis.installation import OPTIONAL
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
 from nnunet_ext.findings import Finding
@@ -25,7 +26,6 @@ from nnunet_ext.preprocessing.checks.dataset_check import some
 from nnunet_ext.preprocessing.raw_dataset import RawDataset
 
 EPOCHS = 1000  # of nnU-Net, where neither the plans nor the trainer say otherwise
-RAMPS = ("dbdmp", "tdnet")
 DECISIVE = ("labels", "regions_class_order", "channel_names", "nnunet_ext")  # in dataset.json
 
 
@@ -59,6 +59,7 @@ def check_planned_training(
         yield Finding("problem", "settings", " ".join(str(error).split()))
         return
     yield check_settings(settings, trainer)
+    yield from check_libraries(trainer)
     yield check_preprocessed(preprocessed, model, raw)
     if "fine_tuning" in trainer.sections:
         yield from check_fine_tuning(trainer, model, settings)
@@ -85,9 +86,9 @@ def check_plans(file: Path, configuration: str) -> Finding:
 def check_settings(settings: Settings, trainer: Any) -> Finding:
     """Which settings a training would have, and whether its length fits them."""
     epochs = settings.num_epochs or EPOCHS
-    for section in RAMPS:
-        ramp = getattr(settings, section).ramp_epochs
-        if section in trainer.sections and ramp is not None and ramp >= epochs:
+    for section in trainer.sections:
+        ramp = getattr(getattr(settings, section), "ramp_epochs", None)
+        if ramp is not None and ramp >= epochs:
             detail = (
                 f"{section}.ramp_epochs is {ramp} and the training has {epochs} epochs: the terms that rise with it "
                 "never reach their weight."
@@ -96,6 +97,14 @@ def check_settings(settings: Settings, trainer: Any) -> Finding:
     chosen = settings.model_dump(mode="json", exclude_unset=True)
     listed = ", ".join(f"{key} {value}" for key, value in flat(chosen, sections=trainer.sections))
     return Finding("ok", "settings", f"{epochs} epoch{'s' * (epochs != 1)}{'; ' * bool(listed)}{listed}.")
+
+
+def check_libraries(trainer: Any) -> Iterator[Finding]:
+    """Are the optional libraries there that the trainer needs?"""
+    for name in trainer.libraries:
+        if find_spec(name) is None:
+            detail = f"{trainer.__name__} needs this library, which is not installed."
+            yield Finding("problem", name, detail, f'pip install "nnunet-ext[{OPTIONAL[name][0]}]"')
 
 
 def flat(settings: Mapping[str, Any], *, sections: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
@@ -130,9 +139,6 @@ def check_preprocessed(preprocessed: Path, model: ModelDescription, raw: RawData
 
 def check_fine_tuning(trainer: Any, model: ModelDescription, settings: Settings) -> Iterator[Finding]:
     """Can the network be fine-tuned in the trainer's way, and does what it starts from fit?"""
-    if trainer.__name__ == "nnUNetTrainerLoRA" and find_spec("peft") is None:
-        detail = "the library peft, which makes the adapters, is not installed."
-        yield Finding("problem", "peft", detail, 'pip install "nnunet-ext[lora]"')
     network = build_network(trainer, model, deep_supervision=True)
     try:
         freedoms = trainer.strategy(network)

@@ -58,6 +58,8 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
     sections: ClassVar[tuple[str, ...]] = ()
     """The sections of `nnunet_ext.plans.settings.Settings` that this trainer uses. A subclass names its own; those of
     all its bases are added when the class is made."""
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Optional libraries that this trainer needs, by the name that is imported."""
     inference_module: ClassVar[str | None] = None
     """Where plain nnU-Net cannot build the network: the module of a trainer that needs nothing of this package but
     networks. `nnunet_ext export-stock` writes it beside the model."""

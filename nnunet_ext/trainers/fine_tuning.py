@@ -171,6 +171,7 @@ class nnUNetTrainerLoRA(FineTuningMixin):
     resuming needs beyond them is in the extra state.
     """
 
+    libraries = ("peft",)
     strategy = staticmethod(strategies.bias_only)
     default_settings: ClassVar[Mapping[str, Any]] = {"initial_lr": 1e-3, "num_epochs": 200}
 

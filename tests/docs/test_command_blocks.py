@@ -1,10 +1,11 @@
 """Every block of commands in README and documentation runs, page by page from top to bottom, in a folder that has what
-the page takes for granted. Trainings are two steps long, and run on the CPU."""
+the page takes for granted, and writes what it names. Trainings are two steps long, and run on the CPU."""
 
 from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,7 +32,6 @@ NOT_RUN = {
     r".*--slurm.*": "needs Slurm; tests/jobs/test_slurm.py compares what is submitted",
 }
 
-
 REFERENCE = "docs/reference/commands.md"
 
 
@@ -57,31 +57,43 @@ def is_run(line: str) -> bool:
     return not any(re.fullmatch(pattern, line) for pattern in NOT_RUN)
 
 
-def without_what_stands_in_the_way(folder: Folder, line: str, written: set[str]) -> None:
+def without_what_stands_in_the_way(folder: Folder, line: str, written: set[Path]) -> None:
     """Remove what an earlier command of the page wrote and this one writes again: a page shows alternatives."""
-    found = re.search(r" -o ([^ ]+)", line)
-    if found is None:
+    target = None if line.startswith(("export ", "nnUNetv2_train")) else folder.target(line)
+    if target is None:
         return
-    target = folder.raw / found[1] if found[1].startswith("Dataset") else folder.root / found[1]
-    if found[1] in written and line.startswith("nnunet_ext jobs"):
-        folder.run(f"nnunet_ext jobs stop {found[1]}")
-    if found[1] in written and target.is_dir():
+    if target in written and line.startswith("nnunet_ext jobs"):
+        folder.run(f"nnunet_ext jobs stop {target.name}")
+    if target in written and target.is_dir():
         shutil.rmtree(target)
-    elif found[1] in written:
-        target.unlink(missing_ok=True)
-    written.add(found[1])
+    elif target in written:
+        target.unlink()
+    written.add(target)
+
+
+def last_change(target: Path) -> int:
+    """When a file, or the newest file below a folder, was written, in ns; 0 if there is none."""
+    files = [target] if target.is_file() else [path for path in target.rglob("*") if path.is_file()]
+    return max((file.stat().st_mtime_ns for file in files), default=0)
 
 
 @pytest.mark.parametrize("page", sorted(SCENES))
-def test_the_commands_of_a_page_run(page: str, workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_of_a_page_run_and_write_what_they_name(
+    page: str, workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = tmp_path / "a folder"
     root.mkdir()
     folder = Folder(root, workspace, monkeypatch)
     SCENES[page](folder)
-    written: set[str] = set()
-    for line in filter(is_run, lines(parts()[page])):
+    written: set[Path] = set()
+    commands = list(filter(is_run, lines(parts()[page])))
+    assert commands
+    for line in commands:
         without_what_stands_in_the_way(folder, line, written)
+        started = time.time_ns()
         folder.run(line)
+        target = None if line.startswith("export ") else folder.target(line)
+        assert target is None or last_change(target) >= started, f"{line}\nwrote no {target}"
 
 
 def test_every_page_with_commands_has_a_scene() -> None:

@@ -117,13 +117,19 @@ class Folder:
     def run(self, line: str) -> str:
         """Run a line of a shell; what it prints.
 
-        Programs run in this process, which has imported torch. Bash itself divides the line into words.
+        Programs run in this process, which has imported torch.
+
+        Raises:
+            AssertionError: if a command of ours does not exit with 0, or a variable is exported empty; the errors of
+                nnU-Net's commands are theirs.
         """
         if line.startswith("export "):
             name = line[len("export ") :].partition("=")[0]
-            self.monkeypatch.setenv(name, self._bash(f'{line}; printf "%s" "${name}"'))
+            value = self._bash(f'{line}; printf "%s" "${name}"')
+            assert value, f"{line} leaves {name} empty"
+            self.monkeypatch.setenv(name, value)
             return ""
-        program, *arguments = self._bash(f'printf "%s\\0" {line}').split("\0")[:-1]
+        program, *arguments = self.words(line)
         if program in ON_A_DEVICE and "-device" not in arguments:
             arguments += ["-device", "cpu"]
         printed = io.StringIO()
@@ -134,6 +140,23 @@ class Folder:
             else:
                 call_entry_point(ENTRY_POINTS[program].load(), arguments)
         return printed.getvalue()
+
+    def target(self, line: str) -> Path | None:
+        """What a command is to write: the final checkpoint of a training, else what it names behind ``-o``."""
+        words = self.words(line)
+        options = dict(zip(words, words[1:]))
+        if words[0] == "nnUNetv2_train":
+            _, dataset, configuration, fold = words[:4]
+            (folder,) = self.results.glob(f"Dataset{int(dataset):03d}_*")
+            name = f"{options.get('-tr', 'nnUNetTrainer')}__{options.get('-p', 'nnUNetPlans')}__{configuration}"
+            return folder / name / f"fold_{fold}" / "checkpoint_final.pth"
+        if "-o" not in options:
+            return None
+        return (self.raw if options["-o"].startswith("Dataset") else self.root) / options["-o"]
+
+    def words(self, line: str) -> list[str]:
+        """A command as a shell gives it to the program: bash itself divides the line."""
+        return self._bash(f'printf "%s\\0" {line}').split("\0")[:-1]
 
     def _bash(self, line: str) -> str:
         done = subprocess.run(["bash", "-c", line], cwd=self.root, capture_output=True, text=True, check=True)

@@ -27,6 +27,11 @@ def scene(*pages: str) -> Callable[[Scene], Scene]:
     return register
 
 
+def example(*commands: str) -> Callable[[Scene], Scene]:
+    """The scene of a command's examples, which are all on one page."""
+    return scene(*(f"docs/reference/commands.md#nnunet_ext {command}" for command in commands))
+
+
 @scene("README.md", "docs/index.md", "docs/get-started.md", "docs/how-to/devices.md", "docs/techniques/mixup.md")
 def one_dataset(folder: Folder) -> None:
     dataset = folder.dataset("Dataset004_Hippocampus", planned=True)
@@ -85,6 +90,7 @@ def models_to_compare(folder: Folder) -> None:
 
 
 @scene("docs/how-to/clusters.md")
+@example("jobs")
 def sweeps(folder: Folder) -> None:
     folder.dataset("Dataset004_Hippocampus", planned=True)
     programs = folder.root / "programs"
@@ -150,10 +156,6 @@ def scribbled(folder: Folder) -> None:
 # ---------------------------------------------------------------------- examples of --help, on one page by command
 
 
-def example(*commands: str) -> Callable[[Scene], Scene]:
-    return scene(*(f"docs/reference/commands.md#nnunet_ext {command}" for command in commands))
-
-
 @example("path", "list", "doctor")
 def environment(folder: Folder) -> None:
     folder.run('export nnUNet_extTrainer="$(nnunet_ext path)"')
@@ -210,11 +212,6 @@ def tables_and_folders_of_pairs(folder: Folder) -> None:
 def datasets_to_check(folder: Folder) -> None:
     folder.dataset("Dataset712_Partial")
     folder.dataset("Dataset027_Heart", "ignore", planned=True)
-
-
-@example("jobs")
-def sweeps_of_every_kind(folder: Folder) -> None:
-    sweeps(folder)
 
 
 @example("evaluate")
