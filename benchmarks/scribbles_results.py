@@ -215,7 +215,7 @@ def result_lines(content: Mapping[str, Any], request: Mapping[str, Any]) -> list
         f"# Scribbles: the heart in cine MRI, {request['configuration']}",
         "",
         f"{ORIGIN}: cine MRI of the heart at the end of diastole and of systole. Experts drew scribbles on about 2 to "
-        "7 % of the voxels, background among them; all others are `ignore`. Right ventricle (RV), myocardium (MYO) and "
+        "6 % of the voxels, background among them; all others are `ignore`. Right ventricle (RV), myocardium (MYO) and "
         "left ventricle (LV) are segmented. Full masks score every model, choose the learning rates where there are "
         "several, and train the bound; the other trainings do not see them.",
         "",

@@ -27,9 +27,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.provenance import markdown_table, provenance, provenance_lines, shown_command, write_results
 from benchmarks.resampling import Estimate, estimate
-from benchmarks.synthetic import PRESETS, NetworkPreset, build_trainer, random_batch
+from benchmarks.synthetic import PRESETS, STOCK_SETTINGS, NetworkPreset, build_trainer, random_batch
 from nnunet_ext.cli import FINE, PROBLEM, WRONG_USAGE
+from nnunet_ext.commands.configure import parse_settings
 from nnunet_ext.errors import UserError
+from nnunet_ext.plans.settings import validated_settings
 from nnunet_ext.registry import TRAINERS
 
 STOCK = "nnUNetTrainer"
@@ -207,7 +209,13 @@ def trainer_classes(names: Sequence[str]) -> Iterator[tuple[str, type]]:
 
 
 def prepare(
-    names: Sequence[str], preset: NetworkPreset, device: torch.device, root: Path, *, compiled: bool
+    names: Sequence[str],
+    preset: NetworkPreset,
+    device: torch.device,
+    root: Path,
+    *,
+    compiled: bool,
+    settings: Mapping[str, Any],
 ) -> tuple[list[Contender], dict[str, str]]:
     """Build and warm up the trainers.
 
@@ -218,8 +226,8 @@ def prepare(
     for name, trainer_class in trainer_classes(names):
         try:
             # the counter does not see into compiled code
-            flops = _flops_of(build_trainer(trainer_class, preset, device, root))
-            trainer = build_trainer(trainer_class, preset, device, root, compiled=compiled)
+            flops = _flops_of(build_trainer(trainer_class, preset, device, root, settings=settings))
+            trainer = build_trainer(trainer_class, preset, device, root, compiled=compiled, settings=settings)
         except (NotImplementedError, UserError) as error:
             refused[name] = str(error)
             continue
@@ -375,7 +383,10 @@ def measure(name: str, args: argparse.Namespace, device: torch.device) -> tuple[
     print(f"{name}: {preset.describe()}", file=sys.stderr, flush=True)
     rng = np.random.default_rng(args.seed)
     with tempfile.TemporaryDirectory() as root:
-        contenders, refused = prepare(args.trainers, preset, device, Path(root), compiled=args.compile)
+        settings = {**STOCK_SETTINGS, **args.settings}
+        contenders, refused = prepare(
+            args.trainers, preset, device, Path(root), compiled=args.compile, settings=settings
+        )
         times = interleaved(contenders, rounds=args.rounds, steps=args.steps, rng=rng)
     rows = compare(contenders, times, rng)
     found = verdicts(contenders, times, rng)
@@ -399,8 +410,9 @@ def measure(name: str, args: argparse.Namespace, device: torch.device) -> tuple[
 def method_line(args: argparse.Namespace, device: torch.device) -> str:
     """How it was measured, in a paragraph."""
     compiled = "on" if args.compile and device.type == "cuda" else "off"
+    settings = "; ".join(["SGD with Nesterov momentum, contiguous memory format", *args.set])
     return (
-        f"Device {device.type}; torch.compile {compiled}; SGD with Nesterov momentum, contiguous memory format. "
+        f"Device {device.type}; torch.compile {compiled}; {settings}. "
         f"{args.rounds} rounds of {args.steps} step(s) for each trainer, interleaved in a random order in one process. "
         "Time is wall time; ratios are medians over the rounds of time / stock's time in the same round. "
         f"'{CONTROL}' is a second copy of stock nnU-Net: its distance from 1 is the noise. Overhead = time ratio / "
@@ -419,6 +431,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     names = [entry.name for entry in TRAINERS]
     parser.add_argument("--trainers", nargs="+", choices=names, default=names, help="default: all registered")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of the trainers, as of nnunet_ext configure"
+    )
     parser.add_argument("--compile", action="store_true", help="let nnU-Net use torch.compile (CUDA only)")
     parser.add_argument("--threads", type=int, help="CPU threads of PyTorch (default: PyTorch's own)")
     parser.add_argument("--seed", type=int, default=0, help="of the order and the bootstrap (default: %(default)s)")
@@ -427,7 +442,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Refuse what cannot be measured.
+    """Refuse what cannot be measured, and read the settings.
 
     Raises:
         UserError: naming the argument.
@@ -436,6 +451,8 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("--rounds must be at least 2 and --steps at least 1.")
     if args.device == "cuda" and not torch.cuda.is_available():
         raise UserError("PyTorch finds no CUDA device here. Use --device cpu.")
+    args.settings = parse_settings(args.set)
+    validated_settings(args.settings, where="--set")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -459,7 +476,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     lines += provenance_lines(origin)
     print("\n".join(lines))
     if args.out is not None:
-        settings = {key: getattr(args, key) for key in ("device", "rounds", "steps", "compile", "seed")}
+        settings = {key: getattr(args, key) for key in ("device", "rounds", "steps", "set", "compile", "seed")}
         write_results(args.out, {"settings": settings, "results": [part for part, _ in measured], **origin}, lines)
     return PROBLEM if any("missed" in part["verdicts"] for part, _ in measured) else FINE
 

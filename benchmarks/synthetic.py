@@ -72,8 +72,13 @@ PRESETS: Mapping[str, NetworkPreset] = {
 }
 
 
-def synthetic_plans(preset: NetworkPreset) -> dict[str, Any]:
-    """A plans file's content with one configuration: nnU-Net's plain U-Net for this patch at 1 mm spacing."""
+def synthetic_plans(preset: NetworkPreset, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A plans file's content with one configuration: nnU-Net's plain U-Net for this patch at 1 mm spacing.
+
+    Args:
+        preset: size of the network.
+        settings: of our trainers.
+    """
     dims = len(preset.patch_size)
     spacing = [1.0] * dims
     _, strides, kernel_sizes, _, _ = get_pool_and_conv_props(spacing, preset.patch_size, MIN_FEATURE_MAP, 999)
@@ -110,7 +115,7 @@ def synthetic_plans(preset: NetworkPreset) -> dict[str, Any]:
             },
             "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
         },
-        KEY: dict(STOCK_SETTINGS),
+        KEY: dict(settings),
     }
     return {
         "dataset_name": DATASET,
@@ -140,7 +145,13 @@ def nnunet_folders(root: Path, *, compiled: bool) -> Iterator[None]:
 
 
 def build_trainer(
-    trainer_class: type, preset: NetworkPreset, device: torch.device, root: Path, *, compiled: bool = False
+    trainer_class: type,
+    preset: NetworkPreset,
+    device: torch.device,
+    root: Path,
+    *,
+    compiled: bool = False,
+    settings: Mapping[str, Any] = STOCK_SETTINGS,
 ) -> Any:
     """An initialized trainer with the same initial weights each time, whose steps leave the weights where they are.
 
@@ -153,8 +164,9 @@ def build_trainer(
         device: where it trains.
         root: existing folder for what nnU-Net writes.
         compiled: whether nnU-Net may use torch.compile, which it does on CUDA only.
+        settings: of our trainers.
     """
-    plans = {**deepcopy(synthetic_plans(preset)), "continue_training": False}
+    plans = {**deepcopy(synthetic_plans(preset, settings)), "continue_training": False}
     dataset_json = {**DATASET_JSON, **(PRIOR if issubclass(trainer_class, DualEncoderMixin) else {})}
     with nnunet_folders(root, compiled=compiled), torch.random.fork_rng(), redirect_stdout(io.StringIO()):
         torch.manual_seed(0)

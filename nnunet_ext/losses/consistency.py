@@ -1,6 +1,6 @@
 """Losses that draw several branches' predictions together (TDNet, arXiv 2309.09730).
 
-All take log-probabilities (B, C, [X,] Y, Z), one tensor for each branch, and are zero for branches that agree.
+They take log-probabilities (B, C, [X,] Y, Z), one tensor for each branch, and are zero for branches that agree.
 """
 
 from __future__ import annotations
@@ -38,9 +38,7 @@ def uncertainty_weighted_consistency(
 
     Source: arXiv 2309.09730, equation of L_USPC.
     """
-    mean = mean_log_probabilities(branches)
-    if detach_target:
-        mean = mean.detach()
+    mean = mean_log_probabilities(_fixed(branches) if detach_target else branches)
     divergences = torch.stack([_divergence(branch, mean, dim=1) for branch in branches]).mean(dim=0)
     if not uncertainty_weights:
         return divergences.mean()
@@ -48,14 +46,14 @@ def uncertainty_weighted_consistency(
     return (weights * divergences).sum() / weights.sum()
 
 
-def class_affinities(log_p: torch.Tensor, axis: int) -> torch.Tensor:
+def class_affinities(probabilities: torch.Tensor, axis: int) -> torch.Tensor:
     """Which classes lie over one another when a prediction is looked at along an axis.
 
     The probabilities are averaged along the axis to M (C × all that is left); Q = (M Mᵀ + ε), rows divided by their
     sums.
 
     Args:
-        log_p: log-probabilities (B, C, [X,] Y, Z).
+        probabilities: (B, C, [X,] Y, Z).
         axis: of the space, 0 for the first.
 
     Returns:
@@ -64,8 +62,8 @@ def class_affinities(log_p: torch.Tensor, axis: int) -> torch.Tensor:
     Source: arXiv 2309.09730; mean projection and row sums are this project's reading.
     """
     # a sum over thousands of voxels leaves the range of half precision
-    with torch.autocast(log_p.device.type, enabled=False):
-        projection = log_p.float().exp().mean(dim=2 + axis).flatten(2)
+    with torch.autocast(probabilities.device.type, enabled=False):
+        projection = probabilities.float().mean(dim=2 + axis).flatten(2)
         affinities = projection @ projection.transpose(1, 2) + EPSILON
         return affinities / affinities.sum(dim=2, keepdim=True)
 
@@ -84,12 +82,11 @@ def multi_view_class_consistency(branches: Sequence[torch.Tensor], *, detach_tar
 
     Source: arXiv 2309.09730, equation of L_MPCC.
     """
+    probabilities = [branch.float().exp() for branch in branches]
     divergences = []
     for axis in range(branches[0].ndim - 2):
-        affinities = [class_affinities(branch, axis).log() for branch in branches]
-        mean = mean_log_probabilities(affinities)
-        if detach_target:
-            mean = mean.detach()
+        affinities = [class_affinities(one, axis).log() for one in probabilities]
+        mean = mean_log_probabilities(_fixed(affinities) if detach_target else affinities)
         divergences += [_divergence(one, mean, dim=2).mean() for one in affinities]
     return torch.stack(divergences).mean()
 
@@ -97,6 +94,11 @@ def multi_view_class_consistency(branches: Sequence[torch.Tensor], *, detach_tar
 def entropy(log_p: torch.Tensor) -> torch.Tensor:
     """-Σ_c p_c log p_c of every voxel, (B, 1, [X,] Y, Z), between 0 and log C."""
     return -(log_p.exp() * log_p).sum(dim=1, keepdim=True)
+
+
+def _fixed(branches: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The same numbers, through which no gradient flows."""
+    return [branch.detach() for branch in branches]
 
 
 def _divergence(log_p: torch.Tensor, log_q: torch.Tensor, *, dim: int) -> torch.Tensor:

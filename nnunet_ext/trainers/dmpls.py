@@ -44,7 +44,8 @@ class nnUNetTrainerDMPLS(ScribbleMixin, MultiDecoderMixin):
 
     def loss_terms(self, outputs: Any, batch: Batch) -> dict[str, torch.Tensor]:
         branches = [[log_probabilities(head) for head in self.heads(branch)] for branch in outputs]
-        supervised = [self.partial_ce(heads, batch["target"]) for heads in branches]
+        scribbles = self.scribbles(batch["target"])
+        supervised = [self.partial_ce(heads, scribbles) for heads in branches]
         terms = {"partial_ce": torch.stack(supervised).mean()}
         weight = self.settings.dmpls.pseudo_label_weight
         if weight > 0:

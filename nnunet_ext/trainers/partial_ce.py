@@ -23,9 +23,9 @@ class nnUNetTrainerPartialCE(ScribbleMixin):
 
     def loss_terms(self, outputs: Any, batch: Batch) -> dict[str, torch.Tensor]:
         heads = [log_probabilities(head) for head in self.heads(outputs)]
-        terms = {"partial_ce": self.partial_ce(heads, batch["target"])}
+        scribbles = self.scribbles(batch["target"])
+        terms = {"partial_ce": self.partial_ce(heads, scribbles)}
         weight = self.settings.partial_ce.entropy_weight
         if weight > 0:
-            _, is_known = self.scribbles(self.heads(batch["target"])[0])
-            terms["entropy"] = weight * masked_mean(entropy(heads[0]), ~is_known)
+            terms["entropy"] = weight * masked_mean(entropy(heads[0]), ~scribbles[0].is_known)
         return terms

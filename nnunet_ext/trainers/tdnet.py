@@ -61,7 +61,8 @@ class nnUNetTrainerTDNet(ScribbleMixin, MultiDecoderMixin):
     def loss_terms(self, outputs: Any, batch: Batch) -> dict[str, torch.Tensor]:
         settings = self.settings.tdnet
         branches = [[log_probabilities(head) for head in self.heads(branch)] for branch in outputs]
-        supervised = [self.partial_ce(heads, batch["target"]) for heads in branches]
+        scribbles = self.scribbles(batch["target"])
+        supervised = [self.partial_ce(heads, scribbles) for heads in branches]
         terms = {"partial_ce": torch.stack(supervised).mean()}
         full = [heads[0] for heads in branches]
         length = self.num_epochs if settings.ramp_epochs is None else settings.ramp_epochs

@@ -1,3 +1,4 @@
+import json
 import os
 from dataclasses import replace
 from types import SimpleNamespace
@@ -26,7 +27,7 @@ from benchmarks.step_time import (
     verdict,
     verdicts,
 )
-from benchmarks.synthetic import NetworkPreset, build_trainer, random_batch
+from benchmarks.synthetic import STOCK_SETTINGS, NetworkPreset, build_trainer, random_batch
 from nnunet_ext.trainers import nnUNetTrainerConfigurable, nnUNetTrainerDualEncoder, nnUNetTrainerMixUp
 
 CPU = torch.device("cpu")
@@ -214,7 +215,7 @@ def test_a_trainer_that_cannot_train_on_the_plan_is_named_with_its_reason(tmp_pa
         unsupported = {"3d": "for a test"}  # noqa: RUF012
 
     monkeypatch.setattr(step_time, "trainer_classes", lambda names: [("stock", nnUNetTrainer), ("refusing", Refusing)])
-    contenders, refused = prepare([], TINY, CPU, tmp_path, compiled=False)
+    contenders, refused = prepare([], TINY, CPU, tmp_path, compiled=False, settings=STOCK_SETTINGS)
     assert [one.name for one in contenders] == ["stock"]
     assert "for a test" in refused["refusing"]
 
@@ -234,6 +235,25 @@ def test_command_writes_what_it_prints(tmp_path, capsys, monkeypatch):
     assert base in printed
     assert "Met" in printed
     assert "nnUNetTrainerMixUp" not in printed
+
+
+def test_settings_of_a_trainer_can_be_chosen(tmp_path, monkeypatch):
+    monkeypatch.setattr(step_time, "PRESETS", {"small-2d": TINY_2D})
+    monkeypatch.setattr(step_time, "REQUIREMENTS", ())
+    common = ["--device", "cpu", "--rounds", "2", "--preset", "small-2d", "--trainers", "nnUNetTrainerTDNet"]
+    flops = []
+    for chosen in ([], ["--set", "tdnet.dilations=[1,1]"]):
+        out = tmp_path / f"result{len(flops)}"
+        assert main([*common, *chosen, "--out", str(out)]) == 0
+        assert all(words in out.with_suffix(".md").read_text() for words in chosen)
+        flops.append(json.loads(out.with_suffix(".json").read_text())["results"][0]["trainers"][-1]["flop_ratio"])
+    three, two = flops
+    assert three - 1 == pytest.approx(2 * (two - 1), rel=0.01)  # a decoder each beyond the first
+
+
+def test_unknown_setting_is_named(capsys):
+    assert main(["--device", "cpu", "--set", "tdnet.dilation=[1,1]"]) == 2
+    assert "tdnet.dilation" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["--rounds", "1"], ["--steps", "0"]])
