@@ -68,7 +68,7 @@ def test_gate_against_its_formula_in_float64(dims):
     gate = GatedFusion(5, 3, nn.Conv3d if dims == 3 else nn.Conv2d)
     sides = (4, 3, 2)[:dims]
     x, context = torch.randn(2, 5, *sides), torch.randn(2, 3, *sides)
-    w, w0 = gate.spatial_gate.weight.detach().double().numpy().reshape(3), float(gate.spatial_gate.bias)
+    w, w0 = gate.spatial_gate.weight.detach().double().numpy().reshape(3), gate.spatial_gate.bias.item()
     matrix, offset = (value.detach().double().numpy() for value in (gate.channel_gate.weight, gate.channel_gate.bias))
     expected = np.zeros(x.shape)
     for sample in range(2):
