@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -169,13 +169,30 @@ class PartialCESettings(Section):
     )
 
 
+Supervision: TypeAlias = Literal["partial_ce", "dice_ce"]
+SUPERVISION: Supervision = "partial_ce"
+SUPERVISION_HELP = (
+    "What each branch learns from the annotated voxels: `partial_ce`, cross-entropy (the paper's), or `dice_ce`, "
+    "nnU-Net's own Dice and cross-entropy."
+)
+
+
 class DMPLSSettings(Section):
     """Two decoders that learn from scribbles and from pseudo labels mixed of both (arXiv 2203.02106)."""
 
     dropout: float = Field(
         0.5, ge=0, lt=1, description="Channel dropout of every feature that the auxiliary decoder receives."
     )
+    supervision: Supervision = Field(SUPERVISION, description=SUPERVISION_HELP)
     pseudo_label_weight: float = Field(0.5, ge=0, description="Factor of the Dice loss against the pseudo labels.")
+    pseudo_label_dice: Literal["squared", "foreground"] = Field(
+        "squared",
+        description="`squared`: Dice of all classes with squared probabilities in the denominator (the authors' code). "
+        "`foreground`: soft Dice of the foreground classes, as in nnU-Net.",
+    )
+    ramp_epochs: int = Field(
+        0, ge=0, description="Epochs over which the pseudo-label term rises to its factor. 0: no ramp (the paper's)."
+    )
 
 
 class TDNetSettings(Section):
@@ -190,6 +207,7 @@ class TDNetSettings(Section):
     dropout: float = Field(
         0.5, ge=0, lt=1, description="The bottleneck's dropout before the other decoders is drawn from 0 to this."
     )
+    supervision: Supervision = Field(SUPERVISION, description=SUPERVISION_HELP)
     uspc_weight: float = Field(
         10.0, ge=0, description="Factor of the pixel-wise consistency at the end of the ramp. 0 leaves it out."
     )
@@ -230,7 +248,8 @@ class Settings(Section):
         None, gt=0, description="Learning rate at the start of the polynomial decay. nnU-Net: 0.01."
     )
     weight_decay: float | None = Field(None, ge=0, description="Weight decay. nnU-Net: 3e-5.")
-    momentum: float = Field(0.99, ge=0, lt=1, description="Nesterov momentum of SGD.")
+    momentum: float = Field(0.99, ge=0, lt=1, description="Momentum of SGD. nnU-Net: 0.99.")
+    nesterov: bool = Field(True, description="Whether SGD's momentum is Nesterov's, as in nnU-Net.")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="`sgd` (nnU-Net's) or `adamw`.")
     oversample_foreground_percent: float | None = Field(
         None, ge=0, le=1, description="Share of a batch whose patches are sure to hold foreground. nnU-Net: 0.33."

@@ -300,7 +300,8 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         """The optimizer of the settings, under nnU-Net's polynomial decay."""
         arguments: dict[str, Any] = {"lr": self.initial_lr, "weight_decay": self.weight_decay}
         if self.settings.optimizer == "sgd":
-            arguments.update(momentum=self.settings.momentum, nesterov=self.settings.momentum > 0)
+            momentum = self.settings.momentum
+            arguments.update(momentum=momentum, nesterov=self.settings.nesterov and momentum > 0)
         optimizer = self.optimizer_class()(self.trainable_parameters(), **arguments)
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 

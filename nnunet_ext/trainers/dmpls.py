@@ -23,7 +23,12 @@ class nnUNetTrainerDMPLS(ScribbleMixin, MultiDecoderMixin):
 
     sections = ("dmpls",)
 
-    default_settings: ClassVar[Mapping[str, Any]] = {"num_epochs": 240, "momentum": 0.9, "weight_decay": 1e-4}
+    default_settings: ClassVar[Mapping[str, Any]] = {
+        "num_epochs": 240,
+        "momentum": 0.9,
+        "nesterov": False,
+        "weight_decay": 1e-4,
+    }
 
     @staticmethod
     def build_network_architecture(

@@ -27,7 +27,12 @@ class nnUNetTrainerTDNet(ScribbleMixin, MultiDecoderMixin):
 
     sections = ("tdnet",)
 
-    default_settings: ClassVar[Mapping[str, Any]] = {"num_epochs": 240, "momentum": 0.9, "weight_decay": 1e-4}
+    default_settings: ClassVar[Mapping[str, Any]] = {
+        "num_epochs": 240,
+        "momentum": 0.9,
+        "nesterov": False,
+        "weight_decay": 1e-4,
+    }
 
     @classmethod
     def resolved_plans(cls, plans: dict, configuration: str, dataset_json: Mapping[str, Any]) -> dict:
