@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F
 
+from nnunet_ext.losses.soft_targets import masked_mean, weighted_mean
+
 EPSILON = 1e-6
 """Added to class affinities, so that no row of them is all zero."""
 
@@ -21,40 +23,46 @@ def mean_log_probabilities(branches: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def uncertainty_weighted_consistency(
-    branches: Sequence[torch.Tensor], *, detach_target: bool = True, uncertainty_weights: bool = True
+    branches: Sequence[torch.Tensor],
+    mask: torch.Tensor | None = None,
+    *,
+    detach_target: bool = True,
+    uncertainty_weights: bool = True,
 ) -> torch.Tensor:
     """USPC: how far each branch is from their mean, voxel by voxel, where the mean is sure of itself.
 
     (1 / N) Σ_n Σ_i w_i KL(P_n,i ‖ P̄_i) / Σ_i w_i, with w_i = exp(Σ_c P̄_i^c log P̄_i^c): 1 where the mean is certain,
-    1 / C where it knows nothing. All voxels count, annotated or not.
+    1 / C where it knows nothing. Voxels count whether they are annotated or not.
 
     Args:
         branches: log-probabilities of each.
+        mask: (B, 1, [X,] Y, Z), true where a voxel takes part; None for all.
         detach_target: whether P̄, and with it w, is fixed: no gradient flows through it.
         uncertainty_weights: False sets every w to 1.
 
     Returns:
-        A scalar, at least zero.
+        A scalar, at least zero; zero if no voxel takes part.
 
     Source: arXiv 2309.09730, equation of L_USPC.
     """
     mean = mean_log_probabilities(_fixed(branches) if detach_target else branches)
     divergences = torch.stack([_divergence(branch, mean, dim=1) for branch in branches]).mean(dim=0)
+    mask = None if mask is None else mask[:, 0]
     if not uncertainty_weights:
-        return divergences.mean()
-    weights = (mean.exp() * mean).sum(dim=1).exp()
-    return (weights * divergences).sum() / weights.sum()
+        return masked_mean(divergences, mask)
+    return weighted_mean(divergences, (mean.exp() * mean).sum(dim=1).exp(), mask)
 
 
-def class_affinities(probabilities: torch.Tensor, axis: int) -> torch.Tensor:
+def class_affinities(probabilities: torch.Tensor, axis: int, mask: torch.Tensor | None = None) -> torch.Tensor:
     """Which classes lie over one another when a prediction is looked at along an axis.
 
     The probabilities are averaged along the axis to M (C × all that is left); Q = (M Mᵀ + ε), rows divided by their
-    sums.
+    sums. A line along the axis is averaged over its voxels that take part; a line without any is left out.
 
     Args:
-        probabilities: (B, C, [X,] Y, Z).
+        probabilities: (B, C, [X,] Y, Z), finite.
         axis: of the space, 0 for the first.
+        mask: (B, 1, [X,] Y, Z), true where a voxel takes part; None for all.
 
     Returns:
         (B, C, C) float32, rows sum to one.
@@ -63,18 +71,26 @@ def class_affinities(probabilities: torch.Tensor, axis: int) -> torch.Tensor:
     """
     # a sum over thousands of voxels leaves the range of half precision
     with torch.autocast(probabilities.device.type, enabled=False):
-        projection = probabilities.float().mean(dim=2 + axis).flatten(2)
+        values = probabilities.float()
+        if mask is None:
+            projection = values.mean(dim=2 + axis).flatten(2)
+        else:
+            counts = mask.sum(dim=2 + axis).clamp_min(1)
+            projection = ((values * mask).sum(dim=2 + axis) / counts).flatten(2)
         affinities = projection @ projection.transpose(1, 2) + EPSILON
         return affinities / affinities.sum(dim=2, keepdim=True)
 
 
-def multi_view_class_consistency(branches: Sequence[torch.Tensor], *, detach_target: bool = True) -> torch.Tensor:
+def multi_view_class_consistency(
+    branches: Sequence[torch.Tensor], mask: torch.Tensor | None = None, *, detach_target: bool = True
+) -> torch.Tensor:
     """MPCC: how far each branch's class affinities are from their mean, seen along every axis.
 
     (1 / (V N)) Σ_v Σ_n KL(Q_v,n ‖ Q̄_v), each KL the mean over the rows; V is 3 in three dimensions, 2 in two.
 
     Args:
         branches: log-probabilities of each.
+        mask: (B, 1, [X,] Y, Z), true where a voxel takes part in the projections; None for all.
         detach_target: whether Q̄ is fixed: no gradient flows through it.
 
     Returns:
@@ -85,7 +101,7 @@ def multi_view_class_consistency(branches: Sequence[torch.Tensor], *, detach_tar
     probabilities = [branch.float().exp() for branch in branches]
     divergences = []
     for axis in range(branches[0].ndim - 2):
-        affinities = [class_affinities(one, axis).log() for one in probabilities]
+        affinities = [class_affinities(one, axis, mask).log() for one in probabilities]
         mean = mean_log_probabilities(_fixed(affinities) if detach_target else affinities)
         divergences += [_divergence(one, mean, dim=2).mean() for one in affinities]
     return torch.stack(divergences).mean()

@@ -86,3 +86,28 @@ def tversky_loss(
     false_positives = probabilities.sum(over) - hits
     misses = target.sum(over) - hits
     return (1 - (hits + smooth) / (hits + alpha * false_positives + beta * misses + smooth)).mean()
+
+
+def squared_dice_loss(
+    log_p: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None, *, smooth: float = 1e-5
+) -> torch.Tensor:
+    """1 - (2 Σ p y + ε) / (Σ p² + Σ y² + ε), mean over all classes, background included, summed over the batch.
+
+    Args:
+        log_p: log-probabilities (B, C, [X,] Y, Z).
+        target: the labels, `one_hot`, of the same shape.
+        mask: (B, 1, [X,] Y, Z), true where a voxel takes part; None for all.
+        smooth: ε.
+
+    Returns:
+        A scalar between 0 and 1.
+
+    Source: Milletari et al., arXiv 1606.04797; all classes, as in the code of DMPLS (arXiv 2203.02106).
+    """
+    probabilities = log_p.exp()
+    if mask is not None:
+        probabilities, target = probabilities * mask, target * mask
+    over = (0, *range(2, log_p.ndim))
+    hits = (probabilities * target).sum(over)
+    sizes = probabilities.square().sum(over) + target.square().sum(over)
+    return (1 - (2 * hits + smooth) / (sizes + smooth)).mean()

@@ -11,7 +11,7 @@ import math
 import torch
 from torch.nn import functional as F
 
-from nnunet_ext.losses.soft_targets import masked_mean
+from nnunet_ext.losses.soft_targets import masked_mean, weighted_mean
 
 LOG_OF_ZERO = -math.log(1e-4)
 """A, what stands for -log 0 in the reverse cross-entropy."""
@@ -45,6 +45,28 @@ def symmetric_cross_entropy(
 
 
 @torch.no_grad()
+def sharpened(probabilities: torch.Tensor, *, temperature: float = 0.3) -> torch.Tensor:
+    """Softmax over probabilities, p ← softmax_c(p C / (2 T)), where that raises the largest of them; else p as it is.
+
+    For two classes the factor is 1 / T, that of DBDMP's released code: with T = 0.3, .9 becomes .935. For more classes
+    1 / T alone would flatten, as its slope at equal probabilities is 1 / (C T); with C / 2 the slope is the same for
+    any C. Where a voxel is surer than such a softmax can be, .954 for two classes, it keeps its probabilities.
+
+    Args:
+        probabilities: (B, C, [X,] Y, Z), sum to one over C.
+        temperature: T, above 0.
+
+    Returns:
+        The same shape, sums to one over C. The largest probability of a voxel is never lowered.
+
+    Source: arXiv 2408.09411 for two classes; the factor for more, and what is kept, are this project's.
+    """
+    candidates = (probabilities * (probabilities.shape[1] / (2 * temperature))).softmax(dim=1)
+    is_sharper = candidates.amax(dim=1, keepdim=True) > probabilities.amax(dim=1, keepdim=True)
+    return torch.where(is_sharper, candidates, probabilities)
+
+
+@torch.no_grad()
 def mixed_pseudo_labels(
     main: torch.Tensor,
     auxiliary: torch.Tensor,
@@ -54,10 +76,7 @@ def mixed_pseudo_labels(
     ratio: float,
     temperature: float = 0.3,
 ) -> torch.Tensor:
-    """ỹ = softmax_c((β p_main + (1 - β) p_aux) / T), a softmax over probabilities, which sharpens: .9 becomes .935.
-
-    An annotated voxel takes its own label in place of the mixture, so that it is sharpened, or rather smoothed, like
-    the others.
+    """ỹ = β p_main + (1 - β) p_aux, `sharpened`; where a voxel is annotated, its own label.
 
     Args:
         main: log-probabilities (B, C, [X,] Y, Z) of the main branch.
@@ -72,11 +91,13 @@ def mixed_pseudo_labels(
 
     Source: arXiv 2408.09411.
     """
-    mixture = torch.where(annotated, target, torch.lerp(auxiliary.exp(), main.exp(), ratio))
-    return (mixture / temperature).softmax(dim=1)
+    mixture = torch.lerp(auxiliary.exp(), main.exp(), ratio)
+    return torch.where(annotated, target, sharpened(mixture, temperature=temperature))
 
 
-def divergence_weighted_cross_entropy(log_p: torch.Tensor, other: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def divergence_weighted_cross_entropy(
+    log_p: torch.Tensor, other: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None
+) -> torch.Tensor:
     """KLCE: cross-entropy against soft labels, weighted down where two branches disagree, plus their disagreement.
 
     With D_i = KL(p_other,i ‖ p_i) at voxel i:  Σ_i CE_i e^{-D_i} / Σ_i e^{-D_i} + mean_i D_i. D is not detached.
@@ -85,14 +106,17 @@ def divergence_weighted_cross_entropy(log_p: torch.Tensor, other: torch.Tensor, 
         log_p: log-probabilities (B, C, [X,] Y, Z) of the branch that learns.
         other: those of the other branch.
         target: (B, C, [X,] Y, Z), sums to one over C.
+        mask: (B, 1, [X,] Y, Z), true where a voxel takes part; None for all.
 
     Returns:
-        A scalar, at least zero.
+        A scalar, at least zero; zero if no voxel takes part.
 
     Source: arXiv 2408.09411.
     """
-    entropies = -(target * log_p).sum(dim=1)
-    divergences = F.kl_div(log_p, other, reduction="none", log_target=True).sum(dim=1)
-    # divided by the largest weight, which cancels: it is not all zero however much the branches disagree
-    weights = (divergences.detach().amin() - divergences).exp()
-    return (entropies * weights).sum() / weights.sum() + divergences.mean()
+    entropies = -(target * log_p).sum(dim=1, keepdim=True)
+    divergences = F.kl_div(log_p, other, reduction="none", log_target=True).sum(dim=1, keepdim=True)
+    smallest = divergences.detach() if mask is None else divergences.detach().masked_fill(~mask, math.inf)
+    # divided by the largest weight, which cancels: it is not all zero however much the branches disagree; the clamp
+    # holds back only what does not take part, and could overflow
+    weights = (smallest.amin() - divergences).clamp_max(0).exp()
+    return weighted_mean(entropies, weights, mask) + masked_mean(divergences, mask)

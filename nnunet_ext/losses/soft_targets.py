@@ -23,6 +23,25 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor
     return torch.where(mask, values, 0).sum() / mask.count_nonzero().clamp_min(1)
 
 
+def weighted_mean(values: torch.Tensor, weights: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Σ w v / Σ w where the mask is true; zero, with zero gradients, where it is true nowhere.
+
+    Args:
+        values: any shape.
+        weights: of the same shape, not negative and not all too small to add up.
+        mask: boolean, of the same shape; None for all.
+
+    Returns:
+        A scalar.
+    """
+    if mask is None:
+        return (weights * values).sum() / weights.sum()
+    weights = torch.where(mask, weights, 0)
+    total = weights.sum()
+    # without a voxel both sums are 0
+    return (weights * torch.where(mask, values, 0)).sum() / torch.where(total > 0, total, 1)
+
+
 def soft_cross_entropy(logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """Cross-entropy of a softmax against a distribution over the classes:  −Σ_c t_c log p_c, mean over voxels.
 

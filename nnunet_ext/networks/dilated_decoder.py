@@ -12,7 +12,7 @@ Initialisation = Literal["kaiming", "xavier", "normal"]
 INITIALISATIONS: tuple[Initialisation, ...] = ("kaiming", "xavier", "normal")
 
 NORMAL_DEVIATION = 0.02
-Convolution = nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d
+Convolution = nn.Conv2d | nn.Conv3d
 
 
 def dilate(decoder: nn.Module, dilation: int) -> None:
@@ -34,7 +34,7 @@ def dilate(decoder: nn.Module, dilation: int) -> None:
 
 
 def initialise(decoder: nn.Module, kind: Initialisation) -> None:
-    """Draw the weights of a decoder's convolutions anew.
+    """Draw the weights of a decoder's convolutions anew; transposed ones, which up-sample, keep nnU-Net's.
 
     Args:
         decoder: any module.

@@ -21,31 +21,36 @@ from nnunet_ext.losses.partial_instances import (
     symmetric_cross_entropy,
 )
 from nnunet_ext.losses.ramps import sigmoid_ramp
+from nnunet_ext.losses.soft_targets import masked_mean
 from nnunet_ext.trainers.base import Batch
+from nnunet_ext.trainers.image_border import ImageBorderMixin
 from nnunet_ext.trainers.multi_decoder import MultiDecoderMixin, dual_branch_unet
 
 Terms = dict[str, torch.Tensor]
 
 
 class Annotation(NamedTuple):
-    """What is known of a batch at one resolution.
+    """What is known of a batch at one resolution, each (B, 1 or C, [X,] Y, Z).
 
     Attributes:
-        target: the labels, `one_hot`, (B, C, [X,] Y, Z); background where the ignore label was.
-        annotated: (B, 1, [X,] Y, Z), true where an instance is annotated.
-        counts: (B, 1, [X,] Y, Z), true where a voxel takes part in the supervised terms; None for everywhere.
+        target: the labels, `one_hot`; background where the ignore label was.
+        annotated: true where an instance is annotated.
+        counts: true where a voxel takes part in the supervised terms.
+        inside: true inside the image, where a voxel takes part in the pseudo-label terms.
     """
 
     target: torch.Tensor
     annotated: torch.Tensor
-    counts: torch.Tensor | None
+    counts: torch.Tensor
+    inside: torch.Tensor
 
 
-class DBDMPMixin(MultiDecoderMixin):
+class DBDMPMixin(ImageBorderMixin, MultiDecoderMixin):
     """Two decoders, one behind dropout of the encoder's features, learn from what is annotated and from each other.
 
     L = w_s Σ_d (Tversky + SCE + PCE)_d + λ(t) ½ [KLCE(main | aux) + KLCE(aux | main)]. The supervised terms are taken
-    at every resolution, the pseudo-label terms at the full one. Voxels of an ignore label leave the supervised terms.
+    at every resolution, the pseudo-label terms at the full one. Voxels of an ignore label leave the supervised terms;
+    voxels outside the image leave every term.
     """
 
     sections = ("dbdmp",)
@@ -74,7 +79,7 @@ class DBDMPMixin(MultiDecoderMixin):
 
     def loss_terms(self, outputs: Any, batch: Batch) -> Terms:
         main, auxiliary = ([log_probabilities(head) for head in self.heads(branch)] for branch in outputs)
-        known = [self.known(target) for target in self.heads(batch["target"])]
+        known = [self.known(*one) for one in zip(self.heads(batch["target"]), self.heads(batch["inside"]))]
         terms: Terms = {}
         for heads in (main, auxiliary):
             for weight, log_p, annotation in zip(self.head_weights(), heads, known):
@@ -85,15 +90,15 @@ class DBDMPMixin(MultiDecoderMixin):
             terms["pseudo_labels"] = self.pseudo_label_term(main[0], auxiliary[0], known[0])
         return terms
 
-    def known(self, target: torch.Tensor) -> Annotation:
-        """What nnU-Net's labels (B, 1, [X,] Y, Z) say at one resolution, made ready for every term."""
-        labels, counts = target.long(), None
+    def known(self, target: torch.Tensor, inside: torch.Tensor) -> Annotation:
+        """What labels and image border, (B, 1, [X,] Y, Z), say at one resolution, made ready for every term."""
+        labels, counts = target.long(), inside
         ignore = self.label_manager.ignore_label
         if ignore is not None:
-            counts = labels != ignore
-            labels = torch.where(counts, labels, 0)
+            is_ignored = labels == ignore
+            counts, labels = counts & ~is_ignored, torch.where(is_ignored, 0, labels)
         classes = self.label_manager.num_segmentation_heads
-        return Annotation(one_hot(labels, classes), annotated=labels > 0, counts=counts)
+        return Annotation(one_hot(labels, classes), annotated=labels > 0, counts=counts, inside=inside)
 
     def supervised_terms(self, log_p: torch.Tensor, annotation: Annotation) -> Terms:
         """Tversky, symmetric and partial cross-entropy of one head's log-probabilities, each with its own weight."""
@@ -125,10 +130,10 @@ class DBDMPMixin(MultiDecoderMixin):
         ramp = settings.pseudo_label_weight * sigmoid_ramp(self.current_epoch, settings.ramp_epochs)
         self.observe("dbdmp/ramp", ramp)
         # what argmax() > 0 says; argmax over the classes took half of all losses' time on a CPU
-        is_foreground = pseudo_labels[:, 1:].amax(dim=1) > pseudo_labels[:, 0]
-        self.observe("dbdmp/pseudo_foreground", is_foreground.float().mean())
-        one = divergence_weighted_cross_entropy(main, auxiliary, pseudo_labels)
-        other = divergence_weighted_cross_entropy(auxiliary, main, pseudo_labels)
+        is_foreground = pseudo_labels[:, 1:].amax(dim=1, keepdim=True) > pseudo_labels[:, :1]
+        self.observe("dbdmp/pseudo_foreground", masked_mean(is_foreground.float(), annotation.inside))
+        one = divergence_weighted_cross_entropy(main, auxiliary, pseudo_labels, annotation.inside)
+        other = divergence_weighted_cross_entropy(auxiliary, main, pseudo_labels, annotation.inside)
         return ramp * 0.5 * (one + other)
 
 

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from nnunet_ext.losses.hard_labels import log_probabilities, one_hot, tversky_loss
+from nnunet_ext.losses.hard_labels import log_probabilities, one_hot, squared_dice_loss, tversky_loss
+from nnunet_ext.losses.ramps import sigmoid_ramp
+from nnunet_ext.losses.soft_targets import masked_mean
 from nnunet_ext.trainers.base import Batch
 from nnunet_ext.trainers.multi_decoder import MultiDecoderMixin, dual_branch_unet
 from nnunet_ext.trainers.scribbles import ScribbleMixin
+
+DICE_LOSSES: dict[str, Callable[..., torch.Tensor]] = {
+    "squared": squared_dice_loss,
+    "foreground": partial(tversky_loss, alpha=0.5, beta=0.5),
+}
 
 
 class nnUNetTrainerDMPLS(ScribbleMixin, MultiDecoderMixin):
     """Two decoders, one behind dropout of the encoder's features, learn from scribbles and from a mixture of both.
 
     L = ½ Σ_d pCE_d + λ ½ Σ_d Dice(p_d, ỹ), ỹ the class of the largest α p_main + (1 - α) p_aux, with one α from U(0, 1)
-    for each step.
+    for each step. Voxels outside the image take part in neither. As in the authors' code, Dice is that of all
+    classes with squared probabilities, λ is the same from the first step on, and SGD's momentum is not Nesterov's.
     """
 
     sections = ("dmpls",)
@@ -48,22 +57,23 @@ class nnUNetTrainerDMPLS(ScribbleMixin, MultiDecoderMixin):
         self.set_feature_dropout(self.settings.dmpls.dropout)
 
     def loss_terms(self, outputs: Any, batch: Batch) -> dict[str, torch.Tensor]:
+        settings = self.settings.dmpls
         branches = [[log_probabilities(head) for head in self.heads(branch)] for branch in outputs]
-        scribbles = self.scribbles(batch["target"])
-        supervised = [self.partial_ce(heads, scribbles) for heads in branches]
-        terms = {"partial_ce": torch.stack(supervised).mean()}
-        weight = self.settings.dmpls.pseudo_label_weight
-        if weight > 0:
-            full = [heads[0] for heads in branches]
-            labels = self.pseudo_labels(*full)
-            dice = torch.stack([tversky_loss(log_p, labels, alpha=0.5, beta=0.5) for log_p in full])
-            terms["pseudo_labels"] = weight * dice.mean()
+        terms = self.supervised_term(branches, batch, settings.supervision)
+        if settings.pseudo_label_weight > 0:
+            main, auxiliary = (heads[0] for heads in branches)
+            inside = self.heads(batch["inside"])[0]
+            labels = self.pseudo_labels(main, auxiliary, inside)
+            dice_loss = DICE_LOSSES[settings.pseudo_label_dice]
+            dice = torch.stack([dice_loss(log_p, labels, inside) for log_p in (main, auxiliary)])
+            ramp = sigmoid_ramp(self.current_epoch, settings.ramp_epochs)
+            terms["pseudo_labels"] = settings.pseudo_label_weight * ramp * dice.mean()
         return terms
 
     @torch.no_grad()
-    def pseudo_labels(self, main: torch.Tensor, auxiliary: torch.Tensor) -> torch.Tensor:
+    def pseudo_labels(self, main: torch.Tensor, auxiliary: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
         """One-hot labels of a random mixture of both branches' log-probabilities (B, C, [X,] Y, Z)."""
         mixture = torch.lerp(auxiliary.exp(), main.exp(), float(self.shared_rng.random()))
         labels = mixture.argmax(dim=1, keepdim=True)
-        self.observe("dmpls/pseudo_foreground", (labels > 0).float().mean())
+        self.observe("dmpls/pseudo_foreground", masked_mean((labels > 0).float(), inside))
         return one_hot(labels, mixture.shape[1])

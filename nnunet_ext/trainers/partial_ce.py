@@ -23,9 +23,10 @@ class nnUNetTrainerPartialCE(ScribbleMixin):
 
     def loss_terms(self, outputs: Any, batch: Batch) -> dict[str, torch.Tensor]:
         heads = [log_probabilities(head) for head in self.heads(outputs)]
-        scribbles = self.scribbles(batch["target"])
+        scribbles = self.scribbles(batch)
         terms = {"partial_ce": self.partial_ce(heads, scribbles)}
         weight = self.settings.partial_ce.entropy_weight
         if weight > 0:
-            terms["entropy"] = weight * masked_mean(entropy(heads[0]), ~scribbles[0].is_known)
+            is_unknown = self.heads(batch["inside"])[0] & ~scribbles[0].is_known
+            terms["entropy"] = weight * masked_mean(entropy(heads[0]), is_unknown)
         return terms

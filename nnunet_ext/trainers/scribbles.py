@@ -6,9 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
+from torch import nn
 
+from nnunet_ext.augmentation.image_border import OUTSIDE
 from nnunet_ext.losses.hard_labels import label_log_probabilities, one_hot, partial_cross_entropy
-from nnunet_ext.trainers.base import nnUNetTrainerConfigurable
+from nnunet_ext.plans.settings import Supervision
+from nnunet_ext.trainers.base import Batch
+from nnunet_ext.trainers.image_border import ImageBorderMixin
 
 
 class Scribbles(NamedTuple):
@@ -16,14 +20,15 @@ class Scribbles(NamedTuple):
 
     Attributes:
         labels: one-hot, (B, C, [X,] Y, Z); of no meaning where they are not known.
-        is_known: (B, 1, [X,] Y, Z), true where somebody annotated; everywhere if the dataset has no ignore label.
+        is_known: (B, 1, [X,] Y, Z), true where somebody annotated; everywhere within the image if the dataset has no
+            ignore label.
     """
 
     labels: torch.Tensor
     is_known: torch.Tensor
 
 
-class ScribbleMixin(nnUNetTrainerConfigurable):
+class ScribbleMixin(ImageBorderMixin):
     """For trainers whose labels are right where there are any, and ``ignore`` elsewhere."""
 
     unsupported: ClassVar[Mapping[str, str]] = {
@@ -31,13 +36,13 @@ class ScribbleMixin(nnUNetTrainerConfigurable):
         "labels. Write the regions as labels of their own, or train each region as a dataset of its own.",
     }
 
-    def scribbles(self, target: Any) -> list[Scribbles]:
-        """What nnU-Net's target says at each resolution, the full one first."""
+    def scribbles(self, batch: Batch) -> list[Scribbles]:
+        """What a prepared batch says at each resolution, the full one first."""
         ignore = self.label_manager.ignore_label
         found = []
-        for head in self.heads(target):
-            labels = head.long()
-            is_known = torch.ones_like(labels, dtype=torch.bool) if ignore is None else labels != ignore
+        for target, is_inside in zip(self.heads(batch["target"]), self.heads(batch["inside"])):
+            labels = target.long()
+            is_known = is_inside if ignore is None else is_inside & (labels != ignore)
             known = one_hot(torch.where(is_known, labels, 0), self.label_manager.num_segmentation_heads)
             found.append(Scribbles(known, is_known))
         return found
@@ -55,3 +60,42 @@ class ScribbleMixin(nnUNetTrainerConfigurable):
             if weight > 0
         ]
         return torch.stack(terms).sum()
+
+    def supervised_term(
+        self, branches: Sequence[Any], batch: Batch, supervision: Supervision
+    ) -> dict[str, torch.Tensor]:
+        """What several branches learn from the scribbled voxels: one term, the mean over the branches.
+
+        Args:
+            branches: log-probabilities of each branch, by resolution. nnU-Net's own loss takes the softmax of them,
+                which is that of the logits.
+            batch: a prepared one.
+            supervision: ``partial_ce``, or ``dice_ce`` for nnU-Net's own loss.
+
+        Returns:
+            The term, under the name of the supervision.
+        """
+        if supervision == "partial_ce":
+            scribbles = self.scribbles(batch)
+            losses = [self.partial_ce(heads, scribbles) for heads in branches]
+        else:
+            heads_and_masks = zip(self.heads(batch["target"]), self.heads(batch["inside"]))
+            targets = [torch.where(is_inside, target, self.unknown_label) for target, is_inside in heads_and_masks]
+            if self.enable_deep_supervision:
+                losses = [self.loss(heads, targets) for heads in branches]
+            else:
+                losses = [self.loss(heads[0], targets[0]) for heads in branches]
+        return {supervision: torch.stack(losses).mean()}
+
+    @property
+    def unknown_label(self) -> int:
+        """What marks the voxels that nnU-Net's loss leaves out: the ignore label, or -1 if the dataset has none."""
+        ignore = self.label_manager.ignore_label
+        return OUTSIDE if ignore is None else ignore
+
+    def _build_loss(self) -> nn.Module:
+        """nnU-Net's loss, which leaves out `unknown_label` whether the dataset has an ignore label or not."""
+        loss = super()._build_loss()
+        of_one_resolution = loss.loss if self.enable_deep_supervision else loss
+        of_one_resolution.ignore_label = of_one_resolution.ce.ignore_index = self.unknown_label
+        return loss

@@ -23,6 +23,8 @@ class nnUNetTrainerTDNet(ScribbleMixin, MultiDecoderMixin):
     """Decoders of several dilations learn from scribbles and from their mean; the first, the plans' own, predicts.
 
     L = mean_n pCE_n + r(t) (10 USPC + 1 MPCC). The first term is taken at every resolution, the others at the full one.
+    Voxels outside the image take part in none of them. With ``supervision`` ``dice_ce`` nnU-Net's own loss over the
+    scribbled voxels stands in the place of pCE.
     """
 
     sections = ("tdnet",)
@@ -66,10 +68,8 @@ class nnUNetTrainerTDNet(ScribbleMixin, MultiDecoderMixin):
     def loss_terms(self, outputs: Any, batch: Batch) -> dict[str, torch.Tensor]:
         settings = self.settings.tdnet
         branches = [[log_probabilities(head) for head in self.heads(branch)] for branch in outputs]
-        scribbles = self.scribbles(batch["target"])
-        supervised = [self.partial_ce(heads, scribbles) for heads in branches]
-        terms = {"partial_ce": torch.stack(supervised).mean()}
-        full = [heads[0] for heads in branches]
+        terms = self.supervised_term(branches, batch, settings.supervision)
+        full, inside = [heads[0] for heads in branches], self.heads(batch["inside"])[0]
         length = self.num_epochs if settings.ramp_epochs is None else settings.ramp_epochs
         ramp = sigmoid_ramp(self.current_epoch, length)
         self.observe("tdnet/ramp", ramp)
@@ -78,10 +78,10 @@ class nnUNetTrainerTDNet(ScribbleMixin, MultiDecoderMixin):
                 settings.uspc_weight
                 * ramp
                 * uncertainty_weighted_consistency(
-                    full, detach_target=settings.detach_target, uncertainty_weights=settings.uncertainty_weights
+                    full, inside, detach_target=settings.detach_target, uncertainty_weights=settings.uncertainty_weights
                 )
             )
         if settings.mpcc_weight > 0:
-            mpcc = multi_view_class_consistency(full, detach_target=settings.detach_target)
+            mpcc = multi_view_class_consistency(full, inside, detach_target=settings.detach_target)
             terms["mpcc"] = settings.mpcc_weight * ramp * mpcc
         return terms
