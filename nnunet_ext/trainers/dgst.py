@@ -17,8 +17,9 @@ from nnunet_ext.trainers.fine_tuning import FineTuningMixin
 class DGSTMixin(FineTuningMixin):
     """After clipping, keeps ``dgst.top_k`` entries of the gradient in every kernel, chosen anew in each step.
 
-    ``strict`` moves these entries alone; ``grad_mask`` leaves the step to the optimizer, whose momentum and weight
-    decay move others too. Normalisations, biases and heads move freely.
+    ``strict`` moves these entries alone, each with a momentum of its own that waits with it; with ``momentum`` 0 they
+    follow the present gradient, which is the paper's rule. ``grad_mask`` leaves the step to the optimizer, whose
+    momentum and weight decay move other entries too. Normalisations, biases and heads move freely.
     """
 
     sections = ("dgst",)
