@@ -97,7 +97,8 @@ class nnUNetTrainerModelsGenesis(MultiDecoderMixin):
         return rotation, False, self.configuration_manager.patch_size, mirror_axes
 
     def corruptions(self) -> list[BasicTransform]:
-        """What the network learns to undo, after a copy of the image was put in the place of the target."""
+        """What the network learns to undo, in the authors' order, after a copy of the image was put in the place of the
+        target."""
         settings = self.settings.models_genesis
         return [
             CleanImageAsTarget(),
@@ -116,7 +117,11 @@ class nnUNetTrainerModelsGenesis(MultiDecoderMixin):
         *args: Any,
         **kwargs: Any,
     ) -> BasicTransform:
-        """Flips of image and target, then the corruptions of the image."""
+        """Flips of image and target, then the corruptions of the image.
+
+        The authors flip up to three times along a drawn axis. nnU-Net's flips keep to the axes that are allowed, and
+        are those of the training that starts from here.
+        """
         flips: list[BasicTransform] = [MirrorTransform(allowed_axes=mirror_axes)] if mirror_axes else []
         return ComposeTransforms([*flips, *self.corruptions()])
 

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -10,9 +12,12 @@ from nnunet_ext.augmentation.genesis_corruptions import (
     LocalShuffling,
     Painting,
     bezier_curve,
+    boxes_to_shuffle,
+    random_box,
+    shuffled_places,
 )
 
-SHAPES = [(1, 20, 24), (2, 16, 20, 24), (1, 9, 5, 31), (1, 3, 40, 40)]
+SHAPES = [(1, 20, 24), (2, 16, 20, 24), (1, 9, 5, 31), (1, 1, 40, 40), (3, 2, 6, 64)]
 CORRUPTIONS = [LocalShuffling, BezierIntensity, Painting]
 
 
@@ -57,40 +62,152 @@ def test_the_target_is_the_image_before_the_corruptions():
     assert not torch.equal(corrupted["image"], corrupted["segmentation"])
 
 
+@pytest.mark.parametrize("corruption", CORRUPTIONS)
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 1, 1), (2, 2, 3), (1, 7, 1, 9), (1, 5, 6)])
+def test_patches_of_a_few_voxels_are_no_error(corruption, shape):
+    data = image(shape)
+    for seed in range(20):
+        np.random.seed(seed)
+        result = corruption()(image=data)["image"]
+        assert result.shape == data.shape
+        assert result.isfinite().all()
+
+
+def test_there_are_ten_thousand_boxes_with_sides_up_to_a_tenth_of_the_patch():
+    starts, sides = boxes_to_shuffle((64, 64, 32), np.random.default_rng(0))
+    assert starts.shape == sides.shape == (10_000, 3)
+    for axis, (length, longest) in enumerate([(64, 6), (64, 6), (32, 3)]):
+        found, counts = np.unique(sides[:, axis], return_counts=True)
+        assert found.tolist() == list(range(1, longest + 1))
+        np.testing.assert_allclose(counts / 10_000, 1 / longest, atol=0.02)
+        # they reach the borders, and nowhere is preferred
+        assert starts[:, axis].min() == 0
+        assert (starts + sides)[:, axis].max() == length
+        of_single_voxels = starts[sides[:, axis] == 1, axis]
+        assert np.histogram(of_single_voxels, bins=4, range=(0, length))[0] / len(of_single_voxels) == pytest.approx(
+            0.25, abs=0.05
+        )
+    # each axis is drawn for itself
+    assert np.abs(np.corrcoef(np.concatenate([sides, starts], axis=1).T) - np.eye(6)).max() < 0.1
+
+
+@pytest.mark.parametrize("shape", [(64, 64, 32), (128, 128, 128), (1, 200, 200), (9, 120, 100), (256, 192), (40, 40)])
+def test_the_boxes_cover_every_patch_as_often(shape):
+    rng = np.random.default_rng(0)
+    coverages = [boxes_to_shuffle(shape, rng)[1].prod(axis=1).sum() / math.prod(shape) for _ in range(20)]
+    assert np.mean(coverages) == pytest.approx(1.869, abs=0.05)
+
+
+def test_sides_of_less_than_twenty_voxels_are_not_shuffled_along():
+    position = torch.arange(19.0 * 60).reshape(1, 19, 60)
+    moved = LocalShuffling()(image=position)["image"]
+    assert torch.equal(moved // 60, position // 60)
+    assert not torch.equal(moved, position)
+    assert torch.equal(LocalShuffling()(image=position[:, :, :19])["image"], position[:, :, :19])
+
+
 @settings(max_examples=30, deadline=None)
-@given(st.sampled_from(SHAPES), st.integers(0, 2**31))
-def test_shuffling_keeps_the_values_and_moves_them_a_little(shape, seed):
+@given(st.sampled_from([shape[1:] for shape in SHAPES]), st.integers(0, 2**31))
+def test_shuffling_moves_values_less_than_a_tenth_and_channels_together(shape, seed):
     np.random.seed(seed)
-    data = image(shape, seed % 100)
-    transform = LocalShuffling()
-    result = transform(image=data)["image"]
-    assert torch.equal(result.flatten(1).sort().values, data.flatten(1).sort().values)
-    # channels move together: where each voxel has come from, by a channel that holds the positions
-    position = torch.arange(float(data[0].numel())).reshape(1, *shape[1:])
-    parameters = transform.get_parameters(image=position)
-    transform.get_parameters = lambda **_: parameters
-    moved, pair = transform(image=position)["image"], transform(image=torch.cat([position, position]))["image"]
-    assert torch.equal(pair[0], pair[1])
-    places = torch.stack(torch.unravel_index(moved[0].long(), shape[1:]))
-    here = torch.stack(torch.meshgrid(*[torch.arange(length) for length in shape[1:]], indexing="ij"))
-    for distance, length in zip((places - here).abs().flatten(1).amax(dim=1), shape[1:]):
-        assert distance <= transform.repeats * max(2, round(0.1 * length))
+    position = torch.arange(float(math.prod(shape))).reshape(1, *shape)
+    moved = LocalShuffling()(image=torch.cat([position, 1 + position]))["image"]
+    assert torch.equal(moved[1], 1 + moved[0])
+    places = torch.stack(torch.unravel_index(moved[0].long(), shape))
+    here = torch.stack(torch.unravel_index(position[0].long(), shape))
+    for distance, length in zip((places - here).abs().flatten(1).amax(dim=1), shape):
+        assert distance <= max(1, length // 10) - 1
+
+
+@pytest.mark.parametrize(("shape", "share"), [((64, 64, 32), 0.78), ((200, 180), 0.81)])
+def test_most_voxels_are_moved(shape, share):
+    position = torch.arange(float(math.prod(shape))).reshape(1, *shape)
+    moved = LocalShuffling()(image=position)["image"]
+    assert (moved != position).float().mean() == pytest.approx(share, abs=0.03)
+    # a box takes its values from the image as it was, so that some come twice and others are lost
+    assert len(moved.unique()) < 0.9 * math.prod(shape)
+
+
+def test_a_box_is_shuffled_from_the_image_and_the_last_one_stays():
+    shape = (6, 7, 8)
+    position = np.arange(math.prod(shape)).reshape(shape)
+    first, second = (slice(0, 4), slice(1, 6), slice(2, 5)), (slice(2, 6), slice(3, 7), slice(3, 8))
+    starts, sides = np.array([[0, 1, 2], [2, 3, 3]]), np.array([[4, 5, 3], [4, 4, 5]])
+    for seed in range(5):
+        source = shuffled_places(starts, sides, shape, np.random.default_rng(seed)).reshape(shape)
+        # nothing of the first box is left in the second, nor did it take what the first had written
+        assert sorted(source[second].ravel()) == sorted(position[second].ravel())
+        assert (source[second] != position[second]).mean() > 0.8
+        only_first = np.zeros(shape, dtype=bool)
+        only_first[first] = True
+        only_first[second] = False
+        assert set(source[only_first]) <= set(position[first].ravel())
+        assert len(set(source[only_first])) == only_first.sum()
+        assert (source[only_first] != position[only_first]).mean() > 0.8
+        outside = np.ones(shape, dtype=bool)
+        outside[first] = outside[second] = False
+        assert (source[outside] == position[outside]).all()
+
+
+def test_all_orders_of_a_box_are_as_likely():
+    starts, sides = np.zeros((1, 2), dtype=int), np.array([[1, 3]])
+    rng = np.random.default_rng(0)
+    drawn = [tuple(shuffled_places(starts, sides, (2, 4), rng)[:3]) for _ in range(1200)]
+    counts = np.unique(drawn, axis=0, return_counts=True)[1]
+    assert len(counts) == 6
+    np.testing.assert_allclose(counts, 200, atol=50)
 
 
 def test_the_curve_is_the_cubic_of_its_control_points_by_hand():
-    x, y = bezier_curve(np.array([[0.8, 0.1], [0.2, 0.3]]), 3)
-    # sorted: P1 = (.2, .1), P2 = (.8, .3); at t = 1/2: 3/8 P1 + 3/8 P2 + 1/8
-    np.testing.assert_allclose(x, [0, 3 / 8 * 0.2 + 3 / 8 * 0.8 + 1 / 8, 1])
-    np.testing.assert_allclose(y, [0, 3 / 8 * 0.1 + 3 / 8 * 0.3 + 1 / 8, 1])
+    # P1 = (.8, .1), P2 = (.2, .3), in the order that they were drawn in
+    x, y = bezier_curve(np.array([[0.8, 0.1], [0.2, 0.3]]), 5)
+    weights = np.array([[0, 0, 0], [27, 9, 1], [24, 24, 8], [9, 27, 27], [0, 0, 64]]) / 64  # of P1, P2 and (1, 1)
+    np.testing.assert_allclose(x, weights @ [0.8, 0.2, 1])
+    np.testing.assert_allclose(y, weights @ [0.1, 0.3, 1])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=4, max_size=4))
-def test_curves_rise(values):
+def test_curves_rise_whatever_the_order_of_their_points(values):
     for coordinate in bezier_curve(np.array(values).reshape(2, 2), 200):
-        assert (np.diff(coordinate) >= -1e-12).all()
+        assert (np.diff(coordinate) >= 0).all()
         assert coordinate[0] == 0
         assert coordinate[-1] == pytest.approx(1)
+    # not by being sorted: the curve is that of the formula
+    t = np.linspace(0, 1, 200)
+    for coordinate, (a, b) in zip(bezier_curve(np.array(values).reshape(2, 2), 200), zip(values[:2], values[2:])):
+        np.testing.assert_allclose(coordinate, ((1 - t) * 3 * t * ((1 - t) * a + t * b)) + t**3, atol=1e-12)
+
+
+def test_control_points_are_uniform_and_each_coordinate_is_for_itself():
+    controls = np.concatenate(
+        [BezierIntensity().get_parameters(image=torch.zeros(4, 1, 1))["controls"] for _ in range(500)]
+    ).reshape(2000, 4)
+    for coordinate in controls.T:
+        np.testing.assert_allclose(np.histogram(coordinate, bins=4, range=(0, 1))[0] / 2000, 0.25, atol=0.04)
+    # sorted ones would go together
+    assert np.abs(np.corrcoef(controls.T) - np.eye(4)).max() < 0.08
+
+
+def test_half_of_the_curves_fall_each_channel_for_itself():
+    falls = np.stack([BezierIntensity().get_parameters(image=torch.zeros(2, 1, 1))["falls"] for _ in range(1000)])
+    np.testing.assert_allclose(falls.mean(axis=0), 0.5, atol=0.05)
+    assert (falls[:, 0] != falls[:, 1]).mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_channel_is_mapped_by_its_own_curve_within_its_own_range():
+    controls = np.array([[[0.8, 0.1], [0.2, 0.3]], [[0.3, 0.9], [0.7, 0.6]]])
+    # at t = 1/2 both curves are at x = 1/2
+    data = torch.stack([torch.tensor([[0.0, 0.5, 1.0]]), torch.tensor([[10.0, 20.0, 30.0]])])
+    transform = BezierIntensity()
+    rising = transform.apply({"image": data}, controls=controls, falls=np.array([False, False]))["image"]
+    middles = [3 / 8 * 0.1 + 3 / 8 * 0.3 + 1 / 8, 3 / 8 * 0.9 + 3 / 8 * 0.6 + 1 / 8]
+    np.testing.assert_allclose(rising[0, 0], [0, middles[0], 1], atol=1e-3)
+    np.testing.assert_allclose(rising[1, 0], [10, 10 + 20 * middles[1], 30], atol=2e-2)
+    # a falling one has the same heights from the other end
+    falling = transform.apply({"image": data}, controls=controls, falls=np.array([True, False]))["image"]
+    np.testing.assert_allclose(falling[0, 0], [1, middles[0], 0], atol=1e-3)
+    assert torch.equal(falling[1], rising[1])
 
 
 @pytest.mark.parametrize("p_invert", [0.0, 1.0])
@@ -109,23 +226,92 @@ def test_a_constant_channel_stays():
     assert torch.equal(BezierIntensity()(image=torch.ones(1, 4, 4, 4))["image"], torch.ones(1, 4, 4, 4))
 
 
+def painting_parameters(shape, draws, **options):
+    transform, data = Painting(**options), torch.zeros(1, *shape)
+    return [transform.get_parameters(image=data) for _ in range(draws)]
+
+
+def test_one_painting_in_five_is_inside():
+    drawn = [parameters["is_inside"] for parameters in painting_parameters((8, 8), 1000)]
+    assert np.mean(drawn) == pytest.approx(0.2, abs=0.04)
+
+
 @pytest.mark.parametrize(
-    ("p_inside", "least", "most"), [(1.0, 0.0, 5 / 6**3 * 1.6), (0.0, 0.3, 1 - (3 / 7) ** 3 * 0.8)]
+    ("p_inside", "shares"),
+    [
+        (1.0, [0.05, 0.05 * 0.95, 0.05 * 0.95**2, 0.05 * 0.95**3, 0.05 * 0.95**4, 0.95**5]),
+        (0.0, [0, 0.05, 0.05 * 0.95, 0.05 * 0.95**2, 0.05 * 0.95**3, 0.95**4]),
+    ],
 )
-def test_painting_fills_boxes_or_all_but_boxes(p_inside, least, most):
+def test_up_to_five_boxes_each_next_one_almost_always(p_inside, shares):
+    counts = [len(parameters["boxes"]) for parameters in painting_parameters((6, 6), 4000, p_inside=p_inside)]
+    found = np.bincount(counts, minlength=6) / 4000
+    np.testing.assert_allclose(found, shares, atol=0.015)
+    assert (found[np.array(shares) > 0] > 0.025).all()
+    assert (found[np.array(shares) == 0] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("p_inside", "shape", "sides"),
+    [
+        # 64 // 6 .. 64 // 3 and so on
+        (1.0, (64, 64, 32), [(10, 21), (10, 21), (5, 10)]),
+        (1.0, (48, 100), [(8, 16), (16, 33)]),
+        (1.0, (1, 5, 40), [(1, 1), (1, 1), (6, 13)]),
+        # 64 - 256 // 7 .. 64 - 192 // 7 and so on
+        (0.0, (64, 64, 32), [(28, 37), (28, 37), (14, 19)]),
+        (0.0, (48, 100), [(21, 28), (43, 58)]),
+        (0.0, (1, 2, 5), [(1, 1), (1, 2), (3, 3)]),
+    ],
+)
+def test_boxes_have_every_size_of_their_range_in_every_place_within_the_margin(p_inside, shape, sides):
+    boxes = [box for parameters in painting_parameters(shape, 1000, p_inside=p_inside) for box in parameters["boxes"]]
+    for axis, (least, largest) in enumerate(sides):
+        length = shape[axis]
+        drawn = np.array([(box[axis].start, box[axis].stop) for box in boxes])
+        found, counts = np.unique(drawn[:, 1] - drawn[:, 0], return_counts=True)
+        assert found.tolist() == list(range(least, largest + 1))
+        assert counts.min() > 0.7 * len(boxes) / len(found)
+        margins = np.minimum(drawn[:, 0], length - drawn[:, 1])
+        if length - largest >= 6:
+            assert margins.min() == drawn[:, 0].min() == (length - drawn[:, 1]).min() == 3
+        else:
+            assert margins.min() >= 0
+
+
+def test_where_there_is_no_room_for_the_margin_a_box_is_in_the_middle():
+    rng = np.random.default_rng(0)
+    for length, side, starts in [(20, 8, set(range(3, 10))), (10, 4, {3}), (9, 4, {2, 3}), (6, 4, {1}), (4, 4, {0})]:
+        assert {random_box((length,), [(side, side)], rng)[0].start for _ in range(200)} == starts
+
+
+def test_painting_fills_its_boxes_or_all_but_its_boxes_in_every_channel():
     data = image((2, 28, 28, 28))
-    for seed in range(5):
+    for p_inside, seed in [(1.0, 0), (1.0, 1), (0.0, 0), (0.0, 1)]:
         np.random.seed(seed)
-        changed = Painting(p_inside=p_inside)(image=data)["image"] != data
-        assert torch.equal(changed[0], changed[1])
-        assert least < changed[0].float().mean() <= most
+        transform = Painting(p_inside=p_inside)
+        parameters = transform.get_parameters(image=data)
+        changed = transform.apply({"image": data}, **parameters)["image"] != data
+        boxes = torch.zeros(28, 28, 28, dtype=torch.bool)
+        for box in parameters["boxes"]:
+            boxes[box] = True
+        assert boxes.any()
+        for channel in changed:
+            assert torch.equal(channel, boxes if p_inside else ~boxes)
+
+
+def test_without_boxes_in_painting_leaves_the_patch():
+    data = image((1, 12, 12))
+    assert torch.equal(Painting(p_inside=1.0, p_next=0.0)(image=data)["image"], data)
 
 
 def test_noise_fills_the_range_of_its_channel():
     data = torch.stack([image((12, 12, 12)), 100 + image((12, 12, 12), 1)])
     result = Painting(p_inside=0.0)(image=data)["image"]
-    noise = [result[channel][result[channel] != data[channel]] for channel in range(2)]
-    for values, channel in zip(noise, data):
-        spread = channel.max() - channel.min()
-        assert values.min() < channel.min() + 0.1 * spread
-        assert values.max() > channel.max() - 0.1 * spread
+    units = []
+    for values, channel in zip(result, data):
+        low, spread = channel.min(), channel.max() - channel.min()
+        units.append((values[(result != data).all(dim=0)] - low) / spread)
+        counts = torch.histc(units[-1], bins=4, min=0, max=1)
+        np.testing.assert_allclose(counts / len(units[-1]), 0.25, atol=0.06)
+    assert abs(np.corrcoef(*units)[0, 1]) < 0.1  # channels have noise of their own

@@ -5,13 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.run.run_training import run_training_entry
 
+from nnunet_ext.augmentation.genesis_corruptions import BezierIntensity, CleanImageAsTarget, LocalShuffling, Painting
 from nnunet_ext.checkpoints.adaptation import adapt
 from nnunet_ext.checkpoints.description import ModelDescription
 from nnunet_ext.checkpoints.heads import is_head
 from nnunet_ext.checkpoints.reading import read_checkpoint
+from nnunet_ext.networks.multi_decoder import FeatureDropout
 from nnunet_ext.plans.plans_file import read_plans
 from nnunet_ext.trainers import nnUNetTrainerModelsGenesis
 from support.nnunet_runs import build_trainer, call_entry_point, train
@@ -96,7 +100,40 @@ def test_patches_are_drawn_regardless_of_labels(built):
     assert built(oversample_foreground_percent=0.5).oversample_foreground_percent == 0.5
 
 
-def test_dropout_of_the_auxiliary_branch_is_a_setting(built):
+def transforms_of(corruptions):
+    """Classes and probabilities; one without a probability is always applied."""
+    return [
+        (type(one.transform), one.apply_probability) if isinstance(one, RandomTransform) else (type(one), 1.0)
+        for one in corruptions
+    ]
+
+
+def test_flips_then_the_target_then_the_corruptions_with_the_probabilities_of_the_authors(built):
+    trainer = built()
+    corruptions = [(CleanImageAsTarget, 1.0), (LocalShuffling, 0.5), (BezierIntensity, 0.9), (Painting, 0.9)]
+    training = trainer.get_training_transforms((16, 16, 16), None, None, (0, 2))
+    assert transforms_of(training.transforms) == [(MirrorTransform, 1.0), *corruptions]
+    assert training.transforms[0].allowed_axes == (0, 2)
+    assert transforms_of(trainer.get_training_transforms((16, 16, 16), None, None, None).transforms) == corruptions
+    assert transforms_of(trainer.get_validation_transforms(None).transforms) == corruptions
+
+
+def test_each_corruption_has_the_probability_of_its_own_setting(built):
+    trainer = built(
+        models_genesis={"shuffling_probability": 0.1, "intensity_probability": 0.2, "painting_probability": 0.3}
+    )
+    assert transforms_of(trainer.corruptions())[1:] == [(LocalShuffling, 0.1), (BezierIntensity, 0.2), (Painting, 0.3)]
+
+
+@pytest.mark.parametrize("configuration", ["2d_tiny", "3d_tiny"])
+def test_the_auxiliary_decoder_drops_as_many_features_as_the_setting_says(built, configuration):
+    trainer = built(configuration, models_genesis={"dropout": 0.3})
+    main, auxiliary = trainer.network.perturbations
+    assert not isinstance(main, FeatureDropout)
+    assert auxiliary.dropout.p == 0.3
+
+
+def test_without_dropout_the_auxiliary_branch_draws_nothing(built):
     trainer = built(models_genesis={"dropout": 0.0})
     data = torch.randn(1, 1, 16, 16, 16)
     first, second = trainer.network(data)[1], trainer.network(data)[1]
