@@ -1,0 +1,120 @@
+"""The search for momentum and learning rate, with stand-ins for trainings."""
+
+import math
+
+import pytest
+
+from benchmarks import dgst_grid
+from benchmarks.dgst_grid import (
+    LADDER,
+    LONG,
+    SEARCHED,
+    SHIFT,
+    SHORT,
+    DGSTGrid,
+    Trial,
+    by_lr,
+    csv_text,
+    next_lr,
+    result_lines,
+    trial,
+)
+from benchmarks.domain_shift import PILOT_FOLD
+from nnunet_ext import trainers
+from nnunet_ext.commands.configure import check_name
+from nnunet_ext.plans.settings import validated_settings
+
+METHOD = SEARCHED[0].method
+DICE = {"a": {"x": 0.4, "y": 0.6}, "b": {"x": 0.7}}
+
+
+def searched_scores(optimum):
+    """All that a search does whose Dice falls with the distance of the learning rate from an optimum."""
+
+    class Grid(DGSTGrid):
+        def run_trial(self, one):
+            return 1 - abs(math.log10(one.lr / optimum[one.method])) / 10
+
+    scores = {}
+    Grid(None, "cpu", 0, 0, LADDER, None, SHIFT).search(scores)
+    return scores
+
+
+def test_rates_tried_first_are_neighbours_on_the_ladder_and_methods_differ():
+    for searched in SEARCHED:
+        places = [LADDER.index(lr) for lr in searched.lrs]
+        assert places == list(range(places[0], places[0] + len(places)))
+        assert hasattr(trainers, searched.method.trainer)
+        assert len(searched.method.settings) == (2 if "SGD" in searched.method.name else 1)
+        validated_settings(searched.method.settings, where="the test")
+    assert len({searched.method.name for searched in SEARCHED}) == len(SEARCHED)
+
+
+def test_next_rate_widens_where_the_best_is_at_the_edge():
+    searched = SEARCHED[0]
+    first, middle, last = searched.lrs
+    assert next_lr(searched, {}) == first
+    assert next_lr(searched, {first: 0.1, middle: 0.9, last: 0.2}) is None
+    assert next_lr(searched, {first: 0.1, middle: 0.2, last: 0.9}) == LADDER[LADDER.index(last) + 1]
+    assert next_lr(searched, {first: 0.9, middle: 0.2, last: 0.1}) == LADDER[LADDER.index(first) - 1]
+    assert next_lr(searched, dict.fromkeys(LADDER, 0.5)) is None
+
+
+def test_the_best_rate_of_every_method_has_worse_neighbours_and_is_trained_for_longer_and_again():
+    optimum = {searched.method: LADDER[1 + place] for place, searched in enumerate(SEARCHED)}
+    scores = searched_scores(optimum)
+    for method, lr in optimum.items():
+        tried = by_lr(scores, method)
+        assert {LADDER[LADDER.index(lr) - 1], lr, LADDER[LADDER.index(lr) + 1]} <= tried.keys()
+        assert list(tried) == sorted(tried)
+        assert {trial(method, lr, steps=LONG), trial(method, lr, seed=1)} <= scores.keys()
+
+
+def test_names_are_distinct_and_can_name_configurations():
+    trials = [
+        trial(searched.method, lr, steps=steps, seed=seed)
+        for searched in SEARCHED
+        for lr in LADDER
+        for steps in (SHORT, LONG)
+        for seed in (0, 1)
+    ]
+    assert len({one.name for one in trials}) == len(trials)
+    for one in trials:
+        check_name(one.name)
+        assert one.fold == PILOT_FOLD
+
+
+def test_results_hold_every_training():
+    scores = {trial(METHOD, 0.1): 0.5, trial(METHOD, 0.3): 0.25, trial(METHOD, 0.1, steps=LONG): 0.75}
+    assert csv_text(scores).splitlines() == [
+        "method,lr,steps,seed,dice",
+        f"{METHOD.name},0.1,{SHORT},0,0.5000",
+        f"{METHOD.name},0.3,{SHORT},0,0.2500",
+        f"{METHOD.name},0.1,{LONG},0,0.7500",
+    ]
+    text = "\n".join(result_lines(scores, 0.04))
+    assert f"| {METHOD.name} |  0.500 |  0.250 |  0.1 |" in text
+    assert f"| {METHOD.name} | 0.1 |   500 |    0 | 0.750 |" in text
+    assert "it has 0.040" in text
+    assert "Not run." in "\n".join(result_lines({trial(METHOD, 0.1): 0.5}, 0.04))
+
+
+def test_a_training_gets_its_length_seed_and_settings(monkeypatch):
+    seen = []
+    monkeypatch.setattr(dgst_grid.FewShot, "train", lambda self, one, **asked: seen.append((self.epochs, one, asked)))
+    monkeypatch.setattr(DGSTGrid, "evaluate_here", lambda *arguments: seen.append(arguments[1:]))
+    monkeypatch.setattr(DGSTGrid, "evaluation", lambda *_: {"datasets": [{"dataset": SHIFT.target, "dice": DICE}]})
+    monkeypatch.setattr(DGSTGrid, "model", lambda *_: "model")
+    one = Trial(METHOD, 5, 1, 0.3, LONG)
+    assert DGSTGrid(None, "cpu", 0, 50, LADDER, None, SHIFT).run_trial(one) == pytest.approx(0.6)
+    assert seen == [
+        (LONG // 50, one, {"seed": 1, "lr": 0.3}),
+        (one.name, "model", PILOT_FOLD, ["--on", f"{int(SHIFT.target[7:10])}:val"]),
+    ]
+
+
+def test_missing_dataset_is_wrong_usage_that_leaves_no_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    assert dgst_grid.main(["--out", str(tmp_path / "out"), "--device", "cpu"]) == 2
+    assert SHIFT.origin in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
