@@ -115,3 +115,21 @@ def without_outside(target: torch.Tensor, *, has_regions: bool) -> tuple[torch.T
         return target[:, :-1], ~target[:, -1:].bool()
     is_inside = target != OUTSIDE
     return torch.where(is_inside, target, 0), is_inside
+
+
+def ignored_outside(
+    target: torch.Tensor, is_inside: torch.Tensor, ignore_label: int | None, *, has_regions: bool
+) -> torch.Tensor:
+    """nnU-Net's target with the ignore label outside the image, if the dataset has one.
+
+    Args:
+        target: (B, 1, [X,] Y, Z) labels, or (B, R, [X,] Y, Z) regions, the last one that of the ignore label.
+        is_inside: (B, 1, [X,] Y, Z).
+        ignore_label: None returns the target as it is.
+        has_regions: which of the two kinds the target is.
+    """
+    if ignore_label is None:
+        return target
+    if has_regions:
+        return torch.cat([target[:, :-1], target[:, -1:].bool() | ~is_inside], dim=1)
+    return torch.where(is_inside, target, ignore_label)

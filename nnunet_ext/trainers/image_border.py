@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import torch
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 
-from nnunet_ext.augmentation.image_border import CasesWithMarkedAir, keeping_outside, without_outside
+from nnunet_ext.augmentation.image_border import CasesWithMarkedAir, ignored_outside, keeping_outside, without_outside
 from nnunet_ext.trainers.base import Batch, nnUNetTrainerConfigurable
 
 
@@ -38,21 +37,9 @@ class ImageBorderMixin(nnUNetTrainerConfigurable):
         has_regions = self.label_manager.has_regions
         heads = [without_outside(head, has_regions=has_regions) for head in self.heads(batch["target"])]
         if not training:
-            heads = [(self.ignored_outside(target, is_inside), is_inside) for target, is_inside in heads]
+            ignore = self.label_manager.ignore_label
+            heads = [(ignored_outside(*one, ignore, has_regions=has_regions), one[1]) for one in heads]
         targets, inside = [target for target, _ in heads], [is_inside for _, is_inside in heads]
         if not isinstance(batch["target"], list):
             return {**batch, "target": targets[0], "inside": inside[0]}
         return {**batch, "target": targets, "inside": inside}
-
-    def ignored_outside(self, target: torch.Tensor, is_inside: torch.Tensor) -> torch.Tensor:
-        """nnU-Net's target with the ignore label outside the image, if the dataset has one.
-
-        Args:
-            target: (B, 1, [X,] Y, Z) labels, or (B, R, [X,] Y, Z) regions, the last one that of the ignore label.
-            is_inside: (B, 1, [X,] Y, Z).
-        """
-        if not self.label_manager.has_ignore_label:
-            return target
-        if self.label_manager.has_regions:
-            return torch.cat([target[:, :-1], target[:, -1:].bool() | ~is_inside], dim=1)
-        return torch.where(is_inside, target, self.label_manager.ignore_label)

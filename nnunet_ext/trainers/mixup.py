@@ -14,6 +14,7 @@ from nnunet_ext.augmentation.batch_mixing import (
     paste,
     region_targets,
 )
+from nnunet_ext.augmentation.image_border import ignored_outside
 from nnunet_ext.losses.soft_targets import soft_binary_cross_entropy, soft_cross_entropy
 from nnunet_ext.trainers.base import Batch, Outputs, nnUNetTrainerConfigurable
 
@@ -78,7 +79,10 @@ class MixUpMixin(nnUNetTrainerConfigurable):
             ``mixed_target`` is in nnU-Net's own format and there is no mask.
         """
         data = batch["data"]
-        target = batch["target"][0] if isinstance(batch["target"], list) else batch["target"]
+        target, inside = self.heads(batch["target"])[0], self.heads(batch.get("inside"))[0]
+        if inside is not None:
+            ignore, has_regions = self.label_manager.ignore_label, self.label_manager.has_regions
+            target = ignored_outside(target, inside, ignore, has_regions=has_regions)
         partners = draw_partners(len(data), self.rng)
         if self.settings.mixup.kind == "cutmix":
             box = draw_box(data.shape[2:], self.rng)
@@ -90,6 +94,8 @@ class MixUpMixin(nnUNetTrainerConfigurable):
             soft, valid = class_targets(
                 target, self.label_manager.num_segmentation_heads, self.label_manager.ignore_label
             )
+        if inside is not None:
+            valid = valid & inside
         return {
             **batch,
             "data": blend(data, partners, ratios),
