@@ -40,6 +40,14 @@ def share(text: str) -> float:
     return value
 
 
+def probability(text: str) -> float:
+    """A number above 0 and below 1."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and below 1")
+    return value
+
+
 def fold_name(text: str) -> int | str:
     """A fold: its number, or ``all``."""
     if text == "all":

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,14 @@ def write_text(target: str | os.PathLike[str], text: str) -> None:
 def write_json(target: str | os.PathLike[str], content: Any) -> None:
     """Write `content` as indented JSON in its own key order, whole or not at all."""
     write_text(target, json.dumps(content, indent=4) + "\n")
+
+
+def write_csv(target: str | os.PathLike[str], rows: Sequence[Mapping[str, str | int | float]]) -> None:
+    """Write rows under the names of the first one's columns, whole or not at all. NaN becomes an empty cell."""
+    with written_whole(target) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({name: "" if value != value else value for name, value in row.items()} for row in rows)
 
 
 def read_json(source: str | os.PathLike[str]) -> Any:

@@ -2,7 +2,7 @@ import argparse
 
 import pytest
 
-from nnunet_ext.arguments import not_negative, not_negative_number, positive, share
+from nnunet_ext.arguments import not_negative, not_negative_number, positive, probability, share
 
 
 @pytest.mark.parametrize(
@@ -13,6 +13,7 @@ from nnunet_ext.arguments import not_negative, not_negative_number, positive, sh
         (not_negative, "0", 0),
         (share, "1", 1),
         (share, "0.3", 0.3),
+        (probability, "0.999", 0.999),
         (not_negative_number, "0", 0),
         (not_negative_number, "2.5", 2.5),
     ],
@@ -30,6 +31,9 @@ def test_numbers_in_range_are_taken(kind, text, value):
         (share, "0"),
         (share, "1.01"),
         (share, "nan"),
+        (probability, "0"),
+        (probability, "1"),
+        (probability, "nan"),
         (not_negative_number, "-0.1"),
         (not_negative_number, "inf"),
         (not_negative_number, "nan"),

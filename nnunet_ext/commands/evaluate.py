@@ -18,6 +18,12 @@ deviation is harmless is for you to say: the tolerance has no default. lesions c
 the reference is found if a tenth of it is predicted, a predicted one is right if a tenth of it is in the reference
 (--overlap); recall, precision and F1 follow.
 
+--thresholds draws precision against recall: a label is then every voxel whose probability reaches the threshold, each
+label for itself and whatever the others have. operating_points.csv has precision, recall and F1 of the sums over the
+cases, in voxels (F1 is Dice) and with lesions in instances; operating_points.png shows them. What is kept of a case's
+probabilities, beside the predictions, is which of the thresholds each voxel reaches: other thresholds predict anew, one
+case after the other. Choose a threshold on validation cases, and report its scores on others.
+
 With several folders after --labels, one set of predictions is scored against each of them, in a column of its own.
 Scoring that takes longer than some seconds goes on in several processes (--workers); the scores are the same. Example:
 
@@ -26,6 +32,8 @@ Scoring that takes longer than some seconds goes on in several processes (--work
     nnunet_ext evaluate MODEL --on 702:val --labels labelsTr_dense --metrics dice surface lesions -o OUT
     nnunet_ext evaluate MODEL --on 702:val --metrics nsd --tolerance tumour=1 2 -o OUT
     nnunet_ext evaluate MODEL --on 702:val --labels labelsTr labelsTr_dense --workers 4 -o OUT
+    nnunet_ext evaluate MODEL --on 702:val --labels labelsTr_dense --metrics lesions --thresholds -o OUT
+    nnunet_ext evaluate MODEL --on 702:test --thresholds 0.5 0.95 -o OUT
     nnunet_ext evaluate MODEL --on 811:val --patients nnUNet_raw/Dataset811_Heart/pairs.json -o OUT
 """
 
@@ -35,7 +43,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from nnunet_ext.arguments import add_interval_options, fold_name, not_negative_number, positive, share
+from nnunet_ext.arguments import add_interval_options, fold_name, not_negative_number, positive, probability, share
 from nnunet_ext.errors import UserError
 
 REQUEST = "request.json"
@@ -111,6 +119,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="for lesions: of an instance's voxels, to be found or right (default: %(default)s)",
     )
+    parser.add_argument(
+        "--thresholds",
+        type=probability,
+        nargs="*",
+        metavar="T",
+        help="of the probability, above 0 and below 1, to draw precision against recall at; without numbers, 21 from "
+        "0.001 to 0.999",
+    )
     add_interval_options(parser, purpose="the intervals")
     parser.add_argument(
         "--workers",
@@ -138,6 +154,13 @@ def run(args: argparse.Namespace) -> int:
         predict_missing,
         request,
     )
+    from nnunet_ext.evaluation.operating_point_files import (
+        OPTIMISTIC,
+        operating_points_table,
+        remarks_on_operating_points,
+        write_operating_points,
+    )
+    from nnunet_ext.evaluation.operating_points import DEFAULT_THRESHOLDS
     from nnunet_ext.evaluation.patients import read_patients
     from nnunet_ext.evaluation.scoring import Metrics, score
     from nnunet_ext.evaluation.tolerances import tolerances_by_label
@@ -179,6 +202,7 @@ def run(args: argparse.Namespace) -> int:
         lesions="lesions" in args.metrics,
         overlap=args.overlap,
         tolerances=tolerances_by_label(args.tolerance, scored) if args.tolerance else {},
+        thresholds=() if args.thresholds is None else tuple(sorted(set(args.thresholds or DEFAULT_THRESHOLDS))),
     )
     mirroring = not args.disable_tta
     predictor = load_predictor(model, device=device, mirroring=mirroring)
@@ -189,7 +213,15 @@ def run(args: argparse.Namespace) -> int:
         folder = args.out / cases.name
         folder.mkdir(exist_ok=True)
         few_cores = available_cores() <= FEW_CORES
-        predict_missing(predictor, cases, folder, log=args.out / "nnunet.log", few_cores=few_cores)
+        predict_missing(
+            predictor,
+            cases,
+            folder,
+            log=args.out / "nnunet.log",
+            few_cores=few_cores,
+            labels=list(labels[cases.name].keys),
+            thresholds=metrics.thresholds,
+        )
         result = score(cases, labels[cases.name], folder, metrics, workers=args.workers or default_workers())
         results.append(with_intervals(result, patients, resamples=args.bootstrap) if args.bootstrap else result)
     write_results(args.out, model, results, mirroring=mirroring)
@@ -197,6 +229,17 @@ def run(args: argparse.Namespace) -> int:
     for result in results:
         for line in remarks(result):
             print(line)
+    if metrics.thresholds:
+        from nnunet_ext.evaluation.operating_point_picture import draw_operating_points  # matplotlib takes a while
+
+        write_operating_points(args.out / "operating_points.csv", results)
+        draw_operating_points(args.out / "operating_points.png", results)
+        for result in results:
+            print(f"\n{operating_points_table(result)}")
+        for line in [line for result in results for line in remarks_on_operating_points(result)]:
+            print(line)
+        print(OPTIMISTIC)
+        print(f"\nWrote {args.out / 'operating_points.csv'} and {args.out / 'operating_points.png'}")
     print(f"\nWrote {args.out / 'evaluation.json'}")
     return 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ from typing import Any
 from nnunet_ext.checkpoints.trained_model import TrainedModel
 from nnunet_ext.evaluation.bootstrap import LEVEL, Interval
 from nnunet_ext.evaluation.intervals import SEED
-from nnunet_ext.evaluation.lesions import LesionCounts
+from nnunet_ext.evaluation.lesions import DetectionCounts
 from nnunet_ext.evaluation.overlap import Overlap
 from nnunet_ext.evaluation.scoring import Result
 from nnunet_ext.evaluation.text_table import aligned
-from nnunet_ext.files import write_json, written_whole
+from nnunet_ext.files import write_csv, write_json
 from nnunet_ext.version import __version__
 
 RULE = (
@@ -95,7 +94,7 @@ def _intervals(intervals: Mapping[str, Interval | None]) -> dict[str, list[float
     return {name: None if one is None else [one.low, one.high] for name, one in intervals.items()}
 
 
-def _lesions(counts: LesionCounts) -> dict[str, float | None]:
+def _lesions(counts: DetectionCounts) -> dict[str, float | None]:
     return {name: _or_null(getattr(counts, name)) for name in LESION_COLUMNS}
 
 
@@ -200,7 +199,7 @@ def as_json(model: TrainedModel, results: Sequence[Result], *, mirroring: bool) 
 
 
 def _csv_row(result: Result, case: str, label: str, *, references: bool) -> dict[str, str | int | float]:
-    """One case and label, with the folder of the references if asked; nothing where a score is undefined."""
+    """One case and label, with the folder of the references if asked; NaN where a score is undefined."""
     row: dict[str, str | int | float] = {
         "dataset": result.cases.dataset,
         "cases": result.cases.selection,
@@ -219,7 +218,7 @@ def _csv_row(result: Result, case: str, label: str, *, references: bool) -> dict
     if result.metrics.lesions:
         counts = result.lesions[label][case]
         row |= {f"lesions_{name}": getattr(counts, name) for name in LESION_COLUMNS}
-    return {name: "" if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
+    return row
 
 
 def write_results(out: Path, model: TrainedModel, results: Sequence[Result], *, mirroring: bool) -> None:
@@ -232,10 +231,7 @@ def write_results(out: Path, model: TrainedModel, results: Sequence[Result], *, 
         for case in result.cases.cases
         for label in result.dice
     ]
-    with written_whole(out / "evaluation.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(out / "evaluation.csv", rows)
 
 
 def results_table(results: Sequence[Result]) -> str:

@@ -64,7 +64,7 @@ def mean_of_quotients(sums: Table) -> Table:
 
 
 def f1(sums: Table) -> Table:
-    """F1 of counts of lesions, (..., 4) -> (...): `LesionCounts.f1` of many at once."""
+    """F1 of counts of lesions, (..., 4) -> (...): `DetectionCounts.f1` of many at once."""
     reference, found, predicted, right = np.moveaxis(sums, -1, 0)
     recall, precision = ratio(found, reference), ratio(right, predicted)
     both = ratio(2 * recall * precision, recall + precision)

@@ -17,14 +17,14 @@ Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class LesionCounts:
-    """Detection by instance, of one case or, added up, of several.
+class DetectionCounts:
+    """What a prediction finds, counted in instances or in voxels, of one case or, added up, of several.
 
     Attributes:
-        reference: instances of the reference.
+        reference: instances or voxels of the reference.
         found: those of them that are predicted.
-        predicted: instances of the prediction.
-        right: those of them that are in the reference.
+        predicted: instances or voxels of the prediction.
+        right: those of them that are in the reference. Of voxels these are the ones that are found.
     """
 
     reference: int = 0
@@ -34,25 +34,25 @@ class LesionCounts:
 
     @property
     def recall(self) -> float:
-        """Share of the reference's instances that are found; NaN if there is none."""
+        """Share of the reference that is found; NaN if there is none."""
         return self.found / self.reference if self.reference else math.nan
 
     @property
     def precision(self) -> float:
-        """Share of the predicted instances that are right; NaN if there is none."""
+        """Share of the prediction that is right; NaN if there is none."""
         return self.right / self.predicted if self.predicted else math.nan
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of recall and precision; 0 if only one side has instances, NaN if neither has."""
+        """Harmonic mean of recall and precision, of voxels Dice; 0 if only one side has any, NaN if neither has."""
         if not self.reference and not self.predicted:
             return math.nan
         if not self.found or not self.right:
             return 0.0
         return 2 * self.recall * self.precision / (self.recall + self.precision)
 
-    def __add__(self, other: LesionCounts) -> LesionCounts:
-        return LesionCounts(
+    def __add__(self, other: DetectionCounts) -> DetectionCounts:
+        return DetectionCounts(
             self.reference + other.reference,
             self.found + other.found,
             self.predicted + other.predicted,
@@ -67,7 +67,7 @@ def count_lesions(
     instances: Labels | None = None,
     ignored: Mask | None = None,
     overlap: float = OVERLAP,
-) -> LesionCounts:
+) -> DetectionCounts:
     """Count what is found and what is right, for one label.
 
     An instance of the reference is found if at least `overlap` of its voxels are predicted. An instance of the
@@ -92,7 +92,7 @@ def count_lesions(
     number, found = _covered(ours[known], prediction[known], overlap)
     inside = prediction & counted
     predicted, right = _covered(theirs[inside], known[inside], overlap)
-    return LesionCounts(number, found, predicted, right)
+    return DetectionCounts(number, found, predicted, right)
 
 
 def _covered(numbers: Labels, hits: Mask, overlap: float) -> tuple[int, int]:

@@ -21,6 +21,15 @@ from nnunet_ext.checkpoints.reading import read_checkpoint
 from nnunet_ext.checkpoints.trained_model import TrainedModel, training_of
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.case_sets import CaseSet, channel_names
+from nnunet_ext.evaluation.operating_points import (
+    ReachedThresholds,
+    known_thresholds,
+    reached_thresholds,
+    thresholds_file,
+    write_thresholds,
+)
+from nnunet_ext.evaluation.probabilities import predict_case
+from nnunet_ext.preprocessing.raw_dataset import Case, read_images
 
 BATCH = 32  # cases that are predicted between two states that an interruption leaves, where there are many cores
 PROCESSES = 3  # nnUNetv2_predict's own number, for preprocessing and for export
@@ -85,6 +94,19 @@ def _foreground(description: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         if name != "ignore"
     }
     return {name: value for name, value in values.items() if set(value) != {0}}
+
+
+def label_channels(model: Mapping[str, Any], labels: Sequence[str]) -> dict[str, int]:
+    """Which channel of a model's probabilities each label has: its value, or its place among the regions.
+
+    Args:
+        model: the model's dataset.json.
+        labels: names.
+    """
+    values = _foreground(model)
+    if any(len(value) > 1 for value in values.values()):
+        return {label: list(values).index(label) for label in labels}
+    return {label: values[label][0] for label in labels}
 
 
 def _shown(values: Sequence[int]) -> str:
@@ -155,8 +177,17 @@ def load_predictor(model: TrainedModel, *, device: str, mirroring: bool) -> nnUN
     return predictor
 
 
-def predict_missing(predictor: nnUNetPredictor, cases: CaseSet, folder: Path, *, log: Path, few_cores: bool) -> None:
-    """Predict the cases that have no prediction yet.
+def predict_missing(
+    predictor: nnUNetPredictor,
+    cases: CaseSet,
+    folder: Path,
+    *,
+    log: Path,
+    few_cores: bool,
+    labels: Sequence[str] = (),
+    thresholds: Sequence[float] = (),
+) -> None:
+    """Predict the cases that have no prediction yet, or of which it is not known which thresholds they reach.
 
     Predictions are made in a folder beside and moved when they are whole, so that a cut-off file is never taken for a
     prediction, and a run that was interrupted goes on where it was.
@@ -168,10 +199,20 @@ def predict_missing(predictor: nnUNetPredictor, cases: CaseSet, folder: Path, *,
         log: file that gets what nnU-Net prints.
         few_cores: predict one case after the other in this process. Starting nnU-Net's processes costs more than they
             save where few cores are there to share.
+        labels: names of those whose probabilities are compared with the thresholds.
+        thresholds: what to keep of the probabilities, in the files of `thresholds_file`. Then one case is predicted
+            after the other, as probabilities take much memory, and predictions that are there stay as they are.
     """
     ending = predictor.dataset_json["file_ending"]
-    missing = [name for name in cases.cases if not (folder / f"{name}{ending}").is_file()]
-    size = 1 if few_cores else BATCH
+    known = {
+        name: known_thresholds(thresholds_file(folder, name), labels) if thresholds else () for name in cases.cases
+    }
+    missing = [
+        name
+        for name in cases.cases
+        if not (folder / f"{name}{ending}").is_file() or not set(thresholds) <= set(known[name])
+    ]
+    size = 1 if few_cores or thresholds else BATCH
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     for start in range(0, len(missing), size):
         names = missing[start : start + size]
@@ -182,7 +223,11 @@ def predict_missing(predictor: nnUNetPredictor, cases: CaseSet, folder: Path, *,
         images = [[str(file) for file in cases.cases[name].images] for name in names]
         targets = [str(unfinished / name) for name in names]
         with log.open("a", encoding="utf-8") as output, redirect_stdout(output):
-            if few_cores:
+            if thresholds:
+                wanted = sorted({*known[names[0]], *thresholds})
+                reached = _predict_thresholds(predictor, cases.cases[names[0]], Path(targets[0]), labels, wanted)
+                write_thresholds(thresholds_file(folder, names[0]), reached)
+            elif few_cores:
                 predictor.predict_from_files_sequential(images, targets)
             else:
                 predictor.predict_from_files(
@@ -192,8 +237,20 @@ def predict_missing(predictor: nnUNetPredictor, cases: CaseSet, folder: Path, *,
                     num_processes_segmentation_export=PROCESSES,
                 )
         for name in names:
-            (unfinished / f"{name}{ending}").replace(folder / f"{name}{ending}")
+            if not (folder / f"{name}{ending}").is_file():
+                (unfinished / f"{name}{ending}").replace(folder / f"{name}{ending}")
     shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _predict_thresholds(
+    predictor: nnUNetPredictor, case: Case, target: Path, labels: Sequence[str], thresholds: Sequence[float]
+) -> ReachedThresholds:
+    """Predict a case, write nnU-Net's decision to `target`, which lacks its ending, and compare the probabilities."""
+    segmentation, probabilities = predict_case(predictor, case.images)
+    reader = predictor.plans_manager.image_reader_writer_class()
+    _, properties = read_images(reader, case)
+    reader.write_seg(segmentation, f"{target}{predictor.dataset_json['file_ending']}", properties)
+    return reached_thresholds(probabilities, label_channels(predictor.dataset_json, labels), thresholds)
 
 
 def request(model: TrainedModel, case_sets: Sequence[CaseSet], *, mirroring: bool) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from nnunetv2.evaluation.evaluate_predictions import compute_tp_fp_fn_tn
 
+from nnunet_ext.evaluation.lesions import DetectionCounts
+
 Mask = npt.NDArray[np.bool_]
 
 
@@ -34,6 +36,11 @@ class Overlap:
         """Dice as nnU-Net's summary.json has it; NaN if reference and prediction are empty."""
         total = self.reference + self.predicted
         return 2 * self.both / total if total else math.nan
+
+    @property
+    def counts(self) -> DetectionCounts:
+        """The same numbers of voxels as what is found of the reference, and right of the prediction."""
+        return DetectionCounts(self.reference, self.both, self.predicted, self.both)
 
     @property
     def parts(self) -> tuple[float, float]:

@@ -34,15 +34,34 @@ def predict_probabilities(
     """
     predictor.list_of_parameters = list(weights)
     with redirect_stdout(io.StringIO()):  # where nnU-Net tells of every step
-        ((_, probabilities),) = predictor.predict_from_files_sequential(
-            [[str(image) for image in images]], None, save_probabilities=True
-        )
+        return predict_case(predictor, images)[1]
+
+
+def predict_case(
+    predictor: nnUNetPredictor, images: Sequence[Path]
+) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.float32]]:
+    """What nnU-Net decides for a case, and the probabilities behind it, in the geometry of the image files.
+
+    Args:
+        predictor: with the model; all of its ``list_of_parameters`` predict, as an ensemble.
+        images: the files of one case, one for each channel.
+
+    Returns:
+        The label map (Z, Y, X), and probabilities (C, Z, Y, X): background, then each label in the order of its value;
+        of a model of regions, each region in the order of dataset.json.
+
+    Raises:
+        UserError: if the model gives values that are no numbers.
+    """
+    ((labels, probabilities),) = predictor.predict_from_files_sequential(
+        [[str(image) for image in images]], None, save_probabilities=True
+    )
     if not np.isfinite(probabilities).all():
         raise UserError(
             f"The model's prediction for {images[0]} holds values that are no numbers (NaN). Its training has probably "
             "diverged: look at its progress.png, and take another checkpoint."
         )
-    return probabilities
+    return labels, probabilities
 
 
 def folds_that_have_not_seen(

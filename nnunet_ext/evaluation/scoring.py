@@ -19,8 +19,15 @@ from tqdm import tqdm
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.bootstrap import Interval
 from nnunet_ext.evaluation.case_sets import CaseSet
-from nnunet_ext.evaluation.lesions import OVERLAP, LesionCounts, count_lesions
+from nnunet_ext.evaluation.lesions import OVERLAP, DetectionCounts, count_lesions
 from nnunet_ext.evaluation.model_evaluation import LabelKey, ScoredLabels
+from nnunet_ext.evaluation.operating_points import (
+    OperatingPoints,
+    count_operating_points,
+    pooled,
+    read_thresholds,
+    thresholds_file,
+)
 from nnunet_ext.evaluation.overlap import Overlap, aggregated_dice, count_overlap
 from nnunet_ext.evaluation.parallel import in_order
 from nnunet_ext.evaluation.scores import Scores, nanmean
@@ -38,12 +45,14 @@ class Metrics:
         lesions: detection by instance.
         overlap: share of an instance's voxels that makes it found or right.
         tolerances: of normalized surface Dice in mm, by label name; empty if it is not asked for.
+        thresholds: of the probability, ascending, to count operating points at; empty if they are not asked for.
     """
 
     surface: bool = False
     lesions: bool = False
     overlap: float = OVERLAP
     tolerances: Mapping[str, float] = field(default_factory=dict)
+    thresholds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,7 @@ class Result:
         lesions: by label name and case; empty if not asked for.
         nsd: normalized surface Dice by label name and case; empty if not asked for.
         intervals: of the figures, if there are any.
+        points: operating points by label name and case; empty if not asked for.
     """
 
     cases: CaseSet
@@ -87,9 +97,10 @@ class Result:
     overlaps: Mapping[str, Mapping[str, Overlap]]
     metrics: Metrics = field(default_factory=Metrics)
     surface: Mapping[str, Mapping[str, SurfaceDistances]] = field(default_factory=dict)
-    lesions: Mapping[str, Mapping[str, LesionCounts]] = field(default_factory=dict)
+    lesions: Mapping[str, Mapping[str, DetectionCounts]] = field(default_factory=dict)
     nsd: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     intervals: Intervals | None = None
+    points: Mapping[str, Mapping[str, OperatingPoints]] = field(default_factory=dict)
 
     @cached_property
     def dice(self) -> Mapping[str, Scores]:
@@ -125,18 +136,24 @@ class Result:
         """Mean over the cases that have the label in reference or prediction."""
         return nanmean(self.nsd[label].values())
 
-    def pooled_lesions(self, label: str) -> LesionCounts:
+    def pooled_lesions(self, label: str) -> DetectionCounts:
         """Counts over all cases."""
-        return reduce(add, self.lesions[label].values(), LesionCounts())
+        return reduce(add, self.lesions[label].values(), DetectionCounts())
+
+    def pooled_points(self, label: str) -> OperatingPoints:
+        """Operating points over all cases."""
+        return pooled(list(self.points[label].values()))
 
 
 @dataclass(frozen=True)
 class _CaseFiles:
-    """Of one case, the reference, the prediction, and the map of the reference's instances, if there is one."""
+    """Of one case, the reference and the prediction, and where they are needed the reference's instances and the
+    thresholds that are reached."""
 
     reference: Path
     prediction: Path
     instances: Path | None
+    thresholds: Path | None
 
 
 @dataclass(frozen=True)
@@ -145,8 +162,9 @@ class _LabelScores:
 
     overlap: Overlap
     surface: SurfaceDistances | None
-    lesions: LesionCounts | None
+    lesions: DetectionCounts | None
     nsd: float | None
+    points: OperatingPoints | None
 
 
 def score(
@@ -168,12 +186,18 @@ def score(
     ending = cases.description["file_ending"]
     overlaps: dict[str, dict[str, Overlap]] = {label: {} for label in labels.keys}
     surface: dict[str, dict[str, SurfaceDistances]] = {label: {} for label in labels.keys if metrics.surface}
-    lesions: dict[str, dict[str, LesionCounts]] = {label: {} for label in labels.keys if metrics.lesions}
+    lesions: dict[str, dict[str, DetectionCounts]] = {label: {} for label in labels.keys if metrics.lesions}
     nsd: dict[str, dict[str, float]] = {label: {} for label in labels.keys if metrics.tolerances}
+    points: dict[str, dict[str, OperatingPoints]] = {label: {} for label in labels.keys if metrics.thresholds}
     example = str(next(iter(cases.cases.values())).label)
     reader = determine_reader_writer_from_dataset_json(dict(cases.description), example, verbose=False)()
     files = [
-        _CaseFiles(case.label, folder / f"{name}{ending}", cases.instance_map(name) if metrics.lesions else None)
+        _CaseFiles(
+            case.label,
+            folder / f"{name}{ending}",
+            cases.instance_map(name) if metrics.lesions else None,
+            thresholds_file(folder, name) if metrics.thresholds else None,
+        )
         for name, case in cases.cases.items()
     ]
     score_case = partial(_score_case, reader=reader, labels=labels, metrics=metrics)
@@ -190,8 +214,10 @@ def score(
                     lesions[label][name] = one.lesions
                 if one.nsd is not None:
                     nsd[label][name] = one.nsd
+                if one.points is not None:
+                    points[label][name] = one.points
             progress.update()
-    return Result(cases, labels, overlaps, metrics, surface, lesions, nsd)
+    return Result(cases, labels, overlaps, metrics, surface, lesions, nsd, points=points)
 
 
 def _score_case(files: _CaseFiles, *, reader: Any, labels: ScoredLabels, metrics: Metrics) -> dict[str, _LabelScores]:
@@ -202,6 +228,7 @@ def _score_case(files: _CaseFiles, *, reader: Any, labels: ScoredLabels, metrics
     _check_shape(reference, files.reference, prediction, files.prediction)
     instances = _read_instances(reader, files, reference, ignore=labels.ignore)
     ignored = None if labels.ignore is None else reference == labels.ignore
+    reached = None if files.thresholds is None else read_thresholds(files.thresholds)
     spacing = properties["spacing"]
     found = {}
     for label, key in labels.keys.items():
@@ -209,12 +236,23 @@ def _score_case(files: _CaseFiles, *, reader: Any, labels: ScoredLabels, metrics
         known = theirs if ignored is None else theirs & ~ignored
         distances = surface_distances(ours, known, spacing) if metrics.surface else None
         nsd = surface_dice(ours, known, spacing, tolerance=metrics.tolerances[label]) if metrics.tolerances else None
+        of_label = None if instances is None else _covering(instances, reference, key, files.reference)
         counts = None
         if metrics.lesions:
-            of_label = None if instances is None else _covering(instances, reference, key, files.reference)
             counts = count_lesions(ours, theirs, instances=of_label, ignored=ignored, overlap=metrics.overlap)
         overlap = count_overlap(ours, theirs, ignored=ignored, spacing=spacing)
-        found[label] = _LabelScores(overlap, distances, counts, nsd)
+        points = None
+        if reached is not None:
+            points = count_operating_points(
+                ours,
+                reached,
+                label,
+                thresholds=metrics.thresholds,
+                ignored=ignored,
+                overlap=metrics.overlap if metrics.lesions else None,
+                instances=of_label,
+            )
+        found[label] = _LabelScores(overlap, distances, counts, nsd, points)
     return found
 
 

@@ -94,13 +94,13 @@ def _for_monai(reference: Mask, prediction: Mask, spacing: Sequence[float]) -> t
     if reference.ndim == 3 and reference.shape[0] == 1:
         # in three dimensions every voxel of a single slice would be surface
         return _for_monai(reference[0], prediction[0], spacing[1:])
-    box = _bounding_box(reference | prediction)
+    box = bounding_box(reference | prediction)
     ours, theirs = (torch.from_numpy(np.ascontiguousarray(mask[box]))[None, None] for mask in (prediction, reference))
     return ours, theirs, [float(size) for size in spacing]
 
 
-def _bounding_box(mask: Mask) -> tuple[slice, ...]:
-    """Where the mask is. It needs no margin: beyond its edge is outside, as beyond the image's.
+def bounding_box(mask: Mask) -> tuple[slice, ...]:
+    """Where a mask is that is not empty. It needs no margin: beyond its edge is outside, as beyond the image's.
 
     MONAI crops too, but only after it has made floats of the whole image, which takes longer than the distances.
     """

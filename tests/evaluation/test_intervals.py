@@ -10,7 +10,7 @@ import pytest
 from nnunet_ext.evaluation.bootstrap import Interval
 from nnunet_ext.evaluation.case_sets import CaseSet
 from nnunet_ext.evaluation.intervals import f1, with_intervals
-from nnunet_ext.evaluation.lesions import LesionCounts
+from nnunet_ext.evaluation.lesions import DetectionCounts
 from nnunet_ext.evaluation.model_evaluation import ScoredLabels
 from nnunet_ext.evaluation.overlap import Overlap
 from nnunet_ext.evaluation.scoring import Metrics, Result
@@ -36,7 +36,7 @@ def made_result(number=24, seed=0):
             nsd[label][case] = float(more.uniform(0.5, 1)) if there else NAN
             reference, predicted = rng.integers(0, 6, 2) * there
             found, right = rng.integers(0, reference + 1), rng.integers(0, predicted + 1)
-            lesions[label][case] = LesionCounts(int(reference), int(found), int(predicted), int(right))
+            lesions[label][case] = DetectionCounts(int(reference), int(found), int(predicted), int(right))
     labels = ScoredLabels({"organ": 1, "lesion": 2, "absent": 3}, (), (), None)
     return Result(
         CaseSet("Dataset001_D", "all", {}, dict.fromkeys(cases)),
@@ -137,4 +137,4 @@ def test_the_same_request_gives_the_same_intervals():
 
 def test_f1_of_many_is_that_of_each():
     counts = [(0, 0, 0, 0), (3, 2, 5, 1), (3, 0, 5, 0), (3, 0, 0, 0), (0, 0, 4, 0), (2, 2, 2, 2), (3, 1, 2, 0)]
-    assert f1(np.array(counts, float)) == pytest.approx([LesionCounts(*one).f1 for one in counts], nan_ok=True)
+    assert f1(np.array(counts, float)) == pytest.approx([DetectionCounts(*one).f1 for one in counts], nan_ok=True)

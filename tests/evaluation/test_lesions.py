@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from nnunet_ext.evaluation.lesions import LesionCounts, count_lesions
+from nnunet_ext.evaluation.lesions import DetectionCounts, count_lesions
 
 
 def row(text: str) -> np.ndarray:
@@ -25,7 +25,7 @@ def numbers(text: str) -> np.ndarray:
 def test_instances_on_each_side_are_counted():
     #                       two found, one missed   two right, one wrong
     found = count_lesions(row("##..###..#..."), row("##..#......##"), overlap=0.3)
-    assert found == LesionCounts(reference=3, found=2, predicted=3, right=2)
+    assert found == DetectionCounts(reference=3, found=2, predicted=3, right=2)
     assert found.recall == pytest.approx(2 / 3)
     assert found.precision == pytest.approx(2 / 3)
     assert found.f1 == pytest.approx(2 / 3)
@@ -45,29 +45,29 @@ def test_a_tenth_is_the_overlap_if_none_is_given():
 
 def test_one_prediction_over_two_instances_finds_both():
     found = count_lesions(row("###.###"), row("#######"))
-    assert found == LesionCounts(reference=2, found=2, predicted=1, right=1)
+    assert found == DetectionCounts(reference=2, found=2, predicted=1, right=1)
 
 
 def test_instances_that_touch_are_told_apart_by_their_map():
     lesions, predicted = row("####."), row("##...")
-    assert count_lesions(lesions, predicted) == LesionCounts(1, 1, 1, 1)
-    assert count_lesions(lesions, predicted, instances=numbers("77990")) == LesionCounts(2, 1, 1, 1)
+    assert count_lesions(lesions, predicted) == DetectionCounts(1, 1, 1, 1)
+    assert count_lesions(lesions, predicted, instances=numbers("77990")) == DetectionCounts(2, 1, 1, 1)
 
 
 def test_parts_of_one_instance_are_one_by_their_map():
-    assert count_lesions(row("#.#"), row("#.."), instances=numbers("404")) == LesionCounts(1, 1, 1, 1)
+    assert count_lesions(row("#.#"), row("#.."), instances=numbers("404")) == DetectionCounts(1, 1, 1, 1)
 
 
 def test_voxels_that_touch_at_a_corner_are_one_instance():
     corner = np.zeros((2, 2, 2), bool)
     corner[0, 0, 0] = corner[1, 1, 1] = True
-    assert count_lesions(corner, corner) == LesionCounts(1, 1, 1, 1)
+    assert count_lesions(corner, corner) == DetectionCounts(1, 1, 1, 1)
 
 
 def test_ignored_voxels_count_on_neither_side():
     #           the first prediction is ignored, of the second one voxel of two, which is right
     ignored = row("##..#..")
-    assert count_lesions(row(".....##"), row("##..##."), ignored=ignored) == LesionCounts(1, 1, 1, 1)
+    assert count_lesions(row(".....##"), row("##..##."), ignored=ignored) == DetectionCounts(1, 1, 1, 1)
     # without, one voxel of ten is right; the nine others are ignored
     ten, one = row("##########"), row("#.........")
     assert count_lesions(one, ten, overlap=0.5).right == 0
@@ -75,20 +75,20 @@ def test_ignored_voxels_count_on_neither_side():
 
 
 def test_a_prediction_that_ignored_voxels_divide_stays_one_instance():
-    assert count_lesions(row("#..."), row("####"), ignored=row(".##.")) == LesionCounts(1, 1, 1, 1)
+    assert count_lesions(row("#..."), row("####"), ignored=row(".##.")) == DetectionCounts(1, 1, 1, 1)
 
 
 def test_rates_of_empty_sides():
-    nothing = LesionCounts()
+    nothing = DetectionCounts()
     assert math.isnan(nothing.recall)
     assert math.isnan(nothing.precision)
     assert math.isnan(nothing.f1)
     missed = count_lesions(row("##.."), row("...."))
-    assert missed == LesionCounts(reference=1)
+    assert missed == DetectionCounts(reference=1)
     assert (missed.recall, missed.f1) == (0.0, 0.0)
     assert math.isnan(missed.precision)
     invented = count_lesions(row("...."), row("##.."))
-    assert invented == LesionCounts(predicted=1)
+    assert invented == DetectionCounts(predicted=1)
     assert (invented.precision, invented.f1) == (0.0, 0.0)
     assert math.isnan(invented.recall)
     all_wrong = count_lesions(row("##.."), row("...#"))
@@ -96,8 +96,8 @@ def test_rates_of_empty_sides():
 
 
 def test_cases_are_pooled_by_adding_their_counts():
-    pooled = LesionCounts(4, 3, 2, 2) + LesionCounts(1, 0, 6, 1)
-    assert pooled == LesionCounts(5, 3, 8, 3)
+    pooled = DetectionCounts(4, 3, 2, 2) + DetectionCounts(1, 0, 6, 1)
+    assert pooled == DetectionCounts(5, 3, 8, 3)
     assert pooled.f1 == pytest.approx(2 * (3 / 5) * (3 / 8) / (3 / 5 + 3 / 8))
 
 
@@ -111,7 +111,7 @@ masks = array_shapes(min_dims=3, max_dims=3, max_side=5).flatmap(
 def test_swapping_the_sides_swaps_recall_and_precision(pair, overlap):
     there = count_lesions(*pair, overlap=overlap)
     back = count_lesions(*pair[::-1], overlap=overlap)
-    assert back == LesionCounts(there.predicted, there.right, there.reference, there.found)
+    assert back == DetectionCounts(there.predicted, there.right, there.reference, there.found)
     assert back.f1 == pytest.approx(there.f1, nan_ok=True)
 
 

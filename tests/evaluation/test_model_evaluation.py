@@ -8,7 +8,7 @@ import pytest
 
 from nnunet_ext.checkpoints.trained_model import TrainedModel
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.model_evaluation import check_inputs, match_labels, request
+from nnunet_ext.evaluation.model_evaluation import check_inputs, label_channels, match_labels, request
 from support.rows_of_voxels import write_cases
 
 
@@ -33,6 +33,14 @@ def test_regions_are_matched_whatever_the_order_of_their_values():
 def test_one_name_for_different_values_is_an_error():
     with pytest.raises(UserError, match=r"'whole' has the value 1 \+ 2 in the model and 1 in D"):
         match_labels(labels(whole=[1, 2]), labels(whole=1), name="D")
+
+
+def test_channels_are_the_values_of_labels_and_the_order_of_regions():
+    assert label_channels(labels(b=2, a=1, ignore=3), ["a", "b"]) == {"a": 1, "b": 2}
+    assert label_channels(labels(whole=[1, 2, 3], core=[2, 3], tip=3, ignore=4), ["tip", "whole"]) == {
+        "tip": 2,
+        "whole": 0,
+    }
 
 
 def test_no_common_label_is_an_error_with_both_lists():

@@ -17,7 +17,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation import parallel
 from nnunet_ext.evaluation.case_sets import Case, CaseSet
-from nnunet_ext.evaluation.lesions import LesionCounts
+from nnunet_ext.evaluation.lesions import DetectionCounts
 from nnunet_ext.evaluation.model_evaluation import match_labels
 from nnunet_ext.evaluation.scoring import Metrics, score
 from nnunet_ext.evaluation.surface import SurfaceDistances
@@ -214,25 +214,25 @@ def test_spacing_is_that_of_the_prediction(tmp_path):
 
 def test_lesions_are_pooled_over_cases(tmp_path):
     result = score_rows(tmp_path, EVERYTHING)
-    assert result.lesions["shell"] == {"a": LesionCounts(1, 1, 1, 1), "b": LesionCounts(1, 1, 1, 1)}
-    assert result.pooled_lesions("shell") == LesionCounts(2, 2, 2, 2)
-    assert result.pooled_lesions("fin") == LesionCounts()
+    assert result.lesions["shell"] == {"a": DetectionCounts(1, 1, 1, 1), "b": DetectionCounts(1, 1, 1, 1)}
+    assert result.pooled_lesions("shell") == DetectionCounts(2, 2, 2, 2)
+    assert result.pooled_lesions("fin") == DetectionCounts()
     strict = score_rows(tmp_path, Metrics(lesions=True, overlap=0.6))
-    assert strict.pooled_lesions("shell") == LesionCounts(2, 2, 2, 1)
+    assert strict.pooled_lesions("shell") == DetectionCounts(2, 2, 2, 1)
 
 
 def test_instances_are_those_of_the_map(tmp_path):
     maps = {"a": [301, 301, 70, 4, 0, 0], "b": [1, 0, 0, 0, 0, 0]}
     result = score_rows(tmp_path, EVERYTHING, instances=maps)
-    assert result.lesions["shell"]["a"] == LesionCounts(reference=2, found=1, predicted=1, right=1)
-    assert result.lesions["core"]["a"] == LesionCounts(1, 1, 1, 1)
+    assert result.lesions["shell"]["a"] == DetectionCounts(reference=2, found=1, predicted=1, right=1)
+    assert result.lesions["core"]["a"] == DetectionCounts(1, 1, 1, 1)
 
 
 def test_instances_of_a_region_are_those_of_all_its_values(tmp_path):
     cases, labels = write_cases(tmp_path)
     whole = type(labels)({"whole": (1, 2)}, (), (), 9)
     result = score(cases, whole, tmp_path / "predictions", EVERYTHING)
-    assert result.lesions["whole"]["a"] == LesionCounts(1, 1, 1, 1)
+    assert result.lesions["whole"]["a"] == DetectionCounts(1, 1, 1, 1)
     assert result.surface["whole"]["a"] == SurfaceDistances(0.0, 0.0)
 
 
@@ -275,7 +275,7 @@ def test_a_region_of_which_the_map_leaves_a_value_out_has_components(tmp_path):
 
 def test_instances_that_are_ignored_do_not_matter(tmp_path):
     maps = {"a": [1, 1, 1, 2, 0, 8], "b": [1, 0, 0, 0, 0, 0]}
-    assert score_rows(tmp_path, EVERYTHING, instances=maps).lesions["shell"]["a"] == LesionCounts(1, 1, 1, 1)
+    assert score_rows(tmp_path, EVERYTHING, instances=maps).lesions["shell"]["a"] == DetectionCounts(1, 1, 1, 1)
 
 
 @pytest.mark.parametrize(

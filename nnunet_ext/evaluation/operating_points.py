@@ -1,0 +1,184 @@
+"""What a model finds where a label is every voxel whose probability reaches a threshold, for several thresholds.
+
+A decision at any of the thresholds needs no probabilities: it is enough to know how many of the thresholds each voxel
+reaches. That is a map of small whole numbers, mostly zeros, and is what is kept of a prediction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnunet_ext.evaluation.lesions import DetectionCounts, Mask, count_lesions
+from nnunet_ext.evaluation.surface import bounding_box
+from nnunet_ext.files import written_whole
+from nnunet_ext.preprocessing.partial_instances import components
+from nnunet_ext.preprocessing.raw_dataset import Labels
+
+# dense at both ends: losses that weigh the foreground up, or Dice, leave few probabilities in between
+DEFAULT_THRESHOLDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
+DEFAULT_THRESHOLDS += tuple(round(1 - threshold, 3) for threshold in reversed(DEFAULT_THRESHOLDS[:-1]))
+
+Steps = npt.NDArray[np.unsignedinteger[Any]]
+
+Curve = Mapping[float, DetectionCounts]
+"""What is found at each threshold, from the lowest to the highest."""
+
+
+@dataclass(frozen=True)
+class ReachedThresholds:
+    """How many of the thresholds the probabilities of a case reach.
+
+    Attributes:
+        thresholds: ascending, each above 0 and below 1.
+        steps: by label name, (Z, Y, X), each from 0 to the number of thresholds.
+    """
+
+    thresholds: tuple[float, ...]
+    steps: Mapping[str, Steps]
+
+
+@dataclass(frozen=True)
+class OperatingPoints:
+    """What is found of one label at each threshold, in a case or, added up, in several.
+
+    Attributes:
+        voxels: counted in voxels that are not ignored.
+        lesions: counted in instances; None if they were not asked for.
+    """
+
+    voxels: Curve
+    lesions: Curve | None = None
+
+    def by_level(self) -> dict[str, Curve]:
+        """The curves by what they count."""
+        return {"voxel": self.voxels} | ({} if self.lesions is None else {"lesion": self.lesions})
+
+    def __add__(self, other: OperatingPoints) -> OperatingPoints:
+        lesions = None if self.lesions is None or other.lesions is None else _sum(self.lesions, other.lesions)
+        return OperatingPoints(_sum(self.voxels, other.voxels), lesions)
+
+
+def _sum(one: Curve, other: Curve) -> Curve:
+    return {threshold: counts + other[threshold] for threshold, counts in one.items()}
+
+
+def pooled(points: Sequence[OperatingPoints]) -> OperatingPoints:
+    """Those of all cases together: sums of their counts."""
+    return reduce(add, points)
+
+
+def best_threshold(curve: Curve) -> float | None:
+    """The threshold of the highest F1, of several the lowest; None if it is 0 or undefined at all of them."""
+    scores = {threshold: counts.f1 for threshold, counts in curve.items() if counts.f1 > 0}
+    return max(scores, key=lambda threshold: scores[threshold], default=None)
+
+
+def reached_thresholds(
+    probabilities: npt.NDArray[np.float32], channels: Mapping[str, int], thresholds: Sequence[float]
+) -> ReachedThresholds:
+    """Compare the probabilities of a case with all thresholds. One that is equal to a threshold reaches it.
+
+    Args:
+        probabilities: (C, Z, Y, X).
+        channels: the channel of each label by its name.
+        thresholds: ascending. They are rounded to float32, as the probabilities are.
+    """
+    steps = {}
+    for label, channel in channels.items():
+        reached = np.zeros(probabilities.shape[1:], np.min_scalar_type(len(thresholds)))
+        for threshold in thresholds:
+            reached += probabilities[channel] >= np.float32(threshold)
+        steps[label] = reached
+    return ReachedThresholds(tuple(thresholds), steps)
+
+
+def thresholds_file(predictions: Path, case: str) -> Path:
+    """Where the reached thresholds of a case are, beside the folder with the predictions."""
+    return predictions.with_name(f"{predictions.name}_thresholds") / f"{case}.npz"
+
+
+def write_thresholds(file: Path, reached: ReachedThresholds) -> None:
+    """Write a compressed NumPy archive, whole or not at all, into a folder that is made if it is not there."""
+    file.parent.mkdir(exist_ok=True)
+    with written_whole(file) as temporary, temporary.open("wb") as stream:
+        labels, steps = list(reached.steps), np.stack(list(reached.steps.values()))
+        np.savez_compressed(stream, thresholds=reached.thresholds, labels=labels, steps=steps)
+
+
+def known_thresholds(file: Path, labels: Sequence[str]) -> tuple[float, ...]:
+    """The thresholds that a file of `write_thresholds` knows; none if it is not there or is about other labels."""
+    if not file.is_file():
+        return ()
+    with np.load(file) as content:
+        return tuple(content["thresholds"].tolist()) if content["labels"].tolist() == list(labels) else ()
+
+
+def read_thresholds(file: Path) -> ReachedThresholds:
+    """Read a file of `write_thresholds`."""
+    with np.load(file) as content:
+        steps = dict(zip(content["labels"].tolist(), content["steps"]))
+        return ReachedThresholds(tuple(content["thresholds"].tolist()), steps)
+
+
+def count_operating_points(
+    reference: Mask,
+    reached: ReachedThresholds,
+    label: str,
+    *,
+    thresholds: Sequence[float],
+    ignored: Mask | None = None,
+    overlap: float | None = None,
+    instances: Labels | None = None,
+) -> OperatingPoints:
+    """Count what is found of a label in a case at each threshold.
+
+    Args:
+        reference: (Z, Y, X), where the label is.
+        reached: of the case.
+        label: its name.
+        thresholds: those to count at, ascending; `reached` may know others too.
+        ignored: voxels where the reference is unknown; they do not count.
+        overlap: share of an instance's voxels that makes it found or right; None to count no instances.
+        instances: as of `count_lesions`.
+    """
+    steps = reached.steps[label]
+    wanted = {threshold: reached.thresholds.index(threshold) + 1 for threshold in thresholds}
+    voxels = _voxels(reference, steps, wanted, ignored)
+    if overlap is None:
+        return OperatingPoints(voxels)
+    if not reference.any() and not steps.any():
+        return OperatingPoints(voxels, dict.fromkeys(wanted, DetectionCounts()))
+    box = bounding_box(reference | (steps > 0))  # all instances are in it, and many volumes are empty for the most part
+    reference, steps = reference[box], steps[box]
+    instances = components(reference.astype(np.uint8), [1]) if instances is None else instances[box]
+    ignored = None if ignored is None else ignored[box]
+    lesions = {
+        threshold: count_lesions(reference, steps >= step, instances=instances, ignored=ignored, overlap=overlap)
+        for threshold, step in wanted.items()
+    }
+    return OperatingPoints(voxels, lesions)
+
+
+def _voxels(reference: Mask, steps: Steps, wanted: Mapping[float, int], ignored: Mask | None) -> Curve:
+    """The counts in voxels; arguments as of `count_operating_points`, with the step of each threshold."""
+    known = reference if ignored is None else reference & ~ignored
+    some = steps > 0 if ignored is None else (steps > 0) & ~ignored
+    predicted, both = (_at_least(steps[where], max(wanted.values())) for where in (some, some & known))
+    total = int(np.count_nonzero(known))
+    return {
+        threshold: DetectionCounts(total, int(both[step]), int(predicted[step]), int(both[step]))
+        for threshold, step in wanted.items()
+    }
+
+
+def _at_least(steps: Steps, highest: int) -> npt.NDArray[np.int64]:
+    """How many voxels reach at least 0, 1, …, `highest` thresholds."""
+    return np.bincount(steps, minlength=highest + 1)[::-1].cumsum()[::-1]
