@@ -58,6 +58,6 @@ class nnUNetTrainerDBDMPReleasedKLCE(nnUNetTrainerDBDMP):
         ramp = settings.pseudo_label_weight * sigmoid_ramp(self.current_epoch, settings.ramp_epochs)
         self.observe("dbdmp/ramp", ramp)
         background = one_hot(torch.zeros_like(annotation.annotated), main.shape[1])
-        one = divergence_weighted_cross_entropy(main, auxiliary, background)
-        other = divergence_weighted_cross_entropy(auxiliary, main, background)
+        one = divergence_weighted_cross_entropy(main, auxiliary, background, annotation.inside)
+        other = divergence_weighted_cross_entropy(auxiliary, main, background, annotation.inside)
         return ramp * 0.5 * (one + other)

@@ -123,7 +123,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list
     return [line(header), f"| {' | '.join(rule)} |", *(line(row) for row in rows)]
 
 
-def with_interval(values: Mapping[str, float], *, signed: bool = False, digits: int = 3) -> str:
+def with_interval(values: Mapping[str, Any], *, signed: bool = False, digits: int = 3) -> str:
     """A figure with its interval, from a mapping with ``value``, ``low`` and ``high``."""
     form = f"{'+' if signed else ''}.{digits}f"
     return f"{values['value']:{form}} [{values['low']:{form}}, {values['high']:{form}}]"
