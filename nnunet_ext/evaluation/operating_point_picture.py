@@ -21,7 +21,7 @@ COLOURS = {"voxel": "#1f5fa8", "lesion": "#b8480e"}
 COLUMNS = 4  # panels in a row
 INCHES = 4.0
 PIXELS_PER_INCH = 110
-APART = 0.06  # of two thresholds that are both written, so that they can be read
+WRITING = (0.13, 0.045)  # width and height of a threshold, as shares of a panel
 
 
 def draw_operating_points(file: Path, results: Sequence[Result]) -> None:
@@ -81,9 +81,14 @@ def _curve(ax: Any, level: str, curve: Curve, written: list[tuple[float, float]]
         ax.plot(*points[best], "o", color=colour, markersize=10, fillstyle="none", markeredgewidth=1.5, label=title)
     for threshold in sorted(points, key=lambda one: one != best):  # the best one first: it is always written
         place = points[threshold]
-        if threshold == best or all(math.dist(place, other) > APART for other in written):
+        if threshold == best or not any(_cover(place, other) for other in written):
             ax.annotate(f"{threshold:g}", place, (4, 4), textcoords="offset points", color=colour, fontsize=7)
             written.append(place)
+
+
+def _cover(place: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Whether what is written at two places could not be read."""
+    return all(abs(one - two) < size for one, two, size in zip(place, other, WRITING))
 
 
 def _is_defined(counts: DetectionCounts) -> bool:

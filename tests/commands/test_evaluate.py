@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import json
 import shutil
@@ -13,12 +14,13 @@ import pytest
 import SimpleITK as sitk
 import torch
 from nnunetv2.evaluation.evaluate_predictions import evaluate_folder_entry_point
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor, predict_entry_point_modelfolder
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
 from nnunet_ext.cli import build_parser, main
 from nnunet_ext.evaluation import machine, parallel
-from nnunet_ext.evaluation.lesions import OVERLAP
+from nnunet_ext.evaluation.lesions import OVERLAP, DetectionCounts, count_lesions
+from nnunet_ext.evaluation.operating_points import known_thresholds
 from nnunet_ext.evaluation.surface import surface_dice, surface_distances
 from support.nnunet_runs import call_entry_point, train
 from support.tiny_data import IGNORE, KINDS, dataset_name
@@ -290,10 +292,125 @@ def test_several_folders_of_references_are_scored_against_one_set_of_predictions
         assert {"nsd_mean"} < both[1]["labels"][label]["intervals"].keys()
 
 
+def operating_points(out: Path) -> dict[tuple[str, str, str, str, float], dict[str, str]]:
+    """The rows of operating_points.csv by dataset, references, label, level and threshold."""
+    with (out / "operating_points.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    keys = ("dataset", "references", "label", "level")
+    found = {(*(row[key] for key in keys), float(row["threshold"])): row for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def counts(row: dict[str, str]) -> DetectionCounts:
+    return DetectionCounts(*(int(row[name]) for name in ("reference", "found", "predicted", "right")))
+
+
+def probabilities_by_nnunet(workspace: Any, model: Path, dataset: str, target: Path) -> dict[str, np.ndarray]:
+    """What nnUNetv2_predict_from_modelfolder --save_probabilities writes of a dataset's training images."""
+    arguments = ["-i", str(workspace.raw / dataset / "imagesTr"), "-o", str(target), "-m", str(model), "-f", "0"]
+    arguments += ["-device", "cpu", "-npp", "1", "-nps", "1", "--save_probabilities"]
+    call_entry_point(predict_entry_point_modelfolder, arguments)
+    return {file.stem: np.load(file)["probabilities"] for file in target.glob("*.npz")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "channels"), [("ignore", {"shell": (1, [1]), "core": (2, [2])}), ("regions", {"whole": (0, [1, 2])})]
+)
+def test_operating_points_are_those_of_nnunets_probabilities(workspace, models, tmp_path, capsys, kind, channels):
+    model, dataset = models["regions" if kind == "regions" else "labels"], dataset_name(kind)
+    asked = ["--on", f"{dataset}:all", "--metrics", "lesions", "--thresholds", "0.5", "0.3", "0.05", "0.3"]
+    assert evaluate(model, tmp_path / "out", *asked) == 0
+    shown = capsys.readouterr().out
+    rows = operating_points(tmp_path / "out")
+    probabilities = probabilities_by_nnunet(workspace, model, dataset, tmp_path / "nnunet")
+    assert len(probabilities) == 5
+    for label, (channel, values) in channels.items():
+        for threshold in (0.05, 0.3, 0.5):
+            voxels, lesions = np.zeros(3, int), DetectionCounts()
+            for case, found in probabilities.items():
+                reference = array(workspace.raw / dataset / "labelsTr" / f"{case}.nii.gz")
+                ours, ignored = np.isin(reference, values), reference == IGNORE
+                theirs = found[channel] >= threshold
+                voxels += [np.sum(mask[~ignored]) for mask in (ours, theirs, ours & theirs)]
+                lesions += count_lesions(ours, theirs, ignored=ignored)
+            reference, predicted, both = voxels
+            row = rows[dataset, "", label, "voxel", threshold]
+            assert counts(row) == DetectionCounts(reference, both, predicted, both)
+            assert float(row["recall"]) == pytest.approx(both / reference)
+            assert row["precision"] == (str(both / predicted) if predicted else "")
+            assert float(row["f1"]) == pytest.approx(2 * both / (reference + predicted))
+            assert counts(rows[dataset, "", label, "lesion", threshold]) == lesions
+        assert f"{label}, lesions: nnU-Net's decision" in shown
+    assert "Choose it on validation cases" in shown
+    assert (tmp_path / "out" / "operating_points.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_thresholds_change_no_prediction_and_no_score(models, tmp_path):
+    assert evaluate(models["labels"], tmp_path / "without", "--on", ON_IGNORE) == 0
+    assert not list((tmp_path / "without").glob("operating_points.*"))
+    assert evaluate(models["labels"], tmp_path / "with", "--on", ON_IGNORE, "--thresholds") == 0
+    assert read(tmp_path / "with") == read(tmp_path / "without")
+    for file in (tmp_path / "without" / "Dataset902_Ignore_all").iterdir():
+        np.testing.assert_array_equal(array(file), array(tmp_path / "with" / "Dataset902_Ignore_all" / file.name))
+    rows = operating_points(tmp_path / "with")
+    assert len(rows) == 2 * 21
+    assert not list((tmp_path / "with").glob("*.unfinished"))
+
+
+def test_only_thresholds_that_are_not_known_are_predicted_for(models, dense, tmp_path, monkeypatch):
+    out, ask = tmp_path / "out", ["--on", ON_IGNORE, "--bootstrap", "0", "--thresholds"]
+    assert evaluate(models["labels"], out, "--on", ON_IGNORE) == 0
+    predictions = {file: file.stat().st_mtime_ns for file in (out / "Dataset902_Ignore_all").iterdir()}
+    predict, calls = nnUNetPredictor.predict_from_files_sequential, []
+
+    def counted(self: nnUNetPredictor, images: Any, *more: Any, **options: Any) -> Any:
+        calls.append(images)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return predict(self, images, *more, **options)
+
+    monkeypatch.setattr(nnUNetPredictor, "predict_from_files_sequential", counted)
+    assert evaluate(models["labels"], out, *ask, "0.2", "0.6") == 130
+    assert not (out / "operating_points.csv").exists()
+    assert evaluate(models["labels"], out, *ask, "0.2", "0.6") == 0  # three are left
+    assert len(calls) == 6
+    assert {file: file.stat().st_mtime_ns for file in (out / "Dataset902_Ignore_all").iterdir()} == predictions
+    first = operating_points(out)
+
+    more = ["--metrics", "lesions", "--overlap", "0.5", "--labels", "labelsTr", "labelsTr_dense"]
+    assert evaluate(models["labels"], out, *ask, "0.6", *more) == 0
+    assert len(calls) == 6
+    rows = operating_points(out)
+    assert len(rows) == 2 * 2 * 2
+
+    def voxels(rows: dict[Any, dict[str, str]], label: str, references: str = "") -> DetectionCounts:
+        return counts(rows["Dataset902_Ignore", references, label, "voxel", 0.6])
+
+    assert voxels(rows, "shell", "labelsTr") == voxels(first, "shell")
+    assert voxels(rows, "core", "labelsTr").reference == 0
+    assert voxels(rows, "core", "labelsTr_dense").reference > 0
+
+    assert evaluate(models["labels"], out, *ask, "0.4", "0.6") == 0
+    assert len(calls) == 11
+    assert voxels(operating_points(out), "shell") == voxels(first, "shell")
+    known = {known_thresholds(file, ["shell", "core"]) for file in (out / "Dataset902_Ignore_all_thresholds").iterdir()}
+    assert known == {(0.2, 0.4, 0.6)}
+
+
+def test_several_sets_of_cases_have_their_own_operating_points(models, tmp_path):
+    asked = ["--on", ON_LABELS, "--on", ON_IGNORE, "--thresholds", "0.5"]
+    assert evaluate(models["labels"], tmp_path / "out", *asked) == 0
+    rows = operating_points(tmp_path / "out")
+    assert {key[0] for key in rows} == {"Dataset901_Labels", "Dataset902_Ignore"}
+    assert len(rows) == 4
+
+
 def test_the_files_do_not_depend_on_the_number_of_workers(models, tmp_path, monkeypatch):
-    out, metrics = tmp_path / "out", ["--metrics", "surface", "nsd", "lesions", "--tolerance", "1"]
+    out, names = tmp_path / "out", ("evaluation.json", "evaluation.csv", "operating_points.csv", "operating_points.png")
+    metrics = ["--metrics", "surface", "nsd", "lesions", "--tolerance", "1", "--thresholds", "0.3", "0.5"]
     assert evaluate(models["labels"], out, "--on", ON_IGNORE, *metrics, "--workers", "1") == 0
-    before = [(out / name).read_bytes() for name in ("evaluation.json", "evaluation.csv")]
+    before = [(out / name).read_bytes() for name in names]
     monkeypatch.setattr(parallel, "SECONDS_ALONE", 0)
     used = []
     in_processes = parallel._in_processes
@@ -302,7 +419,7 @@ def test_the_files_do_not_depend_on_the_number_of_workers(models, tmp_path, monk
     )
     assert evaluate(models["labels"], out, "--on", ON_IGNORE, *metrics) == 0  # this fixture has two cores
     assert used == [2]
-    assert [(out / name).read_bytes() for name in ("evaluation.json", "evaluation.csv")] == before
+    assert [(out / name).read_bytes() for name in names] == before
 
 
 def test_interrupted_scoring_leaves_the_files_of_before(models, tmp_path, monkeypatch):
@@ -397,6 +514,7 @@ def test_second_stage_of_a_cascade_is_refused(models, tmp_path, capsys):
     [["--on", "901:train"], ["--on", ":val"], ["--on", "901", "-f", "x"], []]
     + [["--on", "901", "--metrics", "iou"], ["--on", "901", "--overlap", "0"], ["--on", "901", "--overlap", "much"]]
     + [["--on", "901", "--bootstrap", "-1"], ["--on", "901", "--workers", "0"]]
+    + [["--on", "901", "--thresholds", "0.5", text] for text in ("0", "1", "nan", "-0.5", "much")]
     + [
         ["--on", "901", "--metrics", "nsd", "--tolerance", text] for text in ("-1", "core=-1", "core=much", "nan", "=1")
     ],
