@@ -1,5 +1,7 @@
 """Whole training steps of DGST: what moves, by what rule, on every kind of network."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -7,13 +9,15 @@ import torch
 from nnunet_ext.plans.plans_file import read_plans
 from nnunet_ext.sparsity.entries import Rows, top_entries
 from nnunet_ext.sparsity.roles import Role
+from nnunet_ext.sparsity.strict_optimizers import StrictAdamW, StrictSGD
 from nnunet_ext.trainers import nnUNetTrainerDGST, nnUNetTrainerFineTune, nnUNetTrainerHeadOnly
 from support.nnunet_runs import build_trainer
 from support.tiny_data import dataset_name
 
 OPTIMIZERS = {
     "nesterov": {"optimizer": "sgd", "momentum": 0.99},
-    "momentum without decay": {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.0},
+    "momentum without decay": {"optimizer": "sgd", "momentum": 0.9, "nesterov": False, "weight_decay": 0.0},
+    "no momentum": {"optimizer": "sgd", "momentum": 0.0},
     "strong decay": {"optimizer": "sgd", "weight_decay": 0.1},
     "adamw": {"optimizer": "adamw", "weight_decay": 0.1},
 }
@@ -60,6 +64,13 @@ def weights_of(trainer):
     return {name: p.detach().clone() for name, p in trainer.unwrapped_network().named_parameters()}
 
 
+def mask_of(trainer, parameter):
+    """What the last step selected of a kernel."""
+    mask = torch.zeros(parameter.shape, dtype=torch.bool)
+    mask[trainer.optimizer.selected[parameter]] = True
+    return mask
+
+
 def rows_by_name(trainer):
     return {
         name: trainer.rows[parameter]
@@ -72,7 +83,8 @@ def rows_by_name(trainer):
 @pytest.mark.parametrize("top_k", [1, 2])
 def test_strict_step_changes_top_k_entries_per_row_and_all_of_norms_biases_and_heads(built, network, top_k):
     configuration, plans = NETWORKS[network]
-    trainer = built({"dgst": {"top_k": top_k}, "initial_lr": 0.1}, configuration, plans)
+    settings = {"dgst": {"top_k": top_k}, "initial_lr": 0.1, "momentum": 0.9}
+    trainer = built(settings, configuration, plans)
     rows = rows_by_name(trainer)
     kernels = {Role.CONVOLUTION, Role.TRANSPOSED_CONVOLUTION}
     assert set(rows) == {name for name, role in trainer.movement.roles.items() if role in kernels}
@@ -82,28 +94,49 @@ def test_strict_step_changes_top_k_entries_per_row_and_all_of_norms_biases_and_h
         after = weights_of(trainer)
         for name in before:
             changed = after[name] != before[name]
+            parameter = trainer.unwrapped_network().get_parameter(name)
             if name in rows:
-                in_row = rows[name].matrix(changed).sum(dim=1)
-                assert (in_row == min(top_k, rows[name].length)).all(), name
+                chosen = mask_of(trainer, parameter)
+                assert (rows[name].matrix(chosen).sum(dim=1) == min(top_k, rows[name].length)).all(), name
+                assert not changed[~chosen].any(), name
+                # momentum may cancel a gradient; a step that is lost in rounding is no step
+                gradient = parameter.grad + trainer.weight_decay * before[name]
+                step = 0.1 * (gradient + 0.9 * trainer.optimizer.state[parameter]["momentum_buffer"])
+                assert changed[chosen & (step.abs() > 1e-6 * before[name].abs())].all(), name
             elif ".seg_layers.0." not in name:  # the lowest head counts nothing in nnU-Net's loss
-                gradient = trainer.unwrapped_network().get_parameter(name).grad
-                assert changed[gradient.abs() > 1e-5].all(), name
+                assert changed[parameter.grad.abs() > 1e-5].all(), name
         before = after
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_an_unselected_entry_is_bit_identical_after_every_step(built, optimizer):
+def test_weights_and_moments_of_unselected_entries_are_bit_identical_after_every_step(built, optimizer):
     trainer = built({"dgst": {"top_k": 2}, "initial_lr": 0.1, **OPTIMIZERS[optimizer]})
     rows = rows_by_name(trainer)
     for step in range(5):
         before = weights_of(trainer)
+        states = {tensor: copy.deepcopy(state) for tensor, state in trainer.optimizer.state.items()}
         trainer.train_step(batch_for(trainer, step))
         for name, parameter in trainer.unwrapped_network().named_parameters():
             if name in rows:
-                chosen = torch.zeros(parameter.shape, dtype=torch.bool)
-                chosen[trainer.optimizer.selected[parameter]] = True
+                chosen = mask_of(trainer, parameter)
                 assert torch.equal(parameter[~chosen], before[name][~chosen])
                 assert int(chosen.sum()) == rows[name].count * min(2, rows[name].length)
+                for key, value in states.get(parameter, {}).items():
+                    if value.ndim:
+                        assert torch.equal(trainer.optimizer.state[parameter][key][~chosen], value[~chosen])
+
+
+def test_the_general_settings_reach_the_optimizer(built):
+    cases = [
+        ({"momentum": 0.9, "weight_decay": 0.1}, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
+        ({"momentum": 0.9, "nesterov": False}, {"momentum": 0.9, "nesterov": False}),
+        ({"momentum": 0.0}, {"momentum": 0.0, "nesterov": False}),
+        ({"optimizer": "adamw", "weight_decay": 0.1}, {"weight_decay": 0.1, "betas": (0.9, 0.999)}),
+    ]
+    for settings, expected in cases:
+        optimizer = built(settings).optimizer
+        assert isinstance(optimizer, StrictAdamW if "betas" in expected else StrictSGD)
+        assert expected.items() <= optimizer.param_groups[0].items()
 
 
 def test_grad_mask_lets_momentum_and_decay_move_the_unselected(built):
