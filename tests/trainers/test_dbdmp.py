@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from nnunet_ext.networks.multi_decoder import AUXILIARY
-from nnunet_ext.plans.plans_file import read_plans
 from nnunet_ext.trainers import nnUNetTrainerConfigurable, nnUNetTrainerDBDMP
+from support.changed_trainers import at_every_resolution, changed_trainer
 from support.nnunet_runs import build_trainer, train
-from support.tiny_data import dataset_name
 
 LESIONS = {"background": 0, "lesion": 1}
 
@@ -19,38 +18,13 @@ LESIONS = {"background": 0, "lesion": 1}
 def built(workspace, results):
     """Build an initialized trainer whose plans hold more settings."""
 
-    def build(
-        trainer=nnUNetTrainerDBDMP,
-        configuration="3d_tiny",
-        kind="labels",
-        labels=None,
-        patch=None,
-        network=None,
-        **settings,
-    ):
-        content = read_plans(workspace.preprocessed / dataset_name(kind) / "nnUNetPlans.json")
-        content["configurations"][configuration]["nnunet_ext"].update(settings)
-        if patch is not None:
-            content["configurations"][configuration]["patch_size"] = list(patch)
-        if network is not None:
-            content["configurations"][configuration]["architecture"]["arch_kwargs"].update(network)
-        content["continue_training"] = False
-        dataset_json = dict(build_trainer("nnUNetTrainerConfigurable", kind=kind).dataset_json)
-        if labels is not None:
-            dataset_json["labels"] = labels
-        made = trainer(content, configuration, 0, dataset_json, torch.device("cpu"))
+    def build(trainer=nnUNetTrainerDBDMP, configuration="3d_tiny", labels=None, **changes):
+        dataset = None if labels is None else {"labels": labels}
+        made = changed_trainer(trainer, configuration, dataset=dataset, **changes)
         made.initialize()
         return made
 
     return build
-
-
-def targets_of(trainer, full):
-    """A full-resolution target at every resolution that the trainer's network gives."""
-    scales = trainer._get_deep_supervision_scales()
-    return [
-        torch.nn.functional.interpolate(full.float(), scale_factor=tuple(scale), mode="nearest") for scale in scales
-    ]
 
 
 def random_outputs(trainer, seed=0):
@@ -60,7 +34,7 @@ def random_outputs(trainer, seed=0):
     shape = (2, 1, *trainer.configuration_manager.patch_size)
     target = torch.randint(0, classes, shape, generator=generator)
     target *= torch.rand(shape, generator=generator) < 0.4
-    targets = targets_of(trainer, target)
+    targets = at_every_resolution(trainer, target)
     branches = [
         [torch.randn((2, classes, *head.shape[2:]), generator=generator) * 2 for head in targets] for _ in range(2)
     ]
@@ -69,7 +43,7 @@ def random_outputs(trainer, seed=0):
 
 def terms_of(trainer, outputs, targets, seed=5):
     trainer.shared_rng = np.random.default_rng(seed)
-    return trainer.loss_terms(outputs, {"target": targets})
+    return trainer.loss_terms(outputs, {"target": targets, "inside": [torch.ones_like(t).bool() for t in targets]})
 
 
 def paper_loss(main, auxiliary, targets, *, head_weights, ratio, ramp):
@@ -109,11 +83,13 @@ def paper_loss(main, auxiliary, targets, *, head_weights, ratio, ramp):
     )
     p_main, p_auxiliary = probabilities(columns(main[0])), probabilities(columns(auxiliary[0]))
     mixture = ratio * p_main + (1 - ratio) * p_auxiliary
+    soft = probabilities(mixture * len(mixture) / (2 * 0.3))
+    surer = mixture.max(axis=0) >= soft.max(axis=0)
+    soft[:, surer] = mixture[:, surer]
     y = targets[0].numpy().astype(int).ravel()
     for voxel in np.flatnonzero(y):
-        mixture[:, voxel] = 0
-        mixture[y[voxel], voxel] = 1
-    soft = probabilities(mixture / 0.3)
+        soft[:, voxel] = 0
+        soft[y[voxel], voxel] = 1
     return total + ramp * 0.5 * (klce(p_main, p_auxiliary, soft) + klce(p_auxiliary, p_main, soft))
 
 
@@ -165,7 +141,7 @@ def test_ignored_voxels_leave_the_supervised_terms_and_stay_in_the_pseudo_labels
     outputs, targets = random_outputs(trainer)
     ignored = torch.rand(targets[0].shape, generator=torch.Generator().manual_seed(3)) < 0.3
     full = torch.where(ignored, torch.tensor(3.0), targets[0])
-    targets = targets_of(trainer, full)
+    targets = at_every_resolution(trainer, full)
     before = terms_of(trainer, outputs, targets)
     changed = [
         [head + 3.0 * (target == 3) * torch.randn(head.shape) for head, target in zip(branch, targets)]
@@ -182,7 +158,7 @@ def test_patches_without_annotation_give_finite_gradients_and_no_partial_term(bu
     trainer.network.train()
     data = torch.randn(2, 1, *trainer.configuration_manager.patch_size)
     outputs = trainer.network(data)
-    targets = targets_of(trainer, torch.zeros(2, 1, *trainer.configuration_manager.patch_size))
+    targets = at_every_resolution(trainer, torch.zeros(2, 1, *trainer.configuration_manager.patch_size))
     terms = terms_of(trainer, outputs, targets)
     assert float(terms["partial_ce"].detach()) == 0
     sum(terms.values()).backward()
@@ -193,7 +169,10 @@ def test_patches_without_annotation_give_finite_gradients_and_no_partial_term(bu
 def test_every_weight_but_the_heads_of_no_weight_gets_a_gradient(built):
     """DDP runs without find_unused_parameters."""
     trainer = built()
-    batch = {"data": torch.randn(2, 1, 16, 16, 16), "target": targets_of(trainer, torch.ones(2, 1, 16, 16, 16))}
+    batch = {
+        "data": torch.randn(2, 1, 16, 16, 16),
+        "target": at_every_resolution(trainer, torch.ones(2, 1, 16, 16, 16)),
+    }
     trainer.train_step(batch)
     without = {name for name, weight in trainer.network.named_parameters() if weight.grad is None}
     # nnU-Net gives the lowest resolution no weight; its own loss does not use that head either
@@ -307,7 +286,7 @@ def random_batch(trainer, phantoms, rng, *, dense):
         images.append(np.flip(image, axes).copy())
         labels.append(np.flip(label, axes).copy())
     data, labels = (torch.from_numpy(np.stack(arrays))[:, None] for arrays in (images, labels))
-    return {"data": data, "target": targets_of(trainer, labels)}
+    return {"data": data, "target": at_every_resolution(trainer, labels)}
 
 
 def found_and_right(trainer, phantoms):

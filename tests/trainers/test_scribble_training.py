@@ -11,6 +11,7 @@ from nnunet_ext.networks.multi_decoder import AUXILIARY
 from nnunet_ext.plans.plans_file import read_plans
 from nnunet_ext.preprocessing.scribbles import Strokes, scribble_map
 from nnunet_ext.trainers import nnUNetTrainerDMPLS, nnUNetTrainerPartialCE, nnUNetTrainerTDNet
+from support.changed_trainers import at_every_resolution, changed_trainer
 from support.nnunet_runs import build_trainer
 from support.tiny_data import IGNORE, dataset_name
 
@@ -21,23 +22,8 @@ BRANCHES = {nnUNetTrainerPartialCE: 1, nnUNetTrainerDMPLS: 2, nnUNetTrainerTDNet
 def built(workspace, results):
     """Build an initialized trainer whose plans hold more settings."""
 
-    def build(
-        trainer=nnUNetTrainerTDNet,
-        configuration="3d_tiny",
-        kind="ignore",
-        dataset=None,
-        patch=None,
-        network=None,
-        **settings,
-    ):
-        content = read_plans(workspace.preprocessed / dataset_name(kind) / "nnUNetPlans.json")
-        chosen = content["configurations"][configuration]
-        chosen["nnunet_ext"].update(settings)
-        chosen["patch_size"] = list(patch or chosen["patch_size"])
-        chosen["architecture"]["arch_kwargs"].update(network or {})
-        content["continue_training"] = False
-        dataset_json = {**build_trainer("nnUNetTrainerConfigurable", kind=kind).dataset_json, **(dataset or {})}
-        made = trainer(content, configuration, 0, dataset_json, torch.device("cpu"))
+    def build(trainer=nnUNetTrainerTDNet, configuration="3d_tiny", kind="ignore", **changes):
+        made = changed_trainer(trainer, configuration, kind=kind, **changes)
         torch.manual_seed(0)
         made.initialize()
         return made
@@ -52,10 +38,7 @@ def random_outputs(trainer, branches, *, seed=0, known=0.1):
     target = torch.randint(0, 3, shape, generator=generator)
     if trainer.label_manager.ignore_label is not None:
         target[torch.rand(shape, generator=generator) >= known] = IGNORE
-    targets = [
-        torch.nn.functional.interpolate(target.float(), scale_factor=tuple(scale), mode="nearest")
-        for scale in trainer._get_deep_supervision_scales()
-    ]
+    targets = at_every_resolution(trainer, target)
     outputs = [
         [2 * torch.randn((2, 3, *one.shape[2:]), generator=generator) for one in targets] for _ in range(branches)
     ]
@@ -64,7 +47,8 @@ def random_outputs(trainer, branches, *, seed=0, known=0.1):
 
 def terms_of(trainer, outputs, targets):
     outputs = outputs[0] if len(outputs) == 1 else outputs
-    return {name: term.item() for name, term in trainer.loss_terms(outputs, {"target": targets}).items()}
+    batch = {"target": targets, "inside": [torch.ones_like(one, dtype=torch.bool) for one in targets]}
+    return {name: term.item() for name, term in trainer.loss_terms(outputs, batch).items()}
 
 
 # ---------------------------------------------------------------------- references in float64
@@ -134,6 +118,57 @@ def test_ramp_of_tdnet_can_be_shorter_than_the_training(built):
     assert terms_of(trainer, outputs, targets)["uspc"] == pytest.approx(10 * reference_uspc(outputs), rel=1e-4)
 
 
+@pytest.mark.parametrize("epoch", [0, 2, 4, 7])
+def test_pseudo_labels_of_dmpls_can_be_ramped(built, epoch):
+    plain, ramped = (built(nnUNetTrainerDMPLS, dmpls=settings) for settings in ({}, {"ramp_epochs": 4}))
+    outputs, targets = random_outputs(plain, 2)
+    values = []
+    for trainer in (plain, ramped):
+        trainer.current_epoch = epoch
+        trainer.shared_rng = np.random.default_rng(3)
+        values.append(terms_of(trainer, outputs, targets)["pseudo_labels"])
+    assert values[1] == pytest.approx(values[0] * math.exp(-5 * max(0, 1 - epoch / 4) ** 2), rel=1e-5)
+
+
+def test_a_ramp_of_no_epochs_is_none(built):
+    trainer = built(num_epochs=10, tdnet={"ramp_epochs": 0})
+    outputs, targets = random_outputs(trainer, 3)
+    assert terms_of(trainer, outputs, targets)["uspc"] == pytest.approx(10 * reference_uspc(outputs), rel=1e-4)
+
+
+def nnunet_loss(logits, target, classes=3):
+    """nnU-Net's Dice and cross-entropy of one resolution over the voxels that are annotated, in float64."""
+    known = target.numpy().ravel() != IGNORE
+    p, labels = probabilities(logits)[known], target.numpy().astype(int).ravel()[known]
+    sample = np.repeat(np.arange(len(target)), target[0].numel())[known]
+    entropy = -np.log(p[np.arange(len(p)), labels]).mean() if len(p) else 0.0
+    dice = []
+    for number in range(len(target)):
+        own, of_sample = p[sample == number], labels[sample == number]
+        for label in range(1, classes):
+            overlap = own[of_sample == label, label].sum()
+            dice.append((2 * overlap + 1e-5) / ((of_sample == label).sum() + own[:, label].sum() + 1e-5))
+    return entropy - np.mean(dice)
+
+
+@pytest.mark.parametrize("trainer_class", [nnUNetTrainerTDNet, nnUNetTrainerDMPLS])
+@pytest.mark.parametrize("kind", ["ignore", "labels"])
+def test_branches_can_learn_by_nnunets_own_loss(built, trainer_class, kind):
+    section = {nnUNetTrainerTDNet: "tdnet", nnUNetTrainerDMPLS: "dmpls"}[trainer_class]
+    trainer = built(trainer_class, kind=kind, **{section: {"supervision": "dice_ce"}})
+    assert trainer.configuration_manager.batch_dice is False
+    outputs, targets = random_outputs(trainer, BRANCHES[trainer_class])
+    found = terms_of(trainer, outputs, targets)
+    assert "partial_ce" not in found
+    expected = np.mean(
+        [
+            sum(weight * nnunet_loss(*pair) for weight, *pair in zip(trainer.loss.weight_factors, heads, targets))
+            for heads in outputs
+        ]
+    )
+    assert found["dice_ce"] == pytest.approx(expected, rel=1e-4)
+
+
 def test_terms_of_tdnet_can_be_left_out_and_weighted(built):
     off = built(tdnet={"uspc_weight": 0.0, "mpcc_weight": 0.0})
     outputs, targets = random_outputs(off, 3)
@@ -164,8 +199,9 @@ def test_entropy_is_that_of_voxels_nobody_annotated(built):
     assert set(terms_of(built(nnUNetTrainerPartialCE), outputs, targets)) == {"partial_ce"}
 
 
-def test_dmpls_is_partial_ce_and_dice_against_the_mixture(built):
-    trainer = built(nnUNetTrainerDMPLS)
+@pytest.mark.parametrize("dice", ["squared", "foreground"])
+def test_dmpls_is_partial_ce_and_dice_against_the_mixture(built, dice):
+    trainer = built(nnUNetTrainerDMPLS, dmpls={"pseudo_label_dice": dice})
     outputs, targets = random_outputs(trainer, 2)
     trainer.shared_rng = np.random.default_rng(3)
     ratio = np.random.default_rng(3).random()
@@ -174,8 +210,11 @@ def test_dmpls_is_partial_ce_and_dice_against_the_mixture(built):
     labels = np.argmax(ratio * main + (1 - ratio) * other, axis=1)
     losses = []
     for p in (main, other):
-        dice = [2 * p[labels == k, k].sum() / (p[:, k].sum() + (labels == k).sum()) for k in (1, 2)]
-        losses.append(1 - sum(dice) / 2)
+        if dice == "squared":
+            per_class = [2 * p[labels == k, k].sum() / ((p[:, k] ** 2).sum() + (labels == k).sum()) for k in (0, 1, 2)]
+        else:
+            per_class = [2 * p[labels == k, k].sum() / (p[:, k].sum() + (labels == k).sum()) for k in (1, 2)]
+        losses.append(1 - np.mean(per_class))
     assert found["pseudo_labels"] == pytest.approx(0.5 * sum(losses) / 2, rel=1e-4)
     assert found["partial_ce"] == pytest.approx(reference_partial_ce(trainer, outputs, targets), rel=1e-5)
     assert set(terms_of(built(nnUNetTrainerDMPLS, dmpls={"pseudo_label_weight": 0.0}), outputs, targets)) == {
@@ -187,11 +226,7 @@ def test_dmpls_is_partial_ce_and_dice_against_the_mixture(built):
 def test_patch_without_scribbles_has_no_partial_ce_and_finite_gradients(built, trainer_class):
     trainer = built(trainer_class)
     patch = trainer.configuration_manager.patch_size
-    target = torch.full((2, 1, *patch), float(IGNORE))
-    targets = [
-        torch.nn.functional.interpolate(target, scale_factor=tuple(scale))
-        for scale in trainer._get_deep_supervision_scales()
-    ]
+    targets = at_every_resolution(trainer, torch.full((2, 1, *patch), IGNORE))
     data = torch.randn(2, 1, *patch, generator=torch.Generator().manual_seed(0))
     found = trainer.train_step({"data": data, "target": targets, "keys": ["a", "b"]})
     assert found["loss/partial_ce"] == 0
@@ -242,6 +277,67 @@ def test_main_decoder_is_the_plans_own_and_alone_predicts(built):
         first, second = (trainer.network.eval()(data) for _ in range(2))
         assert torch.equal(first, stock.network.eval()(data))
         assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("trainer_class", [nnUNetTrainerTDNet, nnUNetTrainerDMPLS])
+def test_schedules_are_those_of_the_papers(built, trainer_class):
+    """60,000 steps of SGD whose momentum is not Nesterov's, as in the authors' code of DMPLS; TDNet's is not public."""
+    trainer = built(trainer_class, num_epochs=240, num_iterations_per_epoch=250)
+    assert trainer_class.default_settings == {
+        "num_epochs": 240, "momentum": 0.9, "nesterov": False, "weight_decay": 1e-4
+    }  # fmt: skip
+    (group,) = trainer.optimizer.param_groups
+    assert isinstance(trainer.optimizer, torch.optim.SGD)
+    assert (group["lr"], group["momentum"], group["nesterov"], group["weight_decay"]) == (1e-2, 0.9, False, 1e-4)
+    assert trainer.settings.dmpls.model_dump() == {
+        "dropout": 0.5,
+        "supervision": "partial_ce",
+        "pseudo_label_weight": 0.5,
+        "pseudo_label_dice": "squared",
+        "ramp_epochs": 0,
+    }
+    assert trainer.settings.tdnet.model_dump() == {
+        "dilations": [1, 3, 6],
+        "dropout": 0.5,
+        "supervision": "partial_ce",
+        "uspc_weight": 10.0,
+        "mpcc_weight": 1.0,
+        "uncertainty_weights": True,
+        "detach_target": True,
+        "ramp_epochs": None,
+    }
+
+
+def test_target_is_detached_unless_it_is_told_otherwise(built):
+    gradients = []
+    for detach in (True, False):
+        trainer = built(tdnet={"detach_target": detach, "ramp_epochs": 0, "mpcc_weight": 0.0})
+        outputs, targets = random_outputs(trainer, 3)
+        batch = {"target": targets, "inside": [torch.ones_like(one, dtype=torch.bool) for one in targets]}
+        outputs[0][0].requires_grad_()
+        trainer.loss_terms(outputs, batch)["uspc"].backward()
+        gradients.append(outputs[0][0].grad)
+    assert (gradients[0] - gradients[1]).norm() > 0.1 * gradients[0].norm()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_dropout_of_the_decoders_is_what_is_set(built, share):
+    assert {module.largest for module in built(tdnet={"dropout": share}).network.perturbations[1:]} == {share}
+    dmpls = built(nnUNetTrainerDMPLS, dmpls={"dropout": share}).network
+    assert dmpls.perturbations[1].dropout.p == share
+
+
+@pytest.mark.parametrize("trainer_class", [nnUNetTrainerTDNet, nnUNetTrainerDMPLS])
+def test_decoders_begin_with_weights_of_their_own(built, trainer_class):
+    network = built(trainer_class).network
+    decoders = [network.decoder, *network.auxiliary_decoders]
+    kernels = [
+        [one.weight for one in decoder.modules() if hasattr(one, "weight") and one.weight.ndim > 2]
+        for decoder in decoders
+    ]
+    for first in range(len(decoders)):
+        for second in range(first):
+            assert not any(torch.equal(a, b) for a, b in zip(kernels[first], kernels[second]))
 
 
 def test_decoders_differ_in_dilation_and_first_weights_and_see_other_bottlenecks(built):
@@ -330,7 +426,6 @@ def learned(built, trainer_class, seed, **settings):
     )  # fmt: skip
     images, _, scribbles = phantoms(seed, TRAINING)
     rng = np.random.default_rng(seed)
-    scales = trainer._get_deep_supervision_scales()
     trainer.shared_rng = np.random.default_rng(seed)
     for step in range(STEPS):
         trainer.current_epoch = step * EPOCHS // STEPS
@@ -338,7 +433,7 @@ def learned(built, trainer_class, seed, **settings):
         drawn = rng.integers(len(images), size=4)
         axes = [axis for axis in (2, 3) if rng.random() < 0.5]
         data, labels = images[drawn].flip(axes), scribbles[drawn].flip(axes).float()
-        targets = [torch.nn.functional.interpolate(labels, scale_factor=tuple(scale)) for scale in scales]
+        targets = at_every_resolution(trainer, labels)
         trainer.train_step({"data": data, "target": targets, "keys": list("abcd")})
     trainer.set_deep_supervision_enabled(False)
     images, dense, _ = phantoms(1000 + seed, 20)
