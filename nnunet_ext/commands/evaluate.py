@@ -18,11 +18,11 @@ deviation is harmless is for you to say: the tolerance has no default. lesions c
 the reference is found if a tenth of it is predicted, a predicted one is right if a tenth of it is in the reference
 (--overlap); recall, precision and F1 follow.
 
---thresholds draws precision against recall: a label is then every voxel whose probability reaches the threshold, each
-label for itself and whatever the others have. operating_points.csv has precision, recall and F1 of the sums over the
-cases, in voxels (F1 is Dice) and with lesions in instances; operating_points.png shows them. What is kept of a case's
-probabilities, beside the predictions, is which of the thresholds each voxel reaches: other thresholds predict anew, one
-case after the other. Choose a threshold on validation cases, and report its scores on others.
+--thresholds draws precision against recall: at each threshold T a label is every voxel whose probability is at least T,
+each label by itself. operating_points.csv has precision, recall and F1 of the sums over the cases, in voxels (there F1
+is Dice) and, with the metric lesions, in instances; operating_points.png shows them. Beside the predictions it is kept
+which thresholds each voxel reaches, so that only new thresholds predict again, one case after the other. Choose a
+threshold on validation cases, and report its scores on others.
 
 With several folders after --labels, one set of predictions is scored against each of them, in a column of its own.
 Scoring that takes longer than some seconds goes on in several processes (--workers); the scores are the same. Example:
