@@ -37,12 +37,14 @@ def kl(p, q):
 # ---------------------------------------------------------------------- references, voxel by voxel in float64
 
 
-def reference_uspc(branches, *, weighted=True):
+def reference_uspc(branches, mask=None, *, weighted=True):
     probabilities = [branch.double().exp().numpy() for branch in branches]
     total, weights = 0.0, 0.0
     batch, _, *space = probabilities[0].shape
     for sample in range(batch):
         for place in np.ndindex(*space):
+            if mask is not None and not mask[(sample, 0, *place)]:
+                continue
             at = [p[(sample, slice(None), *place)] for p in probabilities]
             mean = sum(at) / len(at)
             weight = math.exp(sum(m * math.log(m) for m in mean)) if weighted else 1.0
@@ -51,7 +53,7 @@ def reference_uspc(branches, *, weighted=True):
     return total / weights
 
 
-def reference_mpcc(branches):
+def reference_mpcc(branches, mask=None):
     probabilities = [branch.double().exp().numpy() for branch in branches]
     batch, classes, *space = probabilities[0].shape
     total = 0.0
@@ -59,7 +61,15 @@ def reference_mpcc(branches):
         for sample in range(batch):
             tables = []
             for p in probabilities:
-                projection = p[sample].mean(axis=1 + axis).reshape(classes, -1)
+                lines = np.moveaxis(p[sample], 1 + axis, -1).reshape(classes, -1, space[axis])
+                if mask is None:
+                    seen = np.ones(lines.shape[1:], dtype=bool)
+                else:
+                    seen = np.moveaxis(mask[sample, 0].numpy(), axis, -1).reshape(-1, space[axis])
+                # the mean of each line over what is seen of it; lines of which nothing is seen are not there
+                projection = np.array(
+                    [[line[where].mean() for line, where in zip(of_class, seen) if where.any()] for of_class in lines]
+                )
                 rows = [[sum(projection[c] * projection[k]) + EPSILON for k in range(classes)] for c in range(classes)]
                 tables.append([[value / sum(row) for value in row] for row in rows])
             mean = np.mean(tables, axis=0)
@@ -84,6 +94,40 @@ def test_class_consistency_equals_a_reference_entry_by_entry(shape, detach):
     branches = branches_of(shape)
     found = multi_view_class_consistency(branches, detach_target=detach)
     assert found.item() == pytest.approx(reference_mpcc(branches), rel=1e-4)
+
+
+def masks(shape):
+    """A corner, a slab and scattered voxels, in which some lines hold nothing."""
+    corner, slab = (torch.zeros(shape[0], 1, *shape[2:], dtype=torch.bool) for _ in range(2))
+    corner[(slice(None), slice(None), *[slice(0, 2)] * (len(shape) - 2))] = True
+    slab[:, :, 1] = True
+    scattered = torch.rand(corner.shape, generator=torch.Generator().manual_seed(2)) < 0.4
+    return [corner, slab, scattered]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("which", range(3))
+@pytest.mark.parametrize("detach", [True, False])
+def test_consistency_of_what_takes_part_equals_a_reference_without_the_rest(shape, which, detach):
+    branches, mask = branches_of(shape), masks(shape)[which]
+    options = {"detach_target": detach}
+    found = uncertainty_weighted_consistency(branches, mask, **options)
+    assert found.item() == pytest.approx(reference_uspc(branches, mask), rel=1e-5)
+    found = uncertainty_weighted_consistency(branches, mask, uncertainty_weights=False, **options)
+    assert found.item() == pytest.approx(reference_uspc(branches, mask, weighted=False), rel=1e-5)
+    found = multi_view_class_consistency(branches, mask, **options)
+    assert found.item() == pytest.approx(reference_mpcc(branches, mask), rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", [uncertainty_weighted_consistency, multi_view_class_consistency])
+def test_a_mask_of_everything_is_none_and_of_nothing_gives_nothing(loss):
+    branches = [branch.requires_grad_() for branch in branches_of(SHAPES[0])]
+    everything = torch.ones(2, 1, 3, 4, 2, dtype=torch.bool)
+    torch.testing.assert_close(loss(branches, everything), loss(branches))
+    nothing = loss(branches, ~everything)
+    nothing.backward()
+    assert nothing.item() == pytest.approx(0, abs=1e-7)
+    assert all(branch.grad.abs().max() < 1e-7 for branch in branches)
 
 
 # ---------------------------------------------------------------------- by hand, in 2 x 2 x 2 voxels

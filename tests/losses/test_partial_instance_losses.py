@@ -114,9 +114,13 @@ def test_pseudo_labels_against_their_definition():
         mixed_pseudo_labels(logits, other, labels, annotated, ratio=0.25, temperature=0.3).numpy(), 1, -1
     ).reshape(-1, 3)
     for row, p, q, y in zip(found, voxels(logits), voxels(other), flat(labels)):
-        mixture = np.eye(3)[y] if y > 0 else 0.25 * p + 0.75 * q
-        expected = np.exp(mixture / 0.3) / np.exp(mixture / 0.3).sum()
-        np.testing.assert_allclose(row, expected, rtol=1e-5)
+        mixture = 0.25 * p + 0.75 * q
+        expected = np.exp(mixture * 3 / 0.6) / np.exp(mixture * 3 / 0.6).sum()
+        if expected.max() < mixture.max():
+            expected = mixture
+        if y > 0:
+            expected = np.eye(3)[y]
+        np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -144,6 +148,83 @@ def test_a_softmax_over_probabilities_takes_point_nine_to_point_nine_three_five(
     label = torch.zeros(1, 1, 1, 1, dtype=torch.long)
     soft = mixed_pseudo_labels(two_class(0.9), two_class(0.9), label, label > 0, ratio=0.5)
     assert soft[0, 1].item() == pytest.approx(0.935, abs=5e-4)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 7, 20])
+@pytest.mark.parametrize("temperature", [0.1, 0.3])
+def test_sharpening_never_lowers_the_largest_probability(classes, temperature):
+    generator = torch.Generator().manual_seed(classes)
+    scales = torch.tensor([0.01, 0.3, 1.0, 3.0, 30.0]).reshape(-1, 1, 1, 1)
+    p = (scales * torch.randn(5, classes, 20, 20, generator=generator)).softmax(dim=1)
+    sharp = partial_instances.sharpened(p, temperature=temperature)
+    assert (sharp.amax(1) >= p.amax(1)).all()
+    assert torch.equal(sharp.argmax(1), p.argmax(1))
+    torch.testing.assert_close(sharp.sum(1), torch.ones(5, 20, 20))
+    assert (sharp.amax(1) > p.amax(1) + 0.01).any(), "it does sharpen"
+
+
+def test_sharpening_of_two_classes_is_that_of_the_release_until_it_would_flatten():
+    foreground = torch.linspace(0.5, 1, 101).double()
+    p = torch.stack([1 - foreground, foreground])[None, :, :, None]
+    found = partial_instances.sharpened(p)[0, 1, :, 0]
+    released = torch.sigmoid((2 * foreground - 1) / 0.3)
+    torch.testing.assert_close(found, torch.maximum(released, foreground))
+    assert (released[foreground > 0.96] < foreground[foreground > 0.96]).all(), "the release flattens there"
+
+
+def test_equal_probabilities_are_sharpened_at_the_same_pace_whatever_the_number_of_classes():
+    """A softmax of p / T alone has the slope 1 / (C T) there: with T = 0.3, below 1 from four classes on."""
+    for classes in (2, 3, 4, 7, 20):
+        p = torch.full((1, classes, 1, 1), 1 / classes).double()
+        p[0, 0] += 1e-6
+        p[0, 1] -= 1e-6
+        raised = partial_instances.sharpened(p)[0, 0].item() - 1 / classes
+        assert raised / 1e-6 == pytest.approx(1 / 0.6, rel=1e-3)
+
+
+def test_annotated_voxels_have_their_own_label_however_unsure_the_branches_are():
+    logits, other, labels = tensors()
+    soft = mixed_pseudo_labels(logits, other, labels, labels > 0, ratio=0.5)
+    annotated = (labels > 0).expand_as(soft)
+    assert torch.equal(soft[annotated], one_hot(labels, 3)[annotated])
+    assert ((soft > 0.001) & (soft < 0.999))[~annotated].any()
+
+
+def test_only_voxels_that_take_part_diverge():
+    logits, other, labels = tensors()
+    target = mixed_pseudo_labels(logits, other, labels, labels > 0, ratio=0.3)
+    mask = torch.rand(labels.shape, generator=torch.Generator().manual_seed(4)) < 0.5
+    entropies, divergences = [], []
+    soft = np.moveaxis(target.double().numpy(), 1, -1).reshape(-1, 3)
+    for p, q, y, counts in zip(voxels(logits), voxels(other), soft, flat(mask)):
+        if counts:
+            entropies.append(-float(np.sum(y * np.log(p))))
+            divergences.append(float(np.sum(q * (np.log(q) - np.log(p)))))
+    weights = np.exp(-np.array(divergences))
+    expected = np.sum(np.array(entropies) * weights) / weights.sum() + np.mean(divergences)
+    arguments = (log_probabilities(logits), log_probabilities(other), target)
+    loss = partial_instances.divergence_weighted_cross_entropy
+    assert loss(*arguments, mask).item() == pytest.approx(expected, rel=1e-5)
+    torch.testing.assert_close(loss(*arguments, torch.ones_like(mask)), loss(*arguments))
+
+
+@pytest.mark.parametrize("scale", [1.0, 3e4])
+def test_what_takes_no_part_in_the_divergence_gives_no_gradient_however_large(scale):
+    logits, other, labels = tensors(scale=scale)
+    target = mixed_pseudo_labels(logits, other, labels, labels > 0, ratio=0.3)
+    mask = torch.zeros_like(labels, dtype=torch.bool)
+    mask[0, :, 0] = True
+    for part in (mask, torch.zeros_like(mask)):
+        leaves = [one.clone().requires_grad_() for one in (logits, other)]
+        loss = partial_instances.divergence_weighted_cross_entropy(
+            *(log_probabilities(one) for one in leaves), target, part
+        )
+        loss.backward()
+        assert torch.isfinite(loss)
+        assert (loss.item() > 0) == bool(part.any())
+        for leaf in leaves:
+            assert torch.isfinite(leaf.grad).all()
+            assert not (leaf.grad * ~part).any()
 
 
 def test_one_voxel_by_hand():
@@ -229,6 +310,6 @@ def test_pseudo_labels_are_distributions_and_losses_are_not_negative(seed, ratio
     logits, other, labels = tensors(seed, shape)
     target = mixed_pseudo_labels(logits, other, labels, labels > 0, ratio=ratio)
     torch.testing.assert_close(target.sum(dim=1), torch.ones_like(target[:, 0]))
-    assert target.min() > 0
+    assert target.min() >= 0
     assert divergence_weighted_cross_entropy(logits, other, target) > 0
     assert 0 <= tversky_loss(logits, labels) <= 1

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nnunet_ext.losses.soft_targets import masked_mean, soft_binary_cross_entropy, soft_cross_entropy
+from nnunet_ext.losses.soft_targets import masked_mean, soft_binary_cross_entropy, soft_cross_entropy, weighted_mean
 
 SHAPE = (2, 3, 4, 5, 6)
 
@@ -89,3 +89,11 @@ def test_half_precision_logits_are_summed_in_single_precision(dtype):
 def test_masked_mean_counts_every_channel_of_a_voxel():
     values = torch.tensor([[[1.0, 5.0], [3.0, 7.0]]])
     assert masked_mean(values, torch.tensor([[[True, False]]])).item() == 2.0
+
+
+def test_weighted_mean_by_hand():
+    values, weights = torch.tensor([1.0, 5.0, float("inf")]), torch.tensor([3.0, 1.0, 7.0])
+    assert weighted_mean(values[:2], weights[:2], None).item() == 2
+    assert weighted_mean(values, weights, torch.tensor([True, True, False])).item() == 2
+    assert weighted_mean(values, weights, torch.tensor([False, True, False])).item() == 5
+    assert weighted_mean(values, weights, torch.zeros(3, dtype=torch.bool)).item() == 0
