@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from nnunet_ext.augmentation.image_border import ignored_outside
-from nnunet_ext.trainers import nnUNetTrainerDMPLS, nnUNetTrainerPartialCE, nnUNetTrainerTDNet
+from nnunet_ext.trainers import nnUNetTrainerDBDMP, nnUNetTrainerDMPLS, nnUNetTrainerPartialCE, nnUNetTrainerTDNet
 from nnunet_ext.trainers.base import Batch
+from nnunet_ext.trainers.dbdmp import Annotation
 from nnunet_ext.trainers.image_border import ImageBorderMixin
 
 
@@ -31,6 +32,13 @@ class nnUNetTrainerDMPLSPadding(PaddingIsBackground, nnUNetTrainerDMPLS):
 
 class nnUNetTrainerPartialCEPadding(PaddingIsBackground, nnUNetTrainerPartialCE):
     """Partial cross-entropy as it was."""
+
+
+class nnUNetTrainerDBDMPSupervisedPadding(nnUNetTrainerDBDMP):
+    """DBDMP whose supervised terms take padding for background; its pseudo-label terms leave it out."""
+
+    def known(self, target: torch.Tensor, inside: torch.Tensor) -> Annotation:
+        return super().known(target, torch.ones_like(inside))._replace(inside=inside)
 
 
 class nnUNetTrainerWithoutPadding(ImageBorderMixin):

@@ -1,6 +1,7 @@
 """What nnU-Net sees of the benchmarks: trainers that leave a part of a technique out, from where they really live."""
 
 from benchmarks.padding_trainers import (
+    nnUNetTrainerDBDMPSupervisedPadding,
     nnUNetTrainerDMPLSPadding,
     nnUNetTrainerPartialCEPadding,
     nnUNetTrainerTDNetPadding,
@@ -11,6 +12,7 @@ from benchmarks.partial_instances_ablations import nnUNetTrainerDBDMPOneDecoder,
 __all__ = [
     "nnUNetTrainerDBDMPOneDecoder",
     "nnUNetTrainerDBDMPReleasedKLCE",
+    "nnUNetTrainerDBDMPSupervisedPadding",
     "nnUNetTrainerDMPLSPadding",
     "nnUNetTrainerPartialCEPadding",
     "nnUNetTrainerTDNetPadding",
