@@ -37,4 +37,4 @@ def test_children_that_their_leader_left_behind_are_ended():
     end_group(process.pid, leader=process, patience_s=2)
     state = subprocess.run(["ps", "-o", "state=", "-p", str(child)], capture_output=True, text=True, check=False).stdout
     assert state.strip()[:1] in ("", "Z")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30

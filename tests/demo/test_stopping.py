@@ -28,7 +28,7 @@ def test_workers_that_are_ended_right_after_their_start_do_end():
             worker = context.Process(target=time.sleep, args=(60,))
             worker.start()
             worker.terminate()
-            worker.join(10)
+            worker.join(50)
             has_ended = worker.exitcode == -signal.SIGTERM
             worker.kill()
             assert has_ended

@@ -106,7 +106,7 @@ masks = array_shapes(min_dims=3, max_dims=3, max_side=5).flatmap(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(masks, st.sampled_from([0.1, 0.5, 1.0]))
 def test_swapping_the_sides_swaps_recall_and_precision(pair, overlap):
     there = count_lesions(*pair, overlap=overlap)
@@ -115,7 +115,7 @@ def test_swapping_the_sides_swaps_recall_and_precision(pair, overlap):
     assert back.f1 == pytest.approx(there.f1, nan_ok=True)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(masks)
 def test_a_perfect_prediction_finds_everything(pair):
     found = count_lesions(pair[0], pair[0], overlap=1.0)

@@ -62,7 +62,7 @@ def test_counts_are_those_of_the_masks(share, with_ignored):
             assert points.lesions[threshold] == count_lesions(reference, mask, ignored=ignored, overlap=0.5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 200))
 def test_recall_never_rises_with_the_threshold(seed):
     probabilities, reference, ignored = case(seed)

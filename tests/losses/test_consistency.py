@@ -182,7 +182,7 @@ def test_class_consistency_is_blind_to_mirrored_predictions_and_the_voxel_wise_o
 # ---------------------------------------------------------------------- invariants
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 1000),
     number=st.integers(2, 4),

@@ -304,7 +304,7 @@ def test_without_an_annotated_voxel_the_partial_term_is_zero():
     assert logits.grad.abs().sum() == 0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 1000), st.floats(0, 1), st.sampled_from([(1, 2, 3, 2), (2, 4, 2, 2, 3)]))
 def test_pseudo_labels_are_distributions_and_losses_are_not_negative(seed, ratio, shape):
     logits, other, labels = tensors(seed, shape)

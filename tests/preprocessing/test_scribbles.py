@@ -39,7 +39,7 @@ def parts(mask: np.ndarray) -> int:
     return ndimage.label(mask, np.ones((3, 3)))[1]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     labels=arrays(
         np.uint8, array_shapes(min_dims=3, max_dims=3, max_side=7), elements=st.integers(0, 3), fill=st.nothing()
@@ -63,7 +63,7 @@ def test_without_noise_scribbles_agree_and_miss_no_class(labels, thickness, slic
         assert set(np.unique(found)) - {IGNORE} == expected
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     labels=arrays(np.uint8, (2, 6, 7), elements=st.integers(0, 3), fill=st.nothing()),
     noise=st.sampled_from([0.5, 1.0, 3.0, 20.0]),

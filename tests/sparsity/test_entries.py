@@ -91,7 +91,7 @@ def test_a_row_with_fewer_entries_is_taken_whole():
     assert _mask(gradient, random_entries(rows, 5, np.random.default_rng(0), gradient.device)).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 8), st.integers(0, 2**32 - 1))
 def test_random_entries_are_k_different_ones_in_every_row(count, inputs, k, seed):
     rows = Rows((count, inputs, 2))

@@ -54,7 +54,7 @@ print("Training done.")
 """
 
 
-def eventually(condition: Callable[[], object], what: str, *, seconds: float = 60) -> None:
+def eventually(condition: Callable[[], object], what: str, *, seconds: float = 240) -> None:
     """Wait for a condition."""
     deadline = time.monotonic() + seconds
     while not condition():

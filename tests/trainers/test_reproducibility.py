@@ -107,7 +107,7 @@ def fork_workers_behind_a_used_thread_pool():
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this platform does not fork")
 def test_workers_forked_behind_a_used_thread_pool_do_not_hang():
-    assert run_in_new_process(fork_workers_behind_a_used_thread_pool, timeout=60) == 0
+    assert run_in_new_process(fork_workers_behind_a_used_thread_pool) == 0
 
 
 def test_without_a_seed_two_trainings_differ(workspace, results, monkeypatch):
