@@ -41,30 +41,30 @@ FURTHER_SEED = 1
 
 @dataclass(frozen=True)
 class Searched:
-    """A method with the learning rates that are tried first, neighbours on `LADDER`."""
+    """A method with the learning rate, one of `LADDER`, that is tried first."""
 
     method: Method
-    lrs: tuple[float, ...]
+    lr: float
 
 
-def sgd(name: str, trainer: str, momentum: float, *lrs: float) -> Searched:
+def sgd(name: str, trainer: str, *, momentum: float, lr: float) -> Searched:
     """A trainer under SGD."""
     settings = {"optimizer": "sgd", "momentum": momentum}
-    return Searched(Method(f"{name} SGD {momentum:g}", name, trainer, settings), lrs)
+    return Searched(Method(f"{name} SGD {momentum:g}", name, trainer, settings), lr)
 
 
-def adamw(name: str, trainer: str, *lrs: float) -> Searched:
+def adamw(name: str, trainer: str, *, lr: float) -> Searched:
     """A trainer under AdamW."""
-    return Searched(Method(f"{name} AdamW", name, trainer, {"optimizer": "adamw"}), lrs)
+    return Searched(Method(f"{name} AdamW", name, trainer, {"optimizer": "adamw"}), lr)
 
 
 SEARCHED = (
-    sgd("strict", "nnUNetTrainerDGST", 0.99, 1e-2, 3e-2, 0.1),
-    sgd("strict", "nnUNetTrainerDGST", 0.9, 3e-2, 0.1, 0.3),
-    sgd("strict", "nnUNetTrainerDGST", 0.0, 0.1, 0.3, 1.0),
-    adamw("strict", "nnUNetTrainerDGST", 1e-2, 3e-2, 0.1),
-    sgd("full", "nnUNetTrainerFineTune", 0.99, 3e-3, 1e-2, 3e-2),
-    adamw("full", "nnUNetTrainerFineTune", 3e-3, 1e-2, 3e-2),
+    sgd("strict", "nnUNetTrainerDGST", momentum=0.99, lr=3e-2),
+    sgd("strict", "nnUNetTrainerDGST", momentum=0.9, lr=0.1),
+    sgd("strict", "nnUNetTrainerDGST", momentum=0.0, lr=0.3),
+    adamw("strict", "nnUNetTrainerDGST", lr=3e-2),
+    sgd("full", "nnUNetTrainerFineTune", momentum=0.99, lr=1e-2),
+    adamw("full", "nnUNetTrainerFineTune", lr=1e-2),
 )
 
 
@@ -106,11 +106,10 @@ def next_lr(searched: Searched, scores: Mapping[float, float]) -> float | None:
         searched: the method.
         scores: its Dice by learning rate.
     """
-    missing = [lr for lr in searched.lrs if lr not in scores]
-    if missing:
-        return missing[0]
+    if not scores:
+        return searched.lr
     best = LADDER.index(best_lr(scores))
-    neighbours = [LADDER[place] for place in (best - 1, best + 1) if 0 <= place < len(LADDER)]
+    neighbours = [LADDER[place] for place in (best + 1, best - 1) if 0 <= place < len(LADDER)]
     return next((lr for lr in neighbours if lr not in scores), None)
 
 
@@ -133,7 +132,7 @@ class DGSTGrid(FewShot):
         return mean(case_dice(self.evaluation(name) or {}, self.shift.target).values())
 
     def search(self, scores: dict[Trial, float]) -> None:
-        """Try learning rates of all methods in turn, then train the best of each for longer and with another seed.
+        """Try learning rates of every method, then train the best of each for longer and with another seed.
 
         Args:
             scores: what is found is added to it.
@@ -142,14 +141,9 @@ class DGSTGrid(FewShot):
         def run(one: Trial) -> None:
             scores[one] = self.run_trial(one)
 
-        unfinished = list(SEARCHED)
-        while unfinished:
-            for searched in list(unfinished):
-                lr = next_lr(searched, by_lr(scores, searched.method))
-                if lr is None:
-                    unfinished.remove(searched)
-                else:
-                    run(trial(searched.method, lr))
+        for searched in SEARCHED:
+            while (lr := next_lr(searched, by_lr(scores, searched.method))) is not None:
+                run(trial(searched.method, lr))
         chosen = {searched.method: best_lr(by_lr(scores, searched.method)) for searched in SEARCHED}
         for method, lr in chosen.items():
             run(trial(method, lr, steps=LONG))
@@ -241,7 +235,7 @@ def run_benchmark(args: argparse.Namespace) -> None:
     request: dict[str, Any] = {"shift": SHIFT.name, "device": choose_device(args.device)}
     origin_folder(SHIFT)
     open_folder(out, request, folders=("logs", "evaluations"))
-    total = PREPARING + 3 * sum(len(searched.lrs) + 2 for searched in SEARCHED)
+    total = PREPARING + 3 * 5 * len(SEARCHED)
     environment = environment_of(out, cores=available_cores())
     steps = resumable_steps(out, environment, total=total, max_minutes=args.max_minutes)
     grid = DGSTGrid(out, request["device"], 0, STEPS_IN_EPOCH, LADDER, steps, SHIFT)

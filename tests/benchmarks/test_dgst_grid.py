@@ -40,10 +40,9 @@ def searched_scores(optimum):
     return scores
 
 
-def test_rates_tried_first_are_neighbours_on_the_ladder_and_methods_differ():
+def test_methods_differ_and_begin_inside_the_ladder():
     for searched in SEARCHED:
-        places = [LADDER.index(lr) for lr in searched.lrs]
-        assert places == list(range(places[0], places[0] + len(places)))
+        assert searched.lr in LADDER[1:-1]
         assert hasattr(trainers, searched.method.trainer)
         assert len(searched.method.settings) == (2 if "SGD" in searched.method.name else 1)
         validated_settings(searched.method.settings, where="the test")
@@ -52,11 +51,12 @@ def test_rates_tried_first_are_neighbours_on_the_ladder_and_methods_differ():
 
 def test_next_rate_widens_where_the_best_is_at_the_edge():
     searched = SEARCHED[0]
-    first, middle, last = searched.lrs
-    assert next_lr(searched, {}) == first
-    assert next_lr(searched, {first: 0.1, middle: 0.9, last: 0.2}) is None
-    assert next_lr(searched, {first: 0.1, middle: 0.2, last: 0.9}) == LADDER[LADDER.index(last) + 1]
-    assert next_lr(searched, {first: 0.9, middle: 0.2, last: 0.1}) == LADDER[LADDER.index(first) - 1]
+    below, lr, above, higher = LADDER[LADDER.index(searched.lr) - 1 :][:4]
+    assert next_lr(searched, {}) == lr
+    assert next_lr(searched, {lr: 0.5}) == above
+    assert next_lr(searched, {lr: 0.5, above: 0.9}) == higher
+    assert next_lr(searched, {lr: 0.5, above: 0.2}) == below
+    assert next_lr(searched, {below: 0.1, lr: 0.9, above: 0.2}) is None
     assert next_lr(searched, dict.fromkeys(LADDER, 0.5)) is None
 
 
