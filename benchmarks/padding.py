@@ -56,7 +56,7 @@ LEARNING_RATE = 2e-3
 COARSE: Mapping[str, Any] = {
     "spacing": [2.5, 2.5],
     "patch_size": [80, 80],
-    "batch_size": 8,
+    "batch_size": 4,
     "data_identifier": f"{PLANS}_2d_coarse",
 }
 STAGES = 4
@@ -195,7 +195,7 @@ def write(experiment: Padding, request: Mapping[str, Any], folder: Path) -> None
     lines = [
         "# Padding under the ignore label: ACDC's scribbles",
         "",
-        f"{ORIGIN}, 2d at 2.5 mm, patch 80 × 80, batch 8, four stages of 8 to 64 features, AdamW {LEARNING_RATE:g}",
+        f"{ORIGIN}, 2d at 2.5 mm, patch 80 × 80, batch 4, four stages of 8 to 64 features, AdamW {LEARNING_RATE:g}",
         f"for all, {request['patients']} training and {request['test_patients']} test patients for each seed, two",
         "scans each. All methods of a seed see the same batches. Differences with 95 % bootstrap intervals over",
         "patients and seeds.",
@@ -234,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for everything; give it again to resume")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
     parser.add_argument("--patients", type=int, default=64, help="to train on (default: %(default)s)")
-    parser.add_argument("--test-patients", type=int, default=16, help="of each seed, at most (default: %(default)s)")
+    parser.add_argument("--test-patients", type=int, default=10, help="of each seed, at most (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="how many (default: %(default)s)")
     parser.add_argument("--max-minutes", type=float, help="begin no step after this time; results are written then")
     parser.add_argument("--results", type=Path, help="folder for the two files (default: OUT)")
