@@ -112,7 +112,9 @@ class DBDMPSettings(Section):
         1.0, ge=0, description="Factor of the pseudo-label term at the end of the ramp. 0 leaves it out."
     )
     ramp_epochs: int = Field(99, ge=0, description="Epochs over which the pseudo-label term rises to its factor.")
-    temperature: float = Field(0.3, gt=0, description="Of the softmax over mixed probabilities that sharpens them.")
+    temperature: float = Field(
+        0.3, gt=0, description="Temperature of the softmax that sharpens the pseudo labels; from 0.5 on it does nothing."
+    )
 
 
 class ChannelRoles(Section):
