@@ -1,9 +1,9 @@
 """The corruptions of Models Genesis (arXiv 2004.07882), which a network learns to undo.
 
-They are those of the authors' code (github.com/MrGiovanni/ModelsGenesis, commit 32b7b5e, pytorch/utils.py), made to
-work for patches of any size and several channels. Images are (C, [X,] Y, Z), float, normalised by nnU-Net and so
-without common limits: where the authors' images lie between 0 and 1, curves and noise keep to the range that each
-channel has in the patch.
+They are those of the authors' code (MrGiovanni/ModelsGenesis, commit 32b7b5e, pytorch/utils.py), made to work for
+patches of any size and several channels. Images are (C, [X,] Y, Z), float, normalised by nnU-Net and so without common
+limits: where the authors' images lie between 0 and 1, curves and noise keep to the range that each channel has in the
+patch.
 
 Each is a batchgeneratorsv2 transform of the image alone: ``get_parameters`` draws everything and ``apply`` nothing.
 """
