@@ -72,7 +72,7 @@ def remarks_on_operating_points(result: Result) -> list[str]:
         for level, curve in result.pooled_points(label).by_level().items():
             best = best_threshold(curve)
             if best is None:
-                lines.append(f"{name}: no threshold finds anything right of {label} in {level}s, so none is the best")
+                lines.append(f"{name}: no threshold is the best of {label} in {level}s, as F1 is 0 or undefined")
             elif len(tried) > 1 and best in (tried[0], tried[-1]):
                 end, beyond = ("lowest", "lower") if best == tried[0] else ("highest", "higher")
                 lines.append(f"{name}: of {label} in {level}s the {end} threshold is the best: try {beyond} ones")

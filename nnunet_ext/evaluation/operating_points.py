@@ -76,9 +76,9 @@ def pooled(points: Sequence[OperatingPoints]) -> OperatingPoints:
 
 
 def best_threshold(curve: Curve) -> float | None:
-    """The threshold of the highest F1, of several the lowest; None if it is 0 or undefined at all of them."""
-    scores = {threshold: counts.f1 for threshold, counts in curve.items() if counts.f1 > 0}
-    return max(scores, key=lambda threshold: scores[threshold], default=None)
+    """The threshold of the highest F1, of several the highest; None if F1 is 0 or undefined at all of them."""
+    scores = [(counts.f1, threshold) for threshold, counts in curve.items() if counts.f1 > 0]
+    return max(scores)[1] if scores else None
 
 
 def reached_thresholds(

@@ -88,7 +88,7 @@ def test_the_text_names_the_best_threshold_above_nnunets_decision(result):
 def test_a_best_threshold_at_the_end_and_a_label_without_one_are_remarked(result):
     remarks = remarks_on_operating_points(result)
     assert "Dataset001_Hand_all: of shell in voxels the lowest threshold is the best: try lower ones" in remarks
-    nothing = "Dataset001_Hand_all: no threshold finds anything right of fin in voxels, so none is the best"
+    nothing = "Dataset001_Hand_all: no threshold is the best of fin in voxels, as F1 is 0 or undefined"
     assert nothing in remarks
     alone = replace(result, metrics=replace(result.metrics, thresholds=(0.1,)))
     assert not any("try" in line for line in remarks_on_operating_points(alone))

@@ -140,9 +140,9 @@ def test_counts_of_cases_are_summed():
     assert pooled([OperatingPoints(one.voxels)]).by_level() == {"voxel": one.voxels}
 
 
-def test_the_best_threshold_has_the_highest_f1_and_is_the_lowest_of_several():
+def test_the_best_threshold_has_the_highest_f1_and_is_the_highest_of_several():
     worse, best, nothing = DetectionCounts(4, 1, 4, 1), DetectionCounts(4, 3, 4, 3), DetectionCounts(4)
-    assert best_threshold({0.1: worse, 0.2: best, 0.3: best, 0.9: nothing}) == 0.2
+    assert best_threshold({0.1: worse, 0.2: best, 0.3: best, 0.9: nothing}) == 0.3
     assert best_threshold({0.1: nothing, 0.2: DetectionCounts()}) is None
     assert best_threshold({0.1: DetectionCounts(0, 0, 5, 0)}) is None
 
