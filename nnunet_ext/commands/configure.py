@@ -6,6 +6,9 @@ JSON (numbers, true, "text"; plain words need no quotes). Example:
     nnunet_ext configure -d 4 -c 3d_fullres --name 3d_fullres_short num_epochs=50 mixup.alpha=0.2
     nnUNetv2_train 4 3d_fullres_short 0 -tr nnUNetTrainerMixUp
 
+A cascade's stages name each other, so that a configuration of one of them gets the other as well: -c
+3d_cascade_fullres --name mine writes mine_lowres and mine, -c 3d_lowres --name mine writes mine and mine_cascade.
+
 Without --name it lists the plans file's configurations and their settings, and says which of them have gone since they
 were written.
 """
@@ -34,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from nnunet_ext.plans.plans_file import add_configuration, preprocessed_folder, read_plans, vanished_configurations
+    from nnunet_ext.plans.cascades import derived
+    from nnunet_ext.plans.plans_file import add_configurations, preprocessed_folder, read_plans, vanished_configurations
     from nnunet_ext.plans.settings import KEY, configured_settings, merged, validated_settings
 
     file = preprocessed_folder(args.dataset) / f"{args.plans}.json"
@@ -53,9 +57,12 @@ def run(args: argparse.Namespace) -> int:
 
     command = ["nnunet_ext", "configure", "-d", args.dataset, "-p", args.plans, "-c", args.configuration]
     command += ["--name", args.name, *args.settings]
-    content = {"inherits_from": args.configuration, KEY: settings}
-    is_new = add_configuration(file, args.name, content, command=shlex.join(command), force=args.force)
-    print(f"{'Wrote' if is_new else 'Already there:'} configuration {args.name} in {file}")
+    added = derived(plans["configurations"], args.configuration, args.name, {KEY: settings})
+    is_new = add_configurations(file, added, command=shlex.join(command), force=args.force)
+    for name in added:
+        print(f"{'Wrote' if is_new else 'Already there:'} configuration {name} in {file}")
+    if len(added) > 1:
+        print(f"They are the stages of a cascade. Train them in this order, by the same trainer: {', '.join(added)}.")
     tell_vanished(vanished_configurations(file))
     return 0
 

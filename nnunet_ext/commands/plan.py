@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from nnunet_ext.plans.plans_file import add_configuration, preprocessed_folder, read_plans, vanished_configurations
+    from nnunet_ext.plans.plans_file import add_configurations, preprocessed_folder, read_plans, vanished_configurations
     from nnunet_ext.plans.settings import KEY, merged, validated_settings
 
     file = preprocessed_folder(args.dataset) / f"{args.plans}.json"
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     validated_settings(content[KEY], where=f"configuration {name!r}")
     command = ["nnunet_ext", "plan", "-d", args.dataset, "--preset", args.preset, "-p", args.plans, "-c", base]
     command += [] if args.epochs is None else ["--epochs", str(args.epochs)]
-    add_configuration(file, name, content, command=shlex.join(command), force=args.force)
+    add_configurations(file, {name: content}, command=shlex.join(command), force=args.force)
     tell_vanished(vanished_configurations(file))
     features = content["architecture"]["arch_kwargs"]["features_per_stage"]
     print(f"{name} (patch {content['patch_size']}, batch {content['batch_size']}, features {features}) in {file}")

@@ -9,7 +9,8 @@ from typing import Any
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json
 from nnunet_ext.jobs.sweep import Request, seeded_name
-from nnunet_ext.plans.plans_file import add_configuration, read_plans
+from nnunet_ext.plans.cascades import PREVIOUS, inherited_value
+from nnunet_ext.plans.plans_file import add_configurations, read_plans
 from nnunet_ext.plans.settings import KEY, configured_settings, merged, validated_settings
 from nnunet_ext.preprocessing.splits import SPLITS, find_dataset
 
@@ -31,8 +32,8 @@ def prepare_configurations(request: Request) -> None:
     """Write a configuration for each seed into the plans, by what ``nnunet_ext configure`` would write.
 
     Raises:
-        UserError: if the plans or the configuration are not there, its settings are wrong, or a configuration of that
-            name and other content is.
+        UserError: if the plans or the configuration are not there, its settings are wrong, a configuration of that
+            name and other content is, or it is the second stage of a cascade.
     """
     file = Path(request.folders["nnUNet_preprocessed"]) / request.dataset / f"{request.plans}.json"
     plans = read_plans(file)
@@ -42,6 +43,12 @@ def prepare_configurations(request: Request) -> None:
         seeded_name(base, seed): {"inherits_from": base, KEY: {"seed": seed}} for seed in request.seeds or []
     }
     validated_settings(inherited, where=f"configuration {base!r}")
+    if seeded and inherited_value(plans["configurations"], base, PREVIOUS) is not None:
+        raise UserError(
+            f"Configuration {base!r} is the second stage of a cascade, which reads the predictions of a first stage of "
+            f"its own. Write a pair for each seed (nnunet_ext configure -d {request.dataset} -c {base} --name NAME "
+            "seed=N), sweep the first stages, then the second ones, without --seeds."
+        )
     for name, content in seeded.items():
         settings = validated_settings(merged(inherited, content[KEY]), where=f"configuration {name!r}")
         if plans["configurations"].get(name, content) != content:
@@ -52,7 +59,7 @@ def prepare_configurations(request: Request) -> None:
     for name, content in seeded.items():
         command = ["nnunet_ext", "configure", "-d", request.dataset, "-p", request.plans, "-c", base]
         command += ["--name", name, f"seed={content[KEY]['seed']}"]
-        add_configuration(file, name, content, command=shlex.join(command))
+        add_configurations(file, {name: content}, command=shlex.join(command))
 
 
 def prepare_splits(request: Request) -> None:

@@ -104,42 +104,42 @@ def read_plans(file: Path) -> dict[str, Any]:
     return plans
 
 
-def add_configuration(
-    file: Path, name: str, configuration: Mapping[str, Any], *, command: str, force: bool = False
+def add_configurations(
+    file: Path, configurations: Mapping[str, Mapping[str, Any]], *, command: str, force: bool = False
 ) -> bool:
-    """Write a configuration into a plans file, the rest of it untouched.
+    """Write configurations into a plans file, all of them or none, the rest of it untouched.
 
     Args:
         file: the plans file.
-        name: of the configuration.
-        configuration: its content.
-        command: how the user can have it made again; remembered beside the plans file.
-        force: replace one of the same name and other content.
+        configurations: their contents by name.
+        command: how the user can have them made again; remembered beside the plans file.
+        force: replace those of the same name and other content.
 
     Returns:
-        False if the very same configuration was there already.
+        False if the very same configurations were there already.
 
     Raises:
         UserError: if one of the same name and other content is there and `force` is off; if the file cannot be written.
     """
     plans = read_plans(file)
-    present = plans["configurations"].get(name)
-    is_new = present != configuration
-    if present is not None and is_new and not force:
-        raise UserError(
-            f"{file} has a configuration {name!r} with other content. Choose another name, or add --force to replace "
-            "it."
-        )
+    present = plans["configurations"]
+    new = {name: dict(content) for name, content in configurations.items() if present.get(name) != content}
+    for name in new:
+        if name in present and not force:
+            raise UserError(
+                f"{file} has a configuration {name!r} with other content. Choose another name, or add --force to "
+                "replace it."
+            )
     try:
-        if is_new:
-            plans["configurations"][name] = dict(configuration)
+        if new:
+            present.update(new)
             write_json(file, plans)
         remembered = _remembered(file)
-        remembered.setdefault(file.stem, {})[name] = command
+        remembered.setdefault(file.stem, {}).update(dict.fromkeys(configurations, command))
         write_json(file.with_name(MEMORY), remembered)
     except OSError as error:
         raise UserError(f"{file} cannot be written ({error.strerror}); it is as it was.") from None
-    return is_new
+    return bool(new)
 
 
 def vanished_configurations(file: Path) -> dict[str, str]:

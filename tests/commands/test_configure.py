@@ -149,3 +149,66 @@ def test_quick_preset_goes_on_top_of_existing_plans(plans_file, capsys):
 def test_a_setting_given_twice_is_an_error():
     with pytest.raises(UserError, match=r"'mixup.alpha' is given twice"):
         parse_settings(["mixup.alpha=1", "mixup.alpha=2"])
+
+
+@pytest.fixture
+def cascade(plans_file):
+    """Plans with a cascade, as nnU-Net writes them."""
+    content = json.loads(plans_file.read_text())
+    content["configurations"]["3d_lowres"] = {"inherits_from": "3d_fullres", "next_stage": "3d_cascade_fullres"}
+    content["configurations"]["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
+    plans_file.write_text(json.dumps(content))
+    return plans_file
+
+
+@pytest.mark.parametrize(
+    ("base", "first", "second"),
+    [("3d_cascade_fullres", "short_lowres", "short"), ("3d_lowres", "short", "short_cascade")],
+)
+def test_a_stage_of_a_cascade_gets_the_other_one(cascade, capsys, base, first, second):
+    command = ["configure", "-d", "4", "-c", base, "--name", "short", "num_epochs=5"]
+    assert main(command) == 0
+    after = configurations(cascade)
+    settings = {"nnunet_ext": {"num_epochs": 5}}
+    assert after[first] == {"inherits_from": "3d_lowres", "next_stage": second, **settings}
+    assert after[second] == {"inherits_from": "3d_cascade_fullres", "previous_stage": first, **settings}
+    assert f"in this order, by the same trainer: {first}, {second}." in capsys.readouterr().out
+    assert main(command) == 0, "it can be repeated"
+    assert configurations(cascade) == after
+
+
+def test_a_pair_can_be_derived_from_a_pair(cascade):
+    main(["configure", "-d", "4", "-c", "3d_cascade_fullres", "--name", "one", "num_epochs=5"])
+    assert main(["configure", "-d", "4", "-c", "one", "--name", "two", "seed=1"]) == 0
+    after = configurations(cascade)
+    assert (after["two_lowres"]["inherits_from"], after["two_lowres"]["next_stage"]) == ("one_lowres", "two")
+    assert (after["two"]["inherits_from"], after["two"]["previous_stage"]) == ("one", "two_lowres")
+
+
+def test_nothing_is_written_if_the_name_of_the_other_stage_is_taken(cascade, capsys):
+    main(["configure", "-d", "4", "--name", "short_lowres", "num_epochs=9"])
+    before = cascade.read_text()
+    assert main(["configure", "-d", "4", "-c", "3d_cascade_fullres", "--name", "short", "num_epochs=5"]) == 2
+    assert "'short_lowres'" in capsys.readouterr().err
+    assert cascade.read_text() == before
+
+
+def test_first_stage_of_several_cascades_is_refused(cascade, capsys):
+    content = json.loads(cascade.read_text())
+    content["configurations"]["3d_lowres"]["next_stage"] = ["3d_cascade_fullres", "other"]
+    cascade.write_text(json.dumps(content))
+    assert main(["configure", "-d", "4", "-c", "3d_lowres", "--name", "short", "num_epochs=5"]) == 2
+    assert "3d_cascade_fullres, other" in capsys.readouterr().err
+
+
+def test_other_stages_that_have_gone_are_named_with_the_command_that_wrote_both(cascade, capsys):
+    main(["configure", "-d", "4", "-c", "3d_lowres", "--name", "short", "num_epochs=5"])
+    content = json.loads(cascade.read_text())
+    del content["configurations"]["short"], content["configurations"]["short_cascade"]
+    cascade.write_text(json.dumps(content))
+    capsys.readouterr()
+    main(["configure", "-d", "4"])
+    told = capsys.readouterr().err
+    for name in ("short", "short_cascade"):
+        assert f"Configuration {name} was written" in told
+    assert told.count("-c 3d_lowres --name short num_epochs=5") == 2

@@ -16,6 +16,8 @@ from nnunetv2.model_sharing.entry_points import export_pretrained_model_entry, i
 from nnunetv2.run.run_training import run_training_entry
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
+from nnunet_ext.cli import main
+from nnunet_ext.plans.plans_file import MEMORY
 from support.nnunet_runs import call_entry_point, run_in_new_process, train
 from support.tiny_data import KINDS, dataset_name
 from support.trainers_under_test import SEGMENTING, data_kind, one_per_network
@@ -37,6 +39,16 @@ def predict_arguments(name: str, kind: str, source: Path, target: Path, *more: s
 def segmentation(folder: Path) -> np.ndarray:
     (file,) = folder.glob("*.nii.gz")
     return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+
+
+@pytest.fixture
+def plans_as_they_were(workspace):
+    """Put plans files back after a test that adds configurations to them."""
+    files = {file: file.read_bytes() for file in workspace.preprocessed.glob("*/*Plans.json")}
+    yield
+    for file, content in files.items():
+        file.write_bytes(content)
+        file.with_name(MEMORY).unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("name", SEGMENTING)
@@ -115,19 +127,27 @@ def test_five_folds_are_ensembled_exported_and_installed_elsewhere(name, workspa
 
 
 @pytest.mark.parametrize("name", one_per_network(SEGMENTING))
-def test_cascade_trains_and_predicts(name, workspace, results, tmp_path):
+def test_cascade_that_was_configured_trains_resumes_and_predicts(
+    name, workspace, results, tmp_path, plans_as_they_were
+):
     kind = data_kind(name, "labels")
-    lowres = train(name, "3d_lowres_tiny", kind=kind, fold="all")
+    settings = ["num_iterations_per_epoch=1", "num_epochs=2"]
+    dataset = str(KINDS[kind]["id"])
+    assert main(["configure", "-d", dataset, "-c", "3d_cascade_tiny", "--name", "pair", *settings]) == 0
+    lowres = train(name, "pair_lowres", kind=kind, fold="all")
     lowres.perform_actual_validation()
-    cascade = train(name, "3d_cascade_tiny", kind=kind, fold=0)
+    cascade = train(name, "pair", kind=kind, fold=0)
     assert cascade.is_cascaded
     assert np.isfinite(cascade.logger.get_value("train_losses", step=None)).all()
+    final = Path(cascade.output_folder) / "checkpoint_final.pth"
+    final.rename(final.with_name("checkpoint_latest.pth"))
+    assert train(name, "pair", kind=kind, fold=0, resume=True).current_epoch == 2
 
     source = workspace.raw / dataset_name(kind) / "imagesTs"
     first = predict_arguments(name, kind, source, tmp_path / "lowres", "-f", "all")
-    first[first.index("3d_tiny")] = "3d_lowres_tiny"
+    first[first.index("3d_tiny")] = "pair_lowres"
     predict_by_command(first)
     second = predict_arguments(name, kind, source, tmp_path / "cascade", "-f", "0")
-    second[second.index("3d_tiny")] = "3d_cascade_tiny"
+    second[second.index("3d_tiny")] = "pair"
     predict_by_command([*second, "-prev_stage_predictions", str(tmp_path / "lowres")])
     assert segmentation(tmp_path / "cascade").shape == segmentation(tmp_path / "lowres").shape

@@ -9,7 +9,7 @@ from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.run.run_training import maybe_load_checkpoint
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.plans.plans_file import add_configuration
+from nnunet_ext.plans.plans_file import add_configurations
 from nnunet_ext.sparsity.strategies import Freedom
 from support.nnunet_runs import build_trainer, train
 from support.tiny_data import dataset_name
@@ -47,7 +47,7 @@ def configured(workspace):
     def write(name, **settings):
         content = {"inherits_from": "3d_fullres", **json.loads(kept)["configurations"]["3d_tiny"]}
         content["nnunet_ext"] = {**LENGTH, **settings}
-        add_configuration(file, name, content, command="test", force=True)
+        add_configurations(file, {name: content}, command="test", force=True)
         return name
 
     yield write
