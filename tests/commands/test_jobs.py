@@ -58,6 +58,20 @@ def test_a_configuration_of_that_name_and_other_content_is_left_alone(sweep_fold
     assert not sweep_folder.exists()
 
 
+def test_seeds_of_a_cascades_second_stage_are_refused_with_the_way_to_do_it(sweep_folder: Path, capsys) -> None:
+    content = json.loads(plans_file().read_text())
+    content["configurations"]["cascade"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_fullres"}
+    plans_file().write_text(json.dumps(content))
+    before = plans_file().read_text()
+    command = [one if one != "2d" else "cascade" for one in START]
+    assert main([*command, "-o", str(sweep_folder), "-tr", A, "-f", "0", "--seeds", "0", "1"]) == 2
+    assert "nnunet_ext configure -d Dataset" in capsys.readouterr().err
+    assert plans_file().read_text() == before
+    assert main([*command, "-o", str(sweep_folder), "-tr", A, "-f", "0"]) == 0, (
+        "without seeds it is a sweep like others"
+    )
+
+
 def test_another_request_in_the_folder_is_refused_by_the_key_that_differs(sweep_folder: Path, capsys) -> None:
     assert start(sweep_folder) == 0
     assert start(sweep_folder) == 0
