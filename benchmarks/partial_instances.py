@@ -122,7 +122,7 @@ class PartialInstances(Experiment):
     def evaluate(self, run: Run | Pilot) -> None:
         """Score a model against all lesions of the fold's validation cases."""
         options = ["--on", f"{run.labels.number}:val", "--labels", "labelsTr_dense", "--instances", "instancesTr"]
-        options += ["--metrics", "dice", "surface", "lesions"]
+        options += ["--metrics", "dice", "surface", "lesions", "--workers", "1"]
         self.evaluate_here(run.name, self.model(run), run.fold, options)
 
     def choose_lrs(self) -> dict[str, float]:

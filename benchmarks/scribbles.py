@@ -69,7 +69,8 @@ class Scribbles(ACDCExperiment):
     def evaluate(self, run: Run | Pilot) -> None:
         """Score a model against the full masks of the fold's test patients, whatever it has learned from."""
         options = ["--on", f"{SCRIBBLES.number}:val", "--labels", MASKS, "--metrics", "dice", "surface"]
-        options += ["--patients", str(self.patients)]
+        # on few cores, starting a process takes longer than scoring
+        options += ["--patients", str(self.patients), "--workers", "1"]
         self.evaluate_here(run.name, self.model(run), run.fold, options)
 
     def run_grid(self, runs: Sequence[Run]) -> None:
