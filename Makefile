@@ -7,7 +7,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test lint docs bench clean
+.PHONY: help install demo test lint docs bench mutants clean
 
 help:
 	@echo "make demo   install and run the demonstration on built-in data"
@@ -15,6 +15,7 @@ help:
 	@echo "make lint   ruff and mypy"
 	@echo "make docs   build the documentation into site/ (warnings are errors)"
 	@echo "make bench  step time and memory of every trainer against stock nnU-Net"
+	@echo "make mutants  which changes of the mathematics the unit tests do not notice (half an hour or more)"
 
 $(STAMP): setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -41,5 +42,9 @@ docs: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.step_time
 
+mutants: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable ".[mutants]"
+	$(BIN)/python -m benchmarks.mutants
+
 clean:
-	rm -rf $(VENV) site build dist demo_output bench_output
+	rm -rf $(VENV) site build dist demo_output bench_output mutants_output

@@ -14,6 +14,8 @@ LORA = ["peft>=0.17"]
 JOBS = ["submitit>=1.5"]
 TEST = [*LORA, *JOBS, "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100"]
 LINT = ["ruff>=0.6", "mypy>=1.11", "types-tqdm"]
+# for `make mutants` alone
+MUTANTS = ["mutmut>=3.8,<4"]
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"]
 
 setup(
@@ -44,7 +46,15 @@ setup(
         "SimpleITK>=2.3",
         "tqdm>=4.66",
     ],
-    extras_require={"lora": LORA, "jobs": JOBS, "test": TEST, "lint": LINT, "docs": DOCS, "dev": TEST + LINT + DOCS},
+    extras_require={
+        "lora": LORA,
+        "jobs": JOBS,
+        "test": TEST,
+        "lint": LINT,
+        "docs": DOCS,
+        "mutants": MUTANTS,
+        "dev": TEST + LINT + DOCS,
+    },
     entry_points={"console_scripts": ["nnunet_ext=nnunet_ext.cli:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",
