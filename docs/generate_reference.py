@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -235,7 +236,7 @@ def trainer_facts(entry: TrainerEntry) -> Iterator[str]:
     if sections:
         yield f"- Settings: {', '.join(f'[`{name}`](settings.md#{name})' for name in sections)}."
     if defaults := trainer_attribute(entry, "default_settings"):
-        yield f"- Own defaults: {', '.join(f'`{key}={value}`' for key, value in defaults.items())}."
+        yield f"- Own defaults: {', '.join(f'`{key}={json.dumps(value)}`' for key, value in defaults.items())}."
     for capability, reason in trainer_attribute(entry, "unsupported").items():
         yield f"- Cannot do `{capability}`: {reason}"
     if entry.paper:

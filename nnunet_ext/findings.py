@@ -16,10 +16,10 @@ class Finding:
         severity: ``ok``; ``warning`` (works, but not as well or not for long); ``problem`` (something will fail).
         title: what was looked at, in a word or two.
         detail: what was found.
-        mend: the command that mends it; empty if all is well.
+        fix: the command that fixes it; empty if all is well.
     """
 
     severity: Severity
     title: str
     detail: str
-    mend: str = ""
+    fix: str = ""

@@ -1,4 +1,4 @@
-"""Telling nnU-Net where our trainers are: the value of the environment variable ``nnUNet_extTrainer``."""
+"""The environment variable ``nnUNet_extTrainer``, by which nnU-Net finds the trainers of this package."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def test_python_before_3_10_is_a_problem(version: tuple[int, ...], severity: str
 def test_only_nnunetv2_from_2_8_to_before_3_is_fine(version: str | None, severity: str) -> None:
     finding = installation.check_nnunet(version)
     assert finding.severity == severity
-    assert finding.mend == ("" if severity == "ok" else 'pip install -U "nnunetv2>=2.8,<3"')
+    assert finding.fix == ("" if severity == "ok" else 'pip install -U "nnunetv2>=2.8,<3"')
 
 
 def test_old_nnunetv2_is_explained_in_one_sentence() -> None:
@@ -104,7 +104,7 @@ def test_torch_is_judged_by_version_and_devices(answer: Answer, driver: bool, se
     finding = installation.check_torch(answer, driver)
     assert finding.severity == severity
     assert words in finding.detail
-    assert bool(finding.mend) == (severity != "ok")
+    assert bool(finding.fix) == (severity != "ok")
 
 
 def test_optional_libraries_are_no_problem_and_name_what_needs_them() -> None:
@@ -123,7 +123,7 @@ def test_variable_without_content_is_a_problem(value: str | None, state: str) ->
     finding = the_bad_one(variable_findings(value))
     assert finding.severity == "problem"
     assert state in finding.detail
-    assert finding.mend == f'export {VARIABLE}="$(nnunet_ext path)"'
+    assert finding.fix == f'export {VARIABLE}="$(nnunet_ext path)"'
 
 
 def test_our_folder_alone_or_among_others_is_fine(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_other_folders_without_ours_are_a_problem_and_the_mend_keeps_them(tmp_pa
     finding = the_bad_one(variable_findings(str(tmp_path)))
     assert finding.severity == "problem"
     assert "does not hold" in finding.detail
-    assert variable.mended_folders(str(tmp_path)) == [str(tmp_path), OURS]
+    assert variable.fixed_folders(str(tmp_path)) == [str(tmp_path), OURS]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_wrong_guess_is_recognised_by_name_and_replaced(guess: Path, words: str)
     finding = the_bad_one(variable_findings(str(guess)))
     assert finding.severity == "problem"
     assert words in finding.detail
-    assert finding.mend == f'export {VARIABLE}="$(nnunet_ext path --only)"'
+    assert finding.fix == f'export {VARIABLE}="$(nnunet_ext path --only)"'
 
 
 def test_site_packages_is_recognised_even_with_the_package_in_it(tmp_path: Path) -> None:
@@ -191,21 +191,21 @@ def test_tilde_is_a_problem_for_our_folder_and_a_warning_for_others(
     monkeypatch.setenv("USERPROFILE", str(tmp_path.parent))
     value = f"~{os.sep}{tmp_path.name}{os.pathsep}{OURS}"
     assert the_bad_one(variable_findings(value)).severity == "warning"
-    assert variable.mended_folders(value) == [str(tmp_path), OURS]
+    assert variable.fixed_folders(value) == [str(tmp_path), OURS]
 
 
 def test_missing_folder_beside_ours_is_a_warning_and_dropped(tmp_path: Path) -> None:
     value = f"{tmp_path / 'gone'}{os.pathsep}{OURS}"
     finding = the_bad_one(variable_findings(value))
     assert (finding.severity, "does not exist" in finding.detail) == ("warning", True)
-    assert variable.mended_folders(value) == [OURS]
+    assert variable.fixed_folders(value) == [OURS]
 
 
 def test_relative_entry_is_named_and_made_absolute(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(PACKAGE)
     finding = the_bad_one(variable_findings("discovery"))
     assert "is relative" in finding.detail
-    assert variable.mended_folders("discovery") == [OURS]
+    assert variable.fixed_folders("discovery") == [OURS]
 
 
 @posix_only
@@ -214,14 +214,14 @@ def test_mending_command_leaves_nothing_to_find(tmp_path: Path) -> None:
     mine.mkdir()
     for value in ("", str(mine), f" {mine}:{PACKAGE}", f"{PACKAGE.parent}", f'"{OURS}":{mine}', f"{mine}/gone:~"):
         findings = variable_findings(value)
-        after = value_after(findings[0].mend, value)
+        after = value_after(findings[0].fix, value)
         assert {finding.severity for finding in variable_findings(after)} == {"ok"}, value
         assert (str(mine) in after) == (str(mine) in value and "gone" not in value)
 
 
 def test_our_folder_can_be_put_first(tmp_path: Path) -> None:
     value = f"{tmp_path}{os.pathsep}{OURS}"
-    assert variable.mended_folders(value, ours_first=True) == [OURS, str(tmp_path)]
+    assert variable.fixed_folders(value, ours_first=True) == [OURS, str(tmp_path)]
 
 
 # other shells
@@ -234,7 +234,7 @@ def test_commands_are_those_of_the_users_shell() -> None:
     assert shell.set_command("A", "x y", "posix") == "export A='x y'"
     assert shell.set_command("A", "x y", "cmd") == "set A=x y"
     assert shell.set_command("A", "x y", "powershell") == "$env:A = 'x y'"
-    assert variable.check_variable({}, "powershell")[0].mend == f"$env:{VARIABLE} = '{OURS}'"
+    assert variable.check_variable({}, "powershell")[0].fix == f"$env:{VARIABLE} = '{OURS}'"
 
 
 # copies of the package
@@ -284,7 +284,7 @@ def test_three_usable_folders_are_fine(tmp_path: Path) -> None:
 def test_mend_of_an_unset_folder_sets_and_makes_it(tmp_path: Path) -> None:
     finding = folder_findings({})["nnUNet_results"]
     assert finding.severity == "problem"
-    script = f'{finding.mend} && printf %s "$nnUNet_results"'
+    script = f'{finding.fix} && printf %s "$nnUNet_results"'
     shell = subprocess.run(
         ["sh", "-c", script], env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, text=True, check=True
     )
@@ -296,7 +296,7 @@ def test_mend_of_a_missing_folder_makes_it(tmp_path: Path) -> None:
     environ = {"nnUNet_raw": str(tmp_path / "not yet" / "raw")}
     finding = folder_findings(environ)["nnUNet_raw"]
     assert (finding.severity, "does not exist" in finding.detail) == ("problem", True)
-    subprocess.run(["sh", "-c", finding.mend], check=True)
+    subprocess.run(["sh", "-c", finding.fix], check=True)
     assert folder_findings(environ)["nnUNet_raw"].severity == "ok"
 
 
@@ -312,7 +312,7 @@ def test_tilde_in_a_folder_variable_is_a_problem_with_the_expanded_path(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     finding = folder_findings({"nnUNet_raw": "~/raw"})["nnUNet_raw"]
-    assert (finding.severity, finding.mend) == ("problem", f"export nnUNet_raw={tmp_path}/raw")
+    assert (finding.severity, finding.fix) == ("problem", f"export nnUNet_raw={tmp_path}/raw")
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder that not even root can write into")
@@ -338,7 +338,7 @@ def test_worker_count_that_breaks_planning_is_reported(value: str | None, severi
     environ = {} if value is None else {"nnUNet_n_proc_DA": value}
     findings = folders.check_workers(environ, "posix")
     assert [finding.severity for finding in findings] == severities
-    assert all(finding.mend == "unset nnUNet_n_proc_DA" for finding in findings if finding.severity != "ok")
+    assert all(finding.fix == "unset nnUNet_n_proc_DA" for finding in findings if finding.severity != "ok")
 
 
 # child processes
@@ -372,9 +372,9 @@ def test_siblings_that_abort_the_lookup_are_all_named(tmp_path: Path) -> None:
     (tmp_path / "package" / "d_syntax.py").write_text("def")
     (tmp_path / "not_a_package").mkdir()
     (tmp_path / "not_a_package" / "e_unreached.py").write_text("def")
-    findings = trainers.check_siblings([str(tmp_path)], "the mend", os.environ)
+    findings = trainers.check_siblings([str(tmp_path)], "the fix", os.environ)
     assert {finding.severity for finding in findings} == {"problem"}
-    assert {finding.mend for finding in findings} == {"the mend"}
+    assert {finding.fix for finding in findings} == {"the fix"}
     named = [finding.detail for finding in findings]
     assert len(named) == 3
     for detail, words in zip(named, ("surely_not_installed", "SystemExit: 1", "package.d_syntax"), strict=True):
@@ -394,7 +394,7 @@ def test_broken_sibling_is_mended_by_our_folder_in_front(tmp_path: Path, monkeyp
     value = f"{tmp_path}{os.pathsep}{OURS}"
     findings = trainers.check_trainers({VARIABLE: value}, "posix", ["nnUNetTrainerMixUp"])
     first = f"{OURS}{os.pathsep}{tmp_path}"
-    assert findings[0].mend == shell.set_command(VARIABLE, first, "posix")
+    assert findings[0].fix == shell.set_command(VARIABLE, first, "posix")
     assert asked == [("siblings", value), ("find", first)]
 
 
@@ -414,12 +414,12 @@ GOOD = {"class": "nnunet_ext.trainers.mixup.T", "module": "nnunet_ext.trainers.m
     ],
 )
 def test_trainer_that_is_not_ours_or_not_stable_is_a_problem(change: dict[str, object], words: str) -> None:
-    assert trainers.check_found("T", GOOD, [], "the mend") is None
-    finding = trainers.check_found("T", {**GOOD, **change}, [], "the mend")
+    assert trainers.check_found("T", GOOD, [], "the fix") is None
+    finding = trainers.check_found("T", {**GOOD, **change}, [], "the fix")
     assert finding is not None
     assert finding.severity == "problem"
     assert words in finding.detail
-    assert finding.mend
+    assert finding.fix
 
 
 def test_trainer_that_is_another_class_in_a_worker_is_a_problem() -> None:
@@ -441,7 +441,7 @@ def test_real_lookup_finds_our_trainer_and_names_the_file_that_hides_another(tmp
     assert (clash.severity, fine.severity) == ("problem", "ok")
     assert "nnUNetTrainerMixUp" in clash.detail
     assert str(hiding) in clash.detail
-    assert clash.mend == shell.set_command(VARIABLE, f"{OURS}{os.pathsep}{tmp_path}", "posix")
+    assert clash.fix == shell.set_command(VARIABLE, f"{OURS}{os.pathsep}{tmp_path}", "posix")
     assert "finds 1 of 2 by name" in fine.detail
 
 
@@ -456,7 +456,7 @@ def test_diagnosis_goes_on_without_torch_and_nnunet(
     assert findings["nnunetv2"].severity == ("ok" if nnunet_version else "problem")
     assert findings["torch"].severity == "problem"
     assert findings[VARIABLE].severity == "ok"
-    assert (findings["trainers"].severity, findings["trainers"].mend) == ("warning", "nnunet_ext doctor")
+    assert (findings["trainers"].severity, findings["trainers"].fix) == ("warning", "nnunet_ext doctor")
 
 
 def test_diagnosis_imports_neither_torch_nor_nnunet() -> None:

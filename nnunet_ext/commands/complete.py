@@ -71,7 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="un-annotated voxels from LOW on become ignore, those from HIGH on can be added; LOW <= P <= HIGH",
     )
     parser.add_argument(
-        "--min-voxels", type=positive, default=1, metavar="N", help="size of the least instance (default: %(default)s)"
+        "--min-voxels",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="minimum instance size in voxels (default: %(default)s)",
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: %(default)s")
     parser.add_argument("--disable-tta", action="store_true", help="predict without mirroring: faster, less accurate")

@@ -1,4 +1,4 @@
-"""Check the installation and say how to mend what is wrong.
+"""Check the installation and say how to fix what is wrong.
 
 Looks at Python, nnunetv2, torch, nnU-Net's variables and folders, and finds every trainer as nnU-Net does. It changes
 nothing. Exit status 0 if there is no problem (warnings alone count as none), 1 if there is one. Example:
@@ -49,7 +49,7 @@ def count(findings: Sequence[Finding], severity: str) -> int:
 
 
 def layout(finding: Finding) -> str:
-    """A finding as lines of text. The command that mends it is never wrapped, so that it can be copied."""
+    """A finding as lines of text. The command that fixes it is never wrapped, so that it can be copied."""
     first = f"{finding.severity:7}  {finding.title:{TITLE_WIDTH}}  "
     wrapped = textwrap.fill(
         finding.detail,
@@ -59,7 +59,7 @@ def layout(finding: Finding) -> str:
         break_long_words=False,
         break_on_hyphens=False,
     )
-    return f"{wrapped}\n{' ' * COLUMN}$ {finding.mend}" if finding.mend else wrapped
+    return f"{wrapped}\n{' ' * COLUMN}$ {finding.fix}" if finding.fix else wrapped
 
 
 def summary(problems: int, warnings: int) -> str:
@@ -67,7 +67,7 @@ def summary(problems: int, warnings: int) -> str:
     found = counted(problems, warnings)
     if not found:
         return "No problem found."
-    return f"{found} found. The lines behind $ mend them; what they set lasts as long as the shell."
+    return f"{found} found. The lines behind $ fix them; what they set lasts as long as the shell."
 
 
 def counted(problems: int, warnings: int) -> str:

@@ -117,7 +117,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=share,
         default=0.1,
         metavar="SHARE",
-        help="for lesions: of an instance's voxels, to be found or right (default: %(default)s)",
+        help="for lesions: share of an instance's voxels that must overlap for it to count as found, or as right "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--thresholds",

@@ -1,4 +1,4 @@
-"""What can be wrong with an installation, and the command that mends it.
+"""What can be wrong with an installation, and the command that fixes it.
 
 Each check is a function of plain inputs (the environment as a mapping, a version, a path) that returns findings.
 Importing this package imports neither torch nor nnunetv2.
@@ -46,7 +46,7 @@ def diagnose(environ: Mapping[str, str]) -> Iterator[Finding]:
     torch = check_torch(ask("torch", None, environ), shutil.which("nvidia-smi") is not None)
     yield torch
     if "problem" in (nnunet.severity, torch.severity):
-        detail = "not looked up: nnunetv2 and torch come first. Run this again when they are mended."
+        detail = "not looked up: nnunetv2 and torch come first. Run this again when they are fixed."
         yield Finding("warning", "trainers", detail, "nnunet_ext doctor")
     else:
         yield from check_trainers(environ, shell)

@@ -47,7 +47,7 @@ def check_folder(
         environ: the environment.
         name: the variable, such as ``nnUNet_raw``.
         purpose: what nnU-Net does with it, as the end of a sentence.
-        shell: for the command that mends it.
+        shell: for the command that fixes it.
         failure: `read_failure` or `write_failure`.
     """
     value = environ.get(name, "")

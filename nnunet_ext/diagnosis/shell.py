@@ -1,4 +1,4 @@
-"""The shell commands that mend what a check found."""
+"""The shell commands that fix what a check found."""
 
 from __future__ import annotations
 

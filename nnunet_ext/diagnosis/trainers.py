@@ -10,17 +10,17 @@ from typing import Any
 from nnunet_ext.diagnosis.child import ask
 from nnunet_ext.diagnosis.installation import MEND_NNUNET, MEND_PACKAGE
 from nnunet_ext.diagnosis.shell import Shell
-from nnunet_ext.diagnosis.variable import mend_variable, mended_folders
+from nnunet_ext.diagnosis.variable import fix_variable, fixed_folders
 from nnunet_ext.findings import Finding
 from nnunet_ext.registration import VARIABLE, discovery_folder
 
 
-def check_siblings(folders: Sequence[str], mend: str, environ: Mapping[str, str]) -> list[Finding]:
+def check_siblings(folders: Sequence[str], fix: str, environ: Mapping[str, str]) -> list[Finding]:
     """Do the modules in the folders before ours import? One that does not aborts nnU-Net's lookup.
 
     Args:
         folders: those before ours in the variable.
-        mend: the command that puts our folder first.
+        fix: the command that puts our folder first.
         environ: the environment.
     """
     if not folders:
@@ -28,27 +28,27 @@ def check_siblings(folders: Sequence[str], mend: str, environ: Mapping[str, str]
     reply = ask("siblings", list(folders), environ)
     if reply.error:
         detail = f"importing the modules in {', '.join(folders)}, as nnU-Net does, failed: {reply.error}"
-        return [Finding("problem", "other trainers", detail, mend)]
+        return [Finding("problem", "other trainers", detail, fix)]
     return [
         Finding(
             "problem",
             "other trainers",
             f"the module {module['module']} in {module['folder']} fails to import, and that ends nnU-Net's lookup "
             f"before it reaches this package ({module['error']}). Repair the module, or put this package first.",
-            mend,
+            fix,
         )
         for module in reply.result
     ]
 
 
-def check_found(name: str, found: Mapping[str, Any], folders: Sequence[str], mend: str) -> Finding | None:
+def check_found(name: str, found: Mapping[str, Any], folders: Sequence[str], fix: str) -> Finding | None:
     """Is what nnU-Net found under a name our trainer, as Python knows it?
 
     Args:
         name: the trainer's name.
         found: what the job ``find`` says of it.
         folders: those of the variable.
-        mend: the command that puts our folder first.
+        fix: the command that puts our folder first.
 
     Returns:
         What is wrong with it; None if nothing is.
@@ -65,7 +65,7 @@ def check_found(name: str, found: Mapping[str, Any], folders: Sequence[str], men
     if not found["class"].startswith("nnunet_ext.trainers."):
         where = source_of(found["module"], folders) or found["class"]
         detail = f"name clash: an earlier folder of {VARIABLE} has a {name}, too, and that one wins: {where}"
-        return Finding("problem", title, detail, mend)
+        return Finding("problem", title, detail, fix)
     if not found["again"]:
         return Finding("problem", title, f"a second lookup of {name} gives another class than the first.", MEND_PACKAGE)
     if "unpicklable" in found:
@@ -95,25 +95,25 @@ def check_loaded(name: str, expected: str, loaded: str) -> Finding | None:
 def check_trainers(environ: Mapping[str, str], shell: Shell, names: Sequence[str] | None = None) -> list[Finding]:
     """Look the trainers up as nnU-Net's commands do, and pass them to a worker process.
 
-    It is done with the variable as `mend_variable` would set it, so that one mistake there does not hide others here.
+    It is done with the variable as `fix_variable` would set it, so that one mistake there does not hide others here.
 
     Args:
         environ: the environment.
-        shell: for the commands that mend.
+        shell: for the commands that fix.
         names: the trainers to look for; None for every one of this package.
     """
     value = environ.get(VARIABLE, "")
-    folders = mended_folders(value)
-    mend = mend_variable(value, shell, ours_first=True)
-    findings = check_siblings(folders[: folders.index(str(discovery_folder()))], mend, environ)
+    folders = fixed_folders(value)
+    fix = fix_variable(value, shell, ours_first=True)
+    findings = check_siblings(folders[: folders.index(str(discovery_folder()))], fix, environ)
     if findings:
-        folders = mended_folders(value, ours_first=True)
+        folders = fixed_folders(value, ours_first=True)
     environ = {**environ, VARIABLE: os.pathsep.join(folders)}
     reply = ask("find", names, environ)
     if reply.error:
         detail = f"nnU-Net's lookup cannot be used: {reply.error}"
         return [*findings, Finding("problem", "trainers", detail, f"{MEND_NNUNET} --force-reinstall")]
-    wrong = {n: finding for n, found in reply.result.items() if (finding := check_found(n, found, folders, mend))}
+    wrong = {n: finding for n, found in reply.result.items() if (finding := check_found(n, found, folders, fix))}
     good = {name: found for name, found in reply.result.items() if name not in wrong}
     findings.extend(wrong.values())
     if not good:

@@ -88,7 +88,7 @@ def read_entries(value: str) -> list[Entry]:
     return [read_entry(raw) for raw in value.split(os.pathsep) if raw.strip()]
 
 
-def mended_folders(value: str, *, ours_first: bool = False) -> list[str]:
+def fixed_folders(value: str, *, ours_first: bool = False) -> list[str]:
     """The folders the variable should hold: faulty ones corrected or dropped, our own added.
 
     Args:
@@ -103,26 +103,24 @@ def mended_folders(value: str, *, ours_first: bool = False) -> list[str]:
     return folders if ours in folders else [*folders, ours]
 
 
-def mend_variable(value: str, shell: Shell, *, ours_first: bool = False) -> str:
+def fix_variable(value: str, shell: Shell, *, ours_first: bool = False) -> str:
     """The command that sets ``nnUNet_extTrainer`` right."""
-    mended = os.pathsep.join(mended_folders(value, ours_first=ours_first))
-    if shell == "posix" and mended == extended_value(value):
+    fixed = os.pathsep.join(fixed_folders(value, ours_first=ours_first))
+    if shell == "posix" and fixed == extended_value(value):
         return f'export {VARIABLE}="$(nnunet_ext path)"'
-    if shell == "posix" and mended == str(discovery_folder()):
+    if shell == "posix" and fixed == str(discovery_folder()):
         return f'export {VARIABLE}="$(nnunet_ext path --only)"'
-    return set_command(VARIABLE, mended, shell)
+    return set_command(VARIABLE, fixed, shell)
 
 
 def check_variable(environ: Mapping[str, str], shell: Shell) -> list[Finding]:
     """Will nnU-Net look into this package's folder?"""
     value = environ.get(VARIABLE, "")
-    mend = mend_variable(value, shell)
+    fix = fix_variable(value, shell)
     entries = read_entries(value)
     if not entries:
         state = "is empty" if VARIABLE in environ else "is not set"
-        return [
-            Finding("problem", VARIABLE, f"{state}: nnU-Net does not know where this package's trainers are.", mend)
-        ]
+        return [Finding("problem", VARIABLE, f"{state}: nnU-Net does not know where this package's trainers are.", fix)]
     positions = [i for i, entry in enumerate(entries) if entry.ours and not entry.fault]
     findings = []
     for i, entry in enumerate(entries):
@@ -130,9 +128,9 @@ def check_variable(environ: Mapping[str, str], shell: Shell) -> list[Finding]:
             in_the_way = entry.harmful and (not positions or i < positions[0])
             missed = entry.ours and not positions
             severity: Severity = "problem" if in_the_way or missed else "warning"
-            findings.append(Finding(severity, VARIABLE, f"its entry {entry.raw!r} {entry.fault}.", mend))
+            findings.append(Finding(severity, VARIABLE, f"its entry {entry.raw!r} {entry.fault}.", fix))
     if positions:
         findings.append(Finding("ok", VARIABLE, f"holds this package's folder, {entries[positions[0]].raw}"))
     elif not any(entry.ours for entry in entries):
-        findings.append(Finding("problem", VARIABLE, "does not hold this package's folder.", mend))
+        findings.append(Finding("problem", VARIABLE, "does not hold this package's folder.", fix))
     return findings

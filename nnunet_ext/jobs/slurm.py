@@ -94,7 +94,7 @@ def slurm_executor(sweep: Sweep) -> SlurmExecutor:
         executor = SlurmExecutor(sweep.folder / "submitit", max_num_timeout=timeouts)
         executor.update_parameters(**parameters)
     except RuntimeError as error:
-        raise UserError(f"Slurm is not here: {error}") from None
+        raise UserError(f"Slurm was not found: {error}") from None
     except (ValueError, TypeError) as error:
         raise UserError(f"--slurm: {error}") from None
     return executor
@@ -127,7 +127,9 @@ def _queue() -> dict[str, str]:
     try:
         listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except FileNotFoundError:
-        raise UserError("Slurm is not here: there is no squeue. Ask on a machine of the cluster.") from None
+        raise UserError(
+            "Slurm was not found: there is no squeue on this machine. Run this command on a login node of the cluster."
+        ) from None
     except subprocess.CalledProcessError as error:
         raise UserError(f"Slurm does not answer: {error.stderr.strip()}") from None
     return {fields[0]: fields[1] for line in listing.splitlines() if len(fields := line.split()) == 2}

@@ -24,7 +24,7 @@ def symmetric_cross_entropy(
     ce_weight: float = 0.8,
     rce_weight: float = 1.0,
 ) -> torch.Tensor:
-    """Cross-entropy and reverse cross-entropy, which bears wrong labels better: its value and gradient are bounded.
+    """Cross-entropy and reverse cross-entropy, which tolerates wrong labels: its value and gradient are bounded.
 
     RCE = -Σ_c p_c log q_c with q the one-hot label and log 0 = -A, which is A (1 - p_y).
 

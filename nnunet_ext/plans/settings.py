@@ -113,7 +113,9 @@ class DBDMPSettings(Section):
     )
     ramp_epochs: int = Field(99, ge=0, description="Epochs over which the pseudo-label term rises to its factor.")
     temperature: float = Field(
-        0.3, gt=0, description="Temperature of the softmax that sharpens the pseudo labels; from 0.5 on it does nothing."
+        0.3,
+        gt=0,
+        description="Temperature of the softmax that sharpens the pseudo labels; from 0.5 on it does nothing.",
     )
 
 

@@ -55,7 +55,7 @@ def read_label_image(file: Path, known: Collection[int]) -> sitk.Image:
     if unknown := sorted(set(np.unique(labels).tolist()) - set(known)):
         raise UserError(
             f"{file} has the value{'s' * (len(unknown) > 1)} {', '.join(map(str, unknown[:3]))}, but the labels are "
-            f"{', '.join(map(str, sorted(known)))}. Name all labels with --labels, or mend the file."
+            f"{', '.join(map(str, sorted(known)))}. Name all labels with --labels, or fix the file."
         )
     return on_grid(labels.astype(np.uint8 if max(known) < 256 else np.uint16), image)
 

@@ -242,7 +242,7 @@ def _told(diverged: Mapping[str, str], *, total: int, kept: Path | None) -> str:
     )
     return (
         f"{len(diverged)} of {total} priors could not be brought onto their current scans:\n{cases}\n{done} Look at "
-        "these cases, then mend them or leave them out of the table, choose another --registration, or add one of\n"
+        "these cases, then fix them or leave them out of the table, choose another --registration, or add one of\n"
         "  --if-diverged unregistered    to leave such a prior where its header has it\n"
         "  --if-diverged without-prior   to treat such a case as one that has no prior"
     )

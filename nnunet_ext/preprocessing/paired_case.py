@@ -238,7 +238,7 @@ def read_prior(pair: Pair, pairing: Pairing, *, dimensions: int) -> Prior:
     if prior.grid is not None and prior.grid.GetDimension() != dimensions:
         raise UserError(
             f"Case {pair.case}: the current image {pair.current_image} has {dimensions} dimensions, its prior "
-            f"{prior.grid.GetDimension()}. Expected are as many."
+            f"{prior.grid.GetDimension()}. Both must have the same number."
         )
     return prior
 

@@ -188,7 +188,7 @@ def check_values(labels: Labels, known: Collection[int], *, file: Path) -> None:
     if unknown := sorted(set(np.unique(labels).tolist()) - set(known)):
         raise UserError(
             f"{file} has the value{'s' * (len(unknown) > 1)} {', '.join(map(str, unknown[:3]))}, which dataset.json "
-            "does not list. Add it there or mend the file."
+            "does not list. Add it there or fix the file."
         )
 
 

@@ -68,7 +68,7 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
     """Settings that hold where the plans file says nothing."""
 
     unsupported: ClassVar[Mapping[str, str]] = {}
-    """What a technique truly cannot do, by capability (see `needed_capabilities`), with the reason and what to use
+    """What a technique cannot do, by capability (see `needed_capabilities`), with the reason and what to use
     instead; such a dataset or configuration is refused with a NotImplementedError."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -500,7 +500,7 @@ def require_folders() -> None:
     """See that nnU-Net's folders for training are known and that results can be written.
 
     Raises:
-        UserError: naming the variable, what is wrong with it and how to mend it.
+        UserError: naming the variable, what is wrong with it and how to fix it.
     """
     for variable in (nnUNet_preprocessed, nnUNet_results):
         if not variable.is_set():

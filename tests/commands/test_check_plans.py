@@ -89,7 +89,7 @@ def test_configuration_that_is_not_there(preprocessed: Path) -> None:
     assert "3d_fullres" in problem.detail
     problem = the_problem(found("nnUNetTrainerMixUp", preprocessed, plans="otherPlans"))
     assert "otherPlans.json" in problem.detail
-    assert problem.mend == f"nnUNetv2_plan_and_preprocess -d {preprocessed.name}"
+    assert problem.fix == f"nnUNetv2_plan_and_preprocess -d {preprocessed.name}"
 
 
 def test_configuration_that_planning_has_removed_comes_with_its_command(preprocessed: Path, monkeypatch) -> None:
@@ -101,7 +101,7 @@ def test_configuration_that_planning_has_removed_comes_with_its_command(preproce
     (preprocessed / "nnUNetPlans.json").write_text(before)
     problem = the_problem(found("nnUNetTrainerMixUp", preprocessed, "short"))
     assert "has gone" in problem.detail
-    assert main(shlex.split(problem.mend)[1:]) == 0
+    assert main(shlex.split(problem.fix)[1:]) == 0
     assert found("nnUNetTrainerMixUp", preprocessed, "short")["plans"].severity == "ok"
 
 
@@ -137,7 +137,7 @@ def test_cases_that_are_not_preprocessed_are_named(preprocessed: Path) -> None:
     assert problem.title == "preprocessed"
     assert f"1 of {CASES} cases are not in" in problem.detail
     assert problem.detail.endswith(": case_3.")
-    assert problem.mend == f"nnUNetv2_preprocess -d {preprocessed.name} -plans_name nnUNetPlans -c 3d_tiny"
+    assert problem.fix == f"nnUNetv2_preprocess -d {preprocessed.name} -plans_name nnUNetPlans -c 3d_tiny"
 
 
 def test_dataset_that_changed_after_planning_is_a_problem(preprocessed: Path) -> None:
@@ -148,7 +148,7 @@ def test_dataset_that_changed_after_planning_is_a_problem(preprocessed: Path) ->
     file.write_text(json.dumps({**content, "labels": {"background": 0, "shell": 1}}))
     problem = the_problem(found("nnUNetTrainerMixUp", preprocessed))
     assert problem.detail.startswith("labels in the dataset.json of")
-    assert problem.mend.endswith("--clean")
+    assert problem.fix.endswith("--clean")
 
 
 def test_start_of_a_fine_tuning_is_looked_into(preprocessed: Path, tmp_path: Path, monkeypatch) -> None:
@@ -187,5 +187,5 @@ def test_start_of_a_fine_tuning_is_looked_into(preprocessed: Path, tmp_path: Pat
 def test_missing_library_of_the_adapters_is_a_problem(preprocessed: Path, monkeypatch) -> None:
     monkeypatch.setattr("nnunet_ext.diagnosis.planned_training.find_spec", lambda name: None)
     problem = the_problem(found("nnUNetTrainerLoRA", preprocessed))
-    assert (problem.title, problem.mend) == ("peft", 'pip install "nnunet-ext[lora]"')
+    assert (problem.title, problem.fix) == ("peft", 'pip install "nnunet-ext[lora]"')
     assert "peft" not in found("nnUNetTrainerDGST", preprocessed)

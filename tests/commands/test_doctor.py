@@ -14,8 +14,8 @@ from nnunet_ext.registration import VARIABLE, discovery_folder
 from nnunet_ext.registry import TRAINERS
 
 OK = Finding("ok", "Python", "3.12")
-WARNING = Finding("warning", "torch", "no GPU", "mend torch")
-PROBLEM = Finding("problem", "nnUNet_raw", "is not set", "mend raw")
+WARNING = Finding("warning", "torch", "no GPU", "fix torch")
+PROBLEM = Finding("problem", "nnUNet_raw", "is not set", "fix raw")
 
 
 def run_with(monkeypatch: pytest.MonkeyPatch, *findings: Finding, as_json: bool = False) -> int:
@@ -32,23 +32,23 @@ def test_only_a_problem_makes_the_exit_status_one(monkeypatch: pytest.MonkeyPatc
     assert run_with(monkeypatch, PROBLEM, OK) == 1
 
 
-def test_page_is_aligned_and_shows_each_mend(
+def test_page_is_aligned_and_shows_each_fix(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_with(monkeypatch, OK, WARNING, PROBLEM)
     lines = capsys.readouterr().out.splitlines()
     column = lines[2].index("3.12")
     shown = [line[column:] for line in lines[2:-2]]
-    assert shown == ["3.12", "no GPU", "$ mend torch", "is not set", "$ mend raw"]
+    assert shown == ["3.12", "no GPU", "$ fix torch", "is not set", "$ fix raw"]
     assert lines[-1].startswith("1 problem and 1 warning found.")
 
 
 def test_long_details_are_wrapped_and_commands_are_not() -> None:
-    detail, mend = "word " * 60, "export A=" + "x y " * 60
-    lines = doctor.layout(Finding("problem", "title", detail, mend)).splitlines()
+    detail, fix = "word " * 60, "export A=" + "x y " * 60
+    lines = doctor.layout(Finding("problem", "title", detail, fix)).splitlines()
     assert max(map(len, lines[:-1])) <= 100
     assert len(lines) > 3
-    assert lines[-1].strip() == f"$ {mend}".strip()
+    assert lines[-1].strip() == f"$ {fix}".strip()
 
 
 def test_json_holds_the_findings_and_their_numbers(

@@ -219,7 +219,7 @@ def test_wrong_parameters_are_named_and_nothing_is_written(
 
 def test_without_slurm_it_says_so(nnunet: StandIn, sweep_folder: Path, capsys) -> None:
     assert start(sweep_folder) == 2
-    assert "Slurm is not here" in capsys.readouterr().err
+    assert "Slurm was not found" in capsys.readouterr().err
     assert not sweep_folder.exists()
 
 

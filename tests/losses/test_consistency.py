@@ -246,6 +246,11 @@ def test_target_that_is_the_mean_may_as_well_be_fixed_but_for_its_weights():
     assert (fixed - moving).norm() > 0.1 * fixed.norm()
 
 
+def test_the_target_is_fixed_unless_asked_otherwise():
+    fixed = gradient(uncertainty_weighted_consistency, detach_target=True)
+    assert torch.equal(gradient(uncertainty_weighted_consistency), fixed)
+
+
 def test_large_volumes_do_not_overflow_under_half_precision():
     branches = [branch.half() for branch in branches_of((1, 2, 8, 300, 300), number=2)]
     with torch.autocast("cpu", dtype=torch.bfloat16):

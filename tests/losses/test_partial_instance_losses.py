@@ -182,6 +182,15 @@ def test_equal_probabilities_are_sharpened_at_the_same_pace_whatever_the_number_
         assert raised / 1e-6 == pytest.approx(1 / 0.6, rel=1e-3)
 
 
+def test_pseudo_labels_are_sharper_the_lower_the_temperature():
+    logits, other, labels = tensors()
+    nowhere = torch.zeros_like(labels, dtype=torch.bool)
+    mixture = (log_probabilities(logits).exp() + log_probabilities(other).exp()) / 2
+    for temperature in (0.1, 0.2):
+        found = mixed_pseudo_labels(logits, other, labels, nowhere, ratio=0.5, temperature=temperature)
+        torch.testing.assert_close(found, partial_instances.sharpened(mixture, temperature=temperature))
+
+
 def test_annotated_voxels_have_their_own_label_however_unsure_the_branches_are():
     logits, other, labels = tensors()
     soft = mixed_pseudo_labels(logits, other, labels, labels > 0, ratio=0.5)
@@ -225,6 +234,18 @@ def test_what_takes_no_part_in_the_divergence_gives_no_gradient_however_large(sc
         for leaf in leaves:
             assert torch.isfinite(leaf.grad).all()
             assert not (leaf.grad * ~part).any()
+
+
+def test_voxels_that_all_disagree_a_lot_still_learn_beside_one_that_takes_no_part():
+    # e^-180 is zero in float32: the weight of the voxel that takes part, beside that of the other one, where D is 0
+    logits = torch.tensor([[[[200.0, 0.0]], [[20.0, 0.0]]]])
+    other = torch.tensor([[[[20.0, 0.0]], [[200.0, 0.0]]]])
+    target = one_hot(torch.ones(1, 1, 1, 2, dtype=torch.long), 2)
+    mask = torch.tensor([[[[True, False]]]])
+    loss = partial_instances.divergence_weighted_cross_entropy(
+        log_probabilities(logits), log_probabilities(other), target, mask
+    )
+    assert loss.item() == pytest.approx(180 + 180)
 
 
 def test_one_voxel_by_hand():

@@ -83,3 +83,10 @@ def test_bottleneck_dropout_draws_its_share_in_training_and_touches_nothing_else
     assert sum(shares) / len(shares) == pytest.approx(0.25, abs=0.03)
     assert dropout.eval()(features)[1] is features[1]
     assert BottleneckDropout(0.0)(features)[1] is features[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bottleneck_dropout_leaves_type_and_device_as_they_are(dtype):
+    dropout = BottleneckDropout(0.5)
+    assert dropout([torch.ones(1, 2, 4, 4, dtype=dtype)])[0].dtype == dtype
+    assert dropout([torch.ones(1, 2, 4, 4, dtype=dtype, device="meta")])[0].device.type == "meta"

@@ -104,6 +104,12 @@ def test_gate_is_finite_in_half_precision():
         assert torch.isfinite(gate(x, context)).all()
 
 
+def test_gate_leaves_half_precision_as_it_is():
+    gate = GatedFusion(4, 2, nn.Conv2d).bfloat16()
+    fused = gate(torch.ones(1, 4, 3, 3, dtype=torch.bfloat16), torch.ones(1, 2, 3, 3, dtype=torch.bfloat16))
+    assert fused.dtype == torch.bfloat16
+
+
 # ---------------------------------------------------------------------- the network beside its single-encoder sibling
 
 

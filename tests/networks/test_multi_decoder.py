@@ -108,6 +108,12 @@ def test_every_decoder_counts_as_decoder_for_fine_tuning():
     }
 
 
+def test_memory_is_estimated_as_of_the_plain_unet():
+    plain = unet(dims=2)
+    size = [16, 16]
+    assert network(dims=2).compute_conv_feature_map_size(size) == plain.compute_conv_feature_map_size(size) > 0
+
+
 def test_too_few_perturbations_are_refused():
     main = unet(dims=2, residual=False)
     with pytest.raises(ValueError, match="2 decoders need as many"):

@@ -134,12 +134,12 @@ class CaseFiles:
             f"write {numbers}, with NumPy: np.searchsorted({found}, labels)."
         )
 
-    def _finding(self, title: str, wrong: dict[str, str], fine: str, mend: str = "") -> Finding:
+    def _finding(self, title: str, wrong: dict[str, str], fine: str, fix: str = "") -> Finding:
         if not wrong:
             return Finding("ok", title, f"{fine}.")
         first = next(iter(wrong))
         detail = f"wrong in {len(wrong)} of {len(self.dataset.cases)} cases ({some(wrong)}). {first}: {wrong[first]}"
-        return Finding("problem", title, f"{detail.rstrip('.')}.{mend}")
+        return Finding("problem", title, f"{detail.rstrip('.')}.{fix}")
 
 
 def check_folds(dataset: RawDataset) -> Iterator[Finding]:

@@ -28,8 +28,8 @@ class PlaceholderCheck:
                 "are all empty. Training does not look at them, but nnU-Net's planning takes intensities from "
                 "labelled voxels only, and stops. Make placeholders:"
             )
-            mend = f"nnunet_ext unlabelled IMAGES -o Dataset{self.number}_NAME"
-            yield Finding("warning", "labels", detail, mend)
+            fix = f"nnunet_ext unlabelled IMAGES -o Dataset{self.number}_NAME"
+            yield Finding("warning", "labels", detail, fix)
         elif self.made_here or not self.background:
             detail = "are placeholders: good for pre-training, and for nothing else."
             yield Finding("ok", "labels", detail)

@@ -150,11 +150,11 @@ class ScribbleCheck:
         without = [case for case, annotation in self.cases.items() if 0 not in annotation.voxels]
         if not without:
             return Finding("ok", "background", self._described(0))
-        mend = "Draw strokes of value 0 outside of all structures."
+        fix = "Draw strokes of value 0 outside of all structures."
         if len(without) == len(self.cases):
-            detail = f"no case has a scribble of it (0): nothing would be learned of what is no structure. {mend}"
+            detail = f"no case has a scribble of it (0): nothing would be learned of what is no structure. {fix}"
             return Finding("problem", "background", detail)
-        detail = f"{len(without)} of {len(self.cases)} cases have no scribble of it (0): {some(without)}. {mend}"
+        detail = f"{len(without)} of {len(self.cases)} cases have no scribble of it (0): {some(without)}. {fix}"
         return Finding("warning", "background", detail)
 
     def told_label(self, name: str, value: int) -> Finding:
