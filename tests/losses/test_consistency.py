@@ -206,6 +206,11 @@ def test_order_of_the_branches_does_not_matter():
         assert loss(branches).item() == pytest.approx(loss(branches[::-1]).item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("loss", [uncertainty_weighted_consistency, multi_view_class_consistency])
+def test_a_single_branch_agrees_with_itself(loss):
+    assert loss(branches_of(SHAPES[0], number=1)).item() == pytest.approx(0, abs=1e-6)
+
+
 def gradient(loss, *, shape=(1, 3, 3, 3, 3), **options):
     """Of the first branch's logits."""
     logits = [2 * torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]

@@ -48,3 +48,7 @@ def test_squared_dice_of_nothing_is_zero_and_has_no_gradient():
     loss.backward()
     assert loss.item() == 0
     assert not log_p.grad.any()
+
+
+def test_one_hot_lies_where_the_labels_lie():
+    assert one_hot(torch.zeros(1, 1, 2, 2, device="meta"), 3).device.type == "meta"

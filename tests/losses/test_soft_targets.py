@@ -97,3 +97,8 @@ def test_weighted_mean_by_hand():
     assert weighted_mean(values, weights, torch.tensor([True, True, False])).item() == 2
     assert weighted_mean(values, weights, torch.tensor([False, True, False])).item() == 5
     assert weighted_mean(values, weights, torch.zeros(3, dtype=torch.bool)).item() == 0
+
+
+def test_weights_that_add_up_to_less_than_one_do_not_make_a_mean_smaller():
+    values, weights = torch.tensor([1.0, 5.0, 7.0]), torch.tensor([0.03, 0.01, 0.1])
+    assert weighted_mean(values, weights, torch.tensor([True, True, False])).item() == pytest.approx(2)

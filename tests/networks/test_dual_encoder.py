@@ -236,6 +236,12 @@ def test_channels_in_any_order():
     assert torch.equal(network(data), network(other)), "channel 1 has no role"
 
 
+def test_channels_that_stand_together_are_not_copied():
+    data = data_of(channels=4)
+    for channels in ([2], [1, 2, 3], [0, 1]):
+        assert channels_of(data, channels).data_ptr() == data[:, channels[0]].data_ptr()
+
+
 def test_compiled_equals_plain():
     network = dual(deep_supervision=True).eval()
     compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
