@@ -90,3 +90,10 @@ def test_bottleneck_dropout_leaves_type_and_device_as_they_are(dtype):
     dropout = BottleneckDropout(0.5)
     assert dropout([torch.ones(1, 2, 4, 4, dtype=dtype)])[0].dtype == dtype
     assert dropout([torch.ones(1, 2, 4, 4, dtype=dtype, device="meta")])[0].device.type == "meta"
+
+
+def test_every_sample_of_a_batch_loses_other_entries_of_its_bottleneck():
+    torch.manual_seed(0)
+    dropout = BottleneckDropout(0.5)
+    dropped = [dropout([torch.ones(2, 64, 20, 20)])[0] == 0 for _ in range(10)]
+    assert max((first != second).float().mean().item() for first, second in dropped) > 0.3

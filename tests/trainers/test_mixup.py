@@ -134,6 +134,21 @@ def test_alternate_mode_takes_one_loss_or_the_other(results):
     assert torch.equal(prepared["data"], prepared["mixed"]["data"])
 
 
+def test_processes_that_share_a_generator_mix_in_the_same_steps_and_draw_their_own_mixtures(results):
+    """Under DDP a process that mixes alone would wait forever for the others' gradients."""
+    trainer = initialized({"probability": 0.5})
+    batch = random_batch(trainer)
+    decisions, mixtures = [], []
+    for rank in (0, 1):
+        trainer.rng, trainer.shared_rng = np.random.default_rng((7, rank)), np.random.default_rng(2)
+        prepared = [trainer.prepare_batch(batch, training=True) for _ in range(20)]
+        decisions.append(["mixed" in one for one in prepared])
+        mixtures.append(next(one["mixed"]["data"] for one in prepared if "mixed" in one))
+    assert decisions[0] == decisions[1]
+    assert set(decisions[0]) == {True, False}
+    assert not torch.equal(*mixtures)
+
+
 def test_probability_of_zero_is_the_usual_training(results):
     trainer = initialized({"probability": 0.0})
     terms, _ = terms_of(trainer, random_batch(trainer))

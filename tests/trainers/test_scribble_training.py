@@ -1,5 +1,6 @@
 """Training from scribbles: what each loss is, who takes part in it, and that consistency finds what scribbles leave."""
 
+import itertools
 import math
 
 import numpy as np
@@ -332,12 +333,17 @@ def test_decoders_begin_with_weights_of_their_own(built, trainer_class):
     network = built(trainer_class).network
     decoders = [network.decoder, *network.auxiliary_decoders]
     kernels = [
-        [one.weight for one in decoder.modules() if hasattr(one, "weight") and one.weight.ndim > 2]
+        {
+            name: weight
+            for name, weight in decoder.named_parameters()
+            # the main decoder holds the encoder too
+            if weight.ndim > 2 and not name.startswith("encoder.")
+        }
         for decoder in decoders
     ]
-    for first in range(len(decoders)):
-        for second in range(first):
-            assert not any(torch.equal(a, b) for a, b in zip(kernels[first], kernels[second]))
+    for first, second in itertools.combinations(kernels, 2):
+        assert list(first) == list(second)
+        assert not any(torch.equal(weight, second[name]) for name, weight in first.items())
 
 
 def test_decoders_differ_in_dilation_and_first_weights_and_see_other_bottlenecks(built):
@@ -347,6 +353,9 @@ def test_decoders_differ_in_dilation_and_first_weights_and_see_other_bottlenecks
     assert [conv.dilation for conv in last] == [(1, 1, 1), (3, 3, 3), (6, 6, 6)]
     assert last[2].weight.std().item() == pytest.approx(0.02, rel=0.2)
     assert last[0].weight.std().item() > 0.04
+    outputs, inputs = last[1].weight.shape[:2]
+    xavier = math.sqrt(6 / ((inputs + outputs) * 27))
+    assert last[1].weight.abs().max().item() == pytest.approx(xavier, rel=0.02)
     data = torch.randn(1, 1, *trainer.configuration_manager.patch_size)
     seen = [[] for _ in network.perturbations]
     for record, perturbation in zip(seen, network.perturbations):
