@@ -2,9 +2,9 @@
 
 Tunes the source model of `benchmarks.few_shot` on the five pilot cases of the shifted target, by strict DGST under
 several optimizers and by full fine-tuning, and scores each model on the pilot's validation cases, none of which is a
-test case. A method's learning rates are widened until the best of them is not at the edge of what was tried. Then its
-best one is trained for longer, and once more with another seed. Writes ``dgst_grid.csv`` and ``.md``. Needs nnUNet_raw
-with the Hippocampus dataset; a step that was finished is not run again.
+test case. A method's learning rates are widened until the best of them is not at the edge of what was tried, in short
+trainings and then in longer ones; the best one of the short ones is repeated with another seed. Writes
+``dgst_grid.csv`` and ``.md``. Needs nnUNet_raw with the Hippocampus dataset; a step that was finished is not run again.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def adamw(name: str, trainer: str, *, lr: float) -> Searched:
 
 
 SEARCHED = (
-    sgd("strict", "nnUNetTrainerDGST", momentum=0.99, lr=3e-2),
     sgd("strict", "nnUNetTrainerDGST", momentum=0.9, lr=0.1),
+    sgd("strict", "nnUNetTrainerDGST", momentum=0.99, lr=3e-2),
     sgd("strict", "nnUNetTrainerDGST", momentum=0.0, lr=0.3),
     adamw("strict", "nnUNetTrainerDGST", lr=3e-2),
     sgd("full", "nnUNetTrainerFineTune", momentum=0.99, lr=1e-2),
@@ -93,21 +93,21 @@ def trial(method: Method, lr: float, *, steps: int = SHORT, seed: int = 0) -> Tr
     return Trial(method, PILOT_SHOTS, seed, lr, steps)
 
 
-def by_lr(scores: Scores, method: Method) -> dict[float, float]:
-    """What the search has found of a method, from the smallest learning rate to the largest."""
-    found = {one.lr: dice for one, dice in scores.items() if one == trial(method, one.lr)}
+def by_lr(scores: Scores, method: Method, steps: int) -> dict[float, float]:
+    """What the search has found of a method at a length, from the smallest learning rate to the largest."""
+    found = {one.lr: dice for one, dice in scores.items() if one == trial(method, one.lr, steps=steps)}
     return dict(sorted(found.items()))
 
 
-def next_lr(searched: Searched, scores: Mapping[float, float]) -> float | None:
+def next_lr(first: float, scores: Mapping[float, float]) -> float | None:
     """The learning rate to try next; None where the best one has tried neighbours on both sides.
 
     Args:
-        searched: the method.
-        scores: its Dice by learning rate.
+        first: the one to begin with.
+        scores: a method's Dice by learning rate.
     """
     if not scores:
-        return searched.lr
+        return first
     best = LADDER.index(best_lr(scores))
     neighbours = [LADDER[place] for place in (best + 1, best - 1) if 0 <= place < len(LADDER)]
     return next((lr for lr in neighbours if lr not in scores), None)
@@ -132,7 +132,7 @@ class DGSTGrid(FewShot):
         return mean(case_dice(self.evaluation(name) or {}, self.shift.target).values())
 
     def search(self, scores: dict[Trial, float]) -> None:
-        """Try learning rates of every method, then train the best of each for longer and with another seed.
+        """Try learning rates of every method, for the short and the long training, then the best with another seed.
 
         Args:
             scores: what is found is added to it.
@@ -141,13 +141,15 @@ class DGSTGrid(FewShot):
         def run(one: Trial) -> None:
             scores[one] = self.run_trial(one)
 
-        for searched in SEARCHED:
-            while (lr := next_lr(searched, by_lr(scores, searched.method))) is not None:
-                run(trial(searched.method, lr))
-        chosen = {searched.method: best_lr(by_lr(scores, searched.method)) for searched in SEARCHED}
-        for method, lr in chosen.items():
-            run(trial(method, lr, steps=LONG))
-        for method, lr in chosen.items():
+        def settle(method: Method, first: float, steps: int) -> float:
+            while (lr := next_lr(first, by_lr(scores, method, steps))) is not None:
+                run(trial(method, lr, steps=steps))
+            return best_lr(by_lr(scores, method, steps))
+
+        best = {searched.method: settle(searched.method, searched.lr, SHORT) for searched in SEARCHED}
+        for method, lr in best.items():
+            settle(method, LADDER[LADDER.index(lr) - 1], LONG)  # more steps want a lower rate
+        for method, lr in best.items():
             run(trial(method, lr, seed=FURTHER_SEED))
 
 
@@ -161,24 +163,33 @@ def csv_text(scores: Scores) -> str:
     return file.getvalue()
 
 
+def table_of_lrs(scores: Scores, steps: int) -> list[str]:
+    """The search at one length: a row for each method, whose best rate stays open where a neighbour is missing."""
+    found = {method: by_lr(scores, method, steps) for method in dict.fromkeys(one.method for one in scores)}
+    found = {method: dices for method, dices in found.items() if dices}
+    if not found:
+        return ["Not run."]
+    lrs = sorted({lr for dices in found.values() for lr in dices})
+    rows = [
+        [
+            method.name,
+            *(f"{dices[lr]:.3f}" if lr in dices else "" for lr in lrs),
+            "" if next_lr(lrs[0], dices) else f"{best_lr(dices):g}",
+        ]
+        for method, dices in found.items()
+    ]
+    return markdown_table(["", *(f"lr {lr:g}" for lr in lrs), "best"], rows)
+
+
 def result_lines(scores: Scores, source_dice: float) -> list[str]:
-    """The search as Markdown: a table of the learning rates, and one of the longer and repeated trainings.
+    """The search as Markdown.
 
     Args:
         scores: of the trainings that are finished.
         source_dice: of the source model, not tuned.
     """
-    lrs = sorted({one.lr for one in scores})
-    methods = list(dict.fromkeys(one.method for one in scores))
-    found = {method: by_lr(scores, method) for method in methods}
-    rows = [
-        [method.name, *(f"{dices[lr]:.3f}" if lr in dices else "" for lr in lrs), f"{best_lr(dices):g}"]
-        for method, dices in found.items()
-    ]
-    more = [
-        [one.method.name, f"{one.lr:g}", str(one.steps), str(one.seed), f"{dice:.3f}"]
-        for one, dice in scores.items()
-        if one != trial(one.method, one.lr)
+    repeated = [
+        [one.method.name, f"{one.lr:g}", f"{dice:.3f}"] for one, dice in scores.items() if one.seed == FURTHER_SEED
     ]
     return [
         "# Momentum and learning rate of strict DGST",
@@ -186,15 +197,12 @@ def result_lines(scores: Scores, source_dice: float) -> list[str]:
         f"{SHIFT.target}: {SHIFT.description}. The source model of the few-shot experiment, tuned on the {PILOT_SHOTS} "
         "pilot cases; mean Dice on the pilot's validation cases, without mirroring. Not tuned, it has "
         f"{source_dice:.3f}. Strict DGST moves one entry of each kernel in a step. `SGD 0.99`: with that momentum "
-        "(Nesterov's).",
+        "(Nesterov's). A best rate is given where both its neighbours were tried and are no better.",
         "",
-        f"## {SHORT} steps, seed 0",
+        *(line for steps in (SHORT, LONG) for line in (f"## {steps} steps", "", *table_of_lrs(scores, steps), "")),
+        f"## {SHORT} steps with another seed",
         "",
-        *markdown_table(["", *(f"lr {lr:g}" for lr in lrs), "best"], rows),
-        "",
-        "## Longer, and with another seed",
-        "",
-        *(markdown_table(["", "lr", "steps", "seed", "Dice"], more) if more else ["Not run."]),
+        *(markdown_table(["", "lr", "Dice"], repeated) if repeated else ["Not run."]),
         "",
     ]
 
@@ -235,7 +243,7 @@ def run_benchmark(args: argparse.Namespace) -> None:
     request: dict[str, Any] = {"shift": SHIFT.name, "device": choose_device(args.device)}
     origin_folder(SHIFT)
     open_folder(out, request, folders=("logs", "evaluations"))
-    total = PREPARING + 3 * 5 * len(SEARCHED)
+    total = PREPARING + 3 * (4 + 4 + 1) * len(SEARCHED)
     environment = environment_of(out, cores=available_cores())
     steps = resumable_steps(out, environment, total=total, max_minutes=args.max_minutes)
     grid = DGSTGrid(out, request["device"], 0, STEPS_IN_EPOCH, LADDER, steps, SHIFT)
