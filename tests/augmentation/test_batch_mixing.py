@@ -95,3 +95,23 @@ def test_paste_takes_the_box_from_the_partner_and_nothing_else():
     assert torch.equal(pasted[0, 0], expected)
     assert torch.equal(pasted[1, 0], 1 - expected)
     assert values[0].sum() == 0, "the input must not change"
+
+
+def test_blending_makes_whole_numbers_floating_and_keeps_other_types():
+    partners, ratios = np.array([1, 0]), np.array([0.25, 0.5])
+    whole = blend(torch.tensor([[[4]], [[8]]]), partners, ratios)
+    assert whole.dtype == torch.float32
+    assert whole.flatten().tolist() == [7, 6]
+    assert blend(torch.ones(2, 1, 1, dtype=torch.float16), partners, ratios).dtype == torch.float16
+
+
+def test_what_is_mixed_stays_on_its_device():
+    values = torch.ones(2, 1, 4, 4, device="meta")
+    assert blend(values, np.array([1, 0]), np.array([0.25, 0.5])).device.type == "meta"
+    assert [one.device.type for one in class_targets(values, 3, None)] == ["meta"] * 2
+
+
+def test_without_an_ignore_label_one_boolean_channel_says_that_every_region_counts():
+    _, valid = region_targets(torch.ones(2, 3, 4, 4), has_ignore_label=False)
+    assert valid.shape == (2, 1, 4, 4)
+    assert valid.dtype == torch.bool

@@ -226,6 +226,13 @@ def test_a_constant_channel_stays():
     assert torch.equal(BezierIntensity()(image=torch.ones(1, 4, 4, 4))["image"], torch.ones(1, 4, 4, 4))
 
 
+def test_a_channel_after_a_constant_one_is_changed():
+    data = torch.cat([torch.ones(1, 8, 8), image((1, 8, 8))])
+    result = BezierIntensity()(image=data)["image"]
+    assert torch.equal(result[0], data[0])
+    assert not torch.equal(result[1], data[1])
+
+
 def painting_parameters(shape, draws, **options):
     transform, data = Painting(**options), torch.zeros(1, *shape)
     return [transform.get_parameters(image=data) for _ in range(draws)]

@@ -101,3 +101,20 @@ def test_the_ignore_label_fills_what_is_outside():
     assert ignored_outside(labels, inside, None, has_regions=False) is labels
     regions = torch.tensor([[1, 0, 0], [0, 0, 1]], dtype=torch.bool).reshape(1, 2, 1, 3)
     assert ignored_outside(regions, inside, 4, has_regions=True)[0, :, 0].tolist() == [[1, 0, 0], [0, 1, 1]]
+
+
+def test_every_region_but_that_of_the_ignore_label_stays():
+    inside = torch.tensor([True, False]).reshape(1, 1, 1, 2)
+    regions = torch.tensor([[1, 0], [1, 1], [0, 0]], dtype=torch.bool).reshape(1, 3, 1, 2)
+    assert ignored_outside(regions, inside, 4, has_regions=True)[0, :, 0].tolist() == [[1, 0], [1, 1], [0, 1]]
+
+
+def test_regions_are_made_of_the_channel_that_nnunet_takes():
+    before = ComposeTransforms([ConvertSegmentationToRegionsTransform([[1, 2], [2]], channel_in_seg=1)])
+    (after,) = keeping_outside(before).transforms
+    segmentation = torch.tensor([[[0, 0, 0, 0]], [[OUTSIDE, 0, 1, 2]]])
+    assert after(segmentation=segmentation)["segmentation"].int().tolist() == [
+        [[0, 0, 1, 1]],
+        [[0, 0, 0, 1]],
+        [[1, 0, 0, 0]],
+    ]

@@ -124,3 +124,8 @@ def _mask(like: torch.Tensor, entries) -> torch.Tensor:
     mask = torch.zeros(like.shape, dtype=torch.bool)
     mask[entries] = True
     return mask
+
+
+def test_random_entries_lie_on_the_device_that_is_asked_for():
+    entries = random_entries(Rows((4, 3, 3)), 2, np.random.default_rng(0), torch.device("meta"))
+    assert {one.device.type for one in entries} == {"meta"}

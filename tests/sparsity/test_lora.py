@@ -12,6 +12,7 @@ from nnunet_ext.sparsity.lora import (
     add_adapters,
     is_adapter,
     load_raw_parameters,
+    plain_name,
     raw_parameters,
 )
 from sparsity.test_strategies import NETWORKS, unet
@@ -115,3 +116,9 @@ def test_without_peft_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without_peft)
     with pytest.raises(UserError, match=r"pip install 'nnunet-ext\[lora\]'"):
         adapted(unet(dims=2, residual=False))
+
+
+def test_parameters_that_are_no_adapters_are_called_as_in_the_plain_network():
+    plain = [name for name, _ in unet(dims=2).named_parameters()]
+    network = adapted(unet(dims=2))
+    assert [plain_name(name) for name, _ in network.named_parameters() if not is_adapter(name)] == plain

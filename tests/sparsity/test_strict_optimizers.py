@@ -367,3 +367,14 @@ def test_counts_are_of_the_weights_type():
     weight.grad, optimizer.selected = torch.ones_like(weight), {weight: (torch.tensor([[0]]), torch.tensor([[1]]))}
     optimizer.step()
     assert optimizer.state[weight]["selections"].dtype == torch.float64
+
+
+def test_adamw_decays_nothing_unless_asked_and_counts_its_steps_from_one():
+    weight = nn.Parameter(torch.ones(2, 2))
+    optimizer = StrictAdamW([weight], lr=0.1)
+    optimizer.selected = {weight: (torch.tensor([0]), torch.tensor([1]))}
+    weight.grad = torch.zeros(2, 2)
+    for number in (1, 2):
+        optimizer.step()
+        assert optimizer.state[weight]["step"].item() == number
+    assert torch.equal(weight, torch.ones(2, 2))
