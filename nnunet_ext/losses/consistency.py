@@ -69,14 +69,19 @@ def class_affinities(probabilities: torch.Tensor, axis: int, mask: torch.Tensor 
 
     Source: arXiv 2309.09730; mean projection and row sums are this project's reading.
     """
+    values = probabilities.float()
+    return _affinities(values if mask is None else values * mask, axis, mask)
+
+
+def _affinities(values: torch.Tensor, axis: int, mask: torch.Tensor | None) -> torch.Tensor:
+    """`class_affinities` of float32 probabilities that are 0 where a voxel takes no part."""
     # a sum over thousands of voxels leaves the range of half precision
-    with torch.autocast(probabilities.device.type, enabled=False):
-        values = probabilities.float()
+    with torch.autocast(values.device.type, enabled=False):
         if mask is None:
-            projection = values.mean(dim=2 + axis).flatten(2)
+            projection = values.mean(dim=2 + axis)
         else:
-            counts = mask.sum(dim=2 + axis).clamp_min(1)
-            projection = ((values * mask).sum(dim=2 + axis) / counts).flatten(2)
+            projection = values.sum(dim=2 + axis) / mask.sum(dim=2 + axis).clamp_min(1)
+        projection = projection.flatten(2)
         affinities = projection @ projection.transpose(1, 2) + EPSILON
         return affinities / affinities.sum(dim=2, keepdim=True)
 
@@ -99,9 +104,11 @@ def multi_view_class_consistency(
     Source: arXiv 2309.09730, equation of L_MPCC.
     """
     probabilities = [branch.float().exp() for branch in branches]
+    if mask is not None:
+        probabilities = [one * mask for one in probabilities]
     divergences = []
     for axis in range(branches[0].ndim - 2):
-        affinities = [class_affinities(one, axis, mask).log() for one in probabilities]
+        affinities = [_affinities(one, axis, mask).log() for one in probabilities]
         mean = mean_log_probabilities(_fixed(affinities) if detach_target else affinities)
         divergences += [_divergence(one, mean, dim=2).mean() for one in affinities]
     return torch.stack(divergences).mean()
