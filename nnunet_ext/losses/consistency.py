@@ -60,7 +60,7 @@ def class_affinities(probabilities: torch.Tensor, axis: int, mask: torch.Tensor 
     sums. A line along the axis is averaged over its voxels that take part; a line without any is left out.
 
     Args:
-        probabilities: (B, C, [X,] Y, Z), finite.
+        probabilities: (B, C, [X,] Y, Z), 0 where a voxel takes no part.
         axis: of the space, 0 for the first.
         mask: (B, 1, [X,] Y, Z), true where a voxel takes part; None for all.
 
@@ -69,18 +69,12 @@ def class_affinities(probabilities: torch.Tensor, axis: int, mask: torch.Tensor 
 
     Source: arXiv 2309.09730; mean projection and row sums are this project's reading.
     """
-    values = probabilities.float()
-    return _affinities(values if mask is None else values * mask, axis, mask)
-
-
-def _affinities(values: torch.Tensor, axis: int, mask: torch.Tensor | None) -> torch.Tensor:
-    """`class_affinities` of float32 probabilities that are 0 where a voxel takes no part."""
     # a sum over thousands of voxels leaves the range of half precision
-    with torch.autocast(values.device.type, enabled=False):
+    with torch.autocast(probabilities.device.type, enabled=False):
         if mask is None:
-            projection = values.mean(dim=2 + axis)
+            projection = probabilities.float().mean(dim=2 + axis)
         else:
-            projection = values.sum(dim=2 + axis) / mask.sum(dim=2 + axis).clamp_min(1)
+            projection = probabilities.float().sum(dim=2 + axis) / mask.sum(dim=2 + axis).clamp_min(1)
         projection = projection.flatten(2)
         affinities = projection @ projection.transpose(1, 2) + EPSILON
         return affinities / affinities.sum(dim=2, keepdim=True)
@@ -108,7 +102,7 @@ def multi_view_class_consistency(
         probabilities = [one * mask for one in probabilities]
     divergences = []
     for axis in range(branches[0].ndim - 2):
-        affinities = [_affinities(one, axis, mask).log() for one in probabilities]
+        affinities = [class_affinities(one, axis, mask).log() for one in probabilities]
         mean = mean_log_probabilities(_fixed(affinities) if detach_target else affinities)
         divergences += [_divergence(one, mean, dim=2).mean() for one in affinities]
     return torch.stack(divergences).mean()
