@@ -122,3 +122,9 @@ def test_parameters_that_are_no_adapters_are_called_as_in_the_plain_network():
     plain = [name for name, _ in unet(dims=2).named_parameters()]
     network = adapted(unet(dims=2))
     assert [plain_name(name) for name, _ in network.named_parameters() if not is_adapter(name)] == plain
+
+
+def test_a_layer_around_a_convolution_without_an_adapter_is_none_that_is_adapted():
+    wrapper = nn.Module()
+    wrapper.base_layer = nn.Conv2d(1, 1, 1)
+    assert list(adapted_layers(nn.Sequential(wrapper))) == []

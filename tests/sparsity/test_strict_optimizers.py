@@ -378,3 +378,13 @@ def test_adamw_decays_nothing_unless_asked_and_counts_its_steps_from_one():
         optimizer.step()
         assert optimizer.state[weight]["step"].item() == number
     assert torch.equal(weight, torch.ones(2, 2))
+
+
+def test_a_new_optimizer_moves_everything_and_returns_a_loss_only_if_there_is_one():
+    weights = [nn.Parameter(torch.ones(3)) for _ in range(2)]
+    ours, theirs = StrictSGD(weights[:1], lr=0.1), torch.optim.SGD(weights[1:], lr=0.1)
+    for weight, optimizer in zip(weights, (ours, theirs)):
+        weight.grad = torch.arange(3.0)
+        assert optimizer.step() is None
+    assert torch.equal(*weights)
+    assert ours.step(lambda: 7.0) == 7.0
