@@ -218,7 +218,7 @@ def write(grid: DGSTGrid, scores: Scores, folder: Path) -> None:
         *recorded_commands(grid.steps.runner, grid.out),
     ]
     first = next(iter(scores)).name
-    shown = [line for line in commands if "lr" not in line or first in line]
+    shown = [line for line in commands if "_lr" not in line or first in line]
     origin = {**provenance(torch.device(grid.device), shown), "commit": training_commits(grid.steps.finished())}
     lines = [*result_lines(scores, grid.dice(SOURCE_MODEL)), *provenance_lines(origin)]
     folder.mkdir(parents=True, exist_ok=True)
