@@ -126,6 +126,13 @@ def test_weights_and_moments_of_unselected_entries_are_bit_identical_after_every
                         assert torch.equal(trainer.optimizer.state[parameter][key][~chosen], value[~chosen])
 
 
+def test_by_default_momentum_is_shorter_than_nnunets_and_the_rate_higher():
+    settings = nnUNetTrainerDGST.planned_settings({"configurations": {"3d": {}}}, "3d")
+    assert (settings.optimizer, settings.momentum, settings.nesterov) == ("sgd", 0.9, True)
+    assert (settings.initial_lr, settings.num_epochs) == (0.1, 50)
+    assert (settings.dgst.mode, settings.dgst.top_k) == ("strict", 1)
+
+
 def test_the_general_settings_reach_the_optimizer(built):
     cases = [
         ({"momentum": 0.9, "weight_decay": 0.1}, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
