@@ -106,7 +106,7 @@ def test_sides_of_less_than_twenty_voxels_are_not_shuffled_along():
     assert torch.equal(LocalShuffling()(image=position[:, :, :19])["image"], position[:, :, :19])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.sampled_from([shape[1:] for shape in SHAPES]), st.integers(0, 2**31))
 def test_shuffling_moves_values_less_than_a_tenth_and_channels_together(shape, seed):
     np.random.seed(seed)
@@ -166,7 +166,7 @@ def test_the_curve_is_the_cubic_of_its_control_points_by_hand():
     np.testing.assert_allclose(y, weights @ [0.1, 0.3, 1])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.floats(0, 1), min_size=4, max_size=4))
 def test_curves_rise_whatever_the_order_of_their_points(values):
     for coordinate in bezier_curve(np.array(values).reshape(2, 2), 200):
