@@ -116,7 +116,9 @@ def divergence_weighted_cross_entropy(
     entropies = -(target * log_p).sum(dim=1, keepdim=True)
     divergences = F.kl_div(log_p, other, reduction="none", log_target=True).sum(dim=1, keepdim=True)
     smallest = divergences.detach() if mask is None else divergences.detach().masked_fill(~mask, math.inf)
-    # divided by the largest weight, which cancels: it is not all zero however much the branches disagree; the clamp
-    # holds back only what does not take part, and could overflow
-    weights = (smallest.amin() - divergences).clamp_max(0).exp()
+    # divided by the largest weight, which cancels: it is not all zero however much the branches disagree
+    exponents = smallest.amin() - divergences
+    if mask is not None:
+        exponents = torch.where(mask, exponents, 0)  # what does not take part could overflow
+    weights = exponents.exp()
     return weighted_mean(entropies, weights, mask) + masked_mean(divergences, mask)

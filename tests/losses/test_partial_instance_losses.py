@@ -299,11 +299,8 @@ def test_gradients_of_both_branches_are_those_of_the_formula_in_which_nothing_is
     expected = torch.autograd.grad(reference, leaves)
     branches = [one.clone().requires_grad_() for one in (logits, other)]
     found = torch.autograd.grad(divergence_weighted_cross_entropy(*branches, target.float()), branches)
-    # the voxel of the smallest divergence lies on the border of a clamp, where torch has no gradient
-    differs = divergences > divergences.min() * (1 + 1e-4)
-    assert differs.sum() == differs.numel() - 1
     for one, gradient in zip(found, expected):
-        torch.testing.assert_close(differs[:, None] * one.double(), differs[:, None] * gradient, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(one.double(), gradient, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])

@@ -102,7 +102,7 @@ def test_prediction_builds_the_same_network_from_the_saved_plans_alone(plans):
         assert torch.equal(network.eval()(data), trainer.network.eval()(data))
     assert (network.current, network.prior) == ((1,), (3, 0))
     own = [network.encoder.output_channels, network.context_encoder.output_channels]
-    assert own == [[4, 8, 16], [2, 4, 8]]
+    assert own == [[4, 8, 12, 12, 12], [2, 4, 6, 6, 6]]
 
 
 def test_the_setting_has_precedence_over_the_dataset(built):
@@ -123,7 +123,7 @@ def test_settings_that_a_configuration_inherits_stay_in_force(plans):
     }
     trainer = nnUNetTrainerDualEncoder(content, "child", 0, dataset_json, torch.device("cpu"))
     trainer.initialize()
-    assert trainer.unwrapped_network().context_encoder.output_channels == [2, 4, 8]
+    assert trainer.unwrapped_network().context_encoder.output_channels == [2, 4, 6, 6, 6]
     assert hasattr(trainer.unwrapped_network().fusions[0], "projection")
 
 
@@ -306,7 +306,14 @@ def test_weights_of_a_single_encoder_leave_context_and_gates_random_and_say_so(p
 # ---------------------------------------------------------------------- it learns
 
 SIDE, STEPS = 32, 100
-NETWORK = {"features_per_stage": [6, 12, 24], "n_conv_per_stage": [2, 2, 2], "n_conv_per_stage_decoder": [2, 2]}
+NETWORK = {
+    "n_stages": 3,
+    "features_per_stage": [6, 12, 24],
+    "kernel_sizes": [[3, 3, 3]] * 3,
+    "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]],
+    "n_conv_per_stage": [2, 2, 2],
+    "n_conv_per_stage_decoder": [2, 2],
+}
 LESIONS = {"background": 0, "lesion": 1}
 
 
