@@ -261,7 +261,7 @@ def test_trainer_of_the_older_signature_is_built(preprocessed: Path) -> None:
 
     model = target_description("903", "3d_tiny", plans_identifier="nnUNetPlans")
     assert isinstance(build_network(Old, model, deep_supervision=True), torch.nn.Identity)
-    assert seen == ["PlainConvUNet", 3, 3, 2, True]
+    assert seen == ["PlainConvUNet", 5, 3, 2, True]
 
 
 def test_unknown_configuration_lists_those_there(source: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
