@@ -13,6 +13,7 @@ from nnunet_ext.augmentation.genesis_corruptions import (
     Painting,
     bezier_curve,
     boxes_to_shuffle,
+    drawn_generator,
     random_box,
     shuffled_places,
 )
@@ -43,6 +44,13 @@ def test_shape_type_range_and_the_given_image_stay(corruption, shape):
     over = tuple(range(1, kept.ndim))
     assert (result.amin(over) >= kept.amin(over) - 1e-5).all()
     assert (result.amax(over) <= kept.amax(over) + 1e-5).all()
+
+
+def test_what_seeds_numpy_seeds_the_draws_which_all_differ():
+    first = [drawn_generator().random() for _ in range(1000)]
+    np.random.seed(0)
+    assert [drawn_generator().random() for _ in range(1000)] == first
+    assert len(set(first)) == 1000
 
 
 @pytest.mark.parametrize("corruption", CORRUPTIONS)
