@@ -11,6 +11,7 @@ from benchmarks import partial_instances_ablations as ablations
 from benchmarks.partial_instances import environment
 from benchmarks.partial_instances_ablations import nnUNetTrainerDBDMPOneDecoder, nnUNetTrainerDBDMPReleasedKLCE
 from nnunet_ext.losses.hard_labels import log_probabilities
+from nnunet_ext.losses.partial_instances import sharpened
 from nnunet_ext.losses.soft_targets import soft_cross_entropy
 from nnunet_ext.plans.plans_file import read_plans
 from nnunet_ext.trainers import nnUNetTrainerDBDMP
@@ -56,6 +57,15 @@ def heads_of(trainer, seed=0):
     return branch, targets
 
 
+def everywhere(target):
+    return torch.ones_like(target, dtype=torch.bool)
+
+
+def inside(targets):
+    """A prepared batch without images, all of it inside the image."""
+    return {"target": targets, "inside": [everywhere(target) for target in targets]}
+
+
 def of_logits(*branches):
     return [log_probabilities(branch) for branch in branches]
 
@@ -64,7 +74,7 @@ def test_released_term_draws_every_voxel_to_background(built):
     main, auxiliary, target = logits_and_target()
     # equal branches: what is left is the cross-entropy
     trainer = built(nnUNetTrainerDBDMPReleasedKLCE)
-    trainer.pseudo_label_term(*of_logits(main, main), trainer.known(target)).backward()
+    trainer.pseudo_label_term(*of_logits(main, main), trainer.known(target, everywhere(target))).backward()
     assert (main.grad[:, 0] < 0).all()
     assert (main.grad[:, 1:] > 0).all()
 
@@ -72,7 +82,7 @@ def test_released_term_draws_every_voxel_to_background(built):
 def test_term_of_the_paper_draws_annotated_voxels_to_their_label(built):
     main, auxiliary, target = logits_and_target()
     trainer = built(nnUNetTrainerDBDMP)
-    trainer.pseudo_label_term(*of_logits(main, main), trainer.known(target)).backward()
+    trainer.pseudo_label_term(*of_logits(main, main), trainer.known(target, everywhere(target))).backward()
     lesion = (target == 1)[:, 0]
     assert (main.grad[:, 1][lesion] < 0).all()
     assert (main.grad[:, 0][lesion] > 0).all()
@@ -81,14 +91,14 @@ def test_term_of_the_paper_draws_annotated_voxels_to_their_label(built):
 def test_released_term_is_the_cross_entropy_against_background_where_branches_agree(built):
     main, _, target = logits_and_target()
     trainer = built(nnUNetTrainerDBDMPReleasedKLCE)
-    term = trainer.pseudo_label_term(*of_logits(main, main), trainer.known(target))
+    term = trainer.pseudo_label_term(*of_logits(main, main), trainer.known(target, everywhere(target)))
     assert term.item() == pytest.approx(-main.log_softmax(dim=1)[:, 0].mean().item(), rel=1e-5)
 
 
 def test_released_term_rises_as_that_of_the_paper_does(built):
     trainer = built(nnUNetTrainerDBDMPReleasedKLCE)
     main, auxiliary, target = logits_and_target()
-    annotation = trainer.known(target)
+    annotation = trainer.known(target, everywhere(target))
     full = trainer.pseudo_label_term(*of_logits(main, auxiliary), annotation).item()
     trainer.settings = trainer.settings.model_copy(
         update={"dbdmp": trainer.settings.dbdmp.model_copy(update={"ramp_epochs": 2, "pseudo_label_weight": 0.5})}
@@ -111,8 +121,8 @@ def test_one_decoder_is_the_plain_unet_of_the_plans(built):
 def test_one_decoder_keeps_the_weight_of_the_supervised_terms(built):
     one, two = built(nnUNetTrainerDBDMPOneDecoder), built(nnUNetTrainerDBDMP)
     branch, targets = heads_of(one)
-    found = one.loss_terms([branch], {"target": targets})
-    expected = two.loss_terms([branch, branch], {"target": targets})
+    found = one.loss_terms([branch], inside(targets))
+    expected = two.loss_terms([branch, branch], inside(targets))
     for name in ("tversky", "symmetric_ce", "partial_ce"):
         assert found[name].item() == pytest.approx(expected[name].item())
 
@@ -120,11 +130,11 @@ def test_one_decoder_keeps_the_weight_of_the_supervised_terms(built):
 def test_one_decoder_learns_from_its_own_sharpened_output_by_soft_cross_entropy(built):
     trainer = built(nnUNetTrainerDBDMPOneDecoder)
     branch, targets = heads_of(trainer)
-    term = trainer.loss_terms([branch], {"target": targets})["pseudo_labels"]
+    term = trainer.loss_terms([branch], inside(targets))["pseudo_labels"]
     probabilities = branch[0].softmax(dim=1)
     own = torch.nn.functional.one_hot(targets[0][:, 0], 3).movedim(-1, 1).float()
-    mixture = torch.where(targets[0] > 0, own, probabilities)
-    assert term.item() == pytest.approx(soft_cross_entropy(branch[0], (mixture / 0.3).softmax(dim=1)).item(), rel=1e-5)
+    soft = torch.where(targets[0] > 0, own, sharpened(probabilities, temperature=0.3))
+    assert term.item() == pytest.approx(soft_cross_entropy(branch[0], soft).item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("trainer", [nnUNetTrainerDBDMPOneDecoder, nnUNetTrainerDBDMPReleasedKLCE])
