@@ -203,13 +203,13 @@ def write_report(work: Path, stem: Path, command: str) -> int:
         rows.append({**asdict(one), "kind": kind, "reason": reason})
     table, total = counts_table(found)
     survived, tried = total["survived"], total["survived"] + total["noticed"]
-    is_fine = survived <= LIMIT * tried and not total["not tried"]
+    verdict = "not kept" if survived > LIMIT * tried else "not known yet" if total["not tried"] else "kept"
     lines = [
         "# Mutants that the unit tests do not notice",
         "",
         *table,
         "",
-        f"At most {100 * LIMIT:.0f} % may survive: {'kept' if is_fine else 'not kept'}.",
+        f"At most {100 * LIMIT:.0f} % may survive: {verdict}.",
         "",
         *provenance_lines(provenance(torch.device("cpu"), [command])),
         "",
@@ -221,7 +221,7 @@ def write_report(work: Path, stem: Path, command: str) -> int:
     else:
         stem.with_name(f"{stem.name}.csv").unlink(missing_ok=True)
     print("\n".join(table))
-    return FINE if is_fine else PROBLEM
+    return FINE if verdict == "kept" else PROBLEM
 
 
 def build_parser() -> argparse.ArgumentParser:

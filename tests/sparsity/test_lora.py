@@ -97,12 +97,19 @@ def test_a_layer_by_hand():
     assert network.state_dict()["body.weight"].item() == 32
 
 
-def test_a_dilated_convolution_is_refused():
+@pytest.mark.parametrize("kind", [{"dilation": (1, 2)}, {"groups": 2}, {"padding": 1, "padding_mode": "reflect"}])
+def test_a_convolution_that_is_dilated_grouped_or_otherwise_padded_is_refused(kind):
     network = nn.Module()
-    network.body = nn.Conv2d(1, 1, 3, dilation=2)
-    network.seg_layers = nn.ModuleList([nn.Conv2d(1, 1, 1)])
+    network.body = nn.Conv2d(2, 2, 3, **kind)
+    network.seg_layers = nn.ModuleList([nn.Conv2d(2, 1, 1)])
     with pytest.raises(ValueError, match="body: it is dilated"):
         add_adapters(network, rank=1, alpha=1.0, dropout=0.0)
+
+
+def test_rank_and_dropout_are_those_asked_for():
+    for layer in adapted_layers(adapted(unet(dims=2), dropout=0.25)):
+        assert layer.lora_A[ADAPTER].out_channels == 3
+        assert layer.lora_dropout[ADAPTER].p == 0.25
 
 
 def test_without_peft_the_error_says_what_to_install(monkeypatch):
