@@ -15,7 +15,7 @@ help:
 	@echo "make lint   ruff and mypy"
 	@echo "make docs   build the documentation into site/ (warnings are errors)"
 	@echo "make bench  step time and memory of every trainer against stock nnU-Net"
-	@echo "make mutants  which changes of the mathematics the unit tests do not notice (half an hour or more)"
+	@echo "make mutants  which changes of the mathematics the unit tests do not notice (a quarter of an hour or more)"
 
 $(STAMP): setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
