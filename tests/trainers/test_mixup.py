@@ -9,6 +9,9 @@ import torch
 from torch.nn import functional as F
 
 from nnunet_ext.plans.settings import validated_settings
+from nnunet_ext.trainers import nnUNetTrainerPartialCE
+from nnunet_ext.trainers.mixup import MixUpMixin
+from support.changed_trainers import batch_of, changed_trainer
 from support.nnunet_runs import build_trainer, train
 
 
@@ -36,7 +39,8 @@ def random_batch(trainer, batch_size=2, ignore_share=0.0):
             ignored = torch.rand(full.shape, generator=generator) < ignore_share
             full = torch.where(ignored, labels.ignore_label, full)
         full = full.to(torch.int16)
-    return {"data": data, "target": [full, full[:, :, ::2, ::2, ::2]], "keys": ["a", "b"][:batch_size]}
+    heads = [full[:, :, ::step, ::step, ::step] for step in (1, 2, 4, 8)]
+    return {"data": data, "target": heads, "keys": ["a", "b"][:batch_size]}
 
 
 def terms_of(trainer, batch):
@@ -189,3 +193,24 @@ def test_both_terms_train_the_network(results):
     values = {key: trainer.logger.get_value(f"loss/{key}", step=None) for key in ("segmentation", "mixup")}
     assert all(math.isfinite(value) for series in values.values() for value in series)
     assert values["mixup"][-1] < values["mixup"][0]
+
+
+class MixedScribbles(MixUpMixin, nnUNetTrainerPartialCE):
+    """What a user may combine: a trainer that knows the image's border, with MixUp."""
+
+
+@pytest.mark.parametrize("kind", ["ignore", "labels"])
+def test_mixed_labels_outside_either_image_take_no_part(workspace, results, kind):
+    full = torch.ones(2, 1, 16, 16, 16)
+    full[0, :, :4], full[1, :, 12:] = -1, -1
+    for settings in ({"kind": "mixup"}, {"kind": "cutmix"}):
+        trainer = changed_trainer(MixedScribbles, kind=kind, mixup=settings)
+        trainer.rng = np.random.default_rng(0)
+        mixed = trainer.mixed_batch({"data": torch.zeros(2, 1, 16, 16, 16), **batch_of(trainer, full)})
+        if settings["kind"] == "mixup":
+            assert mixed["mixed_mask"][:, :, 4:12].all()
+            assert not mixed["mixed_mask"][:, :, :4].any()
+            assert not mixed["mixed_mask"][:, :, 12:].any()
+        elif kind == "ignore":
+            # every voxel has one source; the ignore label marks what lies outside it
+            assert set(mixed["mixed_target"].unique().tolist()) == {1, trainer.label_manager.ignore_label}
