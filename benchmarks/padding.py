@@ -22,11 +22,10 @@ from typing import Any
 import torch
 
 from benchmarks.acdc import LABEL_NAMES, ORIGIN, Design, Fold, Inputs, Method, Run
-from benchmarks.acdc_experiment import ADVICE, PLANS, patients_of
+from benchmarks.acdc_experiment import ADVICE, PLANS
 from benchmarks.experiment import environment_of, exit_status, raw_dataset_folder, resumable_steps, run_until_stopped
-from benchmarks.in_process import variables
 from benchmarks.provenance import REPOSITORY, markdown_table, provenance, provenance_lines, with_interval
-from benchmarks.scribbles import Scribbles, check_origin, folds_of, write_scribbles
+from benchmarks.scribbles import Scribbles, check_origin
 from benchmarks.scribbles_grid import NNUNET, SCRIBBLES
 from benchmarks.scribbles_results import DICE, HD95, Scored
 from benchmarks.seed_estimates import seed_estimates
@@ -34,7 +33,6 @@ from benchmarks.steps import open_folder, recorded_commands, training_commits
 from nnunet_ext.demo.run import available_cores, choose_device
 from nnunet_ext.files import read_json, write_json, write_text
 from nnunet_ext.plans.plans_file import read_plans
-from nnunet_ext.preprocessing.raw_dataset import read_raw_dataset
 from nnunet_ext.registration import VARIABLE, discovery_folder
 
 PROGRAM = "benchmarks.padding"
@@ -85,6 +83,8 @@ def planned_runs(seeds: int) -> list[Run]:
 class Padding(Scribbles):
     """The commands of the experiment."""
 
+    inputs = (SCRIBBLES,)
+
     def plan(self, datasets: Sequence[Inputs], folds: Sequence[Fold]) -> None:
         """As for the other experiments, then a coarse variant of the preset, which a core trains in minutes."""
         super().plan(datasets, folds)
@@ -105,15 +105,6 @@ class Padding(Scribbles):
             kwargs[key] = kwargs[key][:STAGES]
         kwargs.update(n_stages=STAGES, n_conv_per_stage_decoder=kwargs["n_conv_per_stage_decoder"][: STAGES - 1])
         write_json(file, plans)
-
-    def prepare(self) -> None:
-        """Write, plan and preprocess the dataset of scribbles."""
-        origin = raw_dataset_folder(ORIGIN, advice=ADVICE)
-        write_json(self.patients, patients_of(origin))
-        original = read_raw_dataset(ORIGIN)
-        with variables(self.steps.runner.environment):
-            write_scribbles(original, self.raw(SCRIBBLES))
-        self.plan([SCRIBBLES], folds_of(origin, self.design))
 
     def scored(self) -> dict[Run, Scored]:
         """The runs that are finished."""

@@ -15,9 +15,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from benchmarks.acdc import ORIGIN, Design, Fold, Pilot, Run
+from benchmarks.acdc import ORIGIN, Design, Fold, Inputs, Pilot, Run
 from benchmarks.acdc_experiment import (
     ADVICE,
     PLANNING,
@@ -50,6 +50,8 @@ class Scribbles(ACDCExperiment):
     """The commands of the experiment."""
 
     piloting = PILOTING
+    inputs: ClassVar[Sequence[Inputs]] = TRAINING_INPUTS
+    """The datasets that are trained on."""
 
     @property
     def patients(self) -> Path:
@@ -61,10 +63,11 @@ class Scribbles(ACDCExperiment):
         origin = raw_dataset_folder(ORIGIN, advice=ADVICE)
         write_json(self.patients, patients_of(origin))
         original = read_raw_dataset(ORIGIN)
+        writers = {SCRIBBLES: write_scribbles, DENSE: write_dense}
         with variables(self.steps.runner.environment):
-            write_scribbles(original, self.raw(SCRIBBLES))
-            write_dense(original, self.raw(DENSE))
-        self.plan(TRAINING_INPUTS, folds_of(origin, self.design))
+            for inputs in self.inputs:
+                writers[inputs](original, self.raw(inputs))
+        self.plan(self.inputs, folds_of(origin, self.design))
 
     def evaluate(self, run: Run | Pilot) -> None:
         """Score a model against the full masks of the fold's test patients, whatever it has learned from."""
