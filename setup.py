@@ -40,6 +40,7 @@ setup(
         "matplotlib>=3.8",
         "monai>=1.5.1",
         "numpy>=1.26",
+        "pandas>=2",
         "pydantic>=2.6,<3",
         "scikit-image>=0.22",
         "scipy>=1.11",

@@ -32,7 +32,7 @@ from nnunet_ext.arguments import positive
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
 from nnunet_ext.plans.plans_file import read_plans
-from nnunet_ext.preprocessing.raw_dataset import Case
+from nnunet_ext.preprocessing.raw.raw_dataset import Case
 
 PLANS = "nnUNetPlans"
 ADVICE = "The experiment is made from it."

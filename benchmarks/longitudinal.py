@@ -57,8 +57,8 @@ from benchmarks.steps import open_folder
 from nnunet_ext.demo.run import available_cores, choose_device
 from nnunet_ext.files import read_json, write_json, write_text
 from nnunet_ext.plans.channel_roles import LONGITUDINAL, roles_of_dataset
-from nnunet_ext.preprocessing.new_dataset import new_dataset, write_description
-from nnunet_ext.preprocessing.raw_dataset import Case, RawDataset, read_raw_dataset
+from nnunet_ext.preprocessing.raw.new_dataset import new_dataset, write_description
+from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset, read_raw_dataset
 
 PROGRAM = "benchmarks.longitudinal"
 PREPARING = 2 + PLANNING * len(TRAINING_INPUTS)  # commands: two datasets of pairs; plan and preset for all

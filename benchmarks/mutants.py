@@ -27,7 +27,7 @@ from nnunet_ext.cli import FINE, PROBLEM, WRONG_USAGE
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_csv, write_text
 
-FOLDERS = ("losses", "sparsity", "augmentation", "networks")
+FOLDERS = ("losses", "finetuning", "augmentation", "networks")
 RESULTS = REPOSITORY / "benchmarks" / "results"
 LIMIT = 0.05
 """The largest share of mutants that may survive, with a reason or without."""
@@ -134,7 +134,7 @@ def statuses(printed: str) -> dict[str, str]:
 
 
 def function_of(mutant: str) -> str:
-    """The function that a mutant's name belongs to: ``losses.ramps.sigmoid_ramp``, ``sparsity.entries.Rows.matrix``."""
+    """The function that a mutant belongs to: ``losses.ramps.sigmoid_ramp``, ``finetuning.entries.Rows.matrix``."""
     module, name = mutant.removeprefix("nnunet_ext.").rsplit("__mutmut_", 1)[0].rsplit(".", 1)
     return f"{module}.{name.removeprefix('x').strip('ǁ').replace('ǁ', '.').removeprefix('_')}"
 

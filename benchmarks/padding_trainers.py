@@ -9,7 +9,7 @@ import torch
 from nnunet_ext.augmentation.image_border import ignored_outside
 from nnunet_ext.trainers import nnUNetTrainerDBDMP, nnUNetTrainerDMPLS, nnUNetTrainerPartialCE, nnUNetTrainerTDNet
 from nnunet_ext.trainers.base import Batch
-from nnunet_ext.trainers.dbdmp import Annotation
+from nnunet_ext.trainers.dbdmp import KnownVoxels
 from nnunet_ext.trainers.image_border import ImageBorderMixin
 
 
@@ -37,7 +37,7 @@ class nnUNetTrainerPartialCEPadding(PaddingIsBackground, nnUNetTrainerPartialCE)
 class nnUNetTrainerDBDMPSupervisedPadding(nnUNetTrainerDBDMP):
     """DBDMP whose supervised terms take padding for background; its pseudo-label terms leave it out."""
 
-    def known(self, target: torch.Tensor, inside: torch.Tensor) -> Annotation:
+    def known(self, target: torch.Tensor, inside: torch.Tensor) -> KnownVoxels:
         return super().known(target, torch.ones_like(inside))._replace(inside=inside)
 
 

@@ -11,7 +11,7 @@ from nnunet_ext.losses.hard_labels import one_hot
 from nnunet_ext.losses.partial_instances import divergence_weighted_cross_entropy
 from nnunet_ext.losses.ramps import sigmoid_ramp
 from nnunet_ext.trainers.base import Batch
-from nnunet_ext.trainers.dbdmp import Annotation, nnUNetTrainerDBDMP
+from nnunet_ext.trainers.dbdmp import KnownVoxels, nnUNetTrainerDBDMP
 from nnunet_ext.trainers.multi_decoder import unet_with_decoders
 
 
@@ -52,7 +52,7 @@ class nnUNetTrainerDBDMPReleasedKLCE(nnUNetTrainerDBDMP):
     class of the voxel. That is class 0 everywhere, annotated voxels included: the term draws every voxel to background.
     """
 
-    def pseudo_label_term(self, main: torch.Tensor, auxiliary: torch.Tensor, annotation: Annotation) -> torch.Tensor:
+    def pseudo_label_term(self, main: torch.Tensor, auxiliary: torch.Tensor, annotation: KnownVoxels) -> torch.Tensor:
         """λ(t) ½ [KLCE(main | aux) + KLCE(aux | main)] against background everywhere."""
         settings = self.settings.dbdmp
         ramp = settings.pseudo_label_weight * sigmoid_ramp(self.current_epoch, settings.ramp_epochs)

@@ -16,16 +16,16 @@ from tqdm import tqdm
 from nnunet_ext.cli import FINE, WRONG_USAGE
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.text_table import aligned
-from nnunet_ext.preprocessing.partial_annotation import DENSE
-from nnunet_ext.preprocessing.raw_dataset import RawDataset, read_label_map, read_raw_dataset
-from nnunet_ext.preprocessing.scribble_statistics import (
+from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset, read_label_map, read_raw_dataset
+from nnunet_ext.preprocessing.simulate.partial_annotation import DENSE
+from nnunet_ext.preprocessing.simulate.scribble_statistics import (
     CaseCounts,
     class_values,
     count_scribbles,
     scribble_statistics,
     table,
 )
-from nnunet_ext.preprocessing.scribbles import Strokes, scribble_map, slicing_axis
+from nnunet_ext.preprocessing.simulate.scribbles import Strokes, scribble_map, slicing_axis
 
 
 def simulated_statistics(dataset: RawDataset, *, seed: int) -> dict[str, CaseCounts]:

@@ -37,8 +37,8 @@ from benchmarks.steps import open_folder
 from nnunet_ext.demo.run import available_cores, choose_device
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
-from nnunet_ext.preprocessing.new_dataset import new_dataset, write_description
-from nnunet_ext.preprocessing.raw_dataset import Case, RawDataset, read_raw_dataset
+from nnunet_ext.preprocessing.raw.new_dataset import new_dataset, write_description
+from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset, read_raw_dataset
 
 PROGRAM = "benchmarks.scribbles"
 MASKS = "labelsTr_dense"

@@ -31,7 +31,7 @@ BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 API = {
     "losses": "Losses",
     "networks": "Networks",
-    "sparsity": "What may move in a fine-tuning",
+    "finetuning": "What may move in a fine-tuning",
     "augmentation": "Augmentation",
     "evaluation": "Evaluation",
     "checkpoints": "Checkpoints",

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_ext.diagnosis.planned_training import check_planned_training
     from nnunet_ext.plans.plans_file import preprocessed_folder
     from nnunet_ext.preprocessing.checks import check_dataset
-    from nnunet_ext.preprocessing.raw_dataset import read_raw_dataset
+    from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
 
     dataset = read_raw_dataset(args.dataset)
     findings = check_dataset(dataset, entry.name)

@@ -26,8 +26,8 @@ from nnunet_ext.version import __version__
 
 if TYPE_CHECKING:
     from nnunet_ext.checkpoints.trained_model import TrainedModel
-    from nnunet_ext.preprocessing.completion import LabelCounts, Rules
-    from nnunet_ext.preprocessing.raw_dataset import Case, RawDataset
+    from nnunet_ext.preprocessing.pseudo_labels.completion import LabelCounts, Rules
+    from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset
 
 RECORD = "completion.json"
 PROGRESS = ".progress.json"
@@ -87,9 +87,9 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_ext.evaluation import model_evaluation
     from nnunet_ext.evaluation.machine import choose_device
     from nnunet_ext.files import write_json
-    from nnunet_ext.preprocessing.completion import Rules
-    from nnunet_ext.preprocessing.new_dataset import check_new_name, copy_splits, new_dataset, write_description
-    from nnunet_ext.preprocessing.raw_dataset import read_raw_dataset
+    from nnunet_ext.preprocessing.pseudo_labels.completion import Rules
+    from nnunet_ext.preprocessing.raw.new_dataset import check_new_name, copy_splits, new_dataset, write_description
+    from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
     from nnunet_ext.registration import register
 
     register()
@@ -132,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
 
 def copy_references(source: RawDataset, folder: Path) -> None:
     """Keep what a simulated partial annotation was made from beside the new labels, to measure them against."""
-    from nnunet_ext.preprocessing.partial_annotation import DENSE, INSTANCES
+    from nnunet_ext.preprocessing.simulate.partial_annotation import DENSE, INSTANCES
 
     for name in (DENSE, INSTANCES):
         if (source.folder / name).is_dir():
@@ -198,7 +198,7 @@ def folds_of_cases(source: RawDataset, model: TrainedModel, *, out_of_fold: bool
     """
     from nnunet_ext.evaluation.probabilities import folds_that_have_not_seen
     from nnunet_ext.plans.plans_file import preprocessed_folder
-    from nnunet_ext.preprocessing.splits import SPLITS, read_splits
+    from nnunet_ext.preprocessing.raw.splits import SPLITS, read_splits
 
     if not out_of_fold:
         return dict.fromkeys(source.cases, model.folds)
@@ -266,7 +266,7 @@ def complete_cases(
 
     from nnunet_ext.evaluation.probabilities import predict_probabilities
     from nnunet_ext.files import read_json, write_json
-    from nnunet_ext.preprocessing.completion import LabelCounts, completed_labels
+    from nnunet_ext.preprocessing.pseudo_labels.completion import LabelCounts, completed_labels
 
     foreground = sorted(source.foreground_values().values())
     (folder / "labelsTr").mkdir(exist_ok=True)
@@ -355,7 +355,7 @@ def counts_record(counts: Mapping[str, Mapping[int, LabelCounts]], values: Mappi
 
 def totals(counts: Mapping[str, Mapping[int, LabelCounts]], values: Mapping[str, int]) -> dict[str, LabelCounts]:
     """The counts of all cases together, by the label's name."""
-    from nnunet_ext.preprocessing.completion import LabelCounts
+    from nnunet_ext.preprocessing.pseudo_labels.completion import LabelCounts
 
     return {name: sum((found[value] for found in counts.values()), LabelCounts()) for name, value in values.items()}
 

@@ -30,9 +30,9 @@ from nnunet_ext.arguments import not_negative_number
 from nnunet_ext.errors import UserError
 
 if TYPE_CHECKING:
-    from nnunet_ext.preprocessing.longitudinal_dataset import Outcome
-    from nnunet_ext.preprocessing.paired_case import Pairing
-    from nnunet_ext.preprocessing.pairs import Pair
+    from nnunet_ext.preprocessing.pairs.longitudinal_dataset import PreparedDataset
+    from nnunet_ext.preprocessing.pairs.paired_case import Pairing
+    from nnunet_ext.preprocessing.pairs.pairing import Pair
 
 SHOWN = 5  # cases with warnings that are named
 KINDS = ("none", "rigid", "affine", "bspline")
@@ -90,7 +90,7 @@ def label(text: str) -> tuple[str, int]:
 
 def run(args: argparse.Namespace) -> int:
     check_arguments(args)
-    from nnunet_ext.preprocessing.longitudinal_dataset import (
+    from nnunet_ext.preprocessing.pairs.longitudinal_dataset import (
         Diverged,
         make_longitudinal_dataset,
         make_prediction_images,
@@ -164,7 +164,7 @@ def asked_pairing(args: argparse.Namespace) -> Pairing:
     Raises:
         UserError: if the labels are not numbered as nnU-Net wants it.
     """
-    from nnunet_ext.preprocessing.paired_case import IGNORE, Pairing
+    from nnunet_ext.preprocessing.pairs.paired_case import IGNORE, Pairing
 
     named = [(name, value) for name, value in args.labels if (name, value) != ("background", 0)]
     labels = dict(sorted(named, key=lambda one: one[1]))
@@ -198,7 +198,7 @@ def pairing_like(like: str) -> tuple[Pairing, Path]:
     """
     from nnunet_ext.files import read_json
     from nnunet_ext.plans.plans_file import raw_folder
-    from nnunet_ext.preprocessing.longitudinal_dataset import pairing_of
+    from nnunet_ext.preprocessing.pairs.longitudinal_dataset import pairing_of
 
     folder = Path(like) if (Path(like) / "dataset.json").is_file() else None
     if folder is None and Path(like).is_dir():
@@ -212,7 +212,7 @@ def pairing_like(like: str) -> tuple[Pairing, Path]:
 
 def read_pairs(args: argparse.Namespace, pairing: Pairing) -> list[Pair]:
     """The files of each case, from the table or the folders."""
-    from nnunet_ext.preprocessing.pairs import PRIOR_IMAGE, PRIOR_LABEL, find_pairs, read_table
+    from nnunet_ext.preprocessing.pairs.pairing import PRIOR_IMAGE, PRIOR_LABEL, find_pairs, read_table
 
     if args.table is not None:
         wanted = [PRIOR_IMAGE] * pairing.prior_image + [PRIOR_LABEL] * pairing.prior_labels
@@ -226,11 +226,11 @@ def read_pairs(args: argparse.Namespace, pairing: Pairing) -> list[Pair]:
     )
 
 
-def described(outcome: Outcome, pairing: Pairing, pairs: Sequence[Pair]) -> str:
+def described(outcome: PreparedDataset, pairing: Pairing, pairs: Sequence[Pair]) -> str:
     """What was made, in lines."""
     from statistics import median
 
-    from nnunet_ext.preprocessing.longitudinal_dataset import RECORD
+    from nnunet_ext.preprocessing.pairs.longitudinal_dataset import RECORD
 
     records = outcome.records
     patients = len({pair.patient for pair in pairs})

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 from nnunet_ext.arguments import not_negative, not_negative_number, positive, share
 
 if TYPE_CHECKING:
-    from nnunet_ext.preprocessing.partial_annotation import Simulation
+    from nnunet_ext.preprocessing.simulate.partial_annotation import Simulation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,13 +76,13 @@ def add_instances_arguments(parser: argparse.ArgumentParser) -> None:
 
 def simulate_instances(args: argparse.Namespace) -> int:
     from nnunet_ext.evaluation.text_table import aligned
-    from nnunet_ext.preprocessing.partial_annotation import (
+    from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
+    from nnunet_ext.preprocessing.simulate.partial_annotation import (
         COMPONENTS,
         Selection,
         origin_of_instances,
         simulate_partial_annotation,
     )
-    from nnunet_ext.preprocessing.raw_dataset import read_raw_dataset
 
     source = read_raw_dataset(args.source)
     origin = origin_of_instances(source, args.instances)
@@ -188,10 +188,10 @@ def from_0_to_1(text: str) -> float:
 
 def draw_scribbles(args: argparse.Namespace) -> int:
     from nnunet_ext.evaluation.text_table import aligned
-    from nnunet_ext.preprocessing.raw_dataset import read_raw_dataset
-    from nnunet_ext.preprocessing.scribble_annotation import simulate_scribbles
-    from nnunet_ext.preprocessing.scribble_statistics import table as table_of_scribbles
-    from nnunet_ext.preprocessing.scribbles import Strokes
+    from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
+    from nnunet_ext.preprocessing.simulate.scribble_annotation import simulate_scribbles
+    from nnunet_ext.preprocessing.simulate.scribble_statistics import table as table_of_scribbles
+    from nnunet_ext.preprocessing.simulate.scribbles import Strokes
 
     source = read_raw_dataset(args.source)
     strokes = Strokes(

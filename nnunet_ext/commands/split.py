@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from nnunet_ext.files import write_json
-    from nnunet_ext.preprocessing.splits import (
+    from nnunet_ext.preprocessing.raw.splits import (
         SPLITS,
         appended,
         check_known,

@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from nnunet_ext.preprocessing.raw_dataset import channel_names
-    from nnunet_ext.preprocessing.unlabelled import make_unlabelled_dataset
+    from nnunet_ext.preprocessing.raw.raw_dataset import channel_names
+    from nnunet_ext.preprocessing.raw.unlabelled import make_unlabelled_dataset
 
     source = make_unlabelled_dataset(args.images, args.output, channels=args.channels, force=args.force)
     names = channel_names(source.description)

@@ -23,7 +23,7 @@ from nnunet_ext.findings import Finding
 from nnunet_ext.plans.plans_file import read_plans, vanished_configurations
 from nnunet_ext.plans.settings import FineTuningSettings, Settings
 from nnunet_ext.preprocessing.checks.dataset_check import some
-from nnunet_ext.preprocessing.raw_dataset import RawDataset
+from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset
 
 EPOCHS = 1000  # of nnU-Net, where neither the plans nor the trainer say otherwise
 DECISIVE = ("labels", "regions_class_order", "channel_names", "nnunet_ext")  # in dataset.json

@@ -15,7 +15,7 @@ from nnunetv2.utilities.utils import (
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
 from nnunet_ext.plans.plans_file import preprocessed_folder, raw_folder
-from nnunet_ext.preprocessing.raw_dataset import Case, channel_names, training_cases
+from nnunet_ext.preprocessing.raw.raw_dataset import Case, channel_names, training_cases
 
 SELECTIONS = ("test", "val", "all")
 SHOWN = 3  # examples in a message

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nnunet_ext.preprocessing.partial_instances import components
-from nnunet_ext.preprocessing.raw_dataset import Labels
+from nnunet_ext.preprocessing.raw.instances import components
+from nnunet_ext.preprocessing.raw.raw_dataset import Labels
 
 OVERLAP = 0.1
 

@@ -29,7 +29,7 @@ from nnunet_ext.evaluation.operating_points import (
     write_thresholds,
 )
 from nnunet_ext.evaluation.probabilities import predict_case
-from nnunet_ext.preprocessing.raw_dataset import Case, read_images
+from nnunet_ext.preprocessing.raw.raw_dataset import Case, read_images
 
 BATCH = 32  # cases that are predicted between two states that an interruption leaves, where there are many cores
 PROCESSES = 3  # nnUNetv2_predict's own number, for preprocessing and for export

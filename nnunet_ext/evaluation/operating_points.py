@@ -19,8 +19,8 @@ import numpy.typing as npt
 from nnunet_ext.evaluation.lesions import DetectionCounts, Mask, count_lesions
 from nnunet_ext.evaluation.surface import bounding_box
 from nnunet_ext.files import written_whole
-from nnunet_ext.preprocessing.partial_instances import components
-from nnunet_ext.preprocessing.raw_dataset import Labels
+from nnunet_ext.preprocessing.raw.instances import components
+from nnunet_ext.preprocessing.raw.raw_dataset import Labels
 
 # dense at both ends: losses that weigh the foreground up, or Dice, leave few probabilities in between
 DEFAULT_THRESHOLDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)

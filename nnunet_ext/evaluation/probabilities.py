@@ -13,7 +13,7 @@ import numpy.typing as npt
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.preprocessing.splits import Fold
+from nnunet_ext.preprocessing.raw.splits import Fold
 
 
 def predict_probabilities(

@@ -32,8 +32,8 @@ from nnunet_ext.evaluation.overlap import Overlap, aggregated_dice, count_overla
 from nnunet_ext.evaluation.parallel import in_order
 from nnunet_ext.evaluation.scores import Scores, nanmean
 from nnunet_ext.evaluation.surface import SurfaceDistances, surface_dice, surface_distances
-from nnunet_ext.preprocessing.partial_annotation import read_instances
-from nnunet_ext.preprocessing.raw_dataset import Labels, read_label_map
+from nnunet_ext.preprocessing.raw.raw_dataset import Labels, read_label_map
+from nnunet_ext.preprocessing.simulate.partial_annotation import read_instances
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from nnunet_ext.jobs.sweep import Request, seeded_name
 from nnunet_ext.plans.cascades import PREVIOUS, inherited_value
 from nnunet_ext.plans.plans_file import add_configurations, read_plans
 from nnunet_ext.plans.settings import KEY, configured_settings, merged, validated_settings
-from nnunet_ext.preprocessing.splits import SPLITS, find_dataset
+from nnunet_ext.preprocessing.raw.splits import SPLITS, find_dataset
 
 FOLDS = 5
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_ext.files import read_json
-from nnunet_ext.preprocessing.raw_dataset import training_cases
+from nnunet_ext.preprocessing.raw.raw_dataset import training_cases
 
 VARIABLE = "nnUNet_raw"
 

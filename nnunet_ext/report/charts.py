@@ -15,7 +15,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from nnunet_ext.report.training import Training
+from nnunet_ext.report.training import TrainingRecord
 
 # one colour for each run: stand-ins that the page replaces by its own variables, light or dark
 INK, GRID = "#010203", "#010204"
@@ -125,7 +125,7 @@ def thinned(values: Sequence[float]) -> tuple[list[float], list[float]]:
     return [float(epochs[part].mean()) for part in parts], means
 
 
-def draw_charts(runs: Sequence[Sequence[Training]]) -> list[dict[str, Any]]:
+def draw_charts(runs: Sequence[Sequence[TrainingRecord]]) -> list[dict[str, Any]]:
     """Charts of the loss, the pseudo Dice, and every term of a technique that the checkpoints hold.
 
     A term is a key with a slash, such as ``loss/mixup``: nnU-Net's own keys have none. Of the shares that moved only

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.report.sources import Outcome, Source
-from nnunet_ext.report.training import Training
+from nnunet_ext.report.sources import ScoredCases, Source
+from nnunet_ext.report.training import TrainingRecord
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Run:
     sources: tuple[Source, ...]
 
     @property
-    def trainings(self) -> dict[str, Training]:
+    def trainings(self) -> dict[str, TrainingRecord]:
         """By folder and fold, those of all seeds."""
         several = len(self.sources) > 1
         return {
@@ -46,7 +46,7 @@ class Column:
 
     run: str
     number: int
-    seeds: tuple[Outcome, ...]
+    seeds: tuple[ScoredCases, ...]
 
     @property
     def cases(self) -> list[str]:
@@ -96,7 +96,7 @@ def boards(runs: Sequence[Run]) -> list[Board]:
     Where a folder holds scores on several sets of cases, there is a board for each set. Else all runs are on one.
     """
     several = any(len(source.outcomes) > 1 for run in runs for source in run.sources)
-    groups: dict[str, dict[int, list[Outcome]]] = {}
+    groups: dict[str, dict[int, list[ScoredCases]]] = {}
     for number, run in enumerate(runs):
         for source in run.sources:
             for outcome in source.outcomes:

@@ -14,7 +14,7 @@ from nnunet_ext.files import read_json
 from nnunet_ext.report.case_files import CaseFiles, RawFiles, find_raw_dataset, read_raw_files
 from nnunet_ext.report.metrics import DICE, ENTRIES, F1, NSD, PRECISION, RECALL, Row, case_row, case_value
 from nnunet_ext.report.summary import Evaluation, Label, read_labels, read_summary
-from nnunet_ext.report.training import Training, find_checkpoint, read_training
+from nnunet_ext.report.training import TrainingRecord, find_checkpoint, read_training
 
 EVALUATION, REQUEST, SUMMARY = "evaluation.json", "request.json", "summary.json"
 SHOWN = 5  # names in a message
@@ -24,7 +24,7 @@ Rows = Mapping[str, Mapping[str, Row]]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ScoredCases:
     """The scores of one trained model on some cases.
 
     Attributes:
@@ -72,8 +72,8 @@ class Source:
     path: Path
     name: str
     kind: str
-    outcomes: tuple[Outcome, ...]
-    trainings: Mapping[str, Training]
+    outcomes: tuple[ScoredCases, ...]
+    trainings: Mapping[str, TrainingRecord]
     remarks: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -121,7 +121,7 @@ def read_predicted_folder(run: PredictedFolder) -> Source:
         )
         for case, file in evaluation.predictions.items()
     }
-    outcome = Outcome("", _dice_rows([evaluation]), tuple(evaluation.labels), files, description)
+    outcome = ScoredCases("", _dice_rows([evaluation]), tuple(evaluation.labels), files, description)
     fold = run.fold_folder.name.removeprefix("fold_")
     return Source(
         run.predictions, run.name, "predictions", (outcome,), {f"fold {fold}": read_training(run.fold_folder)}
@@ -272,7 +272,7 @@ def _dice_rows(evaluations: Sequence[Evaluation]) -> dict[str, Rows]:
 
 def _validated(
     dataset: str, evaluations: Sequence[Evaluation], description: Mapping[str, Any], *, near: Sequence[Path]
-) -> Outcome:
+) -> ScoredCases:
     """Validation cases of a dataset as an outcome; `near` are paths to look for its raw data from."""
     raw = _raw_files(dataset, near)
     files = {}
@@ -281,7 +281,7 @@ def _validated(
             known = reference if reference.is_file() or raw is None else raw.references.get(case, reference)
             files[case] = CaseFiles(evaluation.predictions[case], known, None if raw is None else raw.images.get(case))
     labels = tuple(dict.fromkeys(label for evaluation in evaluations for label in evaluation.labels))
-    return Outcome(f"{dataset}_val", _dice_rows(evaluations), labels, files, description)
+    return ScoredCases(f"{dataset}_val", _dice_rows(evaluations), labels, files, description)
 
 
 def _raw_files(dataset: str, near: Iterable[Path], *, references: str | None = None) -> RawFiles | None:
@@ -311,7 +311,7 @@ def _read_evaluate_folder(path: Path) -> Source:
         raise UserError(f"{path / EVALUATION} holds no scored data set. Run nnunet_ext evaluate again.")
     request = read_json(path / REQUEST) if (path / REQUEST).is_file() else {}
     model = Path(request["model"]) if "model" in request else None
-    trainings: dict[str, Training] = {}
+    trainings: dict[str, TrainingRecord] = {}
     remarks: list[str] = []
     for fold in content["folds"]:
         folder = None if model is None else model / f"fold_{fold}"
@@ -341,7 +341,7 @@ def _folds(folds: Sequence[int | str]) -> str:
 
 def _evaluated(
     path: Path, entry: Mapping[str, Any], model: Mapping[str, Any] | None, *, near: Sequence[Path]
-) -> Outcome:
+) -> ScoredCases:
     """The scores on one set of cases.
 
     Args:
@@ -368,7 +368,7 @@ def _evaluated(
         )
     labels = tuple(Label(name, values.get(name, ())) for name in entry["labels"])
     cases_of = folder.name if references is None else f"{folder.name} ({references})"
-    return Outcome(cases_of, rows, labels, files, description, _notes(entry))
+    return ScoredCases(cases_of, rows, labels, files, description, _notes(entry))
 
 
 def _notes(entry: Mapping[str, Any]) -> dict[str, str]:

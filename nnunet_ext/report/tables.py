@@ -13,7 +13,7 @@ from nnunet_ext.evaluation.intervals import mean_of_quotients
 from nnunet_ext.evaluation.scores import nanmean
 from nnunet_ext.report.metrics import METRICS, Metric, case_value
 from nnunet_ext.report.runs import Board, Column
-from nnunet_ext.report.sources import Outcome
+from nnunet_ext.report.sources import ScoredCases
 from nnunet_ext.report.statistics import (
     DIGITS,
     Estimate,
@@ -145,7 +145,7 @@ def _has(column: Column, metric: Metric, labels: Sequence[str]) -> bool:
     return any(_labels_of(seed, metric, labels) for seed in column.seeds)
 
 
-def _labels_of(seed: Outcome, metric: Metric, labels: Sequence[str]) -> list[str]:
+def _labels_of(seed: ScoredCases, metric: Metric, labels: Sequence[str]) -> list[str]:
     return [label for label in labels if label in seed.rows.get(metric.name, {})]
 
 

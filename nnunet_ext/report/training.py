@@ -25,7 +25,7 @@ DEFAULT_TRAINER, DEFAULT_PLANS = "nnUNetTrainer", "nnUNetPlans"
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingRecord:
     """What a checkpoint says about how it came to be.
 
     Attributes:
@@ -54,7 +54,7 @@ def find_checkpoint(fold_folder: Path) -> Path | None:
     return next((fold_folder / name for name in CHECKPOINTS if (fold_folder / name).is_file()), None)
 
 
-def read_training(fold_folder: Path) -> Training:
+def read_training(fold_folder: Path) -> TrainingRecord:
     """Read what the checkpoint in nnU-Net's folder ``fold_X`` says.
 
     Raises:
@@ -88,7 +88,7 @@ def read_training(fold_folder: Path) -> Training:
         "Weights of the network": f"{count_weights(checkpoint['network_weights']):,}",
         **{key: str(value) for key, value in flatten(own.get("settings", {})).items()},
     }
-    return Training(
+    return TrainingRecord(
         checkpoint=source,
         curves=curves,
         settings=settings,

@@ -29,7 +29,7 @@ from nnunet_ext.trainers.multi_decoder import MultiDecoderMixin, dual_branch_une
 Terms = dict[str, torch.Tensor]
 
 
-class Annotation(NamedTuple):
+class KnownVoxels(NamedTuple):
     """What is known of a batch at one resolution, each (B, 1 or C, [X,] Y, Z).
 
     Attributes:
@@ -90,7 +90,7 @@ class DBDMPMixin(ImageBorderMixin, MultiDecoderMixin):
             terms["pseudo_labels"] = self.pseudo_label_term(main[0], auxiliary[0], known[0])
         return terms
 
-    def known(self, target: torch.Tensor, inside: torch.Tensor) -> Annotation:
+    def known(self, target: torch.Tensor, inside: torch.Tensor) -> KnownVoxels:
         """What labels and image border, (B, 1, [X,] Y, Z), say at one resolution, made ready for every term."""
         labels, counts = target.long(), inside
         ignore = self.label_manager.ignore_label
@@ -98,9 +98,9 @@ class DBDMPMixin(ImageBorderMixin, MultiDecoderMixin):
             is_ignored = labels == ignore
             counts, labels = counts & ~is_ignored, torch.where(is_ignored, 0, labels)
         classes = self.label_manager.num_segmentation_heads
-        return Annotation(one_hot(labels, classes), annotated=labels > 0, counts=counts, inside=inside)
+        return KnownVoxels(one_hot(labels, classes), annotated=labels > 0, counts=counts, inside=inside)
 
-    def supervised_terms(self, log_p: torch.Tensor, annotation: Annotation) -> Terms:
+    def supervised_terms(self, log_p: torch.Tensor, annotation: KnownVoxels) -> Terms:
         """Tversky, symmetric and partial cross-entropy of one head's log-probabilities, each with its own weight."""
         settings = self.settings.dbdmp
         counts = annotation.counts
@@ -116,7 +116,7 @@ class DBDMPMixin(ImageBorderMixin, MultiDecoderMixin):
             "partial_ce": settings.partial_ce_weight * partial_cross_entropy(label_log_p, annotation.annotated),
         }
 
-    def pseudo_label_term(self, main: torch.Tensor, auxiliary: torch.Tensor, annotation: Annotation) -> torch.Tensor:
+    def pseudo_label_term(self, main: torch.Tensor, auxiliary: torch.Tensor, annotation: KnownVoxels) -> torch.Tensor:
         """λ(t) ½ [KLCE(main | aux) + KLCE(aux | main)] of the full-resolution heads' log-probabilities."""
         settings = self.settings.dbdmp
         pseudo_labels = mixed_pseudo_labels(

@@ -7,10 +7,10 @@ from typing import Any, ClassVar, cast
 
 import torch
 
-from nnunet_ext.sparsity import strategies
-from nnunet_ext.sparsity.entries import Entries, Rows, keep_only, random_entries, top_entries
-from nnunet_ext.sparsity.strategies import Freedom
-from nnunet_ext.sparsity.strict_optimizers import StrictAdamW, StrictSGD, StrictStep
+from nnunet_ext.finetuning import strategies
+from nnunet_ext.finetuning.entries import Entries, Rows, keep_only, random_entries, top_entries
+from nnunet_ext.finetuning.strategies import Freedom
+from nnunet_ext.finetuning.strict_optimizers import StrictAdamW, StrictSGD, StrictStep
 from nnunet_ext.trainers.fine_tuning import FineTuningMixin
 
 

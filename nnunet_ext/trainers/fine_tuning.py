@@ -12,10 +12,10 @@ from torch import nn
 from nnunet_ext.checkpoints.adaptation import ModelDescription, adapt
 from nnunet_ext.checkpoints.reading import read_checkpoint
 from nnunet_ext.errors import UserError
-from nnunet_ext.sparsity import lora, strategies
-from nnunet_ext.sparsity.movement import Movement, shares_table
-from nnunet_ext.sparsity.roles import parameter_roles
-from nnunet_ext.sparsity.strategies import Freedom, freeze
+from nnunet_ext.finetuning import lora, strategies
+from nnunet_ext.finetuning.movement import Movement, shares_table
+from nnunet_ext.finetuning.roles import parameter_roles
+from nnunet_ext.finetuning.strategies import Freedom, freeze
 from nnunet_ext.trainers.base import nnUNetTrainerConfigurable
 
 
@@ -34,7 +34,7 @@ class FineTuningMixin(nnUNetTrainerConfigurable):
 
     @staticmethod
     def strategy(network: nn.Module) -> dict[str, Freedom]:
-        """Which parameters may move: one of `nnunet_ext.sparsity.strategies`."""
+        """Which parameters may move: one of `nnunet_ext.finetuning.strategies`."""
         raise NotImplementedError
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:

@@ -105,8 +105,8 @@ def test_decorators_stand_behind_their_functions_and_do_the_same():
 def test_names_tell_the_function():
     assert function_of("nnunet_ext.losses.ramps.x_sigmoid_ramp__mutmut_12") == "losses.ramps.sigmoid_ramp"
     assert function_of("nnunet_ext.losses.consistency.x__fixed__mutmut_1") == "losses.consistency._fixed"
-    assert function_of("nnunet_ext.sparsity.entries.xǁRowsǁmatrix__mutmut_1") == "sparsity.entries.Rows.matrix"
-    assert function_of("nnunet_ext.sparsity.a.xǁBǁ__init____mutmut_3") == "sparsity.a.B.__init__"
+    assert function_of("nnunet_ext.finetuning.entries.xǁRowsǁmatrix__mutmut_1") == "finetuning.entries.Rows.matrix"
+    assert function_of("nnunet_ext.finetuning.a.xǁBǁ__init____mutmut_3") == "finetuning.a.B.__init__"
 
 
 def test_a_change_over_several_lines_becomes_one():
@@ -136,7 +136,7 @@ def test_a_twentieth_may_survive_and_no_more(work, capsys):
     assert "may survive: kept." in text
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
     assert ["losses", "20", "19", "1", "5.0 %", "0"] in rows
-    assert ["sparsity", "0", "0", "0", "-", "0"] in rows
+    assert ["finetuning", "0", "0", "0", "-", "0"] in rows
     assert ["all", "20", "19", "1", "5.0 %", "0"] in rows
     status, text = run(work, {**found, mutant("losses", 19): "survived", mutant("networks", 1): "no tests"})
     assert status == 1

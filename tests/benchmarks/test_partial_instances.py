@@ -46,7 +46,7 @@ from nnunet_ext.commands.configure import check_name
 from nnunet_ext.demo.run import CommandFailed, CommandRunner
 from nnunet_ext.files import read_json, write_json
 from nnunet_ext.plans.settings import configured_settings, validated_settings
-from nnunet_ext.preprocessing.new_dataset import NAME
+from nnunet_ext.preprocessing.raw.new_dataset import NAME
 
 REQUEST = {"epochs": 15, "iterations": 30, "pretraining_epochs": 15, "lrs": [0.001, 0.003], "device": "cpu"}
 

@@ -33,8 +33,8 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.case_sets import select_cases
 from nnunet_ext.files import read_json, write_json
 from nnunet_ext.plans.settings import configured_settings, validated_settings
-from nnunet_ext.preprocessing.new_dataset import NAME
-from nnunet_ext.preprocessing.raw_dataset import read_raw_dataset
+from nnunet_ext.preprocessing.raw.new_dataset import NAME
+from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
 from support.acdc_programs import GROUPS, NETWORK, PAIRS, PATIENTS, Programs, by_label, install, write_origin
 
 REQUEST = {

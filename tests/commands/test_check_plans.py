@@ -13,7 +13,7 @@ from nnunet_ext.checkpoints.networks import build_network
 from nnunet_ext.cli import main
 from nnunet_ext.diagnosis.planned_training import check_planned_training
 from nnunet_ext.findings import Finding
-from nnunet_ext.preprocessing.raw_dataset import read_raw_dataset
+from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
 from support.tiny_data import CASES, KINDS, dataset_name, tiny_configuration
 from support.trainers_under_test import EVERY_TRAINER, data_kind, trainer_class
 

@@ -23,7 +23,7 @@ from skimage import io
 
 from nnunet_ext.cli import main
 from nnunet_ext.evaluation import model_evaluation
-from nnunet_ext.preprocessing.completion import Rules, completed_labels
+from nnunet_ext.preprocessing.pseudo_labels.completion import Rules, completed_labels
 from support.nnunet_runs import call_entry_point, train
 from support.tiny_data import dataset_name
 

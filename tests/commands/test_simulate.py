@@ -287,7 +287,7 @@ def test_interruption_leaves_nothing(source, raw, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nnunet_ext.preprocessing.partial_annotation.partial_labels", interrupted)
+    monkeypatch.setattr("nnunet_ext.preprocessing.simulate.partial_annotation.partial_labels", interrupted)
     assert simulate() == 130
     assert sorted(path.name for path in raw.iterdir()) == ["Dataset005_Dense"]
 
@@ -470,7 +470,7 @@ def test_interrupted_drawing_leaves_nothing(dense, raw, monkeypatch):
     def interrupted(*args, **keywords):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nnunet_ext.preprocessing.scribble_annotation.count_scribbles", interrupted)
+    monkeypatch.setattr("nnunet_ext.preprocessing.simulate.scribble_annotation.count_scribbles", interrupted)
     assert draw() == 130
     assert sorted(path.name for path in raw.iterdir()) == ["Dataset005_Dense"]
 

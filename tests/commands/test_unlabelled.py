@@ -10,7 +10,7 @@ from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor impo
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 
 from nnunet_ext.cli import main
-from nnunet_ext.preprocessing.raw_dataset import read_raw_dataset
+from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
 from support.raw_datasets import image_like, read_array, write_array
 
 SHAPE = (6, 8, 10)
@@ -157,6 +157,6 @@ def test_interruption_leaves_nothing(images, raw, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nnunet_ext.preprocessing.unlabelled.placeholder", interrupted)
+    monkeypatch.setattr("nnunet_ext.preprocessing.raw.unlabelled.placeholder", interrupted)
     assert unlabelled(images, "--channels", "CT") == 130
     assert list(raw.iterdir()) == []

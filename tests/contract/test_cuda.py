@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_ext.sparsity.entries import Rows, top_entries
+from nnunet_ext.finetuning.entries import Rows, top_entries
 from support.nnunet_runs import build_trainer
 from support.trainers_under_test import EVERY_TRAINER, data_kind
 

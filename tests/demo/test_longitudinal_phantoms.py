@@ -21,7 +21,7 @@ from nnunet_ext.demo.longitudinal_phantoms import (
 )
 from nnunet_ext.demo.phantoms import LESION, LESION_TISSUE, make_geometry
 from nnunet_ext.errors import UserError
-from nnunet_ext.preprocessing.pairs import read_table
+from nnunet_ext.preprocessing.pairs.pairing import read_table
 
 TOUCHING = np.ones((3, 3, 3))
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from finetuning.test_strategies import NETWORKS, unet
 from nnunet_ext.networks.dilated_decoder import BottleneckDropout, dilate, initialise
-from sparsity.test_strategies import NETWORKS, unet
 
 
 def convolutions(module):

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from finetuning.test_strategies import NETWORKS, unet
+from nnunet_ext.finetuning.roles import decoder_parameter_names
 from nnunet_ext.networks.multi_decoder import AUXILIARY, FeatureDropout, MultiDecoderUNet
-from nnunet_ext.sparsity.roles import decoder_parameter_names
-from sparsity.test_strategies import NETWORKS, unet
 
 
 def network(*, dims=3, residual=False, auxiliary=1, dropout=0.0):

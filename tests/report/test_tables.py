@@ -7,7 +7,7 @@ import math
 import pytest
 
 from nnunet_ext.report.runs import Board, Column
-from nnunet_ext.report.sources import Outcome
+from nnunet_ext.report.sources import ScoredCases
 from nnunet_ext.report.statistics import Resampling
 from nnunet_ext.report.summary import Label
 from nnunet_ext.report.tables import MEAN, metric_tables
@@ -23,7 +23,7 @@ def outcome(dice, **others):
         **others,
     }
     cases = dict.fromkeys(case for by_case in dice.values() for case in by_case)
-    return Outcome("x", rows, tuple(Label(name, (1,)) for name in dice), dict.fromkeys(cases), None)
+    return ScoredCases("x", rows, tuple(Label(name, (1,)) for name in dice), dict.fromkeys(cases), None)
 
 
 def board(*runs):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from nnunet_ext.finetuning.entries import Rows, top_entries
+from nnunet_ext.finetuning.roles import Role
+from nnunet_ext.finetuning.strict_optimizers import StrictAdamW, StrictSGD
 from nnunet_ext.plans.plans_file import read_plans
-from nnunet_ext.sparsity.entries import Rows, top_entries
-from nnunet_ext.sparsity.roles import Role
-from nnunet_ext.sparsity.strict_optimizers import StrictAdamW, StrictSGD
 from nnunet_ext.trainers import nnUNetTrainerDGST, nnUNetTrainerFineTune, nnUNetTrainerHeadOnly
 from support.nnunet_runs import build_trainer
 from support.tiny_data import dataset_name

@@ -15,9 +15,9 @@ from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunet_ext.augmentation.genesis_corruptions import BezierIntensity, LocalShuffling, Painting
 from nnunet_ext.augmentation.registration_error import Misalignment
 from nnunet_ext.errors import UserError
+from nnunet_ext.finetuning.lora import adapted_layers
 from nnunet_ext.networks.multi_decoder import FeatureDropout
 from nnunet_ext.plans.settings import Section, Settings, merged
-from nnunet_ext.sparsity.lora import adapted_layers
 from nnunet_ext.trainers import (
     nnUNetTrainerConfigurable,
     nnUNetTrainerDBDMP,

@@ -9,8 +9,8 @@ from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.run.run_training import maybe_load_checkpoint
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.finetuning.strategies import Freedom
 from nnunet_ext.plans.plans_file import add_configurations
-from nnunet_ext.sparsity.strategies import Freedom
 from support.nnunet_runs import build_trainer, train
 from support.tiny_data import dataset_name
 

@@ -10,7 +10,7 @@ import torch
 from nnunet_ext.errors import UserError
 from nnunet_ext.networks.multi_decoder import AUXILIARY
 from nnunet_ext.plans.plans_file import read_plans
-from nnunet_ext.preprocessing.scribbles import Strokes, scribble_map
+from nnunet_ext.preprocessing.simulate.scribbles import Strokes, scribble_map
 from nnunet_ext.trainers import nnUNetTrainerDMPLS, nnUNetTrainerPartialCE, nnUNetTrainerTDNet
 from support.changed_trainers import at_every_resolution, changed_trainer
 from support.nnunet_runs import build_trainer

@@ -10,12 +10,12 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
 from nnunet_ext.preprocessing.checks.dataset_check import DatasetCheck
 from nnunet_ext.preprocessing.checks.foreground import ForegroundCheck
-from nnunet_ext.preprocessing.checks.general import CaseFiles, check_description, check_folds
+from nnunet_ext.preprocessing.checks.general import FileCheck, check_description, check_folds
 from nnunet_ext.preprocessing.checks.longitudinal import LongitudinalCheck
 from nnunet_ext.preprocessing.checks.partial_instances import PartialInstancesCheck
 from nnunet_ext.preprocessing.checks.pretraining import PlaceholderCheck
 from nnunet_ext.preprocessing.checks.scribbles import IgnoreLabelCheck, ScribbleCheck
-from nnunet_ext.preprocessing.raw_dataset import RawDataset
+from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset
 
 USUAL: tuple[type[DatasetCheck], ...] = (ForegroundCheck,)
 CHECKS: Mapping[str, tuple[type[DatasetCheck], ...]] = {
@@ -46,7 +46,7 @@ def check_dataset(dataset: RawDataset, trainer: str) -> list[Finding]:
     if description.severity == "problem":
         return [description]
     try:
-        files = CaseFiles(dataset)
+        files = FileCheck(dataset)
     except UserError as error:
         return [description, Finding("problem", "images", str(error))]
     checks = [check(dataset) for check in CHECKS.get(trainer, USUAL)]

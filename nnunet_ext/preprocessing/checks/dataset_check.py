@@ -10,8 +10,8 @@ from typing import Protocol
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
 from nnunet_ext.plans.plans_file import dataset_folder
-from nnunet_ext.preprocessing.raw_dataset import Labels, RawDataset
-from nnunet_ext.preprocessing.splits import SPLITS, Fold, read_splits
+from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset
+from nnunet_ext.preprocessing.raw.splits import SPLITS, Fold, read_splits
 
 SHOWN = 5  # cases named in a finding
 

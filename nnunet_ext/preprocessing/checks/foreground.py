@@ -8,7 +8,7 @@ import numpy as np
 
 from nnunet_ext.findings import Finding
 from nnunet_ext.preprocessing.checks.dataset_check import declared_values
-from nnunet_ext.preprocessing.raw_dataset import Labels, RawDataset
+from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset
 
 
 class ForegroundCheck:

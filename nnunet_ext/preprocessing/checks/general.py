@@ -11,8 +11,8 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
 from nnunet_ext.preprocessing.checks.dataset_check import declared_values, some, splits_file
-from nnunet_ext.preprocessing.raw_dataset import Labels, RawDataset, channel_names, read_images, read_label_map
-from nnunet_ext.preprocessing.splits import read_splits
+from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, channel_names, read_images, read_label_map
+from nnunet_ext.preprocessing.raw.splits import read_splits
 
 WHITE = {255, 65535}  # of grey pictures of 8 and 16 bits
 
@@ -57,7 +57,7 @@ def misplaced_ignore(labels: Mapping[str, Any]) -> str:
     )
 
 
-class CaseFiles:
+class FileCheck:
     """Reads each case's images and labels, and gathers what is wrong with them."""
 
     def __init__(self, dataset: RawDataset) -> None:

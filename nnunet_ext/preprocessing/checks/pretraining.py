@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nnunet_ext.findings import Finding
-from nnunet_ext.preprocessing.raw_dataset import Labels, RawDataset
-from nnunet_ext.preprocessing.unlabelled import MADE_BY
+from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset
+from nnunet_ext.preprocessing.raw.unlabelled import MADE_BY
 
 
 class PlaceholderCheck:

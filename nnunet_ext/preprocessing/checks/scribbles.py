@@ -12,14 +12,14 @@ import numpy as np
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
 from nnunet_ext.preprocessing.checks.dataset_check import SHOWN, known_folds, some
-from nnunet_ext.preprocessing.partial_annotation import DENSE
-from nnunet_ext.preprocessing.raw_dataset import Labels, RawDataset, read_label_map
+from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, read_label_map
+from nnunet_ext.preprocessing.simulate.partial_annotation import DENSE
 
 LARGEST_DISAGREEMENT = 0.01  # share of a case's annotated voxels that may differ from its dense labels
 
 
 @dataclass(frozen=True)
-class Annotation:
+class AnnotatedVoxels:
     """What is annotated in a case.
 
     Attributes:
@@ -42,7 +42,7 @@ class ScribbleCheck:
         self.dataset = dataset
         self.ignore = dataset.ignore_label
         self.reader = dataset.reader_writer()
-        self.cases: dict[str, Annotation] = {}
+        self.cases: dict[str, AnnotatedVoxels] = {}
         self.dense: dict[str, tuple[int, int]] = {}  # voxels that disagree with the dense labels, and all compared
         self.not_compared: dict[str, str] = {}
         self.missed: dict[int, list[str]] = {}  # cases whose dense labels have a label that no scribble has
@@ -56,7 +56,7 @@ class ScribbleCheck:
             return
         values, counts = np.unique(labels, return_counts=True)
         voxels = {value: count for value, count in zip(values.tolist(), counts.tolist()) if value != self.ignore}
-        self.cases[case] = Annotation(voxels, labels.size)
+        self.cases[case] = AnnotatedVoxels(voxels, labels.size)
         self._compare(case, labels)
 
     def _compare(self, case: str, labels: Labels) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from nnunet_ext.findings import Finding
 from nnunet_ext.preprocessing.checks.longitudinal import LongitudinalCheck
-from nnunet_ext.preprocessing.raw_dataset import read_raw_dataset
+from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
 from support.raw_datasets import write_array, write_raw
 
 LABELS = np.zeros((4, 6, 6), np.uint8)

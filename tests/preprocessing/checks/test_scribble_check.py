@@ -9,7 +9,7 @@ import pytest
 from nnunet_ext.findings import Finding
 from nnunet_ext.preprocessing.checks import CHECKS, check_dataset
 from nnunet_ext.preprocessing.checks.scribbles import IgnoreLabelCheck, ScribbleCheck, percent
-from nnunet_ext.preprocessing.raw_dataset import read_raw_dataset
+from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
 from support.raw_datasets import write_array, write_raw
 
 NAMES = {"background": 0, "RV": 1, "LV": 2, "ignore": 3}

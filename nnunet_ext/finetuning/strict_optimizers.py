@@ -1,0 +1,161 @@
+"""Optimizers for which time passes in the selected entries of a weight alone.
+
+A gradient of zero does not keep a weight in its place: momentum and weight decay go on moving it. And an entry that is
+merely kept from moving loses momentum while it waits: selected once, it goes 1.99 lr·g in place of about 100 lr·g
+(Nesterov, 0.99). So each entry of a selected tensor is stepped as by an optimizer of its own, which takes a step where
+the entry is selected: everything else keeps its value and its moments bit for bit, however long it waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from nnunet_ext.finetuning.entries import Entries
+
+
+class StrictStep(torch.optim.Optimizer):
+    """Mixin for an optimizer of torch: what is in `selected` moves in those entries only, all else by torch's step.
+
+    Nothing but the selected entries is computed: they are gathered, updated and written back.
+    """
+
+    selected: dict[torch.Tensor, Entries]
+    """The entries, each once, that the next step moves, by parameter; a parameter that is not in it moves freely."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.selected = {}
+
+    def begin_step(self, tensor: torch.Tensor, group: dict[str, Any]) -> list[torch.Tensor]:
+        """Begin a step of some entries; returns what is kept of each entry between its steps, in the tensor's shape."""
+        raise NotImplementedError
+
+    @staticmethod
+    def update(
+        group: dict[str, Any], weight: torch.Tensor, gradient: torch.Tensor, moments: list[torch.Tensor]
+    ) -> None:
+        """One step of some entries, in place.
+
+        Args:
+            group: the hyperparameters.
+            weight: values of the entries, any shape.
+            gradient: the same shape; may be overwritten.
+            moments: what `begin_step` returned, of these entries.
+        """
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step; `closure`, if given, is called once, to compute loss and gradients anew."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        groups = self.param_groups
+        free = [[tensor for tensor in group["params"] if tensor not in self.selected] for group in groups]
+        with self._only([{**group, "params": tensors} for group, tensors in zip(groups, free)]):
+            super().step()
+        for group in groups:
+            for tensor in group["params"]:
+                if tensor in self.selected and tensor.grad is not None:
+                    self._step_selected(tensor, tensor.grad, group)
+        return loss
+
+    def _step_selected(self, tensor: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
+        entries = self.selected[tensor]
+        whole = [tensor, *self.begin_step(tensor, group)]
+        weight, *moments = (values[entries] for values in whole)
+        self.update(group, weight, gradient[entries], moments)
+        for values, moved in zip(whole, [weight, *moments]):
+            values[entries] = moved
+
+    @contextmanager
+    def _only(self, groups: list[dict[str, Any]]) -> Iterator[None]:
+        """Let the optimizer see these parameter groups alone."""
+        all_groups = self.param_groups
+        self.param_groups = groups
+        try:
+            yield
+        finally:
+            self.param_groups = all_groups
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "selected": {}}
+
+
+class StrictSGD(StrictStep, torch.optim.SGD):
+    """SGD, with a momentum of each entry's own, Nesterov's or not, or with none, and weight decay.
+
+    Its state has the names and shapes of torch's SGD. One that torch's SGD or an earlier version left is taken as each
+    entry's own momentum.
+    """
+
+    def __init__(
+        self, params: Any, *, lr: float, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(params, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
+
+    def begin_step(self, tensor: torch.Tensor, group: dict[str, Any]) -> list[torch.Tensor]:
+        if group["momentum"] == 0:
+            return []
+        state = self.state[tensor]
+        if state.get("momentum_buffer") is None:
+            state["momentum_buffer"] = torch.zeros_like(tensor)
+        return [state["momentum_buffer"]]
+
+    @staticmethod
+    def update(
+        group: dict[str, Any], weight: torch.Tensor, gradient: torch.Tensor, moments: list[torch.Tensor]
+    ) -> None:
+        direction = gradient.add_(weight, alpha=group["weight_decay"])
+        for velocity in moments:
+            velocity.mul_(group["momentum"]).add_(direction)
+            direction = direction.add_(velocity, alpha=group["momentum"]) if group["nesterov"] else velocity
+        weight.sub_(direction, alpha=group["lr"])
+
+
+class StrictAdamW(StrictStep, torch.optim.AdamW):
+    """AdamW, with moments and a number of steps of each entry's own.
+
+    Beside what torch's AdamW keeps, its state has ``selections``, the steps of each entry. Where that is missing, as in
+    the state that torch's AdamW or an earlier version left, an entry with moments has taken all steps of its tensor.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        *,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+    def begin_step(self, tensor: torch.Tensor, group: dict[str, Any]) -> list[torch.Tensor]:
+        state = self.state[tensor]
+        if "selections" not in state:
+            for name in ("exp_avg", "exp_avg_sq"):
+                state.setdefault(name, torch.zeros_like(tensor))
+            state.setdefault("step", torch.tensor(0.0))
+            # of the weight's type, to which torch converts what it loads
+            state["selections"] = ((state["exp_avg_sq"] > 0) * state["step"]).to(tensor.dtype)
+        state["step"] += 1  # so that torch's AdamW can go on from this state
+        return [state["exp_avg"], state["exp_avg_sq"], state["selections"]]
+
+    @staticmethod
+    def update(
+        group: dict[str, Any], weight: torch.Tensor, gradient: torch.Tensor, moments: list[torch.Tensor]
+    ) -> None:
+        mean, square, steps = moments
+        decay_of_mean, decay_of_square = group["betas"]
+        steps.add_(1)
+        mean.lerp_(gradient, 1 - decay_of_mean)
+        square.lerp_(gradient.square(), 1 - decay_of_square)
+        deviation = (square / (1 - decay_of_square**steps)).sqrt_().add_(group["eps"])
+        weight.mul_(1 - group["lr"] * group["weight_decay"])
+        weight.addcdiv_(mean / (1 - decay_of_mean**steps), deviation, value=-group["lr"])

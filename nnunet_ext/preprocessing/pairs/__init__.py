@@ -1,0 +1,1 @@
+"""Pairs of a prior and a current scan, registered into one dataset."""

@@ -1,0 +1,338 @@
+"""The channels of one case: a current scan, and its prior brought onto the current grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.preprocessing.pairs.image_registration import Kind, Registration, moved_image, moved_labels, register
+from nnunet_ext.preprocessing.pairs.intensity_and_crop import crop_to_body, match_histogram
+from nnunet_ext.preprocessing.pairs.pairing import Pair
+from nnunet_ext.preprocessing.raw.grids import coverage, difference, has_no_position, read_label_image, read_scan
+
+IfDiverged = Literal["stop", "unregistered", "without-prior"]
+
+IGNORE = "ignore"
+LITTLE = 0.5
+"""Share of the current scan below which a prior that covers no more is worth a warning."""
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """What is made of a pair, in training and in prediction alike.
+
+    Attributes:
+        labels: values by name, without background; ``ignore`` is no label of the prior.
+        modality: what nnU-Net is told of the current scan's intensities, e.g. MRI or CT.
+        registration: how priors are brought onto current scans; ``none`` takes the positions of their headers.
+        prior_image: whether the prior image is a channel.
+        prior_labels: whether each prior label is one.
+        crop_to_body: margin in mm around the current body to which all is cropped; None crops nothing.
+        match_histogram: file of the image whose intensities current and prior images are given; None changes nothing.
+    """
+
+    labels: Mapping[str, int]
+    modality: str = "MRI"
+    registration: Kind = "none"
+    prior_image: bool = True
+    prior_labels: bool = True
+    crop_to_body: float | None = None
+    match_histogram: str | None = None
+
+    @property
+    def known_values(self) -> set[int]:
+        """What a label map may hold."""
+        return {0, *self.labels.values()}
+
+    @property
+    def prior_values(self) -> dict[str, int]:
+        """Values by name of the labels that have a channel."""
+        return {name: value for name, value in self.labels.items() if name != IGNORE} if self.prior_labels else {}
+
+    @property
+    def channel_names(self) -> list[str]:
+        """As dataset.json names them, in order; nnU-Net normalises by these names."""
+        image = [f"prior {self.modality}"] * self.prior_image  # no name of a normalisation: z-score keeps zeros zero
+        return [self.modality, *image, *("noNorm" for _ in self.prior_values)]
+
+    @property
+    def roles(self) -> dict[str, list[int]]:
+        """Which channels are what, as dataset.json says it."""
+        first_label = 1 + self.prior_image
+        return {
+            "current": [0],
+            "prior_image": [1] * self.prior_image,
+            "prior_labels": list(range(first_label, first_label + len(self.prior_values))),
+        }
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is used of a prior scan, both on one grid.
+
+    Attributes:
+        image: the scan, None if it is missing.
+        labels: its label map, None if it is missing or not wanted.
+    """
+
+    image: sitk.Image | None = None
+    labels: sitk.Image | None = None
+
+    @property
+    def grid(self) -> sitk.Image | None:
+        """That of both, None if the whole prior is missing."""
+        return self.image if self.image is not None else self.labels
+
+    @property
+    def parts(self) -> list[str]:
+        """What there is."""
+        return ["image"] * (self.image is not None) + ["labels"] * (self.labels is not None)
+
+
+@dataclass(frozen=True)
+class PairedCase:
+    """One case, ready to be written.
+
+    Attributes:
+        channels: of the case, all on one grid, in order.
+        label: the reference on the same grid, None if there is none.
+        record: what was done, for JSON.
+        problem: why the prior is not where it should be; empty if it is.
+        views: the current image, and on its grid the prior image as its header has it and as it was registered; None
+            if nothing was registered.
+        registration: the one that the views show.
+    """
+
+    channels: tuple[sitk.Image, ...]
+    label: sitk.Image | None
+    record: Mapping[str, Any]
+    problem: str = ""
+    views: tuple[sitk.Image, sitk.Image, sitk.Image] | None = None
+    registration: Registration | None = None
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a prior comes to lie on the current grid.
+
+    Attributes:
+        transform: points of the current scan -> points of the prior; None if the grids are the same already.
+        record: what was done, for JSON.
+        problem: why it is not to be trusted; empty if it is.
+        warnings: what somebody should look at.
+        registration: that found the place; None if the headers gave it.
+    """
+
+    transform: sitk.Transform | None
+    record: Mapping[str, Any]
+    problem: str = ""
+    warnings: tuple[str, ...] = ()
+    registration: Registration | None = None
+
+
+def make_case(pair: Pair, pairing: Pairing, *, if_diverged: IfDiverged) -> PairedCase:
+    """Read a pair and bring its prior onto the current grid.
+
+    Args:
+        pair: the files.
+        pairing: what is made of them.
+        if_diverged: what is made of a prior whose place has a problem: the case is left to be reported (``stop``), the
+            prior stays where its header has it (``unregistered``), or counts as missing (``without-prior``).
+
+    Raises:
+        UserError: if a file cannot be used or does not fit another, or if labels without an image are to be
+            registered.
+    """
+    current = read_scan(pair.current_image)
+    label = None
+    if pair.current_label is not None:
+        label = read_label_image(pair.current_label, pairing.known_values)
+        check_same_grid(label, current, file=pair.current_label, of=pair.current_image)
+        label.CopyInformation(current)  # the same within rounding, which would differ from file to file
+    prior = read_prior(pair, pairing, dimensions=current.GetDimension())
+    if pairing.match_histogram is not None:
+        like = read_scan(Path(pairing.match_histogram))
+        current = match_histogram(current, like)
+        if prior.image is not None:
+            prior = Prior(match_histogram(prior.image, like), prior.labels)
+
+    placement = place_prior(current, prior, pairing.registration)
+    views, registration = None, placement.registration
+    if registration is not None and placement.transform is not None and prior.image is not None:
+        before, after = (moved_image(prior.image, current, one) for one in (unmoved(current), placement.transform))
+        views = (current, before, after)
+    record = {**placement.record, "problem": placement.problem or None}
+    warnings = list(placement.warnings)
+    if placement.problem and if_diverged != "stop":
+        record["if_diverged"] = if_diverged
+        if if_diverged == "unregistered":
+            placement = by_the_headers(current, prior)
+            warnings += [*placement.warnings, *([placement.problem] if placement.problem else [])]
+        else:
+            prior = Prior()
+
+    if label is not None and not _count(label):
+        warnings.append("the current label map is empty")
+    grid = current
+    if pairing.crop_to_body is not None:
+        body = crop_to_body(current, pairing.crop_to_body)
+        grid = body.cut(current)
+        record["cropped_from"], record["cropped_to"] = list(current.GetSize()), list(grid.GetSize())
+        if label is not None:
+            whole, label = label, body.cut(label)
+            if lost := _count(whole) - _count(label):
+                warnings.append(f"{lost} of {_count(whole)} labelled voxels lie outside of the body and were cut off")
+    channels = [grid]
+    if pairing.prior_image:
+        channels.append(_on(grid, prior.image, placement.transform, moved_image))
+    if pairing.prior_labels:
+        moved = _on(grid, prior.labels, placement.transform, moved_labels)
+        for name, value in pairing.prior_values.items():
+            channels.append(moved == value)
+            if prior.labels is not None and _count(prior.labels == value) and not _count(channels[-1]):
+                warnings.append(f"all of the prior label {name} lies outside of the image")
+    record = {
+        "patient": pair.patient,
+        "files": {name: str(file.resolve()) for name, file in pair.files.items()},
+        "prior": " and ".join(prior.parts) or "missing",
+        **record,
+        "warnings": warnings,
+    }
+    problem = placement.problem if if_diverged == "stop" else ""
+    return PairedCase(tuple(channels), label, record, problem, views, registration)
+
+
+def read_prior(pair: Pair, pairing: Pairing, *, dimensions: int) -> Prior:
+    """Read what is used of a prior.
+
+    Args:
+        pair: the files.
+        pairing: says what is wanted.
+        dimensions: of the current image.
+
+    Raises:
+        UserError: if a file cannot be used, labels lie on another grid than the image or are to be registered without
+            one, or the current image has other dimensions.
+    """
+    image = None if pair.prior_image is None else read_scan(pair.prior_image)
+    labels = None
+    if pairing.prior_labels and pair.prior_label is not None:
+        labels = read_label_image(pair.prior_label, pairing.known_values)
+        if image is not None and pair.prior_image is not None:
+            check_same_grid(labels, image, file=pair.prior_label, of=pair.prior_image)
+        elif pairing.registration != "none":
+            raise UserError(
+                f"Case {pair.case} has a prior label map, {pair.prior_label}, but no prior image, which the "
+                f"registration ({pairing.registration}) needs. Add the image, leave the cell of the label map empty "
+                "too, or use --registration none if the label map lies in the current scan's coordinates."
+            )
+    if labels is None and not pairing.prior_image:
+        image = None  # it would only be registered and then left out
+    prior = Prior(image, labels)
+    if prior.grid is not None and prior.grid.GetDimension() != dimensions:
+        raise UserError(
+            f"Case {pair.case}: the current image {pair.current_image} has {dimensions} dimensions, its prior "
+            f"{prior.grid.GetDimension()}. Both must have the same number."
+        )
+    return prior
+
+
+def check_same_grid(labels: sitk.Image, image: sitk.Image, *, file: Path, of: Path) -> None:
+    """See that a label map lies on the grid of its image.
+
+    Raises:
+        UserError: saying in what they differ.
+    """
+    if apart := difference(labels, image):
+        raise UserError(
+            f"{file} does not lie on the grid of its image {of}: {apart}. A label map is needed in the place where it "
+            "was drawn: check whether the files belong together, else resample the labels (nearest neighbour)."
+        )
+
+
+def place_prior(current: sitk.Image, prior: Prior, kind: Kind) -> Placement:
+    """Find where a prior lies on the current scan.
+
+    Args:
+        current: the scan.
+        prior: with an image, unless it is missing or `kind` is ``none``.
+        kind: of the registration; ``none`` takes the places that the headers give.
+    """
+    if kind == "none" or prior.image is None:
+        return by_the_headers(current, prior)
+    found = register(current, prior.image, kind)
+    record = {
+        "registration": kind,
+        "reached": found.reached,
+        "resampled": [f"prior {part}" for part in prior.parts],
+        "similarity_before": _rounded(found.similarity_before),
+        "similarity_after": _rounded(found.similarity_after),
+        "mean_displacement_mm": _rounded(found.mean_displacement),
+        "max_displacement_mm": _rounded(found.max_displacement),
+        "coverage": _rounded(found.inside),
+    }
+    return Placement(found.transform, record, found.problem or "", registration=found)
+
+
+def by_the_headers(current: sitk.Image, prior: Prior) -> Placement:
+    """The place that a prior has by its header: nothing is moved on the same grid, else it is resampled.
+
+    A prior that does not overlap the current scan at all is a problem.
+    """
+    if prior.grid is None:
+        return Placement(None, {"registration": "none", "resampled": []})
+    apart = difference(prior.grid, current)
+    if not apart:
+        return Placement(None, {"registration": "none", "resampled": [], "coverage": 1.0})
+    covered = coverage(current, prior.grid)
+    record = {
+        "registration": "none",
+        "resampled": [f"prior {part}" for part in prior.parts],
+        "grids": f"prior and current differ: {apart}",
+        "coverage": _rounded(covered),
+    }
+    if covered == 0:
+        return Placement(unmoved(current), record, "by their headers, prior and current scan do not overlap")
+    warnings = []
+    if covered < LITTLE:
+        warnings.append(f"by the headers, the prior covers {covered:.0%} of the current image")
+    if has_no_position(current) or has_no_position(prior.grid):
+        warnings.append(
+            "the grids differ and one header gives no position (spacing 1, origin 0): they may not fit each other"
+        )
+    return Placement(unmoved(current), record, warnings=tuple(warnings))
+
+
+def unmoved(image: sitk.Image) -> sitk.Transform:
+    """The transform that leaves every point of an image in its place."""
+    return sitk.Transform(image.GetDimension(), sitk.sitkIdentity)
+
+
+def _on(
+    grid: sitk.Image, image: sitk.Image | None, transform: sitk.Transform | None, move: Callable[..., sitk.Image]
+) -> sitk.Image:
+    """Something of the prior on the current grid; zeros if it is missing."""
+    if image is None:
+        nothing = sitk.Image(grid.GetSize(), sitk.sitkUInt8)
+        nothing.CopyInformation(grid)
+        return nothing
+    if transform is None and image.GetSize() == grid.GetSize():
+        image = sitk.Image(image)
+        image.CopyInformation(grid)
+        return image
+    return move(image, grid, unmoved(grid) if transform is None else transform)
+
+
+def _count(labels: sitk.Image) -> int:
+    return int(np.count_nonzero(sitk.GetArrayViewFromImage(labels)))
+
+
+def _rounded(value: float) -> float | None:
+    """For JSON, which has no NaN."""
+    return round(float(value), 4) if np.isfinite(value) else None

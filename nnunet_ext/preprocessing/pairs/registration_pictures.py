@@ -1,0 +1,119 @@
+"""A picture to judge a registration by: current and prior scan in two colours, before and after, in three planes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+from matplotlib.figure import Figure
+
+from nnunet_ext.files import written_whole
+from nnunet_ext.preprocessing.pairs.body import body_mask
+from nnunet_ext.preprocessing.pairs.image_registration import Registration
+
+Grey = npt.NDArray[np.float64]
+
+# the slice's normal, then the axes that are drawn to the right and downwards
+PLANES = {"axial": (2, 0, 1), "coronal": (1, 0, 2), "sagittal": (0, 1, 2)}
+TILES = 8
+INCHES = 3.2
+PIXELS_PER_INCH = 110
+
+
+def registration_picture(
+    current: sitk.Image,
+    prior_before: sitk.Image,
+    prior_after: sitk.Image,
+    file: Path,
+    *,
+    title: str = "",
+    registration: Registration | None = None,
+) -> None:
+    """Write a PNG of a registration: overlays before and after, and a checkerboard after, through the body's centre.
+
+    In the overlays the current scan is green and the prior magenta: grey is agreement. Planes are those of the current
+    image's axes; two-dimensional images have one.
+
+    Args:
+        current: the scan that stayed.
+        prior_before: the prior on current's grid, as its header has it.
+        prior_after: the prior on current's grid, as registered.
+        file: ends in .png; its folder must exist.
+        title: such as the case's name.
+        registration: whose figures are printed.
+    """
+    images = [sitk.Cast(image, sitk.sitkFloat64) for image in (current, prior_before, prior_after)]
+    now, before, after = (_grey(sitk.GetArrayFromImage(image)) for image in images)
+    if current.GetDimension() == 2:
+        now, before, after = now[None], before[None], after[None]
+    spacing = (*current.GetSpacing(), 1.0)[:3]
+    planes = PLANES if now.shape[0] > 1 else {"plane": PLANES["axial"]}
+    rows = {"before": _overlay(now, before), "after": _overlay(now, after), "after, tiles": _tiles(now, after, spacing)}
+    centre = _centre_of_body(current)
+
+    figure = Figure(figsize=(INCHES * len(planes), INCHES * len(rows) + 0.9), dpi=PIXELS_PER_INCH, layout="constrained")
+    figure.suptitle("\n".join(filter(None, [title, _figures(registration)])), fontsize=10, parse_math=False)
+    axes = figure.subplots(len(rows), len(planes), squeeze=False)
+    for row, (name, colours) in enumerate(rows.items()):
+        for column, (plane, (normal, right, down)) in enumerate(planes.items()):
+            slice_ = np.take(colours, centre[normal], axis=2 - normal)
+            # arrays are (Z, Y, X): the axis drawn downwards comes first already
+            ax = axes[row, column]
+            ax.imshow(
+                slice_,
+                aspect=spacing[down] / spacing[right],
+                origin="upper" if plane in ("axial", "plane") else "lower",
+            )
+            ax.set_xticks([])
+            ax.set_yticks([])
+            if row == 0:
+                ax.set_title(f"{plane}, slice {centre[normal]}", fontsize=9)
+            if column == 0:
+                ax.set_ylabel(name, fontsize=9)
+    figure.supxlabel("green: current   magenta: prior   grey: both alike", fontsize=9)
+    with written_whole(file) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _figures(registration: Registration | None) -> str:
+    if registration is None:
+        return ""
+    asked, reached = registration.kind, registration.reached
+    lines = [
+        f"{asked}{'' if asked == reached else f' (reached: {reached})'} · normalised mutual information "
+        f"{registration.similarity_before:.3f} → {registration.similarity_after:.3f}",
+        f"moved by {registration.mean_displacement:.1f} mm (at most {registration.max_displacement:.1f}) · "
+        f"body covered {registration.inside:.0%}",
+    ]
+    if registration.problem:
+        lines.append(f"PROBLEM: {registration.problem}")
+    return "\n".join(lines)
+
+
+def _grey(values: Grey) -> Grey:
+    """Values from 0 to 1 between the first and the 99th percentile."""
+    low, high = np.percentile(values, [1, 99])
+    return np.clip((values - low) / max(high - low, 1e-12), 0, 1)
+
+
+def _overlay(current: Grey, prior: Grey) -> Grey:
+    """The same weight for both in red, green, blue: equal values are grey."""
+    return np.stack([prior, current, prior], axis=-1)
+
+
+def _tiles(current: Grey, prior: Grey, spacing: tuple[float, ...]) -> Grey:
+    """Cubes of both in turn, equally long in mm along every axis."""
+    extents = np.asarray(current.shape) * np.asarray(spacing[::-1])
+    edge = extents.max() / TILES
+    numbers = [(np.arange(size) * step // edge).astype(int) for size, step in zip(current.shape, spacing[::-1])]
+    odd = (numbers[0][:, None, None] + numbers[1][None, :, None] + numbers[2][None, None, :]) % 2 == 1
+    return np.repeat(np.where(odd, prior, current)[..., None], 3, axis=-1)
+
+
+def _centre_of_body(image: sitk.Image) -> list[int]:
+    """The index, along X, Y, Z, of the body's centre; of the image's centre if no body is found."""
+    mask = sitk.GetArrayFromImage(body_mask(image))
+    places = np.argwhere(mask if mask.any() else np.ones_like(mask))
+    return [*(round(value) for value in places.mean(axis=0)[::-1]), 0][:3]

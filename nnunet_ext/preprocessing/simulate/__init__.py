@@ -1,0 +1,1 @@
+"""Weaker labels simulated from dense ones."""

@@ -1,0 +1,69 @@
+"""Labels in which only some instances are annotated, from labels in which all are: which instances are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+from nnunet_ext.preprocessing.raw.instances import Instance
+from nnunet_ext.preprocessing.raw.raw_dataset import Labels
+
+Order = Literal["random", "largest", "smallest"]
+Scope = Literal["case", "dataset"]
+
+
+def kept_instances(
+    instances: Sequence[Instance],
+    share: float,
+    rng: np.random.Generator,
+    *,
+    scope: Scope = "case",
+    order: Order = "random",
+) -> set[Instance]:
+    """Which instances stay annotated; in every case at least one.
+
+    Args:
+        instances: of all cases.
+        share: how many to keep, above 0 and at most 1; rounded to the nearest number.
+        rng: draws, also among instances of one size.
+        scope: the share holds in every ``case``, or over the whole ``dataset``.
+        order: ``random`` keeps any, ``largest`` the large ones first, ``smallest`` the small ones.
+    """
+    shuffled = [instances[index] for index in rng.permutation(len(instances))]
+    if order != "random":
+        shuffled.sort(key=lambda instance: instance.voxels, reverse=order == "largest")
+    by_case: dict[str, list[Instance]] = {}
+    for instance in shuffled:
+        by_case.setdefault(instance.case, []).append(instance)
+    if scope == "case":
+        return {one for members in by_case.values() for one in members[: max(1, round(share * len(members)))]}
+    kept = {members[0] for members in by_case.values()}
+    others = [instance for instance in shuffled if instance not in kept]
+    return kept.union(others[: max(0, round(share * len(instances)) - len(kept))])
+
+
+def partial_labels(labels: Labels, instances: Labels, kept: Collection[int]) -> Labels:
+    """The label map with the other instances turned into background; voxels of no instance stay as they are.
+
+    Args:
+        labels: the label map.
+        instances: the map of instances.
+        kept: numbers of those that stay.
+    """
+    dropped = (instances > 0) & ~np.isin(instances, list(kept))
+    return np.where(dropped, 0, labels).astype(labels.dtype)
+
+
+def counts_by_case(instances: Sequence[Instance], kept: Collection[Instance]) -> Mapping[str, dict[str, int]]:
+    """Instances and voxels of each case, before and after."""
+    counts: dict[str, dict[str, int]] = {}
+    for instance in instances:
+        row = counts.setdefault(instance.case, {"instances": 0, "kept_instances": 0, "voxels": 0, "kept_voxels": 0})
+        row["instances"] += 1
+        row["voxels"] += instance.voxels
+        if instance in kept:
+            row["kept_instances"] += 1
+            row["kept_voxels"] += instance.voxels
+    return counts

@@ -1,0 +1,155 @@
+"""How much scribbles annotate, and how far they agree with dense masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+from tqdm import tqdm
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, read_label_map
+from nnunet_ext.preprocessing.simulate.partial_annotation import DENSE
+from nnunet_ext.preprocessing.simulate.scribbles import Mask, slicing_axis
+
+
+@dataclass(frozen=True)
+class Counts:
+    """A class in a case, or all of them.
+
+    Attributes:
+        voxels: of the dense mask.
+        scribbled: voxels that scribbles give this class.
+        right: those of them that the dense mask gives it, too.
+        slices: that have the class in the dense mask.
+        annotated: those of them with a scribble of the class.
+    """
+
+    voxels: int
+    scribbled: int
+    right: int
+    slices: int
+    annotated: int
+
+    @property
+    def share(self) -> float:
+        """Scribbled voxels by those of the dense mask."""
+        return self.scribbled / self.voxels
+
+
+@dataclass(frozen=True)
+class CaseCounts:
+    """The scribbles of a case.
+
+    Attributes:
+        classes: by name.
+        whole: all classes together.
+    """
+
+    classes: Mapping[str, Counts]
+    whole: Counts
+
+
+def count_scribbles(scribbles: Labels, dense: Labels, values: Mapping[str, int], *, axis: int) -> CaseCounts:
+    """Count what the scribbles of a case annotate.
+
+    Args:
+        scribbles: their map, (Z, Y, X).
+        dense: the dense mask of the same shape. Voxels whose value is not among the classes do not count.
+        values: of the classes by name, background included.
+        axis: that the slices are across.
+    """
+    across = tuple(other for other in range(dense.ndim) if other != axis)
+    known = np.isin(dense, list(values.values()))
+    scribbled = known & np.isin(scribbles, list(values.values()))
+
+    def count(there: Mask, drawn: Mask, right: Mask) -> Counts:
+        slices = there.any(axis=across)
+        annotated = slices & drawn.any(axis=across)
+        return Counts(*(int(np.count_nonzero(part)) for part in (there, drawn, right, slices, annotated)))
+
+    classes = {}
+    for name, value in values.items():
+        there, drawn = dense == value, known & (scribbles == value)
+        classes[name] = count(there, drawn, there & drawn)
+    return CaseCounts(classes, count(known, scribbled, scribbled & (scribbles == dense)))
+
+
+def scribble_statistics(dataset: RawDataset) -> dict[str, CaseCounts]:
+    """Count the scribbles of a dataset that has dense masks beside them, by case.
+
+    Args:
+        dataset: scribbles are its labels, dense masks are in its labelsTr_dense.
+
+    Raises:
+        UserError: if the dataset has no ignore label or dense masks, or files are missing or do not fit.
+    """
+    if dataset.ignore_label is None:
+        raise UserError(
+            f"{dataset.folder / 'dataset.json'} has no label 'ignore', so that every voxel counts as annotated. Name a "
+            "dataset of scribbles."
+        )
+    if not (dataset.folder / DENSE).is_dir():
+        raise UserError(f"{dataset.folder} has no folder {DENSE} of dense masks to compare its scribbles with.")
+    values = class_values(dataset)
+    reader = dataset.reader_writer()
+    counts = {}
+    for case, files in tqdm(dataset.cases.items(), desc="Reading scribbles", unit="case", disable=None):
+        scribbles, properties = read_label_map(reader, files.label)
+        file = dataset.folder / DENSE / f"{case}{dataset.ending}"
+        dense, _ = read_label_map(reader, file)
+        if dense.shape != scribbles.shape:
+            raise UserError(f"{file} has the shape {dense.shape}, but the scribbles have {scribbles.shape}.")
+        axis = slicing_axis(dense.shape, properties["spacing"])
+        counts[case] = count_scribbles(scribbles, dense, values, axis=axis)
+    return counts
+
+
+def class_values(dataset: RawDataset) -> dict[str, int]:
+    """Values of all labels by name, background first.
+
+    Raises:
+        UserError: if the dataset has regions.
+    """
+    return {"background": 0, **dataset.foreground_values()}
+
+
+def table(cases: Sequence[CaseCounts]) -> list[list[str]]:
+    """Rows of cells: for each class, and for all together, what is scribbled.
+
+    The share is that of the class's own voxels, in the cases that have it. Agreement is of all scribbled voxels, and in
+    the worst case.
+
+    Args:
+        cases: at least one, of the same classes.
+    """
+    rows = [["label", "cases", "slices", "of", "voxels", "share: median", "lowest", "highest", "agreement", "lowest"]]
+    columns = {name: [case.classes[name] for case in cases] for name in cases[0].classes}
+    return rows + [row(name, counts) for name, counts in {**columns, "all": [case.whole for case in cases]}.items()]
+
+
+def row(name: str, counts: Sequence[Counts]) -> list[str]:
+    """Cells of one class."""
+    having = [one for one in counts if one.voxels]
+    shares = [one.share for one in having]
+    drawn = [one for one in counts if one.scribbled]
+    total = sum(one.scribbled for one in drawn)
+    return [
+        name,
+        str(len(having)),
+        str(sum(one.annotated for one in having)),
+        str(sum(one.slices for one in having)),
+        str(total),
+        *([percent(median(shares)), percent(min(shares)), percent(max(shares))] if having else ["–"] * 3),
+        *(
+            [percent(sum(one.right for one in drawn) / total), percent(min(one.right / one.scribbled for one in drawn))]
+            if drawn
+            else ["–"] * 2
+        ),
+    ]
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.2f} %"

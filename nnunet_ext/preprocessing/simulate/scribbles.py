@@ -1,0 +1,239 @@
+"""From dense label maps to scribbles: the slices that are drawn in, and the strokes of a class in a slice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from scipy.sparse.csgraph import dijkstra
+from scipy.spatial import KDTree
+from skimage.morphology import skeletonize
+
+from nnunet_ext.preprocessing.raw.raw_dataset import Labels
+
+Mask = npt.NDArray[np.bool_]
+
+EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
+GAP = 2  # voxels
+
+
+@dataclass(frozen=True)
+class Strokes:
+    """How scribbles are drawn.
+
+    By default they annotate about as much, and are about as often wrong, as what people drew into ACDC's images.
+
+    Attributes:
+        interior: how much of the skeleton of a region the interior stroke follows, above 0 and at most 1.
+        boundary: how much of the line one voxel inside its boundary the second stroke follows, from 0 (none) to 1.
+        thickness: of all strokes, in voxels, at least 1. Thick strokes end where their region does.
+        noise: standard deviation of the whole voxels by which each stroke is off along each axis of its slice.
+        components: the largest connected component of a class in a slice has strokes; the others have, too, if their
+            size is at least this share of its size, from 0 (all) to 1.
+        slices: the share of a case's slices that are drawn in, above 0 and at most 1.
+        num_slices: their number instead, at least 1; None for the share.
+    """
+
+    interior: float = 0.8
+    boundary: float = 0.7
+    thickness: int = 1
+    noise: float = 0.2
+    components: float = 0.1
+    slices: float = 1.0
+    num_slices: int | None = None
+
+
+def slicing_axis(shape: Sequence[int], spacing: Sequence[float]) -> int:
+    """The axis across the slices in which a person would draw: that of the largest spacing.
+
+    An axis of one voxel comes first, whatever its spacing: that is a two-dimensional image. Of equal spacings, to a
+    thousandth of a millimetre, the first counts.
+
+    Args:
+        shape: of the image.
+        spacing: in mm, in the same order.
+    """
+    if 1 in shape:
+        return list(shape).index(1)
+    return int(np.argmax(np.round(spacing, 3)))
+
+
+def scribble_map(
+    labels: Labels, values: Sequence[int], ignore: int, strokes: Strokes, rng: np.random.Generator, *, axis: int
+) -> tuple[Labels, list[int]]:
+    """The scribbles that someone might have drawn who has the dense label map in mind.
+
+    Every class of a slice that is drawn in has a stroke there. Where strokes of two classes meet, a voxel goes to the
+    class that it has in the label map. Each class of the case is drawn in at least one slice.
+
+    Args:
+        labels: the dense label map, (Z, Y, X).
+        values: the classes, background included. Voxels with other values are never drawn on.
+        ignore: value of voxels without scribble.
+        strokes: how to draw.
+        rng: draws.
+        axis: that the slices are across.
+
+    Returns:
+        The label map with `ignore` wherever there is no stroke; and the slices drawn in, in order.
+    """
+    scribbles = np.full_like(labels, ignore)
+    planes, drawn = np.moveaxis(labels, axis, 0), np.moveaxis(scribbles, axis, 0)
+    chosen = annotated_slices(planes, values, strokes, rng)
+    for index in chosen:
+        plane = planes[index]
+        of_value = {value: draw_class(plane == value, strokes, rng) for value in values if (plane == value).any()}
+        known = np.isin(plane, values)
+        for value, stroke in of_value.items():
+            drawn[index][stroke & known] = value
+        for value, stroke in of_value.items():
+            drawn[index][stroke & (plane == value)] = value
+    return scribbles, chosen
+
+
+def annotated_slices(planes: Labels, values: Sequence[int], strokes: Strokes, rng: np.random.Generator) -> list[int]:
+    """Which slices are drawn in: evenly spread from a random start.
+
+    For a class that none of them has, the slice with most of its voxels is added.
+
+    Args:
+        planes: the dense label map, slices first.
+        values: the classes. Slices with none of them cannot be drawn in.
+        strokes: with the share or number of the slices.
+        rng: draws.
+    """
+    voxels = np.stack([np.count_nonzero(planes == value, axis=(1, 2)) for value in values])
+    possible = np.flatnonzero(voxels.any(axis=0))
+    number = round(strokes.slices * len(possible)) if strokes.num_slices is None else strokes.num_slices
+    number = min(max(1, number), len(possible))
+    if number == 0:
+        return []
+    places = (np.arange(number) + rng.random()) * len(possible) / number
+    chosen = set(possible[places.astype(int)].tolist())
+    for of_class in voxels:
+        if of_class.any() and not of_class[list(chosen)].any():
+            chosen.add(int(of_class.argmax()))
+    return sorted(chosen)
+
+
+def draw_class(region: Mask, strokes: Strokes, rng: np.random.Generator) -> Mask:
+    """The strokes of one class in one slice.
+
+    Args:
+        region: where the class is, (H, W), not empty.
+        strokes: how to draw.
+        rng: draws.
+
+    Returns:
+        The strokes. Without noise they lie in the region; with it, each still has a voxel there.
+    """
+    drawn = np.zeros_like(region)
+    numbers, _ = ndimage.label(region, EIGHT_NEIGHBOURS)
+    sizes = np.bincount(numbers.ravel())[1:]
+    for number, (box, size) in enumerate(zip(ndimage.find_objects(numbers), sizes), start=1):
+        if size < strokes.components * sizes.max():
+            continue
+        # one voxel more on each side shows where the boundary is, and where the image ends
+        box = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in box)
+        component = numbers[box] == number
+        skeleton = skeletonize(component)
+        lines = [interior_line(skeleton, strokes.interior, rng)]
+        if strokes.boundary > 0:
+            lines.append(boundary_line(component, skeleton, strokes.boundary, rng))
+        for line in lines:
+            stroke = np.zeros_like(region)
+            stroke[box] = thickened(line, strokes.thickness) & component
+            drawn |= displaced(stroke, region, strokes.noise, rng)
+    return drawn
+
+
+def interior_line(skeleton: Mask, share: float, rng: np.random.Generator) -> Mask:
+    """A connected part of the skeleton of a connected region, from one of its ends on.
+
+    Args:
+        skeleton: (H, W), not empty.
+        share: of its voxels, above 0 and at most 1.
+        rng: draws where the end is looked for.
+    """
+    # the end is what is farthest from any place; of a ring, the opposite
+    places = np.argwhere(skeleton)
+    distances = walked(places, int(rng.integers(len(places))))
+    end = int(np.where(np.isfinite(distances), distances, -1).argmax())
+    return connected_part(skeleton, end, share)
+
+
+def boundary_line(region: Mask, skeleton: Mask, share: float, rng: np.random.Generator) -> Mask:
+    """A connected part of a line near the boundary of a region: one voxel is between them.
+
+    The edge of the image is no boundary. The line leaves out what is within `GAP` voxels of the skeleton: where a
+    region is thin the interior stroke is near the boundary anyhow. If the line has several parts, one of them counts.
+
+    Args:
+        region: (H, W).
+        skeleton: of the region.
+        share: of the line's voxels, above 0 and at most 1.
+        rng: draws the middle of the part.
+
+    Returns:
+        Nothing if the region is too thin for such a line or has no boundary.
+    """
+    inside = ndimage.binary_erosion(region, EIGHT_NEIGHBOURS, border_value=1)
+    line = inside & ~ndimage.binary_erosion(inside, border_value=1)
+    line &= ~ndimage.binary_dilation(skeleton, EIGHT_NEIGHBOURS, iterations=GAP)
+    if not line.any():
+        return line
+    return connected_part(line, int(rng.integers(np.count_nonzero(line))), share)
+
+
+def connected_part(line: Mask, start: int, share: float) -> Mask:
+    """What is nearest along a line to one of its voxels: all of it is connected, being reached through it.
+
+    Args:
+        line: (H, W), not empty.
+        start: number of the voxel among the line's, row by row.
+        share: of the voxels of the line that are connected with that one; at least one is taken.
+    """
+    places = np.argwhere(line)
+    distances = walked(places, start)
+    number = max(1, round(share * np.count_nonzero(np.isfinite(distances))))
+    part = np.zeros_like(line)
+    part[tuple(places[np.argsort(distances, kind="stable")[:number]].T)] = True
+    return part
+
+
+def walked(places: npt.NDArray[np.integer], start: int) -> npt.NDArray[np.float64]:
+    """How far voxels are from one of them over neighbours at sides and corners, in voxels; infinity if not connected.
+
+    Args:
+        places: of the voxels, (N, 2).
+        start: number of the one.
+    """
+    tree = KDTree(places)
+    steps = tree.sparse_distance_matrix(tree, 1.5, output_type="coo_matrix")
+    return np.asarray(dijkstra(steps.tocsr(), indices=start))
+
+
+def thickened(line: Mask, thickness: int) -> Mask:
+    """A line drawn with a square brush."""
+    return ndimage.binary_dilation(line, np.ones((thickness, thickness), bool)) if thickness > 1 else line
+
+
+def displaced(stroke: Mask, region: Mask, noise: float, rng: np.random.Generator) -> Mask:
+    """A stroke moved as a whole, by a normal draw along each axis rounded to voxels; what leaves the image is lost.
+
+    A stroke that would miss its region altogether stays where it is.
+
+    Args:
+        stroke: (H, W).
+        region: in which the stroke belongs.
+        noise: standard deviation in voxels.
+        rng: draws.
+    """
+    places = np.argwhere(stroke) + np.rint(rng.normal(0, noise, 2)).astype(int)
+    places = places[((places >= 0) & (places < stroke.shape)).all(axis=1)]
+    moved = np.zeros_like(stroke)
+    moved[tuple(places.T)] = True
+    return moved if (moved & region).any() else stroke
