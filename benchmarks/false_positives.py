@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"of it, under {NEAR_BORDER:g} mm from the edge",
         "cases",
     ]
-    print("\n".join(markdown_table(["", "false foreground", far, border, "cases"], rows)))
+    print("\n".join(markdown_table(header, rows)))
     return FINE
 
 
