@@ -12,6 +12,7 @@ ALLOWED = {
     "losses": {"losses"},
     "networks": {"networks"},
     "augmentation": {"augmentation"},
+    "formats": {"formats"},
     "plans": {"plans"},
     "preprocessing": {"preprocessing", "plans"},
     "finetuning": {"finetuning"},
@@ -24,7 +25,7 @@ ALLOWED = {
     "diagnosis": {"diagnosis", "checkpoints", "plans", "preprocessing"},
     "jobs": {"jobs", "plans", "preprocessing"},
 }
-COMMON = {"arguments", "errors", "files", "findings", "programs", "registration", "registry", "version"}
+COMMON = {"arguments", "errors", "files", "findings", "formats", "programs", "registration", "registry", "version"}
 
 
 def imported_parts(module: Path) -> set[str]:
