@@ -32,6 +32,8 @@ from nnunet_ext.plans.settings import (
     settings_record,
     validated_settings,
 )
+from nnunet_ext.techniques import S, Technique
+from nnunet_ext.techniques.base import BASE
 from nnunet_ext.trainers.memory_format import channels_last_format, faster_memory_format
 from nnunet_ext.trainers.reproducibility import seed_global_generators, seeded_augmenter, single_torch_thread
 from nnunet_ext.version import __version__
@@ -55,11 +57,18 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
     combine by inheritance. Without overrides and settings the weights are bit-identical to those of ``nnUNetTrainer``.
     """
 
-    sections: ClassVar[tuple[str, ...]] = ()
-    """The sections of `nnunet_ext.plans.settings.Settings` that this trainer uses. A subclass names its own; those of
-    all its bases are added when the class is made."""
+    technique: ClassVar[Technique[Any]] = BASE
+    """What the technique declares of itself: its settings, its trainers, what is checked in their data."""
+    techniques: ClassVar[tuple[Technique[Any], ...]] = (BASE,)
+    """The techniques of a class and of all its bases; found when the class is made."""
     libraries: ClassVar[tuple[str, ...]] = ()
     """Optional libraries that this trainer needs, by the name that is imported."""
+    alters_the_network: ClassVar[bool] = False
+    """Whether it puts modules of its own into the network after it was built."""
+    segments: ClassVar[bool] = True
+    """Whether its checkpoint predicts a segmentation. Otherwise it is a start for other trainings."""
+    needs_prior: ClassVar[bool] = False
+    """Whether its data have channels of a prior scan beside the current one."""
     inference_module: ClassVar[str | None] = None
     """Where plain nnU-Net cannot build the network: the module of a trainer that needs nothing of this package but
     networks. `nnunet_ext export-stock` writes it beside the model."""
@@ -73,8 +82,8 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        declared = [section for base in reversed(cls.__mro__) for section in vars(base).get("sections", ())]
-        cls.sections = tuple(dict.fromkeys(declared))
+        declared = [vars(base).get("technique") for base in reversed(cls.__mro__)]
+        cls.techniques = tuple(dict.fromkeys(one for one in declared if isinstance(one, Technique)))
 
     def __init__(
         self,
@@ -126,6 +135,7 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         return validated_settings(
             merged(cls.default_settings, configured_settings(plans, configuration)),
             where=f"configuration {configuration!r} of the plans {plans.get('plans_name', '')!r}",
+            techniques=cls.techniques,
         )
 
     @classmethod
@@ -168,6 +178,16 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
             `plans` itself, or a changed copy.
         """
         return plans
+
+    def section(self, technique: Technique[S]) -> S:
+        """The settings of a technique.
+
+        Raises:
+            TypeError: if it is not among those of this trainer, so that its settings would not be recorded.
+        """
+        if technique not in self.techniques:
+            raise TypeError(f"{type(self).__name__} reads settings of {technique.name!r}, which it does not declare.")
+        return self.settings.section(technique)
 
     # ------------------------------------------------------------------ a training step, hook by hook
 
@@ -405,7 +425,7 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
 
     def settings_record(self) -> dict[str, Any]:
         """The settings in force, as plain data, those of other techniques left out."""
-        return settings_record(self.settings, self.sections)
+        return settings_record(self.settings, self.techniques)
 
     def extra_state(self) -> dict[str, Any]:
         """What a checkpoint holds beyond nnU-Net's own, under the key ``nnunet_ext``: plain data and tensors.

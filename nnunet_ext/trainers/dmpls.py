@@ -12,6 +12,7 @@ from torch import nn
 from nnunet_ext.losses.hard_labels import log_probabilities, one_hot, squared_dice_loss, tversky_loss
 from nnunet_ext.losses.ramps import sigmoid_ramp
 from nnunet_ext.losses.soft_targets import masked_mean
+from nnunet_ext.techniques.scribbles import DMPLS
 from nnunet_ext.trainers.base import Batch
 from nnunet_ext.trainers.multi_decoder import MultiDecoderMixin, dual_branch_unet
 from nnunet_ext.trainers.scribbles import ScribbleMixin
@@ -30,7 +31,7 @@ class nnUNetTrainerDMPLS(ScribbleMixin, MultiDecoderMixin):
     classes with squared probabilities, λ is the same from the first step on, and SGD's momentum is not Nesterov's.
     """
 
-    sections = ("dmpls",)
+    technique = DMPLS
 
     default_settings: ClassVar[Mapping[str, Any]] = {
         "num_epochs": 240,
@@ -54,10 +55,10 @@ class nnUNetTrainerDMPLS(ScribbleMixin, MultiDecoderMixin):
 
     def initialize(self) -> None:
         super().initialize()
-        self.set_feature_dropout(self.settings.dmpls.dropout)
+        self.set_feature_dropout(self.section(DMPLS).dropout)
 
     def loss_terms(self, outputs: Any, batch: Batch) -> dict[str, torch.Tensor]:
-        settings = self.settings.dmpls
+        settings = self.section(DMPLS)
         branches = [[log_probabilities(head) for head in self.heads(branch)] for branch in outputs]
         terms = self.supervised_term(branches, batch, settings.supervision)
         if settings.pseudo_label_weight > 0:

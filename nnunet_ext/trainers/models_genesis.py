@@ -18,6 +18,7 @@ from torch import nn
 from nnunet_ext.augmentation.genesis_corruptions import BezierIntensity, CleanImageAsTarget, LocalShuffling, Painting
 from nnunet_ext.checkpoints.heads import IMAGES, OUTPUTS
 from nnunet_ext.errors import UserError
+from nnunet_ext.techniques.models_genesis import MODELS_GENESIS
 from nnunet_ext.trainers.base import Batch
 from nnunet_ext.trainers.multi_decoder import MultiDecoderMixin, dual_branch_unet
 
@@ -47,7 +48,8 @@ class nnUNetTrainerModelsGenesis(MultiDecoderMixin):
     taken over by another training.
     """
 
-    sections = ("models_genesis",)
+    technique = MODELS_GENESIS
+    segments = False
 
     default_settings: ClassVar[Mapping[str, Any]] = {"oversample_foreground_percent": 0.0}
 
@@ -71,7 +73,7 @@ class nnUNetTrainerModelsGenesis(MultiDecoderMixin):
 
     def initialize(self) -> None:
         super().initialize()
-        self.set_feature_dropout(self.settings.models_genesis.dropout)
+        self.set_feature_dropout(self.section(MODELS_GENESIS).dropout)
 
     @staticmethod
     def build_network_architecture(
@@ -99,7 +101,7 @@ class nnUNetTrainerModelsGenesis(MultiDecoderMixin):
     def corruptions(self) -> list[BasicTransform]:
         """What the network learns to undo, in the authors' order, after a copy of the image was put in the place of the
         target."""
-        settings = self.settings.models_genesis
+        settings = self.section(MODELS_GENESIS)
         return [
             CleanImageAsTarget(),
             RandomTransform(LocalShuffling(), apply_probability=settings.shuffling_probability),

@@ -13,7 +13,8 @@ from nnunet_ext.losses.consistency import multi_view_class_consistency, uncertai
 from nnunet_ext.losses.hard_labels import log_probabilities
 from nnunet_ext.losses.ramps import sigmoid_ramp
 from nnunet_ext.networks.dilated_decoder import INITIALISATIONS, BottleneckDropout, dilate, initialise
-from nnunet_ext.plans.settings import KEY, validated_settings, with_whole_block
+from nnunet_ext.plans.settings import KEY, validated_section, with_whole_block
+from nnunet_ext.techniques.scribbles import TDNET
 from nnunet_ext.trainers.base import Batch
 from nnunet_ext.trainers.multi_decoder import MultiDecoderMixin, unet_with_decoders
 from nnunet_ext.trainers.scribbles import ScribbleMixin
@@ -27,7 +28,7 @@ class nnUNetTrainerTDNet(ScribbleMixin, MultiDecoderMixin):
     scribbled voxels stands in the place of pCE.
     """
 
-    sections = ("tdnet",)
+    technique = TDNET
 
     default_settings: ClassVar[Mapping[str, Any]] = {
         "num_epochs": 240,
@@ -50,7 +51,7 @@ class nnUNetTrainerTDNet(ScribbleMixin, MultiDecoderMixin):
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
         """The plans' U-Net with a decoder for each further dilation, behind dropout of the bottleneck."""
-        settings = validated_settings(configuration_manager.configuration.get(KEY, {}), where="the plans").tdnet
+        settings = validated_section(configuration_manager.configuration.get(KEY, {}), TDNET, where="the plans")
         network = unet_with_decoders(
             [nn.Identity(), *(BottleneckDropout(settings.dropout) for _ in settings.dilations[1:])],
             plans_manager,
@@ -66,7 +67,7 @@ class nnUNetTrainerTDNet(ScribbleMixin, MultiDecoderMixin):
         return network
 
     def loss_terms(self, outputs: Any, batch: Batch) -> dict[str, torch.Tensor]:
-        settings = self.settings.tdnet
+        settings = self.section(TDNET)
         branches = [[log_probabilities(head) for head in self.heads(branch)] for branch in outputs]
         terms = self.supervised_term(branches, batch, settings.supervision)
         full, inside = [heads[0] for heads in branches], self.heads(batch["inside"])[0]

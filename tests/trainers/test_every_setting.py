@@ -17,7 +17,8 @@ from nnunet_ext.augmentation.registration_error import Misalignment
 from nnunet_ext.errors import UserError
 from nnunet_ext.finetuning.lora import adapted_layers
 from nnunet_ext.networks.multi_decoder import FeatureDropout
-from nnunet_ext.plans.settings import Section, Settings, merged
+from nnunet_ext.plans.settings import merged, settings_model
+from nnunet_ext.techniques import Section
 from nnunet_ext.trainers import (
     nnUNetTrainerConfigurable,
     nnUNetTrainerDBDMP,
@@ -40,6 +41,9 @@ KINDS = {
     nnUNetTrainerDMPLS: "ignore",
     nnUNetTrainerTDNet: "ignore",
 }
+
+
+SETTINGS = settings_model()
 
 
 class Times(NamedTuple):
@@ -425,7 +429,7 @@ CASES = {
 # ---------------------------------------------------------------------- the tests
 
 
-def every_setting(section: type[Section] = Settings, prefix: str = "") -> Iterator[str]:
+def every_setting(section: type[Section] = SETTINGS, prefix: str = "") -> Iterator[str]:
     """Every key, those of sections with the section's name before them."""
     for name, field in section.model_fields.items():
         options = [one for one in (field.annotation, *get_args(field.annotation)) if isinstance(one, type)]
