@@ -1,4 +1,4 @@
-"""`nnunet_ext list` shows the registry."""
+"""`nnunet_ext list` shows what the techniques declare."""
 
 import argparse
 import json

@@ -25,6 +25,7 @@ from support.tiny_data import CASES, PREPARED, dataset_name
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r'^```(\w+) title="([^"]+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 BLOCKS = BLOCK.findall((ROOT / "docs" / "add-a-technique.md").read_text(encoding="utf-8"))
+NEW_FILES = {name: body for language, name, body in BLOCKS if language == "python"}
 NAME = "nnUNetTrainerConfidencePenalty"
 OF_A_USER = "nnUNetTrainerGradientNoise"
 USERS_FOLDER = "my_trainers"
@@ -37,17 +38,17 @@ def repository(tmp_path: Path) -> Path:
     ignored = shutil.ignore_patterns("__pycache__")
     for part in ("nnunet_ext", "tests/support", "docs"):
         shutil.copytree(ROOT / part, copy / part, ignore=ignored)
-    for name in ("tests/conftest.py", "pyproject.toml"):
+    for name in ("tests/conftest.py", "tests/trainers/test_every_setting.py", "pyproject.toml"):
+        (copy / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, copy / name)
-    write_blocks(copy)
+    write_new_files(copy)
     return copy
 
 
-def write_blocks(root: Path) -> None:
-    """Write the page's files, which are all new."""
-    for language, name, body in BLOCKS:
-        assert language == "python"
-        assert not (root / name).exists(), f"the page changes {name}, where it should only add files"
+def write_new_files(root: Path) -> None:
+    """Write the page's files, none of which is there before."""
+    for name, body in NEW_FILES.items():
+        assert not (root / name).exists()
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(body, encoding="utf-8")
 
@@ -61,9 +62,17 @@ def run(repository: Path, *arguments: str, **variables: str) -> str:
     return done.stdout
 
 
+def test_one_line_stands_in_a_file_that_is_there_already() -> None:
+    ((file, diff),) = [(file, body) for language, file, body in BLOCKS if language == "diff"]
+    assert file == "README.md"
+    assert [line[0] for line in diff.splitlines()] == ["+", " "]
+    assert diff.splitlines()[1][1:] in (ROOT / file).read_text(encoding="utf-8")
+
+
 def test_the_pages_tests_pass(repository: Path, workspace: Any) -> None:
     tests = ["tests/losses/test_confidence.py", "tests/trainers/test_confidence_penalty.py"]
-    assert "3 passed" in run(repository, "-m", "pytest", "-q", *tests, **{PREPARED: str(workspace.root)})
+    cases = ["tests/trainers/test_every_setting.py", "-k", "confidence or every_setting_has"]
+    assert "5 passed" in run(repository, "-m", "pytest", "-q", *tests, *cases, **{PREPARED: str(workspace.root)})
 
 
 def test_the_new_trainer_is_listed_found_by_nnunet_and_documented(repository: Path) -> None:
@@ -80,9 +89,8 @@ def test_the_new_trainer_is_listed_found_by_nnunet_and_documented(repository: Pa
 
 
 def test_the_code_is_clean(repository: Path) -> None:
-    files = {name for _, name, _ in BLOCKS}
-    run(repository, "-m", "ruff", "check", *files)
-    run(repository, "-m", "ruff", "format", "--check", *files)
+    run(repository, "-m", "ruff", "check", *NEW_FILES)
+    run(repository, "-m", "ruff", "format", "--check", *NEW_FILES)
 
 
 # ------------------------------------------------------------------ in a folder of a user's own
@@ -91,7 +99,7 @@ def test_the_code_is_clean(repository: Path) -> None:
 @pytest.fixture
 def users_folder(workspace: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The page's folder, named before ours in the variable, and a dataset whose plans the test may change."""
-    write_blocks(tmp_path / "some where ü")
+    write_new_files(tmp_path / "some where ü")
     folder = tmp_path / "some where ü" / USERS_FOLDER
     monkeypatch.setenv(VARIABLE, os.pathsep.join([str(folder), str(discovery_folder())]))
     root = tmp_path / "pre processed ü"
@@ -158,7 +166,7 @@ def test_a_users_trainer_is_trained_recorded_and_exported(
 ) -> None:
     assert configure("noisy", "gradient_noise.variance=0.5") == 0
     trainer = train(OF_A_USER, "noisy")
-    assert Path(sys.modules["nnunet_ext.trainers.base"].__file__).parent != users_folder
+    assert type(trainer).__module__ == "gradient_noise"
     assert trainer.settings.gradient_noise.variance == 0.5
     expected = {"variance": 0.5, "decay": 0.55}
     checkpoint = Path(trainer.output_folder) / "checkpoint_final.pth"
