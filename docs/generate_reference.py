@@ -55,6 +55,8 @@ def api_page() -> str:
         "For Python programs. Losses, networks, the sparsity of updates and augmentation need no trainer: they can be "
         "used, and are tested, on their own.",
         "::: nnunet_ext.registration",
+        "## What a technique declares",
+        "::: nnunet_ext.techniques",
     ]
     for folder, title in API.items():
         modules = sorted(file.stem for file in (package / folder).glob("*.py") if file.stem != "__init__")

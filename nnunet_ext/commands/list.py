@@ -1,6 +1,8 @@
 """List the trainers: what each does, what it needs, where it comes from.
 
-Any name in the first column can be given to nnU-Net's commands behind -tr. Example:
+Any name in the first column can be given to nnU-Net's commands behind -tr. Trainers of your own are listed too, if they
+are in another folder that nnUNet_extTrainer names and declare a technique. Exit status 1 if a module there is broken.
+Example:
 
     nnunet_ext list
     nnunet_ext list --json
