@@ -10,6 +10,7 @@ from torch import nn
 from nnunet_ext.losses.hard_labels import one_hot
 from nnunet_ext.losses.partial_instances import divergence_weighted_cross_entropy
 from nnunet_ext.losses.ramps import sigmoid_ramp
+from nnunet_ext.networks.multi_decoder import MultiDecoderUNet
 from nnunet_ext.techniques.dbdmp import DBDMP
 from nnunet_ext.trainers.base import Batch
 from nnunet_ext.trainers.dbdmp import KnownVoxels, nnUNetTrainerDBDMP
@@ -30,7 +31,7 @@ class nnUNetTrainerDBDMPOneDecoder(nnUNetTrainerDBDMP):
         num_input_channels: int,
         num_output_channels: int,
         enable_deep_supervision: bool = True,
-    ) -> nn.Module:
+    ) -> MultiDecoderUNet:
         """The plans' U-Net, with the output of a network with several decoders."""
         return unet_with_decoders(
             [nn.Identity()],

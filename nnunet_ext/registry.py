@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from nnunet_ext import techniques
 from nnunet_ext.errors import UserError, in_one_line
@@ -21,9 +21,9 @@ from nnunet_ext.techniques import Technique, TrainerEntry
 
 
 def declared_in(module: ModuleType) -> list[Technique[Any]]:
-    """The techniques that a module holds, as names of its own or as attributes of its classes."""
+    """The techniques that a module holds, by names of its own or as those of its classes."""
     values = list(vars(module).values())
-    values += [vars(value).get("technique") for value in values if isinstance(value, type)]
+    values += [one for value in values if isinstance(value, type) for one in vars(value).get("techniques", ())]
     return list(dict.fromkeys(value for value in values if isinstance(value, Technique)))
 
 
@@ -39,20 +39,12 @@ TRAINERS: tuple[TrainerEntry, ...] = tuple(entry for technique in TECHNIQUES for
 """The trainers of this package. The contract suite (tests/contract/) runs on each of them."""
 
 
-class UserTechniques(NamedTuple):
-    """What the folders of users hold.
+def user_techniques() -> tuple[list[Technique[Any]], list[str]]:
+    """The techniques in the folders that ``nnUNet_extTrainer`` names beside ours.
 
-    Attributes:
-        techniques: those that are declared there.
-        broken: a sentence for each module that cannot be imported.
+    Returns:
+        The techniques, and a sentence for each module that cannot be imported.
     """
-
-    techniques: list[Technique[Any]]
-    broken: list[str]
-
-
-def user_techniques() -> UserTechniques:
-    """The techniques in the folders that ``nnUNet_extTrainer`` names beside ours."""
     found: list[Technique[Any]] = []
     broken: list[str] = []
     for folder in folders_of_users():
@@ -63,7 +55,7 @@ def user_techniques() -> UserTechniques:
             "the folder out of the variable."
             for module, error in errors.items()
         ]
-    return UserTechniques([one for one in dict.fromkeys(found) if one not in TECHNIQUES], broken)
+    return [one for one in dict.fromkeys(found) if one not in TECHNIQUES], broken
 
 
 def technique_of(trainer: str) -> tuple[Technique[Any], TrainerEntry]:
@@ -79,14 +71,14 @@ def technique_of(trainer: str) -> tuple[Technique[Any], TrainerEntry]:
         for entry in technique.trainers:
             if entry.name == trainer:
                 return technique, entry
-    users = user_techniques()
-    theirs = {entry.name: (technique, entry) for technique in users.techniques for entry in technique.trainers}
+    techniques_of_users, broken = user_techniques()
+    theirs = {entry.name: (technique, entry) for technique in techniques_of_users for entry in technique.trainers}
     if trainer in theirs:
         return theirs[trainer]
     message = f"There is no trainer {trainer!r} in this package. It has: {', '.join(entry.name for entry in TRAINERS)}."
     if theirs:
         message += f" Declared in other folders of {VARIABLE} are: {', '.join(theirs)}."
-    raise UserError("\n".join([message, *users.broken]))
+    raise UserError("\n".join([message, *broken]))
 
 
 def modules_of(folder: str, prefix: str = "") -> Iterator[str]:

@@ -29,17 +29,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from nnunet_ext.registry import TRAINERS, user_techniques
 
-    users = user_techniques()
-    entries = [*TRAINERS, *(entry for technique in users.techniques for entry in technique.trainers)]
+    techniques, broken = user_techniques()
+    entries = [*TRAINERS, *(entry for technique in techniques for entry in technique.trainers)]
     rows = [(entry.name, entry.summary, entry.needs, entry.paper) for entry in entries]
     if args.json:
         print(json.dumps([dict(zip(KEYS, row)) for row in rows], indent=2))
     else:
         width = min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns)
         print("\n".join(table([HEADER, *rows], width)))
-    for message in users.broken:
+    for message in broken:
         print(message, file=sys.stderr)
-    return 1 if users.broken else 0
+    return 1 if broken else 0
 
 
 def table(rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:

@@ -43,7 +43,7 @@ class TrainerEntry:
 
 @dataclass(frozen=True, eq=False)
 class Technique(Generic[S]):
-    """A technique. Its trainers name it in their class attribute ``technique``.
+    """A technique. Its trainers name it in the first line of their class: ``class …(…, technique=TDNET)``.
 
     Attributes:
         name: the key of its settings in the plans file. For a technique of this package it is also the module of

@@ -1,7 +1,5 @@
 """Learning from partially annotated instances (arXiv 2408.09411)."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from nnunet_ext.techniques import FOREGROUND, Section, Technique, TrainerEntry

@@ -1,7 +1,5 @@
 """Dynamic gradient sparsification training (arXiv 2503.00748)."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

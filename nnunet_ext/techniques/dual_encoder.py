@@ -1,7 +1,5 @@
 """A second encoder for a prior scan (arXiv 2412.14846)."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """Fine-tuning of a trained model with few cases."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Self-supervised pre-training by undoing corruptions of an image (arXiv 2004.07882)."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from nnunet_ext.techniques import Section, Technique, TrainerEntry

@@ -1,7 +1,5 @@
 """Learning from scribbles: partial cross-entropy, DMPLS (arXiv 2203.02106) and TDNet (arXiv 2309.09730)."""
 
-from __future__ import annotations
-
 from typing import Literal, TypeAlias
 
 from pydantic import Field, field_validator

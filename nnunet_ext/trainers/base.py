@@ -57,10 +57,9 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
     combine by inheritance. Without overrides and settings the weights are bit-identical to those of ``nnUNetTrainer``.
     """
 
-    technique: ClassVar[Technique[Any]] = BASE
-    """What the technique declares of itself: its settings, its trainers, what is checked in their data."""
     techniques: ClassVar[tuple[Technique[Any], ...]] = (BASE,)
-    """The techniques of a class and of all its bases; found when the class is made."""
+    """The techniques of the class and of all its bases. A class names its own in its first line:
+    ``class DBDMPMixin(MultiDecoderMixin, technique=DBDMP)``."""
     libraries: ClassVar[tuple[str, ...]] = ()
     """Optional libraries that this trainer needs, by the name that is imported."""
     alters_the_network: ClassVar[bool] = False
@@ -80,10 +79,10 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
     """What a technique cannot do, by capability (see `needed_capabilities`), with the reason and what to use
     instead; such a dataset or configuration is refused with a NotImplementedError."""
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, *, technique: Technique[Any] | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        declared = [vars(base).get("technique") for base in reversed(cls.__mro__)]
-        cls.techniques = tuple(dict.fromkeys(one for one in declared if isinstance(one, Technique)))
+        inherited = [one for base in reversed(cls.__mro__[1:]) for one in vars(base).get("techniques", ())]
+        cls.techniques = tuple(dict.fromkeys([*inherited, technique] if technique else inherited))
 
     def __init__(
         self,

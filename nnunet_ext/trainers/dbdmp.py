@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import nn
 
 from nnunet_ext.losses.hard_labels import (
     label_log_probabilities,
@@ -22,7 +21,6 @@ from nnunet_ext.losses.partial_instances import (
 )
 from nnunet_ext.losses.ramps import sigmoid_ramp
 from nnunet_ext.losses.soft_targets import masked_mean
-from nnunet_ext.techniques import Technique
 from nnunet_ext.techniques.dbdmp import DBDMP
 from nnunet_ext.trainers.base import Batch
 from nnunet_ext.trainers.image_border import ImageBorderMixin
@@ -47,7 +45,7 @@ class KnownVoxels(NamedTuple):
     inside: torch.Tensor
 
 
-class DBDMPMixin(ImageBorderMixin, MultiDecoderMixin):
+class DBDMPMixin(ImageBorderMixin, MultiDecoderMixin, technique=DBDMP):
     """Two decoders, one behind dropout of the encoder's features, learn from what is annotated and from each other.
 
     L = w_s Σ_d (Tversky + SCE + PCE)_d + λ(t) ½ [KLCE(main | aux) + KLCE(aux | main)]. The supervised terms are taken
@@ -55,25 +53,12 @@ class DBDMPMixin(ImageBorderMixin, MultiDecoderMixin):
     voxels outside the image leave every term.
     """
 
-    technique: ClassVar[Technique[Any]] = DBDMP
-
     unsupported: ClassVar[Mapping[str, str]] = {
         "regions": "pseudo labels are a softmax over classes that exclude each other. Write the regions as labels of "
         "their own, or train each region as a dataset of its own.",
     }
 
-    @staticmethod
-    def build_network_architecture(
-        plans_manager: Any,
-        configuration_manager: Any,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
-    ) -> nn.Module:
-        """The plans' U-Net with a second decoder."""
-        return dual_branch_unet(
-            plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
-        )
+    build_network_architecture = staticmethod(dual_branch_unet)
 
     def initialize(self) -> None:
         super().initialize()

@@ -11,12 +11,11 @@ from nnunet_ext.finetuning import strategies
 from nnunet_ext.finetuning.entries import Entries, Rows, keep_only, random_entries, top_entries
 from nnunet_ext.finetuning.strategies import Freedom
 from nnunet_ext.finetuning.strict_optimizers import StrictAdamW, StrictSGD, StrictStep
-from nnunet_ext.techniques import Technique
 from nnunet_ext.techniques.dgst import DGST
 from nnunet_ext.trainers.fine_tuning import FineTuningMixin
 
 
-class DGSTMixin(FineTuningMixin):
+class DGSTMixin(FineTuningMixin, technique=DGST):
     """After clipping, keeps ``dgst.top_k`` entries of the gradient in every kernel, chosen anew in each step.
 
     ``strict`` moves these entries alone, each with a momentum of its own that waits with it; with ``momentum`` 0 they
@@ -24,7 +23,6 @@ class DGSTMixin(FineTuningMixin):
     momentum and weight decay move other entries too. Normalisations, biases and heads move freely.
     """
 
-    technique: ClassVar[Technique[Any]] = DGST
     strategy = staticmethod(strategies.dgst)
 
     rows: dict[torch.Tensor, Rows]

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
 
 from nnunet_ext.losses.hard_labels import log_probabilities, one_hot, squared_dice_loss, tversky_loss
 from nnunet_ext.losses.ramps import sigmoid_ramp
@@ -23,15 +22,13 @@ DICE_LOSSES: dict[str, Callable[..., torch.Tensor]] = {
 }
 
 
-class nnUNetTrainerDMPLS(ScribbleMixin, MultiDecoderMixin):
+class nnUNetTrainerDMPLS(ScribbleMixin, MultiDecoderMixin, technique=DMPLS):
     """Two decoders, one behind dropout of the encoder's features, learn from scribbles and from a mixture of both.
 
     L = ½ Σ_d pCE_d + λ ½ Σ_d Dice(p_d, ỹ), ỹ the class of the largest α p_main + (1 - α) p_aux, with one α from U(0, 1)
     for each step. Voxels outside the image take part in neither. As in the authors' code, Dice is that of all
     classes with squared probabilities, λ is the same from the first step on, and SGD's momentum is not Nesterov's.
     """
-
-    technique = DMPLS
 
     default_settings: ClassVar[Mapping[str, Any]] = {
         "num_epochs": 240,
@@ -40,18 +37,7 @@ class nnUNetTrainerDMPLS(ScribbleMixin, MultiDecoderMixin):
         "weight_decay": 1e-4,
     }
 
-    @staticmethod
-    def build_network_architecture(
-        plans_manager: Any,
-        configuration_manager: Any,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
-    ) -> nn.Module:
-        """The plans' U-Net with a second decoder."""
-        return dual_branch_unet(
-            plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
-        )
+    build_network_architecture = staticmethod(dual_branch_unet)
 
     def initialize(self) -> None:
         super().initialize()

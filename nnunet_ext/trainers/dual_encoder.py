@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,13 +16,12 @@ from nnunet_ext.augmentation.selected_channels import before_intensity, only_ima
 from nnunet_ext.networks.dual_encoder_plans import dual_encoder_unet
 from nnunet_ext.plans.channel_roles import check_roles, number_of_channels, roles_of_dataset
 from nnunet_ext.plans.settings import KEY, configured_settings, validated_section, with_whole_block
-from nnunet_ext.techniques import Technique
 from nnunet_ext.techniques.dual_encoder import DUAL_ENCODER, ChannelRoles
 from nnunet_ext.trainers.base import Batch, nnUNetTrainerConfigurable
 from nnunet_ext.trainers.mixup import MixUpMixin
 
 
-class DualEncoderMixin(nnUNetTrainerConfigurable):
+class DualEncoderMixin(nnUNetTrainerConfigurable, technique=DUAL_ENCODER):
     """A second encoder sees the prior scan; its features are fused into those of the current scan.
 
     Loss and schedule are nnU-Net's. Which channel is what stands in dataset.json, or in the setting
@@ -30,7 +29,6 @@ class DualEncoderMixin(nnUNetTrainerConfigurable):
     all that prediction builds its network from.
     """
 
-    technique: ClassVar[Technique[Any]] = DUAL_ENCODER
     needs_prior = True
     inference_module = "nnunet_ext.trainers.dual_encoder_inference"
 

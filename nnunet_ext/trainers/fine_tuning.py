@@ -16,20 +16,17 @@ from nnunet_ext.finetuning import lora, strategies
 from nnunet_ext.finetuning.movement import Movement, shares_table
 from nnunet_ext.finetuning.roles import parameter_roles
 from nnunet_ext.finetuning.strategies import Freedom, freeze
-from nnunet_ext.techniques import Technique
 from nnunet_ext.techniques.fine_tuning import FINE_TUNING
 from nnunet_ext.trainers.base import nnUNetTrainerConfigurable
 
 
-class FineTuningMixin(nnUNetTrainerConfigurable):
+class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
     """Starts from the weights of another model and moves what a strategy allows.
 
     The start is what ``-pretrained_weights`` loaded, or else the checkpoint of the setting ``fine_tuning.source``; with
     neither, the training stops before its first step. What moved is logged after every epoch and kept in the
     checkpoint.
     """
-
-    technique: ClassVar[Technique[Any]] = FINE_TUNING
 
     freedoms: dict[str, Freedom]
     """What the strategy said of each parameter of the plain network, by name."""

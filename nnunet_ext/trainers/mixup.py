@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 import torch
 from torch import distributed as dist
 
@@ -18,14 +16,13 @@ from nnunet_ext.augmentation.batch_mixing import (
 )
 from nnunet_ext.augmentation.image_border import ignored_outside
 from nnunet_ext.losses.soft_targets import soft_binary_cross_entropy, soft_cross_entropy
-from nnunet_ext.techniques import Technique
 from nnunet_ext.techniques.mixup import MIXUP
 from nnunet_ext.trainers.base import Batch, Outputs, nnUNetTrainerConfigurable
 
 MIXING_PROBABILITY = {"additional": 1.0, "alternate": 0.5}
 
 
-class MixUpMixin(nnUNetTrainerConfigurable):
+class MixUpMixin(nnUNetTrainerConfigurable, technique=MIXUP):
     """Adds the term ``mixup`` to whatever loss it is combined with.
 
     ``additional``: L = L_clean + w · L_mixed, by a second forward pass. ``alternate``: a step is either mixed or clean.
@@ -33,8 +30,6 @@ class MixUpMixin(nnUNetTrainerConfigurable):
     cross-entropy for CutMix. A voxel that is unlabelled in either partner takes no part in MixUp; in CutMix every voxel
     has one source, whose label counts. A batch of one has nothing to mix with and keeps the usual loss.
     """
-
-    technique: ClassVar[Technique[Any]] = MIXUP
 
     _has_told_of_batch_of_one = False
 

@@ -41,14 +41,13 @@ def restoration_network(
     return network
 
 
-class nnUNetTrainerModelsGenesis(MultiDecoderMixin):
+class nnUNetTrainerModelsGenesis(MultiDecoderMixin, technique=MODELS_GENESIS):
     """Trains encoder and decoders of the DBDMP network to restore images; labels are not looked at.
 
     L = MSE(main, x) + MSE(auxiliary, x), with x the patch before it was corrupted. Everything but the heads can be
     taken over by another training.
     """
 
-    technique = MODELS_GENESIS
     segments = False
 
     default_settings: ClassVar[Mapping[str, Any]] = {"oversample_foreground_percent": 0.0}
@@ -58,20 +57,10 @@ class nnUNetTrainerModelsGenesis(MultiDecoderMixin):
         "them. Pre-train on the configuration that the first stage uses.",
     }
 
-    def __init__(
-        self,
-        plans: dict,
-        configuration: str,
-        fold: int,
-        dataset_json: dict,
-        device: torch.device = torch.device("cuda"),  # noqa: B008  nnU-Net's signature
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
+    def initialize(self) -> None:
         self.enable_deep_supervision = False
         # not the class's own, which is what prediction calls
         self.build_network_architecture = restoration_network  # type: ignore[method-assign]
-
-    def initialize(self) -> None:
         super().initialize()
         self.set_feature_dropout(self.section(MODELS_GENESIS).dropout)
 

@@ -14,13 +14,11 @@ from nnunet_ext.trainers.base import Batch
 from nnunet_ext.trainers.scribbles import ScribbleMixin
 
 
-class nnUNetTrainerPartialCE(ScribbleMixin):
+class nnUNetTrainerPartialCE(ScribbleMixin, technique=PARTIAL_CE):
     """L = pCE + λ · mean entropy of the voxels that nobody annotated; λ is 0 unless it is set.
 
     Source: Tang et al., CVPR 2018 (partial cross-entropy); Grandvalet and Bengio, NIPS 2004 (entropy).
     """
-
-    technique = PARTIAL_CE
 
     def loss_terms(self, outputs: Any, batch: Batch) -> dict[str, torch.Tensor]:
         heads = [log_probabilities(head) for head in self.heads(outputs)]

@@ -20,15 +20,13 @@ from nnunet_ext.trainers.multi_decoder import MultiDecoderMixin, unet_with_decod
 from nnunet_ext.trainers.scribbles import ScribbleMixin
 
 
-class nnUNetTrainerTDNet(ScribbleMixin, MultiDecoderMixin):
+class nnUNetTrainerTDNet(ScribbleMixin, MultiDecoderMixin, technique=TDNET):
     """Decoders of several dilations learn from scribbles and from their mean; the first, the plans' own, predicts.
 
     L = mean_n pCE_n + r(t) (10 USPC + 1 MPCC). The first term is taken at every resolution, the others at the full one.
     Voxels outside the image take part in none of them. With ``supervision`` ``dice_ce`` nnU-Net's own loss over the
     scribbled voxels stands in the place of pCE.
     """
-
-    technique = TDNET
 
     default_settings: ClassVar[Mapping[str, Any]] = {
         "num_epochs": 240,
