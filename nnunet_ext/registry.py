@@ -21,18 +21,17 @@ from nnunet_ext.techniques import Technique, TrainerEntry
 
 
 def declared_in(module: ModuleType) -> list[Technique[Any]]:
-    """The techniques that a module holds, by names of its own or as those of its classes."""
-    values = list(vars(module).values())
-    values += [one for value in values if isinstance(value, type) for one in vars(value).get("techniques", ())]
-    return list(dict.fromkeys(value for value in values if isinstance(value, Technique)))
+    """The techniques that have a name in a module."""
+    return [value for value in vars(module).values() if isinstance(value, Technique)]
 
 
-def _ours() -> Iterator[Technique[Any]]:
-    for module in pkgutil.iter_modules(techniques.__path__):
-        yield from declared_in(import_module(f"{techniques.__name__}.{module.name}"))
-
-
-TECHNIQUES: tuple[Technique[Any], ...] = tuple(_ours())
+TECHNIQUES: tuple[Technique[Any], ...] = tuple(
+    dict.fromkeys(
+        technique
+        for module in pkgutil.iter_modules(techniques.__path__)
+        for technique in declared_in(import_module(f"{techniques.__name__}.{module.name}"))
+    )
+)
 """Those of this package."""
 
 TRAINERS: tuple[TrainerEntry, ...] = tuple(entry for technique in TECHNIQUES for entry in technique.trainers)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -14,7 +14,7 @@ from nnunet_ext.losses.soft_targets import masked_mean
 from nnunet_ext.techniques.scribbles import DMPLS
 from nnunet_ext.trainers.base import Batch
 from nnunet_ext.trainers.multi_decoder import MultiDecoderMixin, dual_branch_unet
-from nnunet_ext.trainers.scribbles import ScribbleMixin
+from nnunet_ext.trainers.scribbles import SCHEDULE_OF_THE_PAPERS, ScribbleMixin
 
 DICE_LOSSES: dict[str, Callable[..., torch.Tensor]] = {
     "squared": squared_dice_loss,
@@ -30,12 +30,7 @@ class nnUNetTrainerDMPLS(ScribbleMixin, MultiDecoderMixin, technique=DMPLS):
     classes with squared probabilities, λ is the same from the first step on, and SGD's momentum is not Nesterov's.
     """
 
-    default_settings: ClassVar[Mapping[str, Any]] = {
-        "num_epochs": 240,
-        "momentum": 0.9,
-        "nesterov": False,
-        "weight_decay": 1e-4,
-    }
+    default_settings = SCHEDULE_OF_THE_PAPERS
 
     build_network_architecture = staticmethod(dual_branch_unet)
 

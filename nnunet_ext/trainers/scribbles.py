@@ -14,6 +14,9 @@ from nnunet_ext.techniques.scribbles import Supervision
 from nnunet_ext.trainers.base import Batch
 from nnunet_ext.trainers.image_border import ImageBorderMixin
 
+SCHEDULE_OF_THE_PAPERS = {"num_epochs": 240, "momentum": 0.9, "nesterov": False, "weight_decay": 1e-4}
+"""Of TDNet and DMPLS, as default settings of their trainers."""
+
 
 class Scribbles(NamedTuple):
     """The annotation at one resolution.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import cycle
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,7 +17,7 @@ from nnunet_ext.plans.settings import KEY, validated_section, with_whole_block
 from nnunet_ext.techniques.scribbles import TDNET
 from nnunet_ext.trainers.base import Batch
 from nnunet_ext.trainers.multi_decoder import MultiDecoderMixin, unet_with_decoders
-from nnunet_ext.trainers.scribbles import ScribbleMixin
+from nnunet_ext.trainers.scribbles import SCHEDULE_OF_THE_PAPERS, ScribbleMixin
 
 
 class nnUNetTrainerTDNet(ScribbleMixin, MultiDecoderMixin, technique=TDNET):
@@ -28,12 +28,7 @@ class nnUNetTrainerTDNet(ScribbleMixin, MultiDecoderMixin, technique=TDNET):
     scribbled voxels stands in the place of pCE.
     """
 
-    default_settings: ClassVar[Mapping[str, Any]] = {
-        "num_epochs": 240,
-        "momentum": 0.9,
-        "nesterov": False,
-        "weight_decay": 1e-4,
-    }
+    default_settings = SCHEDULE_OF_THE_PAPERS
 
     @classmethod
     def resolved_plans(cls, plans: dict, configuration: str, dataset_json: Mapping[str, Any]) -> dict:
