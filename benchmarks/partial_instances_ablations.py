@@ -10,6 +10,8 @@ from torch import nn
 from nnunet_ext.losses.hard_labels import one_hot
 from nnunet_ext.losses.partial_instances import divergence_weighted_cross_entropy
 from nnunet_ext.losses.ramps import sigmoid_ramp
+from nnunet_ext.networks.multi_decoder import MultiDecoderUNet
+from nnunet_ext.techniques.dbdmp import DBDMP
 from nnunet_ext.trainers.base import Batch
 from nnunet_ext.trainers.dbdmp import KnownVoxels, nnUNetTrainerDBDMP
 from nnunet_ext.trainers.multi_decoder import unet_with_decoders
@@ -29,7 +31,7 @@ class nnUNetTrainerDBDMPOneDecoder(nnUNetTrainerDBDMP):
         num_input_channels: int,
         num_output_channels: int,
         enable_deep_supervision: bool = True,
-    ) -> nn.Module:
+    ) -> MultiDecoderUNet:
         """The plans' U-Net, with the output of a network with several decoders."""
         return unet_with_decoders(
             [nn.Identity()],
@@ -54,7 +56,7 @@ class nnUNetTrainerDBDMPReleasedKLCE(nnUNetTrainerDBDMP):
 
     def pseudo_label_term(self, main: torch.Tensor, auxiliary: torch.Tensor, annotation: KnownVoxels) -> torch.Tensor:
         """λ(t) ½ [KLCE(main | aux) + KLCE(aux | main)] against background everywhere."""
-        settings = self.settings.dbdmp
+        settings = self.section(DBDMP)
         ramp = settings.pseudo_label_weight * sigmoid_ramp(self.current_epoch, settings.ramp_epochs)
         self.observe("dbdmp/ramp", ramp)
         background = one_hot(torch.zeros_like(annotation.annotated), main.shape[1])

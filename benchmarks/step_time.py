@@ -28,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.provenance import markdown_table, provenance, provenance_lines, shown_command, write_results
 from benchmarks.resampling import Estimate, estimate
 from benchmarks.synthetic import PRESETS, STOCK_SETTINGS, NetworkPreset, build_trainer, random_batch
+from nnunet_ext import trainers
 from nnunet_ext.cli import FINE, PROBLEM, WRONG_USAGE
 from nnunet_ext.commands.configure import parse_settings
 from nnunet_ext.errors import UserError
@@ -205,7 +206,7 @@ def trainer_classes(names: Sequence[str]) -> Iterator[tuple[str, type]]:
     yield CONTROL, nnUNetTrainer
     for entry in TRAINERS:
         if entry.name in names:
-            yield entry.name, entry.load()
+            yield entry.name, getattr(trainers, entry.name)
 
 
 def prepare(

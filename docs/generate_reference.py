@@ -17,16 +17,15 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any, Literal, Union, get_args, get_origin
 
+from nnunet_ext import trainers
 from nnunet_ext.cli import build_parser
 from nnunet_ext.files import write_text
-from nnunet_ext.plans.settings import Section, Settings, section_names
-from nnunet_ext.registry import TRAINERS, TrainerEntry
+from nnunet_ext.plans.settings import Settings
+from nnunet_ext.registry import TECHNIQUES, TRAINERS
+from nnunet_ext.techniques import Section, Technique, TrainerEntry
 
 DOCS = Path(__file__).resolve().parent
 TYPE_NAMES = {int: "whole number", float: "number", bool: "`true` or `false`", str: "text"}
-# of a section's technique, where it has another name
-PAGES = {"dbdmp": "partial-instances", "dual_encoder": "dual-encoder"}
-PAGES |= dict.fromkeys(("partial_ce", "dmpls", "tdnet"), "scribbles")
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 API = {
     "losses": "Losses",
@@ -56,6 +55,8 @@ def api_page() -> str:
         "For Python programs. Losses, networks, the sparsity of updates and augmentation need no trainer: they can be "
         "used, and are tested, on their own.",
         "::: nnunet_ext.registration",
+        "## What a technique declares",
+        "::: nnunet_ext.techniques",
     ]
     for folder, title in API.items():
         modules = sorted(file.stem for file in (package / folder).glob("*.py") if file.stem != "__init__")
@@ -122,8 +123,6 @@ def number(value: float) -> str:
 def setting_rows(model: type[Section], prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
     """A row for each setting of a model: key, type, default, description."""
     for name, field in model.model_fields.items():
-        if name in section_names():
-            continue
         meaning, annotation = field.description or "", without_none(field.annotation)
         if isinstance(annotation, type) and issubclass(annotation, Section):
             yield f"`{prefix}{name}`", "the keys below", "not set", meaning
@@ -133,6 +132,11 @@ def setting_rows(model: type[Section], prefix: str = "") -> Iterator[tuple[str, 
         value = str(field.default).lower() if isinstance(field.default, bool) else field.default
         default = "none: it is needed" if field.is_required() else "not set" if value is None else f"`{value}`"
         yield f"`{prefix}{name}`", type_name(field.annotation, field.metadata), default, meaning
+
+
+def with_settings(techniques: Iterable[Technique]) -> list[Technique]:
+    """Those that have any."""
+    return [technique for technique in techniques if technique.settings]
 
 
 def settings_page() -> str:
@@ -148,12 +152,11 @@ def settings_page() -> str:
         "## General",
         table(header, setting_rows(Settings)),
     ]
-    for name in section_names():
-        model = Settings.model_fields[name].annotation
-        assert isinstance(model, type)
-        assert issubclass(model, Section)
-        trainers = ", ".join(f"`{entry.name}`" for entry in TRAINERS if name in trainer_attribute(entry, "sections"))
-        parts += [f"## {name}", markdown(inspect.getdoc(model) or ""), f"Read by {trainers}."]
+    for technique in with_settings(TECHNIQUES):
+        name, model = technique.name, technique.settings
+        readers = [entry.name for entry in TRAINERS if technique in getattr(trainers, entry.name).techniques]
+        parts += [f"## {name}", markdown(inspect.getdoc(model) or "")]
+        parts += [f"Read by {', '.join(f'`{reader}`' for reader in readers)}."]
         parts += [table(header, setting_rows(model, f"{name}."))]
     return page("Settings", *parts)
 
@@ -211,11 +214,6 @@ def meaning(action: argparse.Action, parser: argparse.ArgumentParser) -> str:
 # ----------------------------------------------------------------------------------------------------- trainers
 
 
-def trainer_attribute(entry: TrainerEntry, name: str) -> Any:
-    """An attribute of the trainer's class."""
-    return getattr(entry.load(), name)
-
-
 def trainers_page() -> str:
     """Every trainer of the registry."""
     parts = [
@@ -224,24 +222,27 @@ def trainers_page() -> str:
         "[general settings](settings.md#general) beside those named below."
     ]
     for entry in TRAINERS:
-        parts += [f"## {entry.name}", f"{entry.technique[0].upper()}{entry.technique[1:]}."]
+        parts += [f"## {entry.name}", f"{entry.summary[0].upper()}{entry.summary[1:]}."]
         parts.append("\n".join(trainer_facts(entry)))
     return page("Trainers", *parts)
 
 
 def trainer_facts(entry: TrainerEntry) -> Iterator[str]:
     """What is known of a trainer, as a list."""
-    sections = trainer_attribute(entry, "sections")
+    trainer = getattr(trainers, entry.name)
+    techniques = with_settings(trainer.techniques)
     yield f"- Needs: {entry.needs}."
-    if sections:
-        yield f"- Settings: {', '.join(f'[`{name}`](settings.md#{name})' for name in sections)}."
-    if defaults := trainer_attribute(entry, "default_settings"):
+    if techniques:
+        yield f"- Settings: {', '.join(f'[`{one.name}`](settings.md#{one.name})' for one in techniques)}."
+    if defaults := trainer.default_settings:
         yield f"- Own defaults: {', '.join(f'`{key}={json.dumps(value)}`' for key, value in defaults.items())}."
-    for capability, reason in trainer_attribute(entry, "unsupported").items():
+    if not trainer.segments:
+        yield "- Its checkpoints are a start for other trainings. They predict nothing."
+    for capability, reason in trainer.unsupported.items():
         yield f"- Cannot do `{capability}`: {reason}"
     if entry.paper:
         yield f"- Paper: {paper_link(entry.paper)}."
-    for name in (PAGES.get(section, section.replace("_", "-")) for section in sections):
+    for name in dict.fromkeys(one.page or one.name.replace("_", "-") for one in techniques):
         if (DOCS / "techniques" / f"{name}.md").is_file():
             yield f"- More: [{name}](../techniques/{name}.md)."
 

@@ -6,3 +6,9 @@ class UserError(Exception):
 
     The command line prints the message alone, without a traceback, and exits with status 2.
     """
+
+
+def in_one_line(error: BaseException) -> str:
+    """The kind of an exception and its message."""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__

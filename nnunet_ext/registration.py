@@ -13,6 +13,19 @@ def discovery_folder() -> Path:
     return Path(__file__).resolve().parent / "discovery"
 
 
+def folders_of_users() -> list[str]:
+    """The folders that the variable names beside ours, as nnU-Net takes them.
+
+    One that lies around this package or in it is left out: it was meant to be ours, and ``nnunet_ext doctor`` says so.
+    """
+    package = Path(__file__).resolve().parent
+    folders = [
+        entry for entry in os.environ.get(VARIABLE, "").split(os.pathsep) if entry.strip() and Path(entry).is_dir()
+    ]
+    paths = {folder: Path(folder).resolve() for folder in folders}
+    return [name for name, path in paths.items() if not (path.is_relative_to(package) or package.is_relative_to(path))]
+
+
 def extended_value(current: str | None) -> str:
     """The variable's value with our folder in it, everything else that is there kept and in its order.
 

@@ -1,130 +1,115 @@
-"""Every trainer of this package, with what ``nnunet_ext list`` says of it.
+"""Every technique: those of this package, and those in the folders of users that nnU-Net looks into.
 
-The contract suite (tests/contract/) runs on each trainer named here. Importing this module imports no torch.
+Importing this module imports no torch; looking into the folders of users imports whatever is in them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+import os
+import pkgutil
+import sys
+from collections.abc import Iterator
 from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from nnunet_ext import techniques
+from nnunet_ext.errors import UserError, in_one_line
+from nnunet_ext.registration import VARIABLE, folders_of_users
+from nnunet_ext.techniques import Technique, TrainerEntry
 
 
-@dataclass(frozen=True)
-class TrainerEntry:
-    """One trainer.
-
-    Attributes:
-        name: class name, what goes behind ``nnUNetv2_train … -tr``.
-        technique: what it does, in a few words.
-        needs: what the dataset must have beyond images and labels.
-        paper: where the technique comes from; empty if it comes from nowhere else.
-    """
-
-    name: str
-    technique: str
-    needs: str
-    paper: str
-
-    def load(self) -> type:
-        """The trainer class itself (imports torch and nnunetv2)."""
-        return getattr(import_module("nnunet_ext.trainers"), self.name)
+def declared_in(module: ModuleType) -> list[Technique[Any]]:
+    """The techniques that have a name in a module."""
+    return [value for value in vars(module).values() if isinstance(value, Technique)]
 
 
-TRAINERS: tuple[TrainerEntry, ...] = (
-    TrainerEntry(
-        name="nnUNetTrainerConfigurable",
-        technique="stock nnU-Net training with epochs, optimizer, … taken from the plans file",
-        needs="nothing",
-        paper="Isensee et al., doi 10.1038/s41592-020-01008-z",
-    ),
-    TrainerEntry(
-        name="nnUNetTrainerMixUp",
-        technique="MixUp or CutMix of whole patches beside the usual loss",
-        needs="nothing; a batch of at least two",
-        paper="arXiv 2412.14846",
-    ),
-    TrainerEntry(
-        name="nnUNetTrainerFineTune",
-        technique="fine-tuning of every weight, from another model",
-        needs="a trained model to start from",
-        paper="arXiv 2503.00748",
-    ),
-    TrainerEntry(
-        name="nnUNetTrainerHeadOnly",
-        technique="fine-tuning of the segmentation heads",
-        needs="a trained model to start from",
-        paper="",
-    ),
-    TrainerEntry(
-        name="nnUNetTrainerDecoderOnly",
-        technique="fine-tuning of the decoder",
-        needs="a trained model to start from",
-        paper="",
-    ),
-    TrainerEntry(
-        name="nnUNetTrainerBiasOnly",
-        technique="fine-tuning of biases and heads",
-        needs="a trained model to start from",
-        paper="arXiv 2106.10199",
-    ),
-    TrainerEntry(
-        name="nnUNetTrainerNormOnly",
-        technique="fine-tuning of normalisations and heads",
-        needs="a trained model to start from",
-        paper="arXiv 2003.00152",
-    ),
-    TrainerEntry(
-        name="nnUNetTrainerLoRA",
-        technique="fine-tuning of low-rank adapters, biases and heads",
-        needs="a trained model to start from; the library peft",
-        paper="arXiv 2106.09685",
-    ),
-    TrainerEntry(
-        name="nnUNetTrainerDGST",
-        technique="fine-tuning of a few entries of each kernel, chosen anew in every step",
-        needs="a trained model to start from",
-        paper="arXiv 2503.00748",
-    ),
-    TrainerEntry(
-        name="nnUNetTrainerDBDMP",
-        technique="learning from partially annotated instances with dynamically mixed pseudo labels",
-        needs="labels in which some instances of a case are annotated and others are not",
-        paper="arXiv 2408.09411",
-    ),
-    TrainerEntry(
-        name="nnUNetTrainerModelsGenesis",
-        technique="self-supervised pre-training: undo the corruptions of an image",
-        needs="images; labels are not looked at",
-        paper="arXiv 2004.07882",
-    ),
-    TrainerEntry(
-        name="nnUNetTrainerPartialCE",
-        technique="cross-entropy over scribbles, and minimal entropy elsewhere if asked",
-        needs="scribbles, and the ignore label where nobody annotated",
-        paper="",
-    ),
-    TrainerEntry(
-        name="nnUNetTrainerDMPLS",
-        technique="scribble supervision with pseudo labels mixed of two decoders",
-        needs="scribbles, and the ignore label where nobody annotated",
-        paper="arXiv 2203.02106",
-    ),
-    TrainerEntry(
-        name="nnUNetTrainerTDNet",
-        technique="scribble supervision by the consistency of three dilated decoders",
-        needs="scribbles, and the ignore label where nobody annotated",
-        paper="arXiv 2309.09730",
-    ),
-    TrainerEntry(
-        name="nnUNetTrainerDualEncoder",
-        technique="a second encoder for a prior scan, its image and its labels",
-        needs="channels of a prior scan beside the current one, as `nnunet_ext pair` writes them",
-        paper="arXiv 2412.14846",
-    ),
-    TrainerEntry(
-        name="nnUNetTrainerDualEncoderMixUp",
-        technique="the second encoder for a prior scan, with MixUp or CutMix",
-        needs="channels of a prior scan beside the current one; a batch of at least two",
-        paper="arXiv 2412.14846",
-    ),
+TECHNIQUES: tuple[Technique[Any], ...] = tuple(
+    dict.fromkeys(
+        technique
+        for module in pkgutil.iter_modules(techniques.__path__)
+        for technique in declared_in(import_module(f"{techniques.__name__}.{module.name}"))
+    )
 )
+"""Those of this package."""
+
+TRAINERS: tuple[TrainerEntry, ...] = tuple(entry for technique in TECHNIQUES for entry in technique.trainers)
+"""The trainers of this package. The contract suite (tests/contract/) runs on each of them."""
+
+
+def user_techniques() -> tuple[list[Technique[Any]], list[str]]:
+    """The techniques in the folders that ``nnUNet_extTrainer`` names beside ours.
+
+    Returns:
+        The techniques, and a sentence for each module that cannot be imported.
+    """
+    found: list[Technique[Any]] = []
+    broken: list[str] = []
+    for folder in folders_of_users():
+        modules, errors = imported(folder)
+        found += [technique for module in modules for technique in declared_in(module)]
+        broken += [
+            f"The module {module} in {folder}, a folder of {VARIABLE}, cannot be imported: {error}. Repair it, or take "
+            "the folder out of the variable."
+            for module, error in errors.items()
+        ]
+    return [one for one in dict.fromkeys(found) if one not in TECHNIQUES], broken
+
+
+def technique_of(trainer: str) -> tuple[Technique[Any], TrainerEntry]:
+    """The technique that declares a trainer, and what it says of it. Ours are found without a look into folders.
+
+    Args:
+        trainer: the name of its class.
+
+    Raises:
+        UserError: if nobody declares it.
+    """
+    for technique in TECHNIQUES:
+        for entry in technique.trainers:
+            if entry.name == trainer:
+                return technique, entry
+    techniques_of_users, broken = user_techniques()
+    theirs = {entry.name: (technique, entry) for technique in techniques_of_users for entry in technique.trainers}
+    if trainer in theirs:
+        return theirs[trainer]
+    message = f"There is no trainer {trainer!r} in this package. It has: {', '.join(entry.name for entry in TRAINERS)}."
+    if theirs:
+        message += f" Declared in other folders of {VARIABLE} are: {', '.join(theirs)}."
+    raise UserError("\n".join([message, *broken]))
+
+
+def modules_of(folder: str, prefix: str = "") -> Iterator[str]:
+    """The modules below a folder, in the order in which nnU-Net imports them."""
+    found = list(pkgutil.iter_modules([folder]))
+    yield from (prefix + module.name for module in found if not module.ispkg)
+    for package in (module.name for module in found if module.ispkg):
+        yield from modules_of(os.path.join(folder, package), f"{prefix}{package}.")
+
+
+def imported(folder: str) -> tuple[list[ModuleType], dict[str, str]]:
+    """Import every module below a folder as nnU-Net's lookup does, which forgets them afterwards.
+
+    Returns:
+        The modules, and the error of each that cannot be imported.
+    """
+    from nnunetv2.utilities.find_class_by_name import (
+        temporarily_cleanup_imports_from_path,
+        temporarily_extend_syspath,
+    )
+
+    modules, errors = [], {}
+    with (
+        temporarily_extend_syspath(folder),
+        temporarily_cleanup_imports_from_path(folder),
+        contextlib.redirect_stdout(sys.stderr),  # what they print must not mix with a command's output
+    ):
+        for name in modules_of(folder):
+            try:
+                modules.append(import_module(name))
+            except (Exception, SystemExit) as error:
+                if isinstance(error, ModuleNotFoundError) and error.name == name:
+                    continue  # nnU-Net passes over these, too
+                errors[name] = in_one_line(error)
+    return modules, errors

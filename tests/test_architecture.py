@@ -9,20 +9,21 @@ PACKAGE = Path(__file__).resolve().parents[1] / "nnunet_ext"
 
 # what the modules of a folder may import from this package, beside the modules in COMMON
 ALLOWED = {
+    "techniques": {"techniques"},
     "losses": {"losses"},
     "networks": {"networks"},
     "augmentation": {"augmentation"},
     "formats": {"formats"},
-    "plans": {"plans"},
-    "preprocessing": {"preprocessing", "plans"},
+    "plans": {"plans", "techniques"},
+    "preprocessing": {"preprocessing", "plans", "techniques"},
     "finetuning": {"finetuning"},
     "checkpoints": {"checkpoints", "plans"},
-    "trainers": {"trainers", "networks", "losses", "finetuning", "augmentation", "checkpoints", "plans"},
+    "trainers": {"trainers", "techniques", "networks", "losses", "finetuning", "augmentation", "checkpoints", "plans"},
     "discovery": {"trainers"},
     "evaluation": {"evaluation", "checkpoints", "preprocessing", "plans"},
     "report": {"report", "evaluation", "checkpoints", "preprocessing", "plans"},
     "demo": {"demo", "evaluation", "report", "plans"},
-    "diagnosis": {"diagnosis", "checkpoints", "plans", "preprocessing"},
+    "diagnosis": {"diagnosis", "checkpoints", "plans", "preprocessing", "techniques"},
     "jobs": {"jobs", "plans", "preprocessing"},
 }
 COMMON = {"arguments", "errors", "files", "findings", "formats", "programs", "registration", "registry", "version"}
@@ -55,4 +56,4 @@ def test_every_folder_has_its_rule():
 
 
 def test_the_seam_that_is_looked_at_is_really_seen():
-    assert imported_parts(PACKAGE / "trainers" / "mixup.py") == {"augmentation", "losses", "trainers"}
+    assert imported_parts(PACKAGE / "trainers" / "mixup.py") == {"augmentation", "losses", "techniques", "trainers"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
+from importlib import import_module
 from typing import Any
 
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
@@ -14,7 +15,7 @@ from torch import nn
 
 from nnunet_ext.checkpoints.allowed_code import check_named_code
 from nnunet_ext.checkpoints.description import ModelDescription
-from nnunet_ext.errors import UserError
+from nnunet_ext.errors import UserError, in_one_line
 from nnunet_ext.registry import TRAINERS
 
 
@@ -22,17 +23,19 @@ def find_trainer(name: str) -> Any:
     """The trainer's class: one of ours, or one that nnU-Net finds.
 
     Raises:
-        UserError: if there is none of that name.
+        UserError: if there is none of that name, or a module that nnU-Net imports on the way is broken.
     """
-    for entry in TRAINERS:
-        if entry.name == name:
-            return entry.load()
+    if any(entry.name == name for entry in TRAINERS):
+        return getattr(import_module("nnunet_ext.trainers"), name)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it tells where it looks
             return recursive_find_trainer_class_by_name(name)
-    except RuntimeError as error:
-        if name not in str(error):  # a module on the way is broken; that is no matter of the name
-            raise
+    except (Exception, SystemExit) as error:
+        if not isinstance(error, RuntimeError) or name not in str(error):
+            raise UserError(
+                f"nnU-Net's lookup of the trainer {name!r} failed in a module that is not this package's "
+                f"({in_one_line(error)}). `nnunet_ext doctor` names it."
+            ) from None
         raise UserError(
             f"There is no trainer {name!r}. This package has: {', '.join(entry.name for entry in TRAINERS)}; nnU-Net "
             "has nnUNetTrainer and its variants, and those in the folders that nnUNet_extTrainer names."

@@ -20,8 +20,7 @@ from __future__ import annotations
 import argparse
 
 from nnunet_ext.commands.doctor import count, counted, layout
-from nnunet_ext.errors import UserError
-from nnunet_ext.registry import TRAINERS
+from nnunet_ext.registry import technique_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,24 +31,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    entry = next((entry for entry in TRAINERS if entry.name == args.trainer), None)
-    if entry is None:
-        names = ", ".join(entry.name for entry in TRAINERS)
-        raise UserError(f"There is no trainer {args.trainer!r} in this package. It has: {names}.")
+    technique, entry = technique_of(args.trainer)
 
+    from nnunet_ext.checkpoints.networks import find_trainer
     from nnunet_ext.diagnosis.planned_training import check_planned_training
     from nnunet_ext.plans.plans_file import preprocessed_folder
     from nnunet_ext.preprocessing.checks import check_dataset
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
 
     dataset = read_raw_dataset(args.dataset)
-    findings = check_dataset(dataset, entry.name)
+    findings = check_dataset(dataset, technique.checks)
     if args.configuration is not None:
         folder = preprocessed_folder(dataset.folder.name)
         findings += check_planned_training(
-            entry.load(), dataset, folder, plans_name=args.plans, configuration=args.configuration
+            find_trainer(entry.name), dataset, folder, plans_name=args.plans, configuration=args.configuration
         )
-    print(f"{dataset.folder.name} for {entry.name}: {entry.technique}\n")
+    print(f"{dataset.folder.name} for {entry.name}: {entry.summary}\n")
     for finding in findings:
         print(layout(finding))
     print(f"\n{counted(count(findings, 'problem'), count(findings, 'warning')) or 'No problem'} found.")

@@ -1,6 +1,8 @@
 """List the trainers: what each does, what it needs, where it comes from.
 
-Any name in the first column can be given to nnU-Net's commands behind -tr. Example:
+Any name in the first column can be given to nnU-Net's commands behind -tr. Trainers of your own are listed too, if they
+are in another folder that nnUNet_extTrainer names and declare a technique. Exit status 1 if a module there is broken.
+Example:
 
     nnunet_ext list
     nnunet_ext list --json
@@ -9,12 +11,13 @@ Any name in the first column can be given to nnU-Net's commands behind -tr. Exam
 import argparse
 import json
 import shutil
+import sys
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from itertools import zip_longest
 
 HEADER = ("TRAINER", "TECHNIQUE", "NEEDS", "PAPER")
+KEYS = ("name", "technique", "needs", "paper")  # of --json
 GAP = "  "
 WIDEST = 100
 
@@ -24,15 +27,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from nnunet_ext.registry import TRAINERS
+    from nnunet_ext.registry import TRAINERS, user_techniques
 
+    techniques, broken = user_techniques()
+    entries = [*TRAINERS, *(entry for technique in techniques for entry in technique.trainers)]
+    rows = [(entry.name, entry.summary, entry.needs, entry.paper) for entry in entries]
     if args.json:
-        print(json.dumps([asdict(entry) for entry in TRAINERS], indent=2))
-        return 0
-    rows = [(entry.name, entry.technique, entry.needs, entry.paper) for entry in TRAINERS]
-    width = min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns)
-    print("\n".join(table([HEADER, *rows], width)))
-    return 0
+        print(json.dumps([dict(zip(KEYS, row)) for row in rows], indent=2))
+    else:
+        width = min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns)
+        print("\n".join(table([HEADER, *rows], width)))
+    for message in broken:
+        print(message, file=sys.stderr)
+    return 1 if broken else 0
 
 
 def table(rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:

@@ -6,13 +6,15 @@ import base64
 import json
 import os
 import pickle
-import pkgutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
+
+from nnunet_ext.errors import in_one_line
+from nnunet_ext.registry import TRAINERS, imported
 
 CHILD_TIMEOUT_S = 600
 
@@ -68,15 +70,9 @@ def answer(job: str, question: Any) -> None:
     try:
         reply = {"result": JOBS[job](question)}
     except BaseException as error:
-        reply = {"error": describe(error)}
+        reply = {"error": in_one_line(error)}
     with os.fdopen(stdout, "w", encoding="utf-8") as file:
         file.write(json.dumps(reply) + "\n")
-
-
-def describe(error: BaseException) -> str:
-    """An exception in one line."""
-    message = " ".join(str(error).split())
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def see_devices(_: Any) -> dict[str, Any]:
@@ -90,32 +86,17 @@ def see_devices(_: Any) -> dict[str, Any]:
 
 def import_siblings(folders: Sequence[str]) -> list[dict[str, str]]:
     """Job: import every module that nnU-Net imports before it reaches our folder; returns those that fail."""
-    broken = []
-    for folder in folders:
-        sys.path.insert(0, folder)
-        for module in modules_of(folder):
-            try:
-                import_module(module)
-            except BaseException as error:  # SystemExit aborts the lookup as well
-                if isinstance(error, ModuleNotFoundError) and error.name == module:
-                    continue  # nnU-Net passes over these, too
-                broken.append({"folder": folder, "module": module, "error": describe(error)})
-        sys.path.remove(folder)
-    return broken
-
-
-def modules_of(folder: str, prefix: str = "") -> Iterator[str]:
-    """The modules below a folder, in the order in which nnU-Net imports them."""
-    found = list(pkgutil.iter_modules([folder]))
-    yield from (prefix + module.name for module in found if not module.ispkg)
-    for package in (module.name for module in found if module.ispkg):
-        yield from modules_of(os.path.join(folder, package), f"{prefix}{package}.")
+    return [
+        {"folder": folder, "module": module, "error": error}
+        for folder in folders
+        for module, error in imported(folder)[1].items()
+    ]
 
 
 def find_trainers(names: Sequence[str] | None) -> dict[str, dict[str, Any]]:
     """Job: find each trainer (None: every one of this package) as nnU-Net's commands do, twice, and pickle it."""
     if names is None:
-        names = [entry.name for entry in import_module("nnunet_ext.registry").TRAINERS]
+        names = [entry.name for entry in TRAINERS]
     find = import_module("nnunetv2.utilities.find_objects").recursive_find_trainer_class_by_name
     found: dict[str, dict[str, Any]] = {}
     for name in names:
@@ -123,13 +104,13 @@ def find_trainers(names: Sequence[str] | None) -> dict[str, dict[str, Any]]:
             trainer = find(name)
             again = find(name) is trainer
         except Exception as error:
-            found[name] = {"error": describe(error)}
+            found[name] = {"error": in_one_line(error)}
             continue
         found[name] = {"class": qualified_name(trainer), "module": trainer.__module__, "again": again}
         try:
             found[name]["pickle"] = base64.b64encode(pickle.dumps(trainer)).decode("ascii")
         except Exception as error:
-            found[name]["unpicklable"] = describe(error)
+            found[name]["unpicklable"] = in_one_line(error)
     return found
 
 
@@ -140,7 +121,7 @@ def load_trainers(pickles: Mapping[str, str]) -> dict[str, str]:
         try:
             loaded[name] = qualified_name(pickle.loads(base64.b64decode(text)))
         except Exception as error:
-            loaded[name] = describe(error)
+            loaded[name] = in_one_line(error)
     return loaded
 
 

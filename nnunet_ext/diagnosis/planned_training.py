@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,11 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
 from nnunet_ext.findings import Finding
 from nnunet_ext.plans.plans_file import read_plans, vanished_configurations
-from nnunet_ext.plans.settings import FineTuningSettings, Settings
+from nnunet_ext.plans.settings import Settings
 from nnunet_ext.preprocessing.checks.dataset_check import some
 from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset
+from nnunet_ext.techniques.fine_tuning import FINE_TUNING, FineTuningSettings
+from nnunet_ext.techniques.mixup import MIXUP
 
 EPOCHS = 1000  # of nnU-Net, where neither the plans nor the trainer say otherwise
 DECISIVE = ("labels", "regions_class_order", "channel_names", "nnunet_ext")  # in dataset.json
@@ -61,9 +63,9 @@ def check_planned_training(
     yield check_settings(settings, trainer)
     yield from check_libraries(trainer)
     yield check_preprocessed(preprocessed, model, raw)
-    if "fine_tuning" in trainer.sections:
+    if FINE_TUNING in trainer.techniques:
         yield from check_fine_tuning(trainer, model, settings)
-    if "mixup" in trainer.sections:
+    if MIXUP in trainer.techniques:
         yield check_batch(model)
 
 
@@ -86,7 +88,8 @@ def check_plans(file: Path, configuration: str) -> Finding:
 def check_settings(settings: Settings, trainer: Any) -> Finding:
     """Which settings a training would have, and whether its length fits them."""
     epochs = settings.num_epochs or EPOCHS
-    for section in trainer.sections:
+    sections = [technique.name for technique in trainer.techniques if technique.settings]
+    for section in sections:
         ramp = getattr(getattr(settings, section), "ramp_epochs", None)
         if ramp is not None and ramp >= epochs:
             detail = (
@@ -95,7 +98,7 @@ def check_settings(settings: Settings, trainer: Any) -> Finding:
             )
             return Finding("warning", "settings", f"{detail} Set a shorter ramp, or train for longer.")
     chosen = settings.model_dump(mode="json", exclude_unset=True)
-    listed = ", ".join(f"{key} {value}" for key, value in flat(chosen, sections=trainer.sections))
+    listed = ", ".join(f"{key} {value}" for key, value in flat(chosen, sections=sections))
     return Finding("ok", "settings", f"{epochs} epoch{'s' * (epochs != 1)}{'; ' * bool(listed)}{listed}.")
 
 
@@ -107,7 +110,7 @@ def check_libraries(trainer: Any) -> Iterator[Finding]:
             yield Finding("problem", name, detail, f'pip install "nnunet-ext[{OPTIONAL[name][0]}]"')
 
 
-def flat(settings: Mapping[str, Any], *, sections: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+def flat(settings: Mapping[str, Any], *, sections: Collection[str]) -> Iterator[tuple[str, Any]]:
     """Settings with the names that ``nnunet_ext configure`` takes; those of other techniques left out."""
     for key, value in settings.items():
         if not isinstance(value, Mapping):
@@ -148,7 +151,7 @@ def check_fine_tuning(trainer: Any, model: ModelDescription, settings: Settings)
     counts = Counter(freedom.value for freedom in freedoms.values())
     moves = ", ".join(f"{count} tensors: {name}" for name, count in counts.items())
     yield Finding("ok", "network", f"what may move: {moves}.")
-    yield check_start(network, model, settings.fine_tuning)
+    yield check_start(network, model, settings.section(FINE_TUNING))
 
 
 def check_start(network: nn.Module, model: ModelDescription, settings: FineTuningSettings) -> Finding:

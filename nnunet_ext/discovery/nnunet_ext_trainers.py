@@ -1,39 +1,5 @@
-"""What nnU-Net sees of this package: every trainer, re-exported from where it really lives."""
+"""What nnU-Net sees of this package: every trainer, looked up by its name where it really lives."""
 
-from nnunet_ext.trainers import (
-    nnUNetTrainerBiasOnly,
-    nnUNetTrainerConfigurable,
-    nnUNetTrainerDBDMP,
-    nnUNetTrainerDecoderOnly,
-    nnUNetTrainerDGST,
-    nnUNetTrainerDMPLS,
-    nnUNetTrainerDualEncoder,
-    nnUNetTrainerDualEncoderMixUp,
-    nnUNetTrainerFineTune,
-    nnUNetTrainerHeadOnly,
-    nnUNetTrainerLoRA,
-    nnUNetTrainerMixUp,
-    nnUNetTrainerModelsGenesis,
-    nnUNetTrainerNormOnly,
-    nnUNetTrainerPartialCE,
-    nnUNetTrainerTDNet,
-)
+from nnunet_ext.trainers import __dir__, __getattr__
 
-__all__ = [
-    "nnUNetTrainerBiasOnly",
-    "nnUNetTrainerConfigurable",
-    "nnUNetTrainerDBDMP",
-    "nnUNetTrainerDGST",
-    "nnUNetTrainerDMPLS",
-    "nnUNetTrainerDecoderOnly",
-    "nnUNetTrainerDualEncoder",
-    "nnUNetTrainerDualEncoderMixUp",
-    "nnUNetTrainerFineTune",
-    "nnUNetTrainerHeadOnly",
-    "nnUNetTrainerLoRA",
-    "nnUNetTrainerMixUp",
-    "nnUNetTrainerModelsGenesis",
-    "nnUNetTrainerNormOnly",
-    "nnUNetTrainerPartialCE",
-    "nnUNetTrainerTDNet",
-]
+__all__ = ["__dir__", "__getattr__"]

@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.plans.settings import KEY, ChannelRoles
+from nnunet_ext.plans.settings import KEY
+from nnunet_ext.techniques.dual_encoder import ChannelRoles
 
 LONGITUDINAL = "longitudinal"
 """The key of the roles in dataset.json, under ``nnunet_ext``."""

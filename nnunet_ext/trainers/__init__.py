@@ -1,36 +1,21 @@
-from nnunet_ext.trainers.base import nnUNetTrainerConfigurable
-from nnunet_ext.trainers.dbdmp import nnUNetTrainerDBDMP
-from nnunet_ext.trainers.dgst import nnUNetTrainerDGST
-from nnunet_ext.trainers.dmpls import nnUNetTrainerDMPLS
-from nnunet_ext.trainers.dual_encoder import nnUNetTrainerDualEncoder, nnUNetTrainerDualEncoderMixUp
-from nnunet_ext.trainers.fine_tuning import (
-    nnUNetTrainerBiasOnly,
-    nnUNetTrainerDecoderOnly,
-    nnUNetTrainerFineTune,
-    nnUNetTrainerHeadOnly,
-    nnUNetTrainerLoRA,
-    nnUNetTrainerNormOnly,
-)
-from nnunet_ext.trainers.mixup import nnUNetTrainerMixUp
-from nnunet_ext.trainers.models_genesis import nnUNetTrainerModelsGenesis
-from nnunet_ext.trainers.partial_ce import nnUNetTrainerPartialCE
-from nnunet_ext.trainers.tdnet import nnUNetTrainerTDNet
+"""The trainers, by name: ``from nnunet_ext.trainers import nnUNetTrainerTDNet``.
 
-__all__ = [
-    "nnUNetTrainerBiasOnly",
-    "nnUNetTrainerConfigurable",
-    "nnUNetTrainerDBDMP",
-    "nnUNetTrainerDGST",
-    "nnUNetTrainerDMPLS",
-    "nnUNetTrainerDecoderOnly",
-    "nnUNetTrainerDualEncoder",
-    "nnUNetTrainerDualEncoderMixUp",
-    "nnUNetTrainerFineTune",
-    "nnUNetTrainerHeadOnly",
-    "nnUNetTrainerLoRA",
-    "nnUNetTrainerMixUp",
-    "nnUNetTrainerModelsGenesis",
-    "nnUNetTrainerNormOnly",
-    "nnUNetTrainerPartialCE",
-    "nnUNetTrainerTDNet",
-]
+A trainer's module is imported when its name is asked for. Which module that is follows from its technique.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from nnunet_ext.registry import TECHNIQUES
+
+_MODULES = {entry.name: f"{__name__}.{technique.name}" for technique in TECHNIQUES for entry in technique.trainers}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_MODULES]

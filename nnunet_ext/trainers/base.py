@@ -33,6 +33,8 @@ from nnunet_ext.plans.settings import (
     settings_record,
     validated_settings,
 )
+from nnunet_ext.techniques import S, Technique
+from nnunet_ext.techniques.base import BASE
 from nnunet_ext.trainers.memory_format import channels_last_format, faster_memory_format
 from nnunet_ext.trainers.reproducibility import seed_global_generators, seeded_augmenter, single_torch_thread
 from nnunet_ext.version import __version__
@@ -56,11 +58,17 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
     combine by inheritance. Without overrides and settings the weights are bit-identical to those of ``nnUNetTrainer``.
     """
 
-    sections: ClassVar[tuple[str, ...]] = ()
-    """The sections of `nnunet_ext.plans.settings.Settings` that this trainer uses. A subclass names its own; those of
-    all its bases are added when the class is made."""
+    techniques: ClassVar[tuple[Technique[Any], ...]] = (BASE,)
+    """The techniques of the class and of all its bases. A class names its own in its first line:
+    ``class DBDMPMixin(MultiDecoderMixin, technique=DBDMP)``."""
     libraries: ClassVar[tuple[str, ...]] = ()
     """Optional libraries that this trainer needs, by the name that is imported."""
+    alters_the_network: ClassVar[bool] = False
+    """Whether it puts modules of its own into the network after it was built."""
+    segments: ClassVar[bool] = True
+    """Whether its checkpoint predicts a segmentation. Otherwise it is a start for other trainings."""
+    needs_prior: ClassVar[bool] = False
+    """Whether its data have channels of a prior scan beside the current one."""
     inference_module: ClassVar[str | None] = None
     """Where plain nnU-Net cannot build the network: the module of a trainer that needs nothing of this package but
     networks. `nnunet_ext export-stock` writes it beside the model."""
@@ -72,10 +80,10 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
     """What a technique cannot do, by capability (see `needed_capabilities`), with the reason and what to use
     instead; such a dataset or configuration is refused with a NotImplementedError."""
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, *, technique: Technique[Any] | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        declared = [section for base in reversed(cls.__mro__) for section in vars(base).get("sections", ())]
-        cls.sections = tuple(dict.fromkeys(declared))
+        inherited = [one for base in reversed(cls.__mro__[1:]) for one in vars(base).get("techniques", ())]
+        cls.techniques = tuple(dict.fromkeys([*inherited, technique] if technique else inherited))
 
     def __init__(
         self,
@@ -127,6 +135,7 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         return validated_settings(
             merged(cls.default_settings, configured_settings(plans, configuration)),
             where=f"configuration {configuration!r} of the plans {plans.get('plans_name', '')!r}",
+            techniques=cls.techniques,
         )
 
     @classmethod
@@ -169,6 +178,16 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
             `plans` itself, or a changed copy.
         """
         return plans
+
+    def section(self, technique: Technique[S]) -> S:
+        """The settings of a technique.
+
+        Raises:
+            TypeError: if it is not among those of this trainer, so that its settings would not be recorded.
+        """
+        if technique not in self.techniques:
+            raise TypeError(f"{type(self).__name__} reads settings of {technique.name!r}, which it does not declare.")
+        return self.settings.section(technique)
 
     # ------------------------------------------------------------------ a training step, hook by hook
 
@@ -406,7 +425,7 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
 
     def settings_record(self) -> dict[str, Any]:
         """The settings in force, as plain data, those of other techniques left out."""
-        return settings_record(self.settings, self.sections)
+        return settings_record(self.settings, self.techniques)
 
     def extra_state(self) -> dict[str, Any]:
         """What a checkpoint holds beyond nnU-Net's own, under the key ``nnunet_ext``: plain data and tensors.

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import nn
 
 from nnunet_ext.losses.hard_labels import (
     label_log_probabilities,
@@ -22,6 +21,7 @@ from nnunet_ext.losses.partial_instances import (
 )
 from nnunet_ext.losses.ramps import sigmoid_ramp
 from nnunet_ext.losses.soft_targets import masked_mean
+from nnunet_ext.techniques.dbdmp import DBDMP
 from nnunet_ext.trainers.base import Batch
 from nnunet_ext.trainers.image_border import ImageBorderMixin
 from nnunet_ext.trainers.multi_decoder import MultiDecoderMixin, dual_branch_unet
@@ -45,7 +45,7 @@ class KnownVoxels(NamedTuple):
     inside: torch.Tensor
 
 
-class DBDMPMixin(ImageBorderMixin, MultiDecoderMixin):
+class DBDMPMixin(ImageBorderMixin, MultiDecoderMixin, technique=DBDMP):
     """Two decoders, one behind dropout of the encoder's features, learn from what is annotated and from each other.
 
     L = w_s Σ_d (Tversky + SCE + PCE)_d + λ(t) ½ [KLCE(main | aux) + KLCE(aux | main)]. The supervised terms are taken
@@ -53,29 +53,16 @@ class DBDMPMixin(ImageBorderMixin, MultiDecoderMixin):
     voxels outside the image leave every term.
     """
 
-    sections = ("dbdmp",)
-
     unsupported: ClassVar[Mapping[str, str]] = {
         "regions": "pseudo labels are a softmax over classes that exclude each other. Write the regions as labels of "
         "their own, or train each region as a dataset of its own.",
     }
 
-    @staticmethod
-    def build_network_architecture(
-        plans_manager: Any,
-        configuration_manager: Any,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
-    ) -> nn.Module:
-        """The plans' U-Net with a second decoder."""
-        return dual_branch_unet(
-            plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
-        )
+    build_network_architecture = staticmethod(dual_branch_unet)
 
     def initialize(self) -> None:
         super().initialize()
-        self.set_feature_dropout(self.settings.dbdmp.dropout)
+        self.set_feature_dropout(self.section(DBDMP).dropout)
 
     def loss_terms(self, outputs: Any, batch: Batch) -> Terms:
         main, auxiliary = ([log_probabilities(head) for head in self.heads(branch)] for branch in outputs)
@@ -85,8 +72,8 @@ class DBDMPMixin(ImageBorderMixin, MultiDecoderMixin):
             for weight, log_p, annotation in zip(self.head_weights(), heads, known):
                 if weight > 0:
                     for name, term in self.supervised_terms(log_p, annotation).items():
-                        terms[name] = terms.get(name, 0.0) + self.settings.dbdmp.supervised_weight * weight * term
-        if self.settings.dbdmp.pseudo_label_weight > 0:
+                        terms[name] = terms.get(name, 0.0) + self.section(DBDMP).supervised_weight * weight * term
+        if self.section(DBDMP).pseudo_label_weight > 0:
             terms["pseudo_labels"] = self.pseudo_label_term(main[0], auxiliary[0], known[0])
         return terms
 
@@ -102,7 +89,7 @@ class DBDMPMixin(ImageBorderMixin, MultiDecoderMixin):
 
     def supervised_terms(self, log_p: torch.Tensor, annotation: KnownVoxels) -> Terms:
         """Tversky, symmetric and partial cross-entropy of one head's log-probabilities, each with its own weight."""
-        settings = self.settings.dbdmp
+        settings = self.section(DBDMP)
         counts = annotation.counts
         tversky = tversky_loss(
             log_p, annotation.target, counts, alpha=settings.tversky_alpha, beta=settings.tversky_beta
@@ -118,7 +105,7 @@ class DBDMPMixin(ImageBorderMixin, MultiDecoderMixin):
 
     def pseudo_label_term(self, main: torch.Tensor, auxiliary: torch.Tensor, annotation: KnownVoxels) -> torch.Tensor:
         """λ(t) ½ [KLCE(main | aux) + KLCE(aux | main)] of the full-resolution heads' log-probabilities."""
-        settings = self.settings.dbdmp
+        settings = self.section(DBDMP)
         pseudo_labels = mixed_pseudo_labels(
             main,
             auxiliary,

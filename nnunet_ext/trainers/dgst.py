@@ -11,10 +11,11 @@ from nnunet_ext.finetuning import strategies
 from nnunet_ext.finetuning.entries import Entries, Rows, keep_only, random_entries, top_entries
 from nnunet_ext.finetuning.strategies import Freedom
 from nnunet_ext.finetuning.strict_optimizers import StrictAdamW, StrictSGD, StrictStep
+from nnunet_ext.techniques.dgst import DGST
 from nnunet_ext.trainers.fine_tuning import FineTuningMixin
 
 
-class DGSTMixin(FineTuningMixin):
+class DGSTMixin(FineTuningMixin, technique=DGST):
     """After clipping, keeps ``dgst.top_k`` entries of the gradient in every kernel, chosen anew in each step.
 
     ``strict`` moves these entries alone, each with a momentum of its own that waits with it; with ``momentum`` 0 they
@@ -22,14 +23,13 @@ class DGSTMixin(FineTuningMixin):
     momentum and weight decay move other entries too. Normalisations, biases and heads move freely.
     """
 
-    sections = ("dgst",)
     strategy = staticmethod(strategies.dgst)
 
     rows: dict[torch.Tensor, Rows]
     """How each kernel, the weight of a layer, falls into rows."""
 
     def optimizer_class(self) -> type[torch.optim.Optimizer]:
-        if self.settings.dgst.mode == "grad_mask":
+        if self.section(DGST).mode == "grad_mask":
             return super().optimizer_class()
         return StrictAdamW if self.settings.optimizer == "adamw" else StrictSGD
 
@@ -55,7 +55,7 @@ class DGSTMixin(FineTuningMixin):
 
     def select(self, gradient: torch.Tensor, rows: Rows) -> Entries:
         """The entries of a kernel that this step may move."""
-        settings = self.settings.dgst
+        settings = self.section(DGST)
         if settings.selection == "random":
             return random_entries(rows, settings.top_k, self.shared_rng, gradient.device)
         return top_entries(gradient, rows, settings.top_k)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from torch import nn
 
 from nnunet_ext.losses.hard_labels import log_probabilities, one_hot, squared_dice_loss, tversky_loss
 from nnunet_ext.losses.ramps import sigmoid_ramp
 from nnunet_ext.losses.soft_targets import masked_mean
+from nnunet_ext.techniques.scribbles import DMPLS
 from nnunet_ext.trainers.base import Batch
 from nnunet_ext.trainers.multi_decoder import MultiDecoderMixin, dual_branch_unet
-from nnunet_ext.trainers.scribbles import ScribbleMixin
+from nnunet_ext.trainers.scribbles import SCHEDULE_OF_THE_PAPERS, ScribbleMixin
 
 DICE_LOSSES: dict[str, Callable[..., torch.Tensor]] = {
     "squared": squared_dice_loss,
@@ -22,7 +22,7 @@ DICE_LOSSES: dict[str, Callable[..., torch.Tensor]] = {
 }
 
 
-class nnUNetTrainerDMPLS(ScribbleMixin, MultiDecoderMixin):
+class nnUNetTrainerDMPLS(ScribbleMixin, MultiDecoderMixin, technique=DMPLS):
     """Two decoders, one behind dropout of the encoder's features, learn from scribbles and from a mixture of both.
 
     L = ½ Σ_d pCE_d + λ ½ Σ_d Dice(p_d, ỹ), ỹ the class of the largest α p_main + (1 - α) p_aux, with one α from U(0, 1)
@@ -30,34 +30,16 @@ class nnUNetTrainerDMPLS(ScribbleMixin, MultiDecoderMixin):
     classes with squared probabilities, λ is the same from the first step on, and SGD's momentum is not Nesterov's.
     """
 
-    sections = ("dmpls",)
+    default_settings = SCHEDULE_OF_THE_PAPERS
 
-    default_settings: ClassVar[Mapping[str, Any]] = {
-        "num_epochs": 240,
-        "momentum": 0.9,
-        "nesterov": False,
-        "weight_decay": 1e-4,
-    }
-
-    @staticmethod
-    def build_network_architecture(
-        plans_manager: Any,
-        configuration_manager: Any,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
-    ) -> nn.Module:
-        """The plans' U-Net with a second decoder."""
-        return dual_branch_unet(
-            plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
-        )
+    build_network_architecture = staticmethod(dual_branch_unet)
 
     def initialize(self) -> None:
         super().initialize()
-        self.set_feature_dropout(self.settings.dmpls.dropout)
+        self.set_feature_dropout(self.section(DMPLS).dropout)
 
     def loss_terms(self, outputs: Any, batch: Batch) -> dict[str, torch.Tensor]:
-        settings = self.settings.dmpls
+        settings = self.section(DMPLS)
         branches = [[log_probabilities(head) for head in self.heads(branch)] for branch in outputs]
         terms = self.supervised_term(branches, batch, settings.supervision)
         if settings.pseudo_label_weight > 0:

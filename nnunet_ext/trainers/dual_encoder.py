@@ -15,18 +15,13 @@ from nnunet_ext.augmentation.registration_error import Misalignment
 from nnunet_ext.augmentation.selected_channels import before_intensity, only_image_channels
 from nnunet_ext.networks.dual_encoder_plans import dual_encoder_unet
 from nnunet_ext.plans.channel_roles import check_roles, number_of_channels, roles_of_dataset
-from nnunet_ext.plans.settings import (
-    KEY,
-    ChannelRoles,
-    configured_settings,
-    validated_settings,
-    with_whole_block,
-)
+from nnunet_ext.plans.settings import KEY, configured_settings, validated_section, with_whole_block
+from nnunet_ext.techniques.dual_encoder import DUAL_ENCODER, ChannelRoles
 from nnunet_ext.trainers.base import Batch, nnUNetTrainerConfigurable
 from nnunet_ext.trainers.mixup import MixUpMixin
 
 
-class DualEncoderMixin(nnUNetTrainerConfigurable):
+class DualEncoderMixin(nnUNetTrainerConfigurable, technique=DUAL_ENCODER):
     """A second encoder sees the prior scan; its features are fused into those of the current scan.
 
     Loss and schedule are nnU-Net's. Which channel is what stands in dataset.json, or in the setting
@@ -34,7 +29,7 @@ class DualEncoderMixin(nnUNetTrainerConfigurable):
     all that prediction builds its network from.
     """
 
-    sections = ("dual_encoder",)
+    needs_prior = True
     inference_module = "nnunet_ext.trainers.dual_encoder_inference"
 
     @classmethod
@@ -47,7 +42,7 @@ class DualEncoderMixin(nnUNetTrainerConfigurable):
         plans = super().resolved_plans(plans, configuration, dataset_json)
         given = configured_settings(plans, configuration)
         where = f"configuration {configuration!r} of the plans {plans.get('plans_name', '')!r}"
-        settings = validated_settings(given, where=where).dual_encoder
+        settings = validated_section(given, DUAL_ENCODER, where=where)
         if settings.channels is None:
             roles = roles_of_dataset(dataset_json)
         else:
@@ -66,7 +61,7 @@ class DualEncoderMixin(nnUNetTrainerConfigurable):
     ) -> nn.Module:
         """The plans' U-Net with a second encoder, by the settings and roles in the configuration."""
         block = configuration_manager.configuration.get(KEY, {})
-        settings = validated_settings(block, where="the plans").dual_encoder
+        settings = validated_section(block, DUAL_ENCODER, where="the plans")
         channels = len(configuration_manager.normalization_schemes)
         roles = settings.channels or ChannelRoles(current=[0], prior_image=list(range(1, channels)))
         return dual_encoder_unet(
@@ -80,13 +75,13 @@ class DualEncoderMixin(nnUNetTrainerConfigurable):
     @property
     def roles(self) -> ChannelRoles:
         """Which channels belong to which scan."""
-        return cast(ChannelRoles, self.settings.dual_encoder.channels)
+        return cast(ChannelRoles, self.section(DUAL_ENCODER).channels)
 
     # nnU-Net's is static, but it calls it on the trainer, whose settings this needs
     def get_training_transforms(self, *args: Any, **kwargs: Any) -> ComposeTransforms:
         """nnU-Net's, but intensities change in image channels alone, and the prior may be moved by itself."""
         transforms = cast(ComposeTransforms, super().get_training_transforms(*args, **kwargs))
-        settings = self.settings.dual_encoder
+        settings = self.section(DUAL_ENCODER)
         if settings.misalignment_probability > 0:
             spacing = self.configuration_manager.spacing
             misalignment = Misalignment(
@@ -97,7 +92,7 @@ class DualEncoderMixin(nnUNetTrainerConfigurable):
 
     def prepare_batch(self, batch: Batch, *, training: bool) -> Batch:
         batch = super().prepare_batch(batch, training=training)
-        share = self.settings.dual_encoder.prior_dropout
+        share = self.section(DUAL_ENCODER).prior_dropout
         if not training or share == 0:
             return batch
         is_dropped = self.rng.random(len(batch["data"])) < share

@@ -16,18 +16,17 @@ from nnunet_ext.finetuning import lora, strategies
 from nnunet_ext.finetuning.movement import Movement, shares_table
 from nnunet_ext.finetuning.roles import parameter_roles
 from nnunet_ext.finetuning.strategies import Freedom, freeze
+from nnunet_ext.techniques.fine_tuning import FINE_TUNING
 from nnunet_ext.trainers.base import nnUNetTrainerConfigurable
 
 
-class FineTuningMixin(nnUNetTrainerConfigurable):
+class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
     """Starts from the weights of another model and moves what a strategy allows.
 
     The start is what ``-pretrained_weights`` loaded, or else the checkpoint of the setting ``fine_tuning.source``; with
     neither, the training stops before its first step. What moved is logged after every epoch and kept in the
     checkpoint.
     """
-
-    sections = ("fine_tuning",)
 
     freedoms: dict[str, Freedom]
     """What the strategy said of each parameter of the plain network, by name."""
@@ -78,7 +77,7 @@ class FineTuningMixin(nnUNetTrainerConfigurable):
         Raises:
             UserError: if there is nothing, or if it does not fit.
         """
-        settings = self.settings.fine_tuning
+        settings = self.section(FINE_TUNING)
         if self._weight_sums() != self._initial_sums:
             self.print_to_log_file("Fine-tuning from the weights that -pretrained_weights loaded; heads start anew.")
             if settings.source is not None:
@@ -172,11 +171,12 @@ class nnUNetTrainerLoRA(FineTuningMixin):
     """
 
     libraries = ("peft",)
+    alters_the_network = True
     strategy = staticmethod(strategies.bias_only)
     default_settings: ClassVar[Mapping[str, Any]] = {"initial_lr": 1e-3, "num_epochs": 200}
 
     def restrict_network(self) -> None:
-        network, settings = self.unwrapped_network(), self.settings.fine_tuning
+        network, settings = self.unwrapped_network(), self.section(FINE_TUNING)
         lora.add_adapters(network, rank=settings.lora_rank, alpha=settings.lora_alpha, dropout=settings.lora_dropout)
         for name, parameter in network.named_parameters():
             is_free = lora.is_adapter(name) or self.freedoms[lora.plain_name(name)] is Freedom.FREE

@@ -16,12 +16,13 @@ from nnunet_ext.augmentation.batch_mixing import (
 )
 from nnunet_ext.augmentation.image_border import ignored_outside
 from nnunet_ext.losses.soft_targets import soft_binary_cross_entropy, soft_cross_entropy
+from nnunet_ext.techniques.mixup import MIXUP
 from nnunet_ext.trainers.base import Batch, Outputs, nnUNetTrainerConfigurable
 
 MIXING_PROBABILITY = {"additional": 1.0, "alternate": 0.5}
 
 
-class MixUpMixin(nnUNetTrainerConfigurable):
+class MixUpMixin(nnUNetTrainerConfigurable, technique=MIXUP):
     """Adds the term ``mixup`` to whatever loss it is combined with.
 
     ``additional``: L = L_clean + w · L_mixed, by a second forward pass. ``alternate``: a step is either mixed or clean.
@@ -30,8 +31,6 @@ class MixUpMixin(nnUNetTrainerConfigurable):
     has one source, whose label counts. A batch of one has nothing to mix with and keeps the usual loss.
     """
 
-    sections = ("mixup",)
-
     _has_told_of_batch_of_one = False
 
     def prepare_batch(self, batch: Batch, *, training: bool) -> Batch:
@@ -39,7 +38,7 @@ class MixUpMixin(nnUNetTrainerConfigurable):
         if not (training and self._mixes_this_step(len(batch["data"]))):
             return batch
         mixed = self.mixed_batch(batch)
-        if self.settings.mixup.mode == "additional":
+        if self.section(MIXUP).mode == "additional":
             return {**batch, "mixed": mixed}
         return {**batch, "data": mixed["data"], "mixed": mixed}
 
@@ -47,8 +46,8 @@ class MixUpMixin(nnUNetTrainerConfigurable):
         mixed = batch.get("mixed")
         if mixed is None:
             return super().loss_terms(outputs, batch)
-        weight = self.settings.mixup.weight
-        if self.settings.mixup.mode == "alternate":
+        weight = self.section(MIXUP).weight
+        if self.section(MIXUP).mode == "alternate":
             return {"mixup": weight * self.mixed_loss(outputs, mixed)}
         terms = super().loss_terms(outputs, batch)
         terms["mixup"] = weight * self.mixed_loss(self.forward(mixed), mixed)
@@ -66,7 +65,7 @@ class MixUpMixin(nnUNetTrainerConfigurable):
                 )
                 self._has_told_of_batch_of_one = True
             return False
-        settings = self.settings.mixup
+        settings = self.section(MIXUP)
         probability = MIXING_PROBABILITY[settings.mode] if settings.probability is None else settings.probability
         return bool(self.shared_rng.random() < probability)
 
@@ -84,10 +83,10 @@ class MixUpMixin(nnUNetTrainerConfigurable):
             ignore, has_regions = self.label_manager.ignore_label, self.label_manager.has_regions
             target = ignored_outside(target, inside, ignore, has_regions=has_regions)
         partners = draw_partners(len(data), self.rng)
-        if self.settings.mixup.kind == "cutmix":
+        if self.section(MIXUP).kind == "cutmix":
             box = draw_box(data.shape[2:], self.rng)
             return {**batch, "data": paste(data, partners, box), "mixed_target": paste(target, partners, box)}
-        ratios = draw_ratios(len(data), self.settings.mixup.alpha, self.rng)
+        ratios = draw_ratios(len(data), self.section(MIXUP).alpha, self.rng)
         if self.label_manager.has_regions:
             soft, valid = region_targets(target, self.label_manager.has_ignore_label)
         else:
@@ -106,7 +105,7 @@ class MixUpMixin(nnUNetTrainerConfigurable):
     def mixed_loss(self, outputs: Outputs, mixed: Batch) -> torch.Tensor:
         """The loss on a mixed batch, a scalar, without the weight."""
         logits = self.full_resolution(outputs)
-        if self.settings.mixup.kind == "cutmix":
+        if self.section(MIXUP).kind == "cutmix":
             loss = self.full_resolution_loss()(logits, mixed["mixed_target"])
         elif self.label_manager.has_regions:
             loss = soft_binary_cross_entropy(logits, mixed["mixed_target"], mixed["mixed_mask"])

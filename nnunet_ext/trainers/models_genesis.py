@@ -18,6 +18,7 @@ from torch import nn
 from nnunet_ext.augmentation.genesis_corruptions import BezierIntensity, CleanImageAsTarget, LocalShuffling, Painting
 from nnunet_ext.checkpoints.heads import IMAGES, OUTPUTS
 from nnunet_ext.errors import UserError
+from nnunet_ext.techniques.models_genesis import MODELS_GENESIS
 from nnunet_ext.trainers.base import Batch
 from nnunet_ext.trainers.multi_decoder import MultiDecoderMixin, dual_branch_unet
 
@@ -40,14 +41,14 @@ def restoration_network(
     return network
 
 
-class nnUNetTrainerModelsGenesis(MultiDecoderMixin):
+class nnUNetTrainerModelsGenesis(MultiDecoderMixin, technique=MODELS_GENESIS):
     """Trains encoder and decoders of the DBDMP network to restore images; labels are not looked at.
 
     L = MSE(main, x) + MSE(auxiliary, x), with x the patch before it was corrupted. Everything but the heads can be
     taken over by another training.
     """
 
-    sections = ("models_genesis",)
+    segments = False
 
     default_settings: ClassVar[Mapping[str, Any]] = {"oversample_foreground_percent": 0.0}
 
@@ -56,22 +57,12 @@ class nnUNetTrainerModelsGenesis(MultiDecoderMixin):
         "them. Pre-train on the configuration that the first stage uses.",
     }
 
-    def __init__(
-        self,
-        plans: dict,
-        configuration: str,
-        fold: int,
-        dataset_json: dict,
-        device: torch.device = torch.device("cuda"),  # noqa: B008  nnU-Net's signature
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
+    def initialize(self) -> None:
         self.enable_deep_supervision = False
         # not the class's own, which is what prediction calls
         self.build_network_architecture = restoration_network  # type: ignore[method-assign]
-
-    def initialize(self) -> None:
         super().initialize()
-        self.set_feature_dropout(self.settings.models_genesis.dropout)
+        self.set_feature_dropout(self.section(MODELS_GENESIS).dropout)
 
     @staticmethod
     def build_network_architecture(
@@ -99,7 +90,7 @@ class nnUNetTrainerModelsGenesis(MultiDecoderMixin):
     def corruptions(self) -> list[BasicTransform]:
         """What the network learns to undo, in the authors' order, after a copy of the image was put in the place of the
         target."""
-        settings = self.settings.models_genesis
+        settings = self.section(MODELS_GENESIS)
         return [
             CleanImageAsTarget(),
             RandomTransform(LocalShuffling(), apply_probability=settings.shuffling_probability),

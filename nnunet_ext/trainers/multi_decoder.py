@@ -25,17 +25,24 @@ def unet_with_decoders(perturbations: Sequence[nn.Module], *arguments: Any) -> M
 
 
 def dual_branch_unet(
-    plans_manager: Any, configuration_manager: Any, input_channels: int, output_channels: int, deep_supervision: bool
+    plans_manager: Any,
+    configuration_manager: Any,
+    num_input_channels: int,
+    num_output_channels: int,
+    enable_deep_supervision: bool = True,
 ) -> MultiDecoderUNet:
-    """The U-Net of the plans with a second decoder behind dropout of features, which a trainer sets; it begins at 0."""
+    """The U-Net of the plans with a second decoder behind dropout of features, which a trainer sets; it begins at 0.
+
+    The arguments are those of nnU-Net's ``build_network_architecture``.
+    """
     dropout = FeatureDropout(len(configuration_manager.patch_size), probability=0.0)
     return unet_with_decoders(
         [nn.Identity(), dropout],
         plans_manager,
         configuration_manager,
-        input_channels,
-        output_channels,
-        deep_supervision,
+        num_input_channels,
+        num_output_channels,
+        enable_deep_supervision,
     )
 
 

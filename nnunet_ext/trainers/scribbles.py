@@ -10,9 +10,12 @@ from torch import nn
 
 from nnunet_ext.augmentation.image_border import OUTSIDE
 from nnunet_ext.losses.hard_labels import label_log_probabilities, one_hot, partial_cross_entropy
-from nnunet_ext.plans.settings import Supervision
+from nnunet_ext.techniques.scribbles import Supervision
 from nnunet_ext.trainers.base import Batch
 from nnunet_ext.trainers.image_border import ImageBorderMixin
+
+SCHEDULE_OF_THE_PAPERS = {"num_epochs": 240, "momentum": 0.9, "nesterov": False, "weight_decay": 1e-4}
+"""Of TDNet and DMPLS, as default settings of their trainers."""
 
 
 class Scribbles(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import cycle
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,13 +13,14 @@ from nnunet_ext.losses.consistency import multi_view_class_consistency, uncertai
 from nnunet_ext.losses.hard_labels import log_probabilities
 from nnunet_ext.losses.ramps import sigmoid_ramp
 from nnunet_ext.networks.dilated_decoder import INITIALISATIONS, BottleneckDropout, dilate, initialise
-from nnunet_ext.plans.settings import KEY, validated_settings, with_whole_block
+from nnunet_ext.plans.settings import KEY, validated_section, with_whole_block
+from nnunet_ext.techniques.scribbles import TDNET
 from nnunet_ext.trainers.base import Batch
 from nnunet_ext.trainers.multi_decoder import MultiDecoderMixin, unet_with_decoders
-from nnunet_ext.trainers.scribbles import ScribbleMixin
+from nnunet_ext.trainers.scribbles import SCHEDULE_OF_THE_PAPERS, ScribbleMixin
 
 
-class nnUNetTrainerTDNet(ScribbleMixin, MultiDecoderMixin):
+class nnUNetTrainerTDNet(ScribbleMixin, MultiDecoderMixin, technique=TDNET):
     """Decoders of several dilations learn from scribbles and from their mean; the first, the plans' own, predicts.
 
     L = mean_n pCE_n + r(t) (10 USPC + 1 MPCC). The first term is taken at every resolution, the others at the full one.
@@ -27,14 +28,7 @@ class nnUNetTrainerTDNet(ScribbleMixin, MultiDecoderMixin):
     scribbled voxels stands in the place of pCE.
     """
 
-    sections = ("tdnet",)
-
-    default_settings: ClassVar[Mapping[str, Any]] = {
-        "num_epochs": 240,
-        "momentum": 0.9,
-        "nesterov": False,
-        "weight_decay": 1e-4,
-    }
+    default_settings = SCHEDULE_OF_THE_PAPERS
 
     @classmethod
     def resolved_plans(cls, plans: dict, configuration: str, dataset_json: Mapping[str, Any]) -> dict:
@@ -50,7 +44,7 @@ class nnUNetTrainerTDNet(ScribbleMixin, MultiDecoderMixin):
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
         """The plans' U-Net with a decoder for each further dilation, behind dropout of the bottleneck."""
-        settings = validated_settings(configuration_manager.configuration.get(KEY, {}), where="the plans").tdnet
+        settings = validated_section(configuration_manager.configuration.get(KEY, {}), TDNET, where="the plans")
         network = unet_with_decoders(
             [nn.Identity(), *(BottleneckDropout(settings.dropout) for _ in settings.dilations[1:])],
             plans_manager,
@@ -66,7 +60,7 @@ class nnUNetTrainerTDNet(ScribbleMixin, MultiDecoderMixin):
         return network
 
     def loss_terms(self, outputs: Any, batch: Batch) -> dict[str, torch.Tensor]:
-        settings = self.settings.tdnet
+        settings = self.section(TDNET)
         branches = [[log_probabilities(head) for head in self.heads(branch)] for branch in outputs]
         terms = self.supervised_term(branches, batch, settings.supervision)
         full, inside = [heads[0] for heads in branches], self.heads(batch["inside"])[0]

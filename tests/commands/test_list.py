@@ -1,4 +1,4 @@
-"""`nnunet_ext list` shows the registry."""
+"""`nnunet_ext list` shows what the techniques declare."""
 
 import argparse
 import json
@@ -10,7 +10,8 @@ from os import terminal_size
 import pytest
 
 from nnunet_ext.commands import list as list_command
-from nnunet_ext.registry import TRAINERS, TrainerEntry
+from nnunet_ext.registry import TRAINERS
+from nnunet_ext.techniques import TrainerEntry
 
 
 def test_table_names_every_trainer_and_fits_100_columns(
@@ -26,7 +27,9 @@ def test_table_names_every_trainer_and_fits_100_columns(
 
 def test_json_holds_the_whole_registry(capsys: pytest.CaptureFixture[str]) -> None:
     assert list_command.run(argparse.Namespace(json=True)) == 0
-    assert [TrainerEntry(**entry) for entry in json.loads(capsys.readouterr().out)] == list(TRAINERS)
+    listed = json.loads(capsys.readouterr().out)
+    assert {key for entry in listed for key in entry} == {"name", "technique", "needs", "paper"}
+    assert [TrainerEntry(*entry.values()) for entry in listed] == list(TRAINERS)
 
 
 def test_cells_are_wrapped_in_their_own_column_without_losing_words() -> None:

@@ -19,9 +19,9 @@ from nnunet_ext.checkpoints.stock_export import TRAINER_FOLDER
 from nnunet_ext.cli import main
 from support.nnunet_runs import train
 from support.tiny_data import dataset_name
-from support.trainers_under_test import PRE_TRAINING, SEGMENTING, data_kind
+from support.trainers_under_test import PRE_TRAINING, SEGMENTING, data_kind, trainer_class
 
-STANDALONE = ["nnUNetTrainerDualEncoder", "nnUNetTrainerDualEncoderMixUp"]
+STANDALONE = [name for name in SEGMENTING if trainer_class(name).inference_module]
 """Trainers whose network plain nnU-Net cannot build."""
 
 PREDICT = """

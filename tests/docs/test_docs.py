@@ -17,9 +17,9 @@ import pytest
 from nnunet_ext.cli import COMMANDS, build_parser
 from nnunet_ext.commands.configure import check_name, parse_settings
 from nnunet_ext.plans.channel_roles import roles_of_dataset
-from nnunet_ext.plans.settings import KEY, Settings, section_names, validated_settings
+from nnunet_ext.plans.settings import KEY, settings_model, validated_settings
 from nnunet_ext.registration import VARIABLE
-from nnunet_ext.registry import TRAINERS
+from nnunet_ext.registry import TECHNIQUES, TRAINERS
 from nnunet_ext.trainers.base import ALLOW_CHANGED_SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,8 +113,8 @@ def test_settings_in_running_text_validate(page: str) -> None:
         if ASSIGNMENT.fullmatch(code):
             validated_settings(parse_settings([code]), where=f"{page}: {code}")
         section, dot, key = code.partition(".")
-        if dot and section in section_names() and not key.endswith("md"):
-            model = Settings
+        if dot and section in {technique.name for technique in TECHNIQUES} and not key.endswith("md"):
+            model = settings_model()
             for name in (section, *key.partition("=")[0].split(".")):
                 assert name in model.model_fields, f"{page} names {code}, which is no setting"
                 model = section_of(model.model_fields[name].annotation)

@@ -9,8 +9,9 @@ from types import ModuleType
 import pytest
 
 from nnunet_ext.cli import COMMANDS
-from nnunet_ext.plans.settings import Settings, section_names
-from nnunet_ext.registry import TRAINERS
+from nnunet_ext.plans.settings import Settings
+from nnunet_ext.registry import TECHNIQUES, TRAINERS
+from nnunet_ext.techniques.dual_encoder import DualEncoderSettings
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = ("reference/settings.md", "reference/commands.md", "reference/trainers.md", "reference/api.md")
@@ -43,9 +44,9 @@ def test_page_on_disk_is_up_to_date(generated: dict[str, str], name: str) -> Non
 
 
 def test_every_setting_has_a_row(generated: dict[str, str]) -> None:
-    keys = [name for name in Settings.model_fields if name not in section_names()]
-    for section in section_names():
-        keys += [f"{section}.{name}" for name in Settings.model_fields[section].annotation.model_fields]
+    keys = list(Settings.model_fields)
+    for technique in TECHNIQUES:
+        keys += [f"{technique.name}.{name}" for name in getattr(technique.settings, "model_fields", ())]
     rows = [line for line in generated["reference/settings.md"].splitlines() if line.startswith("| `")]
     listed = [row.split("`")[1] for row in rows]
     assert [key for key in listed if key.count(".") < 2] == keys
@@ -78,7 +79,7 @@ def test_limits_of_a_setting_are_in_its_type(generator: ModuleType) -> None:
 
 
 def test_settings_within_a_setting_are_listed_with_their_whole_key(generator: ModuleType) -> None:
-    rows = {row[0]: row for row in generator.setting_rows(Settings.model_fields["dual_encoder"].annotation, "d.")}
+    rows = {row[0]: row for row in generator.setting_rows(DualEncoderSettings, "d.")}
     assert rows["`d.channels`"][1:3] == ("the keys below", "not set")
     assert rows["`d.channels.current`"][1:3] == ("list of whole numbers", "none: it is needed")
     assert rows["`d.channels.prior_labels`"][2] == "`[]`"

@@ -1,15 +1,20 @@
 import pytest
+from pydantic import Field
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.plans.settings import (
-    Settings,
     configured_settings,
     differences,
     merged,
-    section_names,
+    settings_model,
     settings_record,
+    validated_section,
     validated_settings,
 )
+from nnunet_ext.registry import TECHNIQUES
+from nnunet_ext.techniques import Section, Technique
+from nnunet_ext.techniques.base import BASE
+from nnunet_ext.techniques.mixup import MIXUP
 
 
 def plans(**configurations):
@@ -73,8 +78,10 @@ def test_whole_numbers_are_accepted_where_fractions_are():
 
 
 def test_record_leaves_out_sections_of_other_techniques():
-    assert "mixup" in settings_record(Settings(), ("mixup",))
-    assert not set(section_names()) & set(settings_record(Settings(), ()))
+    settings = validated_settings({}, where="x")
+    names = {technique.name for technique in TECHNIQUES}
+    assert set(settings_record(settings, (BASE, MIXUP))) & names == {"mixup"}
+    assert not set(settings_record(settings, ())) & names
 
 
 def test_differences_name_nested_keys():
@@ -92,6 +99,46 @@ def test_merging_changes_neither_of_its_arguments():
 
 
 def test_every_setting_has_a_description():
-    sections = [Settings, *(Settings.model_fields[name].annotation for name in section_names())]
-    missing = [name for section in sections for name, field in section.model_fields.items() if not field.description]
+    models = [settings_model(), *(technique.settings for technique in TECHNIQUES if technique.settings)]
+    missing = [name for model in models for name, field in model.model_fields.items() if not field.description]
     assert not missing
+
+
+class NoiseSettings(Section):
+    """Noise."""
+
+    sigma: float = Field(1.0, ge=0, description="Standard deviation.")
+
+
+NOISE = Technique("noise", trainers=(), settings=NoiseSettings)
+
+
+def test_a_given_technique_is_validated_like_those_of_this_package():
+    settings = validated_settings({"noise": {"sigma": 2}, "seed": 1}, where="x", techniques=(BASE, NOISE))
+    assert settings.section(NOISE) == NoiseSettings(sigma=2.0)
+    assert settings_record(settings, (BASE, NOISE))["noise"] == {"sigma": 2.0}
+    with pytest.raises(UserError, match=r"noise\.sigmer: no such setting\. Valid keys in 'noise' are: sigma\."):
+        validated_settings({"noise": {"sigmer": 2}}, where="x", techniques=(NOISE,))
+    with pytest.raises(UserError, match=r"noise: no such setting\. Valid keys are: num_epochs, "):
+        validated_settings({"noise": {}}, where="x")
+
+
+def test_one_section_is_read_whatever_stands_beside_it():
+    assert validated_section({"elsewhere": 1, "noise": {"sigma": 3}}, NOISE, where="x").sigma == 3
+    assert validated_section({}, MIXUP, where="x").alpha == 0.4
+    with pytest.raises(UserError, match=r"the plans:\n  - noise\.sigma: .*found -1"):
+        validated_section({"noise": {"sigma": -1}}, NOISE, where="the plans")
+
+
+@pytest.mark.parametrize("name", ["mixup", "seed"])
+def test_settings_of_a_name_that_there_is_are_an_error(name):
+    with pytest.raises(UserError, match=f"named '{name}', and there are such already"):
+        validated_settings({}, where="x", techniques=(Technique(name, trainers=(), settings=NoiseSettings),))
+
+
+def test_a_setting_without_default_is_an_error():
+    class Atlas(Section):
+        file: str
+
+    with pytest.raises(ValueError, match="'atlas' have no default: file"):
+        Technique("atlas", trainers=(), settings=Atlas)

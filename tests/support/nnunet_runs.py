@@ -14,7 +14,7 @@ from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoi
 
 from support.tiny_data import KINDS
 
-PRELOADED = ["nnunetv2.run.run_training", "nnunetv2.inference.predict_from_raw_data", "nnunet_ext.trainers"]
+PRELOADED = ["nnunetv2.run.run_training", "nnunetv2.inference.predict_from_raw_data", "nnunet_ext.trainers.base"]
 
 
 def build_trainer(

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from nnunet_ext.registry import TRAINERS
+from typing import Any
 
-NEEDS: dict[str, dict[str, str]] = {
-    name: {"labels": "prior", "ignore": "prior_ignore"}
-    for name in ("nnUNetTrainerDualEncoder", "nnUNetTrainerDualEncoderMixUp")
-}
-"""Per trainer, the kind of data (`tiny_data.KINDS`) to use in place of another one, for trainers that need more than
-images and labels."""
+from nnunet_ext import trainers
+from nnunet_ext.registry import TRAINERS
 
 EVERY_TRAINER = [entry.name for entry in TRAINERS]
 
-ALTER_THE_NETWORK = ["nnUNetTrainerLoRA"]
-"""Trainers that put modules of their own into the network after it was built."""
 
-PRE_TRAINING = ["nnUNetTrainerModelsGenesis"]
-"""Trainers whose checkpoint is a start for others and has no segmentation."""
-
-SEGMENTING = [name for name in EVERY_TRAINER if name not in PRE_TRAINING]
+def trainer_class(name: str) -> Any:
+    return getattr(trainers, name)
 
 
-def trainer_class(name: str) -> type:
-    return next(entry.load() for entry in TRAINERS if entry.name == name)
+ALTER_THE_NETWORK = [name for name in EVERY_TRAINER if trainer_class(name).alters_the_network]
+SEGMENTING = [name for name in EVERY_TRAINER if trainer_class(name).segments]
+PRE_TRAINING = [name for name in EVERY_TRAINER if name not in SEGMENTING]
 
 
 def one_per_network(names: list[str] = EVERY_TRAINER) -> list[str]:
@@ -35,4 +28,6 @@ def one_per_network(names: list[str] = EVERY_TRAINER) -> list[str]:
 
 
 def data_kind(trainer: str, kind: str) -> str:
-    return NEEDS.get(trainer, {}).get(kind, kind)
+    """The kind of data (`tiny_data.KINDS`) to use in place of another one, for trainers that need a prior scan."""
+    with_prior = {"labels": "prior", "ignore": "prior_ignore"}
+    return with_prior.get(kind, kind) if trainer_class(trainer).needs_prior else kind

@@ -17,6 +17,9 @@ from nnunet_ext.checkpoints.networks import build_network
 from nnunet_ext.demo.longitudinal_phantoms import make_follow_up
 from nnunet_ext.errors import UserError
 from nnunet_ext.plans.plans_file import read_plans
+from nnunet_ext.techniques.base import BASE
+from nnunet_ext.techniques.dual_encoder import DUAL_ENCODER
+from nnunet_ext.techniques.mixup import MIXUP
 from nnunet_ext.trainers import nnUNetTrainerConfigurable, nnUNetTrainerDualEncoder, nnUNetTrainerDualEncoderMixUp
 from support.nnunet_runs import build_trainer, train
 from support.tiny_data import dataset_name
@@ -264,7 +267,7 @@ def test_a_case_without_a_prior_reaches_the_network_as_zeros(built, workspace, t
 
 def test_mixup_and_the_second_encoder_combine(built):
     trainer = built(nnUNetTrainerDualEncoderMixUp, general={"mixup": {"weight": 0.5}}, prior_dropout=1.0)
-    assert trainer.sections == ("dual_encoder", "mixup")
+    assert trainer.techniques == (BASE, DUAL_ENCODER, MIXUP)
     assert {"dual_encoder", "mixup"} <= set(trainer.settings_record())
     prepared = trainer.prepare_batch(batch_of(trainer), training=True)
     # mixed from what the usual loss sees

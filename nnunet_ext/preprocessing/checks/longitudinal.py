@@ -11,11 +11,12 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
 from nnunet_ext.findings import Finding
 from nnunet_ext.plans.channel_roles import LONGITUDINAL, roles_of_dataset
-from nnunet_ext.plans.settings import KEY, ChannelRoles
+from nnunet_ext.plans.settings import KEY
 from nnunet_ext.preprocessing.checks.dataset_check import some, splits_file
 from nnunet_ext.preprocessing.pairs.longitudinal_dataset import RECORD
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, Labels, RawDataset, channel_names, read_images
 from nnunet_ext.preprocessing.raw.splits import read_splits
+from nnunet_ext.techniques.dual_encoder import ChannelRoles
 
 
 class LongitudinalCheck:

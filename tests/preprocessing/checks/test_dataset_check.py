@@ -1,10 +1,14 @@
-from nnunet_ext.preprocessing.checks import CHECKS
+from pkgutil import resolve_name
+
+import pytest
+
 from nnunet_ext.preprocessing.checks.dataset_check import some
-from nnunet_ext.registry import TRAINERS
+from nnunet_ext.registry import TECHNIQUES
 
 
-def test_checks_are_of_trainers_that_there_are():
-    assert set(CHECKS) <= {entry.name for entry in TRAINERS}
+@pytest.mark.parametrize("check", sorted({check for technique in TECHNIQUES for check in technique.checks}))
+def test_checks_that_techniques_name_are_there(check):
+    assert isinstance(resolve_name(check), type)
 
 
 def test_few_cases_are_all_named_and_many_are_counted():

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from nnunet_ext.findings import Finding
-from nnunet_ext.preprocessing.checks import CHECKS, check_dataset
+from nnunet_ext.preprocessing.checks import check_dataset
 from nnunet_ext.preprocessing.checks.scribbles import IgnoreLabelCheck, ScribbleCheck, percent
 from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
+from nnunet_ext.registry import technique_of
+from nnunet_ext.techniques.base import BASE
 from support.raw_datasets import write_array, write_raw
 
 NAMES = {"background": 0, "RV": 1, "LV": 2, "ignore": 3}
@@ -74,9 +76,8 @@ def test_good_dataset_is_described_by_hand(folder, kind):
 
 @pytest.mark.parametrize("trainer", TRAINERS)
 def test_trainers_of_scribbles_have_this_check(folder, trainer):
-    assert CHECKS[trainer] == (ScribbleCheck,)
     write_raw(folder, {"a": GOOD}, names=NAMES)
-    findings = check_dataset(read_raw_dataset(folder.name), trainer)
+    findings = check_dataset(read_raw_dataset(folder.name), technique_of(trainer)[0].checks)
     assert {finding.severity for finding in findings} == {"ok"}
     assert "annotated" in {finding.title for finding in findings}
 
@@ -221,7 +222,7 @@ def test_regions_are_a_problem_with_the_reason(folder):
 def test_stock_training_is_told_nothing_without_an_ignore_label(folder):
     write_raw(folder, {"a": DENSE}, names={"background": 0, "RV": 1, "LV": 2})
     assert check(folder, IgnoreLabelCheck) == {}
-    findings = check_dataset(read_raw_dataset(folder.name), "nnUNetTrainerConfigurable")
+    findings = check_dataset(read_raw_dataset(folder.name), BASE.checks)
     assert {finding.severity for finding in findings} == {"ok"}
 
 

@@ -1,0 +1,36 @@
+"""Dynamic gradient sparsification training (arXiv 2503.00748)."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from nnunet_ext.techniques import Section, Technique, TrainerEntry
+from nnunet_ext.techniques.fine_tuning import START
+
+
+class DGSTSettings(Section):
+    """Dynamic gradient sparsification training (arXiv 2503.00748)."""
+
+    top_k: int = Field(1, ge=1, description="Entries of each kernel (output channel) that a step may move.")
+    mode: Literal["strict", "grad_mask"] = Field(
+        "strict",
+        description="`strict`: an entry that was not selected stays bit for bit as it is. `grad_mask`: its gradient "
+        "is zero, but momentum and weight decay go on moving it.",
+    )
+    selection: Literal["top", "random"] = Field(
+        "top", description="`top`: the entries of largest gradient. `random`: any, the ablation."
+    )
+
+
+DGST = Technique(
+    "dgst",
+    settings=DGSTSettings,
+    trainers=(
+        TrainerEntry(
+            "nnUNetTrainerDGST",
+            "fine-tuning of a few entries of each kernel, chosen anew in every step",
+            needs=START,
+            paper="arXiv 2503.00748",
+        ),
+    ),
+)

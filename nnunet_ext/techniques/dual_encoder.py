@@ -1,0 +1,74 @@
+"""A second encoder for a prior scan (arXiv 2412.14846)."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from nnunet_ext.techniques import FOREGROUND, Section, Technique, TrainerEntry
+
+
+class ChannelRoles(Section):
+    """Which of a dataset's channels belong to which scan, by their numbers."""
+
+    current: list[int] = Field(min_length=1, description="Channels of the current image.")
+    prior_image: list[int] = Field(default=[], description="Channels of the prior image.")
+    prior_labels: list[int] = Field(default=[], description="Binary channels, one for each label of the prior scan.")
+
+    @property
+    def prior(self) -> list[int]:
+        """Everything that is known of the prior scan."""
+        return [*self.prior_image, *self.prior_labels]
+
+
+class DualEncoderSettings(Section):
+    """A second encoder for a prior scan (arXiv 2412.14846)."""
+
+    fusion: Literal["gated", "add", "concat"] = Field(
+        "add",
+        description="How the prior's features come to the current ones: `add` by a projection that is added, `concat` "
+        "by a projection of both, `gated` by a spatial and a channel gate (the paper's).",
+    )
+    context_width: float = Field(
+        1.0, gt=0, le=4, description="Features of the prior's encoder, as a multiple of the plans' features."
+    )
+    fuse_skips: bool = Field(
+        False, description="Fuse at full resolution too, and give the decoder fused skips. The paper: skips unfused."
+    )
+    prior_dropout: float = Field(
+        0.1, ge=0, le=1, description="Share of training samples whose prior is set to zero, as if there were none."
+    )
+    misalignment_probability: float = Field(
+        0.0, ge=0, le=1, description="Share of training samples whose prior is moved, as by an error of registration."
+    )
+    misalignment_shift: float = Field(
+        3.0, ge=0, description="Such a move along each axis: at most this many millimetres."
+    )
+    misalignment_rotation: float = Field(
+        3.0, ge=0, le=180, description="And about each axis: at most this many degrees."
+    )
+    channels: ChannelRoles | None = Field(
+        None,
+        description="Which channels belong to which scan. Unset: what dataset.json says, else channel 0 is current and "
+        "the others are the prior image.",
+    )
+
+
+DUAL_ENCODER = Technique(
+    "dual_encoder",
+    settings=DualEncoderSettings,
+    trainers=(
+        TrainerEntry(
+            "nnUNetTrainerDualEncoder",
+            "a second encoder for a prior scan, its image and its labels",
+            needs="channels of a prior scan beside the current one, as `nnunet_ext pair` writes them",
+            paper="arXiv 2412.14846",
+        ),
+        TrainerEntry(
+            "nnUNetTrainerDualEncoderMixUp",
+            "the second encoder for a prior scan, with MixUp or CutMix",
+            needs="channels of a prior scan beside the current one; a batch of at least two",
+            paper="arXiv 2412.14846",
+        ),
+    ),
+    checks=(FOREGROUND, "nnunet_ext.preprocessing.checks.longitudinal:LongitudinalCheck"),
+)

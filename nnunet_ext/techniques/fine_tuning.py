@@ -1,0 +1,62 @@
+"""Fine-tuning of a trained model with few cases."""
+
+import os
+from pathlib import Path
+
+from pydantic import Field
+
+from nnunet_ext.techniques import Section, Technique, TrainerEntry
+
+START = "a trained model to start from"
+
+
+class FineTuningSettings(Section):
+    """Fine-tuning of a trained model with few cases: where it starts from, for every strategy."""
+
+    source: str | None = Field(
+        None,
+        description="Checkpoint to start from (.pth, of nnU-Net or of `nnunet_ext adapt-weights`); adapted as that "
+        "command does. `~` and environment variables are expanded. Unset: what `-pretrained_weights` gives.",
+    )
+    keep_heads: bool = Field(
+        True,
+        description="Keep the source's segmentation heads for labels of the same name. Needs `source`: nnU-Net's "
+        "`-pretrained_weights` never loads heads.",
+    )
+    allow_random_start: bool = Field(
+        False, description="Train although there is nothing to start from (an error otherwise)."
+    )
+    lora_rank: int = Field(32, ge=1, description="`nnUNetTrainerLoRA`: rank r of the adapters.")
+    lora_alpha: float = Field(16.0, gt=0, description="`nnUNetTrainerLoRA`: the adapters count alpha / r.")
+    lora_dropout: float = Field(0.1, ge=0, lt=1, description="`nnUNetTrainerLoRA`: dropout of the adapters' input.")
+
+    @property
+    def source_file(self) -> Path | None:
+        """`source` as a path on this machine."""
+        return None if self.source is None else Path(os.path.expandvars(self.source)).expanduser()
+
+
+FINE_TUNING = Technique(
+    "fine_tuning",
+    settings=FineTuningSettings,
+    trainers=(
+        TrainerEntry(
+            "nnUNetTrainerFineTune",
+            "fine-tuning of every weight, from another model",
+            needs=START,
+            paper="arXiv 2503.00748",
+        ),
+        TrainerEntry("nnUNetTrainerHeadOnly", "fine-tuning of the segmentation heads", needs=START),
+        TrainerEntry("nnUNetTrainerDecoderOnly", "fine-tuning of the decoder", needs=START),
+        TrainerEntry("nnUNetTrainerBiasOnly", "fine-tuning of biases and heads", needs=START, paper="arXiv 2106.10199"),
+        TrainerEntry(
+            "nnUNetTrainerNormOnly", "fine-tuning of normalisations and heads", needs=START, paper="arXiv 2003.00152"
+        ),
+        TrainerEntry(
+            "nnUNetTrainerLoRA",
+            "fine-tuning of low-rank adapters, biases and heads",
+            needs=f"{START}; the library peft",
+            paper="arXiv 2106.09685",
+        ),
+    ),
+)

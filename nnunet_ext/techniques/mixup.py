@@ -1,0 +1,39 @@
+"""MixUp and CutMix (arXiv 2412.14846)."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from nnunet_ext.techniques import Section, Technique, TrainerEntry
+
+
+class MixUpSettings(Section):
+    """MixUp and CutMix of the patches in a batch (arXiv 2412.14846)."""
+
+    kind: Literal["mixup", "cutmix"] = Field(
+        "mixup", description="`mixup` blends two patches and their labels, `cutmix` pastes a box of half the patch."
+    )
+    mode: Literal["additional", "alternate"] = Field(
+        "additional",
+        description="`additional` adds the mixed loss to the usual one (a second forward pass); `alternate` replaces "
+        "the usual loss by it in a share of the steps (one forward pass).",
+    )
+    alpha: float = Field(0.4, gt=0, description="The mixing ratio is drawn from Beta(alpha, alpha), per sample.")
+    weight: float = Field(1.0, ge=0, description="Factor of the mixed loss.")
+    probability: float | None = Field(
+        None, ge=0, le=1, description="Share of steps that mix. Default: 1 for `additional`, 0.5 for `alternate`."
+    )
+
+
+MIXUP = Technique(
+    "mixup",
+    settings=MixUpSettings,
+    trainers=(
+        TrainerEntry(
+            "nnUNetTrainerMixUp",
+            "MixUp or CutMix of whole patches beside the usual loss",
+            needs="nothing; a batch of at least two",
+            paper="arXiv 2412.14846",
+        ),
+    ),
+)
