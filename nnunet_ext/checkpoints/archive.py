@@ -16,12 +16,7 @@ LARGEST_RATIO = 1000
 
 
 def extract(archive: Path, folder: Path, *, wanted: Callable[[PurePosixPath], bool]) -> list[PurePosixPath]:
-    """Take files out of an archive; nothing of it is written if any entry could leave the folder.
-
-    Args:
-        archive: a zip archive.
-        folder: an existing folder.
-        wanted: whether to take an entry, by its path in the archive.
+    """Take the wanted files out of a zip archive; nothing is written if any entry could leave the folder, which exists.
 
     Returns:
         What was taken, as paths in the archive and in `folder`.

@@ -15,12 +15,7 @@ from nnunet_ext.plans.dataset_json import channel_names, values_of
 
 @dataclass(frozen=True)
 class HeadRows:
-    """The output channels of a segmentation head.
-
-    Attributes:
-        names: the label's or region's name of each, in order.
-        activation: ``softmax`` over labels, background among them, or ``sigmoid`` for each region.
-    """
+    """The label or region of each output channel, under ``softmax`` (labels) or ``sigmoid`` (regions)."""
 
     names: tuple[str, ...]
     activation: str
@@ -28,13 +23,7 @@ class HeadRows:
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """A model's plans, the configuration it uses of them, and its dataset.json.
-
-    Attributes:
-        plans: content of the plans file.
-        configuration: its name, e.g. ``3d_fullres``.
-        dataset_json: content of dataset.json.
-    """
+    """A model's plans, the configuration it uses of them (e.g. ``3d_fullres``), and its dataset.json."""
 
     plans: Mapping[str, Any]
     configuration: str
@@ -137,10 +126,8 @@ def _plain(value: Any) -> Any:
 
 
 def plans_transfer_commands(source: ModelDescription, target: ModelDescription) -> tuple[str, str, str]:
-    """nnU-Net's commands that give the target dataset plans with the source's architecture.
-
-    Returns:
-        The command that makes the plans, the one that preprocesses with them, and the name of the new plans.
+    """nnU-Net's commands that make plans with the source's architecture for the target and preprocess with them, and
+    the plans' name.
     """
     origin, destination = str(source.plans["dataset_name"]), str(target.plans["dataset_name"])
     plans_name = str(source.plans["plans_name"])

@@ -22,10 +22,6 @@ ARGUMENTS = {"labels_or_regions", "background_label"}
 def copy_postprocessing(source: Path, target: Path) -> None:
     """Write postprocessing.json and .pkl of a folder into another; the source's pickle is not read.
 
-    Args:
-        source: with postprocessing.json, as nnU-Net's search for the best configuration leaves it.
-        target: an existing folder.
-
     Raises:
         UserError: if it names a function or arguments that nnU-Net does not have.
     """

@@ -39,13 +39,7 @@ PATIENTS = "dataset"
 
 @dataclass(frozen=True)
 class ExportedFold:
-    """What became of one checkpoint.
-
-    Attributes:
-        source_bytes: its size.
-        exported_bytes: that of the exported one.
-        left_out: entries of the tensors that prediction does not need, by part of the network.
-    """
+    """The size of a checkpoint before and after, and the entries left out by part of the network."""
 
     source_bytes: int
     exported_bytes: int
@@ -83,11 +77,8 @@ class Export:
 
 
 def export(model: TrainedModel, folder: Path) -> Export:
-    """Write a model as plain nnU-Net reads it, and see that it gives the same logits.
-
-    Args:
-        model: of any trainer that this package or nnU-Net finds.
-        folder: an existing, empty folder.
+    """Write a model of any trainer into an empty folder as plain nnU-Net reads it, and see that it gives the same
+    logits.
 
     Raises:
         UserError: if a checkpoint is refused or does not fit the plans, if the folds are of different trainings, if the
@@ -205,11 +196,7 @@ class _Exporter:
         return build_network(exported_trainer, description, deep_supervision=False)
 
     def _compare(self, own: nn.Module, exported: nn.Module, file: Path) -> None:
-        """See that both networks give the same logits.
-
-        Raises:
-            UserError: if they do not.
-        """
+        """Raise a UserError unless both networks give the same logits."""
         patch = PlansManager(self.plans).get_configuration(self.configuration).patch_size
         generator = torch.Generator().manual_seed(SEED)
         data = torch.randn(1, input_channels(self.description), *patch, generator=generator)

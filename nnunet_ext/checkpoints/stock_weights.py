@@ -15,12 +15,7 @@ MANY = 5
 
 @dataclass(frozen=True)
 class StockWeights:
-    """A network's weights without what only its training needs.
-
-    Attributes:
-        weights: a state dict for the plain network, to be loaded strictly.
-        left_out: names of tensors that it does not have, by the first part of their names and with their entries.
-    """
+    """Weights of the plain network, and how many entries were left out by the first part of their names."""
 
     weights: dict[str, torch.Tensor]
     left_out: dict[str, int]
@@ -31,15 +26,7 @@ class NotStock(ValueError):
 
 
 def stock_weights(weights: Mapping[str, torch.Tensor], stock: nn.Module) -> StockWeights:
-    """Leave out what a plain network does not have.
-
-    Args:
-        weights: a state dict in which the parts of the plain network have its names.
-        stock: the plain network.
-
-    Raises:
-        NotStock: naming the tensors, if one is missing or of another shape.
-    """
+    """The part of a state dict that the plain network has; `NotStock` names what is missing or of another shape."""
     expected = stock.state_dict()
     problems = []
     for key, tensor in expected.items():

@@ -39,15 +39,12 @@ class TrainedModel:
 def find_trained_model(
     folder: Path, folds: Sequence[int | str] | None = None, *, checkpoint: str = FINAL
 ) -> TrainedModel:
-    """See that a folder holds a trained model.
+    """The trained model in a folder; a UserError says if something of it is missing.
 
     Args:
         folder: nnU-Net's ``TRAINER__PLANS__CONFIGURATION``.
         folds: None for all that are there.
         checkpoint: name of the file in each ``fold_X``.
-
-    Raises:
-        UserError: if something of it is missing.
     """
     for part in ("plans.json", "dataset.json"):
         if not (folder / part).is_file():
@@ -70,11 +67,7 @@ def find_trained_model(
 
 
 def training_of(checkpoint: Mapping[str, Any], file: Path) -> tuple[str, str]:
-    """Trainer and configuration, by their names.
-
-    Raises:
-        UserError: if the checkpoint does not say them.
-    """
+    """Trainer and configuration by their names; a UserError if the checkpoint does not say them."""
     trainer, arguments = checkpoint.get("trainer_name"), checkpoint.get("init_args")
     if not isinstance(trainer, str) or not isinstance(arguments, Mapping) or "configuration" not in arguments:
         raise UserError(

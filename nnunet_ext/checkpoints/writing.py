@@ -13,11 +13,7 @@ from nnunet_ext.files import written_whole
 
 
 def write_checkpoint(output: Path, content: Mapping[str, Any]) -> None:
-    """Write a torch file, whole or not at all.
-
-    Raises:
-        UserError: if it cannot be written.
-    """
+    """Write a torch file, whole or not at all; a UserError if it cannot be written."""
     try:
         # opened here and not by torch, whose errors do not say what is wrong
         with written_whole(output) as temporary, temporary.open("wb") as handle:

@@ -74,11 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def target_description(dataset: str, configuration: str, *, plans_identifier: str) -> ModelDescription:
-    """Plans and dataset.json of a preprocessed dataset.
-
-    Raises:
-        UserError: if the dataset, the plans or the configuration is missing.
-    """
+    """Plans and dataset.json of a preprocessed dataset."""
     from nnunet_ext.checkpoints.description import ModelDescription
 
     folder = preprocessed_folder(dataset)

@@ -94,14 +94,10 @@ def export_to(args: argparse.Namespace, folder: Path) -> Export:
 
 @contextmanager
 def model_folder(model: Path, *, inside: str | None) -> Iterator[Path]:
-    """The folder of a model, unpacked for the time being if it is an archive.
-
-    Args:
-        model: folder or zip archive.
-        inside: the folder in the archive.
+    """The folder of a model, unpacked for the time being if it is an archive, where `inside` names one of several.
 
     Raises:
-        UserError: if the archive holds no model, or several and none of them is named `inside`.
+        UserError: if the archive holds no model, or several and none of them is named.
     """
     if model.is_dir():
         if inside is not None:
@@ -131,13 +127,7 @@ def is_model(plans: PurePosixPath, files: list[PurePosixPath]) -> bool:
 
 
 def write_zip(folder: Path, out: Path, *, inside: PurePosixPath) -> None:
-    """Write a folder's files into an archive, whole or not at all.
-
-    Args:
-        folder: its files.
-        out: the archive.
-        inside: where they are in it.
-    """
+    """Write a folder's files into an archive, below `inside`, whole or not at all."""
     try:
         with written_whole(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
             for file in sorted(path for path in folder.rglob("*") if path.is_file()):

@@ -34,7 +34,7 @@ from nnunet_ext.messages import SHOWN, counted, some
 from nnunet_ext.plans.plans_file import raw_folder
 
 if TYPE_CHECKING:
-    from nnunet_ext.preprocessing.pairs.longitudinal_dataset import PreparedDataset
+    from nnunet_ext.preprocessing.pairs.longitudinal_dataset import PreparedPairs
     from nnunet_ext.preprocessing.pairs.paired_case import Pairing
     from nnunet_ext.preprocessing.pairs.pairing import Pair
 
@@ -119,11 +119,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    """See that the arguments fit each other.
-
-    Raises:
-        UserError: if they do not.
-    """
+    """Raise a UserError unless the arguments fit each other."""
     folders = ("current", "prior", "prior_segmentations", "current_segmentations", "group")
     given = [f"--{name.replace('_', '-')}" for name in folders if getattr(args, name) is not None]
     if args.table is not None and given:
@@ -162,11 +158,7 @@ def is_unset(value: object) -> bool:
 
 
 def asked_pairing(args: argparse.Namespace) -> Pairing:
-    """What the arguments say is to be made of each pair.
-
-    Raises:
-        UserError: if the labels are not numbered as nnU-Net wants it.
-    """
+    """What the arguments ask for; a UserError if the labels are not numbered as nnU-Net wants it."""
     from nnunet_ext.preprocessing.pairs.paired_case import IGNORE, Pairing
 
     named = [(name, value) for name, value in args.labels if (name, value) != ("background", 0)]
@@ -195,9 +187,6 @@ def pairing_like(like: str) -> tuple[Pairing, Path]:
 
     Args:
         like: id or name of a raw dataset, or the folder of one or of a model.
-
-    Raises:
-        UserError: if it is not there, or `nnunet_ext pair` did not make it.
     """
     from nnunet_ext.preprocessing.pairs.longitudinal_dataset import pairing_of
 
@@ -227,7 +216,7 @@ def read_pairs(args: argparse.Namespace, pairing: Pairing) -> list[Pair]:
     )
 
 
-def described(outcome: PreparedDataset, pairing: Pairing, pairs: Sequence[Pair]) -> str:
+def described(outcome: PreparedPairs, pairing: Pairing, pairs: Sequence[Pair]) -> str:
     """What was made, in lines."""
     from nnunet_ext.preprocessing.pairs.longitudinal_dataset import RECORD
 

@@ -26,15 +26,7 @@ class Answer:
 
 
 def ask(job: str, question: Any, environ: Mapping[str, str]) -> Answer:
-    """Have a fresh interpreter do one of `JOBS`.
-
-    The child gets this process's `sys.path`, as a spawned worker does.
-
-    Args:
-        job: a key of `JOBS`.
-        question: its argument; JSON.
-        environ: the child's environment.
-    """
+    """Have a fresh interpreter, with this process's `sys.path`, do one of `JOBS`; the question is JSON."""
     code = (
         "import json, sys; request = json.load(sys.stdin); sys.path[:] = request['path']; "
         "from nnunet_ext.diagnosis.child import answer; answer(request['job'], request['question'])"

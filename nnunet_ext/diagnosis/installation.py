@@ -61,12 +61,7 @@ def check_nnunet(version: str | None) -> Finding:
 
 
 def check_torch(answer: Answer, has_nvidia_driver: bool) -> Finding:
-    """Does torch import, is it recent enough, and which devices does it see?
-
-    Args:
-        answer: of the child's job ``torch``.
-        has_nvidia_driver: whether the machine seems to have an NVIDIA GPU, whatever torch says.
-    """
+    """Does torch import by the child's answer, is it recent enough, and which devices does it see?"""
     if answer.error:
         return Finding("problem", "torch", f"cannot be imported: {answer.error}", MEND_TORCH)
     version, gpus, has_mps = answer.result["version"], answer.result["cuda"], answer.result["mps"]
@@ -93,11 +88,7 @@ def check_torch(answer: Answer, has_nvidia_driver: bool) -> Finding:
 
 
 def check_optional(versions: Mapping[str, str | None]) -> list[Finding]:
-    """Which of the optional libraries are there, and what needs those that are not.
-
-    Args:
-        versions: of the installed ones, None for the others, by name.
-    """
+    """Which optional libraries are there, by name and version (None: not), and what needs the others."""
     findings = []
     for name, (extra, user) in OPTIONAL.items():
         version = versions[name]
@@ -107,12 +98,7 @@ def check_optional(versions: Mapping[str, str | None]) -> list[Finding]:
 
 
 def check_copies(imported: Path, search_path: Sequence[str]) -> list[Finding]:
-    """Is there another package of this name, which other programs could import instead?
-
-    Args:
-        imported: the folder of the package that is running.
-        search_path: `sys.path`.
-    """
+    """Is there another package of this name on the search path, which other programs could import?"""
     folders = {Path(entry or ".").resolve() / "nnunet_ext" for entry in search_path}
     others = sorted(folder for folder in folders if _is_python_package(folder) and folder.resolve() != imported)
     if not others:

@@ -16,13 +16,7 @@ from nnunet_ext.registration import VARIABLE, discovery_folder
 
 
 def check_siblings(folders: Sequence[str], fix: str, environ: Mapping[str, str]) -> list[Finding]:
-    """Do the modules in the folders before ours import? One that does not aborts nnU-Net's lookup.
-
-    Args:
-        folders: those before ours in the variable.
-        fix: the command that puts our folder first.
-        environ: the environment.
-    """
+    """Do the modules in the folders before ours import? One that does not aborts nnU-Net's lookup."""
     if not folders:
         return []
     reply = ask("siblings", list(folders), environ)
@@ -42,16 +36,13 @@ def check_siblings(folders: Sequence[str], fix: str, environ: Mapping[str, str])
 
 
 def check_found(name: str, found: Mapping[str, Any], folders: Sequence[str], fix: str) -> Finding | None:
-    """Is what nnU-Net found under a name our trainer, as Python knows it?
+    """What is wrong with what nnU-Net found under a trainer's name, None if it is our trainer as Python knows it.
 
     Args:
         name: the trainer's name.
         found: what the job ``find`` says of it.
         folders: those of the variable.
         fix: the command that puts our folder first.
-
-    Returns:
-        What is wrong with it; None if nothing is.
     """
     title = "trainers"
     if "error" in found:
@@ -81,11 +72,7 @@ def source_of(module: str, folders: Sequence[str]) -> str:
 
 
 def check_loaded(name: str, expected: str, loaded: str) -> Finding | None:
-    """Is the trainer the same in a worker process?
-
-    Returns:
-        What is wrong with it; None if nothing is.
-    """
+    """What is wrong with a trainer in a worker process; None if it is the same there."""
     if loaded == expected:
         return None
     detail = f"{name} ({expected}) does not reach a worker process; there it is: {loaded}"
@@ -93,14 +80,9 @@ def check_loaded(name: str, expected: str, loaded: str) -> Finding | None:
 
 
 def check_trainers(environ: Mapping[str, str], shell: Shell, names: Sequence[str] | None = None) -> list[Finding]:
-    """Look the trainers up as nnU-Net's commands do, and pass them to a worker process.
+    """Look trainers up (None: every one of this package) as nnU-Net's commands do, and pass them to a worker process.
 
     It is done with the variable as `fix_variable` would set it, so that one mistake there does not hide others here.
-
-    Args:
-        environ: the environment.
-        shell: for the commands that fix.
-        names: the trainers to look for; None for every one of this package.
     """
     value = environ.get(VARIABLE, "")
     folders = fixed_folders(value)

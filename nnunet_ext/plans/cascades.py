@@ -16,11 +16,7 @@ PREVIOUS, NEXT = "previous_stage", "next_stage"
 
 
 def inherited_value(configurations: Mapping[str, Any], name: str, key: str) -> Any:
-    """What a configuration, or the nearest one that it inherits from, says under a key; None if none says anything.
-
-    Args:
-        configurations: of a plans file. `name` and its ancestors are there and inherit in no circle.
-    """
+    """What a configuration, or the nearest one that it inherits from, says under a key; None if none says anything."""
     content = configurations[name]
     while key not in content and "inherits_from" in content:
         content = configurations[content["inherits_from"]]

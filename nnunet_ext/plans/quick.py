@@ -34,15 +34,7 @@ SETTINGS: Mapping[str, Any] = {
 
 
 def quick_patch_size(patch_size: Sequence[int], spacing: Sequence[float]) -> tuple[int, ...]:
-    """A patch of the same proportions that fits the voxel budget, with sides that the network's strides divide.
-
-    Args:
-        patch_size: the planned patch, 2 or 3 sides in voxels.
-        spacing: mm, same order.
-
-    Returns:
-        `patch_size` itself if it fits, else a smaller one.
-    """
+    """A patch of the same proportions within the voxel budget that the network's strides divide; spacing in mm."""
     budget = VOXELS_PER_PATCH[len(patch_size)]
     scale = min(1.0, (budget / math.prod(patch_size)) ** (1 / len(patch_size)))
     while True:

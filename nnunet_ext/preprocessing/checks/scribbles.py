@@ -21,12 +21,7 @@ LARGEST_DISAGREEMENT = 0.01  # share of a case's annotated voxels that may diffe
 
 @dataclass(frozen=True)
 class AnnotatedVoxels:
-    """What is annotated in a case.
-
-    Attributes:
-        voxels: number of annotated voxels by label; those of the ignore label are not among them.
-        size: number of all voxels.
-    """
+    """The number of annotated voxels in a case, by label without ignore, and of all voxels."""
 
     voxels: Mapping[int, int]
     size: int

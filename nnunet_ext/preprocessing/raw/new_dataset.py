@@ -20,14 +20,11 @@ PROGRESS = ".progress.json"
 
 
 def check_new_name(name: str, *, force: bool) -> Path:
-    """Where a new raw dataset goes.
-
-    Args:
-        name: ``DatasetXXX_Name``.
-        force: one that this package made may be replaced.
+    """Where a new raw dataset of the name ``DatasetXXX_Name`` goes.
 
     Raises:
-        UserError: if the name is not of that form, or the name or its id is taken.
+        UserError: if the name is not of that form, its id is taken, or it is there and may not be replaced, see
+            `check_output_folder`.
     """
     match = NAME.fullmatch(name)
     if match is None or Path(name).name != name:
@@ -48,36 +45,21 @@ def check_new_name(name: str, *, force: bool) -> Path:
 def new_dataset(name: str, *, force: bool, request: Mapping[str, Any] | None = None) -> Iterator[Path]:
     """Yield an empty folder that becomes the raw dataset only if the block ends without an exception.
 
-    Args:
-        name: ``DatasetXXX_Name``.
-        force: replace one of the name that this package made, and unfinished work of another request.
-        request: see `folder_written_whole`.
-
-    Raises:
-        UserError: as of `check_new_name` and `folder_written_whole`.
+    Arguments and errors are those of `check_new_name` and `folder_written_whole`.
     """
     with folder_written_whole(check_new_name(name, force=force), force=force, request=request) as folder:
         yield folder
 
 
 class CaseProgress:
-    """Which cases of a dataset in the making are done, kept in a file so that an interrupted run goes on.
-
-    Args:
-        folder: the unfinished dataset's.
-    """
+    """Which cases of an unfinished dataset are done, kept in a file so that an interrupted run goes on."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / PROGRESS
         self._done: dict[str, Any] = read_json(self._file) if self._file.is_file() else {}
 
     def result(self, case: str, state: Any) -> Any:
-        """What was kept of a case; None if it is not done, or was done with another state.
-
-        Args:
-            case: its name.
-            state: what the result depends on, for JSON, such as sizes and times of the case's files.
-        """
+        """What was kept of a case; None if it is not done, or was done with another `state` of its files."""
         done = self._done.get(case, {})
         return done.get("result") if done.get("state") == json.loads(json.dumps(state)) else None
 

@@ -30,9 +30,6 @@ READER = "overwrite_image_reader_writer"
 def find_cases(folder: Path) -> tuple[dict[str, Case], str]:
     """The cases of a folder of images, named as nnU-Net names them: ``case_0000.nii.gz``, one file for each channel.
 
-    Args:
-        folder: of images; other files than images are passed over.
-
     Returns:
         Cases by name, in order, whose labels do not exist; what the files end in.
 
@@ -70,11 +67,7 @@ def find_cases(folder: Path) -> tuple[dict[str, Case], str]:
 
 
 def _check_channels(images: dict[str, dict[int, Path]], *, folder: Path) -> None:
-    """See that every case has the channels 0000, 0001, … of the first.
-
-    Raises:
-        UserError: naming cases that do not.
-    """
+    """Raise a UserError unless every case has the channels 0000, 0001, … of the first."""
     most = max(len(channels) for channels in images.values())
     wrong = {name: channels for name, channels in images.items() if sorted(channels) != list(range(most))}
     if wrong:
@@ -87,11 +80,7 @@ def _check_channels(images: dict[str, dict[int, Path]], *, folder: Path) -> None
 
 
 def read_neighbour(folder: Path) -> dict[str, Any]:
-    """Channel names and reader of the dataset.json beside a folder of images, as entries of a dataset.json.
-
-    Raises:
-        UserError: if there is none.
-    """
+    """Channel names and reader of the dataset.json beside a folder of images, as entries of a dataset.json."""
     file = folder.resolve().parent / "dataset.json"
     if not file.is_file():
         raise UserError(
@@ -110,14 +99,11 @@ def _named(names: Sequence[str]) -> dict[str, Any]:
 
 
 def placeholder(images: npt.NDArray[np.float32]) -> Labels:
-    """Labels for images that have none: 1 where nnU-Net sees an image, 0 where it sees empty surroundings.
+    """Labels for images, (C, Z, Y, X), that have none: 1 where nnU-Net sees an image, 0 where it sees surroundings.
 
     nnU-Net takes intensities for its plans from labelled voxels only, and stops where no case has any. Where label 0
     and an image value of 0 meet outside of the image, it marks the voxel as surroundings, which some plans exclude
     from normalisation; labelled voxels are never marked.
-
-    Args:
-        images: the channels, (C, Z, Y, X).
     """
     return create_nonzero_mask(images).astype(np.uint8)
 
@@ -133,9 +119,6 @@ def make_unlabelled_dataset(folder: Path, name: str, *, channels: Sequence[str] 
 
     Returns:
         What it was made from: the cases, and a dataset.json that lists none.
-
-    Raises:
-        UserError: if the name is taken or the images are not as needed; nothing is left then.
     """
     cases, ending = find_cases(folder)
     named = _named(channels) if channels is not None else read_neighbour(folder)

@@ -70,14 +70,11 @@ class PartialAnnotation:
 
 
 def origin_of_instances(source: RawDataset, asked: str | None) -> str:
-    """Where a dataset's instances come from.
+    """Where a dataset's instances come from: a folder of instance maps in it, or ``components`` of each label.
 
     Args:
         source: the dataset.
-        asked: a folder of instance maps in it, or ``components``; None takes ``instancesTr`` if it is there.
-
-    Returns:
-        The folder's name, or ``components`` for the connected components of each label.
+        asked: the one or the other; None takes ``instancesTr`` if it is there.
 
     Raises:
         UserError: if the folder that was asked for is not there.
@@ -100,7 +97,7 @@ def simulate_partial_annotation(
     Args:
         source: a dataset with dense labels.
         name: of the new dataset, ``DatasetXXX_Name``.
-        selection: of what stays annotated.
+        selection: what stays annotated.
         origin: of the instances, see `origin_of_instances`.
         force: replace a dataset of that name that this package made.
 
@@ -147,13 +144,7 @@ def simulate_partial_annotation(
 
 
 def read_instances(reader: Any, file: Path, labels: Labels, *, ignore: int | None) -> Labels:
-    """An instance map, without what it has on voxels of the ignore label.
-
-    Args:
-        reader: one of nnU-Net's.
-        file: the map.
-        labels: the case's label map.
-        ignore: value of the ignore label.
+    """An instance map in the shape of a case's label map, without what it has on voxels of the ignore label.
 
     Raises:
         UserError: if it cannot be read, has another shape than the label map, or numbers that are too large to read.
@@ -172,11 +163,7 @@ def read_instances(reader: Any, file: Path, labels: Labels, *, ignore: int | Non
 
 
 def storable(numbers: Labels, *, file: Path) -> Labels:
-    """An instance map whose numbers fit into a file: numbered anew, in order, only if one is too large.
-
-    Raises:
-        UserError: if there are more instances than that.
-    """
+    """An instance map numbered anew, in order, if a number is too large for a file; a UserError if too many are."""
     if numbers.max(initial=0) <= LARGEST_NUMBER:
         return numbers
     present, places = np.unique(numbers, return_inverse=True)

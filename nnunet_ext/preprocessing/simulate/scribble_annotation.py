@@ -20,13 +20,7 @@ AXES = ("z", "y", "x")  # of label maps as nnU-Net reads them
 
 @dataclass(frozen=True)
 class ScribbleAnnotation:
-    """What was drawn.
-
-    Attributes:
-        counts: by case.
-        ignore: value of voxels without scribble.
-        flat: whether the images are two-dimensional.
-    """
+    """What was drawn: counts by case, the ignore label's value, and whether images are two-dimensional."""
 
     counts: Mapping[str, CaseCounts]
     ignore: int
@@ -88,13 +82,7 @@ def simulate_scribbles(
 
 
 def chosen_axis(axis: str | None, shape: Sequence[int], spacing: Sequence[float], *, file: Path) -> int:
-    """The number of the axis that slices are across.
-
-    Args:
-        axis: its name, or None for that of the largest spacing.
-        shape: of the label map, (Z, Y, X).
-        spacing: in mm, in the same order.
-        file: the label map.
+    """The number of the axis that slices are across: the one with a name, or None for that of the largest spacing.
 
     Raises:
         UserError: if the image is two-dimensional and slices across another axis would be lines.

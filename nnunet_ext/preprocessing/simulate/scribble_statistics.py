@@ -78,10 +78,7 @@ def count_scribbles(scribbles: Labels, dense: Labels, values: Mapping[str, int],
 
 
 def scribble_statistics(dataset: RawDataset) -> dict[str, CaseCounts]:
-    """Count the scribbles of a dataset that has dense masks beside them, by case.
-
-    Args:
-        dataset: scribbles are its labels, dense masks are in its labelsTr_dense.
+    """Count the scribbles of a dataset that has dense masks beside them in labelsTr_dense, by case.
 
     Raises:
         UserError: if the dataset has no ignore label or dense masks, or files are missing or do not fit.
@@ -108,11 +105,7 @@ def scribble_statistics(dataset: RawDataset) -> dict[str, CaseCounts]:
 
 
 def class_values(dataset: RawDataset) -> dict[str, int]:
-    """Values of all labels by name, background first.
-
-    Raises:
-        UserError: if the dataset has regions.
-    """
+    """Values of all labels by name, background first; a UserError if the dataset has regions."""
     return {"background": 0, **dataset.foreground_values()}
 
 

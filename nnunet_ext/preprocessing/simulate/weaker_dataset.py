@@ -40,11 +40,7 @@ class WeakerDataset:
     flat: bool = True
 
     def dense_labels(self, doing: str) -> Iterator[tuple[str, Labels, dict[str, Any]]]:
-        """Read the source's labels, keep them in `DENSE`, and give each case with its label map and geometry.
-
-        Raises:
-            UserError: if a label map cannot be used.
-        """
+        """Read the source's labels, keep them in `DENSE`, and give each case with its label map and geometry."""
         for case in tqdm(self.source.cases, desc=doing, unit="case", disable=None):
             file = self.source.cases[case].label
             labels, properties = read_label_map(self.reader, file)
@@ -65,7 +61,7 @@ class WeakerDataset:
     def finish(
         self, about: Mapping[str, Any], *, record: str, cases: Mapping[str, Any], labels: Mapping[str, Any]
     ) -> None:
-        """Write what is not images: dataset.json, the folds of the source, and what was done.
+        """Write what is not images: dataset.json with its labels, the folds of the source, and what was done.
 
         Args:
             about: how the labels were made weaker.
@@ -85,13 +81,8 @@ class WeakerDataset:
 def weaker_dataset(source: RawDataset, name: str, *, force: bool) -> Iterator[WeakerDataset]:
     """Begin a dataset that is there only if the block ends without an exception.
 
-    Args:
-        source: a dataset with dense labels.
-        name: of the new dataset, ``DatasetXXX_Name``.
-        force: replace a dataset of that name that this package made.
-
     Raises:
-        UserError: if the name is taken, or the source's labels are not dense.
+        UserError: if the name is taken and `force` is off, or the source's labels are not dense.
     """
     if name == source.folder.name:
         raise UserError(f"{name} is the source itself. Choose another name.")

@@ -9,7 +9,7 @@ import pytest
 from nnunet_ext.findings import Finding
 from nnunet_ext.preprocessing.checks import CHECKS, check_dataset
 from nnunet_ext.preprocessing.checks.scribbles import IgnoreLabelCheck, ScribbleCheck, percent
-from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
+from nnunet_ext.preprocessing.raw.raw_dataset import read_label_map, read_raw_dataset
 from support.raw_datasets import write_array, write_raw
 
 NAMES = {"background": 0, "RV": 1, "LV": 2, "ignore": 3}
@@ -43,7 +43,7 @@ def check(folder: Path, kind: type[ScribbleCheck] = ScribbleCheck) -> dict[str, 
     dataset = read_raw_dataset(folder.name)
     found = kind(dataset)
     for case, files in dataset.cases.items():
-        found.look_at(case, dataset.read_labels(files.label)[0])
+        found.look_at(case, read_label_map(found.reader, files.label)[0])
     findings = list(found.findings())
     assert len({finding.title for finding in findings}) == len(findings)
     return {finding.title: finding for finding in findings}
