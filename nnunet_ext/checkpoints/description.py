@@ -83,13 +83,7 @@ class ModelDescription:
         return next((name for name, value in labels.items() if values_of(value) == {label}), f"label {label}")
 
 
-STRUCTURE = (
-    "network_class_name",
-    "n_stages",
-    "n_conv_per_stage",
-    "n_blocks_per_stage",
-    "n_conv_per_stage_decoder",
-)
+STRUCTURE = ("network_class_name", "n_stages", "n_conv_per_stage", "n_blocks_per_stage", "n_conv_per_stage_decoder")
 """The keys of the architecture that decide how many tensors a network has."""
 
 

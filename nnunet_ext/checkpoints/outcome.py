@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -48,14 +48,14 @@ class Adaptation:
 
     def table(self) -> str:
         """The outcomes by part of the network; neighbouring stages with the same outcome share a line."""
-        lines = [_line(list(group)) for _, group in groupby(_in_order(self.tensors), key=_family)]
+        families: dict[tuple[str, str, str], list[AdaptedTensor]] = defaultdict(list)
+        for tensor in self.tensors:
+            families[_part(tensor.key)[0], tensor.outcome, tensor.reason].append(tensor)
+        lines = [_line(group) for group in families.values()]
         width = max(len(name) for name, _, _ in lines)
         rows = [f"{name:<{width}}  {outcome:<7}  {text}".rstrip() for name, outcome, text in lines]
-        counts = {
-            outcome: sum(tensor.outcome == outcome for tensor in self.tensors)
-            for outcome in ("copied", "adapted", "random", "unused")
-        }
-        summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+        counts = Counter(tensor.outcome for tensor in self.tensors)
+        summary = ", ".join(f"{counts[outcome]} {outcome}" for outcome in get_args(Outcome) if counts[outcome])
         return "\n".join([*rows, f"Tensors, each counted once: {summary}."])
 
 
@@ -68,39 +68,19 @@ def _part(key: str) -> tuple[str, str]:
     return ".".join(words[: min(2, len(words) - 1)]) or key, ""
 
 
-def _family(tensor: AdaptedTensor) -> tuple[str, str, str]:
-    return _part(tensor.key)[0], tensor.outcome, tensor.reason
-
-
-def _in_order(tensors: Iterable[AdaptedTensor]) -> list[AdaptedTensor]:
-    """The tensors with those of one line next to each other, lines in the order of their first tensor."""
-    tensors = list(tensors)
-    first: dict[tuple[str, str, str], int] = {}
-    for position, tensor in enumerate(tensors):
-        first.setdefault(_family(tensor), position)
-    return sorted(tensors, key=lambda tensor: first[_family(tensor)])
-
-
 def _line(group: list[AdaptedTensor]) -> tuple[str, str, str]:
     """Name, outcome and text of a line: a single tensor with its own name and shape, several as a range of stages."""
     tensor = group[0]
     if len(group) == 1:
-        text = f"{list(tensor.shape)}  {tensor.reason}".rstrip()
-        return tensor.key, tensor.outcome, text
-    family = _part(tensor.key)[0]
-    numbers = sorted({int(number) for number in (_part(one.key)[1] for one in group) if number})
+        return tensor.key, tensor.outcome, f"{list(tensor.shape)}  {tensor.reason}".rstrip()
+    numbers = sorted({int(number) for _, number in (_part(one.key) for one in group) if number})
     text = f"{len(group)} tensors  {tensor.reason}".rstrip()
-    return f"{family}{_ranges(numbers)}", tensor.outcome, text
+    return f"{_part(tensor.key)[0]}{_ranges(numbers)}", tensor.outcome, text
 
 
 def _ranges(numbers: list[int]) -> str:
     """``.0-3,5`` for 0, 1, 2, 3 and 5; empty for none."""
-    if not numbers:
-        return ""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return "." + ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+    # numbers that follow each other are as far from their positions
+    runs = [[number for _, number in run] for _, run in groupby(enumerate(numbers), key=lambda one: one[1] - one[0])]
+    named = [f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
+    return f".{','.join(named)}" if named else ""

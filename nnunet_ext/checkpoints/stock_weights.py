@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,8 +10,7 @@ import torch
 from torch import nn
 
 from nnunet_ext.checkpoints.adaptation import aliases
-
-MANY = 5
+from nnunet_ext.messages import some
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,9 @@ def stock_weights(weights: Mapping[str, torch.Tensor], stock: nn.Module) -> Stoc
         elif weights[key].shape != tensor.shape:
             problems.append(f"{key} is {list(weights[key].shape)}, not {list(tensor.shape)}")
     if problems:
-        more = f" and {len(problems) - MANY} more" if len(problems) > MANY else ""
-        raise NotStock("; ".join(problems[:MANY]) + more)
-    left_out: dict[str, int] = {}
+        raise NotStock(some(problems))
+    left_out: dict[str, int] = Counter()
     for keys, tensor in aliases(weights):
         if not any(key in expected for key in keys):
-            part = keys[0].partition(".")[0]
-            left_out[part] = left_out.get(part, 0) + tensor.numel()
-    return StockWeights({key: weights[key] for key in expected}, left_out)
+            left_out[keys[0].partition(".")[0]] += tensor.numel()
+    return StockWeights({key: weights[key] for key in expected}, dict(left_out))

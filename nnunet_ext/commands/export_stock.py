@@ -33,6 +33,7 @@ from nnunet_ext.arguments import fold_name
 from nnunet_ext.checkpoints.archive import extract
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_new_file, folder_written_whole, written_whole
+from nnunet_ext.messages import listed
 from nnunet_ext.registration import register
 
 if TYPE_CHECKING:
@@ -54,9 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--checkpoint", default="checkpoint_final.pth", help="to export (default: %(default)s)")
     parser.add_argument(
-        "--zip",
-        action="store_true",
-        help="write a zip archive for nnUNetv2_install_pretrained_model_from_zip",
+        "--zip", action="store_true", help="write a zip archive for nnUNetv2_install_pretrained_model_from_zip"
     )
     parser.add_argument(
         "--inside",
@@ -114,10 +113,9 @@ def model_folder(model: Path, *, inside: str | None) -> Iterator[Path]:
         if inside is None and len(there) == 1:
             (inside,) = there
         if inside not in there:
-            listed = "".join(f"\n  - {name}" for name in there)
             if not there:
                 raise UserError(f"{model} holds no model of nnU-Net: no folder with plans.json and fold_X/*.pth.")
-            raise UserError(f"{model} holds these models; name one with --inside:{listed}")
+            raise UserError(f"{model} holds these models; name one with --inside:{listed(there, len(there))}")
         yield Path(temporary) / inside
 
 

@@ -121,16 +121,17 @@ def run(args: argparse.Namespace) -> int:
 def check_arguments(args: argparse.Namespace) -> None:
     """Raise a UserError unless the arguments fit each other."""
     folders = ("current", "prior", "prior_segmentations", "current_segmentations", "group")
-    given = [f"--{name.replace('_', '-')}" for name in folders if getattr(args, name) is not None]
+    given = [name for name in folders if getattr(args, name) is not None]
     if args.table is not None and given:
-        raise UserError(f"--table says where all files are: leave {', '.join(given)} out.")
+        raise UserError(f"--table says where all files are: leave {options(given)} out.")
     if args.table is None and args.current is None:
         raise UserError("Where are the scans? Give --table, or --current and the other folders.")
     if args.predict:
         if args.like is None:
             raise UserError("--predict needs --like: the dataset of pairs, or the folder of a model trained on it.")
-        if fixed := [f"--{name.replace('_', '-')}" for name in FIXED_BY_LIKE if not is_unset(getattr(args, name))]:
-            raise UserError(f"With --predict the scans are prepared as {args.like} was: leave {', '.join(fixed)} out.")
+        given = [name for name in FIXED_BY_LIKE if getattr(args, name) is not None and getattr(args, name) is not False]
+        if given:
+            raise UserError(f"With --predict the scans are prepared as {args.like} was: leave {options(given)} out.")
         return
     if args.like is not None:
         raise UserError("--like belongs to --predict.")
@@ -139,22 +140,17 @@ def check_arguments(args: argparse.Namespace) -> None:
     if args.labels is None:
         raise UserError("--labels is needed, e.g. --labels tumour=1 node=2")
     if args.current is not None:
-        wanted = {
-            "--prior": args.no_prior_image or args.prior,
-            "--prior-segmentations": args.no_prior_labels or args.prior_segmentations,
-            "--current-segmentations": args.current_segmentations,
-        }
-        if missing := [name for name, there in wanted.items() if not there]:
+        unused = {"prior": args.no_prior_image, "prior_segmentations": args.no_prior_labels}
+        if missing := [name for name in folders[1:4] if getattr(args, name) is None and not unused.get(name)]:
             raise UserError(
-                f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing. A dataset needs the current "
-                "label maps, and the prior's images and label maps unless --no-prior-image or --no-prior-labels says "
-                "that they are not used."
+                f"Missing: {options(missing)}. A dataset needs the current label maps, and the prior's images and "
+                "label maps unless --no-prior-image or --no-prior-labels says that they are not used."
             )
 
 
-def is_unset(value: object) -> bool:
-    """Whether an option was left out; 0 is a value."""
-    return value is None or value is False
+def options(names: Sequence[str]) -> str:
+    """Options as they are typed."""
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
 
 
 def asked_pairing(args: argparse.Namespace) -> Pairing:
@@ -222,9 +218,11 @@ def described(outcome: PreparedPairs, pairing: Pairing, pairs: Sequence[Pair]) -
 
     records = outcome.records
     patients = len({pair.patient for pair in pairs})
+    image = ["prior image"] * pairing.prior_image
+    labels = [f"prior {name}" for name in pairing.prior_values]
     lines = [
         f"Cases: {len(records)} of {counted(patients, 'patient')}.",
-        f"Channels: {', '.join(channels_of(pairing))}.",
+        f"Channels: {', '.join((f'current {pairing.modality}', *image, *labels))}.",
     ]
     priors = Counter(record["prior"] for record in records.values())
     lines.append(f"Prior: {', '.join(f'{kind} in {number}' for kind, number in priors.most_common())}.")
@@ -257,12 +255,6 @@ def described(outcome: PreparedPairs, pairing: Pairing, pairs: Sequence[Pair]) -
         lines.append(f"… and warnings of {len(warned) - SHOWN} more cases.")
     lines.append(f"What was done to each case is in {RECORD}.")
     return "\n".join(lines)
-
-
-def channels_of(pairing: Pairing) -> list[str]:
-    """The channels in words."""
-    image = ["prior image"] * pairing.prior_image
-    return [f"current {pairing.modality}", *image, *(f"prior {name}" for name in pairing.prior_values)]
 
 
 def next_commands(output: str, like: Path | None) -> str:

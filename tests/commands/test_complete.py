@@ -369,7 +369,7 @@ def write_nan(place: Workplace) -> None:
     ("damage", "message"),
     [
         (write_other_shape, "case_1.nii.gz has 4 x 5 x 7 voxels, but its image has 4 x 5 x 6"),
-        (write_unknown_value, "case_1.nii.gz holds the values 300, which "),
+        (write_unknown_value, "case_1.nii.gz has the value 300, but the labels are 0, 1"),
         (write_nan, "case_1_0000.nii.gz holds values that are no numbers"),
     ],
 )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from statistics import median
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
-from nnunet_ext.messages import some
+from nnunet_ext.messages import some, spread
 from nnunet_ext.preprocessing.checks.dataset_check import known_folds
 from nnunet_ext.preprocessing.raw.instances import Instance, components, instances_of
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset
@@ -78,11 +77,6 @@ def described(name: str, instances: Sequence[Instance], *, cases: int) -> str:
     """How many instances of a label there are, how many a case has and how large they are."""
     per_case = Counter(instance.case for instance in instances).values()
     return (
-        f"{name}: {len(instances)} in {len(per_case)} of {cases} cases; {spread(list(per_case))} in a case that has "
-        f"any, {spread([instance.voxels for instance in instances])} voxels each (least, median, most)."
+        f"{name}: {len(instances)} in {len(per_case)} of {cases} cases; {spread(per_case, 'in a case that has any')}; "
+        f"{spread([instance.voxels for instance in instances], 'voxels each')}."
     )
-
-
-def spread(numbers: Sequence[int]) -> str:
-    """Smallest, median and largest."""
-    return f"{min(numbers)}, {median(numbers):g}, {max(numbers)}"

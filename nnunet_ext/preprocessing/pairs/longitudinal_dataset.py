@@ -132,13 +132,7 @@ def pairing_of(description: Mapping[str, Any], *, where: Path) -> Pairing:
 
 
 def _write_cases(
-    pairs: Sequence[Pair],
-    folder: Path,
-    images: Path,
-    pairing: Pairing,
-    *,
-    labels: Path | None,
-    if_diverged: IfDiverged,
+    pairs: Sequence[Pair], folder: Path, images: Path, pairing: Pairing, *, labels: Path | None, if_diverged: IfDiverged
 ) -> dict[str, Mapping[str, Any]]:
     """Write all cases that an interrupted run has not, pictures, and the record of what was done, which is returned.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.messages import counted, some
+from nnunet_ext.preprocessing.raw.raw_dataset import images_in
 from nnunet_ext.preprocessing.raw.splits import group_cases
 
 PATIENT, CASE = "patient", "case"
@@ -175,19 +176,12 @@ def find_pairs(
 
 def _files(folder: Path) -> dict[str, Path]:
     """The files of a folder by case, of which it has one each and at least one."""
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder.")
     files: dict[str, Path] = {}
-    for file in sorted(folder.iterdir()):
-        ending = next((ending for ending in ENDINGS if file.name.endswith(ending)), None)
-        if ending is None or file.name.startswith(".") or not file.is_file():
-            continue
-        case = file.name.removesuffix(ending).removesuffix("_0000")
+    for file, name, _ in images_in(folder, ENDINGS):
+        case = name.removesuffix("_0000")
         if case in files:
             raise UserError(f"{folder} has two files of the case {case}: {files[case].name}, {file.name}. Keep one.")
         files[case] = file
-    if not files:
-        raise UserError(f"{folder} has no images. Their names end in one of {', '.join(ENDINGS)}.")
     return files
 
 

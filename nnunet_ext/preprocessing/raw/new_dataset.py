@@ -12,8 +12,9 @@ from typing import Any
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_output_folder, folder_written_whole, read_json, write_json
-from nnunet_ext.plans.plans_file import DATA, dataset_folder, folder_of_variable, matching_datasets
+from nnunet_ext.plans.plans_file import DATA, folder_of_variable, matching_datasets
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset
+from nnunet_ext.preprocessing.raw.splits import SPLITS, splits_files
 
 NAME = re.compile(r"Dataset(\d{3})_.+")
 PROGRESS = ".progress.json"
@@ -101,10 +102,7 @@ def write_description(
     home = folder_of_variable("nnUNet_raw").resolve() / name
     ending = content["file_ending"]
     listed = {
-        case: {
-            "images": [_reference(image, home) for image in cases[case].images],
-            "label": f"labelsTr/{case}{ending}",
-        }
+        case: {"images": [_reference(image, home) for image in cases[case].images], "label": f"labelsTr/{case}{ending}"}
         for case in cases
     }
     description = {key: value for key, value in content.items() if key not in ("dataset", "numTraining", "nnunet_ext")}
@@ -126,11 +124,5 @@ def copy_splits(source: RawDataset, folder: Path) -> None:
 
     nnU-Net's planning takes a splits_final.json in the raw dataset over.
     """
-    beside = [source.folder]
-    if os.environ.get("nnUNet_preprocessed"):
-        preprocessed = dataset_folder("nnUNet_preprocessed", source.folder.name)
-        beside += [preprocessed] if preprocessed else []
-    for place in beside:
-        if (place / "splits_final.json").is_file():
-            write_json(folder / "splits_final.json", read_json(place / "splits_final.json"))
-            return
+    for file in splits_files(source.folder)[-1:]:
+        write_json(folder / SPLITS, read_json(file))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ def read_label_map(reader: Any, file: Path) -> tuple[Labels, dict[str, Any]]:
 
 
 def only_map(values: npt.NDArray[Any], *, file: Path) -> npt.NDArray[Any]:
-    """The only map of an array (C, Z, Y, X); a UserError if there are several, of which nnU-Net would take the first."""
+    """The only map of an array, (C, Z, Y, X); a UserError if there are several: nnU-Net would take the first."""
     if len(values) == 1:
         return values[0]
     expected = "One map was expected, with labels 0, 1, 2, … as in dataset.json."
@@ -142,6 +142,25 @@ def _require(files: Sequence[Path]) -> None:
             raise UserError(f"{file} does not exist.")
 
 
+def images_in(folder: Path, endings: Collection[str]) -> Iterator[tuple[Path, str, str]]:
+    """The images of a folder in order, each with its name without the ending, and the ending.
+
+    Raises:
+        UserError: if the folder is none, or has no image.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder.")
+    found = False
+    for file in sorted(folder.iterdir()):
+        # the longest ending counts: .nii.gz before .gz
+        ending = max((ending for ending in endings if file.name.endswith(ending)), key=len, default="")
+        if ending and not file.name.startswith(".") and file.is_file():
+            found = True
+            yield file, file.name.removesuffix(ending), ending
+    if not found:
+        raise UserError(f"{folder} has no images. Their names end in one of {', '.join(endings)}.")
+
+
 def readable_endings() -> list[str]:
     """What the names of files end in that nnU-Net reads."""
     return list(dict.fromkeys(ending for reader in LIST_OF_IO_CLASSES for ending in reader.supported_file_endings))
@@ -154,7 +173,7 @@ def whole_numbers(values: npt.NDArray[Any], *, file: Path) -> Labels:
     wrong = np.unique(values[(whole != values) | (values < 0)])
     if len(wrong):
         raise UserError(
-            f"{file} has values that are no labels: {', '.join(f'{value:g}' for value in wrong[:3])}. Labels are whole "
+            f"{file} holds values that are no labels: {', '.join(f'{value:g}' for value in wrong[:3])}. Labels are whole "
             "numbers from 0; a label map that was resampled with interpolation has others."
         )
     return whole

@@ -159,6 +159,14 @@ def appended(existing: Sequence[Fold], drawn: Sequence[Fold]) -> tuple[list[Fold
     return folds, numbers
 
 
+def splits_files(raw: Path) -> list[Path]:
+    """The files of a dataset's folds that there are: that which a training reads, then that of the raw dataset."""
+    folders = [raw]
+    if os.environ.get("nnUNet_preprocessed") and (folder := dataset_folder("nnUNet_preprocessed", raw.name)):
+        folders.insert(0, folder)
+    return [folder / SPLITS for folder in folders if (folder / SPLITS).is_file()]
+
+
 def read_splits(file: Path) -> list[Fold]:
     """Read a splits_final.json; a UserError if it is missing or has another format."""
     try:

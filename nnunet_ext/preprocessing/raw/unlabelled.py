@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from nnunet_ext.files import read_json
 from nnunet_ext.messages import some
 from nnunet_ext.plans.dataset_json import channel_names
 from nnunet_ext.preprocessing.raw.new_dataset import new_dataset, write_description
-from nnunet_ext.preprocessing.raw.raw_dataset import Case, Labels, RawDataset, read_images, readable_endings
+from nnunet_ext.preprocessing.raw.raw_dataset import Case, Labels, RawDataset, images_in, read_images, readable_endings
 from nnunet_ext.version import __version__
 
 LABELS = {"background": 0, "image": 1}
@@ -36,25 +37,17 @@ def find_cases(folder: Path) -> tuple[dict[str, Case], str]:
     Raises:
         UserError: if there is no image, a name has no channel number, endings are mixed, or channels are missing.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder.")
-    readable = sorted(readable_endings(), key=len, reverse=True)
     endings: dict[str, Path] = {}
-    images: dict[str, dict[int, Path]] = {}
-    for file in sorted(folder.iterdir()):
-        ending = next((ending for ending in readable if file.name.endswith(ending)), None)
-        if ending is None or file.name.startswith(".") or not file.is_file():
-            continue
-        match = re.fullmatch(r"(.+)_(\d{4})", file.name.removesuffix(ending))
+    images: dict[str, dict[int, Path]] = defaultdict(dict)
+    for file, name, ending in images_in(folder, readable_endings()):
+        match = re.fullmatch(r"(.+)_(\d{4})", name)
         if match is None:
             raise UserError(
                 f"{file} has no channel number. nnU-Net's names are needed: case_0000{ending} for the first channel, "
                 f"case_0001{ending} for the second."
             )
         endings.setdefault(ending, file)
-        images.setdefault(match[1], {})[int(match[2])] = file
-    if not images:
-        raise UserError(f"{folder} has no images. Their names end in one of {', '.join(readable_endings())}.")
+        images[match[1]][int(match[2])] = file
     if len(endings) > 1:
         found = ", ".join(file.name for file in endings.values())
         raise UserError(f"{folder} has files of several kinds: {found}. A dataset has one; convert the others.")

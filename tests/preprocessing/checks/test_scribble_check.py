@@ -61,12 +61,12 @@ def test_good_dataset_is_described_by_hand(folder, kind):
     assert {finding.severity for finding in found.values()} == {"ok"}
     assert found["ignore"].detail == "each case has voxels of it (3)."
     assert found["scribbles"].detail == "each of 3 cases has some."
-    assert found["annotated"].detail == "4, 5, 5 % of a case's voxels (least, median, most)."
+    assert found["annotated"].detail == "4, 5, 5 % of the voxels of a case (minimum, median, maximum)."
     assert found["background"].detail == (
-        "in 3 of 3 cases; 8, 8, 10 voxels in a case that has any (least, median, most)."
+        "in 3 of 3 cases; 8, 8, 10 voxels in a case that has any (minimum, median, maximum)."
     )
     assert found["annotation of 1"].detail == (
-        "RV: in 3 of 3 cases; 2, 4, 4 voxels in a case that has any (least, median, most)."
+        "RV: in 3 of 3 cases; 2, 4, 4 voxels in a case that has any (minimum, median, maximum)."
     )
     assert "LV: in 3 of 3 cases; 4, 8, 8 voxels" in found["annotation of 2"].detail
     assert "agreement" not in found

@@ -63,7 +63,7 @@ def test_one_labelled_case_without_ignore_is_not_taken_for_one_with_it(raw):
     labels = ball()
     labels[0, 0, 0] = 3  # the value that the ignore label will have
     write_raw(raw / "Dataset005_Unlisted", {"a": labels}, names=NAMES)
-    with pytest.raises(UserError, match="a.nii.gz has the value 3, which"):
+    with pytest.raises(UserError, match="a.nii.gz has the value 3, but the labels are 0, 1, 2"):
         simulate("5", "Dataset006_S")
 
 
