@@ -39,3 +39,12 @@ def spread(numbers: Collection[float], unit: str, *, digits: int = 6) -> str:
     """``3, 5, 9 voxels (minimum, median, maximum)``."""
     low, middle, high = (f"{value:.{digits}g}" for value in (min(numbers), median(numbers), max(numbers)))
     return f"{low}, {middle}, {high} {unit} (minimum, median, maximum)"
+
+
+def next_steps(name: str, trainer: str, *, configuration: str = "CONFIGURATION") -> str:
+    """The commands that follow when a raw dataset has been written."""
+    number = name[len("Dataset") :][:3]
+    return (
+        f"\nNext:\n  nnunet_ext check -d {number} --trainer {trainer}\n  nnUNetv2_plan_and_preprocess -d {number}\n"
+        f"  nnUNetv2_train {number} {configuration} 0 -tr {trainer}"
+    )

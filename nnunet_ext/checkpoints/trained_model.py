@@ -49,7 +49,7 @@ def find_trained_model(
     for part in ("plans.json", "dataset.json"):
         if not (folder / part).is_file():
             raise UserError(
-                f"{folder} is no model folder of nnU-Net: it has no {part}. Expected is a folder "
+                f"{folder} is no model folder of nnU-Net: it has no {part}. Expected: a folder "
                 "nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION."
             )
     if folds is None:
@@ -71,7 +71,7 @@ def training_of(checkpoint: Mapping[str, Any], file: Path) -> tuple[str, str]:
     trainer, arguments = checkpoint.get("trainer_name"), checkpoint.get("init_args")
     if not isinstance(trainer, str) or not isinstance(arguments, Mapping) or "configuration" not in arguments:
         raise UserError(
-            f"{file} does not say which trainer and configuration it is of (trainer_name, init_args). Expected is a "
+            f"{file} does not say which trainer and configuration it is of (trainer_name, init_args). Expected: a "
             "checkpoint that nnU-Net wrote in training."
         )
     return trainer, str(arguments["configuration"])

@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.arguments import add_new_dataset_options, fold_name, positive
+from nnunet_ext.checkpoints.trained_model import TrainedModel, find_trained_model
 from nnunet_ext.errors import UserError
+from nnunet_ext.evaluation.text_table import aligned
 from nnunet_ext.files import sha256, size_and_time, write_json
 from nnunet_ext.messages import size, some
 from nnunet_ext.plans.dataset_json import channel_names
@@ -30,7 +32,6 @@ from nnunet_ext.registration import register
 from nnunet_ext.version import __version__
 
 if TYPE_CHECKING:
-    from nnunet_ext.checkpoints.trained_model import TrainedModel
     from nnunet_ext.preprocessing.pseudo_labels.completion import LabelCounts, Rules
     from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset
 
@@ -89,7 +90,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from nnunet_ext.checkpoints.trained_model import find_trained_model
     from nnunet_ext.evaluation import model_evaluation
     from nnunet_ext.evaluation.machine import choose_device
     from nnunet_ext.preprocessing.pseudo_labels.completion import Rules
@@ -277,8 +277,6 @@ def totals(counts: Counts) -> dict[str, LabelCounts]:
 
 def print_outcome(output: str, counts: Counts) -> None:
     """Show what was added to which label, and what it is worth."""
-    from nnunet_ext.evaluation.text_table import aligned
-
     rows = [["instances", "annotated", "found again", "added", "too small", "ignored voxels"]]
     for name, count in totals(counts).items():
         numbers = (count.annotated_instances, count.found_instances, count.added_instances, count.small_instances)

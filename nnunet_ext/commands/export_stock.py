@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 
 from nnunet_ext.arguments import fold_name
 from nnunet_ext.checkpoints.archive import extract
+from nnunet_ext.checkpoints.trained_model import find_trained_model
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_new_file, folder_written_whole, written_whole
 from nnunet_ext.messages import listed
@@ -83,7 +84,6 @@ def run(args: argparse.Namespace) -> int:
 def export_to(args: argparse.Namespace, folder: Path) -> Export:
     """Export what was asked for into an existing folder."""
     from nnunet_ext.checkpoints.stock_export import export
-    from nnunet_ext.checkpoints.trained_model import find_trained_model
 
     register()
     folds = None if args.folds is None else list(dict.fromkeys(args.folds))

@@ -36,6 +36,7 @@ from nnunet_ext.arguments import (
     share_or_none,
 )
 from nnunet_ext.evaluation.text_table import aligned
+from nnunet_ext.messages import next_steps
 
 if TYPE_CHECKING:
     from nnunet_ext.preprocessing.simulate.partial_annotation import PartialAnnotation
@@ -89,7 +90,6 @@ def add_instances_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def simulate_instances(args: argparse.Namespace) -> int:
-    from nnunet_ext.preprocessing.raw.new_dataset import next_steps
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
     from nnunet_ext.preprocessing.simulate.partial_annotation import (
         COMPONENTS,
@@ -190,7 +190,6 @@ def add_scribbles_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def draw_scribbles(args: argparse.Namespace) -> int:
-    from nnunet_ext.preprocessing.raw.new_dataset import next_steps
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
     from nnunet_ext.preprocessing.simulate.scribble_annotation import simulate_scribbles
     from nnunet_ext.preprocessing.simulate.scribble_statistics import table as table_of_scribbles

@@ -74,16 +74,6 @@ class CaseProgress:
         self._file.unlink(missing_ok=True)
 
 
-def next_steps(name: str, trainer: str, *, configuration: str = "CONFIGURATION", check: bool = True) -> str:
-    """The commands that follow when a raw dataset has been written."""
-    number = name[len("Dataset") :][:3]
-    checked = f"  nnunet_ext check -d {number} --trainer {trainer}\n" if check else ""
-    return (
-        f"\nNext:\n{checked}  nnUNetv2_plan_and_preprocess -d {number}\n"
-        f"  nnUNetv2_train {number} {configuration} 0 -tr {trainer}"
-    )
-
-
 def write_description(
     folder: Path, name: str, cases: Mapping[str, Case], content: Mapping[str, Any], *, about: Mapping[str, Any]
 ) -> None:

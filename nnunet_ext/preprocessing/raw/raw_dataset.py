@@ -173,8 +173,8 @@ def whole_numbers(values: npt.NDArray[Any], *, file: Path) -> Labels:
     wrong = np.unique(values[(whole != values) | (values < 0)])
     if len(wrong):
         raise UserError(
-            f"{file} holds values that are no labels: {', '.join(f'{value:g}' for value in wrong[:3])}. Labels are whole "
-            "numbers from 0; a label map that was resampled with interpolation has others."
+            f"{file} holds values that are no labels: {', '.join(f'{value:g}' for value in wrong[:3])}. Labels are "
+            "whole numbers from 0; a label map that was resampled with interpolation has others."
         )
     return whole
 
