@@ -28,6 +28,9 @@ def written_whole(target: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, target)
+    except OSError as error:
+        error.filename = str(target)  # what the user has asked for, for the message of the command line
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -32,18 +32,15 @@ class ModelDescription:
     @staticmethod
     def of(checkpoint: Mapping[str, Any]) -> ModelDescription | None:
         """The description in a checkpoint; None if it holds weights alone."""
-        arguments = checkpoint.get("init_args")
-        if not isinstance(arguments, Mapping):
+        arguments: Any = checkpoint.get("init_args")
+        try:
+            plans, name, dataset_json = (arguments[key] for key in ("plans", "configuration", "dataset_json"))
+            described = {"dataset_name", "plans_name"} <= set(plans) and name in plans["configurations"]
+        except (KeyError, TypeError):
             return None
-        plans, dataset_json = arguments.get("plans"), arguments.get("dataset_json")
-        configuration = arguments.get("configuration")
-        if not isinstance(plans, Mapping) or not isinstance(dataset_json, Mapping):
+        if not described or not isinstance(dataset_json, Mapping):
             return None
-        if not {"dataset_name", "plans_name", "configurations"} <= set(plans):
-            return None
-        if configuration not in plans["configurations"]:
-            return None
-        return ModelDescription(plans, str(configuration), dataset_json)
+        return ModelDescription(plans, str(name), dataset_json)
 
     @property
     def name(self) -> str:

@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         with folder_written_whole(args.out, force=args.force) as unfinished:
             export = export_to(args, unfinished)
-    print(summary(export, args.out, is_zip=args.zip))
+    print(export_summary(export, args.out, is_zip=args.zip))
     return 0
 
 
@@ -126,20 +126,17 @@ def is_model(plans: PurePosixPath, files: list[PurePosixPath]) -> bool:
 
 def write_zip(folder: Path, out: Path, *, inside: PurePosixPath) -> None:
     """Write a folder's files into an archive, below `inside`, whole or not at all."""
-    try:
-        with written_whole(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-            for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-                archive.write(file, str(inside / file.relative_to(folder).as_posix()))
-    except OSError as error:
-        raise UserError(f"{out} cannot be written ({error.strerror}).") from None
+    with written_whole(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+            archive.write(file, str(inside / file.relative_to(folder).as_posix()))
 
 
-def summary(export: Export, out: Path, *, is_zip: bool) -> str:
+def export_summary(export: Export, out: Path, *, is_zip: bool) -> str:
     """What was written, and how it is used."""
     lines = [f"{export.trainer} -> {export.exported_trainer}; the logits are the same in every fold."]
     for fold, one in export.folds.items():
-        left_out = "".join(f", without {part} ({entries:,} weights)" for part, entries in one.left_out.items())
-        sizes = f"{one.source_bytes / MEGABYTE:.1f} -> {one.exported_bytes / MEGABYTE:.1f} MB"
+        left_out = "".join(f", without {part} ({entries:,} weights)" for part, entries in one["left_out"].items())
+        sizes = f"{one['bytes'] / MEGABYTE:.1f} -> {one['exported']['bytes'] / MEGABYTE:.1f} MB"
         lines.append(f"fold_{fold}: {sizes}{left_out}")
     if export.postprocessing is not None:
         lines.append(f"Postprocessing: {export.postprocessing}")

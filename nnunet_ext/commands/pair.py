@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"nnunet_ext pair: {error}", file=sys.stderr)
         return 1
     print(f"Wrote {args.output} in {outcome.seconds:.0f} s.\n")
-    print(described(outcome, pairing, pairs))
+    print(outcome_summary(outcome, pairing, pairs))
     print(next_commands(args.output, like))
     return 0
 
@@ -212,7 +212,7 @@ def read_pairs(args: argparse.Namespace, pairing: Pairing) -> list[Pair]:
     )
 
 
-def described(outcome: PreparedPairs, pairing: Pairing, pairs: Sequence[Pair]) -> str:
+def outcome_summary(outcome: PreparedPairs, pairing: Pairing, pairs: Sequence[Pair]) -> str:
     """What was made, in lines."""
     from nnunet_ext.preprocessing.pairs.longitudinal_dataset import RECORD
 

@@ -20,7 +20,7 @@ from nnunet_ext.diagnosis.installation import OPTIONAL
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
 from nnunet_ext.findings import Finding
-from nnunet_ext.messages import some
+from nnunet_ext.messages import counted, some
 from nnunet_ext.plans.plans_file import read_plans, vanished_configurations
 from nnunet_ext.plans.settings import FineTuningSettings, Settings
 from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset
@@ -91,12 +91,12 @@ def check_settings(settings: Settings, trainer: Any) -> Finding:
         if ramp is not None and ramp >= epochs:
             detail = (
                 f"{section}.ramp_epochs is {ramp} and the training has {epochs} epochs: the terms that rise with it "
-                "never reach their weight."
+                "never reach their weight. Set a shorter ramp, or train for longer."
             )
-            return Finding("warning", "settings", f"{detail} Set a shorter ramp, or train for longer.")
+            return Finding("warning", "settings", detail)
     chosen = settings.model_dump(mode="json", exclude_unset=True)
     listed = ", ".join(f"{key} {value}" for key, value in flat(chosen, sections=trainer.sections))
-    return Finding("ok", "settings", f"{epochs} epoch{'s' * (epochs != 1)}{'; ' * bool(listed)}{listed}.")
+    return Finding("ok", "settings", f"{counted(epochs, 'epoch')}{'; ' * bool(listed)}{listed}.")
 
 
 def check_libraries(trainer: Any) -> Iterator[Finding]:
@@ -145,8 +145,8 @@ def check_fine_tuning(trainer: Any, model: ModelDescription, settings: Settings)
     except ValueError as error:
         yield Finding("problem", "network", f"{trainer.__name__} cannot fine-tune it: {error}")
         return
-    counts = Counter(freedom.value for freedom in freedoms.values())
-    moves = ", ".join(f"{count} tensors: {name}" for name, count in counts.items())
+    counts = Counter(freedom.value for freedom in freedoms.values()).items()
+    moves = ", ".join(f"{count} tensors: {name}" for name, count in counts)
     yield Finding("ok", "network", f"what may move: {moves}.")
     yield check_start(network, model, settings.fine_tuning)
 

@@ -113,7 +113,7 @@ def add_configurations(
         False if the very same configurations were there already.
 
     Raises:
-        UserError: if one of the same name and other content is there and `force` is off; if the file cannot be written.
+        UserError: if one of the same name and other content is there and `force` is off.
     """
     plans = read_plans(file)
     present = plans["configurations"]
@@ -124,15 +124,12 @@ def add_configurations(
                 f"{file} has a configuration {name!r} with other content. Choose another name, or add --force to "
                 "replace it."
             )
-    try:
-        if new:
-            present.update(new)
-            write_json(file, plans)
-        remembered = _remembered(file)
-        remembered.setdefault(file.stem, {}).update(dict.fromkeys(configurations, command))
-        write_json(file.with_name(MEMORY), remembered)
-    except OSError as error:
-        raise UserError(f"{file} cannot be written ({error.strerror}); it is as it was.") from None
+    if new:
+        present.update(new)
+        write_json(file, plans)
+    remembered = _remembered(file)
+    remembered.setdefault(file.stem, {}).update(dict.fromkeys(configurations, command))
+    write_json(file.with_name(MEMORY), remembered)
     return bool(new)
 
 

@@ -205,7 +205,7 @@ def test_disk_that_is_full_is_named(
 
     monkeypatch.setattr(torch, "save", full)
     assert adapt_weights(source, out) == 2
-    assert f"{out} cannot be written (No space left on device)" in capsys.readouterr().err
+    assert f"{out}: No space left on device. Make room" in capsys.readouterr().err
     assert not out.exists()
 
 

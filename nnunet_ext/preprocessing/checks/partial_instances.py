@@ -45,7 +45,7 @@ class PartialInstancesCheck:
         for name, value in self.labels.items():
             members = [instance for instance in self.instances if instance.label == value]
             if members:
-                yield Finding("ok", f"instances of {value}", described(name, members, cases=len(self.cases)))
+                yield Finding("ok", f"instances of {value}", instance_summary(name, members, cases=len(self.cases)))
         yield from self.cases_without_annotation()
         detail = (
             "instances of one label that touch count as one. Whether a case has un-annotated instances cannot be told "
@@ -73,7 +73,7 @@ class PartialInstancesCheck:
                 yield Finding("problem", "folds", detail)
 
 
-def described(name: str, instances: Sequence[Instance], *, cases: int) -> str:
+def instance_summary(name: str, instances: Sequence[Instance], *, cases: int) -> str:
     """How many instances of a label there are, how many a case has and how large they are."""
     per_case = Counter(instance.case for instance in instances).values()
     return (

@@ -51,7 +51,7 @@ class Registration:
     problem: str | None
 
 
-def register(current: sitk.Image, prior: sitk.Image, kind: Kind, *, seed: int = 0) -> Registration:
+def register_images(current: sitk.Image, prior: sitk.Image, kind: Kind, *, seed: int = 0) -> Registration:
     """Find the transform that lays the prior scan on the current one.
 
     Mattes mutual information of voxels drawn in the current body and a rim around it is maximised from coarse to fine:

@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.preprocessing.pairs.image_registration import Kind, Registration, register
+from nnunet_ext.preprocessing.pairs.image_registration import Kind, Registration, register_images
 from nnunet_ext.preprocessing.pairs.images import (
     covered,
     difference,
@@ -255,7 +255,7 @@ def place_prior(current: sitk.Image, prior: Prior, kind: Kind) -> Placement:
     """Find where a prior lies on the current scan; it has an image, unless it is missing or `kind` is ``none``."""
     if kind == "none" or prior.image is None:
         return by_the_headers(current, prior)
-    found = register(current, prior.image, kind)
+    found = register_images(current, prior.image, kind)
     record = {
         "registration": kind,
         "reached": found.reached,

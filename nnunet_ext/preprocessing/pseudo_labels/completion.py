@@ -141,13 +141,13 @@ def completed_labels(
         drawn, here = labels == value, likeliest == value
         counts[value] = LabelCounts(
             annotated_instances=_different(before, drawn),
-            annotated_voxels=_count(drawn),
+            annotated_voxels=int(drawn.sum()),
             found_instances=_different(before, drawn & (predicted > 0)),
             added_instances=_different(instances, added & here),
-            added_voxels=_count(added & here),
+            added_voxels=int((added & here).sum()),
             small_instances=_different(instances, small & here),
-            attached_voxels=_count(attached & here),
-            ignored_voxels=_count(doubtful & here),
+            attached_voxels=int((attached & here).sum()),
+            ignored_voxels=int((doubtful & here).sum()),
         )
     return completed, counts
 
@@ -170,7 +170,3 @@ def _marked(regions: Labels, mask: Mask) -> Mask:
 def _different(regions: Labels, mask: Mask) -> int:
     """How many regions have a voxel in `mask`, which lies in regions only."""
     return len(np.unique(regions[mask]))
-
-
-def _count(mask: Mask) -> int:
-    return int(np.count_nonzero(mask))

@@ -104,9 +104,7 @@ def write_description(
 
 def _reference(image: Path, home: Path) -> str:
     image = image.resolve()
-    if image.is_relative_to(home.parent):
-        return Path(os.path.relpath(image, home)).as_posix()
-    return image.as_posix()
+    return Path(os.path.relpath(image, home) if image.is_relative_to(home.parent) else image).as_posix()
 
 
 def copy_splits(source: RawDataset, folder: Path) -> None:

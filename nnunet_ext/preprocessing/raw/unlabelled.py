@@ -52,24 +52,18 @@ def find_cases(folder: Path) -> tuple[dict[str, Case], str]:
         found = ", ".join(file.name for file in endings.values())
         raise UserError(f"{folder} has files of several kinds: {found}. A dataset has one; convert the others.")
     (ending,) = endings
-    _check_channels(images, folder=folder)
+    most = max(map(len, images.values()))
+    wrong = {name: channels for name, channels in images.items() if sorted(channels) != list(range(most))}
+    if wrong:
+        examples = [f"{name} has {', '.join(f'{one:04d}' for one in sorted(wrong[name]))}" for name in wrong]
+        raise UserError(
+            f"{len(wrong)} of {len(images)} cases in {folder} do not have the channels 0000"
+            f"{f' to {most - 1:04d}' if most > 1 else ''}: {some(examples, 3)}. Every case needs the same channels."
+        )
     return {
         name: Case(tuple(channels[number] for number in sorted(channels)), folder / f"{name}{ending}")
         for name, channels in sorted(images.items())
     }, ending
-
-
-def _check_channels(images: dict[str, dict[int, Path]], *, folder: Path) -> None:
-    """Raise a UserError unless every case has the channels 0000, 0001, … of the first."""
-    most = max(len(channels) for channels in images.values())
-    wrong = {name: channels for name, channels in images.items() if sorted(channels) != list(range(most))}
-    if wrong:
-        examples = [f"{name} has {', '.join(f'{one:04d}' for one in sorted(wrong[name]))}" for name in wrong]
-        expected = "0000" if most == 1 else f"0000 to {most - 1:04d}"
-        raise UserError(
-            f"{len(wrong)} of {len(images)} cases in {folder} do not have the channels {expected}: "
-            f"{some(examples, 3)}. Every case needs the same channels."
-        )
 
 
 def read_neighbour(folder: Path) -> dict[str, Any]:

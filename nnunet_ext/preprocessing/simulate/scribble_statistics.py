@@ -109,40 +109,23 @@ def class_values(dataset: RawDataset) -> dict[str, int]:
     return {"background": 0, **dataset.foreground_values()}
 
 
-def table(cases: Sequence[CaseCounts]) -> list[list[str]]:
+def scribble_table(cases: Sequence[CaseCounts]) -> list[list[str]]:
     """Rows of cells: for each class, and for all together, what is scribbled.
 
     The share is that of the class's own voxels, in the cases that have it. Agreement is of all scribbled voxels, and in
-    the worst case.
-
-    Args:
-        cases: at least one, of the same classes.
+    the worst case. There is at least one case, and all have the same classes.
     """
     rows = [["label", "cases", "slices", "of", "voxels", "share: median", "lowest", "highest", "agreement", "lowest"]]
-    columns = {name: [case.classes[name] for case in cases] for name in cases[0].classes}
-    return rows + [row(name, counts) for name, counts in {**columns, "all": [case.whole for case in cases]}.items()]
-
-
-def row(name: str, counts: Sequence[Counts]) -> list[str]:
-    """Cells of one class."""
-    having = [one for one in counts if one.voxels]
-    shares = [one.share for one in having]
-    drawn = [one for one in counts if one.scribbled]
-    total = sum(one.scribbled for one in drawn)
-    return [
-        name,
-        str(len(having)),
-        str(sum(one.annotated for one in having)),
-        str(sum(one.slices for one in having)),
-        str(total),
-        *([percent(median(shares)), percent(min(shares)), percent(max(shares))] if having else ["–"] * 3),
-        *(
-            [percent(sum(one.right for one in drawn) / total), percent(min(one.right / one.scribbled for one in drawn))]
-            if drawn
-            else ["–"] * 2
-        ),
-    ]
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
+    columns = [(name, [case.classes[name] for case in cases]) for name in cases[0].classes]
+    for name, counts in [*columns, ("all", [case.whole for case in cases])]:
+        having = [one for one in counts if one.voxels]
+        drawn = [one for one in counts if one.scribbled]
+        shares = [one.share for one in having]
+        total = sum(one.scribbled for one in drawn)
+        summed = (sum(one.annotated for one in having), sum(one.slices for one in having), total)
+        figures: list[float | None] = [median(shares), min(shares), max(shares)] if having else [None] * 3
+        if drawn:
+            figures += [sum(one.right for one in drawn) / total, min(one.right / one.scribbled for one in drawn)]
+        percents = [f"{100 * figure:.2f} %" if figure is not None else "–" for figure in figures]
+        rows.append([name, *map(str, (len(having), *summed)), *percents, *["–"] * (5 - len(percents))])
+    return rows
