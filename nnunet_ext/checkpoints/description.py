@@ -10,7 +10,9 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_ext.files import read_json
 from nnunet_ext.plans.dataset_json import channel_names, values_of
+from nnunet_ext.plans.plans_file import check_configuration, preprocessed_folder, read_plans
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,14 @@ class ModelDescription:
     def _label_name(self, label: int) -> str:
         labels = self.dataset_json["labels"]
         return next((name for name, value in labels.items() if values_of(value) == {label}), f"label {label}")
+
+
+def planned_model(dataset: str, configuration: str, *, plans_name: str) -> ModelDescription:
+    """What a training on a preprocessed dataset would be for; a UserError if there are no such plans."""
+    file = preprocessed_folder(dataset) / f"{plans_name}.json"
+    plans = read_plans(file)
+    check_configuration(plans, configuration, file=file)
+    return ModelDescription(plans, configuration, read_json(file.with_name("dataset.json")))
 
 
 STRUCTURE = ("network_class_name", "n_stages", "n_conv_per_stage", "n_blocks_per_stage", "n_conv_per_stage_decoder")

@@ -17,33 +17,24 @@ LISTS = ("stages", "transpconvs", "seg_layers")
 
 @dataclass(frozen=True)
 class AdaptedTensor:
-    """One tensor, however many names it has.
+    """One tensor, however many names it has."""
 
-    Attributes:
-        key: its first name in the network's state dict; for ``unused``, in the source's.
-        outcome: ``copied`` from the source, ``adapted`` from it, left ``random`` as the network initialised it, or a
-            tensor of the source that stays ``unused``.
-        reason: why, and how; empty where the source has it under the same name and in the same shape.
-        shape: of the tensor in the network; for ``unused``, in the source.
-    """
-
-    key: str
+    key: str  # its first name in the network's state dict; for ``unused``, in the source's
+    # ``copied`` from the source, ``adapted`` from it, left ``random`` as the network initialised it, or a tensor of
+    # the source that stays ``unused``
     outcome: Outcome
-    reason: str
-    shape: tuple[int, ...]
+    reason: str  # why, and how; empty where the source has it under the same name and in the same shape
+    shape: tuple[int, ...]  # of the tensor in the network; for ``unused``, in the source
 
 
 @dataclass(frozen=True)
 class Adaptation:
-    """Weights for a network, and where they come from.
+    """Weights for a network, and where they come from."""
 
-    Attributes:
-        weights: complete state dict of the network, under all of its names, on the CPU; tensors that are one in the
-            network are one here.
-        tensors: what became of each tensor, in the network's order, those of the source that stay unused last.
-    """
-
+    # complete state dict of the network, under all of its names, on the CPU; tensors that are one in the network are
+    # one here
     weights: dict[str, torch.Tensor]
+    # what became of each tensor, in the network's order, those of the source that stay unused last
     tensors: tuple[AdaptedTensor, ...]
 
     def table(self) -> str:

@@ -39,27 +39,16 @@ PATIENTS = "dataset"
 
 @dataclass(frozen=True)
 class Export:
-    """What was exported.
+    """What was exported."""
 
-    Attributes:
-        trainer: the original trainer.
-        exported_trainer: nnU-Net's, or that of the file beside the model.
-        configuration: its name.
-        dataset: nnU-Net's name of it.
-        plans: identifier of the plans.
-        folds: what became of each, as nnunet_ext_export.json has it.
-        has_trainer_file: whether the model needs `TRAINER_FOLDER`.
-        postprocessing: name of the folder with nnU-Net's postprocessing, if it was exported.
-    """
-
-    trainer: str
-    exported_trainer: str
-    configuration: str
-    dataset: str
-    plans: str
-    folds: Mapping[str, Mapping[str, Any]]
-    has_trainer_file: bool
-    postprocessing: str | None
+    trainer: str  # the original trainer
+    exported_trainer: str  # nnU-Net's, or that of the file beside the model
+    configuration: str  # its name
+    dataset: str  # nnU-Net's name of it
+    plans: str  # identifier of the plans
+    folds: Mapping[str, Mapping[str, Any]]  # what became of each, as nnunet_ext_export.json has it
+    has_trainer_file: bool  # whether the model needs `TRAINER_FOLDER`
+    postprocessing: str | None  # name of the folder with nnU-Net's postprocessing, if it was exported
 
     @property
     def folder_name(self) -> str:

@@ -15,21 +15,13 @@ FINAL = "checkpoint_final.pth"
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model.
+    """A trained model."""
 
-    Attributes:
-        folder: nnU-Net's ``TRAINER__PLANS__CONFIGURATION``.
-        folds: some of its folds.
-        checkpoint: name of the file in each ``fold_X``.
-        plans: content of its plans.json.
-        dataset_json: content of its dataset.json.
-    """
-
-    folder: Path
-    folds: tuple[int | str, ...]
-    checkpoint: str
-    plans: Mapping[str, Any]
-    dataset_json: Mapping[str, Any]
+    folder: Path  # nnU-Net's ``TRAINER__PLANS__CONFIGURATION``
+    folds: tuple[int | str, ...]  # some of its folds
+    checkpoint: str  # name of the file in each ``fold_X``
+    plans: Mapping[str, Any]  # content of its plans.json
+    dataset_json: Mapping[str, Any]  # content of its dataset.json
 
     def checkpoints(self) -> dict[int | str, Path]:
         """The file of each fold."""

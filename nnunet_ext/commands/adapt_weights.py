@@ -13,8 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_ext.files import check_new_file, read_json, sha256
-from nnunet_ext.plans.plans_file import check_configuration, preprocessed_folder, read_plans
+from nnunet_ext.files import check_new_file, sha256
 from nnunet_ext.version import __version__
 
 
@@ -32,24 +31,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     check_new_file(args.output, source=args.source, force=args.force)
-    dataset, configuration = args.to
-    file = preprocessed_folder(dataset) / f"{args.plans}.json"
-    plans = read_plans(file)
-    check_configuration(plans, configuration, file=file)
-
     from nnunet_ext.checkpoints.adaptation import adapt
-    from nnunet_ext.checkpoints.description import ModelDescription
+    from nnunet_ext.checkpoints.description import planned_model
     from nnunet_ext.checkpoints.networks import build_network, find_trainer
     from nnunet_ext.checkpoints.reading import read_checkpoint
     from nnunet_ext.checkpoints.writing import write_checkpoint
 
-    target = ModelDescription(plans, configuration, read_json(file.with_name("dataset.json")))
+    target = planned_model(*args.to, plans_name=args.plans)
     source = read_checkpoint(args.source)
     network = build_network(find_trainer(args.trainer), target, deep_supervision=True)
     adaptation = adapt(source, network, target, keep_heads=not args.drop_heads)
     content = {
         "network_weights": adaptation.weights,
-        "init_args": {"plans": plans, "configuration": configuration, "dataset_json": dict(target.dataset_json)},
+        "init_args": {
+            "plans": dict(target.plans),
+            "configuration": target.configuration,
+            "dataset_json": dict(target.dataset_json),
+        },
         "trainer_name": args.trainer,
         "nnunet_ext": {
             "version": __version__,

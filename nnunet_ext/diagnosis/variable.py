@@ -14,20 +14,13 @@ from nnunet_ext.registration import VARIABLE, discovery_folder, extended_value
 
 @dataclass(frozen=True)
 class Entry:
-    """One folder of ``nnUNet_extTrainer``.
+    """One folder of ``nnUNet_extTrainer``."""
 
-    Attributes:
-        raw: the entry as it stands.
-        kept: what should stand there instead; empty if the entry should go.
-        fault: what is wrong with it, as the end of a sentence; empty if nothing is.
-        ours: whether it is this package's folder or was meant to be.
-        harmful: whether nnU-Net would use it to bad effect, where it only passes over the other faulty ones.
-    """
-
-    raw: str
-    kept: str
-    fault: str = ""
-    ours: bool = False
+    raw: str  # the entry as it stands
+    kept: str  # what should stand there instead; empty if the entry should go
+    fault: str = ""  # what is wrong with it, as the end of a sentence; empty if nothing is
+    ours: bool = False  # whether it is this package's folder or was meant to be
+    # whether nnU-Net would use it to bad effect, where it only passes over the other faulty ones
     harmful: bool = False
 
 

@@ -27,28 +27,17 @@ class Registration:
     """What registration found.
 
     All figures are of the returned transform and over the current body.
-
-    Attributes:
-        transform: points of the current image -> points of the prior image, in mm.
-        kind: what was asked for.
-        reached: what the transform is: less than `kind` after a problem, or where the next stage gained nothing.
-        similarity_before: normalised mutual information before (see `ImagePair.similarity`), about 0 to 1.
-        similarity_after: the same with the transform.
-        mean_displacement: mean length of the body's displacement, in mm; a different origin of the scans counts.
-        max_displacement: the longest.
-        inside: share of the current body that the moved prior's field of view covers.
-        problem: why registration is taken for failed, wholly or from some stage on; None if it is not.
     """
 
-    transform: sitk.Transform
-    kind: Kind
-    reached: Kind
-    similarity_before: float
-    similarity_after: float
-    mean_displacement: float
-    max_displacement: float
-    inside: float
-    problem: str | None
+    transform: sitk.Transform  # points of the current image -> points of the prior image, in mm
+    kind: Kind  # what was asked for
+    reached: Kind  # what the transform is: less than `kind` after a problem, or where the next stage gained nothing
+    similarity_before: float  # normalised mutual information before (see `ImagePair.similarity`), about 0 to 1
+    similarity_after: float  # the same with the transform
+    mean_displacement: float  # mean length of the body's displacement, in mm; a different origin of the scans counts
+    max_displacement: float  # the longest
+    inside: float  # share of the current body that the moved prior's field of view covers
+    problem: str | None  # why registration is taken for failed, wholly or from some stage on; None if it is not
 
 
 def register_images(current: sitk.Image, prior: sitk.Image, kind: Kind, *, seed: int = 0) -> Registration:

@@ -18,15 +18,10 @@ MATCH_POINTS = 32
 
 @dataclass(frozen=True)
 class Region:
-    """A box of voxels, to cut the same part out of a scan, its other channels and its labels.
+    """A box of voxels, to cut the same part out of a scan, its other channels and its labels."""
 
-    Attributes:
-        start: first voxel, along X, Y, Z.
-        size: number of voxels.
-    """
-
-    start: tuple[int, ...]
-    size: tuple[int, ...]
+    start: tuple[int, ...]  # first voxel, along X, Y, Z
+    size: tuple[int, ...]  # number of voxels
 
     def cut(self, image: sitk.Image) -> sitk.Image:
         """The part of an image; its voxels stay where they are in the patient."""

@@ -36,17 +36,11 @@ class Diverged(UserError):
 
 @dataclass(frozen=True)
 class PreparedPairs:
-    """What was made.
+    """What was made."""
 
-    Attributes:
-        records: what was done, by the name of the case.
-        folds: of the dataset; none in prediction.
-        seconds: how long this run took.
-    """
-
-    records: Mapping[str, Mapping[str, Any]]
-    folds: Sequence[Fold]
-    seconds: float
+    records: Mapping[str, Mapping[str, Any]]  # what was done, by the name of the case
+    folds: Sequence[Fold]  # of the dataset; none in prediction
+    seconds: float  # how long this run took
 
 
 def make_longitudinal_dataset(

@@ -35,24 +35,17 @@ LITTLE = 0.5
 
 @dataclass(frozen=True)
 class Pairing:
-    """What is made of a pair, in training and in prediction alike.
+    """What is made of a pair, in training and in prediction alike."""
 
-    Attributes:
-        labels: values by name, without background; ``ignore`` is no label of the prior.
-        modality: what nnU-Net is told of the current scan's intensities, e.g. MRI or CT.
-        registration: how priors are brought onto current scans; ``none`` takes the positions of their headers.
-        prior_image: whether the prior image is a channel.
-        prior_labels: whether each prior label is one.
-        crop_to_body: margin in mm around the current body to which all is cropped; None crops nothing.
-        match_histogram: file of the image whose intensities current and prior images are given; None changes nothing.
-    """
-
-    labels: Mapping[str, int]
-    modality: str = "MRI"
+    labels: Mapping[str, int]  # values by name, without background; ``ignore`` is no label of the prior
+    modality: str = "MRI"  # what nnU-Net is told of the current scan's intensities, e.g. MRI or CT
+    # how priors are brought onto current scans; ``none`` takes the positions of their headers
     registration: Kind = "none"
-    prior_image: bool = True
-    prior_labels: bool = True
+    prior_image: bool = True  # whether the prior image is a channel
+    prior_labels: bool = True  # whether each prior label is one
+    # margin in mm around the current body to which all is cropped; None crops nothing
     crop_to_body: float | None = None
+    # file of the image whose intensities current and prior images are given; None changes nothing
     match_histogram: str | None = None
 
     @property
@@ -102,43 +95,28 @@ class Prior:
 
 @dataclass(frozen=True)
 class PairedCase:
-    """One case, ready to be written.
+    """One case, ready to be written."""
 
-    Attributes:
-        channels: of the case, all on one grid, in order.
-        label: the reference on the same grid, None if there is none.
-        record: what was done, for JSON.
-        problem: why the prior is not where it should be; empty if it is.
-        views: the current image, and on its grid the prior image as its header has it and as it was registered; None
-            if nothing was registered.
-        registration: the one that the views show.
-    """
-
-    channels: tuple[sitk.Image, ...]
-    label: sitk.Image | None
-    record: Mapping[str, Any]
-    problem: str = ""
+    channels: tuple[sitk.Image, ...]  # of the case, all on one grid, in order
+    label: sitk.Image | None  # the reference on the same grid, None if there is none
+    record: Mapping[str, Any]  # what was done, for JSON
+    problem: str = ""  # why the prior is not where it should be; empty if it is
+    # the current image, and on its grid the prior image as its header has it and as it was registered; None if
+    # nothing was registered
     views: tuple[sitk.Image, sitk.Image, sitk.Image] | None = None
-    registration: Registration | None = None
+    registration: Registration | None = None  # the one that the views show
 
 
 @dataclass(frozen=True)
 class Placement:
-    """How a prior comes to lie on the current grid.
+    """How a prior comes to lie on the current grid."""
 
-    Attributes:
-        transform: points of the current scan -> points of the prior; None if the grids are the same already.
-        record: what was done, for JSON.
-        problem: why it is not to be trusted; empty if it is.
-        warnings: what somebody should look at.
-        registration: that found the place; None if the headers gave it.
-    """
-
+    # points of the current scan -> points of the prior; None if the grids are the same already
     transform: sitk.Transform | None
-    record: Mapping[str, Any]
-    problem: str = ""
-    warnings: tuple[str, ...] = ()
-    registration: Registration | None = None
+    record: Mapping[str, Any]  # what was done, for JSON
+    problem: str = ""  # why it is not to be trusted; empty if it is
+    warnings: tuple[str, ...] = ()  # what somebody should look at
+    registration: Registration | None = None  # that found the place; None if the headers gave it
 
 
 def make_case(pair: Pair, pairing: Pairing, *, if_diverged: IfDiverged) -> PairedCase:

@@ -24,23 +24,14 @@ ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl.gz", ".gipl")
 
 @dataclass(frozen=True)
 class Pair:
-    """A current scan and what there is of its prior.
+    """A current scan and what there is of its prior."""
 
-    Attributes:
-        case: name of the case in the dataset.
-        patient: whose it is; all cases of a patient go into one part of a fold.
-        current_image: the scan to be segmented.
-        prior_image: the earlier scan, None if there is none.
-        prior_label: the label map of the earlier scan, None if there is none.
-        current_label: the reference, None if there is none, as in prediction.
-    """
-
-    case: str
-    patient: str
-    current_image: Path
-    prior_image: Path | None = None
-    prior_label: Path | None = None
-    current_label: Path | None = None
+    case: str  # name of the case in the dataset
+    patient: str  # whose it is; all cases of a patient go into one part of a fold
+    current_image: Path  # the scan to be segmented
+    prior_image: Path | None = None  # the earlier scan, None if there is none
+    prior_label: Path | None = None  # the label map of the earlier scan, None if there is none
+    current_label: Path | None = None  # the reference, None if there is none, as in prediction
 
     @property
     def files(self) -> dict[str, Path]:

@@ -27,20 +27,17 @@ Mask = npt.NDArray[np.bool_]
 class Rules:
     """When a prediction becomes a label.
 
-    Attributes:
-        threshold: probability of foreground (1 - that of background) from which a voxel is predicted, between 0 and 1.
-        uncertain: low and high, 0 < low <= threshold <= high < 1. Un-annotated voxels from low on become ``ignore``
-            unless they are added, and only those from high on are added. None adds all that is predicted and leaves the
-            rest background.
-        min_voxels: an instance of fewer is not added.
-
     Raises:
         UserError: if a value is out of its range.
     """
 
+    # probability of foreground (1 - that of background) from which a voxel is predicted, between 0 and 1
     threshold: float = 0.5
+    # low and high, 0 < low <= threshold <= high < 1. Un-annotated voxels from low on become ``ignore`` unless they
+    # are added, and only those from high on are added. None adds all that is predicted and leaves the rest
+    # background
     uncertain: tuple[float, float] | None = None
-    min_voxels: int = 1
+    min_voxels: int = 1  # an instance of fewer is not added
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
@@ -58,27 +55,17 @@ class Rules:
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """What became of one label in one case, or in several together.
+    """What became of one label in one case, or in several together."""
 
-    Attributes:
-        annotated_instances: connected components in the label map.
-        annotated_voxels: their voxels.
-        found_instances: those of them that the prediction overlaps, whatever label it gives them.
-        added_instances: connected components that were added.
-        added_voxels: their voxels.
-        small_instances: components that were left out because they are too small.
-        attached_voxels: un-annotated voxels that were left out because their region belongs to an annotated instance.
-        ignored_voxels: un-annotated voxels that became ``ignore``, by the likeliest label of each.
-    """
-
-    annotated_instances: int = 0
-    annotated_voxels: int = 0
-    found_instances: int = 0
-    added_instances: int = 0
-    added_voxels: int = 0
-    small_instances: int = 0
+    annotated_instances: int = 0  # connected components in the label map
+    annotated_voxels: int = 0  # their voxels
+    found_instances: int = 0  # those of them that the prediction overlaps, whatever label it gives them
+    added_instances: int = 0  # connected components that were added
+    added_voxels: int = 0  # their voxels
+    small_instances: int = 0  # components that were left out because they are too small
+    # un-annotated voxels that were left out because their region belongs to an annotated instance
     attached_voxels: int = 0
-    ignored_voxels: int = 0
+    ignored_voxels: int = 0  # un-annotated voxels that became ``ignore``, by the likeliest label of each
 
     def __add__(self, other: LabelCounts) -> LabelCounts:
         return LabelCounts(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))

@@ -30,38 +30,23 @@ LARGEST_EXACT = 2**24  # nnU-Net's readers give 32-bit floats, which hold no lar
 
 @dataclass(frozen=True)
 class Selection:
-    """How the instances that stay annotated are chosen; see `kept_instances`.
+    """How the instances that stay annotated are chosen; see `kept_instances`."""
 
-    Attributes:
-        keep: their share, above 0 and at most 1.
-        scope: where the share holds.
-        order: which come first.
-        seed: of the draws, not negative.
-    """
-
-    keep: float
-    scope: Scope = "case"
-    order: Order = "random"
-    seed: int = 0
+    keep: float  # their share, above 0 and at most 1
+    scope: Scope = "case"  # where the share holds
+    order: Order = "random"  # which come first
+    seed: int = 0  # of the draws, not negative
 
 
 @dataclass(frozen=True)
 class PartialAnnotation:
-    """What became of the instances.
+    """What became of the instances."""
 
-    Attributes:
-        cases: how many the dataset has.
-        instances: all of them.
-        kept: those that stay annotated.
-        unassigned: number of cases with foreground that belongs to no instance, which stays annotated.
-        flat: whether the images are two-dimensional.
-    """
-
-    cases: int
-    instances: Sequence[Instance]
-    kept: Collection[Instance]
-    unassigned: int
-    flat: bool
+    cases: int  # how many the dataset has
+    instances: Sequence[Instance]  # all of them
+    kept: Collection[Instance]  # those that stay annotated
+    unassigned: int  # number of cases with foreground that belongs to no instance, which stays annotated
+    flat: bool  # whether the images are two-dimensional
 
     @property
     def without_foreground(self) -> int:

@@ -17,21 +17,13 @@ from nnunet_ext.preprocessing.simulate.weaker_dataset import DENSE
 
 @dataclass(frozen=True)
 class Counts:
-    """A class in a case, or all of them.
+    """A class in a case, or all of them."""
 
-    Attributes:
-        voxels: of the dense mask.
-        scribbled: voxels that scribbles give this class.
-        right: those of them that the dense mask gives it, too.
-        slices: that have the class in the dense mask.
-        annotated: those of them with a scribble of the class.
-    """
-
-    voxels: int
-    scribbled: int
-    right: int
-    slices: int
-    annotated: int
+    voxels: int  # of the dense mask
+    scribbled: int  # voxels that scribbles give this class
+    right: int  # those of them that the dense mask gives it, too
+    slices: int  # that have the class in the dense mask
+    annotated: int  # those of them with a scribble of the class
 
     @property
     def share(self) -> float:
@@ -41,15 +33,10 @@ class Counts:
 
 @dataclass(frozen=True)
 class CaseCounts:
-    """The scribbles of a case.
+    """The scribbles of a case."""
 
-    Attributes:
-        classes: by name.
-        whole: all classes together.
-    """
-
-    classes: Mapping[str, Counts]
-    whole: Counts
+    classes: Mapping[str, Counts]  # by name
+    whole: Counts  # all classes together
 
 
 def count_scribbles(scribbles: Labels, dense: Labels, values: Mapping[str, int], *, axis: int) -> CaseCounts:

@@ -25,25 +25,19 @@ class Strokes:
     """How scribbles are drawn.
 
     By default they annotate about as much, and are about as often wrong, as what people drew into ACDC's images.
-
-    Attributes:
-        interior: how much of the skeleton of a region the interior stroke follows, above 0 and at most 1.
-        boundary: how much of the line one voxel inside its boundary the second stroke follows, from 0 (none) to 1.
-        thickness: of all strokes, in voxels, at least 1. Thick strokes end where their region does.
-        noise: standard deviation of the whole voxels by which each stroke is off along each axis of its slice.
-        components: the largest connected component of a class in a slice has strokes; the others have, too, if their
-            size is at least this share of its size, from 0 (all) to 1.
-        slices: the share of a case's slices that are drawn in, above 0 and at most 1.
-        num_slices: their number instead, at least 1; None for the share.
     """
 
-    interior: float = 0.8
+    interior: float = 0.8  # how much of the skeleton of a region the interior stroke follows, above 0 and at most 1
+    # how much of the line one voxel inside its boundary the second stroke follows, from 0 (none) to 1
     boundary: float = 0.7
-    thickness: int = 1
+    thickness: int = 1  # of all strokes, in voxels, at least 1. Thick strokes end where their region does
+    # standard deviation of the whole voxels by which each stroke is off along each axis of its slice
     noise: float = 0.2
+    # the largest connected component of a class in a slice has strokes; the others have, too, if their size is at
+    # least this share of its size, from 0 (all) to 1
     components: float = 0.1
-    slices: float = 1.0
-    num_slices: int | None = None
+    slices: float = 1.0  # the share of a case's slices that are drawn in, above 0 and at most 1
+    num_slices: int | None = None  # their number instead, at least 1; None for the share
 
 
 def slicing_axis(shape: Sequence[int], spacing: Sequence[float]) -> int:

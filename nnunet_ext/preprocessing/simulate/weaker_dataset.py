@@ -23,21 +23,13 @@ LARGEST_NUMBER = 65535  # label maps and instance maps are written with 16 bits
 
 @dataclass
 class WeakerDataset:
-    """A dataset in the making.
+    """A dataset in the making."""
 
-    Attributes:
-        source: the dataset with dense labels.
-        name: of the new dataset.
-        folder: its unfinished folder.
-        reader: nnU-Net's, for the files of both.
-        flat: whether all images that were read are two-dimensional.
-    """
-
-    source: RawDataset
-    name: str
-    folder: Path
-    reader: Any
-    flat: bool = True
+    source: RawDataset  # the dataset with dense labels
+    name: str  # of the new dataset
+    folder: Path  # its unfinished folder
+    reader: Any  # nnU-Net's, for the files of both
+    flat: bool = True  # whether all images that were read are two-dimensional
 
     def dense_labels(self, doing: str) -> Iterator[tuple[str, Labels, dict[str, Any]]]:
         """Read the source's labels, keep them in `DENSE`, and give each case with its label map and geometry."""
