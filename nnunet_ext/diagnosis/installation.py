@@ -49,7 +49,9 @@ def check_nnunet(version: str | None) -> Finding:
         return Finding("problem", "nnunetv2", "not installed in this Python environment.", FIX_NNUNET)
     if OLDEST_NNUNET <= release_of(version) < FIRST_UNKNOWN_NNUNET:
         return Finding("ok", "nnunetv2", version)
-    detail = f"found {version}; this package needs nnunetv2 >= 2.8, < 3: older ones find no trainers but their own."
+    detail = (
+        f"found {version}; this package needs nnunetv2 >= 2.8, < 3. Before 2.8, nnU-Net finds its own trainers alone."
+    )
     return Finding("problem", "nnunetv2", detail, FIX_NNUNET)
 
 
