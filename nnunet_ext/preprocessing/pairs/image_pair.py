@@ -99,8 +99,6 @@ def prepared_pair(current: sitk.Image, prior: sitk.Image) -> ImagePair | str:
                 f"the {name} image has {size(image.GetSize())} voxels; "
                 f"registration needs {FEWEST_VOXELS_OF_AXIS} along every axis"
             )
-        if not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
-            return f"the {name} image has values that are not finite"
         reduced = shrunk(clipped(image), _reduction(image))
         body = body_mask(reduced)
         voxels = int(as_bool(body).sum())

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_ext.errors import UserError
 from nnunet_ext.messages import last_line
 from nnunet_ext.preprocessing.pairs import registration_stages as stages
 from nnunet_ext.preprocessing.pairs.image_pair import ImagePair, prepared_pair
@@ -60,21 +59,15 @@ def register_images(current: sitk.Image, prior: sitk.Image, kind: Kind, *, seed:
       aligned before.
 
     There is a problem too if the similarity in the end is below LEAST_SIMILARITY, as it is of unrelated images, and if
-    an image cannot be registered: nearly constant, not finite, fewer than 4 voxels along an axis, a body of a few
+    an image cannot be registered: nearly constant, fewer than 4 voxels along an axis, a body of a few
     voxels. Then the transform is the identity. A high similarity is no proof of a good registration: look at pictures.
 
     Args:
-        current: one channel, two or three dimensions.
-        prior: of as many dimensions, on any grid.
+        current: one channel, two or three dimensions, finite values, as `read_scan` gives them.
+        prior: the same, of as many dimensions, on any grid.
         kind: the last stage; ``none`` gives the identity.
         seed: for the drawing of voxels, from 0.
-
-    Raises:
-        UserError: if the images' dimensions differ, or one has several values for each voxel.
     """
-    if kind not in get_args(Kind):
-        raise ValueError(f"kind is {kind!r}; it is one of {', '.join(get_args(Kind))}")
-    _check_images(current, prior)
     identity = unmoved(current)
     pair = prepared_pair(current, prior)
     if isinstance(pair, str):
@@ -143,17 +136,3 @@ def _is_still(pair: ImagePair, before: sitk.Transform, after: sitk.Transform) ->
     """Whether a stage moved the body by less than half a voxel."""
     lengths = np.linalg.norm(pair.shifts(after) - pair.shifts(before), axis=1)
     return bool(lengths.mean() < min(pair.current.GetSpacing()) / 2)
-
-
-def _check_images(current: sitk.Image, prior: sitk.Image) -> None:
-    if current.GetDimension() != prior.GetDimension():
-        raise UserError(
-            f"The current image has {current.GetDimension()} dimensions and the prior {prior.GetDimension()}; "
-            "they must be equal. Save both in two or in three."
-        )
-    for name, image in (("current", current), ("prior", prior)):
-        if image.GetNumberOfComponentsPerPixel() != 1:
-            raise UserError(
-                f"The {name} image has {image.GetNumberOfComponentsPerPixel()} values for each voxel; "
-                "registration takes images of one channel. Save one of them alone."
-            )

@@ -38,8 +38,6 @@ def crop_to_body(image: sitk.Image, margin_mm: float) -> Region:
     Raises:
         UserError: if no body is found.
     """
-    if margin_mm < 0:
-        raise ValueError(f"margin_mm is {margin_mm}; it must not be negative")
     inside = np.argwhere(_body_of(image, "image"))[:, ::-1]
     margin = np.ceil(margin_mm / np.asarray(image.GetSpacing())).astype(int)
     start = np.maximum(inside.min(axis=0) - margin, 0)

@@ -188,12 +188,12 @@ def _remove_others(folder: Path, records: Mapping[str, Mapping[str, Any]], *, ch
 
 def _picture(case: PairedCase, file: Path) -> dict[str, str]:
     """Draw how well a prior was registered, if it was; what the record says of that."""
-    if case.views is None:
+    if case.views is None or case.registration is None:
         return {}
     from nnunet_ext.preprocessing.pairs.registration_pictures import registration_picture  # matplotlib takes a while
 
     file.parent.mkdir(exist_ok=True)
-    registration_picture(*case.views, file, title=file.stem, registration=case.registration)
+    registration_picture(*case.views, file, case.registration)
     return {"picture": f"{PICTURES}/{file.name}"}
 
 
