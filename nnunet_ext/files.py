@@ -29,7 +29,8 @@ def written_whole(target: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, target)
     except OSError as error:
-        error.filename = str(target)  # what the user has asked for, for the message of the command line
+        if error.errno is not None:
+            error.filename = str(target)  # the name that the user knows, for the message of the command line
         raise
     finally:
         temporary.unlink(missing_ok=True)
