@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -49,15 +48,10 @@ def adapt(source: Mapping[str, Any], network: nn.Module, target: ModelDescriptio
     return _Adapter(source, network, target, keep_heads=keep_heads).run()
 
 
-@dataclass(frozen=True)
-class _Mismatch:
-    key: str
-    source: tuple[int, ...] | None
-    network: tuple[int, ...] | None
-
-    def __str__(self) -> str:
-        shapes = [str(list(shape)) if shape is not None else "missing" for shape in (self.source, self.network)]
-        return f"{self.key}: source {shapes[0]}, network {shapes[1]}"
+def _mismatch(key: str, source: Sequence[int] | None, network: Sequence[int] | None) -> str:
+    """A tensor that is missing on one side, or of another shape."""
+    shapes = [str(list(shape)) if shape is not None else "missing" for shape in (source, network)]
+    return f"{key}: source {shapes[0]}, network {shapes[1]}"
 
 
 class _Adapter:
@@ -81,7 +75,7 @@ class _Adapter:
         self.own_head_counts = head_counts([key for keys, _ in self.groups for key in keys])
         self.source_head_counts = head_counts(list(self.given))
         self.used: set[str] = set()
-        self.mismatches: list[_Mismatch] = []
+        self.mismatches: list[str] = []
 
     def run(self) -> Adaptation:
         weights: dict[str, torch.Tensor] = {}
@@ -97,7 +91,7 @@ class _Adapter:
         differences = architecture_differences(self.origin, self.target) if self.origin else {}
         if set(differences) & set(STRUCTURE):
             # a tensor too many means here that the network is the source's with layers left out
-            self.mismatches += [_Mismatch(one.key, one.shape, None) for one in unused if not is_head(one.key)]
+            self.mismatches += [_mismatch(one.key, one.shape, None) for one in unused if not is_head(one.key)]
         if self.mismatches:
             raise UserError(self._refusal(differences))
         return Adaptation({key: weights[key] for key in self.keys}, (*report, *unused))
@@ -109,7 +103,7 @@ class _Adapter:
         if found is None and not stock:
             return own, "random", "a plain U-Net has no such part"
         if found is None:
-            self.mismatches.append(_Mismatch(keys[0], None, tuple(own.shape)))
+            self.mismatches.append(_mismatch(keys[0], None, tuple(own.shape)))
             return own, "random", "missing in the source"
         # all names: a source may hold a copy of the tensor under each
         self.used |= {found, *keys, *stock}
@@ -123,7 +117,7 @@ class _Adapter:
             outcome: Outcome = "copied" if value is self.given[found] else "adapted"
             return value, outcome, "; ".join(part for part in (change, reason) if part)
         if value.shape != own.shape:
-            self.mismatches.append(_Mismatch(keys[0], tuple(value.shape), tuple(own.shape)))
+            self.mismatches.append(_mismatch(keys[0], tuple(value.shape), tuple(own.shape)))
             return own, "random", "another shape in the source"
         return value, "copied", reason
 

@@ -20,10 +20,7 @@ def read_failure(folder: str) -> str:
 
 
 def write_failure(folder: str) -> str:
-    """Why no file can be written into a folder; empty if one can.
-
-    A file is really written and removed: `os.access` says yes to root, and on read-only mounts.
-    """
+    """Why no file can be written into a folder; empty if one can. It is tried: `os.access` says yes to root."""
     try:
         with tempfile.NamedTemporaryFile(prefix=".nnunet_ext_doctor_", dir=folder) as file:
             file.write(b"0")

@@ -32,18 +32,9 @@ DECISIVE = ("labels", "regions_class_order", "channel_names", "nnunet_ext")  # i
 def check_planned_training(
     trainer: Any, raw: RawDataset, preprocessed: Path, *, plans_name: str, configuration: str
 ) -> Iterator[Finding]:
-    """What a training would meet, from the plans on.
+    """What a training of a trainer's class on a preprocessed dataset would meet, from the plans on.
 
-    Args:
-        trainer: class of this package.
-        raw: the dataset.
-        preprocessed: its folder in nnUNet_preprocessed.
-        plans_name: plans identifier, such as ``nnUNetPlans``.
-        configuration: its name.
-
-    Yields:
-        Findings on the plans, the settings, the preprocessed cases, and on what the trainer needs. After a problem
-        with the plans, the settings or the data's kind nothing more is looked at.
+    After a problem with the plans, the settings or the data's kind nothing more is looked at.
     """
     file = preprocessed / f"{plans_name}.json"
     plans_finding = check_plans(file, configuration)

@@ -36,14 +36,7 @@ def check_siblings(folders: Sequence[str], fix: str, environ: Mapping[str, str])
 
 
 def check_found(name: str, found: Mapping[str, Any], folders: Sequence[str], fix: str) -> Finding | None:
-    """What is wrong with what nnU-Net found under a trainer's name, None if it is our trainer as Python knows it.
-
-    Args:
-        name: the trainer's name.
-        found: what the job ``find`` says of it.
-        folders: those of the variable.
-        fix: the command that puts our folder first.
-    """
+    """What is wrong with what the job ``find`` says of a trainer; None if it is ours. `fix` puts our folder first."""
     title = "trainers"
     if "error" in found:
         return Finding("problem", title, f"nnU-Net's lookup of {name} failed: {found['error']}", FIX_PACKAGE)

@@ -29,12 +29,11 @@ def derived(configurations: Mapping[str, Any], base: str, name: str, content: Ma
     Args:
         configurations: of a plans file.
         base: what it inherits from.
-        name: of the new configuration.
-        content: what it says beside ``inherits_from``; the other stage says the same.
+        name: of the new configuration; the other stage is called ``NAME_lowres`` or ``NAME_cascade``.
+        content: what both say beside ``inherits_from``.
 
     Returns:
-        New configurations by name: one, or the first stage of a cascade and the second, in the order of training. The
-        other stage is called ``NAME_lowres`` or ``NAME_cascade``.
+        New configurations by name: one, or the first stage of a cascade and the second, in the order of training.
 
     Raises:
         UserError: if the first stage names several next ones.

@@ -18,14 +18,7 @@ DATA = {"nnUNet_raw": "raw data", "nnUNet_preprocessed": "preprocessed data", "n
 
 
 def preprocessed_folder(dataset: str) -> Path:
-    """The dataset's folder in nnUNet_preprocessed.
-
-    Args:
-        dataset: id ("4", "004") or name ("Dataset004_Hippocampus").
-
-    Raises:
-        UserError: if the variable is not set, or the dataset is not there or there more than once.
-    """
+    """The dataset's folder in nnUNet_preprocessed, by id ("4", "004") or name; a UserError unless there is just one."""
     found = dataset_folder("nnUNet_preprocessed", dataset)
     if found is None:
         root = folder_of_variable("nnUNet_preprocessed")
@@ -107,13 +100,10 @@ def add_configurations(
         file: the plans file.
         configurations: their contents by name.
         command: how the user can have them made again; remembered beside the plans file.
-        force: replace those of the same name and other content.
+        force: replace those of the same name and other content, which is a UserError without.
 
     Returns:
         False if the very same configurations were there already.
-
-    Raises:
-        UserError: if one of the same name and other content is there and `force` is off.
     """
     plans = read_plans(file)
     present = plans["configurations"]

@@ -24,10 +24,7 @@ ORTHONORMAL = 1e-3
 
 
 def read_scan(file: Path) -> sitk.Image:
-    """Read an image of one channel.
-
-    Returns:
-        The image, two- or three-dimensional; kinds of numbers that not every format holds are turned to float32.
+    """Read an image of one channel and two or three dimensions; numbers that not every format holds become float32.
 
     Raises:
         UserError: if it cannot be read, has more channels or dimensions, values that are not finite, or axes that are

@@ -29,15 +29,7 @@ class Region:
 
 
 def crop_to_body(image: sitk.Image, margin_mm: float) -> Region:
-    """The box around the body and a margin, within the image.
-
-    Args:
-        image: one channel.
-        margin_mm: on every side, from 0.
-
-    Raises:
-        UserError: if no body is found.
-    """
+    """The box around the body and a margin of so many mm, within the image; a UserError if no body is found."""
     inside = np.argwhere(_body_of(image, "image"))[:, ::-1]
     margin = np.ceil(margin_mm / np.asarray(image.GetSpacing())).astype(int)
     start = np.maximum(inside.min(axis=0) - margin, 0)
@@ -46,18 +38,11 @@ def crop_to_body(image: sitk.Image, margin_mm: float) -> Region:
 
 
 def match_histogram(ct: sitk.Image, mr: sitk.Image) -> sitk.Image:
-    """A CT whose body has the distribution of intensities of an MRI's body.
+    """A CT whose body has the distribution of intensities of an MRI's body, of any size, as float32.
 
     A network that is to segment MRI can be pre-trained on such CTs. The order of intensities within the CT stays as it
     is; the air around the body, of which every scan has another share, is left out of the matching and gets the median
     of what surrounds the body in the MRI (its lowest value if nothing does).
-
-    Args:
-        ct: the image to change.
-        mr: the image to imitate, of any size.
-
-    Returns:
-        float32, on CT's grid.
 
     Raises:
         UserError: if no body is found in one of them.

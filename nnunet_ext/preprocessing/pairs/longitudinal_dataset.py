@@ -53,13 +53,12 @@ def make_longitudinal_dataset(
 
     Args:
         pairs: with current labels.
-        name: of the new dataset, ``DatasetXXX_Name``.
+        name: of the new dataset, see `new_dataset`.
         pairing: what is made of each pair.
         if_diverged: see `make_case`.
-        force: replace a dataset of that name that this package made.
+        force: see `new_dataset`.
 
     Raises:
-        UserError: if the name is taken or a file cannot be used.
         Diverged: after all cases, if `if_diverged` is ``stop`` and a registration has.
     """
     start = time.monotonic()

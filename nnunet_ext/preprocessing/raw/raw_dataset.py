@@ -84,10 +84,7 @@ class RawDataset:
 
 
 def read_label_map(reader: Any, file: Path) -> tuple[Labels, dict[str, Any]]:
-    """Read a map of labels or instances, of whole numbers that may be stored as float, by one of nnU-Net's readers.
-
-    Returns:
-        The map, and what nnU-Net's writer needs to know of the image's geometry.
+    """A map of labels or instances, and its geometry, by a reader of nnU-Net; whole numbers may be stored as float.
 
     Raises:
         UserError: if the file is missing, cannot be read, has colours, or holds other than whole numbers from zero.
@@ -118,10 +115,7 @@ def only_map(values: npt.NDArray[Any], *, file: Path) -> npt.NDArray[Any]:
 
 
 def read_images(reader: Any, case: Case) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
-    """Read a case's channels with one of nnU-Net's readers.
-
-    Returns:
-        The channels, (C, Z, Y, X), and the geometry, with ``spacing`` in the same order.
+    """The channels of a case, (C, Z, Y, X), and their geometry (``spacing`` in that order), by a reader of nnU-Net.
 
     Raises:
         UserError: if a file is missing or cannot be read, or the channels differ in shape or spacing.
@@ -143,11 +137,7 @@ def _require(files: Sequence[Path]) -> None:
 
 
 def images_in(folder: Path, endings: Collection[str]) -> Iterator[tuple[Path, str, str]]:
-    """The images of a folder in order, each with its name without the ending, and the ending.
-
-    Raises:
-        UserError: if the folder is none, or has no image.
-    """
+    """The images of a folder, in order, with their names without the ending, and the ending; a UserError if none."""
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder.")
     found = False

@@ -100,9 +100,9 @@ def make_unlabelled_dataset(folder: Path, name: str, *, channels: Sequence[str] 
 
     Args:
         folder: of images.
-        name: of the new dataset, ``DatasetXXX_Name``.
+        name: of the new dataset, see `new_dataset`.
         channels: names; None takes those of the dataset.json beside the folder.
-        force: replace a dataset of that name that this package made.
+        force: see `new_dataset`.
 
     Returns:
         What it was made from: the cases, and a dataset.json that lists none.

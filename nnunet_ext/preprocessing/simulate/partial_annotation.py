@@ -57,12 +57,7 @@ class PartialAnnotation:
 def origin_of_instances(source: RawDataset, asked: str | None) -> str:
     """Where a dataset's instances come from: a folder of instance maps in it, or ``components`` of each label.
 
-    Args:
-        source: the dataset.
-        asked: the one or the other; None takes ``instancesTr`` if it is there.
-
-    Raises:
-        UserError: if the folder that was asked for is not there.
+    The one that was asked for, which must be there, or without ``instancesTr`` if that is there.
     """
     if asked is None:
         return INSTANCES if (source.folder / INSTANCES).is_dir() else COMPONENTS
@@ -81,13 +76,10 @@ def simulate_partial_annotation(
 
     Args:
         source: a dataset with dense labels.
-        name: of the new dataset, ``DatasetXXX_Name``.
+        name: of the new dataset, see `weaker_dataset`.
         selection: what stays annotated.
         origin: of the instances, see `origin_of_instances`.
-        force: replace a dataset of that name that this package made.
-
-    Raises:
-        UserError: if the name is taken, the labels are not dense, or files are missing or wrong; nothing is left then.
+        force: see `weaker_dataset`.
     """
     foreground = set(source.foreground_values().values())
     instances: list[Instance] = []

@@ -43,14 +43,11 @@ def simulate_scribbles(
 
     Args:
         source: a dataset with dense labels.
-        name: of the new dataset, ``DatasetXXX_Name``.
+        name: of the new dataset, see `weaker_dataset`.
         strokes: how to draw.
         axis: that the slices are across, x, y or z; None for that of the largest spacing, in each case.
         seed: of the draws, not negative.
-        force: replace a dataset of that name that this package made.
-
-    Raises:
-        UserError: if the name is taken, the labels are not dense, or files are missing or wrong; nothing is left then.
+        force: see `weaker_dataset`.
     """
     values = class_values(source)
     ignore = max(values.values()) + 1 if source.ignore_label is None else source.ignore_label

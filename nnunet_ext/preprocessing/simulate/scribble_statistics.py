@@ -40,13 +40,12 @@ class CaseCounts:
 
 
 def count_scribbles(scribbles: Labels, dense: Labels, values: Mapping[str, int], *, axis: int) -> CaseCounts:
-    """Count what the scribbles of a case annotate.
+    """Count what the scribbles of a case annotate, in slices across an axis.
 
     Args:
         scribbles: their map, (Z, Y, X).
         dense: the dense mask of the same shape. Voxels whose value is not among the classes do not count.
         values: of the classes by name, background included.
-        axis: that the slices are across.
     """
     across = tuple(other for other in range(dense.ndim) if other != axis)
     known = np.isin(dense, list(values.values()))

@@ -55,11 +55,7 @@ class WeakerDataset:
     ) -> None:
         """Write what is not images: dataset.json with its labels, the folds of the source, and what was done.
 
-        Args:
-            about: how the labels were made weaker.
-            record: name of the JSON file that says what was done.
-            cases: what was done, by case.
-            labels: for dataset.json.
+        What was done is how the labels were made weaker, and by case, in the JSON file `record`.
         """
         about = {"version": __version__, "source": self.source.folder.name, **about}
         write_description(
