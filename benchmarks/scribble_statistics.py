@@ -17,15 +17,15 @@ from nnunet_ext.cli import FINE, WRONG_USAGE
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.text_table import aligned
 from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset, read_label_map, read_raw_dataset
-from nnunet_ext.preprocessing.simulate.partial_annotation import DENSE
 from nnunet_ext.preprocessing.simulate.scribble_statistics import (
     CaseCounts,
     class_values,
     count_scribbles,
     scribble_statistics,
-    table,
+    scribble_table,
 )
 from nnunet_ext.preprocessing.simulate.scribbles import Strokes, scribble_map, slicing_axis
+from nnunet_ext.preprocessing.simulate.weaker_dataset import DENSE
 
 
 def simulated_statistics(dataset: RawDataset, *, seed: int) -> dict[str, CaseCounts]:
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return WRONG_USAGE
     for name, counts in (("Real", real), ("Simulated", simulated)):
-        print(f"{name}:\n{aligned(table(list(counts.values())))}\n")
+        print(f"{name}:\n{aligned(scribble_table(list(counts.values())))}\n")
     return FINE
 
 

@@ -26,7 +26,10 @@ ALLOWED = {
     "diagnosis": {"diagnosis", "checkpoints", "plans", "preprocessing", "techniques"},
     "jobs": {"jobs", "plans", "preprocessing"},
 }
-COMMON = {"arguments", "errors", "files", "findings", "formats", "programs", "registration", "registry", "version"}
+COMMON = {
+    *("arguments", "errors", "files", "findings", "formats", "messages", "programs"),
+    *("registration", "registry", "training_log", "version"),
+}
 
 
 def imported_parts(module: Path) -> set[str]:

@@ -19,15 +19,16 @@ from __future__ import annotations
 
 import argparse
 
-from nnunet_ext.commands.doctor import count, counted, layout
+from nnunet_ext.arguments import add_plans_options
+from nnunet_ext.findings import problems_and_warnings
+from nnunet_ext.plans.plans_file import preprocessed_folder
 from nnunet_ext.registry import technique_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-d", "--dataset", required=True, help="id or name of the raw dataset")
+    add_plans_options(parser)
     parser.add_argument("-tr", "--trainer", required=True, help="trainer that is to learn from it")
-    parser.add_argument("-c", "--configuration", help="of the plans: look at these too")
-    parser.add_argument("-p", "--plans", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
+    parser.add_argument("-c", "--configuration", help="look at the plans too, and at this configuration of them")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,7 +36,6 @@ def run(args: argparse.Namespace) -> int:
 
     from nnunet_ext.checkpoints.networks import find_trainer
     from nnunet_ext.diagnosis.planned_training import check_planned_training
-    from nnunet_ext.plans.plans_file import preprocessed_folder
     from nnunet_ext.preprocessing.checks import check_dataset
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
 
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
             find_trainer(entry.name), dataset, folder, plans_name=args.plans, configuration=args.configuration
         )
     print(f"{dataset.folder.name} for {entry.name}: {entry.summary}\n")
-    for finding in findings:
-        print(layout(finding))
-    print(f"\n{counted(count(findings, 'problem'), count(findings, 'warning')) or 'No problem'} found.")
-    return 1 if count(findings, "problem") else 0
+    print(*findings, sep="\n")
+    problems, _, found = problems_and_warnings(findings)
+    print(f"\n{found or 'No problem'} found.")
+    return 1 if problems else 0

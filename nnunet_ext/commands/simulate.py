@@ -25,12 +25,22 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from nnunet_ext.arguments import not_negative, not_negative_number, positive, share
+from nnunet_ext.arguments import (
+    add_new_dataset_options,
+    not_negative,
+    not_negative_number,
+    positive,
+    share,
+    share_or_none,
+)
+from nnunet_ext.evaluation.text_table import aligned
+from nnunet_ext.messages import next_steps
 
 if TYPE_CHECKING:
-    from nnunet_ext.preprocessing.simulate.partial_annotation import Simulation
+    from nnunet_ext.preprocessing.simulate.partial_annotation import PartialAnnotation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,14 +53,22 @@ def run(args: argparse.Namespace) -> int:
     return args.simulate(args)
 
 
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """What both kinds take."""
+    parser.add_argument("source", metavar="SOURCE", help="id or name of the raw dataset with dense labels")
+    add_new_dataset_options(parser)
+    parser.add_argument("--seed", type=not_negative, default=0, metavar="S", help="random seed (default: %(default)s)")
+
+
 def add_instances_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Leave only some instances annotated. Example: nnunet_ext simulate instances 702 -o Dataset712_Lesions30 "
         "--keep 0.3"
     )
-    parser.add_argument("source", metavar="SOURCE", help="id or name of the raw dataset with dense labels")
-    parser.add_argument("-o", "--output", required=True, metavar="DatasetXXX_Name", help="raw dataset to write")
-    parser.add_argument("--keep", type=share, required=True, metavar="SHARE", help="of the instances, up to 1")
+    add_common_arguments(parser)
+    parser.add_argument(
+        "--keep", type=share, required=True, metavar="SHARE", help="share of the instances to keep, up to 1"
+    )
     parser.add_argument(
         "--scope",
         choices=("case", "dataset"),
@@ -63,19 +81,16 @@ def add_instances_arguments(parser: argparse.ArgumentParser) -> None:
         default="random",
         help="which instances are kept first (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=not_negative, default=0, metavar="S", help="of the draws (default: %(default)s)")
     parser.add_argument(
         "--instances",
         metavar="FOLDER",
         help="folder of instance maps in SOURCE, or `components` for the connected components of each label (default: "
         "instancesTr if it is there)",
     )
-    parser.add_argument("--force", action="store_true", help="replace a dataset of that name that this package made")
     parser.set_defaults(simulate=simulate_instances)
 
 
 def simulate_instances(args: argparse.Namespace) -> int:
-    from nnunet_ext.evaluation.text_table import aligned
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
     from nnunet_ext.preprocessing.simulate.partial_annotation import (
         COMPONENTS,
@@ -91,7 +106,7 @@ def simulate_instances(args: argparse.Namespace) -> int:
 
     kind = "the connected components of each label" if origin == COMPONENTS else f"those of {origin}"
     print(f"Wrote {args.output} from {source.folder.name}; instances are {kind}.\n")
-    print(aligned(table(simulation, source.foreground_values())))
+    print(aligned(instance_table(simulation, source.foreground_values())))
     if simulation.without_foreground:
         print(f"\nWarning: {simulation.without_foreground} of {simulation.cases} cases have no instance at all.")
     if simulation.unassigned:
@@ -99,20 +114,16 @@ def simulate_instances(args: argparse.Namespace) -> int:
             f"\nIn {simulation.unassigned} of {simulation.cases} cases some foreground belongs to no instance; it "
             "stays annotated."
         )
-    number = args.output[len("Dataset") :][:3]
     configuration = "2d" if simulation.flat else "3d_fullres"
-    print(
-        f"\nNext:\n  nnunet_ext check -d {number} --trainer nnUNetTrainerDBDMP\n  nnUNetv2_plan_and_preprocess -d "
-        f"{number}\n  nnUNetv2_train {number} {configuration} 0 -tr nnUNetTrainerDBDMP"
-    )
+    print(next_steps(args.output, "nnUNetTrainerDBDMP", configuration=configuration))
     return 0
 
 
-def table(simulation: Simulation, labels: Mapping[str, int]) -> list[list[str]]:
+def instance_table(simulation: PartialAnnotation, labels: Mapping[str, int]) -> list[list[str]]:
     """Rows of cells: for each label how many cases have it, and what of it stays annotated."""
     rows = [["label", "cases", "instances kept", "of", "voxels kept", "of"]]
-    chosen = {name: {value} for name, value in labels.items()}
-    for name, values in {**chosen, **({"all": set(labels.values())} if len(labels) > 1 else {})}.items():
+    chosen = [(name, {value}) for name, value in labels.items()]
+    for name, values in [*chosen, *([("all", set(labels.values()))] if len(labels) > 1 else [])]:
         members = [instance for instance in simulation.instances if instance.label in values]
         kept = [instance for instance in members if instance in simulation.kept]
         cases = len({instance.case for instance in members})
@@ -125,38 +136,42 @@ def add_scribbles_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Leave only strokes annotated. Example: nnunet_ext simulate scribbles 4 -o Dataset714_Scribbles --slices 0.5"
     )
-    parser.add_argument("source", metavar="SOURCE", help="id or name of the raw dataset with dense labels")
-    parser.add_argument("-o", "--output", required=True, metavar="DatasetXXX_Name", help="raw dataset to write")
+    add_common_arguments(parser)
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--slices",
         type=share,
         default=1.0,
         metavar="SHARE",
-        help="of the slices that are drawn in, up to 1, evenly spread (default: %(default)s)",
+        help="share of the slices that are drawn in, up to 1, evenly spread (default: %(default)s)",
     )
-    which.add_argument("--num-slices", type=positive, metavar="N", help="how many slices are drawn in instead")
+    which.add_argument("--num-slices", type=positive, metavar="N", help="number of slices that are drawn in, instead")
     parser.add_argument(
         "--axis",
         choices=("x", "y", "z"),
-        help="of the file that the slices are across (default: that of the largest spacing)",
+        help="axis of the file that the slices are across (default: that of the largest spacing)",
     )
     parser.add_argument(
         "--length",
+        dest="interior",
         type=share,
         default=0.8,
         metavar="SHARE",
-        help="of the skeleton that the interior stroke follows, up to 1 (default: %(default)s)",
+        help="share of the skeleton that the interior stroke follows, up to 1 (default: %(default)s)",
     )
     parser.add_argument(
         "--boundary",
-        type=from_0_to_1,
+        type=share_or_none,
         default=0.7,
         metavar="SHARE",
-        help="of the line inside the boundary that the second stroke follows; 0 for none (default: %(default)s)",
+        help="share of the line inside the boundary that the second stroke follows; 0 for none (default: %(default)s)",
     )
     parser.add_argument(
-        "--thickness", type=positive, default=1, metavar="N", help="of the strokes, in voxels (default: %(default)s)"
+        "--thickness",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="thickness of strokes in voxels (default: %(default)s)",
     )
     parser.add_argument(
         "--noise",
@@ -167,53 +182,30 @@ def add_scribbles_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--components",
-        type=from_0_to_1,
+        type=share_or_none,
         default=0.1,
         metavar="SHARE",
         help="size, as a share of a class's largest part in a slice, from which its other parts have strokes, too; 0 "
         "for all (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=not_negative, default=0, metavar="S", help="of the draws (default: %(default)s)")
-    parser.add_argument("--force", action="store_true", help="replace a dataset of that name that this package made")
     parser.set_defaults(simulate=draw_scribbles)
 
 
-def from_0_to_1(text: str) -> float:
-    """A number of at least 0 and at most 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
-    return value
-
-
 def draw_scribbles(args: argparse.Namespace) -> int:
-    from nnunet_ext.evaluation.text_table import aligned
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
     from nnunet_ext.preprocessing.simulate.scribble_annotation import simulate_scribbles
-    from nnunet_ext.preprocessing.simulate.scribble_statistics import table as table_of_scribbles
+    from nnunet_ext.preprocessing.simulate.scribble_statistics import scribble_table
     from nnunet_ext.preprocessing.simulate.scribbles import Strokes
 
     source = read_raw_dataset(args.source)
-    strokes = Strokes(
-        interior=args.length,
-        boundary=args.boundary,
-        thickness=args.thickness,
-        noise=args.noise,
-        components=args.components,
-        slices=args.slices,
-        num_slices=args.num_slices,
-    )
+    strokes = Strokes(**{field.name: getattr(args, field.name) for field in fields(Strokes)})
     annotation = simulate_scribbles(source, args.output, strokes, axis=args.axis, seed=args.seed, force=args.force)
 
     print(f"Wrote {args.output} from {source.folder.name}; {annotation.ignore} is the ignore label.\n")
-    print(aligned(table_of_scribbles(list(annotation.counts.values()))))
+    print(aligned(scribble_table(list(annotation.counts.values()))))
     print("\nShares are of a label's own voxels in a case; agreement is with the dense labels.")
     if annotation.without_foreground:
         print(f"\nWarning: {annotation.without_foreground} of {len(annotation.counts)} cases have background alone.")
-    number = args.output[len("Dataset") :][:3]
     configuration = "2d" if annotation.flat else "3d_fullres"
-    print(
-        f"\nNext:\n  nnunet_ext check -d {number} --trainer nnUNetTrainerTDNet\n  nnUNetv2_plan_and_preprocess -d "
-        f"{number}\n  nnUNetv2_train {number} {configuration} 0 -tr nnUNetTrainerTDNet"
-    )
+    print(next_steps(args.output, "nnUNetTrainerTDNet", configuration=configuration))
     return 0

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from nnunet_ext.arguments import not_negative, positive
 from nnunet_ext.errors import UserError
+from nnunet_ext.files import read_json, write_json
+from nnunet_ext.messages import counted
 
 SHOWN = 10  # training cases that are named one by one
 
@@ -33,7 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from nnunet_ext.files import write_json
     from nnunet_ext.preprocessing.raw.splits import (
         SPLITS,
         appended,
@@ -67,16 +68,13 @@ def run(args: argparse.Namespace) -> int:
     elif existing and folds != existing:
         raise UserError(f"{file} has other folds. Add --append to keep them, or --force to replace them.")
     if folds != existing:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(file, folds)
-        except OSError as error:
-            raise UserError(f"{file} cannot be written ({error.strerror}); it is as it was.") from None
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(file, folds)
     print(f"{'Wrote' if folds != existing else 'Already there:'} {file}")
     for number, fold in zip(numbers, drawn):
         note = ", already there" if number < len(existing) else ""
-        print(f"\nFold {number}{note}\n  training: {described(fold['train'], groups, named=True)}")
-        print(f"  validation: {described(fold['val'], groups)}")
+        print(f"\nFold {number}{note}\n  training: {cases_and_patients(fold['train'], groups, named=True)}")
+        print(f"  validation: {cases_and_patients(fold['val'], groups)}")
         print(f"  nnUNetv2_train {args.dataset} {usual_configuration(folder)} {number}")
     if (source := refused_by_planning(folder.name, folds)) is not None:
         print(
@@ -87,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def described(cases: Sequence[str], groups: Mapping[str, Sequence[str]], *, named: bool = False) -> str:
+def cases_and_patients(cases: Sequence[str], groups: Mapping[str, Sequence[str]], *, named: bool = False) -> str:
     """How many cases, and of how many patients where these have several; their names too if asked and they are few."""
     patients = sum(any(case in cases for case in members) for members in groups.values())
     text = counted(len(cases), "case")
@@ -96,13 +94,7 @@ def described(cases: Sequence[str], groups: Mapping[str, Sequence[str]], *, name
     return f"{text}: {', '.join(cases)}" if named and len(cases) <= SHOWN else text
 
 
-def counted(number: int, word: str) -> str:
-    return f"{number} {word}{'s' * (number != 1)}"
-
-
 def usual_configuration(folder: Path) -> str:
     """The configuration to name in an example: 3d_fullres, unless the default plans were made without it."""
-    from nnunet_ext.files import read_json
-
     plans = folder / "nnUNetPlans.json"
     return "2d" if plans.is_file() and "3d_fullres" not in read_json(plans).get("configurations", {}) else "3d_fullres"

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.plans.dataset_json import channel_names
 from nnunet_ext.plans.settings import KEY
 from nnunet_ext.techniques.dual_encoder import ChannelRoles
 
@@ -23,7 +24,7 @@ def roles_of_dataset(dataset_json: Mapping[str, Any]) -> ChannelRoles:
             [2, 3]}}``.
 
     Raises:
-        UserError: if they do not fit the channels, see `check_roles`.
+        UserError: if they do not fit the channels.
     """
     channels = number_of_channels(dataset_json)
     given = dataset_json.get(KEY, {}).get(LONGITUDINAL)
@@ -41,16 +42,7 @@ def roles_of_dataset(dataset_json: Mapping[str, Any]) -> ChannelRoles:
 
 
 def check_roles(roles: ChannelRoles, channels: int, *, where: str) -> None:
-    """See that roles fit a dataset.
-
-    Args:
-        roles: to be checked.
-        channels: how many the dataset has.
-        where: what to call their place in an error.
-
-    Raises:
-        UserError: if there is no prior, a channel does not exist or has two roles.
-    """
+    """Raise a UserError unless roles, which stand at `where`, fit the number of channels and name a prior."""
     if channels < 2:
         raise UserError(
             "The dataset has one channel and so no prior scan. `nnunet_ext pair` makes a dataset of current and prior "
@@ -64,9 +56,9 @@ def check_roles(roles: ChannelRoles, channels: int, *, where: str) -> None:
             f"{where} names channel {', '.join(map(str, missing))}; the dataset has the channels 0 to {channels - 1}."
         )
     if twice := sorted({channel for channel in named if named.count(channel) > 1}):
-        raise UserError(f"{where} gives channel {', '.join(map(str, twice))} more than one role; expected is one.")
+        raise UserError(f"{where} gives channel {', '.join(map(str, twice))} more than one role; each channel has one.")
 
 
 def number_of_channels(dataset_json: Mapping[str, Any]) -> int:
     """How many channels a dataset's images have."""
-    return len(dataset_json["channel_names"] if "channel_names" in dataset_json else dataset_json["modality"])
+    return len(channel_names(dataset_json))

@@ -6,6 +6,8 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
+from nnunet_ext.preprocessing.pairs.images import as_bool, on_grid
+
 CLIPPED_PERCENT = 0.5
 CLOSED_MM = 6.0
 
@@ -20,36 +22,25 @@ def clipped(image: sitk.Image) -> sitk.Image:
 
 
 def body_mask(image: sitk.Image) -> sitk.Image:
-    """The body in a scan of any modality, cavities and lungs included.
+    """The body in a scan of any modality and one channel, cavities and lungs included, as uint8 on the image's grid.
 
     Otsu's threshold on the square root of the intensities above the lowest, which keeps dark tissue with the body where
     fat is much brighter (MRI) and changes little in CT; gaps of a few millimetres are closed, the largest component is
-    kept, and its holes are filled slice by slice: a cavity may leave the volume through its first or last slice.
-
-    Args:
-        image: one channel, two or three dimensions, finite values.
-
-    Returns:
-        A mask (uint8, 1 inside) on the image's grid; empty for an image of a single value.
+    kept, and its holes are filled slice by slice: a cavity may leave the volume through its first or last slice. The
+    mask of an image of a single value is empty.
     """
     lifted = clipped(image)
     values = sitk.GetArrayFromImage(lifted)
     values = np.sqrt(values - values.min())
     if values.max() == 0:
         # the few voxels that differ, if any, are what the clipping takes away
-        return _on_grid(np.zeros(values.shape, dtype=bool), image)
-    tissue = sitk.OtsuThreshold(_on_grid(values, image), 0, 1, 128)
+        return on_grid(np.zeros(values.shape, dtype=bool), image)
+    tissue = sitk.OtsuThreshold(on_grid(values, image), 0, 1, 128)
     # an axis of thick slices is not closed across: its radius is zero voxels
     radius = [int(CLOSED_MM / 2 / spacing) for spacing in image.GetSpacing()]
     tissue = sitk.BinaryMorphologicalClosing(tissue, radius)
     tissue = sitk.RelabelComponent(sitk.ConnectedComponent(tissue)) == 1
-    mask = sitk.GetArrayFromImage(tissue).astype(bool)
+    mask = as_bool(tissue)
     slices = mask if mask.ndim == 3 else mask[None]
     filled = np.stack([ndimage.binary_fill_holes(one) for one in slices])
-    return _on_grid(filled.reshape(mask.shape), image)
-
-
-def _on_grid(values: np.ndarray, like: sitk.Image) -> sitk.Image:
-    image = sitk.GetImageFromArray(values.astype(np.uint8) if values.dtype == bool else values)
-    image.CopyInformation(like)
-    return image
+    return on_grid(filled.reshape(mask.shape), image)

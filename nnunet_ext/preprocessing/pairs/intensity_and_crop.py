@@ -9,22 +9,19 @@ import SimpleITK as sitk
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.preprocessing.pairs.body import body_mask
+from nnunet_ext.preprocessing.pairs.images import Mask, as_bool, on_grid
 
 HISTOGRAM_LEVELS = 256
 MATCH_POINTS = 32
+"""Quantiles that are matched; between them intensities are mapped linearly."""
 
 
 @dataclass(frozen=True)
 class Region:
-    """A box of voxels, to cut the same part out of a scan, its other channels and its labels.
+    """A box of voxels, to cut the same part out of a scan, its other channels and its labels."""
 
-    Attributes:
-        start: first voxel, along X, Y, Z.
-        size: number of voxels.
-    """
-
-    start: tuple[int, ...]
-    size: tuple[int, ...]
+    start: tuple[int, ...]  # first voxel, along X, Y, Z
+    size: tuple[int, ...]  # number of voxels
 
     def cut(self, image: sitk.Image) -> sitk.Image:
         """The part of an image; its voxels stay where they are in the patient."""
@@ -32,17 +29,7 @@ class Region:
 
 
 def crop_to_body(image: sitk.Image, margin_mm: float) -> Region:
-    """The box around the body and a margin, within the image.
-
-    Args:
-        image: one channel.
-        margin_mm: on every side, from 0.
-
-    Raises:
-        UserError: if no body is found.
-    """
-    if margin_mm < 0:
-        raise ValueError(f"margin_mm is {margin_mm}; it must not be negative")
+    """The box around the body and a margin of so many mm, within the image; a UserError if no body is found."""
     inside = np.argwhere(_body_of(image, "image"))[:, ::-1]
     margin = np.ceil(margin_mm / np.asarray(image.GetSpacing())).astype(int)
     start = np.maximum(inside.min(axis=0) - margin, 0)
@@ -50,23 +37,12 @@ def crop_to_body(image: sitk.Image, margin_mm: float) -> Region:
     return Region(tuple(start.tolist()), tuple((end - start).tolist()))
 
 
-def match_histogram(
-    ct: sitk.Image, mr: sitk.Image, *, levels: int = HISTOGRAM_LEVELS, points: int = MATCH_POINTS
-) -> sitk.Image:
-    """A CT whose body has the distribution of intensities of an MRI's body.
+def match_histogram(ct: sitk.Image, mr: sitk.Image) -> sitk.Image:
+    """A CT whose body has the distribution of intensities of an MRI's body, of any size, as float32.
 
     A network that is to segment MRI can be pre-trained on such CTs. The order of intensities within the CT stays as it
     is; the air around the body, of which every scan has another share, is left out of the matching and gets the median
     of what surrounds the body in the MRI (its lowest value if nothing does).
-
-    Args:
-        ct: the image to change.
-        mr: the image to imitate, of any size.
-        levels: bins of the histograms.
-        points: quantiles that are matched; between them intensities are mapped linearly.
-
-    Returns:
-        float32, on CT's grid.
 
     Raises:
         UserError: if no body is found in one of them.
@@ -80,20 +56,18 @@ def match_histogram(
     matched = sitk.HistogramMatching(
         sitk.GetImageFromArray(values[body][None]),
         sitk.GetImageFromArray(imitated[body_of_mr][None]),
-        levels,
-        points,
+        HISTOGRAM_LEVELS,
+        MATCH_POINTS,
         thresholdAtMeanIntensity=False,
     )
     around = imitated[~body_of_mr]
     result = np.full_like(values, np.median(around) if around.size else imitated.min())
     result[body] = sitk.GetArrayFromImage(matched)[0]
-    image = sitk.GetImageFromArray(result)
-    image.CopyInformation(ct)
-    return image
+    return on_grid(result, ct)
 
 
-def _body_of(image: sitk.Image, name: str) -> np.ndarray:
-    body = sitk.GetArrayFromImage(body_mask(image)).astype(bool)
+def _body_of(image: sitk.Image, name: str) -> Mask:
+    body = as_bool(body_mask(image))
     if not body.any():
         raise UserError(f"No body is found in the {name}: nearly all its voxels have one value. Leave this scan out.")
     return body

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
+from nnunet_ext.messages import last_line, some
+from nnunet_ext.plans.dataset_json import declared_values
 from nnunet_ext.plans.plans_file import raw_folder
 
 COLOURS_SHOWN = 5  # in a message
@@ -26,12 +28,7 @@ Labels = npt.NDArray[np.integer]
 
 @dataclass(frozen=True)
 class Case:
-    """A case with its reference.
-
-    Attributes:
-        images: one file for each channel, in the channels' order.
-        label: the reference label map, which may not exist.
-    """
+    """A case: one image file for each channel, in order, and the reference label map, which may not exist."""
 
     images: tuple[Path, ...]
     label: Path
@@ -39,13 +36,7 @@ class Case:
 
 @dataclass(frozen=True)
 class RawDataset:
-    """A dataset in nnUNet_raw.
-
-    Attributes:
-        folder: the dataset's.
-        description: its dataset.json.
-        cases: the training cases by name, in order.
-    """
+    """A dataset in nnUNet_raw: its folder, its dataset.json, and its training cases by name, in order."""
 
     folder: Path
     description: Mapping[str, Any]
@@ -61,76 +52,53 @@ class RawDataset:
         value = self.description["labels"].get("ignore")
         return None if value is None else int(value)
 
-    def foreground_values(self) -> dict[str, int]:
-        """Values by name of all labels but background and ignore.
+    @property
+    def known_values(self) -> set[int]:
+        """What a label map may hold: every value in dataset.json, background and ignore included."""
+        return {0, *declared_values(self.description)}
 
-        Raises:
-            UserError: if the dataset has regions, i.e. names for several values.
-        """
+    def foreground_values(self) -> dict[str, int]:
+        """Values by name of all labels but background and ignore; a UserError if the dataset has regions."""
         labels = {name: value for name, value in self.description["labels"].items() if name != "ignore"}
         regions = [name for name, value in labels.items() if isinstance(value, list)]
         if regions:
             raise UserError(
-                f"{self.folder / 'dataset.json'} has regions ({', '.join(regions)}). One value for each label is "
-                "needed here: write the labels without regions."
+                f"{self.folder / 'dataset.json'} has regions ({', '.join(regions)}). Each label needs one value here: "
+                "write the labels without regions."
             )
         return {str(name): int(value) for name, value in labels.items() if int(value) != 0}
 
     def reader_writer(self) -> Any:
-        """What nnU-Net reads and writes the dataset's files with.
-
-        Raises:
-            UserError: if nnU-Net has none that reads the first image.
-        """
+        """What nnU-Net reads and writes the files with; a UserError if it cannot read the first image."""
         example = next(iter(self.cases.values())).images[0]
-        if not example.is_file():
-            raise UserError(f"{example} does not exist.")
+        _require([example])
         said = io.StringIO()  # nnU-Net prints the traceback of each reader that fails
         try:
             with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
                 return determine_reader_writer_from_dataset_json(self.description, str(example), verbose=False)()
         except RuntimeError:
             raise UserError(
-                f"{example} cannot be read by nnU-Net: {_last_line(said.getvalue())}. It reads files that end in "
+                f"{example} cannot be read by nnU-Net: {last_line(said.getvalue())}. It reads files that end in "
                 f"{', '.join(readable_endings())}."
             ) from None
 
-    def read_labels(self, file: Path) -> tuple[Labels, dict[str, Any]]:
-        """Read a map of labels or instances.
-
-        Args:
-            file: of the dataset's kind; whole numbers stored as float are taken.
-
-        Returns:
-            The map, and what nnU-Net's writer needs to know of the image's geometry.
-
-        Raises:
-            UserError: if the file is missing, cannot be read, has colours, or holds other than whole numbers from zero.
-        """
-        return read_label_map(self.reader_writer(), file)
-
-    def write_labels(self, labels: Labels, file: Path, properties: Mapping[str, Any]) -> None:
-        """Write a map of labels or instances with the geometry of an image that was read."""
-        self.reader_writer().write_seg(labels, str(file), properties)
-
 
 def read_label_map(reader: Any, file: Path) -> tuple[Labels, dict[str, Any]]:
-    """Read a map of labels or instances with one of nnU-Net's readers; see `RawDataset.read_labels`."""
-    if not file.is_file():
-        raise UserError(f"{file} does not exist.")
+    """A map of labels or instances, and its geometry, by a reader of nnU-Net; whole numbers may be stored as float.
+
+    Raises:
+        UserError: if the file is missing, cannot be read, has colours, or holds other than whole numbers from zero.
+    """
+    _require([file])
     try:
         values, properties = reader.read_seg(str(file))
     except (RuntimeError, OSError, ValueError, AssertionError) as error:
-        raise UserError(f"{file} cannot be read: {_last_line(str(error))}") from None
+        raise UserError(f"{file} cannot be read: {last_line(error)}") from None
     return whole_numbers(only_map(values, file=file), file=file), properties
 
 
 def only_map(values: npt.NDArray[Any], *, file: Path) -> npt.NDArray[Any]:
-    """The map of a file as nnU-Net's readers give it, (C, Z, Y, X); nnU-Net would take the first of several.
-
-    Raises:
-        UserError: naming the file, if there are several, which are the colours of a picture as a rule.
-    """
+    """The only map of an array, (C, Z, Y, X); a UserError if there are several: nnU-Net would take the first."""
     if len(values) == 1:
         return values[0]
     expected = "One map was expected, with labels 0, 1, 2, … as in dataset.json."
@@ -147,25 +115,40 @@ def only_map(values: npt.NDArray[Any], *, file: Path) -> npt.NDArray[Any]:
 
 
 def read_images(reader: Any, case: Case) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
-    """Read a case's channels with one of nnU-Net's readers.
-
-    Returns:
-        The channels, (C, Z, Y, X), and the geometry, with ``spacing`` in the same order.
+    """The channels of a case, (C, Z, Y, X), and their geometry (``spacing`` in that order), by a reader of nnU-Net.
 
     Raises:
         UserError: if a file is missing or cannot be read, or the channels differ in shape or spacing.
     """
-    for file in case.images:
-        if not file.is_file():
-            raise UserError(f"{file} does not exist.")
-    files = ", ".join(map(str, case.images))
+    _require(case.images)
     said = io.StringIO()  # what nnU-Net's readers complain of, they print
     try:
         with contextlib.redirect_stdout(said):
             return reader.read_images([str(file) for file in case.images])
     except (RuntimeError, OSError, ValueError, AssertionError) as error:
-        reason = _last_line(str(error)) or said.getvalue().strip().partition("\n")[0]
-        raise UserError(f"{files} cannot be read: {reason}") from None
+        reason = last_line(error) or said.getvalue().strip().partition("\n")[0]
+        raise UserError(f"{', '.join(map(str, case.images))} cannot be read: {reason}") from None
+
+
+def _require(files: Sequence[Path]) -> None:
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"{file} does not exist.")
+
+
+def images_in(folder: Path, endings: Collection[str]) -> Iterator[tuple[Path, str, str]]:
+    """The images of a folder, in order, with their names without the ending, and the ending; a UserError if none."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder.")
+    found = False
+    for file in sorted(folder.iterdir()):
+        # the longest ending counts: .nii.gz before .gz
+        ending = max((ending for ending in endings if file.name.endswith(ending)), key=len, default="")
+        if ending and not file.name.startswith(".") and file.is_file():
+            found = True
+            yield file, file.name.removesuffix(ending), ending
+    if not found:
+        raise UserError(f"{folder} has no images. Their names end in one of {', '.join(endings)}.")
 
 
 def readable_endings() -> list[str]:
@@ -173,16 +156,8 @@ def readable_endings() -> list[str]:
     return list(dict.fromkeys(ending for reader in LIST_OF_IO_CLASSES for ending in reader.supported_file_endings))
 
 
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[-1]
-
-
 def whole_numbers(values: npt.NDArray[Any], *, file: Path) -> Labels:
-    """Labels as integers.
-
-    Raises:
-        UserError: naming the file, if a value is not a whole number from zero.
-    """
+    """Labels as integers; a UserError that names the file if a value is not a whole number from zero."""
     with np.errstate(invalid="ignore"):
         whole = values.astype(np.int64)
     wrong = np.unique(values[(whole != values) | (values < 0)])
@@ -194,15 +169,19 @@ def whole_numbers(values: npt.NDArray[Any], *, file: Path) -> Labels:
     return whole
 
 
+def check_values(
+    labels: Labels, known: Collection[int], *, file: Path, fix: str = "Add it to dataset.json, or fix the file."
+) -> None:
+    """Raise a UserError, which names the file, if a label map holds other values than the known ones."""
+    if unknown := sorted(set(np.unique(labels).tolist()) - set(known)):
+        raise UserError(
+            f"{file} has the value{'s' * (len(unknown) > 1)} {some(unknown, 3)}, but the labels are "
+            f"{', '.join(map(str, sorted(known)))}. {fix}"
+        )
+
+
 def read_raw_dataset(dataset: str) -> RawDataset:
-    """A dataset's training cases.
-
-    Args:
-        dataset: id or name of a dataset in nnUNet_raw.
-
-    Raises:
-        UserError: if it is not there, its dataset.json is incomplete, or it has no training case.
-    """
+    """The dataset of an id or name; a UserError if it is missing, its dataset.json is incomplete, or it has no case."""
     folder = raw_folder(dataset)
     description = read_json(folder / "dataset.json")
     wanted = ("channel_names" if "modality" not in description else "modality", "labels", "file_ending")
@@ -222,9 +201,3 @@ def training_cases(folder: Path, description: Mapping[str, Any]) -> dict[str, Ca
     return {
         str(name): Case(tuple(map(Path, files[name]["images"])), Path(files[name]["label"])) for name in sorted(files)
     }
-
-
-def channel_names(description: Mapping[str, Any]) -> list[str]:
-    """The names of a dataset's channels, in order, from its dataset.json."""
-    names = description["channel_names"] if "channel_names" in description else description["modality"]
-    return [str(names[key]) for key in sorted(names, key=int)]

@@ -6,33 +6,38 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from nnunetv2.utilities.crossval_split import generate_crossval_split
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
+from nnunet_ext.messages import some
 from nnunet_ext.plans.plans_file import dataset_folder, folder_of_variable, raw_folder
+from nnunet_ext.preprocessing.raw.raw_dataset import training_cases
 
 SPLITS = "splits_final.json"
-SHOWN = 3  # examples in a message
 
 Fold = dict[str, list[str]]
 """One entry of splits_final.json: the cases of ``train`` and of ``val``."""
 
 
+class _FoldInFile(BaseModel, strict=True):
+    train: list[str]
+    val: list[str]
+
+
+_SPLITS_FILE = TypeAdapter(list[_FoldInFile])
+
+
 def find_dataset(dataset: str) -> tuple[Path, list[str]]:
-    """The folder whose splits_final.json a training reads, and the dataset's cases.
+    """The folder in nnUNet_preprocessed whose splits_final.json a training reads, and the dataset's cases in order.
 
     The cases are those of ``gt_segmentations``, which nnU-Net writes once for all configurations when it preprocesses,
-    so that the answer depends on no configuration and names nothing that a training cannot load. Before that they are
-    the training cases of the raw dataset, which are the ones that will be preprocessed.
-
-    Args:
-        dataset: id or name.
-
-    Returns:
-        The dataset's folder in nnUNet_preprocessed, which may not exist yet, and its cases in order.
+    so that the answer depends on no configuration and names nothing that a training cannot load. Before that, when the
+    folder may not exist yet, they are the training cases of the raw dataset, which are the ones that will be
+    preprocessed.
 
     Raises:
         UserError: if the dataset is in neither place or has no case.
@@ -41,7 +46,7 @@ def find_dataset(dataset: str) -> tuple[Path, list[str]]:
     if preprocessed is not None and (cases := _preprocessed_cases(preprocessed)):
         return preprocessed, cases
     raw = raw_folder(dataset)
-    cases = _raw_cases(raw)
+    cases = list(training_cases(raw, read_json(raw / "dataset.json")))
     if not cases:
         raise UserError(f"{raw} has no training case: its imagesTr is empty.")
     return preprocessed or folder_of_variable("nnUNet_preprocessed") / raw.name, cases
@@ -55,28 +60,13 @@ def _preprocessed_cases(folder: Path) -> list[str]:
     return sorted(file.name.removesuffix(ending) for file in files if file.name.endswith(ending))
 
 
-def _raw_cases(folder: Path) -> list[str]:
-    from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
-
-    description = read_json(folder / "dataset.json")
-    if "dataset" in description:  # nnU-Net's other layout, which names each case's files
-        return sorted(description["dataset"])
-    if not (folder / "imagesTr").is_dir():
-        return []
-    images = str(folder / "imagesTr")
-    return sorted(map(str, get_identifiers_from_splitted_dataset_folder(images, description["file_ending"])))
-
-
 def group_cases(cases: Sequence[str], pattern: str | None) -> dict[str, list[str]]:
-    """The cases of each patient.
+    """The cases of each patient, both in order.
 
     Args:
         cases: names.
         pattern: regular expression, searched in each name: its first group is the patient, or the whole match if it
             has no group. None makes each case a patient of its own.
-
-    Returns:
-        Cases by patient, both in order.
 
     Raises:
         UserError: if the pattern does not compile or leaves a case without a patient.
@@ -97,10 +87,9 @@ def group_cases(cases: Sequence[str], pattern: str | None) -> dict[str, list[str
         else:
             missed.append(case)
     if missed:
-        how_many = "no case" if not groups else f"all cases but {len(missed)} of {len(cases)}"
         raise UserError(
-            f"{pattern!r} finds the patient in {how_many}, e.g. not in: {', '.join(missed[:SHOWN])}. Every case needs "
-            "its patient; the pattern's first group is searched in the case's name."
+            f"{pattern!r} finds no patient in the names of {len(missed)} of {len(cases)} cases: {some(missed, 3)}. "
+            "Every case needs one: the first group of the pattern, or the whole match."
         )
     return dict(sorted(groups.items()))
 
@@ -126,8 +115,8 @@ def draw_fold(
     total = len(groups)
     if validation is None and shots == total:
         raise UserError(
-            f"{shots} shots are all of the dataset, so that no case is left for validation, which nnU-Net's folds "
-            "need. Take fewer, or train on all cases without a fold of its own: nnUNetv2_train … all"
+            f"{shots} shots are the whole dataset, and a fold of nnU-Net needs a case for validation. Take fewer, or "
+            "train on all cases: nnUNetv2_train … all"
         )
     if shots + (validation or 0) > total:
         asked = f"{shots} shots" + (f" and {validation} for validation" if validation else "")
@@ -140,14 +129,9 @@ def draw_fold(
 def cross_validation(groups: Mapping[str, Sequence[str]], *, folds: int = 5) -> list[Fold]:
     """Folds of whole patients, each of whom is in the validation of one of them.
 
-    They are drawn as nnU-Net draws its own: with one case for each patient, named by it, they are the very same.
-
-    Args:
-        groups: cases by patient.
-        folds: how many; fewer if there are fewer patients, and none of a single patient.
+    They are drawn as nnU-Net draws its own: with one case for each patient, named by it, they are the very same. There
+    are fewer if there are fewer patients, and none of a single patient.
     """
-    from nnunetv2.utilities.crossval_split import generate_crossval_split
-
     folds = min(folds, len(groups))
     if folds < 2:
         return []
@@ -164,11 +148,7 @@ def same_fold(one: Fold, other: Fold) -> bool:
 
 
 def appended(existing: Sequence[Fold], drawn: Sequence[Fold]) -> tuple[list[Fold], list[int]]:
-    """Put folds behind existing ones, but for those that are there already.
-
-    Returns:
-        All folds, the existing ones as they were, and for each of `drawn` its number among them.
-    """
+    """Put folds behind existing ones unless they are there; all folds, and the number of each drawn one among them."""
     folds = list(existing)
     numbers = []
     for fold in drawn:
@@ -179,36 +159,31 @@ def appended(existing: Sequence[Fold], drawn: Sequence[Fold]) -> tuple[list[Fold
     return folds, numbers
 
 
+def splits_files(raw: Path) -> list[Path]:
+    """The files of a dataset's folds that there are: that which a training reads, then that of the raw dataset."""
+    folders = [raw]
+    if os.environ.get("nnUNet_preprocessed") and (folder := dataset_folder("nnUNet_preprocessed", raw.name)):
+        folders.insert(0, folder)
+    return [folder / SPLITS for folder in folders if (folder / SPLITS).is_file()]
+
+
 def read_splits(file: Path) -> list[Fold]:
-    """Read a splits_final.json.
-
-    Raises:
-        UserError: if it is missing or has another format.
-    """
-    content = read_json(file)
-    if not isinstance(content, list) or not all(_is_fold(entry) for entry in content):
-        raise UserError(f'{file} is no split of nnU-Net: a list of {{"train": [...], "val": [...]}} is expected.')
-    return content
-
-
-def _is_fold(entry: Any) -> bool:
-    return isinstance(entry, dict) and all(
-        isinstance(entry.get(part), list) and all(isinstance(case, str) for case in entry[part])
-        for part in ("train", "val")
-    )
+    """Read a splits_final.json; a UserError if it is missing or has another format."""
+    try:
+        return [fold.model_dump() for fold in _SPLITS_FILE.validate_python(read_json(file))]
+    except ValidationError:
+        raise UserError(
+            f'{file} is no split of nnU-Net. Expected: a list of {{"train": [...], "val": [...]}} with names of cases.'
+        ) from None
 
 
 def check_known(folds: Sequence[Fold], cases: Sequence[str], *, file: Path) -> None:
-    """See that the folds of a file name cases of the dataset only.
-
-    Raises:
-        UserError: naming some that are not in the dataset.
-    """
+    """Raise a UserError if the folds of a file name cases that are not in the dataset."""
     unknown = sorted({case for fold in folds for part in ("train", "val") for case in fold[part]} - set(cases))
     if unknown:
         raise UserError(
-            f"{file} names {len(unknown)} cases that are not in the dataset, e.g. {', '.join(unknown[:SHOWN])}. Mend "
-            "it, or replace it by leaving --append out and adding --force."
+            f"{file} names {len(unknown)} cases that are not in the dataset: {some(unknown, 3)}. Fix it, or replace it "
+            "by leaving --append out and adding --force."
         )
 
 
@@ -217,10 +192,6 @@ def refused_by_planning(dataset: str, folds: Sequence[Fold]) -> Path | None:
 
     Planning takes such a file over, and compares it with one that is in nnUNet_preprocessed already, where only
     further folds behind its own are allowed.
-
-    Args:
-        dataset: name of the dataset's folder.
-        folds: those in nnUNet_preprocessed.
     """
     if not os.environ.get("nnUNet_raw"):
         return None
