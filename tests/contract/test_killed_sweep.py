@@ -16,6 +16,7 @@ from support.sweeps import eventually, kill_jobs
 TRAINERS = ["nnUNetTrainerConfigurable", "nnUNetTrainerMixUp"]
 
 
+@pytest.mark.full
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no file locks and signals as sweeps need them")
 def test_two_trainers_and_two_folds_killed_half_way_and_resumed(results, tmp_path):
     folder = tmp_path / "sweep"

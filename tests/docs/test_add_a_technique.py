@@ -14,6 +14,8 @@ import pytest
 
 from support.tiny_data import PREPARED
 
+pytestmark = pytest.mark.full
+
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r'^```(python|diff) title="([^"]+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 BLOCKS = BLOCK.findall((ROOT / "docs" / "add-a-technique.md").read_text(encoding="utf-8"))
