@@ -17,7 +17,6 @@ from nnunet_ext.cli import FINE, WRONG_USAGE
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.text_table import aligned
 from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset, read_label_map, read_raw_dataset
-from nnunet_ext.preprocessing.simulate.partial_annotation import DENSE
 from nnunet_ext.preprocessing.simulate.scribble_statistics import (
     CaseCounts,
     class_values,
@@ -26,6 +25,7 @@ from nnunet_ext.preprocessing.simulate.scribble_statistics import (
     table,
 )
 from nnunet_ext.preprocessing.simulate.scribbles import Strokes, scribble_map, slicing_axis
+from nnunet_ext.preprocessing.simulate.weaker_dataset import DENSE
 
 
 def simulated_statistics(dataset: RawDataset, *, seed: int) -> dict[str, CaseCounts]:

@@ -3,49 +3,34 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 RESAMPLES = 2000  # enough for the second digit of a 95 % interval
 
 
-def positive(text: str) -> int:
-    """An integer of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
+def _number(kind: Callable[[str], T], fits: Callable[[T], bool], expected: str) -> Callable[[str], T]:
+    """A type of argument: numbers of a kind that are in a range, which the error names."""
+
+    def parse(text: str) -> T:
+        value = kind(text)
+        if not fits(value):
+            raise argparse.ArgumentTypeError(f"{text} is not {expected}")
+        return value
+
+    parse.__name__ = kind.__name__  # argparse names it for what is no number
+    return parse
 
 
-def not_negative(text: str) -> int:
-    """An integer of at least 0."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return value
-
-
-def not_negative_number(text: str) -> float:
-    """A number of at least 0."""
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0")
-    return value
-
-
-def share(text: str) -> float:
-    """A number above 0 and at most 1."""
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
-    return value
-
-
-def probability(text: str) -> float:
-    """A number above 0 and below 1."""
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and below 1")
-    return value
+positive = _number(int, lambda value: value >= 1, "at least 1")
+not_negative = _number(int, lambda value: value >= 0, "at least 0")
+not_negative_number = _number(float, lambda value: 0 <= value < float("inf"), "a number of at least 0")
+share = _number(float, lambda value: 0 < value <= 1, "above 0 and at most 1")
+share_or_none = _number(float, lambda value: 0 <= value <= 1, "from 0 to 1")
+probability = _number(float, lambda value: 0 < value < 1, "above 0 and below 1")
 
 
 def fold_name(text: str) -> int | str:
@@ -53,7 +38,7 @@ def fold_name(text: str) -> int | str:
     if text == "all":
         return text
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text} is neither a fold's number nor all")
+        raise argparse.ArgumentTypeError(f"{text} is neither the number of a fold nor all")
     return int(text)
 
 
@@ -78,3 +63,15 @@ def add_interval_options(parser: argparse.ArgumentParser, *, purpose: str) -> No
         metavar="N",
         help="resamples for the intervals, 0 for no intervals (default: %(default)s)",
     )
+
+
+def add_new_dataset_options(parser: argparse.ArgumentParser) -> None:
+    """The options of commands that write a raw dataset: ``-o`` and ``--force``."""
+    parser.add_argument("-o", "--output", required=True, metavar="DatasetXXX_Name", help="raw dataset to write")
+    parser.add_argument("--force", action="store_true", help="replace a dataset of that name that this package made")
+
+
+def add_plans_options(parser: argparse.ArgumentParser) -> None:
+    """The options of commands that read a plans file: ``-d`` and ``-p``."""
+    parser.add_argument("-d", "--dataset", required=True, help="id or name of the dataset")
+    parser.add_argument("-p", "--plans", default="nnUNetPlans", help="plans identifier (default: %(default)s)")

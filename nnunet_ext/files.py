@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,9 +44,9 @@ def write_text(target: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(target: str | os.PathLike[str], content: Any) -> None:
-    """Write `content` as indented JSON in its own key order, whole or not at all."""
-    write_text(target, json.dumps(content, indent=4) + "\n")
+def write_json(target: str | os.PathLike[str], content: Any, *, default: Callable[[Any], Any] | None = None) -> None:
+    """Write `content` as indented JSON in its own key order, whole or not at all; `default` as of `json.dumps`."""
+    write_text(target, json.dumps(content, indent=4, default=default) + "\n")
 
 
 def write_csv(target: str | os.PathLike[str], rows: Sequence[Mapping[str, str | int | float]]) -> None:
@@ -106,23 +106,53 @@ def sha256(file: Path) -> str:
     return digest.hexdigest()
 
 
+def size_and_time(file: Path) -> list[int]:
+    """Size in bytes and time of the last change in ns, which tell whether a file is still the one of before."""
+    state = file.stat()
+    return [state.st_size, state.st_mtime_ns]
+
+
 MARKER = ".made_by_nnunet_ext"
+UNFINISHED = ".unfinished"
+REQUEST = ".request.json"
+
+
+def check_output_folder(folder: Path, *, force: bool) -> bool:
+    """See that results can be written into a folder, before any work is done.
+
+    Only a folder that has the mark of this package may be replaced, so that a slip of the hand (a home folder, a folder
+    of data) costs nothing.
+
+    Returns:
+        Whether it has content, which may be replaced.
+
+    Raises:
+        UserError: if it is a file, has content that this package did not make, or content that `force` is needed for.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; a folder is needed here.")
+    ours = {folder / MARKER, *(marker.parent for marker in folder.glob(f"{UNFINISHED}/{MARKER}"))}
+    if not folder.is_dir() or ours.issuperset(folder.iterdir()):
+        return False
+    if not (folder / MARKER).is_file():
+        raise UserError(f"{folder} is not empty, and this package did not make it. Choose another name.")
+    if not force:
+        raise UserError(f"{folder} exists and is not empty. Choose another name, or add --force to replace it.")
+    return True
 
 
 def prepare_output_folder(folder: str | os.PathLike[str], *, force: bool) -> Path:
-    """Make a folder for results, empty but for a hidden file that marks it as made here.
+    """Make a folder for results, empty but for a hidden file that marks it as made by this package.
 
     Args:
         folder: where results will go.
-        force: empty the folder if it has content. Only one that has the mark is emptied, so that a slip of the hand
-            (a home folder, a folder of data) costs nothing.
+        force: empty the folder if it has content, see `check_output_folder`.
 
     Raises:
-        UserError: if it has content and `force` is off or the mark is not there, if it is a file, or if it cannot be
-            written.
+        UserError: if its content may not be replaced, or it cannot be written to.
     """
     folder = Path(folder)
-    if _has_content(folder, force=force):
+    if check_output_folder(folder, force=force):
         shutil.rmtree(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -133,47 +163,74 @@ def prepare_output_folder(folder: str | os.PathLike[str], *, force: bool) -> Pat
 
 
 @contextmanager
-def folder_written_whole(folder: str | os.PathLike[str], *, force: bool) -> Iterator[Path]:
-    """Yield an empty folder, marked as made here, that becomes `folder` only if the block ends without an exception.
+def folder_written_whole(folder: Path, *, force: bool, request: Mapping[str, Any] | None = None) -> Iterator[Path]:
+    """Yield a marked folder whose content becomes that of `folder` only if the block ends without an exception.
+
+    With a `request`, what an interrupted block had written is there again the next time that the same is requested, so
+    that long work goes on where it was.
 
     Args:
-        folder: where the results will be.
-        force: as of `prepare_output_folder`; what is replaced is there until the block ends.
+        folder: where the results will be. What it has stays until the block ends.
+        force: replace its content, see `check_output_folder`, and unfinished work of another request.
+        request: what decides the content, for JSON. None begins anew every time.
 
     Raises:
-        UserError: as of `prepare_output_folder`.
+        UserError: if its content may not be replaced, if there is unfinished work of another request and `force` is
+            off, or if it cannot be written to.
     """
-    folder = Path(folder)
-    _has_content(folder, force=force)
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    check_output_folder(folder, force=force)
+    # inside a folder that is there, which may be a mount, or whose parent may be read-only
+    unfinished = folder / UNFINISHED if folder.is_dir() else folder.with_name(f".{folder.name}{UNFINISHED}")
+    wanted = json.loads(json.dumps(request))
+    if not _goes_on(unfinished, wanted, folder=folder, force=force):
+        shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        unfinished.mkdir(parents=True)
+        unfinished.mkdir(parents=True, exist_ok=True)
         (unfinished / MARKER).touch()
+        if request is not None:
+            write_json(unfinished / REQUEST, wanted)
         yield unfinished
-        if folder.exists():
-            shutil.rmtree(folder)
-        unfinished.rename(folder)
+        (unfinished / REQUEST).unlink(missing_ok=True)
+        _publish(unfinished, folder)
     except OSError as error:
         raise UserError(f"{folder} cannot be written to ({error.strerror}).") from None
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        if request is None or not _has_files(unfinished):
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _has_content(folder: Path, *, force: bool) -> bool:
-    """Whether a folder has content that may be replaced.
+def _publish(unfinished: Path, folder: Path) -> None:
+    if not folder.exists():
+        unfinished.rename(folder)
+        return
+    for old in folder.iterdir():
+        if old.is_dir() and not old.is_symlink():
+            if old != unfinished:
+                shutil.rmtree(old)
+        else:
+            old.unlink()
+    for new in unfinished.iterdir():
+        new.rename(folder / new.name)
+    unfinished.rmdir()
+
+
+def _goes_on(unfinished: Path, wanted: Mapping[str, Any] | None, *, folder: Path, force: bool) -> bool:
+    """Whether unfinished work is of the same request.
 
     Raises:
-        UserError: if it has some that may not, or is a file.
+        UserError: if it is of another one and `force` is off.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; a folder is needed here.")
-    if not folder.is_dir() or all(entry.name == MARKER for entry in folder.iterdir()):
+    if wanted is None or not (unfinished / REQUEST).is_file() or not _has_files(unfinished):
         return False
-    if not (folder / MARKER).is_file():
-        raise UserError(
-            f"{folder} is not empty, and this command did not make it, so it is not emptied. Choose another folder."
-        )
-    if not force:
-        raise UserError(f"{folder} is not empty. Choose another folder, or add --force to replace its content.")
-    return True
+    before = read_json(unfinished / REQUEST)
+    if before == wanted or force:
+        return bool(before == wanted)
+    differing = ", ".join(key for key in {**wanted, **before} if before.get(key) != wanted.get(key))
+    raise UserError(
+        f"{folder.name} was begun and interrupted with other arguments; they differ in: {differing}. Give the same to "
+        "go on, choose another name, or add --force to begin anew."
+    )
+
+
+def _has_files(unfinished: Path) -> bool:
+    return any(path.is_file() and path.name not in (MARKER, REQUEST) for path in unfinished.rglob("*"))

@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from nnunet_ext.errors import UserError
 
@@ -28,6 +30,33 @@ def find_executable(name: str) -> Path:
     if found is None:
         raise UserError(f"{name} is neither beside {sys.executable} nor on PATH. Install nnunet_ext with pip first.")
     return Path(found)
+
+
+@contextmanager
+def running(
+    command: Sequence[str], output: IO[bytes], variables: Mapping[str, str], *, pass_fds: Collection[int] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a program; when the block ends, however it does, end the program and everything that it has started.
+
+    Args:
+        command: the program and its arguments.
+        output: file for what it prints and for its errors.
+        variables: environment variables beside those of this process.
+        pass_fds: file descriptors that it inherits.
+    """
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **variables, "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # so that nnU-Net's workers can be ended together with it
+        pass_fds=tuple(pass_fds),
+    )
+    try:
+        yield process
+    finally:
+        end_group(process.pid, leader=process)
 
 
 def end_group(group: int, *, leader: subprocess.Popen[bytes] | None = None, patience_s: float = PATIENCE_S) -> None:

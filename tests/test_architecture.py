@@ -24,7 +24,10 @@ ALLOWED = {
     "diagnosis": {"diagnosis", "checkpoints", "plans", "preprocessing"},
     "jobs": {"jobs", "plans", "preprocessing"},
 }
-COMMON = {"arguments", "errors", "files", "findings", "programs", "registration", "registry", "version"}
+COMMON = {
+    *("arguments", "errors", "files", "findings", "messages", "programs"),
+    *("registration", "registry", "training_log", "version"),
+}
 
 
 def imported_parts(module: Path) -> set[str]:

@@ -10,6 +10,8 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_ext.plans.dataset_json import channel_names, values_of
+
 
 @dataclass(frozen=True)
 class HeadRows:
@@ -67,9 +69,7 @@ class ModelDescription:
     def input_channels(self) -> tuple[str, ...]:
         """Name of every input channel of the network; a cascade's second stage has one more for each label."""
         plans_manager = PlansManager(dict(self.plans))
-        # the key that dataset.json had before nnU-Net v2
-        channels = self.dataset_json.get("modality") or self.dataset_json["channel_names"]
-        names = [str(channels[key]) for key in sorted(channels, key=int)]
+        names = channel_names(self.dataset_json)
         if plans_manager.get_configuration(self.configuration).previous_stage_name is not None:
             labels = plans_manager.get_label_manager(self.dataset_json).foreground_labels
             names += [f"{self._label_name(label)} of the previous stage" for label in labels]
@@ -84,19 +84,14 @@ class ModelDescription:
         if not manager.has_regions:
             return HeadRows(tuple(self._label_name(label) for label in manager.all_labels), "softmax")
         names = tuple(
-            name for name, value in self.dataset_json["labels"].items() if name != "ignore" and _values(value) != {0}
+            name for name, value in self.dataset_json["labels"].items() if name != "ignore" and values_of(value) != {0}
         )
         assert len(names) == manager.num_segmentation_heads
         return HeadRows(names, "sigmoid")
 
     def _label_name(self, label: int) -> str:
         labels = self.dataset_json["labels"]
-        return next((name for name, value in labels.items() if _values(value) == {label}), f"label {label}")
-
-
-def _values(label: Any) -> set[int]:
-    """The values that a label or a region of dataset.json stands for."""
-    return {int(value) for value in label} if isinstance(label, (list, tuple)) else {int(label)}
+        return next((name for name, value in labels.items() if values_of(value) == {label}), f"label {label}")
 
 
 STRUCTURE = (

@@ -14,8 +14,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_ext.errors import UserError
-from nnunet_ext.files import check_new_file, sha256
+from nnunet_ext.files import check_new_file, read_json, sha256
+from nnunet_ext.plans.plans_file import check_configuration, preprocessed_folder, read_plans
 from nnunet_ext.version import __version__
 
 if TYPE_CHECKING:
@@ -79,16 +79,10 @@ def target_description(dataset: str, configuration: str, *, plans_identifier: st
     Raises:
         UserError: if the dataset, the plans or the configuration is missing.
     """
-    from nnunet_ext.files import read_json
-    from nnunet_ext.plans.plans_file import preprocessed_folder, read_plans
+    from nnunet_ext.checkpoints.description import ModelDescription
 
     folder = preprocessed_folder(dataset)
     file = folder / f"{plans_identifier}.json"
     plans = read_plans(file)
-    if configuration not in plans["configurations"]:
-        raise UserError(f"{file} has no configuration {configuration!r}; it has: {', '.join(plans['configurations'])}.")
-    dataset_json = read_json(folder / "dataset.json")
-
-    from nnunet_ext.checkpoints.description import ModelDescription
-
-    return ModelDescription(plans, configuration, dataset_json)
+    check_configuration(plans, configuration, file=file)
+    return ModelDescription(plans, configuration, read_json(folder / "dataset.json"))

@@ -19,16 +19,17 @@ from __future__ import annotations
 
 import argparse
 
+from nnunet_ext.arguments import add_plans_options
 from nnunet_ext.commands.doctor import count, counted, layout
 from nnunet_ext.errors import UserError
+from nnunet_ext.plans.plans_file import preprocessed_folder
 from nnunet_ext.registry import TRAINERS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-d", "--dataset", required=True, help="id or name of the raw dataset")
+    add_plans_options(parser)
     parser.add_argument("-tr", "--trainer", required=True, help="trainer that is to learn from it")
-    parser.add_argument("-c", "--configuration", help="of the plans: look at these too")
-    parser.add_argument("-p", "--plans", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
+    parser.add_argument("-c", "--configuration", help="look at the plans too, and at this configuration of them")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,7 +39,6 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"There is no trainer {args.trainer!r} in this package. It has: {names}.")
 
     from nnunet_ext.diagnosis.planned_training import check_planned_training
-    from nnunet_ext.plans.plans_file import preprocessed_folder
     from nnunet_ext.preprocessing.checks import check_dataset
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
 

@@ -22,12 +22,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from nnunet_ext.arguments import add_plans_options
 from nnunet_ext.errors import UserError
+from nnunet_ext.plans.cascades import derived
+from nnunet_ext.plans.plans_file import add_configurations, preprocessed_folder, read_plans, vanished_configurations
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-d", "--dataset", required=True, help="dataset id or name")
-    parser.add_argument("-p", "--plans", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
+    add_plans_options(parser)
     parser.add_argument(
         "-c", "--configuration", default="3d_fullres", help="what to inherit from (default: %(default)s)"
     )
@@ -37,8 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from nnunet_ext.plans.cascades import derived
-    from nnunet_ext.plans.plans_file import add_configurations, preprocessed_folder, read_plans, vanished_configurations
     from nnunet_ext.plans.settings import KEY, configured_settings, merged, validated_settings
 
     file = preprocessed_folder(args.dataset) / f"{args.plans}.json"
@@ -77,7 +77,7 @@ def parse_settings(assignments: list[str]) -> dict[str, Any]:
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
-            raise UserError(f"{assignment!r} is no setting: KEY=VALUE is expected, e.g. num_epochs=50.")
+            raise UserError(f"{assignment!r} is no setting. Expected: KEY=VALUE, e.g. num_epochs=50.")
         try:
             value = json.loads(text)
         except json.JSONDecodeError:
@@ -109,7 +109,6 @@ def check_name(name: str) -> None:
 
 def list_configurations(file: Path) -> None:
     """Print every configuration of a plans file with the settings it would train with."""
-    from nnunet_ext.plans.plans_file import read_plans, vanished_configurations
     from nnunet_ext.plans.settings import configured_settings
 
     plans = read_plans(file)

@@ -21,15 +21,19 @@ its place: so a model of unknown origin becomes one that holds tensors and plain
 from __future__ import annotations
 
 import argparse
+import shlex
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from nnunet_ext.arguments import fold_name
+from nnunet_ext.checkpoints.archive import extract
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_new_file, folder_written_whole, written_whole
+from nnunet_ext.registration import register
 
 if TYPE_CHECKING:
     from nnunet_ext.checkpoints.stock_export import Export
@@ -81,7 +85,6 @@ def export_to(args: argparse.Namespace, folder: Path) -> Export:
     """Export what was asked for into an existing folder."""
     from nnunet_ext.checkpoints.stock_export import export
     from nnunet_ext.checkpoints.trained_model import find_trained_model
-    from nnunet_ext.registration import register
 
     register()
     folds = None if args.folds is None else list(dict.fromkeys(args.folds))
@@ -106,9 +109,7 @@ def model_folder(model: Path, *, inside: str | None) -> Iterator[Path]:
         yield model
         return
     if not model.is_file():
-        raise UserError(f"{model} does not exist. Expected is a model's folder, or a zip archive with one.")
-
-    from nnunet_ext.checkpoints.archive import extract
+        raise UserError(f"{model} does not exist. Expected: a model's folder, or a zip archive with one.")
 
     with tempfile.TemporaryDirectory(prefix="nnunet_ext_") as temporary:
         # pickles that are no checkpoints stay behind: nobody reads them
@@ -137,8 +138,6 @@ def write_zip(folder: Path, out: Path, *, inside: PurePosixPath) -> None:
         out: the archive.
         inside: where they are in it.
     """
-    import zipfile
-
     try:
         with written_whole(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
             for file in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -149,8 +148,6 @@ def write_zip(folder: Path, out: Path, *, inside: PurePosixPath) -> None:
 
 def summary(export: Export, out: Path, *, is_zip: bool) -> str:
     """What was written, and how it is used."""
-    import shlex
-
     lines = [f"{export.trainer} -> {export.exported_trainer}; the logits are the same in every fold."]
     for fold, one in export.folds.items():
         left_out = "".join(f", without {part} ({entries:,} weights)" for part, entries in one.left_out.items())

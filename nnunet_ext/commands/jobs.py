@@ -164,16 +164,11 @@ def requested(args: argparse.Namespace) -> Request:
         UserError: if the dataset, its plans or nnU-Net's folders are not there.
     """
     from nnunet_ext.jobs.sweep import Request
-    from nnunet_ext.plans.plans_file import preprocessed_folder, read_plans
+    from nnunet_ext.plans.plans_file import folder_of_variable, preprocessed_folder, read_plans
 
     folder = preprocessed_folder(args.dataset).absolute()
     plans = read_plans(folder / f"{args.plans}.json")
-    results = os.environ.get("nnUNet_results")
-    if not results:
-        raise UserError(
-            "The environment variable nnUNet_results is not set. Set it to the folder of trained models, e.g. export "
-            "nnUNet_results=$HOME/nnUNet_results"
-        )
+    results = folder_of_variable("nnUNet_results")
     return Request(
         dataset=folder.name,
         configuration=args.configuration,

@@ -24,17 +24,20 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 from nnunet_ext.arguments import not_negative_number
 from nnunet_ext.errors import UserError
+from nnunet_ext.files import read_json
+from nnunet_ext.messages import SHOWN, counted, some
+from nnunet_ext.plans.plans_file import raw_folder
 
 if TYPE_CHECKING:
     from nnunet_ext.preprocessing.pairs.longitudinal_dataset import PreparedDataset
     from nnunet_ext.preprocessing.pairs.paired_case import Pairing
     from nnunet_ext.preprocessing.pairs.pairing import Pair
 
-SHOWN = 5  # cases with warnings that are named
 KINDS = ("none", "rigid", "affine", "bspline")
 FIXED_BY_LIKE = (
     "labels",
@@ -111,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
         return 1
     print(f"Wrote {args.output} in {outcome.seconds:.0f} s.\n")
     print(described(outcome, pairing, pairs))
-    print(f"\nNext:\n{next_commands(args.output, like, pairing, pairs)}")
+    print(next_commands(args.output, like))
     return 0
 
 
@@ -196,14 +199,12 @@ def pairing_like(like: str) -> tuple[Pairing, Path]:
     Raises:
         UserError: if it is not there, or `nnunet_ext pair` did not make it.
     """
-    from nnunet_ext.files import read_json
-    from nnunet_ext.plans.plans_file import raw_folder
     from nnunet_ext.preprocessing.pairs.longitudinal_dataset import pairing_of
 
     folder = Path(like) if (Path(like) / "dataset.json").is_file() else None
     if folder is None and Path(like).is_dir():
         raise UserError(
-            f"{like} has no dataset.json. Expected is a dataset, or a model's folder TRAINER__PLANS__CONFIGURATION."
+            f"{like} has no dataset.json. Expected: a dataset, or a model's folder TRAINER__PLANS__CONFIGURATION."
         )
     folder = folder or raw_folder(like)
     file = folder / "dataset.json"
@@ -228,8 +229,6 @@ def read_pairs(args: argparse.Namespace, pairing: Pairing) -> list[Pair]:
 
 def described(outcome: PreparedDataset, pairing: Pairing, pairs: Sequence[Pair]) -> str:
     """What was made, in lines."""
-    from statistics import median
-
     from nnunet_ext.preprocessing.pairs.longitudinal_dataset import RECORD
 
     records = outcome.records
@@ -277,30 +276,18 @@ def channels_of(pairing: Pairing) -> list[str]:
     return [f"current {pairing.modality}", *image, *(f"prior {name}" for name in pairing.prior_values)]
 
 
-def next_commands(output: str, like: Path | None, pairing: Pairing, pairs: Sequence[Pair]) -> str:
-    """How to go on: training, or prediction."""
+def next_commands(output: str, like: Path | None) -> str:
+    """How to go on: training, or prediction like that of a model."""
+    from nnunet_ext.preprocessing.raw.new_dataset import next_steps
+
     if like is None:
-        number = output[len("Dataset") :][:3]
-        return (
-            f"  nnunet_ext check -d {number} --trainer nnUNetTrainerDualEncoder\n"
-            f"  nnUNetv2_plan_and_preprocess -d {number}\n"
-            f"  nnUNetv2_train {number} CONFIGURATION 0 -tr nnUNetTrainerDualEncoder"
-        )
+        return next_steps(output, "nnUNetTrainerDualEncoder")
     trainer, _, rest = like.resolve().name.partition("__")
     plans, _, configuration = rest.partition("__")
     dataset = like.resolve().parent.name if configuration else like.name
     if not configuration:
         trainer, plans, configuration = "nnUNetTrainerDualEncoder", "nnUNetPlans", "CONFIGURATION"
-    folder = shlex.quote(output)
     return (
-        f"  nnUNetv2_predict -i {folder} -o PREDICTIONS -d {dataset} -c {configuration} -p {plans} -tr {trainer} -f 0"
+        f"\nNext:\n  nnUNetv2_predict -i {shlex.quote(output)} -o PREDICTIONS -d {dataset} -c {configuration} "
+        f"-p {plans} -tr {trainer} -f 0"
     )
-
-
-def some(cases: Sequence[str]) -> str:
-    """The first few by name."""
-    return ", ".join(cases[:SHOWN]) + (", …" if len(cases) > SHOWN else "")
-
-
-def counted(number: int, word: str) -> str:
-    return f"{number} {word}{'s' * (number != 1)}"

@@ -13,32 +13,36 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from nnunet_ext.errors import UserError
+from nnunet_ext.arguments import add_plans_options
+from nnunet_ext.commands.configure import tell_vanished
+from nnunet_ext.plans.plans_file import (
+    add_configurations,
+    check_configuration,
+    preprocessed_folder,
+    read_plans,
+    vanished_configurations,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-d", "--dataset", required=True, help="dataset id or name")
+    add_plans_options(parser)
     parser.add_argument("--preset", choices=["quick"], required=True, help="what to derive")
-    parser.add_argument("-p", "--plans", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
     parser.add_argument("-c", "--configuration", help="what to derive it from (default: 3d_fullres, or 2d without one)")
     parser.add_argument("--epochs", type=int, help="epochs of 50 steps (default: 20)")
     parser.add_argument("--force", action="store_true", help="replace a configuration of that name and other content")
 
 
 def run(args: argparse.Namespace) -> int:
-    from nnunet_ext.plans.plans_file import add_configurations, preprocessed_folder, read_plans, vanished_configurations
     from nnunet_ext.plans.settings import KEY, merged, validated_settings
 
     file = preprocessed_folder(args.dataset) / f"{args.plans}.json"
     plans = read_plans(file)
     available = plans["configurations"]
     base = args.configuration or ("3d_fullres" if "3d_fullres" in available else "2d")
-    if base not in available:
-        raise UserError(f"{file} has no configuration {base!r}; it has: {', '.join(available)}.")
+    check_configuration(plans, base, file=file)
 
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    from nnunet_ext.commands.configure import tell_vanished
     from nnunet_ext.plans.quick import quick_configuration
 
     content = quick_configuration(plans, base, PlansManager(plans).get_configuration(base).configuration)

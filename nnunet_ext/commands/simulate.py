@@ -27,10 +27,18 @@ import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from nnunet_ext.arguments import not_negative, not_negative_number, positive, share
+from nnunet_ext.arguments import (
+    add_new_dataset_options,
+    not_negative,
+    not_negative_number,
+    positive,
+    share,
+    share_or_none,
+)
+from nnunet_ext.evaluation.text_table import aligned
 
 if TYPE_CHECKING:
-    from nnunet_ext.preprocessing.simulate.partial_annotation import Simulation
+    from nnunet_ext.preprocessing.simulate.partial_annotation import PartialAnnotation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,14 +51,24 @@ def run(args: argparse.Namespace) -> int:
     return args.simulate(args)
 
 
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """What both kinds take."""
+    parser.add_argument("source", metavar="SOURCE", help="id or name of the raw dataset with dense labels")
+    add_new_dataset_options(parser)
+    parser.add_argument(
+        "--seed", type=not_negative, default=0, metavar="S", help="random seed (default: %(default)s)"
+    )
+
+
 def add_instances_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Leave only some instances annotated. Example: nnunet_ext simulate instances 702 -o Dataset712_Lesions30 "
         "--keep 0.3"
     )
-    parser.add_argument("source", metavar="SOURCE", help="id or name of the raw dataset with dense labels")
-    parser.add_argument("-o", "--output", required=True, metavar="DatasetXXX_Name", help="raw dataset to write")
-    parser.add_argument("--keep", type=share, required=True, metavar="SHARE", help="of the instances, up to 1")
+    add_common_arguments(parser)
+    parser.add_argument(
+        "--keep", type=share, required=True, metavar="SHARE", help="share of the instances to keep, up to 1"
+    )
     parser.add_argument(
         "--scope",
         choices=("case", "dataset"),
@@ -63,19 +81,17 @@ def add_instances_arguments(parser: argparse.ArgumentParser) -> None:
         default="random",
         help="which instances are kept first (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=not_negative, default=0, metavar="S", help="of the draws (default: %(default)s)")
     parser.add_argument(
         "--instances",
         metavar="FOLDER",
         help="folder of instance maps in SOURCE, or `components` for the connected components of each label (default: "
         "instancesTr if it is there)",
     )
-    parser.add_argument("--force", action="store_true", help="replace a dataset of that name that this package made")
     parser.set_defaults(simulate=simulate_instances)
 
 
 def simulate_instances(args: argparse.Namespace) -> int:
-    from nnunet_ext.evaluation.text_table import aligned
+    from nnunet_ext.preprocessing.raw.new_dataset import next_steps
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
     from nnunet_ext.preprocessing.simulate.partial_annotation import (
         COMPONENTS,
@@ -99,16 +115,12 @@ def simulate_instances(args: argparse.Namespace) -> int:
             f"\nIn {simulation.unassigned} of {simulation.cases} cases some foreground belongs to no instance; it "
             "stays annotated."
         )
-    number = args.output[len("Dataset") :][:3]
     configuration = "2d" if simulation.flat else "3d_fullres"
-    print(
-        f"\nNext:\n  nnunet_ext check -d {number} --trainer nnUNetTrainerDBDMP\n  nnUNetv2_plan_and_preprocess -d "
-        f"{number}\n  nnUNetv2_train {number} {configuration} 0 -tr nnUNetTrainerDBDMP"
-    )
+    print(next_steps(args.output, "nnUNetTrainerDBDMP", configuration=configuration))
     return 0
 
 
-def table(simulation: Simulation, labels: Mapping[str, int]) -> list[list[str]]:
+def table(simulation: PartialAnnotation, labels: Mapping[str, int]) -> list[list[str]]:
     """Rows of cells: for each label how many cases have it, and what of it stays annotated."""
     rows = [["label", "cases", "instances kept", "of", "voxels kept", "of"]]
     chosen = {name: {value} for name, value in labels.items()}
@@ -125,38 +137,41 @@ def add_scribbles_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Leave only strokes annotated. Example: nnunet_ext simulate scribbles 4 -o Dataset714_Scribbles --slices 0.5"
     )
-    parser.add_argument("source", metavar="SOURCE", help="id or name of the raw dataset with dense labels")
-    parser.add_argument("-o", "--output", required=True, metavar="DatasetXXX_Name", help="raw dataset to write")
+    add_common_arguments(parser)
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--slices",
         type=share,
         default=1.0,
         metavar="SHARE",
-        help="of the slices that are drawn in, up to 1, evenly spread (default: %(default)s)",
+        help="share of the slices that are drawn in, up to 1, evenly spread (default: %(default)s)",
     )
-    which.add_argument("--num-slices", type=positive, metavar="N", help="how many slices are drawn in instead")
+    which.add_argument("--num-slices", type=positive, metavar="N", help="number of slices that are drawn in, instead")
     parser.add_argument(
         "--axis",
         choices=("x", "y", "z"),
-        help="of the file that the slices are across (default: that of the largest spacing)",
+        help="axis of the file that the slices are across (default: that of the largest spacing)",
     )
     parser.add_argument(
         "--length",
         type=share,
         default=0.8,
         metavar="SHARE",
-        help="of the skeleton that the interior stroke follows, up to 1 (default: %(default)s)",
+        help="share of the skeleton that the interior stroke follows, up to 1 (default: %(default)s)",
     )
     parser.add_argument(
         "--boundary",
-        type=from_0_to_1,
+        type=share_or_none,
         default=0.7,
         metavar="SHARE",
-        help="of the line inside the boundary that the second stroke follows; 0 for none (default: %(default)s)",
+        help="share of the line inside the boundary that the second stroke follows; 0 for none (default: %(default)s)",
     )
     parser.add_argument(
-        "--thickness", type=positive, default=1, metavar="N", help="of the strokes, in voxels (default: %(default)s)"
+        "--thickness",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="thickness of strokes in voxels (default: %(default)s)",
     )
     parser.add_argument(
         "--noise",
@@ -167,27 +182,17 @@ def add_scribbles_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--components",
-        type=from_0_to_1,
+        type=share_or_none,
         default=0.1,
         metavar="SHARE",
         help="size, as a share of a class's largest part in a slice, from which its other parts have strokes, too; 0 "
         "for all (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=not_negative, default=0, metavar="S", help="of the draws (default: %(default)s)")
-    parser.add_argument("--force", action="store_true", help="replace a dataset of that name that this package made")
     parser.set_defaults(simulate=draw_scribbles)
 
 
-def from_0_to_1(text: str) -> float:
-    """A number of at least 0 and at most 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
-    return value
-
-
 def draw_scribbles(args: argparse.Namespace) -> int:
-    from nnunet_ext.evaluation.text_table import aligned
+    from nnunet_ext.preprocessing.raw.new_dataset import next_steps
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
     from nnunet_ext.preprocessing.simulate.scribble_annotation import simulate_scribbles
     from nnunet_ext.preprocessing.simulate.scribble_statistics import table as table_of_scribbles
@@ -210,10 +215,6 @@ def draw_scribbles(args: argparse.Namespace) -> int:
     print("\nShares are of a label's own voxels in a case; agreement is with the dense labels.")
     if annotation.without_foreground:
         print(f"\nWarning: {annotation.without_foreground} of {len(annotation.counts)} cases have background alone.")
-    number = args.output[len("Dataset") :][:3]
     configuration = "2d" if annotation.flat else "3d_fullres"
-    print(
-        f"\nNext:\n  nnunet_ext check -d {number} --trainer nnUNetTrainerTDNet\n  nnUNetv2_plan_and_preprocess -d "
-        f"{number}\n  nnUNetv2_train {number} {configuration} 0 -tr nnUNetTrainerTDNet"
-    )
+    print(next_steps(args.output, "nnUNetTrainerTDNet", configuration=configuration))
     return 0

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from nnunet_ext.arguments import not_negative, positive
 from nnunet_ext.errors import UserError
+from nnunet_ext.files import read_json, write_json
+from nnunet_ext.messages import counted
 
 SHOWN = 10  # training cases that are named one by one
 
@@ -33,7 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from nnunet_ext.files import write_json
     from nnunet_ext.preprocessing.raw.splits import (
         SPLITS,
         appended,
@@ -96,13 +97,7 @@ def described(cases: Sequence[str], groups: Mapping[str, Sequence[str]], *, name
     return f"{text}: {', '.join(cases)}" if named and len(cases) <= SHOWN else text
 
 
-def counted(number: int, word: str) -> str:
-    return f"{number} {word}{'s' * (number != 1)}"
-
-
 def usual_configuration(folder: Path) -> str:
     """The configuration to name in an example: 3d_fullres, unless the default plans were made without it."""
-    from nnunet_ext.files import read_json
-
     plans = folder / "nnUNetPlans.json"
     return "2d" if plans.is_file() and "3d_fullres" not in read_json(plans).get("configurations", {}) else "3d_fullres"

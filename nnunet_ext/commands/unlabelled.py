@@ -20,10 +20,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from nnunet_ext.arguments import add_new_dataset_options
+from nnunet_ext.messages import counted
+from nnunet_ext.plans.dataset_json import channel_names
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", type=Path, metavar="IMAGES", help="folder of images")
-    parser.add_argument("-o", "--output", required=True, metavar="DatasetXXX_Name", help="raw dataset to write")
+    add_new_dataset_options(parser)
     parser.add_argument(
         "--channels",
         nargs="+",
@@ -31,18 +35,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="in order, as in the dataset to be learned, since nnU-Net normalises by them (default: those of the "
         "dataset.json beside the folder)",
     )
-    parser.add_argument("--force", action="store_true", help="replace a dataset of that name that this package made")
 
 
 def run(args: argparse.Namespace) -> int:
-    from nnunet_ext.preprocessing.raw.raw_dataset import channel_names
     from nnunet_ext.preprocessing.raw.unlabelled import make_unlabelled_dataset
 
     source = make_unlabelled_dataset(args.images, args.output, channels=args.channels, force=args.force)
     names = channel_names(source.description)
-    cases = f"{len(source.cases)} case{'s' * (len(source.cases) != 1)}"
     number = args.output[len("Dataset") :][:3]
-    print(f"Wrote {args.output}: {cases}, channel{'s' * (len(names) != 1)} {', '.join(names)}.")
+    channels = f"channel{'s' * (len(names) != 1)} {', '.join(names)}"
+    print(f"Wrote {args.output}: {counted(len(source.cases), 'case')}, {channels}.")
     print(
         f"\nNext, with the plans of the dataset to be learned (TARGET):\n"
         f"  nnUNetv2_plan_and_preprocess -d {number} --no_pp\n"

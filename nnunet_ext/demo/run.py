@@ -23,11 +23,12 @@ from nnunet_ext.evaluation.machine import FEW_CORES, available_cores, choose_dev
 from nnunet_ext.evaluation.text_table import aligned
 from nnunet_ext.files import prepare_output_folder, read_json
 from nnunet_ext.plans.channel_roles import roles_of_dataset
-from nnunet_ext.programs import end_group, find_executable
+from nnunet_ext.programs import find_executable, running
 from nnunet_ext.registration import VARIABLE, extended_value
 from nnunet_ext.report.page import write_report
 from nnunet_ext.report.runs import as_runs, every_case_a_patient
 from nnunet_ext.report.sources import PredictedFolder, read_evaluation, read_predicted_folder
+from nnunet_ext.training_log import last_lines, read_progress
 
 # nnU-Net's own training, except that the preset's short schedule is read from the plans
 STOCK_TRAINER = "nnUNetTrainerConfigurable"
@@ -90,22 +91,8 @@ class CommandRunner:
         print(f"      {seconds:.0f} s{_comma(final)}", flush=True)
 
     def _run_logged(self, command: Sequence[str], log: Path) -> int:
-        environment = {**os.environ, **self.environment, "PYTHONUNBUFFERED": "1"}
-        with log.open("wb") as output:
-            # a session of its own, so that nnU-Net's workers can be ended together with it
-            process = subprocess.Popen(
-                command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-            try:
-                return _wait(process, log)
-            except BaseException:
-                end_group(process.pid, leader=process)
-                raise
+        with log.open("wb") as output, running(command, output, self.environment) as process:
+            return _wait(process, log)
 
 
 def _wait(process: subprocess.Popen[bytes], log: Path) -> int:
@@ -129,25 +116,14 @@ def _wait(process: subprocess.Popen[bytes], log: Path) -> int:
     return status
 
 
-def last_lines(log: Path, count: int) -> list[str]:
-    """The last lines of a log that are not empty; of a progress bar, its last state."""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 16_384))
-        text = file.read().decode("utf-8", errors="replace")
-    return [line for line in re.split(r"[\r\n]+", text) if line.strip()][-count:]
-
-
 def training_status(log: Path) -> str:
     """Where nnU-Net's training stands by its log, such as ``epoch 7, pseudo Dice 0.91 0.80``; empty for other logs."""
-    lines = last_lines(log, 200)
-    epochs = [match[1] for line in lines if (match := re.search(r"\bEpoch (\d+)\s*$", line))]
-    scores = [match[1] for line in lines if (match := re.search(r"Pseudo dice \[(.*)\]", line))]
-    if not epochs:
+    progress = read_progress(log)
+    if progress.epoch is None:
         return ""
-    numbers = re.sub(r"np\.float\d+\(|\)", "", scores[-1]).split(",") if scores else []
-    dice = [f"{float(number):.2f}" for number in numbers]
-    stage = "validating after epoch" if any("Training done." in line for line in lines) else "epoch"
-    return f"{stage} {int(epochs[-1]) + 1}" + (f", pseudo Dice {' '.join(dice)}" if dice else "")
+    dice = " ".join(f"{value:.2f}" for value in progress.dice_by_label)
+    stage = "validating after epoch" if progress.has_trained else "epoch"
+    return f"{stage} {progress.epoch}" + (f", pseudo Dice {dice}" if dice else "")
 
 
 def _comma(text: str) -> str:

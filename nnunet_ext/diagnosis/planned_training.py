@@ -20,9 +20,9 @@ from nnunet_ext.diagnosis.installation import OPTIONAL
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
 from nnunet_ext.findings import Finding
+from nnunet_ext.messages import some
 from nnunet_ext.plans.plans_file import read_plans, vanished_configurations
 from nnunet_ext.plans.settings import FineTuningSettings, Settings
-from nnunet_ext.preprocessing.checks.dataset_check import some
 from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset
 
 EPOCHS = 1000  # of nnU-Net, where neither the plans nor the trainer say otherwise

@@ -14,8 +14,9 @@ from nnunetv2.utilities.utils import (
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
+from nnunet_ext.plans.dataset_json import channel_names
 from nnunet_ext.plans.plans_file import preprocessed_folder, raw_folder
-from nnunet_ext.preprocessing.raw.raw_dataset import Case, channel_names, training_cases
+from nnunet_ext.preprocessing.raw.raw_dataset import Case, training_cases
 
 SELECTIONS = ("test", "val", "all")
 SHOWN = 3  # examples in a message

@@ -10,7 +10,6 @@ from pathlib import Path
 from nnunet_ext.errors import UserError
 from nnunet_ext.jobs.claims import Claim, holder
 from nnunet_ext.jobs.lanes import Lanes
-from nnunet_ext.jobs.progress import Progress, planned_epochs, read_progress
 from nnunet_ext.jobs.slurm import SlurmJobs, slurm_executor
 from nnunet_ext.jobs.sweep import (
     FAILED,
@@ -26,6 +25,7 @@ from nnunet_ext.jobs.sweep import (
     Training,
     differing_keys,
 )
+from nnunet_ext.training_log import Progress, planned_epochs, read_progress
 
 
 def jobs_of(sweep: Sweep) -> Lanes | SlurmJobs:

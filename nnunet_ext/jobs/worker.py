@@ -20,7 +20,7 @@ from submitit.core.utils import DelayedSubmission
 
 from nnunet_ext.jobs.claims import Claim
 from nnunet_ext.jobs.sweep import FAILED, FINISHED, RUNNING, STOPPED, WAITING, Record, Sweep, Training
-from nnunet_ext.programs import end_group
+from nnunet_ext.programs import running
 from nnunet_ext.registration import VARIABLE, extended_value
 
 POLL_S = 0.2
@@ -175,23 +175,13 @@ class Worker:
             time_now = datetime.now().astimezone().isoformat(timespec="seconds")
             output.write(f"\n[{time_now}, attempt {record.attempts}] $ {shlex.join(command)}\n".encode())
             output.flush()
-            process = subprocess.Popen(
-                # Slurm sends its signals to all processes of a job: the one for this process must not end the command
-                ["/bin/sh", "-c", f'trap "" {JobEnvironment.USR_SIG}; exec "$@"', "sh", self.program, *command[1:]],
-                env=self._environment(sweep),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                # a session of its own, so that nnU-Net's workers can be ended together with it
-                start_new_session=True,
-                # if this process is killed, the model stays claimed as long as the command goes on
-                pass_fds=[claim.fileno()],
-            )
-            try:
+            # Slurm sends its signals to all processes of a job: the one for this process must not end the command
+            ignoring = ["/bin/sh", "-c", f'trap "" {JobEnvironment.USR_SIG}; exec "$@"', "sh"]
+            command = [*ignoring, self.program, *command[1:]]
+            # if this process is killed, the model stays claimed as long as the command goes on
+            with running(command, output, self._environment(sweep), pass_fds=[claim.fileno()]) as process:
                 claim.write({**self._identity(), "training": training.name, "group": process.pid})
                 status = _wait(process, signals.is_asked_to_end)
-            finally:
-                end_group(process.pid, leader=process)
         if status == -signal.SIGTERM and self.lane is None:
             _wait_for_slurm(signals)
             status = None if signals.is_asked_to_end() else status
@@ -203,8 +193,7 @@ class Worker:
         return replace(record, state=FAILED, reason=describe_status(status))
 
     def _environment(self, sweep: Sweep) -> dict[str, str]:
-        environment = {**os.environ, **sweep.request.folders, "PYTHONUNBUFFERED": "1"}
-        environment[VARIABLE] = extended_value(os.environ.get(VARIABLE))
+        environment = {**sweep.request.folders, VARIABLE: extended_value(os.environ.get(VARIABLE))}
         if self.gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpu
         return environment

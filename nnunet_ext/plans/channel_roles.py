@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.plans.dataset_json import channel_names
 from nnunet_ext.plans.settings import KEY, ChannelRoles
 
 LONGITUDINAL = "longitudinal"
@@ -63,9 +64,9 @@ def check_roles(roles: ChannelRoles, channels: int, *, where: str) -> None:
             f"{where} names channel {', '.join(map(str, missing))}; the dataset has the channels 0 to {channels - 1}."
         )
     if twice := sorted({channel for channel in named if named.count(channel) > 1}):
-        raise UserError(f"{where} gives channel {', '.join(map(str, twice))} more than one role; expected is one.")
+        raise UserError(f"{where} gives channel {', '.join(map(str, twice))} more than one role; each channel has one.")
 
 
 def number_of_channels(dataset_json: Mapping[str, Any]) -> int:
     """How many channels a dataset's images have."""
-    return len(dataset_json["channel_names"] if "channel_names" in dataset_json else dataset_json["modality"])
+    return len(channel_names(dataset_json))

@@ -13,8 +13,8 @@ from nnunet_ext.files import read_json, write_json
 MEMORY = "nnunet_ext_configurations.json"
 """Beside the plans files: which configurations this package wrote, and by which command."""
 
-# what is in the folders that nnU-Net's variables name
-DATA = {"nnUNet_raw": "raw data", "nnUNet_preprocessed": "preprocessed data"}
+DATA = {"nnUNet_raw": "raw data", "nnUNet_preprocessed": "preprocessed data", "nnUNet_results": "trained models"}
+"""What is in the folders that nnU-Net's variables name."""
 
 
 def preprocessed_folder(dataset: str) -> Path:
@@ -52,7 +52,7 @@ def folder_of_variable(variable: str) -> Path:
     root = os.environ.get(variable)
     if not root:
         raise UserError(
-            f"The environment variable {variable} is not set. Set it to the folder of nnU-Net's {DATA[variable]}, "
+            f"The environment variable {variable} is not set. Set it to nnU-Net's folder of {DATA[variable]}, "
             f"e.g. export {variable}=$HOME/{variable}"
         )
     return Path(root)
@@ -102,6 +102,16 @@ def read_plans(file: Path) -> dict[str, Any]:
             "nnUNetv2_plan_experiment."
         )
     return plans
+
+
+def check_configuration(plans: Mapping[str, Any], configuration: str, *, file: Path) -> None:
+    """See that a plans file has a configuration.
+
+    Raises:
+        UserError: naming those that it has.
+    """
+    if configuration not in plans["configurations"]:
+        raise UserError(f"{file} has no configuration {configuration!r}; it has: {', '.join(plans['configurations'])}.")
 
 
 def add_configurations(

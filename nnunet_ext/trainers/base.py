@@ -11,7 +11,6 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
-from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.helpers import dummy_context
@@ -23,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import written_whole
+from nnunet_ext.plans.plans_file import folder_of_variable
 from nnunet_ext.plans.settings import (
     KEY,
     Settings,
@@ -502,13 +502,8 @@ def require_folders() -> None:
     Raises:
         UserError: naming the variable, what is wrong with it and how to fix it.
     """
-    for variable in (nnUNet_preprocessed, nnUNet_results):
-        if not variable.is_set():
-            raise UserError(
-                f"The environment variable {variable.env_var_name} is not set. Set it to the folder you keep this "
-                f"data in, e.g. export {variable.env_var_name}=$HOME/{variable.env_var_name}"
-            )
-    folder = os.fspath(nnUNet_results)
+    for variable in ("nnUNet_preprocessed", "nnUNet_results"):
+        folder = folder_of_variable(variable)
     try:
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

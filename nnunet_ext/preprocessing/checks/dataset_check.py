@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -12,8 +12,6 @@ from nnunet_ext.findings import Finding
 from nnunet_ext.plans.plans_file import dataset_folder
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset
 from nnunet_ext.preprocessing.raw.splits import SPLITS, Fold, read_splits
-
-SHOWN = 5  # cases named in a finding
 
 
 class DatasetCheck(Protocol):
@@ -26,21 +24,6 @@ class DatasetCheck(Protocol):
 
     def findings(self) -> Iterator[Finding]:
         """What was found in all cases."""
-
-
-def some(cases: Collection[str]) -> str:
-    """The first few cases by name, and how many more there are."""
-    named = ", ".join(list(cases)[:SHOWN])
-    return f"{named} and {len(cases) - SHOWN} more" if len(cases) > SHOWN else named
-
-
-def declared_values(dataset: RawDataset) -> dict[int, str]:
-    """Names by value of every label in dataset.json, ignore included; the values of a region are named by it."""
-    values: dict[int, str] = {}
-    for name, value in dataset.description["labels"].items():
-        for one in value if isinstance(value, (list, tuple)) else [value]:
-            values.setdefault(int(one), str(name))
-    return values
 
 
 def splits_file(dataset: RawDataset) -> Path | None:

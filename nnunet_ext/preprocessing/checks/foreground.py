@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from nnunet_ext.findings import Finding
-from nnunet_ext.preprocessing.checks.dataset_check import declared_values
+from nnunet_ext.plans.dataset_json import declared_values
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset
 
 
@@ -16,7 +16,9 @@ class ForegroundCheck:
 
     def __init__(self, dataset: RawDataset) -> None:
         self.names = {
-            value: name for value, name in declared_values(dataset).items() if value not in (0, dataset.ignore_label)
+            value: name
+            for value, name in declared_values(dataset.description).items()
+            if value not in (0, dataset.ignore_label)
         }
         self.present: set[int] = set()
 

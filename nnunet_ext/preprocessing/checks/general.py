@@ -10,8 +10,10 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
-from nnunet_ext.preprocessing.checks.dataset_check import declared_values, some, splits_file
-from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, channel_names, read_images, read_label_map
+from nnunet_ext.messages import some
+from nnunet_ext.plans.dataset_json import channel_names, declared_values, values_of
+from nnunet_ext.preprocessing.checks.dataset_check import splits_file
+from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, read_images, read_label_map
 from nnunet_ext.preprocessing.raw.splits import read_splits
 
 WHITE = {255, 65535}  # of grey pictures of 8 and 16 bits
@@ -26,7 +28,7 @@ def check_description(dataset: RawDataset) -> Finding:
         manager = LabelManager(content["labels"], regions_class_order=content.get("regions_class_order"))
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         return Finding("problem", title, f"nnU-Net does not take its labels: {error}")
-    values = sorted(declared_values(dataset))
+    values = sorted(declared_values(dataset.description))
     if values != list(range(len(values))):
         detail = f"labels must be numbered 0, 1, 2, … without gaps; found: {', '.join(map(str, values))}."
         return Finding("problem", title, detail)
@@ -43,12 +45,7 @@ def check_description(dataset: RawDataset) -> Finding:
 def misplaced_ignore(labels: Mapping[str, Any]) -> str:
     """What is wrong with the value of the ignore label; empty if nothing is, or nnU-Net has worse to say."""
     ignore = labels.get("ignore")
-    others = {
-        int(one)
-        for name, value in labels.items()
-        if name != "ignore"
-        for one in (value if isinstance(value, (list, tuple)) else [value])
-    }
+    others = set().union(*(values_of(value) for name, value in labels.items() if name != "ignore"))
     if not isinstance(ignore, int) or not others or ignore == max(others) + 1:
         return ""
     return (
@@ -64,7 +61,7 @@ class FileCheck:
         self.dataset = dataset
         self.reader = dataset.reader_writer()
         self.channels = len(channel_names(dataset.description))
-        self.values = declared_values(dataset)
+        self.values = declared_values(dataset.description)
         self.missing: dict[str, str] = {}
         self.images: dict[str, str] = {}
         self.labels: dict[str, str] = {}
@@ -88,7 +85,7 @@ class FileCheck:
         present = set(np.unique(labels).tolist())
         if unknown := sorted(present - set(self.values)):
             self.values_of_wrong |= present
-            self.labels[case] = f"{files.label} has values that dataset.json does not list: {some_values(unknown)}."
+            self.labels[case] = f"{files.label} has values that dataset.json does not list: {some(unknown)}."
         if shape is not None and labels.shape != shape:
             self.geometry[case] = f"image {shape}, labels {labels.shape} voxels"
         elif spacing is not None and not np.allclose(spacing, properties["spacing"]):
@@ -158,10 +155,6 @@ def check_folds(dataset: RawDataset) -> Iterator[Finding]:
         yield Finding("problem", "folds", detail)
     else:
         yield Finding("ok", "folds", f"{len(folds)} in {file}.")
-
-
-def some_values(values: list[int]) -> str:
-    return ", ".join(map(str, values[:5])) + ", …" * (len(values) > 5)
 
 
 def rounded(spacing: list[float]) -> str:

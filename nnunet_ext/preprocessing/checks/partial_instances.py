@@ -8,7 +8,8 @@ from statistics import median
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
-from nnunet_ext.preprocessing.checks.dataset_check import known_folds, some
+from nnunet_ext.messages import some
+from nnunet_ext.preprocessing.checks.dataset_check import known_folds
 from nnunet_ext.preprocessing.raw.instances import Instance, components, instances_of
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset
 

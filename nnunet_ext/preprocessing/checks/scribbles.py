@@ -11,9 +11,10 @@ import numpy as np
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
-from nnunet_ext.preprocessing.checks.dataset_check import SHOWN, known_folds, some
+from nnunet_ext.messages import SHOWN, some
+from nnunet_ext.preprocessing.checks.dataset_check import known_folds
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, read_label_map
-from nnunet_ext.preprocessing.simulate.partial_annotation import DENSE
+from nnunet_ext.preprocessing.simulate.weaker_dataset import DENSE
 
 LARGEST_DISAGREEMENT = 0.01  # share of a case's annotated voxels that may differ from its dense labels
 

@@ -6,6 +6,8 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
+from nnunet_ext.preprocessing.pairs.images import as_bool, on_grid
+
 CLIPPED_PERCENT = 0.5
 CLOSED_MM = 6.0
 
@@ -37,19 +39,13 @@ def body_mask(image: sitk.Image) -> sitk.Image:
     values = np.sqrt(values - values.min())
     if values.max() == 0:
         # the few voxels that differ, if any, are what the clipping takes away
-        return _on_grid(np.zeros(values.shape, dtype=bool), image)
-    tissue = sitk.OtsuThreshold(_on_grid(values, image), 0, 1, 128)
+        return on_grid(np.zeros(values.shape, dtype=bool), image)
+    tissue = sitk.OtsuThreshold(on_grid(values, image), 0, 1, 128)
     # an axis of thick slices is not closed across: its radius is zero voxels
     radius = [int(CLOSED_MM / 2 / spacing) for spacing in image.GetSpacing()]
     tissue = sitk.BinaryMorphologicalClosing(tissue, radius)
     tissue = sitk.RelabelComponent(sitk.ConnectedComponent(tissue)) == 1
-    mask = sitk.GetArrayFromImage(tissue).astype(bool)
+    mask = as_bool(tissue)
     slices = mask if mask.ndim == 3 else mask[None]
     filled = np.stack([ndimage.binary_fill_holes(one) for one in slices])
-    return _on_grid(filled.reshape(mask.shape), image)
-
-
-def _on_grid(values: np.ndarray, like: sitk.Image) -> sitk.Image:
-    image = sitk.GetImageFromArray(values.astype(np.uint8) if values.dtype == bool else values)
-    image.CopyInformation(like)
-    return image
+    return on_grid(filled.reshape(mask.shape), image)

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
+from nnunet_ext.messages import size
 from nnunet_ext.preprocessing.pairs.body import body_mask, clipped
+from nnunet_ext.preprocessing.pairs.images import as_bool, axis_directions, covered, moved_image
 
 Floats = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 
 MOST_VOXELS = 4_000_000
 FEWEST_VOXELS_OF_AXIS = 4
@@ -61,33 +62,28 @@ class ImagePair:
         Args:
             transform: points of current -> points of prior.
         """
-        inside = _as_bool(self.smooth_region)
-        lowest = float(sitk.GetArrayViewFromImage(self.smooth_prior).min())
-        moved = sitk.Resample(self.smooth_prior, self.smooth_current, transform, sitk.sitkLinear, lowest)
+        inside = as_bool(self.smooth_region)
+        moved = moved_image(self.smooth_prior, self.smooth_current, transform)
         return normalised_mutual_information(
             sitk.GetArrayViewFromImage(self.smooth_current)[inside], sitk.GetArrayViewFromImage(moved)[inside]
         )
 
     def inside(self, transform: sitk.Transform) -> float:
         """The share of the current body that lies in the prior's field of view once that is moved."""
-        field_of_view = sitk.Image(self.prior.GetSize(), sitk.sitkUInt8) + 1
-        field_of_view.CopyInformation(self.prior)
-        covered = sitk.Resample(field_of_view, self.current, transform, sitk.sitkNearestNeighbor, 0)
-        return float(_as_bool(covered)[_as_bool(self.current_body)].mean())
+        return float(covered(self.current, self.prior, transform)[as_bool(self.current_body)].mean())
 
     def radius(self) -> float:
         """Root of the mean square distance of the current body's voxels from its centre, in mm."""
-        points = body_points(self.current_body)
-        return float(np.sqrt(points.var(axis=0).sum()))
+        return float(np.sqrt(body_points(self.current_body).var(axis=0).sum()))
 
     def shifts(self, transform: sitk.Transform) -> Floats:
         """By how much the body's voxels are moved, in mm, (N, dimensions)."""
-        return self._field(transform)[_as_bool(self.current_body)]
+        return self._field(transform)[as_bool(self.current_body)]
 
     def volume_changes(self, transform: sitk.Transform) -> Floats:
         """The Jacobian determinant at the body's voxels, (N,): 1 keeps the volume, 0 and less is a fold."""
         field, dimensions = self._field(transform), self.current.GetDimension()
-        body = _as_bool(self.current_body)
+        body = as_bool(self.current_body)
         # arrays are indexed (Z, Y, X), vectors are (X, Y, Z)
         along_axes = np.stack(
             [
@@ -96,21 +92,13 @@ class ImagePair:
             ],
             axis=-1,
         )
-        direction = np.reshape(self.current.GetDirection(), (dimensions, dimensions))
-        return np.linalg.det(np.eye(dimensions) + along_axes @ direction.T)
+        return np.linalg.det(np.eye(dimensions) + along_axes @ axis_directions(self.current).T)
 
     def _field(self, transform: sitk.Transform) -> Floats:
-        current = self.current
-        return sitk.GetArrayFromImage(
-            sitk.TransformToDisplacementField(
-                transform,
-                sitk.sitkVectorFloat64,
-                current.GetSize(),
-                current.GetOrigin(),
-                current.GetSpacing(),
-                current.GetDirection(),
-            )
-        )
+        field = sitk.TransformToDisplacementFieldFilter()
+        field.SetReferenceImage(self.current)
+        field.SetOutputPixelType(sitk.sitkVectorFloat64)
+        return sitk.GetArrayFromImage(field.Execute(transform))
 
 
 def prepared_pair(current: sitk.Image, prior: sitk.Image) -> ImagePair | str:
@@ -119,33 +107,32 @@ def prepared_pair(current: sitk.Image, prior: sitk.Image) -> ImagePair | str:
     for name, image in (("current", current), ("prior", prior)):
         if min(image.GetSize()) < FEWEST_VOXELS_OF_AXIS:
             return (
-                f"the {name} image has {' x '.join(map(str, image.GetSize()))} voxels; "
+                f"the {name} image has {size(image.GetSize())} voxels; "
                 f"registration needs {FEWEST_VOXELS_OF_AXIS} along every axis"
             )
         if not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
             return f"the {name} image has values that are not finite"
         reduced = shrunk(clipped(image), _reduction(image))
         body = body_mask(reduced)
-        voxels = int(_as_bool(body).sum())
+        voxels = int(as_bool(body).sum())
         if voxels == 0:
             return f"the {name} image has next to no contrast: no body is found in it"
         if voxels < FEWEST_VOXELS_OF_BODY:
             return f"the body in the {name} image has {voxels} voxels; at least {FEWEST_VOXELS_OF_BODY} are needed"
         small.append(reduced)
         bodies.append(body)
-    first, second = small
-    rim = [round(RIM_MM / spacing) for spacing in first.GetSpacing()]
-    region = sitk.BinaryDilate(bodies[0], rim)
-    spacing = 2 * min(first.GetSpacing())
-    factors = shrink_factors(first, spacing)
+    current_small, prior_small = small
+    region = sitk.BinaryDilate(bodies[0], [round(RIM_MM / spacing) for spacing in current_small.GetSpacing()])
+    spacing = 2 * min(current_small.GetSpacing())
+    factors = shrink_factors(current_small, spacing)
     return ImagePair(
-        current=first,
-        prior=second,
+        current=current_small,
+        prior=prior_small,
         current_body=bodies[0],
         prior_body=bodies[1],
         region=region,
-        smooth_current=shrunk(first, factors),
-        smooth_prior=shrunk(second, shrink_factors(second, spacing)),
+        smooth_current=shrunk(current_small, factors),
+        smooth_prior=shrunk(prior_small, shrink_factors(prior_small, spacing)),
         smooth_region=shrunk(region, factors),
     )
 
@@ -168,10 +155,8 @@ def _entropy(counts: Floats) -> float:
 
 def body_points(body: sitk.Image) -> Floats:
     """Positions of a mask's voxels in mm, (N, dimensions)."""
-    dimensions = body.GetDimension()
-    indices = np.argwhere(_as_bool(body))[:, ::-1]
-    direction = np.reshape(body.GetDirection(), (dimensions, dimensions))
-    return np.asarray(body.GetOrigin()) + (indices * np.asarray(body.GetSpacing())) @ direction.T
+    indices = np.argwhere(as_bool(body))[:, ::-1]
+    return np.asarray(body.GetOrigin()) + (indices * np.asarray(body.GetSpacing())) @ axis_directions(body).T
 
 
 def shrunk(image: sitk.Image, factors: Sequence[int]) -> sitk.Image:
@@ -192,19 +177,15 @@ def shrink_factors(image: sitk.Image, spacing: float) -> list[int]:
     Thick slices stay as they are while the axes within them are reduced.
     """
     return [
-        max(1, min(round(spacing / own), size // FEWEST_VOXELS_OF_SHRUNK_AXIS))
-        for own, size in zip(image.GetSpacing(), image.GetSize())
+        max(1, min(round(spacing / own), voxels // FEWEST_VOXELS_OF_SHRUNK_AXIS))
+        for own, voxels in zip(image.GetSpacing(), image.GetSize())
     ]
 
 
 def _reduction(image: sitk.Image) -> list[int]:
     """Factors that bring a large image down to a size at which registration takes a minute or so."""
     factors = [1] * image.GetDimension()
-    while np.prod([size // factor for size, factor in zip(image.GetSize(), factors)]) > MOST_VOXELS:
+    while np.prod([voxels // factor for voxels, factor in zip(image.GetSize(), factors)]) > MOST_VOXELS:
         finest = int(np.argmin([spacing * factor for spacing, factor in zip(image.GetSpacing(), factors)]))
         factors[finest] += 1
     return factors
-
-
-def _as_bool(mask: sitk.Image) -> Mask:
-    return sitk.GetArrayFromImage(mask).astype(bool)

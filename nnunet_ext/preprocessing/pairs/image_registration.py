@@ -1,4 +1,4 @@
-"""Registration of a prior scan to the current one, and images and labels moved by it."""
+"""Registration of a prior scan to the current one."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.messages import last_line
 from nnunet_ext.preprocessing.pairs import registration_stages as stages
-from nnunet_ext.preprocessing.pairs.body import body_mask
 from nnunet_ext.preprocessing.pairs.image_pair import ImagePair, prepared_pair
-
-__all__ = ["Kind", "Registration", "body_mask", "moved_image", "moved_labels", "register"]
+from nnunet_ext.preprocessing.pairs.images import unmoved
 
 Kind = Literal["none", "rigid", "affine", "bspline"]
 
 STAGES: tuple[Kind, ...] = ("rigid", "affine", "bspline")
-CONTROL_POINT_SPACING = 30.0
 LEAST_SIMILARITY = 0.03
 LEAST_INSIDE = 0.5
 LARGEST_CHANGE_OF_VOLUME = 2.0
@@ -53,14 +51,7 @@ class Registration:
     problem: str | None
 
 
-def register(
-    current: sitk.Image,
-    prior: sitk.Image,
-    kind: Kind,
-    *,
-    seed: int = 0,
-    control_point_spacing: float = CONTROL_POINT_SPACING,
-) -> Registration:
+def register(current: sitk.Image, prior: sitk.Image, kind: Kind, *, seed: int = 0) -> Registration:
     """Find the transform that lays the prior scan on the current one.
 
     Mattes mutual information of voxels drawn in the current body and a rim around it is maximised from coarse to fine:
@@ -88,7 +79,6 @@ def register(
         prior: of as many dimensions, on any grid.
         kind: the last stage; ``none`` gives the identity.
         seed: for the drawing of voxels, from 0.
-        control_point_spacing: of the B-spline, in mm. Finer follows smaller changes, and folds more easily.
 
     Raises:
         UserError: if the images' dimensions differ, or one has several values for each voxel.
@@ -96,7 +86,7 @@ def register(
     if kind not in get_args(Kind):
         raise ValueError(f"kind is {kind!r}; it is one of {', '.join(get_args(Kind))}")
     _check_images(current, prior)
-    identity = sitk.Transform(current.GetDimension(), sitk.sitkIdentity)
+    identity = unmoved(current)
     pair = prepared_pair(current, prior)
     if isinstance(pair, str):
         return Registration(identity, kind, "none", np.nan, np.nan, 0.0, 0.0, np.nan, None if kind == "none" else pair)
@@ -108,9 +98,9 @@ def register(
     for stage in STAGES[: STAGES.index(kind) + 1] if kind != "none" else ():
         try:
             start = stages.first_guess(pair) if stage == "rigid" else transform
-            found = _optimised(pair, start, stage, control_point_spacing=control_point_spacing, seed=seed)
+            found = getattr(stages, stage)(pair, start, seed=seed)
         except RuntimeError as error:
-            problem = f"{stage}: the optimiser ended with an error ({_last_line(str(error))})"
+            problem = f"{stage}: the optimiser ended with an error ({last_line(error)})"
             break
         if problem := _divergence(pair, stage, start, found):
             break
@@ -143,50 +133,14 @@ def register(
     )
 
 
-def moved_image(prior: sitk.Image, current: sitk.Image, transform: sitk.Transform) -> sitk.Image:
-    """The prior image on current's grid, interpolated linearly, as float32.
-
-    What the prior does not cover has its lowest value, which is air in CT and MRI.
-
-    Args:
-        transform: points of the current image -> points of the prior image.
-    """
-    lowest = float(sitk.GetArrayViewFromImage(prior).min())
-    return sitk.Resample(prior, current, transform, sitk.sitkLinear, lowest, sitk.sitkFloat32)
-
-
-def moved_labels(labels: sitk.Image, current: sitk.Image, transform: sitk.Transform) -> sitk.Image:
-    """A label map on current's grid, in its own type; no voxel has a label that its neighbourhood does not have.
-
-    Every label's mask is interpolated linearly for itself and the largest value wins. On a phantom that was rotated
-    there and back, the mean Dice of three touching labels was 0.981 by this, 0.973 by nearest neighbour and 0.899 by
-    label-wise Gaussians; with slices of 10 mm 0.966, 0.943 and 0.089.
-
-    Args:
-        labels: whole numbers; what they do not cover becomes 0.
-        transform: points of the current image -> points of the prior image.
-    """
-    return sitk.Resample(labels, current, transform, sitk.sitkLabelLinear, 0)
-
-
-def _optimised(
-    pair: ImagePair, start: sitk.Transform, stage: Kind, *, control_point_spacing: float, seed: int
-) -> sitk.Transform:
-    if stage == "rigid":
-        return stages.rigid(pair, start, seed=seed)
-    if stage == "affine":
-        return stages.affine(pair, start, seed=seed)
-    return stages.bspline(pair, start, control_point_spacing=control_point_spacing, seed=seed)
-
-
 def _divergence(pair: ImagePair, stage: Kind, start: sitk.Transform, found: sitk.Transform) -> str | None:
     """Why what a stage found from `start` is implausible; None if it is not."""
     if (inside := pair.inside(found)) < LEAST_INSIDE:
         return (
             f"{stage}: the moved prior covers {inside:.0%} of the current body; at least {LEAST_INSIDE:.0%} is expected"
         )
-    carried, radius = _centre_shift(pair, start, found), pair.radius()
-    if carried > radius:
+    carried = float(np.linalg.norm((pair.shifts(found) - pair.shifts(start)).mean(axis=0)))
+    if carried > (radius := pair.radius()):
         return f"{stage}: the body's centre was carried {carried:.0f} mm away; its radius is {radius:.0f} mm"
     volume = pair.volume_changes(found)
     if stage == "affine" and not 1 / LARGEST_CHANGE_OF_VOLUME <= volume.mean() <= LARGEST_CHANGE_OF_VOLUME:
@@ -202,10 +156,6 @@ def _is_still(pair: ImagePair, before: sitk.Transform, after: sitk.Transform) ->
     return bool(lengths.mean() < min(pair.current.GetSpacing()) / 2)
 
 
-def _centre_shift(pair: ImagePair, start: sitk.Transform, found: sitk.Transform) -> float:
-    return float(np.linalg.norm((pair.shifts(found) - pair.shifts(start)).mean(axis=0)))
-
-
 def _check_images(current: sitk.Image, prior: sitk.Image) -> None:
     if current.GetDimension() != prior.GetDimension():
         raise UserError(
@@ -218,7 +168,3 @@ def _check_images(current: sitk.Image, prior: sitk.Image) -> None:
                 f"The {name} image has {image.GetNumberOfComponentsPerPixel()} values for each voxel; "
                 "registration takes images of one channel. Save one of them alone."
             )
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[-1].strip()

@@ -9,9 +9,11 @@ import SimpleITK as sitk
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.preprocessing.pairs.body import body_mask
+from nnunet_ext.preprocessing.pairs.images import Mask, as_bool, on_grid
 
 HISTOGRAM_LEVELS = 256
 MATCH_POINTS = 32
+"""Quantiles that are matched; between them intensities are mapped linearly."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,7 @@ def crop_to_body(image: sitk.Image, margin_mm: float) -> Region:
     return Region(tuple(start.tolist()), tuple((end - start).tolist()))
 
 
-def match_histogram(
-    ct: sitk.Image, mr: sitk.Image, *, levels: int = HISTOGRAM_LEVELS, points: int = MATCH_POINTS
-) -> sitk.Image:
+def match_histogram(ct: sitk.Image, mr: sitk.Image) -> sitk.Image:
     """A CT whose body has the distribution of intensities of an MRI's body.
 
     A network that is to segment MRI can be pre-trained on such CTs. The order of intensities within the CT stays as it
@@ -62,8 +62,6 @@ def match_histogram(
     Args:
         ct: the image to change.
         mr: the image to imitate, of any size.
-        levels: bins of the histograms.
-        points: quantiles that are matched; between them intensities are mapped linearly.
 
     Returns:
         float32, on CT's grid.
@@ -80,20 +78,18 @@ def match_histogram(
     matched = sitk.HistogramMatching(
         sitk.GetImageFromArray(values[body][None]),
         sitk.GetImageFromArray(imitated[body_of_mr][None]),
-        levels,
-        points,
+        HISTOGRAM_LEVELS,
+        MATCH_POINTS,
         thresholdAtMeanIntensity=False,
     )
     around = imitated[~body_of_mr]
     result = np.full_like(values, np.median(around) if around.size else imitated.min())
     result[body] = sitk.GetArrayFromImage(matched)[0]
-    image = sitk.GetImageFromArray(result)
-    image.CopyInformation(ct)
-    return image
+    return on_grid(result, ct)
 
 
-def _body_of(image: sitk.Image, name: str) -> np.ndarray:
-    body = sitk.GetArrayFromImage(body_mask(image)).astype(bool)
+def _body_of(image: sitk.Image, name: str) -> Mask:
+    body = as_bool(body_mask(image))
     if not body.any():
         raise UserError(f"No body is found in the {name}: nearly all its voxels have one value. Leave this scan out.")
     return body

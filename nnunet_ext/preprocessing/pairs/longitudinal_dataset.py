@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +12,12 @@ import SimpleITK as sitk
 from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import MARKER, prepare_output_folder, read_json, write_json
+from nnunet_ext.files import folder_written_whole, size_and_time, write_json
 from nnunet_ext.plans.channel_roles import LONGITUDINAL, roles_of_dataset
 from nnunet_ext.plans.settings import KEY
 from nnunet_ext.preprocessing.pairs.paired_case import IfDiverged, PairedCase, Pairing, make_case
 from nnunet_ext.preprocessing.pairs.pairing import Pair, patients_of
-from nnunet_ext.preprocessing.raw.new_dataset import new_dataset
+from nnunet_ext.preprocessing.raw.new_dataset import CaseProgress, new_dataset
 from nnunet_ext.preprocessing.raw.splits import SPLITS, Fold, cross_validation
 from nnunet_ext.version import __version__
 
@@ -29,8 +27,6 @@ PAIRING = "pairing"
 
 RECORD = "pairs.json"
 PICTURES = "pictures"
-PROGRESS = ".progress.json"
-UNFINISHED = ".unfinished"
 ENDING = ".nii.gz"
 
 
@@ -84,7 +80,6 @@ def make_longitudinal_dataset(
             write_json(folder / SPLITS, folds)
         _write_record(folder, records, pairing, if_diverged=if_diverged)
         write_json(folder / "dataset.json", description_of(name, pairing, cases=len(pairs)))
-        (folder / PROGRESS).unlink()
     return PreparedDataset(records, folds, time.monotonic() - start)
 
 
@@ -97,10 +92,9 @@ def make_prediction_images(
     interrupted run leaves nothing.
     """
     start = time.monotonic()
-    with _new_folder(folder, force=force) as unfinished:
+    with folder_written_whole(folder, force=force) as unfinished:
         records = _write_cases(pairs, unfinished, unfinished, pairing, labels=None, if_diverged=if_diverged)
         _write_record(unfinished, records, pairing, if_diverged=if_diverged)
-        (unfinished / PROGRESS).unlink()
     return PreparedDataset(records, [], time.monotonic() - start)
 
 
@@ -175,12 +169,14 @@ def _write_cases(
     """
     for part in (images, *([labels] if labels else [])):
         part.mkdir(exist_ok=True)
-    progress: dict[str, Any] = read_json(folder / PROGRESS) if (folder / PROGRESS).is_file() else {}
+    progress = CaseProgress(folder)
+    records: dict[str, Mapping[str, Any]] = {}
     diverged: dict[str, str] = {}
     for pair in tqdm(pairs, desc="Pairing", unit="case", disable=None):
         state = _state(pair)
-        before = progress.get(pair.case)
-        if before and before["state"] == state and before["record"].get("if_diverged", if_diverged) == if_diverged:
+        before = progress.result(pair.case, state)
+        if before and before.get("if_diverged", if_diverged) == if_diverged:
+            records[pair.case] = before
             continue
         started = time.monotonic()
         case = make_case(pair, pairing, if_diverged=if_diverged)
@@ -192,12 +188,12 @@ def _write_cases(
             sitk.WriteImage(channel, str(images / f"{pair.case}_{number:04d}{ENDING}"), True)
         if labels is not None and case.label is not None:
             sitk.WriteImage(case.label, str(labels / f"{pair.case}{ENDING}"), True)
-        record = {**case.record, **picture, "seconds": round(time.monotonic() - started, 2)}
-        progress[pair.case] = {"state": state, "record": record}
-        write_json(folder / PROGRESS, progress)
+        records[pair.case] = {**case.record, **picture, "seconds": round(time.monotonic() - started, 2)}
+        progress.keep(pair.case, state, records[pair.case])
     if diverged:
         raise Diverged(_told(diverged, total=len(pairs), kept=folder if labels is not None else None))
-    return {pair.case: progress[pair.case]["record"] for pair in pairs}
+    progress.close()
+    return records
 
 
 def _remove_others(folder: Path, records: Mapping[str, Mapping[str, Any]], *, channels: int) -> None:
@@ -215,8 +211,7 @@ def _remove_others(folder: Path, records: Mapping[str, Mapping[str, Any]], *, ch
 
 def _state(pair: Pair) -> dict[str, Any]:
     """What tells whether a case's files are still those of before, and its patient."""
-    states = {name: (file, file.stat()) for name, file in pair.files.items()}
-    files = {name: [str(file.resolve()), found.st_size, found.st_mtime_ns] for name, (file, found) in states.items()}
+    files = {name: [str(file.resolve()), *size_and_time(file)] for name, file in pair.files.items()}
     return {"patient": pair.patient, **files}
 
 
@@ -253,26 +248,3 @@ def _write_record(
 ) -> None:
     about = {"made_by": MADE_BY, "version": __version__, **asdict(pairing), "if_diverged": if_diverged}
     write_json(folder / RECORD, {**about, "cases": records})
-
-
-@contextmanager
-def _new_folder(folder: Path, *, force: bool) -> Iterator[Path]:
-    """Yield an empty folder whose content is in `folder` only if the block ends without an exception.
-
-    Raises:
-        UserError: as of `prepare_output_folder`.
-    """
-    is_new = not folder.exists()
-    prepare_output_folder(folder, force=force)
-    unfinished = folder / UNFINISHED
-    try:
-        unfinished.mkdir()
-        yield unfinished
-        for part in unfinished.iterdir():
-            part.rename(folder / part.name)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror}).") from None
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        if is_new and [part.name for part in folder.iterdir()] == [MARKER]:
-            shutil.rmtree(folder)

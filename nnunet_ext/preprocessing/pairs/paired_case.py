@@ -11,10 +11,20 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.preprocessing.pairs.image_registration import Kind, Registration, moved_image, moved_labels, register
+from nnunet_ext.preprocessing.pairs.image_registration import Kind, Registration, register
+from nnunet_ext.preprocessing.pairs.images import (
+    covered,
+    difference,
+    has_no_position,
+    moved_image,
+    moved_labels,
+    on_grid,
+    read_label_image,
+    read_scan,
+    unmoved,
+)
 from nnunet_ext.preprocessing.pairs.intensity_and_crop import crop_to_body, match_histogram
 from nnunet_ext.preprocessing.pairs.pairing import Pair
-from nnunet_ext.preprocessing.raw.grids import coverage, difference, has_no_position, read_label_image, read_scan
 
 IfDiverged = Literal["stop", "unregistered", "without-prior"]
 
@@ -290,18 +300,18 @@ def by_the_headers(current: sitk.Image, prior: Prior) -> Placement:
     apart = difference(prior.grid, current)
     if not apart:
         return Placement(None, {"registration": "none", "resampled": [], "coverage": 1.0})
-    covered = coverage(current, prior.grid)
+    share = float(covered(current, prior.grid, unmoved(current)).mean())
     record = {
         "registration": "none",
         "resampled": [f"prior {part}" for part in prior.parts],
         "grids": f"prior and current differ: {apart}",
-        "coverage": _rounded(covered),
+        "coverage": _rounded(share),
     }
-    if covered == 0:
+    if share == 0:
         return Placement(unmoved(current), record, "by their headers, prior and current scan do not overlap")
     warnings = []
-    if covered < LITTLE:
-        warnings.append(f"by the headers, the prior covers {covered:.0%} of the current image")
+    if share < LITTLE:
+        warnings.append(f"by the headers, the prior covers {share:.0%} of the current image")
     if has_no_position(current) or has_no_position(prior.grid):
         warnings.append(
             "the grids differ and one header gives no position (spacing 1, origin 0): they may not fit each other"
@@ -309,23 +319,14 @@ def by_the_headers(current: sitk.Image, prior: Prior) -> Placement:
     return Placement(unmoved(current), record, warnings=tuple(warnings))
 
 
-def unmoved(image: sitk.Image) -> sitk.Transform:
-    """The transform that leaves every point of an image in its place."""
-    return sitk.Transform(image.GetDimension(), sitk.sitkIdentity)
-
-
 def _on(
     grid: sitk.Image, image: sitk.Image | None, transform: sitk.Transform | None, move: Callable[..., sitk.Image]
 ) -> sitk.Image:
     """Something of the prior on the current grid; zeros if it is missing."""
     if image is None:
-        nothing = sitk.Image(grid.GetSize(), sitk.sitkUInt8)
-        nothing.CopyInformation(grid)
-        return nothing
+        return on_grid(np.zeros(grid.GetSize()[::-1], np.uint8), grid)
     if transform is None and image.GetSize() == grid.GetSize():
-        image = sitk.Image(image)
-        image.CopyInformation(grid)
-        return image
+        return on_grid(sitk.GetArrayFromImage(image), grid)
     return move(image, grid, unmoved(grid) if transform is None else transform)
 
 

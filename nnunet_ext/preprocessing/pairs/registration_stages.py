@@ -16,6 +16,8 @@ BINS = 32
 RIGID_LEVELS = (4, 2, 1)
 AFFINE_LEVELS = (2, 1)
 BSPLINE_LEVEL = 2
+CONTROL_POINT_SPACING = 30.0
+"""Of the B-spline, in mm; finer follows smaller changes, and folds more easily. A shorter axis has one cell."""
 
 
 def no_movement(pair: ImagePair) -> sitk.Transform:
@@ -54,15 +56,11 @@ def affine(pair: ImagePair, start: sitk.Transform, *, seed: int) -> sitk.Transfo
     return _optimised_matrix(pair, transform, AFFINE_LEVELS, seed=seed)
 
 
-def bspline(pair: ImagePair, start: sitk.Transform, *, control_point_spacing: float, seed: int) -> sitk.Transform:
-    """A cubic B-spline deformation, followed by the transform that it starts from.
-
-    Args:
-        control_point_spacing: of the deformation, about, in mm; an axis shorter than that has one cell.
-    """
+def bspline(pair: ImagePair, start: sitk.Transform, *, seed: int) -> sitk.Transform:
+    """A cubic B-spline deformation, followed by the transform that it starts from."""
     current = pair.current
     cells = [
-        max(1, round(size * spacing / control_point_spacing))
+        max(1, round(size * spacing / CONTROL_POINT_SPACING))
         for size, spacing in zip(current.GetSize(), current.GetSpacing())
     ]
     deformation = sitk.BSplineTransformInitializer(current, cells, order=3)

@@ -44,16 +44,16 @@ class Rules:
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
-            raise UserError(f"The threshold is {self.threshold:g}. Expected is a probability between 0 and 1.")
+            raise UserError(f"The threshold is {self.threshold:g}. It must be a probability between 0 and 1.")
         if self.uncertain is not None:
             low, high = self.uncertain
             if not 0 < low <= self.threshold <= high < 1 or low == high:
                 raise UserError(
-                    f"The uncertain range is {low:g} to {high:g} with the threshold {self.threshold:g}. Expected is "
+                    f"The uncertain range is {low:g} to {high:g} with the threshold {self.threshold:g}. Expected: "
                     "0 < LOW <= threshold <= HIGH < 1 with LOW < HIGH."
                 )
         if self.min_voxels < 1:
-            raise UserError(f"The least size of an instance is {self.min_voxels} voxels. Expected is at least 1.")
+            raise UserError(f"The minimum instance size is {self.min_voxels} voxels. It must be at least 1.")
 
 
 @dataclass(frozen=True)

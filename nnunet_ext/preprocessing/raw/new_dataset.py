@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import MARKER, read_json, write_json
-from nnunet_ext.plans.plans_file import dataset_folder, folder_of_variable, matching_datasets
+from nnunet_ext.files import check_output_folder, folder_written_whole, read_json, write_json
+from nnunet_ext.plans.plans_file import DATA, dataset_folder, folder_of_variable, matching_datasets
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset
 
 NAME = re.compile(r"Dataset(\d{3})_.+")
-REQUEST = ".request.json"
+PROGRESS = ".progress.json"
 
 
 def check_new_name(name: str, *, force: bool) -> Path:
@@ -33,21 +32,15 @@ def check_new_name(name: str, *, force: bool) -> Path:
     match = NAME.fullmatch(name)
     if match is None or Path(name).name != name:
         raise UserError(
-            f"{name!r} is no name for a dataset of nnU-Net: expected is Dataset and three digits, _, a name."
+            f"{name!r} cannot name a dataset of nnU-Net. Expected: Dataset, three digits, an underscore, a name."
         )
-    root = folder_of_variable("nnUNet_raw")
-    target = root / name
-    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        if not os.environ.get(variable):
-            continue
-        others = [path for path in matching_datasets(folder_of_variable(variable), match[1]) if path.name != name]
-        if others:
-            raise UserError(f"The id {match[1]} is taken by {others[0]}. Choose another.")
-    if target.exists():
-        if not (target / MARKER).is_file():
-            raise UserError(f"{target} exists, and this package did not make it. Choose another name.")
-        if not force:
-            raise UserError(f"{target} exists. Choose another name, or add --force to replace it.")
+    target = folder_of_variable("nnUNet_raw") / name
+    for variable in DATA:
+        if os.environ.get(variable):
+            others = [path for path in matching_datasets(folder_of_variable(variable), match[1]) if path.name != name]
+            if others:
+                raise UserError(f"The id {match[1]} is taken by {others[0]}. Choose another.")
+    check_output_folder(target, force=force)
     return target
 
 
@@ -55,62 +48,57 @@ def check_new_name(name: str, *, force: bool) -> Path:
 def new_dataset(name: str, *, force: bool, request: Mapping[str, Any] | None = None) -> Iterator[Path]:
     """Yield an empty folder that becomes the raw dataset only if the block ends without an exception.
 
-    With a `request`, what the block had written when it was interrupted is there again the next time that the same is
-    asked, so that long work goes on where it was.
-
     Args:
         name: ``DatasetXXX_Name``.
         force: replace one of the name that this package made, and unfinished work of another request.
-        request: what decides the content, for JSON. None begins anew every time.
+        request: see `folder_written_whole`.
 
     Raises:
-        UserError: as of `check_new_name`; if there is unfinished work of another request and `force` is off; if the
-            folder cannot be written.
+        UserError: as of `check_new_name` and `folder_written_whole`.
     """
-    target = check_new_name(name, force=force)
-    unfinished = target.with_name(f".{name}.unfinished")
-    wanted = json.loads(json.dumps(request))
-    if not _goes_on(unfinished, wanted, name=name, force=force):
-        shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        unfinished.mkdir(parents=True, exist_ok=True)
-        (unfinished / MARKER).touch()
-        if request is not None:
-            write_json(unfinished / REQUEST, wanted)
-        yield unfinished
-        (unfinished / REQUEST).unlink(missing_ok=True)
-        if target.exists():
-            shutil.rmtree(target)
-        unfinished.rename(target)
-    except OSError as error:
-        raise UserError(f"{target} cannot be written ({error.strerror}).") from None
-    finally:
-        if request is None or not _has_content(unfinished):
-            shutil.rmtree(unfinished, ignore_errors=True)
+    with folder_written_whole(check_new_name(name, force=force), force=force, request=request) as folder:
+        yield folder
 
 
-def _goes_on(unfinished: Path, wanted: Mapping[str, Any] | None, *, name: str, force: bool) -> bool:
-    """Whether unfinished work is of the same request.
+class CaseProgress:
+    """Which cases of a dataset in the making are done, kept in a file so that an interrupted run goes on.
 
-    Raises:
-        UserError: if it is of another one and `force` is off.
+    Args:
+        folder: the unfinished dataset's.
     """
-    if wanted is None or not (unfinished / REQUEST).is_file() or not _has_content(unfinished):
-        return False
-    before = read_json(unfinished / REQUEST)
-    if before == wanted:
-        return True
-    if force:
-        return False
-    differing = ", ".join(key for key in {**wanted, **before} if before.get(key) != wanted.get(key))
-    raise UserError(
-        f"{name} was begun and interrupted with other arguments; they differ in: {differing}. Give the same to go on, "
-        "choose another name, or add --force to begin anew."
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / PROGRESS
+        self._done: dict[str, Any] = read_json(self._file) if self._file.is_file() else {}
+
+    def result(self, case: str, state: Any) -> Any:
+        """What was kept of a case; None if it is not done, or was done with another state.
+
+        Args:
+            case: its name.
+            state: what the result depends on, for JSON, such as sizes and times of the case's files.
+        """
+        done = self._done.get(case, {})
+        return done.get("result") if done.get("state") == json.loads(json.dumps(state)) else None
+
+    def keep(self, case: str, state: Any, result: Any) -> None:
+        """Note that a case is done."""
+        self._done[case] = {"state": state, "result": result}
+        write_json(self._file, self._done)
+
+    def close(self) -> None:
+        """Remove the file, once all is done."""
+        self._file.unlink(missing_ok=True)
+
+
+def next_steps(name: str, trainer: str, *, configuration: str = "CONFIGURATION", check: bool = True) -> str:
+    """The commands that follow when a raw dataset has been written."""
+    number = name[len("Dataset") :][:3]
+    checked = f"  nnunet_ext check -d {number} --trainer {trainer}\n" if check else ""
+    return (
+        f"\nNext:\n{checked}  nnUNetv2_plan_and_preprocess -d {number}\n"
+        f"  nnUNetv2_train {number} {configuration} 0 -tr {trainer}"
     )
-
-
-def _has_content(unfinished: Path) -> bool:
-    return any(path.is_file() and path.name not in (MARKER, REQUEST) for path in unfinished.rglob("*"))
 
 
 def write_description(

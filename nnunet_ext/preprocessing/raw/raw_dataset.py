@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
+from nnunet_ext.messages import last_line, some
+from nnunet_ext.plans.dataset_json import declared_values
 from nnunet_ext.plans.plans_file import raw_folder
 
 COLOURS_SHOWN = 5  # in a message
@@ -61,6 +63,11 @@ class RawDataset:
         value = self.description["labels"].get("ignore")
         return None if value is None else int(value)
 
+    @property
+    def known_values(self) -> set[int]:
+        """What a label map may hold: every value in dataset.json, background and ignore included."""
+        return {0, *declared_values(self.description)}
+
     def foreground_values(self) -> dict[str, int]:
         """Values by name of all labels but background and ignore.
 
@@ -71,8 +78,8 @@ class RawDataset:
         regions = [name for name, value in labels.items() if isinstance(value, list)]
         if regions:
             raise UserError(
-                f"{self.folder / 'dataset.json'} has regions ({', '.join(regions)}). One value for each label is "
-                "needed here: write the labels without regions."
+                f"{self.folder / 'dataset.json'} has regions ({', '.join(regions)}). Each label needs one value here: "
+                "write the labels without regions."
             )
         return {str(name): int(value) for name, value in labels.items() if int(value) != 0}
 
@@ -83,45 +90,36 @@ class RawDataset:
             UserError: if nnU-Net has none that reads the first image.
         """
         example = next(iter(self.cases.values())).images[0]
-        if not example.is_file():
-            raise UserError(f"{example} does not exist.")
+        _require([example])
         said = io.StringIO()  # nnU-Net prints the traceback of each reader that fails
         try:
             with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
                 return determine_reader_writer_from_dataset_json(self.description, str(example), verbose=False)()
         except RuntimeError:
             raise UserError(
-                f"{example} cannot be read by nnU-Net: {_last_line(said.getvalue())}. It reads files that end in "
+                f"{example} cannot be read by nnU-Net: {last_line(said.getvalue())}. It reads files that end in "
                 f"{', '.join(readable_endings())}."
             ) from None
 
-    def read_labels(self, file: Path) -> tuple[Labels, dict[str, Any]]:
-        """Read a map of labels or instances.
-
-        Args:
-            file: of the dataset's kind; whole numbers stored as float are taken.
-
-        Returns:
-            The map, and what nnU-Net's writer needs to know of the image's geometry.
-
-        Raises:
-            UserError: if the file is missing, cannot be read, has colours, or holds other than whole numbers from zero.
-        """
-        return read_label_map(self.reader_writer(), file)
-
-    def write_labels(self, labels: Labels, file: Path, properties: Mapping[str, Any]) -> None:
-        """Write a map of labels or instances with the geometry of an image that was read."""
-        self.reader_writer().write_seg(labels, str(file), properties)
-
 
 def read_label_map(reader: Any, file: Path) -> tuple[Labels, dict[str, Any]]:
-    """Read a map of labels or instances with one of nnU-Net's readers; see `RawDataset.read_labels`."""
-    if not file.is_file():
-        raise UserError(f"{file} does not exist.")
+    """Read a map of labels or instances.
+
+    Args:
+        reader: one of nnU-Net's.
+        file: whole numbers stored as float are taken.
+
+    Returns:
+        The map, and what nnU-Net's writer needs to know of the image's geometry.
+
+    Raises:
+        UserError: if the file is missing, cannot be read, has colours, or holds other than whole numbers from zero.
+    """
+    _require([file])
     try:
         values, properties = reader.read_seg(str(file))
     except (RuntimeError, OSError, ValueError, AssertionError) as error:
-        raise UserError(f"{file} cannot be read: {_last_line(str(error))}") from None
+        raise UserError(f"{file} cannot be read: {last_line(error)}") from None
     return whole_numbers(only_map(values, file=file), file=file), properties
 
 
@@ -155,26 +153,25 @@ def read_images(reader: Any, case: Case) -> tuple[npt.NDArray[np.float32], dict[
     Raises:
         UserError: if a file is missing or cannot be read, or the channels differ in shape or spacing.
     """
-    for file in case.images:
-        if not file.is_file():
-            raise UserError(f"{file} does not exist.")
-    files = ", ".join(map(str, case.images))
+    _require(case.images)
     said = io.StringIO()  # what nnU-Net's readers complain of, they print
     try:
         with contextlib.redirect_stdout(said):
             return reader.read_images([str(file) for file in case.images])
     except (RuntimeError, OSError, ValueError, AssertionError) as error:
-        reason = _last_line(str(error)) or said.getvalue().strip().partition("\n")[0]
-        raise UserError(f"{files} cannot be read: {reason}") from None
+        reason = last_line(error) or said.getvalue().strip().partition("\n")[0]
+        raise UserError(f"{', '.join(map(str, case.images))} cannot be read: {reason}") from None
+
+
+def _require(files: Sequence[Path]) -> None:
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"{file} does not exist.")
 
 
 def readable_endings() -> list[str]:
     """What the names of files end in that nnU-Net reads."""
     return list(dict.fromkeys(ending for reader in LIST_OF_IO_CLASSES for ending in reader.supported_file_endings))
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[-1]
 
 
 def whole_numbers(values: npt.NDArray[Any], *, file: Path) -> Labels:
@@ -188,10 +185,25 @@ def whole_numbers(values: npt.NDArray[Any], *, file: Path) -> Labels:
     wrong = np.unique(values[(whole != values) | (values < 0)])
     if len(wrong):
         raise UserError(
-            f"{file} holds values that are no labels: {', '.join(f'{value:g}' for value in wrong[:3])}. Labels are "
-            "whole numbers from 0; a label map that was resampled with interpolation has others."
+            f"{file} has values that are no labels: {', '.join(f'{value:g}' for value in wrong[:3])}. Labels are whole "
+            "numbers from 0; a label map that was resampled with interpolation has others."
         )
     return whole
+
+
+def check_values(
+    labels: Labels, known: Collection[int], *, file: Path, fix: str = "Add it to dataset.json, or fix the file."
+) -> None:
+    """See that a label map holds labels of the dataset only.
+
+    Raises:
+        UserError: naming the file and some of the other values.
+    """
+    if unknown := sorted(set(np.unique(labels).tolist()) - set(known)):
+        raise UserError(
+            f"{file} has the value{'s' * (len(unknown) > 1)} {some(unknown, 3)}, but the labels are "
+            f"{', '.join(map(str, sorted(known)))}. {fix}"
+        )
 
 
 def read_raw_dataset(dataset: str) -> RawDataset:
@@ -222,9 +234,3 @@ def training_cases(folder: Path, description: Mapping[str, Any]) -> dict[str, Ca
     return {
         str(name): Case(tuple(map(Path, files[name]["images"])), Path(files[name]["label"])) for name in sorted(files)
     }
-
-
-def channel_names(description: Mapping[str, Any]) -> list[str]:
-    """The names of a dataset's channels, in order, from its dataset.json."""
-    names = description["channel_names"] if "channel_names" in description else description["modality"]
-    return [str(names[key]) for key in sorted(names, key=int)]

@@ -6,19 +6,29 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from nnunetv2.utilities.crossval_split import generate_crossval_split
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
+from nnunet_ext.messages import some
 from nnunet_ext.plans.plans_file import dataset_folder, folder_of_variable, raw_folder
+from nnunet_ext.preprocessing.raw.raw_dataset import training_cases
 
 SPLITS = "splits_final.json"
-SHOWN = 3  # examples in a message
 
 Fold = dict[str, list[str]]
 """One entry of splits_final.json: the cases of ``train`` and of ``val``."""
+
+
+class _FoldInFile(BaseModel, strict=True):
+    train: list[str]
+    val: list[str]
+
+
+_SPLITS_FILE = TypeAdapter(list[_FoldInFile])
 
 
 def find_dataset(dataset: str) -> tuple[Path, list[str]]:
@@ -41,7 +51,7 @@ def find_dataset(dataset: str) -> tuple[Path, list[str]]:
     if preprocessed is not None and (cases := _preprocessed_cases(preprocessed)):
         return preprocessed, cases
     raw = raw_folder(dataset)
-    cases = _raw_cases(raw)
+    cases = list(training_cases(raw, read_json(raw / "dataset.json")))
     if not cases:
         raise UserError(f"{raw} has no training case: its imagesTr is empty.")
     return preprocessed or folder_of_variable("nnUNet_preprocessed") / raw.name, cases
@@ -53,18 +63,6 @@ def _preprocessed_cases(folder: Path) -> list[str]:
     ending = read_json(folder / "dataset.json")["file_ending"]
     files = (folder / "gt_segmentations").iterdir()
     return sorted(file.name.removesuffix(ending) for file in files if file.name.endswith(ending))
-
-
-def _raw_cases(folder: Path) -> list[str]:
-    from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
-
-    description = read_json(folder / "dataset.json")
-    if "dataset" in description:  # nnU-Net's other layout, which names each case's files
-        return sorted(description["dataset"])
-    if not (folder / "imagesTr").is_dir():
-        return []
-    images = str(folder / "imagesTr")
-    return sorted(map(str, get_identifiers_from_splitted_dataset_folder(images, description["file_ending"])))
 
 
 def group_cases(cases: Sequence[str], pattern: str | None) -> dict[str, list[str]]:
@@ -97,10 +95,9 @@ def group_cases(cases: Sequence[str], pattern: str | None) -> dict[str, list[str
         else:
             missed.append(case)
     if missed:
-        how_many = "no case" if not groups else f"all cases but {len(missed)} of {len(cases)}"
         raise UserError(
-            f"{pattern!r} finds the patient in {how_many}, e.g. not in: {', '.join(missed[:SHOWN])}. Every case needs "
-            "its patient; the pattern's first group is searched in the case's name."
+            f"{pattern!r} finds no patient in the names of {len(missed)} of {len(cases)} cases: {some(missed, 3)}. "
+            "Every case needs one: the first group of the pattern, or the whole match."
         )
     return dict(sorted(groups.items()))
 
@@ -126,8 +123,8 @@ def draw_fold(
     total = len(groups)
     if validation is None and shots == total:
         raise UserError(
-            f"{shots} shots are all of the dataset, so that no case is left for validation, which nnU-Net's folds "
-            "need. Take fewer, or train on all cases without a fold of its own: nnUNetv2_train … all"
+            f"{shots} shots are the whole dataset, and a fold of nnU-Net needs a case for validation. Take fewer, or "
+            "train on all cases: nnUNetv2_train … all"
         )
     if shots + (validation or 0) > total:
         asked = f"{shots} shots" + (f" and {validation} for validation" if validation else "")
@@ -146,8 +143,6 @@ def cross_validation(groups: Mapping[str, Sequence[str]], *, folds: int = 5) -> 
         groups: cases by patient.
         folds: how many; fewer if there are fewer patients, and none of a single patient.
     """
-    from nnunetv2.utilities.crossval_split import generate_crossval_split
-
     folds = min(folds, len(groups))
     if folds < 2:
         return []
@@ -185,17 +180,12 @@ def read_splits(file: Path) -> list[Fold]:
     Raises:
         UserError: if it is missing or has another format.
     """
-    content = read_json(file)
-    if not isinstance(content, list) or not all(_is_fold(entry) for entry in content):
-        raise UserError(f'{file} is no split of nnU-Net: a list of {{"train": [...], "val": [...]}} is expected.')
-    return content
-
-
-def _is_fold(entry: Any) -> bool:
-    return isinstance(entry, dict) and all(
-        isinstance(entry.get(part), list) and all(isinstance(case, str) for case in entry[part])
-        for part in ("train", "val")
-    )
+    try:
+        return [fold.model_dump() for fold in _SPLITS_FILE.validate_python(read_json(file))]
+    except ValidationError:
+        raise UserError(
+            f'{file} is no split of nnU-Net. Expected: a list of {{"train": [...], "val": [...]}} with names of cases.'
+        ) from None
 
 
 def check_known(folds: Sequence[Fold], cases: Sequence[str], *, file: Path) -> None:
@@ -207,8 +197,8 @@ def check_known(folds: Sequence[Fold], cases: Sequence[str], *, file: Path) -> N
     unknown = sorted({case for fold in folds for part in ("train", "val") for case in fold[part]} - set(cases))
     if unknown:
         raise UserError(
-            f"{file} names {len(unknown)} cases that are not in the dataset, e.g. {', '.join(unknown[:SHOWN])}. Mend "
-            "it, or replace it by leaving --append out and adding --force."
+            f"{file} names {len(unknown)} cases that are not in the dataset: {some(unknown, 3)}. Fix it, or replace it "
+            "by leaving --append out and adding --force."
         )
 
 

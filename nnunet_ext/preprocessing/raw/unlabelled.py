@@ -14,15 +14,10 @@ from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
+from nnunet_ext.messages import some
+from nnunet_ext.plans.dataset_json import channel_names
 from nnunet_ext.preprocessing.raw.new_dataset import new_dataset, write_description
-from nnunet_ext.preprocessing.raw.raw_dataset import (
-    Case,
-    Labels,
-    RawDataset,
-    channel_names,
-    read_images,
-    readable_endings,
-)
+from nnunet_ext.preprocessing.raw.raw_dataset import Case, Labels, RawDataset, read_images, readable_endings
 from nnunet_ext.version import __version__
 
 LABELS = {"background": 0, "image": 1}
@@ -30,7 +25,6 @@ LABELS = {"background": 0, "image": 1}
 
 MADE_BY = "unlabelled"
 READER = "overwrite_image_reader_writer"
-SHOWN = 3  # examples in a message
 
 
 def find_cases(folder: Path) -> tuple[dict[str, Case], str]:
@@ -84,14 +78,11 @@ def _check_channels(images: dict[str, dict[int, Path]], *, folder: Path) -> None
     most = max(len(channels) for channels in images.values())
     wrong = {name: channels for name, channels in images.items() if sorted(channels) != list(range(most))}
     if wrong:
-        examples = "; ".join(
-            f"{name} has {', '.join(f'{number:04d}' for number in sorted(channels))}"
-            for name, channels in list(wrong.items())[:SHOWN]
-        )
+        examples = [f"{name} has {', '.join(f'{one:04d}' for one in sorted(wrong[name]))}" for name in wrong]
         expected = "0000" if most == 1 else f"0000 to {most - 1:04d}"
         raise UserError(
-            f"{len(wrong)} of {len(images)} cases in {folder} do not have the channels {expected}: {examples}. Every "
-            "case needs the same channels."
+            f"{len(wrong)} of {len(images)} cases in {folder} do not have the channels {expected}: "
+            f"{some(examples, 3)}. Every case needs the same channels."
         )
 
 

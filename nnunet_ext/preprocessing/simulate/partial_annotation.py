@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,24 +11,20 @@ import numpy as np
 from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import write_json
 from nnunet_ext.preprocessing.raw.instances import Instance, components, instances_of
-from nnunet_ext.preprocessing.raw.new_dataset import copy_splits, new_dataset, write_description
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, read_label_map
 from nnunet_ext.preprocessing.simulate.partial_instances import (
     Order,
     Scope,
-    counts_by_case,
+    kept_by_case,
     kept_instances,
     partial_labels,
 )
-from nnunet_ext.version import __version__
+from nnunet_ext.preprocessing.simulate.weaker_dataset import DENSE, INSTANCES, LARGEST_NUMBER, WEAK, weaker_dataset
 
 COMPONENTS = "components"
-PARTIAL, DENSE, INSTANCES = "labelsTr", "labelsTr_dense", "instancesTr"
 RECORD = "instances.json"
 
-LARGEST_NUMBER = 65535  # files of instance maps hold 16 bits
 LARGEST_EXACT = 2**24  # nnU-Net's readers give 32-bit floats, which hold no larger whole number for certain
 
 
@@ -50,15 +46,15 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Simulation:
+class PartialAnnotation:
     """What became of the instances.
 
     Attributes:
         cases: how many the dataset has.
         instances: all of them.
         kept: those that stay annotated.
-        unassigned: cases with foreground that belongs to no instance, which stays annotated.
-        flat: the images are two-dimensional.
+        unassigned: number of cases with foreground that belongs to no instance, which stays annotated.
+        flat: whether the images are two-dimensional.
     """
 
     cases: int
@@ -95,7 +91,7 @@ def origin_of_instances(source: RawDataset, asked: str | None) -> str:
 
 def simulate_partial_annotation(
     source: RawDataset, name: str, selection: Selection, *, origin: str, force: bool
-) -> Simulation:
+) -> PartialAnnotation:
     """Write a raw dataset of the same images in which only some instances are annotated.
 
     Beside its labels there are the dense ones, the instance maps, the folds of the source, and a JSON file of what was
@@ -105,89 +101,49 @@ def simulate_partial_annotation(
         source: a dataset with dense labels.
         name: of the new dataset, ``DatasetXXX_Name``.
         selection: of what stays annotated.
-        origin: of the instances, as of `origin_of_instances`.
+        origin: of the instances, see `origin_of_instances`.
         force: replace a dataset of that name that this package made.
 
     Raises:
         UserError: if the name is taken, the labels are not dense, or files are missing or wrong; nothing is left then.
     """
-    if name == source.folder.name:
-        raise UserError(f"{name} is the source itself. Choose another name.")
-    if (source.folder / DENSE).is_dir():
-        raise UserError(
-            f"{source.folder} has a {DENSE}, so its {PARTIAL} is not dense. Name a dataset whose {PARTIAL} is."
-        )
     foreground = set(source.foreground_values().values())
-    known = foreground | {0} | ({source.ignore_label} if source.ignore_label is not None else set())
-    reader = source.reader_writer()
     instances: list[Instance] = []
     unassigned = 0
-    flat = True
-    with new_dataset(name, force=force) as folder:
-        for part in (PARTIAL, DENSE, INSTANCES):
-            (folder / part).mkdir()
-        for case in tqdm(source.cases, desc="Reading labels", unit="case", disable=None):
-            file = source.cases[case].label
-            labels, properties = read_label_map(reader, file)
-            check_values(labels, known, file=file)
+    with weaker_dataset(source, name, force=force) as new:
+        for case, labels, properties in new.dense_labels("Reading labels"):
             if origin == COMPONENTS:
-                numbers, found = components(labels, foreground), file
+                numbers, file = components(labels, foreground), source.cases[case].label
             else:
-                found = source.folder / origin / f"{case}{source.ending}"
-                numbers = read_instances(reader, found, labels, ignore=source.ignore_label)
-            numbers = storable(numbers, file=found)
+                file = source.folder / origin / f"{case}{source.ending}"
+                numbers = read_instances(new.reader, file, labels, ignore=source.ignore_label)
+            numbers = storable(numbers, file=file)
             try:
                 instances += instances_of(case, numbers, labels)
             except ValueError as error:
                 raise UserError(
-                    f"{found}: {error}. An instance map has a number of its own for each object, all of whose voxels "
+                    f"{file}: {error}. An instance map has a number of its own for each object, all of whose voxels "
                     "have one label."
                 ) from None
             unassigned += bool((np.isin(labels, list(foreground)) & (numbers == 0)).any())
-            flat &= labels.shape[0] == 1
-            reader.write_seg(labels, str(folder / DENSE / f"{case}{source.ending}"), properties)
-            reader.write_seg(numbers, str(folder / INSTANCES / f"{case}{source.ending}"), properties)
+            new.write(INSTANCES, case, numbers, properties)
         if not instances:
             raise UserError(f"No case of {source.folder} has an instance, so that there is nothing to keep.")
 
-        kept = kept_instances(
-            instances,
-            selection.keep,
-            np.random.default_rng(selection.seed),
-            scope=selection.scope,
-            order=selection.order,
-        )
+        rng = np.random.default_rng(selection.seed)
+        kept = kept_instances(instances, selection.keep, rng, scope=selection.scope, order=selection.order)
         for case in tqdm(source.cases, desc="Writing labels", unit="case", disable=None):
-            labels, properties = read_label_map(reader, folder / DENSE / f"{case}{source.ending}")
-            numbers, _ = read_label_map(reader, folder / INSTANCES / f"{case}{source.ending}")
+            labels, properties = read_label_map(new.reader, new.file(DENSE, case))
+            numbers, _ = read_label_map(new.reader, new.file(INSTANCES, case))
             stays = [instance.number for instance in kept if instance.case == case]
-            partial = partial_labels(labels, numbers, stays)
-            reader.write_seg(partial, str(folder / PARTIAL / f"{case}{source.ending}"), properties)
-
-        about = {
-            "made_by": "simulate instances",
-            "version": __version__,
-            "source": source.folder.name,
-            "instances": origin,
-            **asdict(selection),
-        }
-        write_description(folder, name, source.cases, source.description, about=about)
-        write_json(folder / RECORD, {**about, "cases": kept_by_case(source.cases, instances, kept)})
-        copy_splits(source, folder)
-    return Simulation(len(source.cases), instances, kept, unassigned, flat)
-
-
-def check_values(labels: Labels, known: Collection[int], *, file: Path) -> None:
-    """See that a label map has no other values than a dataset.json.
-
-    Raises:
-        UserError: naming the file and some of the others.
-    """
-    if unknown := sorted(set(np.unique(labels).tolist()) - set(known)):
-        raise UserError(
-            f"{file} has the value{'s' * (len(unknown) > 1)} {', '.join(map(str, unknown[:3]))}, which dataset.json "
-            "does not list. Add it there or fix the file."
+            new.write(WEAK, case, partial_labels(labels, numbers, stays), properties)
+        new.finish(
+            {"made_by": "simulate instances", "instances": origin, **asdict(selection)},
+            record=RECORD,
+            cases=kept_by_case(source.cases, instances, kept),
+            labels=source.description["labels"],
         )
+    return PartialAnnotation(len(source.cases), instances, kept, unassigned, new.flat)
 
 
 def read_instances(reader: Any, file: Path, labels: Labels, *, ignore: int | None) -> Labels:
@@ -228,15 +184,3 @@ def storable(numbers: Labels, *, file: Path) -> Labels:
     if len(present) - 1 + first > LARGEST_NUMBER:
         raise UserError(f"{file} has {len(present) - 1 + first} instances; {LARGEST_NUMBER} is the most for one case.")
     return places.reshape(numbers.shape) + first
-
-
-def kept_by_case(
-    cases: Collection[str], instances: Sequence[Instance], kept: Collection[Instance]
-) -> Mapping[str, dict[str, Any]]:
-    """For each case the instances and voxels before and after, and the numbers of the instances that stay."""
-    nothing = {"instances": 0, "kept_instances": 0, "voxels": 0, "kept_voxels": 0}
-    counts = counts_by_case(instances, kept)
-    numbers: dict[str, list[int]] = {case: [] for case in cases}
-    for instance in kept:
-        numbers[instance.case].append(instance.number)
-    return {case: {**counts.get(case, nothing), "kept": sorted(numbers[case])} for case in cases}

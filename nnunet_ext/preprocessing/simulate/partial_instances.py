@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Literal
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
@@ -34,9 +35,9 @@ def kept_instances(
     shuffled = [instances[index] for index in rng.permutation(len(instances))]
     if order != "random":
         shuffled.sort(key=lambda instance: instance.voxels, reverse=order == "largest")
-    by_case: dict[str, list[Instance]] = {}
+    by_case: dict[str, list[Instance]] = defaultdict(list)
     for instance in shuffled:
-        by_case.setdefault(instance.case, []).append(instance)
+        by_case[instance.case].append(instance)
     if scope == "case":
         return {one for members in by_case.values() for one in members[: max(1, round(share * len(members)))]}
     kept = {members[0] for members in by_case.values()}
@@ -56,14 +57,19 @@ def partial_labels(labels: Labels, instances: Labels, kept: Collection[int]) -> 
     return np.where(dropped, 0, labels).astype(labels.dtype)
 
 
-def counts_by_case(instances: Sequence[Instance], kept: Collection[Instance]) -> Mapping[str, dict[str, int]]:
-    """Instances and voxels of each case, before and after."""
-    counts: dict[str, dict[str, int]] = {}
-    for instance in instances:
-        row = counts.setdefault(instance.case, {"instances": 0, "kept_instances": 0, "voxels": 0, "kept_voxels": 0})
+def kept_by_case(
+    cases: Collection[str], instances: Sequence[Instance], kept: Collection[Instance]
+) -> dict[str, dict[str, Any]]:
+    """For each case its instances and voxels before and after, and the numbers of the instances that stay."""
+    rows: dict[str, dict[str, Any]] = {
+        case: {"instances": 0, "kept_instances": 0, "voxels": 0, "kept_voxels": 0, "kept": []} for case in cases
+    }
+    for instance in sorted(instances, key=lambda instance: instance.number):
+        row = rows[instance.case]
         row["instances"] += 1
         row["voxels"] += instance.voxels
         if instance in kept:
             row["kept_instances"] += 1
             row["kept_voxels"] += instance.voxels
-    return counts
+            row["kept"].append(instance.number)
+    return rows

@@ -7,29 +7,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import write_json
-from nnunet_ext.preprocessing.raw.new_dataset import copy_splits, new_dataset, write_description
-from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset, read_label_map
-from nnunet_ext.preprocessing.simulate.partial_annotation import DENSE, LARGEST_NUMBER, PARTIAL, check_values
+from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset
 from nnunet_ext.preprocessing.simulate.scribble_statistics import CaseCounts, class_values, count_scribbles
 from nnunet_ext.preprocessing.simulate.scribbles import Strokes, scribble_map, slicing_axis
-from nnunet_ext.version import __version__
+from nnunet_ext.preprocessing.simulate.weaker_dataset import LARGEST_NUMBER, WEAK, weaker_dataset
 
 SCRIBBLES = "scribbles.json"
 AXES = ("z", "y", "x")  # of label maps as nnU-Net reads them
 
 
 @dataclass(frozen=True)
-class DrawnScribbles:
+class ScribbleAnnotation:
     """What was drawn.
 
     Attributes:
         counts: by case.
         ignore: value of voxels without scribble.
-        flat: the images are two-dimensional.
+        flat: whether the images are two-dimensional.
     """
 
     counts: Mapping[str, CaseCounts]
@@ -45,7 +41,7 @@ class DrawnScribbles:
 
 def simulate_scribbles(
     source: RawDataset, name: str, strokes: Strokes, *, axis: str | None, seed: int, force: bool
-) -> DrawnScribbles:
+) -> ScribbleAnnotation:
     """Write a raw dataset of the same images whose labels are scribbles and the ignore label.
 
     Beside its labels there are the dense ones, the folds of the source, and a JSON file of what was drawn. The draws of
@@ -62,12 +58,6 @@ def simulate_scribbles(
     Raises:
         UserError: if the name is taken, the labels are not dense, or files are missing or wrong; nothing is left then.
     """
-    if name == source.folder.name:
-        raise UserError(f"{name} is the source itself. Choose another name.")
-    if (source.folder / DENSE).is_dir():
-        raise UserError(
-            f"{source.folder} has a {DENSE}, so its {PARTIAL} is not dense. Name a dataset whose {PARTIAL} is."
-        )
     values = class_values(source)
     ignore = max(values.values()) + 1 if source.ignore_label is None else source.ignore_label
     if ignore > LARGEST_NUMBER:
@@ -75,42 +65,25 @@ def simulate_scribbles(
             f"The ignore label of {source.folder.name} would be {ignore}, but {LARGEST_NUMBER} is the largest value "
             "that nnU-Net writes. Number the labels from 1."
         )
-    reader = source.reader_writer()
-    known = [*values.values(), ignore] if source.ignore_label is not None else list(values.values())
     counts: dict[str, CaseCounts] = {}
     record = {}
-    flat = True
-    with new_dataset(name, force=force) as folder:
-        for part in (PARTIAL, DENSE):
-            (folder / part).mkdir()
-        for case in tqdm(source.cases, desc="Drawing scribbles", unit="case", disable=None):
-            file = source.cases[case].label
-            labels, properties = read_label_map(reader, file)
-            check_values(labels, known, file=file)
-            across = chosen_axis(axis, labels.shape, properties["spacing"], file=file)
+    with weaker_dataset(source, name, force=force) as new:
+        for case, labels, properties in new.dense_labels("Drawing scribbles"):
+            across = chosen_axis(axis, labels.shape, properties["spacing"], file=source.cases[case].label)
             rng = np.random.default_rng([seed, *case.encode()])
             scribbles, drawn = scribble_map(labels, list(values.values()), ignore, strokes, rng, axis=across)
             counts[case] = count_scribbles(scribbles, labels, values, axis=across)
             record[case] = {"axis": AXES[across], "slices": drawn, **asdict(counts[case])}
-            flat &= labels.shape[0] == 1
-            reader.write_seg(labels, str(folder / DENSE / f"{case}{source.ending}"), properties)
-            reader.write_seg(scribbles, str(folder / PARTIAL / f"{case}{source.ending}"), properties)
-        annotation = DrawnScribbles(counts, ignore, flat)
+            new.write(WEAK, case, scribbles, properties)
+        annotation = ScribbleAnnotation(counts, ignore, new.flat)
         if annotation.without_foreground == len(counts):
             raise UserError(f"No case of {source.folder} has a label but background, so that there is nothing to draw.")
-
-        about = {
-            "made_by": "simulate scribbles",
-            "version": __version__,
-            "source": source.folder.name,
-            "axis": axis,
-            "seed": seed,
-            **asdict(strokes),
-        }
-        content = {**source.description, "labels": {**source.description["labels"], "ignore": ignore}}
-        write_description(folder, name, source.cases, content, about=about)
-        write_json(folder / SCRIBBLES, {**about, "cases": record})
-        copy_splits(source, folder)
+        new.finish(
+            {"made_by": "simulate scribbles", "axis": axis, "seed": seed, **asdict(strokes)},
+            record=SCRIBBLES,
+            cases=record,
+            labels={**source.description["labels"], "ignore": ignore},
+        )
     return annotation
 
 

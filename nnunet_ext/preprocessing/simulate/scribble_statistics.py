@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, read_label_map
-from nnunet_ext.preprocessing.simulate.partial_annotation import DENSE
 from nnunet_ext.preprocessing.simulate.scribbles import Mask, slicing_axis
+from nnunet_ext.preprocessing.simulate.weaker_dataset import DENSE
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ import SimpleITK as sitk
 from nnunet_ext.errors import UserError
 from nnunet_ext.preprocessing.pairs import registration_stages
 from nnunet_ext.preprocessing.pairs.image_pair import normalised_mutual_information, prepared_pair, shrink_factors
-from nnunet_ext.preprocessing.pairs.image_registration import body_mask, moved_image, moved_labels, register
+from nnunet_ext.preprocessing.pairs.body import body_mask
+from nnunet_ext.preprocessing.pairs.image_registration import register
+from nnunet_ext.preprocessing.pairs.images import moved_image, moved_labels
 from support.bodies import (
     CENTRE,
     Floats,
@@ -262,7 +264,7 @@ def test_affine_that_doubles_the_volume_is_a_problem_and_rigid_is_kept(monkeypat
 
 
 def test_deformation_that_folds_is_a_problem(monkeypatch):
-    def folded(pair, start, *, control_point_spacing, seed):
+    def folded(pair, start, *, seed):
         transform = sitk.BSplineTransformInitializer(pair.current, [4, 4, 4], order=3)
         parameters = np.zeros(transform.GetNumberOfParameters())
         parameters[171] = 100.0  # a control point in the body is pulled past the next

@@ -8,7 +8,7 @@ import pytest
 import SimpleITK as sitk
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.preprocessing.raw.grids import coverage, difference, has_no_position, read_label_image, read_scan
+from nnunet_ext.preprocessing.pairs.images import coverage, difference, has_no_position, read_label_image, read_scan
 from support.scan_pairs import box, scan, textured
 
 

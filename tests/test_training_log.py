@@ -2,7 +2,7 @@
 
 import pytest
 
-from nnunet_ext.jobs.progress import Progress, planned_epochs, read_progress
+from nnunet_ext.training_log import Progress, planned_epochs, read_progress
 
 LOG = """
 [2026-01-01T00:00:00, attempt 1] $ nnUNetv2_train 4 2d 0

@@ -1,0 +1,101 @@
+"""A raw dataset of the same images with weaker labels, and the dense ones beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.files import write_json
+from nnunet_ext.preprocessing.raw.new_dataset import copy_splits, new_dataset, write_description
+from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, check_values, read_label_map
+from nnunet_ext.version import __version__
+
+WEAK, DENSE, INSTANCES = "labelsTr", "labelsTr_dense", "instancesTr"
+
+LARGEST_NUMBER = 65535  # label maps and instance maps are written with 16 bits
+
+
+@dataclass
+class WeakerDataset:
+    """A dataset in the making.
+
+    Attributes:
+        source: the dataset with dense labels.
+        name: of the new dataset.
+        folder: its unfinished folder.
+        reader: nnU-Net's, for the files of both.
+        flat: whether all images that were read are two-dimensional.
+    """
+
+    source: RawDataset
+    name: str
+    folder: Path
+    reader: Any
+    flat: bool = True
+
+    def dense_labels(self, doing: str) -> Iterator[tuple[str, Labels, dict[str, Any]]]:
+        """Read the source's labels, keep them in `DENSE`, and give each case with its label map and geometry.
+
+        Raises:
+            UserError: if a label map cannot be used.
+        """
+        for case in tqdm(self.source.cases, desc=doing, unit="case", disable=None):
+            file = self.source.cases[case].label
+            labels, properties = read_label_map(self.reader, file)
+            check_values(labels, self.source.known_values, file=file)
+            self.flat &= labels.shape[0] == 1
+            self.write(DENSE, case, labels, properties)
+            yield case, labels, properties
+
+    def file(self, part: str, case: str) -> Path:
+        """A case's file in one of the folders."""
+        return self.folder / part / f"{case}{self.source.ending}"
+
+    def write(self, part: str, case: str, labels: Labels, properties: Mapping[str, Any]) -> None:
+        """Write a case's map into one of the folders."""
+        self.file(part, case).parent.mkdir(exist_ok=True)
+        self.reader.write_seg(labels, str(self.file(part, case)), properties)
+
+    def finish(
+        self, about: Mapping[str, Any], *, record: str, cases: Mapping[str, Any], labels: Mapping[str, Any]
+    ) -> None:
+        """Write what is not images: dataset.json, the folds of the source, and what was done.
+
+        Args:
+            about: how the labels were made weaker.
+            record: name of the JSON file that says what was done.
+            cases: what was done, by case.
+            labels: for dataset.json.
+        """
+        about = {"version": __version__, "source": self.source.folder.name, **about}
+        write_description(
+            self.folder, self.name, self.source.cases, {**self.source.description, "labels": labels}, about=about
+        )
+        write_json(self.folder / record, {**about, "cases": cases})
+        copy_splits(self.source, self.folder)
+
+
+@contextmanager
+def weaker_dataset(source: RawDataset, name: str, *, force: bool) -> Iterator[WeakerDataset]:
+    """Begin a dataset that is there only if the block ends without an exception.
+
+    Args:
+        source: a dataset with dense labels.
+        name: of the new dataset, ``DatasetXXX_Name``.
+        force: replace a dataset of that name that this package made.
+
+    Raises:
+        UserError: if the name is taken, or the source's labels are not dense.
+    """
+    if name == source.folder.name:
+        raise UserError(f"{name} is the source itself. Choose another name.")
+    if (source.folder / DENSE).is_dir():
+        raise UserError(f"{source.folder} has a {DENSE}, so its {WEAK} is not dense. Name a dataset whose {WEAK} is.")
+    with new_dataset(name, force=force) as folder:
+        yield WeakerDataset(source, name, folder, source.reader_writer())
