@@ -55,9 +55,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """What both kinds take."""
     parser.add_argument("source", metavar="SOURCE", help="id or name of the raw dataset with dense labels")
     add_new_dataset_options(parser)
-    parser.add_argument(
-        "--seed", type=not_negative, default=0, metavar="S", help="random seed (default: %(default)s)"
-    )
+    parser.add_argument("--seed", type=not_negative, default=0, metavar="S", help="random seed (default: %(default)s)")
 
 
 def add_instances_arguments(parser: argparse.ArgumentParser) -> None:

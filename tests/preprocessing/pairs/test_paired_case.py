@@ -10,9 +10,9 @@ import SimpleITK as sitk
 from nnunet_ext.errors import UserError
 from nnunet_ext.preprocessing.pairs import paired_case
 from nnunet_ext.preprocessing.pairs.image_registration import Registration
+from nnunet_ext.preprocessing.pairs.images import on_grid
 from nnunet_ext.preprocessing.pairs.paired_case import PairedCase, Pairing, make_case
 from nnunet_ext.preprocessing.pairs.pairing import Pair
-from nnunet_ext.preprocessing.pairs.images import on_grid
 from support.bodies import CENTRE, depth, drawn, grid, intensities, positions
 from support.scan_pairs import box, scan, textured, write_pair
 

@@ -10,8 +10,8 @@ import SimpleITK as sitk
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.preprocessing.pairs import registration_stages
-from nnunet_ext.preprocessing.pairs.image_pair import normalised_mutual_information, prepared_pair, shrink_factors
 from nnunet_ext.preprocessing.pairs.body import body_mask
+from nnunet_ext.preprocessing.pairs.image_pair import normalised_mutual_information, prepared_pair, shrink_factors
 from nnunet_ext.preprocessing.pairs.image_registration import register
 from nnunet_ext.preprocessing.pairs.images import moved_image, moved_labels
 from support.bodies import (
