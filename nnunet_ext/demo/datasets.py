@@ -81,13 +81,9 @@ def write_follow_up_dataset(
     pairsTr.csv and pairsTs.csv say what belongs together.
 
     Args:
-        raw_folder: as in `write_phantom_dataset`, like the next four.
-        dataset_id: 1..999.
-        name: what follows the number in the folder's name.
-        cases: training patients, at least 1.
+        raw_folder, dataset_id, name, cases, seed: as in `write_phantom_dataset`.
         test_cases: patients in imagesTs and labelsTs, who all have a prior.
         without_prior: how many of the training patients, the last ones, have no prior.
-        seed: patient i of a seed is the same whatever the number of patients.
 
     Returns:
         The dataset's folder, ``<raw_folder>/Dataset901_FollowUp``.

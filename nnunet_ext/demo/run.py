@@ -266,7 +266,7 @@ def number_of(dataset: Path) -> str:
 
 
 def check_data(data: Path, out: Path, *, needs_prior: bool = False) -> None:
-    """See that `data` is an nnU-Net raw dataset, with a prior scan if needed, and that writing to `out` cannot touch it.
+    """See that `data` is a raw dataset, with a prior scan if needed, and that writing to `out` cannot touch it.
 
     Raises:
         UserError: if it is not.

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.jobs.claims import Claim, holder
-from nnunet_ext.jobs.lanes import Lanes
-from nnunet_ext.jobs.slurm import SlurmJobs, slurm_executor
+from nnunet_ext.jobs.local import LocalJobs
+from nnunet_ext.jobs.runs import identity
 from nnunet_ext.jobs.sweep import (
     FAILED,
     FINISHED,
@@ -27,10 +25,26 @@ from nnunet_ext.jobs.sweep import (
 )
 from nnunet_ext.training_log import Progress, planned_epochs, read_progress
 
+if TYPE_CHECKING:
+    from nnunet_ext.jobs.slurm import SlurmJobs
 
-def jobs_of(sweep: Sweep) -> Lanes | SlurmJobs:
-    """What works off a sweep."""
-    return Lanes(sweep) if sweep.means.slurm is None else SlurmJobs(sweep)
+
+def jobs_of(sweep: Sweep) -> LocalJobs | SlurmJobs:
+    """What runs the trainings of a sweep.
+
+    Raises:
+        UserError: if it is Slurm, and the library that talks to it is missing.
+    """
+    if sweep.means.slurm is None:
+        return LocalJobs(sweep)
+    try:
+        from nnunet_ext.jobs.slurm import SlurmJobs
+    except ImportError as error:
+        raise UserError(
+            f"Sweeps on Slurm need the library submitit, which cannot be imported ({error}). Install it: "
+            "pip install 'nnunet-ext[jobs]'"
+        ) from None
+    return SlurmJobs(sweep)
 
 
 def states(sweep: Sweep) -> dict[str, str]:
@@ -81,58 +95,39 @@ def refuse_conflicts(sweep: Sweep) -> None:
     Raises:
         UserError: saying which parameter or which sweep it is.
     """
-    if sweep.means.slurm is not None:
-        slurm_executor(sweep)
+    jobs_of(sweep).check()
     for training in sweep.trainings:
         other = (holder(sweep.claim_file(training)) or {}).get("sweep", str(sweep.folder))
         if other != str(sweep.folder):
             raise UserError(f"{training.name} is being trained by the sweep {other}. Stop that, or wait for its end.")
 
 
-@dataclass(frozen=True)
-class Submission:
-    """What `submit` did.
-
-    Attributes:
-        finished: how many trainings had been finished before.
-        at_work: how many were at work already.
-        submitted: those that now wait for a job.
-        sentence: how they will be run; empty if there was nothing to do.
-    """
-
-    finished: int
-    at_work: int
-    submitted: list[Training]
-    sentence: str
-
-
-def submit(sweep: Sweep, program: Path, *, gpus: Sequence[str]) -> Submission:
+def submit(sweep: Sweep, program: Path) -> str:
     """Have everything done that is not finished and that nobody is at work on.
 
     Args:
         sweep: from `open_sweep` or `Sweep.read`.
         program: ``nnUNetv2_train``.
-        gpus: see `Lanes.submit`; Slurm gives its jobs GPUs itself.
+
+    Returns:
+        What was done, a line or two.
 
     Raises:
         UserError: if another process does the same right now, or the jobs cannot be started.
     """
     sweep.write()
-    with Claim(sweep.folder / ".start.claim") as claim:
-        if not claim.take({"pid": os.getpid()}):
+    with Claim(sweep.start_file) as claim:
+        if not claim.take(identity(sweep)):
             raise UserError(f"Another process is starting {sweep.folder} right now.")
         present = states(sweep)
         left = [training for training in sweep.trainings if present[training.name] in (FAILED, STOPPED)]
         for training in left:
             sweep.remember(training, Record(WAITING, sweep.record(training).attempts))
-        waiting = [training for training in sweep.trainings if present[training.name] == WAITING]
-        jobs = jobs_of(sweep)
-        if isinstance(jobs, SlurmJobs):
-            sentence = jobs.submit(left, program) if left else ""
-        else:
-            sentence = jobs.submit([*left, *waiting], program, gpus=gpus) if left or waiting else ""
-    counts = list(present.values())
-    return Submission(counts.count(FINISHED), counts.count(RUNNING) + len(waiting), left, sentence)
+        sentence = jobs_of(sweep).submit(left, program) if left else ""
+    finished = list(present.values()).count(FINISHED)
+    at_work = len(present) - finished - len(left)
+    counts = f"{finished} finished before, {at_work} waiting or running, {len(left)} submitted."
+    return "\n".join(filter(None, [f"{len(present)} trainings: {counts}", sentence]))
 
 
 def status_rows(sweep: Sweep, present: dict[str, str]) -> list[list[str]]:

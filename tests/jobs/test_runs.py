@@ -1,4 +1,4 @@
-"""What a job takes; what it does with it is tested with submitit's executors."""
+"""What is taken of a sweep; what is done with it is tested in test_local.py and test_slurm.py."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from nnunet_ext.jobs.claims import Claim, holder
+from nnunet_ext.jobs.runs import describe_status, take
 from nnunet_ext.jobs.sweep import FAILED, RUNNING, WAITING, Means, Record, Request, Sweep
-from nnunet_ext.jobs.worker import Worker, describe_status
 
 
 @pytest.fixture
@@ -22,21 +22,17 @@ def sweep(tmp_path: Path) -> Sweep:
     return made
 
 
-def worker_of(sweep: Sweep) -> Worker:
-    return Worker(str(sweep.folder), [training.name for training in sweep.trainings], "nnUNetv2_train", lane=0)
-
-
 def test_what_another_job_holds_or_what_has_failed_is_passed_over(sweep: Sweep) -> None:
     first, second = sweep.trainings
     with Claim(sweep.claim_file(first)) as other:
         assert other.take({})
-        taken = worker_of(sweep)._take(sweep)
+        taken = take(sweep, sweep.trainings, patience_s=0.1)
         assert taken is not None
         assert taken[0] == second
         taken[1].release()
     sweep.remember(first, Record(FAILED, 1))
     sweep.remember(second, Record(RUNNING, 1))  # as left by a job that was killed
-    taken = worker_of(sweep)._take(sweep)
+    taken = take(sweep, sweep.trainings, patience_s=0.1)
     assert taken is not None
     assert taken[0] == second
     taken[1].release()
@@ -45,7 +41,7 @@ def test_what_another_job_holds_or_what_has_failed_is_passed_over(sweep: Sweep) 
 def test_what_is_finished_between_the_look_and_the_claim_is_let_go(
     sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take = Claim.take
+    take_claim = Claim.take
 
     def finish_then_take(self, content, **options):
         for training in sweep.trainings:
@@ -53,10 +49,10 @@ def test_what_is_finished_between_the_look_and_the_claim_is_let_go(
             validation.mkdir(parents=True, exist_ok=True)
             (validation / "summary.json").touch()
             (validation.parent / "checkpoint_final.pth").touch()
-        return take(self, content, **options)
+        return take_claim(self, content, **options)
 
     monkeypatch.setattr(Claim, "take", finish_then_take)
-    assert worker_of(sweep)._take(sweep) is None
+    assert take(sweep, sweep.trainings, patience_s=0.1) is None
     assert holder(sweep.claim_file(sweep.trainings[0])) is None
 
 
