@@ -366,6 +366,7 @@ def learned(built, seed):
     return dice(alone, test_data[:, :1], test_labels), *(dice(dual, one, test_labels) for one in (test_data, exchanged))
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("one_thread")
 def test_prior_scan_helps_and_another_patients_does_not(built):
     """Mean of three seeds; margins were fixed on seeds 10 and 11: 0.49 and 0.14 alone, 0.79 and 0.75 with the prior."""
