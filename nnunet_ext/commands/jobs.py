@@ -120,14 +120,13 @@ def submit(sweep: Sweep) -> int:
 
 def status(args: argparse.Namespace) -> int:
     from nnunet_ext.evaluation.text_table import aligned
-    from nnunet_ext.jobs.control import explanations, states, status_rows
+    from nnunet_ext.jobs.control import states, status_table
     from nnunet_ext.jobs.sweep import FAILED, FINISHED, STOPPED, Sweep
 
     sweep = Sweep.read(args.sweep)
     present = states(sweep)
-    print(aligned(status_rows(sweep, present)))
-    for line in explanations(sweep, present):
-        print(f"\n{line}")
+    rows, reasons = status_table(sweep, present)
+    print("\n\n".join([aligned(rows), *reasons]))
     if {FAILED, STOPPED} & set(present.values()):
         return NEEDS_YOU
     return ALL_FINISHED if set(present.values()) == {FINISHED} else AT_WORK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from nnunet_ext.jobs.sweep import (
     Training,
     differing_keys,
 )
-from nnunet_ext.training_log import Progress, planned_epochs, read_progress
+from nnunet_ext.training_log import planned_epochs, read_progress
 
 if TYPE_CHECKING:
     from nnunet_ext.jobs.slurm import SlurmJobs
@@ -53,17 +54,16 @@ def states(sweep: Sweep) -> dict[str, str]:
     ``stopped`` is what is not finished, has not failed, and nobody is at work on.
     """
     at_work = jobs_of(sweep).at_work()
-    return {training.name: _state(sweep, training, at_work.get(training.name)) for training in sweep.trainings}
 
+    def state(training: Training) -> str:
+        if sweep.is_finished(training):
+            return FINISHED
+        if holder(sweep.claim_file(training)) is not None:
+            return RUNNING
+        otherwise = FAILED if sweep.record(training).state == FAILED else STOPPED
+        return at_work.get(training.name, otherwise)
 
-def _state(sweep: Sweep, training: Training, at_work: str | None) -> str:
-    if sweep.is_finished(training):
-        return FINISHED
-    if holder(sweep.claim_file(training)) is not None:
-        return RUNNING
-    if at_work is not None:
-        return at_work
-    return FAILED if sweep.record(training).state == FAILED else STOPPED
+    return {training.name: state(training) for training in sweep.trainings}
 
 
 def open_sweep(folder: Path, request: Request, means: Means) -> Sweep:
@@ -130,47 +130,32 @@ def submit(sweep: Sweep, program: Path) -> str:
     return "\n".join(filter(None, [f"{len(present)} trainings: {counts}", sentence]))
 
 
-def status_rows(sweep: Sweep, present: dict[str, str]) -> list[list[str]]:
-    """The status table: a header and a row of cells for each training.
+def status_table(sweep: Sweep, present: Mapping[str, str]) -> tuple[list[list[str]], list[str]]:
+    """How far the trainings are.
 
     Args:
         sweep: its trainings.
         present: from `states`.
+
+    Returns:
+        A header and a row of cells for each training; and for each that has failed, or stopped after it had begun, a
+        line that says why.
     """
     rows = [["trainer", "configuration", "fold", "seed", "state", "epoch", "Dice", "best", "log"]]
+    reasons = []
     for training in sweep.trainings:
-        log = sweep.log(training)
+        state, log, record = present[training.name], sweep.log(training), sweep.record(training)
         progress = read_progress(log)
-        rows.append(
-            [
-                training.trainer,
-                training.configuration,
-                str(training.fold),
-                "-" if training.seed is None else str(training.seed),
-                present[training.name],
-                _epoch(progress, planned_epochs(sweep.fold_folder(training)), present[training.name]),
-                *("-" if value is None else f"{value:.3f}" for value in (progress.last_dice, progress.best_dice)),
-                str(log.relative_to(sweep.folder)) if log.is_file() else "-",
-            ]
-        )
-    return rows
-
-
-def _epoch(progress: Progress, planned: int | None, state: str) -> str:
-    if progress.epoch is None:
-        return "-"
-    is_validating = progress.has_trained and state == RUNNING
-    return f"{progress.epoch}/{planned or '?'}" + (" validating" if is_validating else "")
-
-
-def explanations(sweep: Sweep, present: dict[str, str]) -> list[str]:
-    """For each training that has failed, or stopped after it had begun: why, and the last line of its log."""
-    lines = []
-    for training in sweep.trainings:
-        record = sweep.record(training)
-        if present[training.name] in (FAILED, STOPPED) and record.attempts:
-            last = read_progress(sweep.log(training)).last_line
-            # a record of running, of which nobody runs any more, was left by a job that was killed
-            reason = record.reason or "its job was killed"
-            lines.append(f"{training.name}: {present[training.name]}, {reason}; last line of its log: {last}")
-    return lines
+        epoch = "-"
+        if progress.epoch is not None:
+            epoch = f"{progress.epoch}/{planned_epochs(sweep.fold_folder(training)) or '?'}"
+            epoch += " validating" if progress.has_trained and state == RUNNING else ""
+        dice = ["-" if value is None else f"{value:.3f}" for value in (progress.last_dice, progress.best_dice)]
+        seed = "-" if training.seed is None else str(training.seed)
+        log_name = str(log.relative_to(sweep.folder)) if log.is_file() else "-"
+        rows.append([training.trainer, training.configuration, str(training.fold), seed, state, epoch, *dice, log_name])
+        if state in (FAILED, STOPPED) and record.attempts:
+            # a record of running, of which nobody runs any more, was left by a process that was killed
+            why = record.reason or "its job was killed"
+            reasons.append(f"{training.name}: {state}, {why}; last line of its log: {progress.last_line}")
+    return rows, reasons

@@ -42,11 +42,7 @@ class SlurmJobs:
         return {name: RUNNING if state in AT_WORK else WAITING for name, state in states.items()}
 
     def check(self) -> None:
-        """See that jobs could be submitted.
-
-        Raises:
-            UserError: if this is no machine of a cluster with Slurm, or a parameter is wrong.
-        """
+        """See that jobs could be submitted; raises what `slurm_executor` raises."""
         slurm_executor(self.sweep)
 
     def submit(self, trainings: Sequence[Training], program: Path) -> str:
