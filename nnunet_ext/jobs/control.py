@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.jobs.claims import Claim, holder
+from nnunet_ext.jobs.claims import holder
 from nnunet_ext.jobs.local import LocalJobs
-from nnunet_ext.jobs.runs import identity
 from nnunet_ext.jobs.sweep import (
     FAILED,
     FINISHED,
@@ -90,16 +89,21 @@ def open_sweep(folder: Path, request: Request, means: Means) -> Sweep:
 
 
 def refuse_conflicts(sweep: Sweep) -> None:
-    """Stop before anything is written if the jobs could not be started, or another sweep trains one of the models.
+    """Stop before anything is written if the trainings could not be started, or another sweep is at work on one.
 
     Raises:
         UserError: saying which parameter or which sweep it is.
     """
-    jobs_of(sweep).check()
+    if _left(sweep, states(sweep)):
+        jobs_of(sweep).check()
     for training in sweep.trainings:
         other = (holder(sweep.claim_file(training)) or {}).get("sweep", str(sweep.folder))
         if other != str(sweep.folder):
             raise UserError(f"{training.name} is being trained by the sweep {other}. Stop that, or wait for its end.")
+
+
+def _left(sweep: Sweep, present: Mapping[str, str]) -> list[Training]:
+    return [training for training in sweep.trainings if present[training.name] in (FAILED, STOPPED)]
 
 
 def submit(sweep: Sweep, program: Path) -> str:
@@ -113,21 +117,19 @@ def submit(sweep: Sweep, program: Path) -> str:
         What was done, a line or two.
 
     Raises:
-        UserError: if another process does the same right now, or the jobs cannot be started.
+        UserError: if the trainings cannot be started.
     """
-    sweep.write()
-    with Claim(sweep.start_file) as claim:
-        if not claim.take(identity(sweep)):
-            raise UserError(f"Another process is starting {sweep.folder} right now.")
-        present = states(sweep)
-        left = [training for training in sweep.trainings if present[training.name] in (FAILED, STOPPED)]
-        for training in left:
-            sweep.remember(training, Record(WAITING, sweep.record(training).attempts))
-        sentence = jobs_of(sweep).submit(left, program) if left else ""
+    present = states(sweep)
+    left = _left(sweep, present)
     finished = list(present.values()).count(FINISHED)
     at_work = len(present) - finished - len(left)
-    counts = f"{finished} finished before, {at_work} waiting or running, {len(left)} submitted."
-    return "\n".join(filter(None, [f"{len(present)} trainings: {counts}", sentence]))
+    said = f"{len(present)} trainings: {finished} finished before, {at_work} waiting or running, {len(left)} submitted."
+    if not left:
+        return said
+    sweep.write()
+    for training in left:
+        sweep.remember(training, Record(WAITING, sweep.record(training).attempts))
+    return f"{said}\n{jobs_of(sweep).submit(left, program)}"
 
 
 def status_table(sweep: Sweep, present: Mapping[str, str]) -> tuple[list[list[str]], list[str]]:

@@ -13,18 +13,17 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from queue import SimpleQueue
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.jobs.claims import Claim, holder
-from nnunet_ext.jobs.runs import identity, is_open, run_training, take
+from nnunet_ext.jobs.runs import identity, run_training
 from nnunet_ext.jobs.sweep import WAITING, Sweep, Training
 from nnunet_ext.programs import end_group
 
 START_S = 120.0
 STOP_S = 30.0
 PAUSE_S = 0.1
-# longer than somebody looks at a claim
-PATIENCE_S = 0.2
 
 
 class LocalJobs:
@@ -39,15 +38,21 @@ class LocalJobs:
 
     def at_work(self) -> dict[str, str]:
         """The trainings that the process will take, by name, as waiting."""
-        if not self.is_alive():
-            return {}
-        return {training.name: WAITING for training in self.sweep.trainings if is_open(self.sweep, training)}
+        states = {one.name: self.sweep.record(one).state for one in self.sweep.trainings} if self.is_alive() else {}
+        return {name: state for name, state in states.items() if state == WAITING}
 
     def check(self) -> None:
-        """Nothing here can keep the process from being started."""
+        """See that a process can be started.
+
+        Raises:
+            UserError: if there is one.
+        """
+        folder = self.sweep.folder
+        if self.is_alive():
+            raise UserError(f"{folder} is at work. Wait for its end, or stop it: nnunet_ext jobs stop {folder}")
 
     def submit(self, trainings: Sequence[Training], program: Path) -> str:
-        """Start the process, unless it is there, and wait until it has begun.
+        """Start the process, and wait until it has begun.
 
         Args:
             trainings: those that wait; it finds them by their records.
@@ -59,11 +64,6 @@ class LocalJobs:
         Raises:
             UserError: if it does not begin.
         """
-        if not self.is_alive():
-            self._start(program)
-        return f"{self.sweep.means.local} at a time in the background of this machine."
-
-    def _start(self, program: Path) -> None:
         gpus = visible_gpus() if self.sweep.means.device == "cuda" else []
         log = self.sweep.folder / "pool.log"
         with log.open("ab") as output:
@@ -80,6 +80,7 @@ class LocalJobs:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise UserError(f"The background process does not begin. What it says is in {log}.")
             time.sleep(PAUSE_S)
+        return f"{self.sweep.means.local} at a time in the background of this machine."
 
     def stop(self) -> str:
         """End the process and its commands, and wait until they have ended.
@@ -125,45 +126,33 @@ def visible_gpus() -> list[str]:
 
 
 def work(sweep: Sweep, program: str, gpus: Sequence[str]) -> None:
-    """What the background process does: train until nothing is left that it could take, or until a signal.
+    """What the background process does: run the trainings that wait, some at a time, or until a signal.
 
     Args:
         sweep: with the number of trainings at a time in its means.
         program: path of ``nnUNetv2_train``.
-        gpus: values of CUDA_VISIBLE_DEVICES that the threads share, in turn; empty to leave it as it is.
+        gpus: values of CUDA_VISIBLE_DEVICES that the trainings share; empty to leave it as it is.
     """
+    at_a_time = sweep.means.local or 1
+    places: SimpleQueue[str | None] = SimpleQueue()
+    for number in range(at_a_time):
+        places.put(gpus[number % len(gpus)] if gpus else None)
     asked_to_end = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: asked_to_end.set())
-    slots = sweep.means.local or 1
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signal_number, lambda *_: asked_to_end.set())
 
-    def train(slot: int) -> None:
-        while not asked_to_end.is_set() and (taken := take(sweep, sweep.trainings, patience_s=PATIENCE_S)) is not None:
-            training, claim = taken
-            with claim:
-                gpu = gpus[slot % len(gpus)] if gpus else None
-                record, _ = run_training(sweep, training, claim, program, asked_to_end.is_set, gpu=gpu)
-                sweep.remember(training, record)
-            print(f"{training.name}: {record.state} {record.reason}".rstrip(), flush=True)
-
-    with Claim(sweep.pool_file) as pool:
-        if not pool.take(identity(sweep)):
-            print("Another process is at work on this sweep.", flush=True)
+    def train(training: Training) -> None:
+        if asked_to_end.is_set():
             return
-        while not asked_to_end.is_set():
-            with ThreadPoolExecutor(slots) as threads:
-                list(threads.map(train, range(slots)))
-            # whoever submits trainings in this moment sees either that they are taken, or that nobody is there
-            with Claim(sweep.start_file) as start:
-                start.take(identity(sweep), patience_s=STOP_S)
-                if nothing_to_take(sweep):
-                    pool.release()
-                    return
+        gpu = places.get()
+        try:
+            run_training(sweep, training, program, asked_to_end.is_set, gpu=gpu)
+        finally:
+            places.put(gpu)
 
-
-def nothing_to_take(sweep: Sweep) -> bool:
-    """Whether every training is done, or in the hands of others."""
-    return all(holder(sweep.claim_file(one)) is not None for one in sweep.trainings if is_open(sweep, one))
+    with Claim(sweep.pool_file) as pool, ThreadPoolExecutor(at_a_time) as threads:
+        if pool.take(identity(sweep)):
+            list(threads.map(train, [one for one in sweep.trainings if sweep.record(one).state == WAITING]))
 
 
 if __name__ == "__main__":

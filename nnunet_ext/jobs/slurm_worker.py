@@ -12,8 +12,8 @@ from typing import Any
 from submitit import JobEnvironment
 from submitit.core.utils import DelayedSubmission
 
-from nnunet_ext.jobs.runs import POLL_S, run_training, take
-from nnunet_ext.jobs.sweep import FAILED, STOPPED, WAITING, Sweep
+from nnunet_ext.jobs.runs import POLL_S, run_training
+from nnunet_ext.jobs.sweep import FAILED, STOPPED, WAITING, Record, Sweep
 
 # a job that Slurm has requeued may begin while the last processes of its former run still end
 PATIENCE_S = 60.0
@@ -91,20 +91,25 @@ class Worker:
         """
         signals = Signals()
         sweep = Sweep.read(Path(self.folder))
-        taken = take(sweep, [sweep.training(self.name)], patience_s=PATIENCE_S)
-        if taken is None:
-            return f"{self.name} is done, or being trained by another job."
-        training, claim = taken
-        with claim:
-            record, status = run_training(
-                sweep, training, claim, self.program, signals.is_asked_to_requeue, shell=SHELL
-            )
+        training = sweep.training(self.name)
+
+        def requeued(record: Record, status: int | None) -> Record:
             if status == -signal.SIGTERM:
                 signals.wait()
-            if signals.must_requeue and status in (None, -signal.SIGTERM):
-                record = replace(record, state=WAITING, reason="requeued")
-            sweep.remember(training, record)
-        print(f"{self.name}: {record.state} {record.reason}".rstrip(), flush=True)
+            is_ended = status in (None, -signal.SIGTERM)
+            return replace(record, state=WAITING, reason="requeued") if is_ended and signals.must_requeue else record
+
+        record = run_training(
+            sweep,
+            training,
+            self.program,
+            signals.is_asked_to_requeue,
+            after=requeued,
+            shell=SHELL,
+            patience_s=PATIENCE_S,
+        )
+        if record is None:
+            return f"{self.name} is done, or being trained by another job."
         if record.state == FAILED:
             raise TrainingFailed(f"{self.name}: {record.reason}")
         if record.state == WAITING:
@@ -113,4 +118,4 @@ class Worker:
             except Exception as error:
                 sweep.remember(training, replace(record, state=STOPPED, reason=str(error)))
                 raise
-        return f"{self.name}: {record.state}"
+        return record.state

@@ -193,11 +193,6 @@ class Sweep:
         """The claim of the process that runs the trainings on this machine."""
         return self.folder / "pool.claim"
 
-    @property
-    def start_file(self) -> Path:
-        """The claim of whoever submits trainings."""
-        return self.folder / ".start.claim"
-
     def record(self, training: Training) -> Record:
         """What is remembered about a training."""
         file = self._record_file(training)
