@@ -108,12 +108,8 @@ def resume(args: argparse.Namespace) -> int:
 def submit(sweep: Sweep) -> int:
     """Run what is not finished, and say what that is."""
     from nnunet_ext.jobs import control
-    from nnunet_ext.jobs.preparation import prepare
-    from nnunet_ext.programs import find_executable
 
-    control.refuse_conflicts(sweep)
-    prepare(sweep.request)
-    print(control.submit(sweep, find_executable("nnUNetv2_train")))
+    print(control.submit(sweep))
     print(f"See: nnunet_ext jobs status {sweep.folder}")
     return ALL_FINISHED
 

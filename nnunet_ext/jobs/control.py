@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunet_ext import programs
 from nnunet_ext.errors import UserError
 from nnunet_ext.jobs.claims import holder
 from nnunet_ext.jobs.local import LocalJobs
+from nnunet_ext.jobs.preparation import prepare
 from nnunet_ext.jobs.sweep import (
     FAILED,
     FINISHED,
@@ -88,39 +90,29 @@ def open_sweep(folder: Path, request: Request, means: Means) -> Sweep:
     return sweep
 
 
-def refuse_conflicts(sweep: Sweep) -> None:
-    """Stop before anything is written if the trainings could not be started, or another sweep is at work on one.
-
-    Raises:
-        UserError: saying which parameter or which sweep it is.
-    """
-    if _left(sweep, states(sweep)):
-        jobs_of(sweep).check()
-    for training in sweep.trainings:
-        other = (holder(sweep.claim_file(training)) or {}).get("sweep", str(sweep.folder))
-        if other != str(sweep.folder):
-            raise UserError(f"{training.name} is being trained by the sweep {other}. Stop that, or wait for its end.")
-
-
-def _left(sweep: Sweep, present: Mapping[str, str]) -> list[Training]:
-    return [training for training in sweep.trainings if present[training.name] in (FAILED, STOPPED)]
-
-
-def submit(sweep: Sweep, program: Path) -> str:
-    """Have everything done that is not finished and that nobody is at work on.
+def submit(sweep: Sweep) -> str:
+    """Have everything done that is not finished and that nobody is at work on. Nothing is written if that is refused.
 
     Args:
         sweep: from `open_sweep` or `Sweep.read`.
-        program: ``nnUNetv2_train``.
 
     Returns:
         What was done, a line or two.
 
     Raises:
-        UserError: if the trainings cannot be started.
+        UserError: if the trainings cannot be started, or another sweep is at work on one.
     """
     present = states(sweep)
-    left = _left(sweep, present)
+    left = [training for training in sweep.trainings if present[training.name] in (FAILED, STOPPED)]
+    jobs = jobs_of(sweep)
+    if left:
+        jobs.check()
+    for training in sweep.trainings:
+        other = (holder(sweep.claim_file(training)) or {}).get("sweep", str(sweep.folder))
+        if other != str(sweep.folder):
+            raise UserError(f"{training.name} is being trained by the sweep {other}. Stop that, or wait for its end.")
+    program = programs.find_executable("nnUNetv2_train")
+    prepare(sweep.request)
     finished = list(present.values()).count(FINISHED)
     at_work = len(present) - finished - len(left)
     said = f"{len(present)} trainings: {finished} finished before, {at_work} waiting or running, {len(left)} submitted."
@@ -129,7 +121,7 @@ def submit(sweep: Sweep, program: Path) -> str:
     sweep.write()
     for training in left:
         sweep.remember(training, Record(WAITING, sweep.record(training).attempts))
-    return f"{said}\n{jobs_of(sweep).submit(left, program)}"
+    return f"{said}\n{jobs.submit(left, program)}"
 
 
 def status_table(sweep: Sweep, present: Mapping[str, str]) -> tuple[list[list[str]], list[str]]:

@@ -20,11 +20,7 @@ START = ["jobs", "start", "-d", "4", "-c", "2d", "--device", "cpu"]
 def sweep_folder(nnunet: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
     """A place for a sweep whose jobs are not started."""
 
-    def submit(sweep, program):
-        sweep.write()
-        return f"{len(sweep.trainings)} trainings, not started"
-
-    monkeypatch.setattr("nnunet_ext.jobs.control.submit", submit)
+    monkeypatch.setattr("nnunet_ext.jobs.local.LocalJobs.submit", lambda *_: "not started")
     return tmp_path / "sweep ü x"
 
 
