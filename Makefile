@@ -7,11 +7,13 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test lint docs bench mutants clean
+.PHONY: help install demo test test-all cells lint docs bench mutants clean
 
 help:
 	@echo "make demo   install and run the demonstration on built-in data"
-	@echo "make test   install and run the whole test suite"
+	@echo "make test   install and run the quick tests: all units, and every trainer (12 minutes on two cores)"
+	@echo "make test-all  the whole test suite (50 minutes on two cores); tests/README.md says what it adds"
+	@echo "make cells  print which trainer is tested for which capability of nnU-Net"
 	@echo "make lint   ruff and mypy"
 	@echo "make docs   build the documentation into site/ (warnings are errors)"
 	@echo "make bench  step time and memory of every trainer against stock nnU-Net"
@@ -28,8 +30,16 @@ install: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/nnunet_ext demo --out demo_output --force
 
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+	$(PYTEST) -m "not full"
+
+test-all: $(STAMP)
+	$(PYTEST)
+
+cells: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python -m support.cells
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

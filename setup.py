@@ -10,9 +10,9 @@ exec((HERE / "nnunet_ext" / "version.py").read_text(encoding="utf-8"), VERSION)
 
 # for nnUNetTrainerLoRA alone
 LORA = ["peft>=0.17"]
-# for `nnunet_ext jobs` alone
+# for `nnunet_ext jobs` on Slurm alone
 JOBS = ["submitit>=1.5"]
-TEST = [*LORA, *JOBS, "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100"]
+TEST = [*LORA, *JOBS, "pytest>=8", "pytest-xdist>=3.5", "filelock>=3.12", "hypothesis>=6.100"]
 LINT = ["ruff>=0.6", "mypy>=1.11", "types-tqdm"]
 # for `make mutants` alone
 MUTANTS = ["mutmut>=3.8,<4"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -24,84 +25,58 @@ for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_
     os.environ.pop(variable, None)
 
 import torch  # noqa: E402
-from nnunetv2.experiment_planning.plan_and_preprocess_api import (  # noqa: E402
-    extract_fingerprints,
-    plan_experiments,
-    preprocess_dataset,
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (  # noqa: E402
+    DatasetFingerprintExtractor,
 )
 from nnunetv2.training.logging.nnunet_logger import MetaLogger  # noqa: E402
 
 import nnunet_ext  # noqa: E402
 from support.nnunet_runs import PRELOADED  # noqa: E402
-from support.tiny_data import CASES, KINDS, PREPARED, add_tiny_configurations, dataset_name, write_raw_dataset  # noqa: E402
-
-
-class Workspace:
-    """nnU-Net's three folders with every kind of tiny data planned and preprocessed."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.raw, self.preprocessed = root / "nnUNet_raw", root / "nnUNet_preprocessed"
-
-    def prepare_all(self) -> None:
-        """Prepare every kind of data in an empty folder."""
-        for folder in (self.raw, self.preprocessed):
-            folder.mkdir()
-        for kind in KINDS:
-            self.prepare(kind)
-
-    def prepare(self, kind: str) -> None:
-        """Plan and preprocess a kind of data by nnU-Net's own functions."""
-        dataset_id = KINDS[kind]["id"]
-        write_raw_dataset(self.raw, kind)
-        folder = self.preprocessed / dataset_name(kind)
-        extract_fingerprints([dataset_id], num_processes=1, show_progress_bar=False)
-        plan_experiments([dataset_id])
-        add_tiny_configurations(folder / "nnUNetPlans.json")
-        configurations = ("3d_fullres",) if kind == "ignore" else ("2d", "3d_fullres")
-        preprocess_dataset(dataset_id, configurations=configurations, num_processes=(1,), show_progress_bar=False)
-        if kind in ("labels", "prior"):
-            plan_experiments([dataset_id], experiment_planner_class_name="nnUNetPlannerResEncM")
-            add_tiny_configurations(folder / "nnUNetResEncUNetMPlans.json")
-            preprocess_dataset(dataset_id, configurations=("3d_lowres_tiny",), num_processes=(1,))
-        cases = [f"case_{number}" for number in range(CASES)]
-        folds = [{"train": [c for c in cases if c != held_out], "val": [held_out]} for held_out in cases]
-        (folder / "splits_final.json").write_text(json.dumps(folds))
+from support.tiny_data import PREPARED  # noqa: E402
+from support.workspace import Workspace, built_once, prepare  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
-def quickly_started_processes() -> Iterator[None]:
-    """Fork nnU-Net's pools from a server that has imported it, where nnU-Net would spawn and import each anew.
+def quick_nnunet() -> Iterator[None]:
+    """nnU-Net without what takes it seconds and changes nothing here.
 
-    That saves some seconds a pool and there are hundreds. Workers that are really spawned have a test of their own.
+    Its pools are forked from a server that has imported it, where nnU-Net would spawn processes that import it each;
+    workers that are really spawned have a test of their own. A fingerprint comes from ten thousand voxels and not from
+    a hundred million, which it draws with repetition from images that have fewer.
     """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    with pytest.MonkeyPatch.context() as patch:
+        if "forkserver" in multiprocessing.get_all_start_methods():
+            get_context = multiprocessing.get_context
+            get_context("forkserver").set_forkserver_preload(PRELOADED)
+            in_place_of = {"spawn": "forkserver"}
+            patch.setattr(
+                multiprocessing, "get_context", lambda method=None: get_context(in_place_of.get(method, method))
+            )
+        prepare_extractor = DatasetFingerprintExtractor.__init__
+
+        def draw_few(extractor: DatasetFingerprintExtractor, *args: Any, **kwargs: Any) -> None:
+            prepare_extractor(extractor, *args, **kwargs)
+            extractor.num_foreground_voxels_for_intensitystats = 10_000
+
+        patch.setattr(DatasetFingerprintExtractor, "__init__", draw_few)
         yield
-        return
-    get_context = multiprocessing.get_context
-    get_context("forkserver").set_forkserver_preload(PRELOADED)
-    patch = pytest.MonkeyPatch()
-    patch.setattr(
-        multiprocessing, "get_context", lambda method=None: get_context({"spawn": "forkserver"}.get(method, method))
-    )
-    yield
-    patch.undo()
 
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    prepared = os.environ.get(PREPARED)
-    space = Workspace(Path(prepared) if prepared else tmp_path_factory.mktemp("work space ü"))
-    patch = pytest.MonkeyPatch()
-    patch.setenv("nnUNet_raw", str(space.raw))
-    patch.setenv("nnUNet_preprocessed", str(space.preprocessed))
-    patch.setenv("nnUNet_results", str(space.root / "unused"))
-    patch.setenv("nnUNet_extTrainer", "")
-    nnunet_ext.register()
-    if not prepared:
-        space.prepare_all()
-    yield space
-    patch.undo()
+    """A copy for this process of what one process has built for all: tests may write to it."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    built = os.environ.get(PREPARED) or built_once(shared, prepare)
+    space = Workspace(tmp_path_factory.mktemp("work space ü"))
+    shutil.copytree(built, space.root, dirs_exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, folder in space.environment().items():
+            patch.setenv(name, folder)
+        patch.setenv("nnUNet_extTrainer", "")
+        nnunet_ext.register()
+        yield space
 
 
 @pytest.fixture

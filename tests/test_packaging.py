@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.full
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("nnunet_ext", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 

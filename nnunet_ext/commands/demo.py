@@ -51,24 +51,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from nnunet_ext.demo.follow_up import run_follow_up_demo
     from nnunet_ext.demo.run import CommandFailed, run_demo
 
-    trainer = TECHNIQUES[args.technique]
-    epochs = args.epochs or (PHANTOM_EPOCHS if args.data is None else None)
     try:
-        if args.technique == NEEDS_PRIOR and args.data is None:
-            run_follow_up_demo(args.out, trainer=trainer, device=args.device, epochs=epochs, force=args.force)
-        else:
-            run_demo(
-                args.out,
-                trainer=trainer,
-                data=args.data,
-                needs_prior=args.technique == NEEDS_PRIOR,
-                device=args.device,
-                epochs=epochs,
-                force=args.force,
-            )
+        run_demo(
+            args.out,
+            trainer=TECHNIQUES[args.technique],
+            data=args.data,
+            needs_prior=args.technique == NEEDS_PRIOR,
+            device=args.device,
+            epochs=args.epochs or (PHANTOM_EPOCHS if args.data is None else None),
+            force=args.force,
+        )
     except CommandFailed as error:
         print(f"nnunet_ext demo: {error}", file=sys.stderr)
         return 1

@@ -3,7 +3,7 @@
 Each training is nnU-Net's own nnUNetv2_train. One that was killed, preempted or out of time goes on from nnU-Net's last
 checkpoint: by itself when Slurm requeues its job, else by `jobs resume`, which runs all that is not finished, failed
 trainings too. SWEEP is a folder that remembers what was asked, the state of each training and its output; for Slurm it
-must lie where the whole cluster sees it. The library submitit hands the jobs over.
+must lie where the whole cluster sees it. The library submitit hands the jobs to Slurm.
 
 start begins a sweep, or goes on with it if the same is asked again. With --seeds, each seed S gets a configuration
 CONFIGURATION_sS in the plans. On this machine --local says how many trainings run at a time, in the background; with
@@ -88,13 +88,6 @@ def add_start_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if os.name == "nt":
         raise UserError("Sweeps need file locks and signals that Windows does not have. Use Linux, WSL or macOS.")
-    try:
-        import submitit  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f"Sweeps need the library submitit, which cannot be imported ({error}). Install it: "
-            "pip install 'nnunet-ext[jobs]'"
-        ) from None
     return args.jobs(args)
 
 
@@ -114,36 +107,22 @@ def resume(args: argparse.Namespace) -> int:
 
 def submit(sweep: Sweep) -> int:
     """Run what is not finished, and say what that is."""
-    from nnunet_ext.jobs.control import refuse_conflicts
-    from nnunet_ext.jobs.control import submit as submit_sweep
-    from nnunet_ext.jobs.lanes import visible_gpus
-    from nnunet_ext.jobs.preparation import prepare
-    from nnunet_ext.programs import find_executable
+    from nnunet_ext.jobs import control
 
-    refuse_conflicts(sweep)
-    prepare(sweep.request)
-    gpus = visible_gpus() if sweep.means.local is not None and sweep.means.device == "cuda" else []
-    done = submit_sweep(sweep, find_executable("nnUNetv2_train"), gpus=gpus)
-    print(
-        f"{len(sweep.trainings)} trainings: {done.finished} finished before, {done.at_work} waiting or running, "
-        f"{len(done.submitted)} submitted."
-    )
-    if done.sentence:
-        print(done.sentence)
+    print(control.submit(sweep))
     print(f"See: nnunet_ext jobs status {sweep.folder}")
     return ALL_FINISHED
 
 
 def status(args: argparse.Namespace) -> int:
     from nnunet_ext.evaluation.text_table import aligned
-    from nnunet_ext.jobs.control import explanations, states, status_rows
+    from nnunet_ext.jobs.control import states, status_table
     from nnunet_ext.jobs.sweep import FAILED, FINISHED, STOPPED, Sweep
 
     sweep = Sweep.read(args.sweep)
     present = states(sweep)
-    print(aligned(status_rows(sweep, present)))
-    for line in explanations(sweep, present):
-        print(f"\n{line}")
+    rows, reasons = status_table(sweep, present)
+    print("\n\n".join([aligned(rows), *reasons]))
     if {FAILED, STOPPED} & set(present.values()):
         return NEEDS_YOU
     return ALL_FINISHED if set(present.values()) == {FINISHED} else AT_WORK

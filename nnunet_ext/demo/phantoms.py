@@ -1,22 +1,16 @@
 """Digital phantoms: small synthetic scans with organs and lesions, for demonstrations and tests.
 
-Geometry (where things are) and imaging (what they look like) are separate, so that one geometry can be imaged twice,
-for a second channel or a second date, and so that labels can be thinned out without touching the images.
+Geometry (where things are) and imaging (what they look like) are separate, so that one body can be imaged twice.
+Arrays are (X, Y, Z), `spacing` is the voxel size in mm, and `rng` is the source of randomness.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
 from scipy import ndimage
-
-from nnunet_ext.errors import UserError
-from nnunet_ext.files import write_json
 
 FloatArray = npt.NDArray[np.float32]
 MaskArray = npt.NDArray[np.bool_]
@@ -55,29 +49,10 @@ class Geometry:
     spacing: Spacing
 
 
-@dataclass(frozen=True)
-class Phantom:
-    """One image with its labels; arrays as in `Geometry`.
-
-    Attributes:
-        image: (X, Y, Z) intensities in arbitrary units, air near 0 and bone near 280.
-        organs: 0 background, 1 the large organ, 2 the second organ, 3 lesion.
-        lesion_instances: 0 outside lesions, else the lesion's number.
-        spacing: voxel size in mm along X, Y, Z.
-    """
-
-    image: FloatArray
-    organs: LabelArray
-    lesion_instances: InstanceArray
-    spacing: Spacing
-
-
 def smooth_noise(rng: np.random.Generator, shape: Shape, scale: tuple[float, float, float]) -> FloatArray:
     """Gaussian noise smoothed to a given size of its blobs, with mean 0 and standard deviation 1.
 
     Args:
-        rng: source of randomness.
-        shape: (X, Y, Z).
         scale: standard deviation of the smoothing kernel along each axis, in voxels.
     """
     noise = ndimage.gaussian_filter(rng.standard_normal(shape), scale, mode="wrap")
@@ -121,16 +96,10 @@ def blob(
     """A connected ellipsoid whose surface is pushed in and out by smooth noise.
 
     Args:
-        rng: source of randomness.
-        shape: (X, Y, Z) of the grid.
-        spacing: voxel size in mm.
         center: position in mm from the corner of the grid.
         radii: half axes in mm.
         roughness: standard deviation of the surface's displacement, relative to the radius; 0 gives an ellipsoid.
         max_degrees: the ellipsoid is rotated by at most this much about a random axis.
-
-    Returns:
-        (X, Y, Z) mask.
     """
     radii = np.asarray(radii, dtype=np.float64)
     grid = positions(shape, spacing) - np.asarray(center)
@@ -146,9 +115,6 @@ def tube(
     """A straight tube in a random direction.
 
     Args:
-        rng: source of randomness.
-        shape: (X, Y, Z) of the grid.
-        spacing: voxel size in mm.
         through: a point of its axis, in mm from the corner of the grid.
         radius: in mm.
     """
@@ -165,10 +131,8 @@ def make_lesions(
     """Place lesions that do not touch one another.
 
     Args:
-        rng: source of randomness.
         allowed: (X, Y, Z) where lesions may be; at least one is placed if this leaves any room.
         preferred: (X, Y, Z) part of `allowed` that holds the first lesion and about half of the others.
-        spacing: voxel size in mm.
         count: how many to place; fewer are placed where there is no room.
 
     Returns:
@@ -203,9 +167,7 @@ def make_geometry(
     """Draw a body with organs, lesions and unlabelled structures.
 
     Args:
-        rng: source of randomness.
         shape: (X, Y, Z) of the grid, at least 32 voxels each.
-        spacing: voxel size in mm.
         lesions_between: least and most lesions to place; there are fewer where there is no room.
 
     Raises:
@@ -304,116 +266,3 @@ def render(
     image *= np.exp(bias * smooth_noise(rng, shape, (shape[0] / 4, shape[1] / 4, shape[2] / 4)))
     image += noise * rng.standard_normal(shape)
     return image.astype(np.float32)
-
-
-def make_phantom(rng: np.random.Generator, shape: Shape = (48, 48, 40)) -> Phantom:
-    """Draw one phantom: a geometry and one image of it.
-
-    Args:
-        rng: source of randomness; the same state gives the same phantom.
-        shape: (X, Y, Z) of the grid, at least 32 voxels each.
-
-    Raises:
-        ValueError: if the grid is too small.
-    """
-    geometry = make_geometry(rng, shape)
-    return Phantom(
-        image=render(rng, geometry),
-        organs=geometry.organs,
-        lesion_instances=geometry.lesion_instances,
-        spacing=geometry.spacing,
-    )
-
-
-def write_volume(target: Path, array: npt.NDArray[np.generic], spacing: Spacing) -> None:
-    """Write an (X, Y, Z) array in a format that SimpleITK knows by the file's ending."""
-    image = sitk.GetImageFromArray(np.ascontiguousarray(array.transpose(2, 1, 0)))
-    image.SetSpacing(spacing)
-    sitk.WriteImage(image, str(target))
-
-
-def draw_shape(rng: np.random.Generator) -> Shape:
-    """A grid of 40 to 48 voxels in plane and 32 to 40 slices: nnU-Net then plans a patch that holds a whole case."""
-    return int(rng.integers(40, 49)), int(rng.integers(40, 49)), int(rng.integers(32, 41))
-
-
-def draw_cases(
-    seed: int, cases: int, test_cases: int, *, prefix: str = "phantom"
-) -> Iterator[tuple[str, str, np.random.Generator]]:
-    """Yield each case's name, the ending of its folders and its own generator, which depends on no other case."""
-    training, test = np.random.default_rng(seed).spawn(2)
-    for number, rng in enumerate(training.spawn(cases)):
-        yield f"{prefix}_{number:03d}", "Tr", rng
-    for number, rng in enumerate(test.spawn(test_cases)):
-        yield f"{prefix}_test_{number:03d}", "Ts", rng
-
-
-def empty_dataset(raw_folder: Path, dataset_id: int, name: str, parts: Sequence[str]) -> Path:
-    """Make the folder of a raw dataset, with empty folders in it.
-
-    Raises:
-        UserError: if that folder exists and is not empty.
-        ValueError: if the id is not one of nnU-Net's.
-    """
-    if not 1 <= dataset_id <= 999:
-        raise ValueError(f"dataset_id is {dataset_id}; nnU-Net takes 1 to 999.")
-    folder = Path(raw_folder) / f"Dataset{dataset_id:03d}_{name}"
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty. Choose another folder or dataset number, or remove it first.")
-    for part in parts:
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def write_phantom_dataset(
-    raw_folder: Path,
-    *,
-    dataset_id: int = 900,
-    name: str = "Phantoms",
-    cases: int = 24,
-    test_cases: int = 6,
-    seed: int = 0,
-    channels: int = 1,
-) -> Path:
-    """Write an nnU-Net raw dataset of phantoms.
-
-    Args:
-        raw_folder: what nnUNet_raw points at; made if it does not exist.
-        dataset_id: 1..999.
-        name: what follows the number in the folder's name.
-        cases: training cases (imagesTr, labelsTr, and instancesTr with the lesions' numbers), at least 1.
-        test_cases: cases in imagesTs and labelsTs.
-        seed: case i of a seed is the same whatever the number of cases.
-        channels: images of each case, all of the same geometry with other contrasts and noise.
-
-    Returns:
-        The dataset's folder, ``<raw_folder>/Dataset900_Phantoms``.
-
-    Raises:
-        UserError: if that folder exists and is not empty.
-        ValueError: if a number is out of its range.
-    """
-    if cases < 1 or channels < 1 or test_cases < 0:
-        raise ValueError(f"cases ({cases}) and channels ({channels}) must be at least 1, test_cases ({test_cases}) 0.")
-    parts = ("imagesTr", "labelsTr", "instancesTr", "imagesTs", "labelsTs")
-    folder = empty_dataset(raw_folder, dataset_id, name, parts)
-    for case, ending, rng in draw_cases(seed, cases, test_cases):
-        geometry = make_geometry(rng, draw_shape(rng))
-        for channel in range(channels):
-            image = render(rng, geometry)
-            write_volume(folder / f"images{ending}" / f"{case}_{channel:04d}.nii.gz", image, geometry.spacing)
-        write_volume(folder / f"labels{ending}" / f"{case}.nii.gz", geometry.organs, geometry.spacing)
-        if ending == "Tr":
-            write_volume(folder / "instancesTr" / f"{case}.nii.gz", geometry.lesion_instances, geometry.spacing)
-    write_json(
-        folder / "dataset.json",
-        {
-            "channel_names": {str(channel): f"MR{channel}" for channel in range(channels)},
-            "labels": LABELS,
-            "numTraining": cases,
-            "file_ending": ".nii.gz",
-            "name": name,
-            "description": "Synthetic phantoms: two organs and lesions among unlabelled look-alikes",
-        },
-    )
-    return folder

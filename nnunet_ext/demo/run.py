@@ -1,4 +1,8 @@
-"""The demonstration: stock nnU-Net and one technique on the same small data, by nnU-Net's own commands."""
+"""The demonstration: stock nnU-Net and one technique on the same small data, by nnU-Net's own commands.
+
+A demonstration is data: the columns of its report (which model predicts which scans) and the commands that make these
+scans. One program plans, trains, predicts, evaluates and reports any of them.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +20,9 @@ from pathlib import Path
 
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
-from nnunet_ext.demo.phantoms import write_phantom_dataset
+from nnunet_ext.demo.datasets import write_follow_up_dataset, write_phantom_dataset
 from nnunet_ext.demo.stopping import stopping_signals_interrupt
+from nnunet_ext.demo.two_dates import LABELS
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.machine import FEW_CORES, available_cores, choose_device
 from nnunet_ext.evaluation.text_table import aligned
@@ -35,7 +40,101 @@ STOCK_TRAINER = "nnUNetTrainerConfigurable"
 STOCK = "stock nnU-Net"
 PLANS = "nnUNetPlans"
 CONFIGURATIONS = ("3d_fullres_quick", "2d_quick")
+WITH_PRIOR = "Dataset902_FollowUpWithPrior"
 REPORT_SECONDS = 30.0  # between signs of life where there is no terminal
+
+Commands = Sequence[tuple[str, Sequence[str]]]
+"""Commands with the names of their logs."""
+
+
+# ---------------------------------------------------------------------- what is compared
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the report: what a model makes of scans that no training saw.
+
+    Attributes:
+        name: in the report.
+        trainer: class name.
+        dataset: raw dataset folder that it is trained on.
+        images: folder with what ``nnUNetv2_predict -i`` takes.
+        suffix: behind the trainer's name in the name of the folder of predictions.
+    """
+
+    name: str
+    trainer: str
+    dataset: Path
+    images: Path
+    suffix: str = ""
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A comparison on one set of scans.
+
+    Attributes:
+        title: of the report.
+        description: a sentence about the scans.
+        columns: of the report; models are trained in their order.
+        labels: folder with the reference label maps. Where it is missing, links to the validation cases of fold 0 are
+            made there and in the columns' folder of images, after the training.
+        before: commands before the planning.
+        after: commands after the training.
+    """
+
+    title: str
+    description: str
+    columns: Sequence[Column]
+    labels: Path
+    before: Commands = ()
+    after: Commands = ()
+
+
+def on_one_dataset(dataset: Path, out: Path, trainer: str) -> Demonstration:
+    """Stock nnU-Net and a trainer on one dataset: its test cases if each has a label, else those of validation."""
+    ending = read_json(dataset / "dataset.json")["file_ending"]
+    images, labels = dataset / "imagesTs", dataset / "labelsTs"
+    cases = {path.name[: -len("_0000" + ending)] for path in images.glob(f"*_0000{ending}")}
+    source = f"{len(cases)} test cases"
+    if not cases or not all((labels / f"{case}{ending}").is_file() for case in cases):
+        images, labels = out / "held_out" / "images", out / "held_out" / "labels"
+        source = "validation cases of fold 0"
+    name = trainer.removeprefix("nnUNetTrainer")
+    return Demonstration(
+        title=f"{name} beside {STOCK} on {dataset.name}",
+        description=f"Evaluated on the {source} of {dataset.name}.",
+        columns=[Column(STOCK, STOCK_TRAINER, dataset, images), Column(name, trainer, dataset, images)],
+        labels=labels,
+    )
+
+
+def at_two_dates(current: Path, out: Path, trainer: str) -> Demonstration:
+    """Stock nnU-Net on current scans alone, and a trainer that has the prior ones too: with them, and without."""
+    both, name = current.with_name(WITH_PRIOR), trainer.removeprefix("nnUNetTrainer")
+    scans, references = current / "imagesTs", current / "labelsTs"
+    with_theirs, with_none = out / "held_out" / "with_prior", out / "held_out" / "without_prior"
+    labels = [f"{label}={value}" for label, value in LABELS.items() if label != "background"]
+    pair = ["nnunet_ext", "pair"]
+    like = [*pair, "--predict", "--like", number_of(both)]
+    return Demonstration(
+        title=f"{name} beside {STOCK} without the prior scan, on phantoms at two dates",
+        description=f"Evaluated on the {len(list(references.iterdir()))} test patients of {current.name}.",
+        columns=[
+            Column(f"{STOCK}, current scan", STOCK_TRAINER, current, scans),
+            Column(name, trainer, both, with_theirs),
+            Column(f"{name}, prior withheld", trainer, both, with_none, "_without_prior"),
+        ],
+        labels=references,
+        before=[("pair", [*pair, "--table", str(current / "pairsTr.csv"), "--labels", *labels, "-o", both.name])],
+        after=[
+            ("pair_test", [*like, "--table", str(current / "pairsTs.csv"), "-o", str(with_theirs)]),
+            ("pair_test_without_prior", [*like, "--current", str(scans), "-o", str(with_none)]),
+        ],
+    )
+
+
+# ---------------------------------------------------------------------- commands
 
 
 class CommandFailed(Exception):
@@ -58,10 +157,6 @@ class CommandRunner:
     total: int
     shown: list[str] = field(default_factory=list)
 
-    def exports(self) -> list[str]:
-        """The environment as lines of a shell."""
-        return [f"export {name}={shlex.quote(value)}" for name, value in self.environment.items()]
-
     def run(self, name: str, command: Sequence[str]) -> None:
         """Run a command to its end.
 
@@ -74,13 +169,13 @@ class CommandRunner:
             UserError: if the program is not installed.
             KeyboardInterrupt: on Ctrl-C, after the command and all that it started have ended.
         """
-        executable = find_executable(command[0])
-        line = shlex.join(command)
+        executable, line = find_executable(command[0]), shlex.join(command)
         self.shown.append(line)
         log = self.logs / f"{len(self.shown):02d}_{name}.log"
         print(f"[{len(self.shown)}/{self.total}] $ {line}", flush=True)
         started = time.monotonic()
-        status = self._run_logged([str(executable), *command[1:]], log)
+        with log.open("wb") as output, running([str(executable), *command[1:]], output, self.environment) as process:
+            status = _wait(process, log)
         seconds = time.monotonic() - started
         if status != 0:
             tail = "\n".join(f"    {text}" for text in last_lines(log, 12))
@@ -88,18 +183,12 @@ class CommandRunner:
                 f"this command failed with status {status}:\n  {line}\nIts last output, from {log}:\n{tail}"
             )
         final = training_status(log).removeprefix("validating after ")
-        print(f"      {seconds:.0f} s{_comma(final)}", flush=True)
-
-    def _run_logged(self, command: Sequence[str], log: Path) -> int:
-        with log.open("wb") as output, running(command, output, self.environment) as process:
-            return _wait(process, log)
+        print(f"      {seconds:.0f} s" + (f", {final}" if final else ""), flush=True)
 
 
 def _wait(process: subprocess.Popen[bytes], log: Path) -> int:
     """Wait for a process, showing where a training stands: live on a terminal, now and then elsewhere."""
-    live = sys.stdout.isatty()
-    shown_at = time.monotonic()
-    shown = ""
+    live, shown, shown_at = sys.stdout.isatty(), "", time.monotonic()
     while True:
         try:
             status = process.wait(timeout=0.5)
@@ -126,10 +215,6 @@ def training_status(log: Path) -> str:
     return f"{stage} {progress.epoch}" + (f", pseudo Dice {dice}" if dice else "")
 
 
-def _comma(text: str) -> str:
-    return f", {text}" if text else ""
-
-
 def child_environment(out: Path, present: Mapping[str, str], *, cores: int) -> dict[str, str]:
     """The variables that the commands need beside those that are set.
 
@@ -149,6 +234,9 @@ def child_environment(out: Path, present: Mapping[str, str], *, cores: int) -> d
     return environment
 
 
+# ---------------------------------------------------------------------- data
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """Make `target` show what is at `source`: a symbolic link, or a copy where links are not possible."""
     try:
@@ -160,18 +248,25 @@ def link_or_copy(source: Path, target: Path) -> None:
             shutil.copyfile(source, target)
 
 
+def link_validation_cases(dataset: Path, splits: Path, target: Path) -> None:
+    """Link the validation cases of fold 0 to the folders images and labels in `target`, which are made."""
+    for part in ("images", "labels"):
+        (target / part).mkdir(parents=True)
+    ending = read_json(dataset / "dataset.json")["file_ending"]
+    files = get_filenames_of_train_images_and_targets(str(dataset))
+    for case in read_json(splits)[0]["val"]:
+        for channel, image in enumerate(files[case]["images"]):
+            link_or_copy(Path(image), target / "images" / f"{case}_{channel:04d}{ending}")
+        link_or_copy(Path(files[case]["label"]), target / "labels" / f"{case}{ending}")
+
+
 def number_of(dataset: Path) -> str:
     """The id of a dataset's folder, as commands take it."""
     return str(int(dataset.name[len("Dataset") :][:3]))
 
 
 def check_data(data: Path, out: Path, *, needs_prior: bool = False) -> None:
-    """See that `data` is an nnU-Net raw dataset, and that writing to `out` cannot touch it.
-
-    Args:
-        data: absolute path of its folder.
-        out: absolute path of the output folder.
-        needs_prior: whether it must have channels of a prior scan.
+    """See that `data` is a raw dataset, with a prior scan if needed, and that writing to `out` cannot touch it.
 
     Raises:
         UserError: if it is not.
@@ -187,47 +282,6 @@ def check_data(data: Path, out: Path, *, needs_prior: bool = False) -> None:
         raise UserError(f"The output folder {out} and the data {data} must not contain one another.")
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """Cases that no training saw.
-
-    Attributes:
-        images: folder with what ``nnUNetv2_predict -i`` takes.
-        labels: folder with the reference label maps.
-        description: a sentence about where they are from.
-    """
-
-    images: Path
-    labels: Path
-    description: str
-
-
-def find_held_out(dataset: Path, preprocessed: Path, target: Path) -> HeldOut:
-    """The test cases if each has a label, else the validation cases of fold 0.
-
-    Args:
-        dataset: raw dataset folder.
-        preprocessed: its preprocessed folder; a training has written splits_final.json there.
-        target: folder for links to validation cases, made when it is needed.
-    """
-    ending = read_json(dataset / "dataset.json")["file_ending"]
-    images, labels = dataset / "imagesTs", dataset / "labelsTs"
-    cases = {path.name[: -len("_0000" + ending)] for path in images.glob(f"*_0000{ending}")}
-    if cases and all((labels / f"{case}{ending}").is_file() for case in cases):
-        return HeldOut(images, labels, f"Evaluated on the {len(cases)} test cases of {dataset.name}.")
-    held_out = HeldOut(
-        target / "images", target / "labels", f"Evaluated on the validation cases of fold 0 of {dataset.name}."
-    )
-    for folder in (held_out.images, held_out.labels):
-        folder.mkdir(parents=True)
-    files = get_filenames_of_train_images_and_targets(str(dataset))
-    for case in read_json(preprocessed / "splits_final.json")[0]["val"]:
-        for channel, image in enumerate(files[case]["images"]):
-            link_or_copy(Path(image), held_out.images / f"{case}_{channel:04d}{ending}")
-        link_or_copy(Path(files[case]["label"]), held_out.labels / f"{case}{ending}")
-    return held_out
-
-
 def quick_configuration(plans: Path) -> str:
     """The name of the configuration that ``nnunet_ext plan --preset quick`` made.
 
@@ -241,124 +295,7 @@ def quick_configuration(plans: Path) -> str:
     raise UserError(f"{plans} has none of the configurations {', '.join(CONFIGURATIONS)}.")
 
 
-def dice_table(runs: Sequence[PredictedFolder]) -> str:
-    """Mean Dice per label and run as text."""
-    evaluations = [read_evaluation(run) for run in runs]
-    rows = [["Dice", *(label.name for label in evaluations[0].labels), "mean"]]
-    for run, evaluation in zip(runs, evaluations):
-        values = [*(scores.mean for scores in evaluation.labels.values()), evaluation.foreground_mean]
-        rows.append([run.name, *("-" if math.isnan(value) else f"{value:.3f}" for value in values)])
-    return aligned(rows)
-
-
-@dataclass(frozen=True)
-class Model:
-    """A training of a demonstration.
-
-    Attributes:
-        dataset: raw dataset folder.
-        configuration: of its plans.
-        trainer: class name.
-    """
-
-    dataset: Path
-    configuration: str
-    trainer: str
-
-
-@dataclass(frozen=True)
-class Workplace:
-    """Where and how the commands of a demonstration work.
-
-    Attributes:
-        out: absolute path of the folder for everything.
-        runner: runs the commands.
-        device: ``cpu``, ``cuda`` or ``mps``.
-        epochs: of each training; None takes the preset's.
-        few_cores: whether nnU-Net is held to few processes.
-    """
-
-    out: Path
-    runner: CommandRunner
-    device: str
-    epochs: int | None
-    few_cores: bool
-
-    @property
-    def raw(self) -> Path:
-        return self.out / "nnUNet_raw"
-
-    def preprocessed(self, dataset: Path) -> Path:
-        return self.out / "nnUNet_preprocessed" / dataset.name
-
-    def plan(self, dataset: Path) -> str:
-        """Plan and preprocess a dataset; the name of its quick configuration."""
-        number = number_of(dataset)
-        workers = ["-npfp", "2", "-np", "2"] if self.few_cores else []
-        self.runner.run("plan_and_preprocess", ["nnUNetv2_plan_and_preprocess", "-d", number, *workers])
-        epochs = [] if self.epochs is None else ["--epochs", str(self.epochs)]
-        self.runner.run("plan_quick", ["nnunet_ext", "plan", "--preset", "quick", "-d", number, *epochs])
-        return quick_configuration(self.preprocessed(dataset) / f"{PLANS}.json")
-
-    def train(self, model: Model) -> None:
-        """Train fold 0."""
-        command = ["nnUNetv2_train", number_of(model.dataset), model.configuration, "0", "-tr", model.trainer]
-        self.runner.run(f"train_{model.trainer}", [*command, "-device", self.device])
-
-    def evaluate(self, name: str, model: Model, *, images: Path, labels: Path, suffix: str = "") -> PredictedFolder:
-        """Predict cases that no training saw, and score them.
-
-        Args:
-            name: how the report calls it.
-            model: after its training.
-            images: folder with what ``nnUNetv2_predict -i`` takes.
-            labels: folder with the reference label maps.
-            suffix: what the folder of the predictions has behind the trainer's name.
-        """
-        folder = self.out / "nnUNet_results" / model.dataset.name / f"{model.trainer}__{PLANS}__{model.configuration}"
-        predictions = self.out / "predictions" / f"{model.trainer}{suffix}"
-        predict = ["nnUNetv2_predict", "-d", number_of(model.dataset), "-i", str(images), "-o", str(predictions)]
-        predict += ["-c", model.configuration, "-f", "0", "-tr", model.trainer, "-device", self.device]
-        self.runner.run(f"predict_{predictions.name}", predict + (["-npp", "1", "-nps", "1"] if self.few_cores else []))
-        evaluate = ["nnUNetv2_evaluate_folder", str(labels), str(predictions)]
-        evaluate += ["-djfile", str(folder / "dataset.json"), "-pfile", str(folder / "plans.json")]
-        self.runner.run(f"evaluate_{predictions.name}", evaluate)
-        return PredictedFolder(name, folder / "fold_0", predictions / "summary.json", predictions, images)
-
-    def report(self, runs: Sequence[PredictedFolder], *, title: str, description: str) -> Path:
-        """Write ``report.html`` and print what it says in short; the report."""
-        target = self.out / "report.html"
-        commands = [*self.runner.exports(), *self.runner.shown]
-        columns = as_runs([(run.name, read_predicted_folder(run)) for run in runs])
-        patients = every_case_a_patient(columns)
-        write_report(target, columns, title=title, subtitle=description, patients=patients, commands=commands)
-        print(f"\n{description}\n{dice_table(runs)}\n\nReport: {target}")
-        return target
-
-
-def set_up(out: Path, *, device: str, epochs: int | None, force: bool, commands: int) -> Workplace:
-    """Make the folders of a demonstration, and show the environment of its commands.
-
-    Args:
-        out: folder for everything; the environment of this process stays as it is.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        epochs: of each training; None takes the preset's.
-        force: empty `out` first.
-        commands: how many there will be.
-
-    Raises:
-        UserError: if the folder or the device cannot be used.
-    """
-    out = out.resolve()
-    device = choose_device(device)
-    prepare_output_folder(out, force=force)
-    for folder in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "logs", "predictions"):
-        (out / folder).mkdir()
-    cores = available_cores()
-    runner = CommandRunner(child_environment(out, os.environ, cores=cores), out / "logs", total=commands)
-    for line in runner.exports():
-        print(f"$ {line}", flush=True)
-    return Workplace(out, runner, device, epochs, few_cores=cores <= FEW_CORES)
+# ---------------------------------------------------------------------- the program
 
 
 def run_demo(
@@ -377,7 +314,7 @@ def run_demo(
         out: folder for everything; the environment of this process stays as it is.
         trainer: class name of the technique's trainer.
         data: raw dataset folder ``DatasetXXX_Name``, read only; None makes phantoms.
-        needs_prior: whether the trainer needs a dataset with a prior scan.
+        needs_prior: whether the trainer needs a prior scan; phantoms then have two dates.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         epochs: of each training; None takes the preset's.
         force: empty `out` first.
@@ -389,28 +326,101 @@ def run_demo(
         UserError: if an argument cannot be used.
         CommandFailed: if a command fails.
     """
+    out = out.resolve()
     if data is not None:
         data = data.resolve()
-        check_data(data, out.resolve(), needs_prior=needs_prior)
-    place = set_up(out, device=device, epochs=epochs, force=force, commands=8)
-    if data is None:
-        print("Making the phantoms", flush=True)
-        dataset = write_phantom_dataset(place.raw)
+        check_data(data, out, needs_prior=needs_prior)
+    device = choose_device(device)
+    prepare_output_folder(out, force=force)
+    raw, cores = out / "nnUNet_raw", available_cores()
+    for folder in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "logs", "predictions"):
+        (out / folder).mkdir()
+    environment = child_environment(out, os.environ, cores=cores)
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
+    print("\n".join(f"$ {line}" for line in exports), flush=True)
+    if data is not None:
+        link_or_copy(data, raw / data.name)
+        demonstration = on_one_dataset(raw / data.name, out, trainer)
+    elif needs_prior:
+        print("Making the phantoms, at two dates", flush=True)
+        demonstration = at_two_dates(write_follow_up_dataset(raw), out, trainer)
     else:
-        dataset = place.raw / data.name
-        link_or_copy(data, dataset)
+        print("Making the phantoms", flush=True)
+        demonstration = on_one_dataset(write_phantom_dataset(raw), out, trainer)
+    runner = CommandRunner(environment, out / "logs", total=0)
     with stopping_signals_interrupt():
-        configuration = place.plan(dataset)
-        models = {
-            name: Model(dataset, configuration, one)
-            for name, one in ((STOCK, STOCK_TRAINER), (trainer.removeprefix("nnUNetTrainer"), trainer))
-        }
-        for model in models.values():
-            place.train(model)
-        held_out = find_held_out(dataset, place.preprocessed(dataset), place.out / "held_out")
-        runs = [
-            place.evaluate(name, model, images=held_out.images, labels=held_out.labels)
-            for name, model in models.items()
+        runs = _run(demonstration, out, runner, device=device, epochs=epochs, few_cores=cores <= FEW_CORES)
+    target = out / "report.html"
+    columns = as_runs([(run.name, read_predicted_folder(run)) for run in runs])
+    write_report(
+        target,
+        columns,
+        title=demonstration.title,
+        subtitle=demonstration.description,
+        patients=every_case_a_patient(columns),
+        commands=[*exports, *runner.shown],
+    )
+    print(f"\n{demonstration.description}\n{dice_table(runs)}\n\nReport: {target}")
+    return target
+
+
+def _run(
+    demonstration: Demonstration, out: Path, runner: CommandRunner, *, device: str, epochs: int | None, few_cores: bool
+) -> list[PredictedFolder]:
+    """Every command of a demonstration."""
+    columns, preprocessed = demonstration.columns, out / "nnUNet_preprocessed"
+    models = dict.fromkeys((column.dataset, column.trainer) for column in columns)
+    datasets = dict.fromkeys(dataset for dataset, _ in models)
+    others = [*demonstration.before, *demonstration.after]
+    runner.total = 2 * len(datasets) + len(models) + 2 * len(columns) + len(others)
+
+    for name, command in demonstration.before:
+        runner.run(name, command)
+    configurations = {}
+    for dataset in datasets:
+        plan = ["nnUNetv2_plan_and_preprocess", "-d", number_of(dataset)]
+        runner.run("plan_and_preprocess", [*plan, *(["-npfp", "2", "-np", "2"] if few_cores else [])])
+        quick = ["nnunet_ext", "plan", "--preset", "quick", "-d", number_of(dataset)]
+        runner.run("plan_quick", [*quick, *([] if epochs is None else ["--epochs", str(epochs)])])
+        configurations[dataset] = quick_configuration(preprocessed / dataset.name / f"{PLANS}.json")
+    for dataset, trainer in models:
+        train = ["nnUNetv2_train", number_of(dataset), configurations[dataset], "0", "-tr", trainer, "-device", device]
+        runner.run(f"train_{trainer}", train)
+    for name, command in demonstration.after:
+        runner.run(name, command)
+    if not demonstration.labels.is_dir():
+        dataset = columns[0].dataset
+        splits = preprocessed / dataset.name / "splits_final.json"
+        link_validation_cases(dataset, splits, demonstration.labels.parent)
+    runs = []
+    for column in columns:
+        configuration = configurations[column.dataset]
+        folder = out / "nnUNet_results" / column.dataset.name / f"{column.trainer}__{PLANS}__{configuration}"
+        predictions = out / "predictions" / f"{column.trainer}{column.suffix}"
+        predict = [
+            "nnUNetv2_predict",
+            "-d",
+            number_of(column.dataset),
+            "-i",
+            str(column.images),
+            "-o",
+            str(predictions),
         ]
-    title = f"{runs[1].name} beside {runs[0].name} on {dataset.name}"
-    return place.report(runs, title=title, description=held_out.description)
+        predict += ["-c", configuration, "-f", "0", "-tr", column.trainer, "-device", device]
+        runner.run(f"predict_{predictions.name}", predict + (["-npp", "1", "-nps", "1"] if few_cores else []))
+        evaluate = ["nnUNetv2_evaluate_folder", str(demonstration.labels), str(predictions)]
+        evaluate += ["-djfile", str(folder / "dataset.json"), "-pfile", str(folder / "plans.json")]
+        runner.run(f"evaluate_{predictions.name}", evaluate)
+        summary = predictions / "summary.json"
+        runs.append(PredictedFolder(column.name, folder / "fold_0", summary, predictions, column.images))
+    return runs
+
+
+def dice_table(runs: Sequence[PredictedFolder]) -> str:
+    """Mean Dice per label and run as text."""
+    evaluations = [read_evaluation(run) for run in runs]
+    rows = [["Dice", *(label.name for label in evaluations[0].labels), "mean"]]
+    for run, evaluation in zip(runs, evaluations):
+        values = [*(scores.mean for scores in evaluation.labels.values()), evaluation.foreground_mean]
+        rows.append([run.name, *("-" if math.isnan(value) else f"{value:.3f}" for value in values)])
+    return aligned(rows)

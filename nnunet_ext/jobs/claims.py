@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from nnunet_ext.errors import UserError
@@ -49,11 +48,11 @@ class Claim:
         except OSError as error:
             raise UserError(f"{self.file} cannot be written ({error.strerror}).") from None
         deadline = time.monotonic() + patience_s
-        while not _locked(descriptor, fcntl.LOCK_EX, self.file):
-            if time.monotonic() > deadline:
-                os.close(descriptor)
-                return False
+        while not (is_taken := _locked(descriptor, fcntl.LOCK_EX, self.file)) and time.monotonic() < deadline:
             time.sleep(PAUSE_S)
+        if not is_taken:
+            os.close(descriptor)
+            return False
         self._descriptor = descriptor
         self.write(content)
         return True
@@ -77,9 +76,7 @@ class Claim:
     def __enter__(self) -> Claim:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
 
@@ -94,17 +91,13 @@ def holder(file: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     try:
-        return None if _locked(descriptor, fcntl.LOCK_SH, file) else last_content(file)
+        if _locked(descriptor, fcntl.LOCK_SH, file):
+            return None
+        content = json.loads(os.pread(descriptor, 1 << 20, 0))
+    except ValueError:  # being written right now
+        return {}
     finally:
         os.close(descriptor)
-
-
-def last_content(file: Path) -> dict[str, Any]:
-    """What the present or the last holder of a claim said about itself; empty if nobody ever held it."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):  # never taken, or being written right now
-        return {}
     return content if isinstance(content, dict) else {}
 
 

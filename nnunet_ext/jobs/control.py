@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from nnunet_ext import programs
 from nnunet_ext.errors import UserError
-from nnunet_ext.jobs.claims import Claim, holder
-from nnunet_ext.jobs.lanes import Lanes
-from nnunet_ext.jobs.slurm import SlurmJobs, slurm_executor
+from nnunet_ext.jobs.claims import holder
+from nnunet_ext.jobs.local import LocalJobs
+from nnunet_ext.jobs.preparation import prepare
 from nnunet_ext.jobs.sweep import (
     FAILED,
     FINISHED,
@@ -25,12 +25,28 @@ from nnunet_ext.jobs.sweep import (
     Training,
     differing_keys,
 )
-from nnunet_ext.training_log import Progress, planned_epochs, read_progress
+from nnunet_ext.training_log import planned_epochs, read_progress
+
+if TYPE_CHECKING:
+    from nnunet_ext.jobs.slurm import SlurmJobs
 
 
-def jobs_of(sweep: Sweep) -> Lanes | SlurmJobs:
-    """What works off a sweep."""
-    return Lanes(sweep) if sweep.means.slurm is None else SlurmJobs(sweep)
+def jobs_of(sweep: Sweep) -> LocalJobs | SlurmJobs:
+    """What runs the trainings of a sweep.
+
+    Raises:
+        UserError: if it is Slurm, and the library that talks to it is missing.
+    """
+    if sweep.means.slurm is None:
+        return LocalJobs(sweep)
+    try:
+        from nnunet_ext.jobs.slurm import SlurmJobs
+    except ImportError as error:
+        raise UserError(
+            f"Sweeps on Slurm need the library submitit, which cannot be imported ({error}). Install it: "
+            "pip install 'nnunet-ext[jobs]'"
+        ) from None
+    return SlurmJobs(sweep)
 
 
 def states(sweep: Sweep) -> dict[str, str]:
@@ -39,17 +55,16 @@ def states(sweep: Sweep) -> dict[str, str]:
     ``stopped`` is what is not finished, has not failed, and nobody is at work on.
     """
     at_work = jobs_of(sweep).at_work()
-    return {training.name: _state(sweep, training, at_work.get(training.name)) for training in sweep.trainings}
 
+    def state(training: Training) -> str:
+        if sweep.is_finished(training):
+            return FINISHED
+        if holder(sweep.claim_file(training)) is not None:
+            return RUNNING
+        otherwise = FAILED if sweep.record(training).state == FAILED else STOPPED
+        return at_work.get(training.name, otherwise)
 
-def _state(sweep: Sweep, training: Training, at_work: str | None) -> str:
-    if sweep.is_finished(training):
-        return FINISHED
-    if holder(sweep.claim_file(training)) is not None:
-        return RUNNING
-    if at_work is not None:
-        return at_work
-    return FAILED if sweep.record(training).state == FAILED else STOPPED
+    return {training.name: state(training) for training in sweep.trainings}
 
 
 def open_sweep(folder: Path, request: Request, means: Means) -> Sweep:
@@ -75,107 +90,66 @@ def open_sweep(folder: Path, request: Request, means: Means) -> Sweep:
     return sweep
 
 
-def refuse_conflicts(sweep: Sweep) -> None:
-    """Stop before anything is written if the jobs could not be started, or another sweep trains one of the models.
+def submit(sweep: Sweep) -> str:
+    """Have everything done that is not finished and that nobody is at work on. Nothing is written if that is refused.
+
+    Args:
+        sweep: from `open_sweep` or `Sweep.read`.
+
+    Returns:
+        What was done, a line or two.
 
     Raises:
-        UserError: saying which parameter or which sweep it is.
+        UserError: if the trainings cannot be started, or another sweep is at work on one.
     """
-    if sweep.means.slurm is not None:
-        slurm_executor(sweep)
+    present = states(sweep)
+    left = [training for training in sweep.trainings if present[training.name] in (FAILED, STOPPED)]
+    jobs = jobs_of(sweep)
+    if left:
+        jobs.check()
     for training in sweep.trainings:
         other = (holder(sweep.claim_file(training)) or {}).get("sweep", str(sweep.folder))
         if other != str(sweep.folder):
             raise UserError(f"{training.name} is being trained by the sweep {other}. Stop that, or wait for its end.")
-
-
-@dataclass(frozen=True)
-class Submission:
-    """What `submit` did.
-
-    Attributes:
-        finished: how many trainings had been finished before.
-        at_work: how many were at work already.
-        submitted: those that now wait for a job.
-        sentence: how they will be run; empty if there was nothing to do.
-    """
-
-    finished: int
-    at_work: int
-    submitted: list[Training]
-    sentence: str
-
-
-def submit(sweep: Sweep, program: Path, *, gpus: Sequence[str]) -> Submission:
-    """Have everything done that is not finished and that nobody is at work on.
-
-    Args:
-        sweep: from `open_sweep` or `Sweep.read`.
-        program: ``nnUNetv2_train``.
-        gpus: see `Lanes.submit`; Slurm gives its jobs GPUs itself.
-
-    Raises:
-        UserError: if another process does the same right now, or the jobs cannot be started.
-    """
+    program = programs.find_executable("nnUNetv2_train")
+    prepare(sweep.request)
+    finished = list(present.values()).count(FINISHED)
+    at_work = len(present) - finished - len(left)
+    said = f"{len(present)} trainings: {finished} finished before, {at_work} waiting or running, {len(left)} submitted."
+    if not left:
+        return said
     sweep.write()
-    with Claim(sweep.folder / ".start.claim") as claim:
-        if not claim.take({"pid": os.getpid()}):
-            raise UserError(f"Another process is starting {sweep.folder} right now.")
-        present = states(sweep)
-        left = [training for training in sweep.trainings if present[training.name] in (FAILED, STOPPED)]
-        for training in left:
-            sweep.remember(training, Record(WAITING, sweep.record(training).attempts))
-        waiting = [training for training in sweep.trainings if present[training.name] == WAITING]
-        jobs = jobs_of(sweep)
-        if isinstance(jobs, SlurmJobs):
-            sentence = jobs.submit(left, program) if left else ""
-        else:
-            sentence = jobs.submit([*left, *waiting], program, gpus=gpus) if left or waiting else ""
-    counts = list(present.values())
-    return Submission(counts.count(FINISHED), counts.count(RUNNING) + len(waiting), left, sentence)
+    for training in left:
+        sweep.remember(training, Record(WAITING, sweep.record(training).attempts))
+    return f"{said}\n{jobs.submit(left, program)}"
 
 
-def status_rows(sweep: Sweep, present: dict[str, str]) -> list[list[str]]:
-    """The status table: a header and a row of cells for each training.
+def status_table(sweep: Sweep, present: Mapping[str, str]) -> tuple[list[list[str]], list[str]]:
+    """How far the trainings are.
 
     Args:
         sweep: its trainings.
         present: from `states`.
+
+    Returns:
+        A header and a row of cells for each training; and for each that has failed, or stopped after it had begun, a
+        line that says why.
     """
     rows = [["trainer", "configuration", "fold", "seed", "state", "epoch", "Dice", "best", "log"]]
+    reasons = []
     for training in sweep.trainings:
-        log = sweep.log(training)
+        state, log, record = present[training.name], sweep.log(training), sweep.record(training)
         progress = read_progress(log)
-        rows.append(
-            [
-                training.trainer,
-                training.configuration,
-                str(training.fold),
-                "-" if training.seed is None else str(training.seed),
-                present[training.name],
-                _epoch(progress, planned_epochs(sweep.fold_folder(training)), present[training.name]),
-                *("-" if value is None else f"{value:.3f}" for value in (progress.last_dice, progress.best_dice)),
-                str(log.relative_to(sweep.folder)) if log.is_file() else "-",
-            ]
-        )
-    return rows
-
-
-def _epoch(progress: Progress, planned: int | None, state: str) -> str:
-    if progress.epoch is None:
-        return "-"
-    is_validating = progress.has_trained and state == RUNNING
-    return f"{progress.epoch}/{planned or '?'}" + (" validating" if is_validating else "")
-
-
-def explanations(sweep: Sweep, present: dict[str, str]) -> list[str]:
-    """For each training that has failed, or stopped after it had begun: why, and the last line of its log."""
-    lines = []
-    for training in sweep.trainings:
-        record = sweep.record(training)
-        if present[training.name] in (FAILED, STOPPED) and record.attempts:
-            last = read_progress(sweep.log(training)).last_line
-            # a record of running, of which nobody runs any more, was left by a job that was killed
-            reason = record.reason or "its job was killed"
-            lines.append(f"{training.name}: {present[training.name]}, {reason}; last line of its log: {last}")
-    return lines
+        epoch = "-"
+        if progress.epoch is not None:
+            epoch = f"{progress.epoch}/{planned_epochs(sweep.fold_folder(training)) or '?'}"
+            epoch += " validating" if progress.has_trained and state == RUNNING else ""
+        dice = ["-" if value is None else f"{value:.3f}" for value in (progress.last_dice, progress.best_dice)]
+        seed = "-" if training.seed is None else str(training.seed)
+        log_name = str(log.relative_to(sweep.folder)) if log.is_file() else "-"
+        rows.append([training.trainer, training.configuration, str(training.fold), seed, state, epoch, *dice, log_name])
+        if state in (FAILED, STOPPED) and record.attempts:
+            # a record of running, of which nobody runs any more, was left by a process that was killed
+            why = record.reason or "its job was killed"
+            reasons.append(f"{training.name}: {state}, {why}; last line of its log: {progress.last_line}")
+    return rows, reasons

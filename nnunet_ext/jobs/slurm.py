@@ -13,8 +13,8 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
+from nnunet_ext.jobs.slurm_worker import Worker
 from nnunet_ext.jobs.sweep import RUNNING, WAITING, Sweep, Training
-from nnunet_ext.jobs.worker import Worker
 
 JOBS = "slurm_jobs.json"
 AT_WORK = ("RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED")
@@ -41,6 +41,10 @@ class SlurmJobs:
         states = {name: queue[job] for name, job in jobs.items() if job in queue}
         return {name: RUNNING if state in AT_WORK else WAITING for name, state in states.items()}
 
+    def check(self) -> None:
+        """See that jobs could be submitted; raises what `slurm_executor` raises."""
+        slurm_executor(self.sweep)
+
     def submit(self, trainings: Sequence[Training], program: Path) -> str:
         """Submit a job for each training.
 
@@ -51,7 +55,7 @@ class SlurmJobs:
             UserError: if Slurm refuses them.
         """
         executor = slurm_executor(self.sweep)
-        workers = [Worker(str(self.sweep.folder), [training.name], str(program)) for training in trainings]
+        workers = [Worker(str(self.sweep.folder), training.name, str(program)) for training in trainings]
         try:
             jobs = executor.submit_array(workers)
         except (FailedJobError, FailedSubmissionError) as error:

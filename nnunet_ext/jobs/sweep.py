@@ -4,9 +4,9 @@ SWEEP/
   sweep.json       what was asked for
   trainings/       a record of each training: its state, attempts, exit status
   logs/            the output of each training, all attempts in one file
-  submitit/        what the library submitit writes: scripts, pickled jobs, their own output
+  pool.claim       held by the process that runs the trainings on this machine; pool.log is its output
+  submitit/        what the library submitit writes for Slurm: scripts, pickled jobs, their own output
   slurm_jobs.json  the Slurm job that each training was given last
-  lanes/           claims of the jobs that work off the sweep on this machine
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class Sweep:
     def write(self) -> None:
         """Make the folder and write what was asked for."""
         try:
-            for part in ("trainings", "logs", "submitit", "lanes"):
+            for part in ("trainings", "logs"):
                 (self.folder / part).mkdir(parents=True, exist_ok=True)
             write_json(self.folder / SWEEP, {"request": asdict(self.request), "means": asdict(self.means)})
         except OSError as error:
@@ -168,16 +168,17 @@ class Sweep:
 
     def fold_folder(self, training: Training) -> Path:
         """Where nnU-Net writes the model."""
-        model = f"{training.trainer}__{self.request.plans_name}__{training.configuration}"
-        return self._results / model / f"fold_{training.fold}"
+        return self._results / self._model(training) / f"fold_{training.fold}"
 
     def claim_file(self, training: Training) -> Path:
         """The claim of a model, which every sweep with the same nnUNet_results asks for.
 
         Not in the model's folder, which nnU-Net makes, and which a user may delete to train anew.
         """
-        model = f"{training.trainer}__{self.request.plans_name}__{training.configuration}"
-        return self._results / ".nnunet_ext_jobs" / f"{model}__fold_{training.fold}.claim"
+        return self._results / ".nnunet_ext_jobs" / f"{self._model(training)}__fold_{training.fold}.claim"
+
+    def _model(self, training: Training) -> str:
+        return f"{training.trainer}__{self.request.plans_name}__{training.configuration}"
 
     @property
     def _results(self) -> Path:
@@ -187,9 +188,10 @@ class Sweep:
         """The output of all attempts."""
         return self.folder / "logs" / f"{training.name}.log"
 
-    def lane_file(self, lane: int) -> Path:
-        """The claim of a job that works off the sweep on this machine."""
-        return self.folder / "lanes" / f"{lane}.claim"
+    @property
+    def pool_file(self) -> Path:
+        """The claim of the process that runs the trainings on this machine."""
+        return self.folder / "pool.claim"
 
     def record(self, training: Training) -> Record:
         """What is remembered about a training."""

@@ -60,6 +60,7 @@ def test_json_holds_the_findings_and_their_numbers(
     assert [Finding(**finding) for finding in content["findings"]] == [OK, WARNING, PROBLEM]
 
 
+@pytest.mark.full
 def test_good_installation_has_no_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from nnunet_ext.cli import main
-from nnunet_ext.jobs.control import Submission
 from support.sweeps import DATASET, StandIn, nnunet  # noqa: F401  the fixture
 
 A, STOCK = "nnUNetTrainerConfigurable", "nnUNetTrainer"
@@ -21,11 +20,7 @@ START = ["jobs", "start", "-d", "4", "-c", "2d", "--device", "cpu"]
 def sweep_folder(nnunet: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
     """A place for a sweep whose jobs are not started."""
 
-    def submit(sweep, program, *, gpus):
-        sweep.write()
-        return Submission(0, 0, sweep.trainings, "not started")
-
-    monkeypatch.setattr("nnunet_ext.jobs.control.submit", submit)
+    monkeypatch.setattr("nnunet_ext.jobs.local.LocalJobs.submit", lambda *_: "not started")
     return tmp_path / "sweep ü x"
 
 
@@ -138,6 +133,10 @@ def test_without_results_folder_it_names_the_variable(
 def test_without_submitit_it_says_how_to_install_it(
     sweep_folder: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in [name for name in sys.modules if name.startswith("nnunet_ext.jobs.slurm")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "submitit", None)
-    assert start(sweep_folder) == 2
+    assert start(sweep_folder, "-tr", A, "-f", "0", "--slurm", "time=60") == 2
     assert "pip install 'nnunet-ext[jobs]'" in capsys.readouterr().err
+    assert not sweep_folder.exists()
+    assert start(sweep_folder) == 0, "this machine needs no library"

@@ -51,6 +51,8 @@ def plans_as_they_were(workspace):
         file.with_name(MEMORY).unlink(missing_ok=True)
 
 
+@pytest.mark.full
+@pytest.mark.capability("nnU-Net's commands")
 @pytest.mark.parametrize("name", SEGMENTING)
 def test_train_validate_and_predict_by_command(name, workspace, results, tmp_path, monkeypatch):
     monkeypatch.setattr(MetaLogger, "plot_progress_png", PLOT_PROGRESS)
@@ -81,6 +83,8 @@ def test_train_validate_and_predict_by_command(name, workspace, results, tmp_pat
     np.testing.assert_array_equal(segmentation(target), segmentation(tmp_path / "here"))
 
 
+@pytest.mark.full
+@pytest.mark.capability("--val")
 @pytest.mark.parametrize("name", one_per_network(SEGMENTING))
 def test_validation_alone_repeats_the_validation(name, results):
     kind = data_kind(name, "labels")
@@ -91,6 +95,8 @@ def test_validation_alone_repeats_the_validation(name, results):
     assert (Path(trainer.output_folder) / "validation" / "summary.json").is_file()
 
 
+@pytest.mark.full
+@pytest.mark.capability("five folds, ensembled and shared")
 @pytest.mark.parametrize("name", one_per_network(SEGMENTING))
 def test_five_folds_are_ensembled_exported_and_installed_elsewhere(name, workspace, results, tmp_path, monkeypatch):
     kind = data_kind(name, "labels")
@@ -126,6 +132,8 @@ def test_five_folds_are_ensembled_exported_and_installed_elsewhere(name, workspa
     np.testing.assert_array_equal(segmentation(tmp_path / "installed"), segmentation(tmp_path / "all"))
 
 
+@pytest.mark.full
+@pytest.mark.capability("cascade")
 @pytest.mark.parametrize("name", one_per_network(SEGMENTING))
 def test_cascade_that_was_configured_trains_resumes_and_predicts(
     name, workspace, results, tmp_path, plans_as_they_were

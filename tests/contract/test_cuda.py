@@ -11,6 +11,8 @@ from support.trainers_under_test import EVERY_TRAINER, data_kind
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
 
 
+@pytest.mark.full
+@pytest.mark.capability("mixed precision on CUDA")
 @pytest.mark.parametrize("compiled", ["false", "true"])
 @pytest.mark.parametrize("name", EVERY_TRAINER)
 def test_trains_in_mixed_precision(name, compiled, results, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sysconfig
 import venv
@@ -20,6 +21,8 @@ from nnunet_ext.cli import main
 from support.nnunet_runs import train
 from support.tiny_data import dataset_name
 from support.trainers_under_test import PRE_TRAINING, SEGMENTING, data_kind, trainer_class
+
+pytestmark = pytest.mark.full
 
 STANDALONE = [name for name in SEGMENTING if trainer_class(name).inference_module]
 """Trainers whose network plain nnU-Net cannot build."""
@@ -76,7 +79,8 @@ def exported(workspace: Any, without_this_package: Path, tmp_path_factory: pytes
     file = root / "jobs.json"
     file.write_text(json.dumps(jobs), encoding="utf-8")
     command = [str(without_this_package), "-c", PREDICT, str(file), str(torch.get_num_threads())]
-    run = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     return root
 
@@ -86,6 +90,7 @@ def probabilities(folder: Path) -> np.ndarray:
     return np.load(file)["probabilities"]
 
 
+@pytest.mark.capability("exported to plain nnU-Net")
 @pytest.mark.parametrize("name", SEGMENTING)
 def test_plain_nnunet_predicts_the_same(name, exported):
     before, after = (probabilities(exported / name / part) for part in ("before", "after"))
@@ -93,6 +98,7 @@ def test_plain_nnunet_predicts_the_same(name, exported):
     np.testing.assert_array_equal(before, after)
 
 
+@pytest.mark.capability("exported to plain nnU-Net")
 @pytest.mark.parametrize("name", SEGMENTING)
 def test_only_networks_that_nnunet_cannot_build_bring_a_trainer(name, exported):
     model = exported / name / "model"
@@ -102,6 +108,7 @@ def test_only_networks_that_nnunet_cannot_build_bring_a_trainer(name, exported):
     assert checkpoint["trainer_name"] == expected
 
 
+@pytest.mark.capability("exported to plain nnU-Net")
 @pytest.mark.parametrize("name", PRE_TRAINING)
 def test_a_pre_training_is_refused_with_what_to_do(name, results, capsys, tmp_path):
     model = Path(train(name).output_folder).parent

@@ -9,13 +9,14 @@ import torch
 
 from nnunet_ext.cli import main
 from nnunet_ext.jobs.control import states
-from nnunet_ext.jobs.lanes import Lanes
+from nnunet_ext.jobs.local import LocalJobs
 from nnunet_ext.jobs.sweep import Sweep
 from support.sweeps import eventually, kill_jobs
 
 TRAINERS = ["nnUNetTrainerConfigurable", "nnUNetTrainerMixUp"]
 
 
+@pytest.mark.full
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no file locks and signals as sweeps need them")
 def test_two_trainers_and_two_folds_killed_half_way_and_resumed(results, tmp_path):
     folder = tmp_path / "sweep"
@@ -31,7 +32,7 @@ def test_two_trainers_and_two_folds_killed_half_way_and_resumed(results, tmp_pat
         final = sweep.fold_folder(first) / "checkpoint_final.pth"
         written = final.stat().st_mtime_ns
         assert main(["jobs", "resume", str(folder)]) == 0
-        eventually(lambda: not Lanes(sweep).alive(), "the sweep has ended", seconds=300)
+        eventually(lambda: not LocalJobs(sweep).is_alive(), "the sweep has ended", seconds=300)
     finally:
         main(["jobs", "stop", str(folder)])
     assert main(["jobs", "status", str(folder)]) == 0

@@ -16,13 +16,13 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ext.augmentation.image_border import CasesWithMarkedAir
 from nnunet_ext.augmentation.selected_channels import is_intensity_transform
-from nnunet_ext.trainers.image_border import ImageBorderMixin
 from support.changed_trainers import changed_trainer
 from support.nnunet_runs import train
 from support.tiny_data import IGNORE, SHAPE, dataset_name
-from support.trainers_under_test import EVERY_TRAINER, trainer_class
+from support.trainers_under_test import PARTIAL, trainer_class
 
-PARTIAL = [name for name in EVERY_TRAINER if issubclass(trainer_class(name), ImageBorderMixin)]
+pytestmark = pytest.mark.capability("outside the image")
+
 LARGE = 32
 TRIES = 50
 """To meet a patch that is neither rotated nor scaled, as most are."""

@@ -53,6 +53,8 @@ def train_as_two_ranks(name: str, kind: str, file: str) -> None:
 
 
 @pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="this torch has no gloo backend")
+@pytest.mark.full
+@pytest.mark.capability("two processes (DDP)")
 @pytest.mark.parametrize("name", EVERY_TRAINER)
 def test_two_processes_keep_equal_weights(name, results, tmp_path):
     assert run_in_new_process(train_as_two_ranks, name, data_kind(name, "labels"), str(tmp_path / "rank")) == 0
@@ -69,6 +71,8 @@ def train_with_start_method(method: str, name: str, kind: str) -> None:
     train(name, kind=kind)
 
 
+@pytest.mark.full
+@pytest.mark.capability("{method} workers")
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 @pytest.mark.parametrize("name", one_per_network())
 def test_trains_with_workers_that_are_not_forked(name, method, results, monkeypatch):
@@ -86,6 +90,7 @@ def test_trains_with_workers_that_are_not_forked(name, method, results, monkeypa
         torch.testing.assert_close(with_worker[key], value, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.capability("found and pickled")
 @pytest.mark.parametrize("name", EVERY_TRAINER)
 def test_trainer_class_survives_pickling(name, workspace):
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
@@ -97,6 +102,8 @@ def test_trainer_class_survives_pickling(name, workspace):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on CPU needs a C++ compiler")
+@pytest.mark.full
+@pytest.mark.capability("torch.compile")
 @pytest.mark.parametrize("name", one_per_network())
 def test_compiled_training_step_equals_plain(name, results, monkeypatch):
     kind = data_kind(name, "labels")

@@ -31,6 +31,7 @@ def train_and_be_killed(name: str, kind: str, threads: int) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL and no forkserver")
+@pytest.mark.capability("killed and resumed")
 @pytest.mark.parametrize("name", EVERY_TRAINER)
 def test_killed_and_continued_equals_uninterrupted(name, results, tmp_path, monkeypatch):
     kind = data_kind(name, "labels")

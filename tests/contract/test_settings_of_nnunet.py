@@ -53,6 +53,7 @@ def reason_to_refuse(name: str, configuration: str, kind: str, plans: str = "nnU
     return next((cls.unsupported[capability] for capability in sorted(needed) if capability in cls.unsupported), None)
 
 
+@pytest.mark.capability("{setting}")
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("name", EVERY_TRAINER)
 def test_trains_and_predicts(name, setting, results):
@@ -86,6 +87,7 @@ def test_trains_and_predicts(name, setting, results):
     assert not torch.equal(logits, predicted_logits(predictor, seed=2)), "prediction must depend on the image"
 
 
+@pytest.mark.capability("no deep supervision")
 @pytest.mark.parametrize("name", EVERY_TRAINER)
 def test_trains_without_deep_supervision(name, results, monkeypatch):
     cls = trainer_class(name)

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,11 +19,9 @@ import torch
 
 from nnunet_ext.cli import main
 from nnunet_ext.commands.demo import TECHNIQUES
-from nnunet_ext.demo import follow_up
 from nnunet_ext.demo import run as demo
-from nnunet_ext.demo.follow_up import WITH_PRIOR
-from nnunet_ext.demo.longitudinal_phantoms import write_follow_up_dataset
-from nnunet_ext.demo.phantoms import write_phantom_dataset
+from nnunet_ext.demo.datasets import write_follow_up_dataset, write_phantom_dataset
+from nnunet_ext.demo.run import WITH_PRIOR
 from nnunet_ext.errors import UserError
 from nnunet_ext.plans.channel_roles import roles_of_dataset
 from nnunet_ext.programs import find_executable
@@ -115,9 +114,9 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(demo, "available_cores", lambda: 2)
     monkeypatch.setattr(demo, "write_phantom_dataset", lambda raw: write_phantom_dataset(raw, cases=2, test_cases=1))
     monkeypatch.setattr(
-        follow_up,
+        demo,
         "write_follow_up_dataset",
-        lambda raw: write_follow_up_dataset(raw, patients=2, test_patients=1, without_prior=1),
+        lambda raw: write_follow_up_dataset(raw, cases=2, test_cases=1, without_prior=1),
     )
     for name in [name for name in os.environ if name.startswith("nnUNet_")]:
         monkeypatch.delenv(name)
@@ -215,7 +214,7 @@ def test_with_a_prior_the_same_patients_are_predicted_with_it_and_as_if_there_we
     tmp_path: Path, programs: Path
 ) -> None:
     out = tmp_path / "out"
-    follow_up.run_follow_up_demo(out, trainer="nnUNetTrainerDualEncoder", device="cpu")
+    demo.run_demo(out, trainer="nnUNetTrainerDualEncoder", needs_prior=True, device="cpu")
     predicted = [dict(zip(call["command"], call["command"][1:])) for call in calls(programs)]
     folders = [Path(options["-i"]) for options in predicted if "-i" in options]
     names = [{path.name for path in folder.glob("*_0000.nii.gz")} for folder in folders]
@@ -245,7 +244,12 @@ def test_own_data_without_a_prior_is_refused_before_anything_runs(
 
 
 def test_own_data_with_a_prior_is_given_to_both(tmp_path: Path, programs: Path) -> None:
-    data = write_phantom_dataset(tmp_path / "mine", dataset_id=12, name="Own", cases=3, test_cases=1, channels=2)
+    data = write_phantom_dataset(tmp_path / "mine", dataset_id=12, name="Own", cases=3, test_cases=1)
+    description = json.loads((data / "dataset.json").read_text())
+    description["channel_names"]["1"] = "prior"
+    (data / "dataset.json").write_text(json.dumps(description))
+    for image in list(data.glob("imagesT?/*_0000.nii.gz")):
+        shutil.copy(image, image.with_name(image.name.replace("_0000", "_0001")))
     arguments = ["demo", "--technique", "dual-encoder", "--data", str(data), "--out", str(tmp_path / "out")]
     assert main([*arguments, "--device", "cpu"]) == 0
     trained = [call["command"] for call in calls(programs) if call["command"][0] == "nnUNetv2_train"]

@@ -22,6 +22,8 @@ from nnunet_ext.trainers.tdnet import nnUNetTrainerTDNet
 from support.nnunet_runs import build_trainer, train
 from support.tiny_data import CASES, PREPARED, dataset_name
 
+pytestmark = pytest.mark.full
+
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r'^```(\w+) title="([^"]+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 BLOCKS = BLOCK.findall((ROOT / "docs" / "add-a-technique.md").read_text(encoding="utf-8"))

@@ -77,6 +77,7 @@ def last_change(target: Path) -> int:
     return max((file.stat().st_mtime_ns for file in files), default=0)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("page", sorted(SCENES))
 def test_the_commands_of_a_page_run_and_write_what_they_name(
     page: str, workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

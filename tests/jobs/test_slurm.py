@@ -19,8 +19,8 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.jobs.claims import holder
 from nnunet_ext.jobs.control import states
 from nnunet_ext.jobs.slurm import check_parameters
+from nnunet_ext.jobs.slurm_worker import Worker
 from nnunet_ext.jobs.sweep import Sweep
-from nnunet_ext.jobs.worker import Worker
 from support.sweeps import StandIn, eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -192,7 +192,7 @@ def test_a_failed_training_fails_its_job(slurm: Path, sweep_folder: Path, nnunet
 
 
 def test_a_requeued_job_is_the_same_callable() -> None:
-    worker = Worker("/a sweep", ["A__2d__fold_0"], "/bin/nnUNetv2_train", gpu="3")
+    worker = Worker("/a sweep", "A__2d__fold_0", "/bin/nnUNetv2_train")
     again = pickle.loads(cloudpickle.dumps(worker.checkpoint())).function
     assert isinstance(again, Worker)
     assert vars(again) == vars(worker)

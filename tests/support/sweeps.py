@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -113,18 +112,13 @@ def nnunet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
 
 
 def kill_jobs(sweep: Sweep, *, with_commands: bool) -> None:
-    """Kill the lanes of a sweep as ``kill -9`` does: submitit's two processes, and the commands if asked."""
-    for file in (sweep.folder / "lanes").iterdir():
+    """Kill the background process of a sweep as ``kill -9`` does, and its commands if asked."""
+    content = holder(sweep.pool_file)
+    assert content is not None
+    os.kill(content["pid"], signal.SIGKILL)
+    eventually(lambda: holder(sweep.pool_file) is None, "the process has ended")
+    for file in map(sweep.claim_file, sweep.trainings) if with_commands else ():
         content = holder(file)
-        assert content is not None
-        pid = content["pid"]
-        controller = subprocess.run(["ps", "-o", "ppid=", "-p", str(pid)], capture_output=True, text=True, check=True)
-        os.kill(int(controller.stdout), signal.SIGKILL)
-        os.kill(pid, signal.SIGKILL)
-        eventually(lambda file=file: holder(file) is None, "the lane has ended")  # type: ignore[misc]
-    for training in sweep.trainings if with_commands else []:
-        content = holder(sweep.claim_file(training))
         if content is not None:
             os.killpg(content["group"], signal.SIGKILL)
-            file = sweep.claim_file(training)
             eventually(lambda file=file: holder(file) is None, "the command has ended")  # type: ignore[misc]

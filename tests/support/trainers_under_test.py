@@ -6,6 +6,7 @@ from typing import Any
 
 from nnunet_ext import trainers
 from nnunet_ext.registry import TRAINERS
+from nnunet_ext.trainers.image_border import ImageBorderMixin
 
 EVERY_TRAINER = [entry.name for entry in TRAINERS]
 
@@ -19,12 +20,22 @@ SEGMENTING = [name for name in EVERY_TRAINER if trainer_class(name).segments]
 PRE_TRAINING = [name for name in EVERY_TRAINER if name not in SEGMENTING]
 
 
+PARTIAL = [name for name in EVERY_TRAINER if issubclass(trainer_class(name), ImageBorderMixin)]
+"""Trainers that learn from partial labels."""
+
+
 def one_per_network(names: list[str] = EVERY_TRAINER) -> list[str]:
     """The last of some trainers for each way to build the network, and those that alter it afterwards."""
     representatives = {
         trainer_class(name).build_network_architecture: name for name in names if name not in ALTER_THE_NETWORK
     }
     return [*representatives.values(), *ALTER_THE_NETWORK]
+
+
+def representative(trainer: str, names: list[str]) -> str:
+    """Which of some trainers builds its network as another one does."""
+    build = trainer_class(trainer).build_network_architecture
+    return next(name for name in names if trainer_class(name).build_network_architecture is build)
 
 
 def data_kind(trainer: str, kind: str) -> str:

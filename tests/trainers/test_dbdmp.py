@@ -303,6 +303,7 @@ def found_and_right(trainer, phantoms):
     return np.mean(found), np.mean(right) if right else math.nan
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_it_finds_instances_that_nobody_annotated_where_stock_does_not(built, seed):
     """Three of eight instances are annotated. Steps and margins were fixed on seeds 10 to 12.

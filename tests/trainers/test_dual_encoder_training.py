@@ -14,7 +14,7 @@ from nnunet_ext.augmentation.selected_channels import OnChannels
 from nnunet_ext.checkpoints.adaptation import adapt
 from nnunet_ext.checkpoints.description import ModelDescription
 from nnunet_ext.checkpoints.networks import build_network
-from nnunet_ext.demo.longitudinal_phantoms import make_follow_up
+from nnunet_ext.demo.two_dates import make_follow_up
 from nnunet_ext.errors import UserError
 from nnunet_ext.plans.plans_file import read_plans
 from nnunet_ext.techniques.base import BASE
@@ -328,8 +328,8 @@ def follow_ups(seed, size):
     """Current image, prior image and prior labels as channels (size, 3, …), and current labels (size, 1, …)."""
     rng = np.random.default_rng(seed)
     scans = [make_follow_up(rng, (SIDE, SIDE, SIDE)) for _ in range(size)]
-    images = [(standardised(s.current_image), standardised(s.prior_image), s.prior_labels) for s in scans]
-    labels = [s.current_labels[None] for s in scans]
+    images = [(standardised(s["images"]), standardised(s["priors"]), s["priorLabels"]) for s in scans]
+    labels = [s["labels"][None] for s in scans]
     return torch.from_numpy(np.array(images, np.float32)), torch.from_numpy(np.array(labels, np.int16))
 
 
@@ -369,6 +369,7 @@ def learned(built, seed):
     return dice(alone, test_data[:, :1], test_labels), *(dice(dual, one, test_labels) for one in (test_data, exchanged))
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("one_thread")
 def test_prior_scan_helps_and_another_patients_does_not(built):
     """Mean of three seeds; margins were fixed on seeds 10 and 11: 0.49 and 0.14 alone, 0.79 and 0.75 with the prior."""

@@ -454,6 +454,7 @@ def learned(built, trainer_class, seed, **settings):
     return sum(one.item() for one in overlap) / 2
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("one_thread")
 def test_consistency_of_three_decoders_beats_one_decoder_on_the_same_scribbles(built):
     """Steps, strokes and margin were fixed on seeds 10 to 15: Dice of 0.63 to 0.86, and of 0.91 to 0.96."""

@@ -1,27 +1,18 @@
 """Two dates: reproducible, consistent, and neither the current scan nor the prior is enough alone."""
 
-import csv
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
-import SimpleITK as sitk
 from scipy import ndimage
 
-from nnunet_ext.demo.longitudinal_phantoms import (
+from nnunet_ext.demo.phantoms import LESION, LESION_TISSUE, make_geometry
+from nnunet_ext.demo.two_dates import (
     changed_contrast,
     deformed,
     draw_changes,
-    make_follow_up,
     make_two_dates,
     shrunk,
     with_structures,
-    write_follow_up_dataset,
 )
-from nnunet_ext.demo.phantoms import LESION, LESION_TISSUE, make_geometry
-from nnunet_ext.errors import UserError
-from nnunet_ext.preprocessing.pairs.pairing import read_table
 
 TOUCHING = np.ones((3, 3, 3))
 
@@ -35,28 +26,19 @@ def dice(one, other):
     return 2 * np.sum(one & other) / (one.sum() + other.sum())
 
 
-def read(path):
-    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-
-
 def test_the_same_seed_gives_the_same_patient_and_another_another():
-    first, again, other = (make_follow_up(np.random.default_rng(seed), (40, 36, 32)) for seed in (3, 3, 4))
-    for name in ("current_image", "prior_image", "prior_labels", "current_labels"):
-        assert getattr(first, name).tobytes() == getattr(again, name).tobytes()
-        assert getattr(first, name).tobytes() != getattr(other, name).tobytes()
+    first, again, other = (make_two_dates(np.random.default_rng(seed), (40, 36, 32)) for seed in (3, 3, 4))
+    for date in ("prior", "current"):
+        maps = [getattr(dates, date).tissues.tobytes() for dates in (first, again, other)]
+        assert maps[0] == maps[1] != maps[2]
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 32), (48, 40, 36)])
 def test_types_shapes_and_labels(shape):
-    patient = make_follow_up(np.random.default_rng(1), shape)
-    for name in ("current_image", "prior_image"):
-        image = getattr(patient, name)
-        assert image.shape == shape
-        assert image.dtype == np.float32
-        assert np.isfinite(image).all()
-    for name in ("prior_labels", "current_labels"):
-        labels = getattr(patient, name)
-        assert labels.shape == shape
+    dates = make_two_dates(np.random.default_rng(1), shape)
+    for geometry in (dates.prior, dates.current):
+        labels = dates.labels(geometry)
+        assert labels.shape == geometry.tissues.shape == shape
         assert labels.dtype == np.uint8
         assert set(np.unique(labels)) == {0, 1}
 
@@ -183,70 +165,4 @@ def test_another_contrast_keeps_the_order_of_intensities_but_not_their_relations
 
 def test_a_grid_that_is_too_small_is_refused():
     with pytest.raises(ValueError, match="at least 32"):
-        make_follow_up(np.random.default_rng(0), (16, 48, 40))
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("raw folder")
-    return write_follow_up_dataset(folder, dataset_id=7, name="Test", patients=3, test_patients=1, without_prior=1)
-
-
-def test_the_current_scans_are_a_dataset_of_nnunet_with_the_priors_beside_it(dataset):
-    assert dataset.name == "Dataset007_Test"
-    files = {str(path.relative_to(dataset)) for path in dataset.rglob("*") if path.is_file()}
-    assert files == {
-        "dataset.json",
-        "pairsTr.csv",
-        "pairsTs.csv",
-        *(f"imagesTr/patient_{number:03d}_0000.nii.gz" for number in range(3)),
-        *(f"labelsTr/patient_{number:03d}.nii.gz" for number in range(3)),
-        *(f"{part}/patient_{number:03d}.nii.gz" for number in range(2) for part in ("priorsTr", "priorLabelsTr")),
-        "imagesTs/patient_test_000_0000.nii.gz",
-        *(f"{part}Ts/patient_test_000.nii.gz" for part in ("labels", "priors", "priorLabels")),
-    }
-    description = json.loads((dataset / "dataset.json").read_text())
-    assert description["channel_names"] == {"0": "MRI"}
-    assert description["labels"] == {"background": 0, "lesion": 1}
-    assert description["numTraining"] == 3
-
-
-def test_the_tables_are_those_of_pair_and_leave_missing_priors_empty(dataset):
-    wanted = ["prior_image", "prior_label"]
-    training = read_table(dataset / "pairsTr.csv", wanted=wanted, with_labels=True)
-    test = read_table(dataset / "pairsTs.csv", wanted=wanted, with_labels=False)
-    assert [pair.patient for pair in (*training, *test)] == [*(f"patient_00{n}" for n in range(3)), "patient_test_000"]
-    assert [pair.prior_image is None for pair in (*training, *test)] == [False, False, True, False]
-    assert [pair.prior_label is None for pair in (*training, *test)] == [False, False, True, False]
-    with (dataset / "pairsTr.csv").open() as file:
-        assert list(csv.DictReader(file))[0]["prior_image"] == "priorsTr/patient_000.nii.gz"
-
-
-def test_all_files_of_a_patient_lie_on_one_grid(dataset):
-    for pair in read_table(dataset / "pairsTr.csv", wanted=["prior_image", "prior_label"], with_labels=True):
-        images = [sitk.ReadImage(str(file)) for file in pair.files.values()]
-        assert len({(image.GetSize(), image.GetSpacing(), image.GetOrigin()) for image in images}) == 1
-
-
-def test_a_patient_does_not_depend_on_how_many_there_are(dataset, tmp_path: Path):
-    few = write_follow_up_dataset(tmp_path, patients=1, test_patients=1, without_prior=0)
-    for name in ("imagesTr/patient_000_0000", "priorsTr/patient_000", "imagesTs/patient_test_000_0000"):
-        assert np.array_equal(read(few / f"{name}.nii.gz"), read(dataset / f"{name}.nii.gz"))
-
-
-def test_a_folder_with_content_is_refused_and_kept(tmp_path: Path):
-    folder = tmp_path / "Dataset901_FollowUp"
-    folder.mkdir()
-    (folder / "mine.txt").write_text("precious")
-    with pytest.raises(UserError, match="not empty"):
-        write_follow_up_dataset(tmp_path)
-    assert [path.name for path in folder.iterdir()] == ["mine.txt"]
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"patients": 0}, {"test_patients": -1}, {"without_prior": 25}, {"without_prior": -1}, {"dataset_id": 0}]
-)
-def test_impossible_numbers_are_refused(tmp_path: Path, wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        write_follow_up_dataset(tmp_path, **wrong)
-    assert not list(tmp_path.iterdir())
+        make_two_dates(np.random.default_rng(0), (16, 48, 40))

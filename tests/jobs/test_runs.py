@@ -1,4 +1,4 @@
-"""What a job takes; what it does with it is tested with submitit's executors."""
+"""One training of a sweep: who runs it, and how it ends."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from nnunet_ext.jobs.claims import Claim, holder
-from nnunet_ext.jobs.sweep import FAILED, RUNNING, WAITING, Means, Record, Request, Sweep
-from nnunet_ext.jobs.worker import Worker, describe_status
+from nnunet_ext.jobs.runs import run_training
+from nnunet_ext.jobs.sweep import FAILED, FINISHED, WAITING, Means, Record, Request, Sweep
 
 
 @pytest.fixture
@@ -22,24 +22,21 @@ def sweep(tmp_path: Path) -> Sweep:
     return made
 
 
-def worker_of(sweep: Sweep) -> Worker:
-    return Worker(str(sweep.folder), [training.name for training in sweep.trainings], "nnUNetv2_train", lane=0)
+def never() -> bool:
+    return False
 
 
-def test_what_another_job_holds_or_what_has_failed_is_passed_over(sweep: Sweep) -> None:
-    first, second = sweep.trainings
-    with Claim(sweep.claim_file(first)) as other:
+def run(sweep: Sweep, program: str, number: int = 0) -> Record | None:
+    return run_training(sweep, sweep.trainings[number], program, never, patience_s=0.1)
+
+
+def test_what_another_process_is_at_work_on_is_left_to_it(sweep: Sweep) -> None:
+    with Claim(sweep.claim_file(sweep.trainings[0])) as other:
         assert other.take({})
-        taken = worker_of(sweep)._take(sweep)
-        assert taken is not None
-        assert taken[0] == second
-        taken[1].release()
-    sweep.remember(first, Record(FAILED, 1))
-    sweep.remember(second, Record(RUNNING, 1))  # as left by a job that was killed
-    taken = worker_of(sweep)._take(sweep)
-    assert taken is not None
-    assert taken[0] == second
-    taken[1].release()
+        assert run(sweep, "false") is None
+    record = run(sweep, "true")
+    assert record is not None
+    assert record.state == FINISHED
 
 
 def test_what_is_finished_between_the_look_and_the_claim_is_let_go(
@@ -56,10 +53,14 @@ def test_what_is_finished_between_the_look_and_the_claim_is_let_go(
         return take(self, content, **options)
 
     monkeypatch.setattr(Claim, "take", finish_then_take)
-    assert worker_of(sweep)._take(sweep) is None
+    assert run(sweep, "false") is None
     assert holder(sweep.claim_file(sweep.trainings[0])) is None
 
 
-def test_a_status_is_told_in_words() -> None:
-    assert describe_status(1) == "exit status 1"
-    assert describe_status(-9) == "ended by SIGKILL"
+def test_a_status_is_told_in_words(sweep: Sweep, tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+    killed.write_text("#!/bin/sh\nkill -9 $$\n")
+    killed.chmod(0o755)
+    assert run(sweep, "false") == Record(FAILED, 1, "exit status 1")
+    assert run(sweep, str(killed)) == Record(FAILED, 2, "ended by SIGKILL")
+    assert sweep.record(sweep.trainings[0]) == Record(FAILED, 2, "ended by SIGKILL")

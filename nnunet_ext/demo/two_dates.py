@@ -7,10 +7,7 @@ prior alone does not say what has become of a lesion.
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,23 +22,17 @@ from nnunet_ext.demo.phantoms import (
     MaskArray,
     Shape,
     Spacing,
-    draw_cases,
-    draw_shape,
-    empty_dataset,
     largest_component,
     make_geometry,
     render,
     smooth_noise,
-    write_volume,
 )
-from nnunet_ext.files import write_json, write_text
 
 LABELS = {"background": 0, "lesion": 1}
 STRUCTURES_BETWEEN = (4, 8)
 VANISHING, SHRINKING = 0.25, 0.5  # shares of the structures; the others stay
 LEFT_BETWEEN = (0.25, 0.7)  # of a shrinking one's volume
 BRIGHT = 300.0  # intensity above nearly everything, which a change of contrast leaves in its place
-COLUMNS = ("patient", "current_image", "prior_image", "prior_label", "current_label")  # of `nnunet_ext pair`
 
 
 @dataclass(frozen=True)
@@ -63,32 +54,12 @@ class TwoDates:
         return np.isin(geometry.lesion_instances, list(self.lesions)).astype(np.uint8)
 
 
-@dataclass(frozen=True)
-class FollowUp:
-    """The scans of one patient at two dates, on one grid.
-
-    Attributes:
-        current_image: (X, Y, Z) intensities in arbitrary units.
-        prior_image: the same for the earlier date.
-        prior_labels: (X, Y, Z) with the values of `LABELS`.
-        current_labels: the same for the later date.
-        spacing: voxel size in mm along X, Y, Z.
-    """
-
-    current_image: FloatArray
-    prior_image: FloatArray
-    prior_labels: LabelArray
-    current_labels: LabelArray
-    spacing: Spacing
-
-
 def shrunk(structure: MaskArray, share: float, spacing: Spacing) -> MaskArray:
     """The innermost part of a structure, in one piece, with at most a share of its voxels and at least one.
 
     Args:
         structure: (X, Y, Z), not empty.
         share: in (0, 1].
-        spacing: voxel size in mm.
     """
     depth = ndimage.distance_transform_edt(np.pad(structure, 1), sampling=spacing)[1:-1, 1:-1, 1:-1]
     inside = np.flatnonzero(structure)
@@ -104,10 +75,8 @@ def draw_changes(
     """What is left of each structure: all of it, its inner part, or nothing; of one lesion, something.
 
     Args:
-        rng: source of randomness.
         instances: (X, Y, Z), 0 and the numbers of the structures.
         lesions: numbers of the lesions.
-        spacing: voxel size in mm.
 
     Returns:
         Same shape and numbers.
@@ -126,7 +95,6 @@ def with_structures(geometry: Geometry, instances: InstanceArray) -> Geometry:
     """A geometry in which less is left of the structures; where they were is the tissue beside them.
 
     Args:
-        geometry: as it was.
         instances: (X, Y, Z), zero wherever the geometry's are.
     """
     freed = (geometry.lesion_instances > 0) & (instances == 0)
@@ -141,8 +109,6 @@ def deformed(rng: np.random.Generator, geometry: Geometry, size: float) -> Geome
     """A geometry after a smooth deformation.
 
     Args:
-        rng: source of randomness.
-        geometry: as it was.
         size: standard deviation of the displacement along each axis, in mm.
     """
     shape: Shape = geometry.tissues.shape
@@ -172,7 +138,6 @@ def make_two_dates(rng: np.random.Generator, shape: Shape = (48, 48, 40), *, def
     """Draw a body at two dates: half of its bright structures, rounded up, are lesions.
 
     Args:
-        rng: source of randomness.
         shape: (X, Y, Z) of the grid, at least 32 voxels each.
         deformation: between the dates: standard deviation of the displacement along each axis, in mm.
 
@@ -186,100 +151,19 @@ def make_two_dates(rng: np.random.Generator, shape: Shape = (48, 48, 40), *, def
     return TwoDates(prior, deformed(rng, changed, deformation), lesions)
 
 
-def make_follow_up(rng: np.random.Generator, shape: Shape = (48, 48, 40)) -> FollowUp:
+def make_follow_up(rng: np.random.Generator, shape: Shape = (48, 48, 40)) -> dict[str, npt.NDArray[Any]]:
     """Draw one patient and image the patient twice.
 
-    Args:
-        rng: source of randomness; the same state gives the same patient.
-        shape: (X, Y, Z) of the grid, at least 32 voxels each.
+    Returns:
+        The current ``images`` and ``labels``, and the earlier ``priors`` and ``priorLabels``, all on one grid.
 
     Raises:
         ValueError: if the grid is too small.
     """
     dates = make_two_dates(rng, shape)
-    return FollowUp(
-        current_image=render(rng, dates.current),
-        prior_image=changed_contrast(rng, render(rng, dates.prior)),
-        prior_labels=dates.labels(dates.prior),
-        current_labels=dates.labels(dates.current),
-        spacing=dates.prior.spacing,
-    )
-
-
-def write_follow_up_dataset(
-    raw_folder: Path,
-    *,
-    dataset_id: int = 901,
-    name: str = "FollowUp",
-    patients: int = 24,
-    test_patients: int = 6,
-    without_prior: int = 4,
-    seed: int = 0,
-) -> Path:
-    """Write an nnU-Net raw dataset of the current scans, with the prior ones beside it for ``nnunet_ext pair``.
-
-    The priors are in priorsTr and priorLabelsTr, those of the test patients in priorsTs and priorLabelsTs; the tables
-    pairsTr.csv and pairsTs.csv say what belongs together.
-
-    Args:
-        raw_folder: what nnUNet_raw points at; made if it does not exist.
-        dataset_id: 1..999.
-        name: what follows the number in the folder's name.
-        patients: training patients, at least 1.
-        test_patients: patients in imagesTs and labelsTs, who all have a prior.
-        without_prior: so many of the training patients, the last ones, have no prior.
-        seed: patient i of a seed is the same whatever the number of patients.
-
-    Returns:
-        The dataset's folder, ``<raw_folder>/Dataset901_FollowUp``.
-
-    Raises:
-        UserError: if that folder exists and is not empty.
-        ValueError: if a number is out of its range.
-    """
-    if patients < 1 or test_patients < 0 or not 0 <= without_prior <= patients:
-        raise ValueError(
-            f"patients ({patients}) must be at least 1, test_patients ({test_patients}) 0, and without_prior "
-            f"({without_prior}) between 0 and patients."
-        )
-    kinds = {
-        "current_image": "images",
-        "prior_image": "priors",
-        "prior_label": "priorLabels",
-        "current_label": "labels",
+    return {
+        "images": render(rng, dates.current),
+        "priors": changed_contrast(rng, render(rng, dates.prior)),
+        "labels": dates.labels(dates.current),
+        "priorLabels": dates.labels(dates.prior),
     }
-    parts = [f"{kind}{ending}" for ending in ("Tr", "Ts") for kind in kinds.values()]
-    folder = empty_dataset(raw_folder, dataset_id, name, parts)
-    tables: dict[str, list[dict[str, str]]] = {"Tr": [], "Ts": []}
-    for patient, ending, rng in draw_cases(seed, patients, test_patients, prefix="patient"):
-        scans = make_follow_up(rng, draw_shape(rng))
-        arrays: dict[str, npt.NDArray[Any]] = {
-            "current_image": scans.current_image,
-            "current_label": scans.current_labels,
-        }
-        if ending == "Ts" or len(tables["Tr"]) < patients - without_prior:
-            arrays |= {"prior_image": scans.prior_image, "prior_label": scans.prior_labels}
-        row = {"patient": patient}
-        for column, array in arrays.items():
-            channel = "_0000" if column == "current_image" else ""
-            row[column] = f"{kinds[column]}{ending}/{patient}{channel}.nii.gz"
-            write_volume(folder / row[column], array, scans.spacing)
-        tables[ending].append(row)
-    for ending, rows in tables.items():
-        table = io.StringIO()
-        writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(folder / f"pairs{ending}.csv", table.getvalue())
-    write_json(
-        folder / "dataset.json",
-        {
-            "channel_names": {"0": "MRI"},
-            "labels": LABELS,
-            "numTraining": patients,
-            "file_ending": ".nii.gz",
-            "name": name,
-            "description": "Synthetic phantoms at two dates: lesions among benign structures that look the same",
-        },
-    )
-    return folder

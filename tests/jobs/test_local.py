@@ -1,9 +1,8 @@
-"""Sweeps on this machine, through submitit's local executor: killed, resumed, stopped, failing."""
+"""Sweeps on this machine: killed, resumed, stopped, failing."""
 
 from __future__ import annotations
 
 import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from nnunet_ext.cli import main
 from nnunet_ext.jobs.claims import holder
 from nnunet_ext.jobs.control import states
-from nnunet_ext.jobs.lanes import Lanes, visible_gpus
+from nnunet_ext.jobs.local import LocalJobs, visible_gpus
 from nnunet_ext.jobs.sweep import Sweep
 from nnunet_ext.registration import discovery_folder
 from support.sweeps import StandIn, eventually, kill_jobs
@@ -26,7 +25,7 @@ def start(folder: Path, *arguments: str) -> Sweep:
 
 
 def wait_for_end(sweep: Sweep) -> None:
-    eventually(lambda: not Lanes(sweep).alive(), "the lanes have ended")
+    eventually(lambda: not LocalJobs(sweep).is_alive(), "the background process has ended")
 
 
 def test_a_sweep_killed_half_way_is_resumed_where_it_was(nnunet: StandIn, folder: Path, capsys) -> None:
@@ -130,20 +129,24 @@ def test_a_failure_stops_no_other_training_and_is_explained(nnunet: StandIn, fol
     assert sweep.record(sweep.training(name)).attempts == 2
 
 
-def test_a_requeued_job_goes_on_from_the_checkpoint(nnunet: StandIn, folder: Path) -> None:
-    hold = nnunet.tell("hold", A, 0)
+def test_what_has_failed_is_not_tried_again_as_long_as_others_run(nnunet: StandIn, folder: Path, capsys) -> None:
+    fail, hold = nnunet.tell("fail", A, 0), nnunet.tell("hold", B, 0)
     sweep = start(folder, "-f", "0")
-    eventually(lambda: nnunet.calls(), "the first training has begun")
-    eventually(lambda: sweep.fold_folder(sweep.trainings[0]).joinpath("checkpoint_latest.pth").exists(), "an epoch")
-    lane = holder(sweep.lane_file(0))
-    assert lane is not None
-    assert os.getsid(lane["pid"]) != os.getsid(0), "Ctrl-C and the end of this terminal must not reach the jobs"
-    os.kill(lane["pid"], signal.SIGUSR2)
-    eventually(lambda: len(nnunet.calls()) == 2, "submitit has started the job again")
+    failed, held = (f"{trainer}__2d__fold_0" for trainer in (A, B))
+    eventually(lambda: held in nnunet.starts(), "the second training has begun")
+    pool = holder(sweep.pool_file)
+    assert pool is not None
+    assert os.getsid(pool["pid"]) != os.getsid(0), "Ctrl-C and the end of this terminal must not reach the trainings"
+    assert states(sweep) == {failed: "failed", held: "running"}
+    assert main(["jobs", "resume", str(folder)]) == 2
+    assert "is at work" in capsys.readouterr().err
+    fail.unlink()
     hold.unlink()
-    eventually(lambda: set(states(sweep).values()) == {"finished"}, "all have finished")
-    assert nnunet.starts() == {f"{A}__2d__fold_0": [False, True], f"{B}__2d__fold_0": [False]}
     wait_for_end(sweep)
+    assert main(["jobs", "resume", str(folder)]) == 0
+    wait_for_end(sweep)
+    assert set(states(sweep).values()) == {"finished"}
+    assert nnunet.starts() == {failed: [False, False], held: [False]}
 
 
 def test_commands_get_the_trainers_the_folders_and_one_gpu_each(

@@ -1,0 +1,159 @@
+"""A sweep on this machine: one process in the background with a pool of threads, each of which runs a training."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from queue import SimpleQueue
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.jobs.claims import Claim, holder
+from nnunet_ext.jobs.runs import identity, run_training
+from nnunet_ext.jobs.sweep import WAITING, Sweep, Training
+from nnunet_ext.programs import end_group
+
+START_S = 120.0
+STOP_S = 30.0
+PAUSE_S = 0.1
+
+
+class LocalJobs:
+    """The background process of a sweep on this machine."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+
+    def is_alive(self) -> bool:
+        """Whether the process is there."""
+        return holder(self.sweep.pool_file) is not None
+
+    def at_work(self) -> dict[str, str]:
+        """The trainings that the process will take, by name, as waiting."""
+        states = {one.name: self.sweep.record(one).state for one in self.sweep.trainings} if self.is_alive() else {}
+        return {name: state for name, state in states.items() if state == WAITING}
+
+    def check(self) -> None:
+        """See that a process can be started.
+
+        Raises:
+            UserError: if there is one.
+        """
+        folder = self.sweep.folder
+        if self.is_alive():
+            raise UserError(f"{folder} is at work. Wait for its end, or stop it: nnunet_ext jobs stop {folder}")
+
+    def submit(self, trainings: Sequence[Training], program: Path) -> str:
+        """Start the process, and wait until it has begun.
+
+        Args:
+            trainings: those that wait; it finds them by their records.
+            program: ``nnUNetv2_train``.
+
+        Returns:
+            What was done, a sentence.
+
+        Raises:
+            UserError: if it does not begin.
+        """
+        gpus = visible_gpus() if self.sweep.means.device == "cuda" else []
+        log = self.sweep.folder / "pool.log"
+        with log.open("ab") as output:
+            # away from this terminal: Ctrl-C and closing it must not reach the trainings, nor their output a pipe
+            process = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(self.sweep.folder), str(program), *gpus],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_S
+        while (holder(self.sweep.pool_file) or {}).get("pid") != process.pid and process.poll() != 0:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise UserError(f"The background process does not begin. What it says is in {log}.")
+            time.sleep(PAUSE_S)
+        return f"{self.sweep.means.local} at a time in the background of this machine."
+
+    def stop(self) -> str:
+        """End the process and its commands, and wait until they have ended.
+
+        Returns:
+            What was done, a sentence.
+
+        Raises:
+            UserError: if they are on another machine, or do not end.
+        """
+        pool = holder(self.sweep.pool_file)
+        running = self._commands()
+        hosts = {content["host"] for content in (*running, *([pool] if pool else []))} - {socket.gethostname()}
+        if hosts:
+            raise UserError(f"The sweep runs on {', '.join(sorted(hosts))}. Stop it there.")
+        if pool:
+            with suppress(ProcessLookupError):
+                os.kill(pool["pid"], signal.SIGTERM)
+            deadline = time.monotonic() + STOP_S
+            while self.is_alive():
+                if time.monotonic() > deadline:
+                    raise UserError(f"The background process does not end; its process id: {pool['pid']}.")
+                time.sleep(PAUSE_S)
+        for content in self._commands():  # of a process that was killed
+            if "group" in content:
+                end_group(content["group"])
+        return f"Stopped {len(running)} trainings at work." if pool or running else "Nothing was at work."
+
+    def _commands(self) -> list[dict]:
+        """What the holders of this sweep's trainings say about themselves."""
+        contents = (holder(self.sweep.claim_file(training)) for training in self.sweep.trainings)
+        return [content for content in contents if content and content.get("sweep") == str(self.sweep.folder)]
+
+
+def visible_gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES may be for a process that is to have one GPU: one value for each that this one sees."""
+    if present := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        return [entry.strip() for entry in present.split(",")]
+
+    import torch
+
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def work(sweep: Sweep, program: str, gpus: Sequence[str]) -> None:
+    """What the background process does: run the trainings that wait, some at a time, or until a signal.
+
+    Args:
+        sweep: with the number of trainings at a time in its means.
+        program: path of ``nnUNetv2_train``.
+        gpus: values of CUDA_VISIBLE_DEVICES that the trainings share; empty to leave it as it is.
+    """
+    at_a_time = sweep.means.local or 1
+    places: SimpleQueue[str | None] = SimpleQueue()
+    for number in range(at_a_time):
+        places.put(gpus[number % len(gpus)] if gpus else None)
+    asked_to_end = threading.Event()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signal_number, lambda *_: asked_to_end.set())
+
+    def train(training: Training) -> None:
+        if asked_to_end.is_set():
+            return
+        gpu = places.get()
+        try:
+            run_training(sweep, training, program, asked_to_end.is_set, gpu=gpu)
+        finally:
+            places.put(gpu)
+
+    with Claim(sweep.pool_file) as pool, ThreadPoolExecutor(at_a_time) as threads:
+        if pool.take(identity(sweep)):
+            list(threads.map(train, [one for one in sweep.trainings if sweep.record(one).state == WAITING]))
+
+
+if __name__ == "__main__":
+    work(Sweep.read(Path(sys.argv[1])), sys.argv[2], sys.argv[3:])

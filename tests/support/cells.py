@@ -1,0 +1,126 @@
+"""Which trainer goes through which capability of nnU-Net, and in which tier: ``make cells``.
+
+The tests say what there is, by the mark ``capability``; tests/README.md says what there must be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from support.trainers_under_test import (
+    EVERY_TRAINER,
+    PARTIAL,
+    SEGMENTING,
+    one_per_network,
+    representative,
+    trainer_class,
+)
+
+TESTS = Path(__file__).resolve().parents[1]
+ROW = re.compile(r"^\| `([^`]+)` \| ([^|]+) \| (quick|full) \|", re.MULTILINE)
+
+ONE_PER_NETWORK = "one for each network"
+SCOPES = {
+    "every trainer": EVERY_TRAINER,
+    "every trainer that segments": SEGMENTING,
+    ONE_PER_NETWORK: one_per_network(),
+    f"{ONE_PER_NETWORK} that segments": one_per_network(SEGMENTING),
+    "every trainer for partial labels": PARTIAL,
+}
+
+Cells = dict[str, dict[str, str]]
+"""The tier of each trainer by capability."""
+
+
+@dataclass
+class Collector:
+    """A plugin of pytest that keeps what was collected."""
+
+    items: list[pytest.Item] = field(default_factory=list)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.items = session.items
+
+
+def collected() -> Cells:
+    """What the contract suite runs.
+
+    Raises:
+        AssertionError: if tests cannot be collected, or one that runs on a trainer has no mark.
+    """
+    collector, printed = Collector(), io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        status = pytest.main(["--collect-only", "-q", str(TESTS / "contract")], plugins=[collector])
+    assert status == pytest.ExitCode.OK, printed.getvalue()
+    cells: Cells = {}
+    for item in collector.items:
+        values = item.callspec.params if hasattr(item, "callspec") else {}
+        if "name" not in values:
+            continue
+        mark = item.get_closest_marker("capability")
+        assert mark, f"{item.nodeid} runs on a trainer, and has no mark `capability`"
+        tiers = cells.setdefault(mark.args[0].format(**values), {})
+        tier = "full" if item.get_closest_marker("full") else "quick"
+        if tiers.setdefault(values["name"], tier) != tier:
+            tiers[values["name"]] = "both"
+    return cells
+
+
+def documented() -> tuple[Cells, dict[str, str]]:
+    """What tests/README.md says, and on which trainers a capability runs by its words."""
+    rows = ROW.findall((TESTS / "README.md").read_text(encoding="utf-8"))
+    cells = {capability: dict.fromkeys(SCOPES[scope], tier) for capability, scope, tier in rows}
+    return cells, {capability: scope for capability, scope, _ in rows}
+
+
+def differences(found: Cells, expected: Cells) -> Iterator[str]:
+    """A line for each cell in which they differ."""
+    for capability in sorted({*found, *expected}):
+        there, said = found.get(capability, {}), expected.get(capability, {})
+        for trainer in EVERY_TRAINER:
+            if there.get(trainer) != said.get(trainer):
+                tiers = f"{there.get(trainer, 'not run')}; tests/README.md says {said.get(trainer, 'not run')}"
+                yield f"{capability} × {trainer}: {tiers}"
+
+
+def why_not(capability: str, scope: str, trainer: str) -> str | None:
+    """Why a trainer does not go through a capability, if it does not."""
+    declared = next((why for what, why in trainer_class(trainer).unsupported.items() if what in capability), None)
+    if trainer in SCOPES[scope]:
+        return declared and f"refused, which is tested: {declared}"
+    if declared or (trainer not in SEGMENTING and "segments" in scope):
+        return declared or "its checkpoint is a start for other trainings, and has no segmentation"
+    if scope.startswith(ONE_PER_NETWORK):
+        return f"{representative(trainer, SCOPES[scope])} stands for it: it builds the same network"
+    return "it is not for partial labels, and takes what is outside an image as nnU-Net does"
+
+
+def table(cells: Cells, scopes: dict[str, str]) -> str:
+    """Capabilities × trainers, with the reason for each cell that is not run."""
+    width = max(map(len, cells))
+    columns = [f"{number:>5}" for number in range(1, len(EVERY_TRAINER) + 1)]
+    lines, notes = [" ".join([" " * width, *columns])], {}
+    for capability, scope in scopes.items():
+        row = []
+        for trainer in EVERY_TRAINER:
+            why = why_not(capability, scope, trainer)
+            cell = f"-{notes.setdefault(why, len(notes) + 1)}" if why else cells[capability].get(trainer, "LOST")
+            row.append(f"{cell:>5}")
+        lines.append(" ".join([f"{capability:<{width}}", *row]))
+    lines += ["", *(f"{number:>5}  {trainer}" for number, trainer in enumerate(EVERY_TRAINER, 1))]
+    return "\n".join([*lines, "", *(f"{f'-{number}':>5}  {why}" for why, number in notes.items())])
+
+
+if __name__ == "__main__":
+    found, (expected, scopes) = collected(), documented()
+    print(table(found, scopes))
+    if wrong := list(differences(found, expected)):
+        sys.exit("\n".join(["", "Cells that are not what tests/README.md says:", *wrong]))
