@@ -1,14 +1,13 @@
-"""How far reference and prediction overlap: Dice of a case, and aggregated Dice of several."""
+"""How far reference and prediction of a label overlap in a case, in voxels."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from nnunetv2.evaluation.evaluate_predictions import compute_tp_fp_fn_tn
 
 from nnunet_ext.evaluation.lesions import DetectionCounts
 
@@ -44,7 +43,7 @@ class Overlap:
 
     @property
     def parts(self) -> tuple[float, float]:
-        """What the case adds to both sums of aggregated Dice, 2|A∩B| and |A| + |B|, in mm³."""
+        """What the case adds to the two sums of aggregated Dice, 2|A∩B| and |A| + |B|, in mm³."""
         return 2 * self.both * self.voxel_size, (self.reference + self.predicted) * self.voxel_size
 
 
@@ -58,21 +57,7 @@ def count_overlap(reference: Mask, prediction: Mask, *, ignored: Mask | None, sp
         spacing: voxel size in mm, in the order of the axes. With a single slice a voxel's size is its area: the
             thickness that nnU-Net gives a 2D image is made up.
     """
-    both, only_predicted, only_reference, _ = map(int, compute_tp_fp_fn_tn(reference, prediction, ignored))
+    masks = (reference, prediction, reference & prediction)
+    first, second, both = (int(np.count_nonzero(mask if ignored is None else mask & ~ignored)) for mask in masks)
     sides = spacing[1:] if reference.shape[0] == 1 else spacing
-    return Overlap(both + only_reference, both + only_predicted, both, math.prod(map(float, sides)))
-
-
-def aggregated_dice(overlaps: Iterable[Overlap]) -> float:
-    """Aggregated Dice of one label, DSCagg: Σ 2|A∩B| / Σ (|A| + |B|) over the cases; NaN if no case has the label.
-
-    A case with the label in reference or prediction alone adds to the denominator, one with it in neither adds nothing:
-    no case needs a rule of its own. Large structures weigh more than in a mean of Dice. Volumes are summed, not numbers
-    of voxels, so that a case does not weigh more for a finer grid.
-
-    Source: Andrearczyk et al., Overview of the HECKTOR challenge at MICCAI 2021; in mm³ as that challenge's and
-    HNTS-MRG 2024's evaluations sum it.
-    """
-    parts = [overlap.parts for overlap in overlaps]
-    total = sum(volume for _, volume in parts)
-    return sum(twice for twice, _ in parts) / total if total else math.nan
+    return Overlap(first, second, both, math.prod(map(float, sides)))

@@ -20,7 +20,9 @@ from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunet_ext.cli import build_parser, main
 from nnunet_ext.evaluation import machine, parallel
 from nnunet_ext.evaluation.lesions import OVERLAP, DetectionCounts, count_lesions
+from nnunet_ext.evaluation.metrics import metrics_of
 from nnunet_ext.evaluation.operating_points import known_thresholds
+from nnunet_ext.evaluation.scores_table import read_scores
 from nnunet_ext.evaluation.surface import surface_dice, surface_distances
 from support.nnunet_runs import call_entry_point, train
 from support.tiny_data import IGNORE, KINDS, dataset_name
@@ -256,10 +258,9 @@ def test_other_metrics_on_the_same_folder_predict_nothing_again(models, dense, t
     assert after["dice"].keys() == before["dice"].keys()
     assert after["dice"]["case_0"]["core"] != before["dice"]["case_0"]["core"]  # labelsTr has none
     assert (after["instances"], after["overlap"]) == ("components", 0.5)
-    header = (out / "evaluation.csv").read_text().splitlines()[0]
-    assert header.startswith(
-        "dataset,cases,case,patient,label,dice,volume_reference,volume_predicted,volume_both,assd,"
-    )
+    scores = read_scores(out / "evaluation.csv")
+    assert set(scores["metric"]) == {metric.name for metric in metrics_of(["surface", "lesions"]) if metric.compute}
+    assert set(scores["references"]) == {"labelsTr_dense"}
 
 
 def test_several_folders_of_references_are_scored_against_one_set_of_predictions(
@@ -430,7 +431,7 @@ def test_interrupted_scoring_leaves_the_files_of_before(models, tmp_path, monkey
     def interrupted(*arguments, **more):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nnunet_ext.evaluation.scoring.count_overlap", interrupted)
+    monkeypatch.setattr("nnunet_ext.evaluation.overlap.count_overlap", interrupted)
     assert evaluate(models["labels"], out, "--on", ON_IGNORE, "--bootstrap", "7") == 130
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 

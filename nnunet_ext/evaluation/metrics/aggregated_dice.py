@@ -1,0 +1,25 @@
+"""Aggregated Dice (DSCagg) of all cases together.
+
+Σ 2|A∩B| / Σ (|A| + |B|) over the cases. A case with the label in reference or prediction alone adds to the denominator,
+one with it in neither adds nothing: no case needs a rule of its own. Large structures weigh more than in a mean of
+Dice. Volumes are summed, not numbers of voxels, so that a case does not weigh more for a finer grid.
+
+Source: Andrearczyk et al., Overview of the HECKTOR challenge at MICCAI 2021; in mm³ as that challenge's and HNTS-MRG
+2024's evaluations sum it.
+"""
+
+from nnunet_ext.evaluation.metrics.metric import Metric
+
+AGGREGATED_DICE = Metric(
+    "aggregated_dice",
+    "aggregated Dice",
+    "dice",
+    lambda label: label.overlap.parts,
+    full_title="Aggregated Dice (DSCagg)",
+    of_cases=False,
+    mean="foreground_aggregated_dice",
+    rule="aggregated_dice (DSCagg) is computed once from all cases: twice the volume that reference and prediction "
+    "share, divided by the sum of both volumes. It is null if no case has the label. foreground_aggregated_dice is the "
+    "mean over the other labels. volumes are in cubic mm, in square mm for single slices, or in pixels for images "
+    "without a spacing. Ignored voxels do not count.",
+)

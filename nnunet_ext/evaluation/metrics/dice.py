@@ -1,0 +1,16 @@
+"""Dice of each case, as nnU-Net computes it."""
+
+from nnunet_ext.evaluation.metrics.metric import Metric, plain
+
+DICE = Metric(
+    "dice",
+    "Dice",
+    "dice",
+    lambda label: plain(label.overlap.dice),
+    mean="foreground_mean",
+    counted="dice",
+    uncounted="have {label} in neither reference nor prediction and do not count in its mean",
+    rule="dice is computed for each case, as nnU-Net does. A case with a label in neither reference nor prediction has "
+    "no Dice for it (null). Such cases are left out of the label's mean and counted in cases_without_dice. "
+    "foreground_mean is the mean of the labels' means.",
+)
