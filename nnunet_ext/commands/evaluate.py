@@ -6,9 +6,9 @@ forgotten. --predictions FOLDER --labels FOLDER scores predictions that are ther
 cascades, other tools. Labels and file ending are those of the dataset.json in the folder of predictions, of the one
 beside the folder of labels, or of --dataset-json.
 
-Dice is nnU-Net's. Labels are matched by name. A case with a label in neither reference nor prediction has no Dice; it is
-left out of the label's mean and counted. Aggregated Dice (DSCagg) is computed once from all cases: twice the volume that
-reference and prediction share, divided by the sum of both volumes. In brackets are 95 % bootstrap intervals over
+Dice is nnU-Net's. Labels are matched by name. A case with a label in neither reference nor prediction has no Dice; it
+is left out of the label's mean and counted. Aggregated Dice (DSCagg) is computed once from all cases: twice the volume
+that reference and prediction share, divided by the sum of both volumes. In brackets are 95 % bootstrap intervals over
 patients. Where a patient has several cases, say so with --patients: otherwise the intervals are too narrow.
 
 OUT gets evaluation.json (the summary), evaluation.csv (the scores table: a row for each case, label and metric, with
@@ -161,8 +161,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=probability,
         nargs="*",
         metavar="T",
-        help="thresholds of the probability, above 0 and below 1, to draw precision against recall at; without numbers, "
-        "21 from 0.001 to 0.999",
+        help="draw precision against recall at these thresholds of the probability, above 0 and below 1; without "
+        "numbers, at 21 from 0.001 to 0.999",
     )
     add_interval_options(parser, purpose="the intervals")
     parser.add_argument(

@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from nnunet_ext.checkpoints.trained_model import TrainedModel
@@ -21,7 +22,7 @@ from nnunet_ext.evaluation.metrics import (
     VOLUME_REFERENCE,
     Metric,
 )
-from nnunet_ext.evaluation.scores_table import seed_scores, write_scores
+from nnunet_ext.evaluation.scores_table import write_scores
 from nnunet_ext.evaluation.scoring import Result
 from nnunet_ext.evaluation.text_table import aligned
 from nnunet_ext.files import write_json
@@ -51,7 +52,7 @@ def _lesions(result: Result) -> dict[Any, dict[str, dict[str, Any]]]:
     cases, labels = list(result.cases.cases), list(result.labels.keys)
     entries: dict[Any, dict[str, dict[str, Any]]] = {case: {label: {} for label in labels} for case in (*cases, None)}
     for metric in metrics:
-        parts = seed_scores(result.scores, metric, cases, labels).parts
+        parts = result.parts[metric.name]
         for case, row in zip((*cases, None), [*parts, parts.sum(axis=0)]):
             for label, sums in zip(labels, row):
                 entry = entries[case][label]
@@ -62,15 +63,12 @@ def _lesions(result: Result) -> dict[Any, dict[str, dict[str, Any]]]:
 
 def _volumes(result: Result) -> dict[str, dict[str, dict[str, float]]]:
     """By case and label, in mm³."""
-    reference, predicted = result.values(VOLUME_REFERENCE), result.values(VOLUME_PREDICTED)
-    cases, labels = list(result.cases.cases), list(result.labels.keys)
-    both = seed_scores(result.scores, AGGREGATED_DICE, cases, labels).parts[:, :, 0, 0] / 2
+    parts = (result.parts[metric.name][:, :, 0, 0] for metric in (VOLUME_REFERENCE, VOLUME_PREDICTED, AGGREGATED_DICE))
+    reference, predicted, twice = parts
+    table = np.stack([reference, predicted, twice / 2], axis=-1).tolist()
     return {
-        case: {
-            label: {"reference": reference[case][label], "predicted": predicted[case][label], "both": float(shared)}
-            for label, shared in zip(labels, row)
-        }
-        for case, row in zip(cases, both)
+        case: {label: dict(zip(("reference", "predicted", "both"), one)) for label, one in zip(result.labels.keys, row)}
+        for case, row in zip(result.cases.cases, table)
     }
 
 

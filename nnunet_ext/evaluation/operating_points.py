@@ -132,7 +132,7 @@ def count_operating_points(
     wanted = {threshold: known.index(threshold) + 1 for threshold in thresholds}
     voxels = _voxels(reference, steps, wanted, ignored)
     if not lesions:
-        return OperatingPoints({"voxel": voxels}, {"voxel": label.overlap.counts})
+        return OperatingPoints({"voxel": voxels}, {"voxel": label.voxels})
     found: Curve = dict.fromkeys(wanted, DetectionCounts())
     if reference.any() or steps.any():
         box = bounding_box(reference | (steps > 0))  # all instances are in it; most of a volume is often empty
@@ -144,7 +144,7 @@ def count_operating_points(
             threshold: count_lesions(reference, steps >= step, instances=instances, ignored=ignored, overlap=share)
             for threshold, step in wanted.items()
         }
-    own = {"voxel": label.overlap.counts, "lesion": label.lesions}
+    own = {"voxel": label.voxels, "lesion": label.lesions}
     return OperatingPoints({"voxel": voxels, "lesion": found}, own)
 
 

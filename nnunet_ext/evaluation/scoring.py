@@ -17,7 +17,7 @@ from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from
 from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.bootstrap import Estimate, Resampling
+from nnunet_ext.evaluation.bootstrap import Estimate, Resampling, SeedScores, Table
 from nnunet_ext.evaluation.case_sets import CaseSet
 from nnunet_ext.evaluation.lesions import OVERLAP
 from nnunet_ext.evaluation.metrics import LESIONS_RECALL, NSD, Metric, metrics_of
@@ -99,36 +99,46 @@ class Result:
         return Resampling(of_case, resamples=self.resamples)
 
     @cached_property
+    def parts(self) -> Mapping[str, Table]:
+        """What each case adds to a figure, (cases, labels, metrics, 2), by the figure's metric."""
+        cases, labels = list(self.cases.cases), list(self.labels.keys)
+        return {metric.name: seed_scores(self.scores, metric, cases, labels).parts for metric in self.options.metrics}
+
+    @cached_property
     def estimates(self) -> Mapping[str, Mapping[str, Estimate]]:
         """The figures by label and metric."""
         return {
-            label: {metric.name: self._estimate(metric, [label]) for metric in self.options.figures}
-            for label in self.labels.keys
+            label: {metric.name: self._estimate(metric, [place]) for metric in self.options.figures}
+            for place, label in enumerate(self.labels.keys)
         }
 
     @cached_property
     def means(self) -> Mapping[str, Estimate]:
         """The means over the labels by metric, without labels that have no figure."""
-        return {metric.name: self._mean(metric) for metric in self.options.figures if metric.mean}
+        every_label = list(range(len(self.labels.keys)))
+        return {
+            metric.name: Estimate(
+                nanmean(one[metric.name].value for one in self.estimates.values()),
+                self._estimate(metric, every_label).interval,
+            )
+            for metric in self.options.figures
+            if metric.mean
+        }
 
     def values(self, metric: Metric) -> Mapping[str, Mapping[str, float]]:
         """The value of each case and label; NaN where there is none."""
-        cases, labels = list(self.cases.cases), list(self.labels.keys)
-        table = metric.aggregate(seed_scores(self.scores, metric, cases, labels).parts)
-        return {case: dict(zip(labels, map(float, row))) for case, row in zip(cases, table)}
+        table = metric.aggregate(self.parts[metric.name]).tolist()
+        return {case: dict(zip(self.labels.keys, row)) for case, row in zip(self.cases.cases, table)}
 
     def count(self, metric: Metric, label: str) -> int:
         """How many cases have a value."""
-        return int(np.count_nonzero(seed_scores(self.scores, metric, list(self.cases.cases), [label]).parts[..., 1]))
+        place = list(self.labels.keys).index(label)
+        return int(np.count_nonzero(self.parts[metric.name][:, place, :, 1]))
 
-    def _estimate(self, metric: Metric, labels: list[str]) -> Estimate:
-        return self.resampling.estimate(
-            [seed_scores(self.scores, metric, list(self.cases.cases), labels)], metric.statistic
-        )
-
-    def _mean(self, metric: Metric) -> Estimate:
-        estimate = self._estimate(metric, list(self.labels.keys))
-        return Estimate(nanmean(one[metric.name].value for one in self.estimates.values()), estimate.interval)
+    def _estimate(self, metric: Metric, places: list[int]) -> Estimate:
+        """The figure of the labels at some places, with its interval."""
+        scores = SeedScores(tuple(self.cases.cases), self.parts[metric.name][:, places])
+        return self.resampling.estimate([scores], metric.statistic)
 
 
 @dataclass(frozen=True)

@@ -357,6 +357,8 @@ def test_thresholds_change_no_prediction_and_no_score(models, tmp_path):
     rows = operating_points(tmp_path / "with")
     assert len(rows) == 2 * 21
     assert not list((tmp_path / "with").glob("*.unfinished"))
+    assert evaluate(models["labels"], tmp_path / "with", "--on", ON_IGNORE) == 0
+    assert not list((tmp_path / "with").glob("operating_points.*"))  # those of other scores
 
 
 def test_only_thresholds_that_are_not_known_are_predicted_for(models, dense, tmp_path, monkeypatch):
@@ -431,7 +433,7 @@ def test_interrupted_scoring_leaves_the_files_of_before(models, tmp_path, monkey
     def interrupted(*arguments, **more):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nnunet_ext.evaluation.overlap.count_overlap", interrupted)
+    monkeypatch.setattr("nnunet_ext.evaluation.scoring.region_or_label_to_mask", interrupted)
     assert evaluate(models["labels"], out, "--on", ON_IGNORE, "--bootstrap", "7") == 130
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
@@ -507,12 +509,14 @@ def test_second_stage_of_a_cascade_is_refused(models, tmp_path, capsys):
             checkpoint["network_weights"][name] = weight.repeat(1, 3, 1, 1, 1)
     torch.save(checkpoint, file)
     assert evaluate(model, tmp_path / "out", "--on", ON_LABELS) == 2
-    assert "cascade" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "cascade" in message
+    assert "nnunet_ext evaluate --predictions FOLDER --labels FOLDER" in message
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--on", "901:train"], ["--on", ":val"], ["--on", "901", "-f", "x"], []]
+    [["--on", "901:train"], ["--on", ":val"], ["--on", "901", "-f", "x"]]
     + [["--on", "901", "--metrics", "iou"], ["--on", "901", "--overlap", "0"], ["--on", "901", "--overlap", "much"]]
     + [["--on", "901", "--bootstrap", "-1"], ["--on", "901", "--workers", "0"]]
     + [["--on", "901", "--thresholds", "0.5", text] for text in ("0", "1", "nan", "-0.5", "much")]

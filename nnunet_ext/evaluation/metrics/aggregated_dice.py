@@ -8,13 +8,27 @@ Source: Andrearczyk et al., Overview of the HECKTOR challenge at MICCAI 2021; in
 2024's evaluations sum it.
 """
 
-from nnunet_ext.evaluation.metrics.metric import Metric
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nnunet_ext.evaluation.metrics.metric import Metric, Parts
+
+if TYPE_CHECKING:
+    from nnunet_ext.evaluation.metrics.label_in_case import LabelInCase
+
+
+def volumes(label: LabelInCase) -> Parts:
+    """What a case adds to the two sums, 2|A∩B| and |A| + |B|, in mm³."""
+    counts, size = label.voxels, label.voxel_size
+    return 2 * counts.found * size, (counts.reference + counts.predicted) * size
+
 
 AGGREGATED_DICE = Metric(
     "aggregated_dice",
     "aggregated Dice",
     "dice",
-    lambda label: label.overlap.parts,
+    volumes,
     full_title="Aggregated Dice (DSCagg)",
     of_cases=False,
     mean="foreground_aggregated_dice",

@@ -1,12 +1,26 @@
 """Dice of each case, as nnU-Net computes it."""
 
-from nnunet_ext.evaluation.metrics.metric import Metric, plain
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nnunet_ext.evaluation.metrics.metric import Metric, Parts
+
+if TYPE_CHECKING:
+    from nnunet_ext.evaluation.metrics.label_in_case import LabelInCase
+
+
+def dice(label: LabelInCase) -> Parts:
+    """2 |A∩B| / (|A| + |B|), undefined if reference and prediction are empty."""
+    total = label.voxels.reference + label.voxels.predicted
+    return (2 * label.voxels.found / total, 1.0) if total else (0.0, 0.0)
+
 
 DICE = Metric(
     "dice",
     "Dice",
     "dice",
-    lambda label: plain(label.overlap.dice),
+    dice,
     mean="foreground_mean",
     counted="dice",
     uncounted="have {label} in neither reference nor prediction and do not count in its mean",

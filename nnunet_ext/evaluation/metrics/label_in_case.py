@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,6 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     from nnunet_ext.evaluation.lesions import DetectionCounts
-    from nnunet_ext.evaluation.overlap import Overlap
     from nnunet_ext.evaluation.surface import SurfaceDistances
 
 Mask = npt.NDArray[np.bool_]
@@ -46,11 +46,20 @@ class LabelInCase:
         return self.prediction if self.ignored is None else self.prediction & ~self.ignored
 
     @cached_property
-    def overlap(self) -> Overlap:
-        """Numbers of voxels."""
-        from nnunet_ext.evaluation.overlap import count_overlap
+    def voxels(self) -> DetectionCounts:
+        """Numbers of voxels that are not ignored; those that are found and right are the ones that both share."""
+        from nnunet_ext.evaluation.lesions import DetectionCounts
 
-        return count_overlap(self.reference, self.prediction, ignored=self.ignored, spacing=self.spacing)
+        masks = (self.reference, self.prediction, self.reference & self.prediction)
+        known = True if self.ignored is None else ~self.ignored
+        reference, predicted, both = (int(np.count_nonzero(mask & known)) for mask in masks)
+        return DetectionCounts(reference, both, predicted, both)
+
+    @property
+    def voxel_size(self) -> float:
+        """In mm³, of a single slice in mm²: the thickness that nnU-Net gives a 2D image is made up."""
+        sides = self.spacing[1:] if self.reference.shape[0] == 1 else self.spacing
+        return math.prod(map(float, sides))
 
     @cached_property
     def distances(self) -> SurfaceDistances:

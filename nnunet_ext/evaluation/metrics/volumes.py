@@ -6,7 +6,7 @@ VOLUME_REFERENCE = Metric(
     "volume_reference",
     "reference volume",
     "dice",
-    lambda label: (label.overlap.reference * label.overlap.voxel_size, 1.0),
+    lambda label: (label.voxels.reference * label.voxel_size, 1.0),
     unit="mm³",
     has_figure=False,
 )
@@ -14,7 +14,7 @@ VOLUME_PREDICTED = Metric(
     "volume_predicted",
     "predicted volume",
     "dice",
-    lambda label: (label.overlap.predicted * label.overlap.voxel_size, 1.0),
+    lambda label: (label.voxels.predicted * label.voxel_size, 1.0),
     unit="mm³",
     has_figure=False,
 )
