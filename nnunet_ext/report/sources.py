@@ -139,7 +139,7 @@ def read_source(path: Path) -> Source:
     if path.name in (EVALUATION, SUMMARY) and path.is_file():
         path = path.parent
     if not path.is_dir():
-        raise UserError(f"{path} does not exist. Expected is a folder with results; see nnunet_ext report --help.")
+        raise UserError(f"{path} does not exist. Name a folder with results; see nnunet_ext report --help.")
     path = path.resolve()
     if path.name == "validation" and path.parent.name.startswith("fold_"):
         path = path.parent
