@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -112,18 +112,12 @@ def read_predicted_folder(run: PredictedFolder) -> Source:
         UserError: as of `read_evaluation` and `read_training`.
     """
     description = read_json(run.predictions / "dataset.json")
-    evaluation, ending = read_evaluation(run), description["file_ending"]
-    files = {
-        case: CaseFiles(
-            file, evaluation.references[case], None if run.images is None else run.images / f"{case}_0000{ending}"
-        )
-        for case, file in evaluation.predictions.items()
-    }
-    outcome = ScoredCases("", _dice_scores([evaluation]), tuple(evaluation.labels), files, description)
-    fold = run.fold_folder.name.removeprefix("fold_")
-    return Source(
-        run.predictions, run.name, "predictions", (outcome,), {f"fold {fold}": read_training(run.fold_folder)}
-    )
+    evaluation = read_evaluation(run)
+    ending, cases = f"_0000{description['file_ending']}", evaluation.predictions
+    images = {} if run.images is None else {case: run.images / f"{case}{ending}" for case in cases}
+    outcome = _scored_by_nnunet("", [evaluation], description, images=images, references={})
+    trainings = {run.fold_folder.name.replace("_", " "): read_training(run.fold_folder)}
+    return Source(run.predictions, run.name, "predictions", (outcome,), trainings)
 
 
 def read_source(path: Path) -> Source:
@@ -161,8 +155,8 @@ def _candidates(path: Path) -> str:
         listed = ", ".join(str(folder) for folder in found[:SHOWN])
         return f" Name the folders in it: {listed}{', …' if len(found) > SHOWN else ''}."
     return (
-        " Expected is a model folder TRAINER__PLANS__CONFIGURATION of nnUNet_results, a fold_X in it, an output folder "
-        "of nnunet_ext evaluate, or predictions with the summary.json of nnUNetv2_evaluate_folder."
+        " Name a model folder TRAINER__PLANS__CONFIGURATION of nnUNet_results, a fold_X in it, an output folder of "
+        "nnunet_ext evaluate, or predictions with the summary.json of nnUNetv2_evaluate_folder."
     )
 
 
@@ -217,8 +211,11 @@ def _read_folds(model: Path, folds: Sequence[Path], *, name: str, at: Path) -> S
             remarks.append(f"{fold.name} has no checkpoint_final.pth: curves are those of {training.checkpoint.name}.")
     if any(fold.name == "fold_all" for fold in scored):
         remarks.append("fold_all was validated on cases that it has trained on: its scores are too good.")
-    near = [model, *_first_reference(evaluations)]
-    outcome = _validated(model.parent.name, evaluations, description, near=near)
+    dataset = model.parent.name
+    raw = _raw_files(dataset, [model, _first_reference(evaluations)])
+    outcome = _scored_by_nnunet(
+        f"{dataset}_val", evaluations, description, images=raw.images, references=raw.references
+    )
     kind = f"validation cases of {_plural(len(scored), 'fold')}" if len(scored) > 1 else "validation cases of a fold"
     return Source(at, name, kind, (outcome,), trainings, tuple(remarks))
 
@@ -255,36 +252,50 @@ def _refuse_shared_cases(folds: Sequence[Path], evaluations: Sequence[Evaluation
             seen[case] = fold.name
 
 
-def _first_reference(evaluations: Iterable[Evaluation]) -> list[Path]:
-    return [next(iter(evaluation.references.values())) for evaluation in evaluations][:1]
+def _first_reference(evaluations: Sequence[Evaluation]) -> Path:
+    return next(iter(evaluations[0].references.values()))
 
 
-def _dice_scores(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
-    return case_scores(
+def _scored_by_nnunet(
+    cases_of: str,
+    evaluations: Sequence[Evaluation],
+    description: Mapping[str, Any],
+    *,
+    images: Mapping[str, Path],
+    references: Mapping[str, Path],
+) -> ScoredCases:
+    """What summary.json files hold as one set of cases.
+
+    Args:
+        cases_of: what the cases are.
+        evaluations: the files.
+        description: a dataset.json.
+        images: of the cases, as far as they are known.
+        references: where they are if they are no longer where summary.json says.
+    """
+    files = {
+        case: CaseFiles(
+            evaluation.predictions[case],
+            file if file.is_file() else references.get(case, file),
+            images.get(case),
+        )
+        for evaluation in evaluations
+        for case, file in evaluation.references.items()
+    }
+    labels = tuple(dict.fromkeys(label for evaluation in evaluations for label in evaluation.labels))
+    scores = case_scores(
         (case, label.name, DICE.name, *plain(value))
         for evaluation in evaluations
         for label, scores in evaluation.labels.items()
         for case, value in scores.dice.items()
     )
+    return ScoredCases(cases_of, scores, labels, files, description)
 
 
-def _validated(
-    dataset: str, evaluations: Sequence[Evaluation], description: Mapping[str, Any], *, near: Sequence[Path]
-) -> ScoredCases:
-    """Validation cases of a dataset as an outcome; `near` are paths to look for its raw data from."""
-    raw = _raw_files(dataset, near)
-    files = {}
-    for evaluation in evaluations:
-        for case, reference in evaluation.references.items():
-            known = reference if reference.is_file() or raw is None else raw.references.get(case, reference)
-            files[case] = CaseFiles(evaluation.predictions[case], known, None if raw is None else raw.images.get(case))
-    labels = tuple(dict.fromkeys(label for evaluation in evaluations for label in evaluation.labels))
-    return ScoredCases(f"{dataset}_val", _dice_scores(evaluations), labels, files, description)
-
-
-def _raw_files(dataset: str, near: Iterable[Path], *, references: str | None = None) -> RawFiles | None:
+def _raw_files(dataset: str, near: Iterable[Path], *, references: str | None = None) -> RawFiles:
+    """A dataset's files, none if it is not found."""
     folder = find_raw_dataset(dataset, near)
-    return None if folder is None else read_raw_files(folder, references=references)
+    return RawFiles({}, {}, {}) if folder is None else read_raw_files(folder, references=references)
 
 
 def _read_predictions(path: Path) -> Source:
@@ -293,11 +304,12 @@ def _read_predictions(path: Path) -> Source:
         raise UserError(f"{path} has a summary.json but no dataset.json, which nnUNetv2_predict writes beside it.")
     description = read_json(path / "dataset.json")
     evaluation = read_summary(path / SUMMARY, description)
-    (reference,) = _first_reference([evaluation])
+    reference = _first_reference([evaluation])
     dataset = next((parent.name for parent in reference.parents if parent.name.startswith("Dataset")), "")
-    outcome = _validated(dataset, [evaluation], description, near=[reference])
-    # which cases of the dataset they are, the folder of the references tells
-    outcome = replace(outcome, cases_of="_".join(part for part in (dataset, reference.parent.name) if part))
+    raw = _raw_files(dataset, [reference])
+    # the folder of the references tells which cases of the dataset they are
+    cases_of = "_".join(part for part in (dataset, reference.parent.name) if part)
+    outcome = _scored_by_nnunet(cases_of, [evaluation], description, images=raw.images, references=raw.references)
     return Source(path, path.name, "predictions", (outcome,), {}, (NO_TRAINING,))
 
 
@@ -363,15 +375,11 @@ def _evaluated(
     name = f"{dataset}_{entry['cases']}"
     of_set = scores[(scores["dataset"] == name) & (scores["references"] == (references or ""))]
     raw = _raw_files(dataset, near, references=references)
-    description = model if raw is None else raw.description
+    description = raw.description or model
     values = {} if description is None else {label: key for key, label in read_labels(description).items()}
     ending = "" if description is None else description["file_ending"]
     files = {
-        case: CaseFiles(
-            (predictions or out / name) / f"{case}{ending}",
-            None if raw is None else raw.references.get(case),
-            None if raw is None else raw.images.get(case),
-        )
+        case: CaseFiles((predictions or out / name) / f"{case}{ending}", raw.references.get(case), raw.images.get(case))
         for case in map(str, of_set["case"].unique())
     }
     labels = tuple(Label(label, values.get(label, ())) for label in entry["labels"])

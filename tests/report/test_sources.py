@@ -185,7 +185,7 @@ def test_a_folder_above_the_models_names_them(tmp_path):
 @pytest.mark.parametrize("name", ["nothing", "empty"])
 def test_what_holds_no_results_is_refused(tmp_path, name):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="Expected is a"):
+    with pytest.raises(UserError, match="Name a "):
         read_source(tmp_path / name)
 
 
