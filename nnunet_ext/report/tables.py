@@ -25,8 +25,8 @@ class Cell:
         estimate: the figure.
         cases: how many count in it.
         of: how many were scored.
-        median: of the cases' values; None of a figure of all cases.
-        worst: the lowest of them, of distances the highest.
+        median: of the cases' values; None if the figure is computed once from all cases.
+        worst: of the cases' values: the lowest, or the highest distance.
         is_best: whether it is the best of its row.
     """
 
@@ -46,7 +46,7 @@ class Comparison:
         number: of the run.
         run: its name.
         label: of which label.
-        difference: the run's figure less the baseline's.
+        difference: the run's figure minus the baseline's.
         pairs: cases that both have.
         equal: how many cases (or patients) do not differ.
         test: None where there is none.
@@ -168,15 +168,20 @@ def _compare(
     column: Column, baseline: Column, metric: Metric, row: str, labels: Sequence[str], resampling: Resampling
 ) -> Comparison:
     """A run beside the baseline on the cases that both were scored on."""
-    numbers = column.number, baseline.number
-    if not metric.of_cases:
-        return _compare_figures(column, baseline, metric, row, labels, resampling)
-    ours, theirs = _seeds(column, metric, labels), _seeds(baseline, metric, labels)
+    runs = column.number, baseline.number
+    common = set(column.cases) & set(baseline.cases)
+    ours, theirs = (_seeds(one, metric, labels, among=common) for one in (column, baseline))
+    comparison = Comparison(column.number, column.run, row, Estimate(math.nan), 0, reason="no case in common")
+    if not common:
+        return comparison
+    if not metric.of_cases:  # there are no pairs to test
+        estimate = resampling.figure_difference(ours, theirs, metric.statistic, runs=runs)
+        reason = "one figure of all cases: nothing to pair"
+        return replace(comparison, difference=estimate, pairs=len(common), reason=reason)
     known = {case: value for case, value in paired_differences(ours, theirs).items() if not math.isnan(value)}
-    estimate = resampling.mean_difference(ours, theirs, runs=numbers)
-    comparison = Comparison(column.number, column.run, row, estimate, len(known))
     if not known:
-        return replace(comparison, reason="no case in common")
+        return comparison
+    estimate = resampling.mean_difference(ours, theirs, runs=runs)
     by_patient: dict[str, list[float]] = {}
     for case, value in known.items():
         by_patient.setdefault(resampling.patients[case], []).append(value)
@@ -184,24 +189,7 @@ def _compare(
     test = signed_rank(differences)
     equal = sum(value == 0 for value in differences)
     reason = "" if test is not None else f"{len(differences) - equal} differ: too few to be significant at 5 %"
-    return replace(comparison, equal=equal, test=test, reason=reason)
-
-
-def _compare_figures(
-    column: Column, baseline: Column, metric: Metric, row: str, labels: Sequence[str], resampling: Resampling
-) -> Comparison:
-    """The same of a figure that is one of all cases: there are no pairs to test."""
-    common = set(column.cases) & set(baseline.cases)
-    if not common:
-        return Comparison(column.number, column.run, row, Estimate(math.nan, None), 0, reason="no case in common")
-    estimate = resampling.figure_difference(
-        _seeds(column, metric, labels, among=common),
-        _seeds(baseline, metric, labels, among=common),
-        metric.statistic,
-        runs=(column.number, baseline.number),
-    )
-    reason = "one figure of all cases: nothing to pair"
-    return Comparison(column.number, column.run, row, estimate, len(common), reason=reason)
+    return replace(comparison, difference=estimate, pairs=len(known), equal=equal, test=test, reason=reason)
 
 
 def _corrected(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
