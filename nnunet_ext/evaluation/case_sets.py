@@ -85,10 +85,10 @@ def select_cases(
             raise UserError(f"{folder} has no folder {name}. It has: {there}.")
     description = read_json(folder / "dataset.json")
     if selection is None:
-        test = _with_references(test_cases(folder, description), folder, description, references)
+        test = _with_references(raw_test_cases(folder, description), folder, description, references)
         selection = "test" if test and not _without_label(test) else "val"
     if selection == "test":
-        cases = test_cases(folder, description)
+        cases = raw_test_cases(folder, description)
     else:
         cases = training_cases(folder, description)
         if selection == "val":
@@ -138,7 +138,7 @@ def _with_references(
     return {name: Case(case.images, folder / references / f"{name}{ending}") for name, case in cases.items()}
 
 
-def test_cases(folder: Path, description: Mapping[str, Any]) -> dict[str, Case]:
+def raw_test_cases(folder: Path, description: Mapping[str, Any]) -> dict[str, Case]:
     """The cases in imagesTs of a raw dataset, with their labels in labelsTs, which may not exist."""
     if not (folder / "imagesTs").is_dir():
         return {}

@@ -52,6 +52,7 @@ def predicted_cases(
     Raises:
         UserError: if a folder or the dataset.json is missing, or the cases or labels do not fit.
     """
+    references = references.resolve()
     for folder in (predictions, references, *([] if instances is None else [instances])):
         if not folder.is_dir():
             raise UserError(f"The folder {folder} does not exist.")
@@ -70,9 +71,8 @@ def predicted_cases(
         raise UserError(f"{predictions} and {references} have no case in common that ends in {ending}.")
     if remarks and not partial:
         raise UserError(f"{' '.join(remarks)} Add --partial to score the {len(common)} cases that are in both.")
-    dataset = references.resolve().parent.name
     files = {case: Case((), references / f"{case}{ending}") for case in common}
-    cases = CaseSet(dataset, SELECTION, theirs, files, references.name, instances)
+    cases = CaseSet(references.parent.name, SELECTION, theirs, files, references.name, instances)
     check_instance_maps(cases)
     return PredictedCases(cases, match_labels(ours, theirs, name=str(references)), tuple(remarks))
 
@@ -81,7 +81,7 @@ def _descriptions(
     predictions: Path, references: Path, dataset_json: Path | None
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """The dataset.json of the predictions and that of the references."""
-    beside = [folder / "dataset.json" for folder in (predictions, references.resolve().parent)]
+    beside = [folder / "dataset.json" for folder in (predictions, references.parent)]
     found = [file for file in beside if file.is_file()] if dataset_json is None else [dataset_json]
     if not found:
         raise UserError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunet_ext.evaluation.case_sets import test_cases
+from nnunet_ext.evaluation.case_sets import raw_test_cases
 from nnunet_ext.files import read_json
 from nnunet_ext.preprocessing.raw.raw_dataset import training_cases
 
@@ -78,7 +78,7 @@ def read_raw_files(folder: Path, *, references: str | None = None) -> RawFiles:
         references: name of the folder that the references are in, where it is not labelsTr and labelsTs.
     """
     description = read_json(folder / "dataset.json")
-    cases = test_cases(folder, description) | training_cases(folder, description)
+    cases = raw_test_cases(folder, description) | training_cases(folder, description)
     images = {name: case.images[0] for name, case in cases.items() if case.images}
     labels = {name: case.label for name, case in cases.items()}
     if references is not None:

@@ -332,13 +332,14 @@ def _read_evaluate_folder(path: Path) -> Source:
         else:
             trainings[f"fold {fold}"] = read_training(origin / f"fold_{fold}")
     description = read_json(origin / "dataset.json") if (origin / "dataset.json").is_file() else None
+    near = [path, origin, *map(Path, content.get("labels", []))]
     predicted_by = f"{content['model']}, {_folds(folds)}" if folds else f"predictions in {origin}"
     return Source(
         path,
         path.name,
         f"{predicted_by}, scored by nnunet_ext evaluate",
         tuple(
-            _evaluated(entry, scores, description, near=[path, origin], predictions=None if folds else origin, out=path)
+            _evaluated(entry, scores, description, near=near, predictions=None if folds else origin, out=path)
             for entry in content["datasets"]
         ),
         trainings,
@@ -374,6 +375,11 @@ def _evaluated(
     dataset, references = str(entry["dataset"]), entry.get("references")
     name = f"{dataset}_{entry['cases']}"
     of_set = scores[(scores["dataset"] == name) & (scores["references"] == (references or ""))]
+    title = name if references is None else f"{name} ({references})"
+    if of_set.empty:
+        raise UserError(
+            f"{out / TABLE} has no scores of {title}, which {EVALUATION} names. Run nnunet_ext evaluate again."
+        )
     raw = _raw_files(dataset, near, references=references)
     description = raw.description or model
     values = {} if description is None else {label: key for key, label in read_labels(description).items()}
@@ -383,7 +389,6 @@ def _evaluated(
         for case in map(str, of_set["case"].unique())
     }
     labels = tuple(Label(label, values.get(label, ())) for label in entry["labels"])
-    title = name if references is None else f"{name} ({references})"
     return ScoredCases(title, of_set, labels, files, description, _notes(entry))
 
 

@@ -126,6 +126,13 @@ def test_evaluation_of_an_earlier_version_is_refused_with_what_to_do(tmp_path):
         read_source(folder)
 
 
+def test_evaluation_whose_table_is_of_other_cases_is_refused(tmp_path):
+    folder = write_evaluation(tmp_path / "out", [evaluated_set({"case_0": {"liver": 0.8}})])
+    (folder / "evaluation.csv").write_text((folder / "evaluation.csv").read_text().replace("_val", "_test"))
+    with pytest.raises(UserError, match=f"no scores of {DATASET}_val, which evaluation.json names"):
+        read_source(folder)
+
+
 def test_scored_predictions_are_results_without_a_training(tmp_path, raw):
     folder = tmp_path / "predictions"
     write_predictions(folder, raw, {"case_2": 1})
