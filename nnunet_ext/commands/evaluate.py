@@ -288,7 +288,7 @@ def evaluate(args: argparse.Namespace) -> Path:
             "predictions": str(args.predictions.resolve()),
             "labels": [str(Path(folder).resolve()) for folder in args.labels],
         }
-        wanted = {"predictions": origin["predictions"], "cases": {cases.name: list(cases.cases) for cases, _ in sets}}
+        wanted = {"predictions": origin["predictions"]}
     else:
         predictor = load_predictor(model, device=device, mirroring=mirroring)
         origin = origin_of_model(model, mirroring=mirroring)
