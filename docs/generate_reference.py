@@ -59,8 +59,9 @@ def api_page() -> str:
         "::: nnunet_ext.techniques",
     ]
     for folder, title in API.items():
-        modules = sorted(file.stem for file in (package / folder).glob("*.py") if file.stem != "__init__")
-        parts += [f"## {title}", *(f"::: nnunet_ext.{folder}.{module}" for module in modules)]
+        files = sorted(file.relative_to(package).with_suffix("") for file in (package / folder).rglob("*.py"))
+        modules = [".".join(file.parts) for file in files if file.stem != "__init__"]
+        parts += [f"## {title}", *(f"::: nnunet_ext.{module}" for module in modules)]
     return page("Python", *parts)
 
 

@@ -1,53 +1,72 @@
-"""Score a trained model on cases of one or several datasets, side by side.
+"""Score a trained model on cases of datasets, or a folder of predictions.
 
-So a tuned model is scored on its own data and on the data of the model it was tuned from, which shows what it has
-forgotten. Predicts with nnU-Net's predictor and scores by nnU-Net's own Dice. Labels are matched by name. A case where
-a label is in neither reference nor prediction has no Dice; it is left out of the label's mean and counted. OUT gets the
-predictions, evaluation.json and evaluation.csv; a run that was interrupted goes on if the same is asked again. Asked
+MODEL_FOLDER with --on predicts the cases of one or several datasets with nnU-Net's predictor and scores them side by
+side. So a tuned model is scored on its own data and on the data of the model it was tuned from, which shows what it has
+forgotten. --predictions FOLDER --labels FOLDER scores predictions that are there, whoever made them: ensembles,
+cascades, other tools. Labels and file ending are those of the dataset.json in the folder of predictions, of the one
+beside the folder of labels, or of --dataset-json.
+
+Dice is nnU-Net's. Labels are matched by name. A case with a label in neither reference nor prediction has no Dice; it
+is left out of the label's mean and counted. Aggregated Dice (DSCagg) is computed once from all cases: twice the volume
+that reference and prediction share, divided by the sum of both volumes. In brackets are 95 % bootstrap intervals over
+patients. Where a patient has several cases, say so with --patients: otherwise the intervals are too narrow.
+
+OUT gets evaluation.json (the summary), evaluation.csv (the scores table: a row for each case, label and metric, with
+numerator and denominator) and a model's predictions. An interrupted run continues if the same is asked again. Asked
 again with other metrics, it scores the predictions that are there.
 
-Beside the mean of the cases' Dice stands aggregated Dice (DSCagg): of each label, twice the volume that reference and
-prediction share, summed over the cases, by the sum of both their volumes; and the mean over the labels that some case
-has. In brackets are 95 % bootstrap intervals over patients. Where a patient has several cases, say so with --patients:
-else the intervals are too narrow.
+Metrics beside Dice: surface is ASSD and HD95 in mm, for cases where reference and prediction both have the label
+(MONAI's definition: voxels at the surface, each counted alike). nsd is normalized surface Dice: the share of these
+voxels that are at most --tolerance away from the other surface; 0 where only one of reference and prediction has the
+label. Which deviation is harmless is for you to say: the tolerance has no default. lesions counts instances over all
+cases. One of the reference is found if a tenth of it is predicted; a predicted one is right if a tenth of it is in the
+reference (--overlap). Recall, precision and F1 follow.
 
-Metrics beside Dice: surface is ASSD and HD95 in mm, of the cases where reference and prediction both have the label
-(MONAI's: voxels at the surface, each counted alike). nsd is normalized surface Dice: the share of these voxels that are
-at most --tolerance away from the other surface; 0 where only one of reference and prediction has the label. Which
-deviation is harmless is for you to say: the tolerance has no default. lesions counts instances, over all cases: one of
-the reference is found if a tenth of it is predicted, a predicted one is right if a tenth of it is in the reference
-(--overlap); recall, precision and F1 follow.
-
---thresholds draws precision against recall: at each threshold T a label is every voxel whose probability is at least T,
+--thresholds draws precision against recall. At each threshold T a label is every voxel whose probability is at least T,
 each label by itself. operating_points.csv has precision, recall and F1 of the sums over the cases, in voxels (there F1
-is Dice) and, with the metric lesions, in instances; operating_points.png shows them. Beside the predictions it is kept
-which thresholds each voxel reaches, so that only new thresholds predict again, one case after the other. Choose a
-threshold on validation cases, and report its scores on others.
+is Dice) and, with the metric lesions, in instances; operating_points.png shows them. The thresholds that each voxel
+reaches are kept beside the predictions, so that only new thresholds predict again. Choose a threshold on validation
+cases, and report its scores on others.
 
-With several folders after --labels, one set of predictions is scored against each of them, in a column of its own.
-Scoring that takes longer than some seconds goes on in several processes (--workers); the scores are the same. Example:
+With several folders after --labels, one set of predictions is scored against each of them. Scoring that takes longer
+than some seconds continues in several processes (--workers); the scores are the same. Example:
 
     nnunet_ext evaluate nnUNet_results/Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlans__2d --on 4 -o OUT
     nnunet_ext evaluate TUNED_MODEL --on 27:val --on 4:all -f 1 -o OUT
-    nnunet_ext evaluate MODEL --on 702:val --labels labelsTr_dense --metrics dice surface lesions -o OUT
+    nnunet_ext evaluate --predictions ENSEMBLE --labels nnUNet_raw/Dataset027_ACDC/labelsTs -o OUT
+    nnunet_ext evaluate --predictions CASCADE --labels labelsTs --dataset-json dataset.json --json -o OUT
+    nnunet_ext evaluate MODEL --on 702:val --labels labelsTr labelsTr_dense --metrics surface lesions -o OUT
     nnunet_ext evaluate MODEL --on 702:val --metrics nsd --tolerance tumour=1 2 -o OUT
-    nnunet_ext evaluate MODEL --on 702:val --labels labelsTr labelsTr_dense --workers 4 -o OUT
-    nnunet_ext evaluate MODEL --on 702:val --labels labelsTr_dense --metrics lesions --thresholds -o OUT
-    nnunet_ext evaluate MODEL --on 702:test --thresholds 0.5 0.95 -o OUT
+    nnunet_ext evaluate MODEL --on 702:val --metrics lesions --thresholds 0.5 0.95 -o OUT
     nnunet_ext evaluate MODEL --on 811:val --patients nnUNet_raw/Dataset811_Heart/pairs.json -o OUT
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.arguments import add_interval_options, fold_name, not_negative_number, positive, probability, share
 from nnunet_ext.errors import UserError
+from nnunet_ext.evaluation.metrics import DICE, GROUPS, LESIONS_RECALL, NSD
+
+if TYPE_CHECKING:
+    from nnunet_ext.evaluation.scoring import Result
 
 REQUEST = "request.json"
-METRICS = ("dice", "surface", "nsd", "lesions")
+CHECKPOINT = "checkpoint_final.pth"
+# options that say how a model predicts, by their names in the parsed arguments
+OF_MODELS = {
+    "on": "--on",
+    "folds": "--folds",
+    "thresholds": "--thresholds",
+    "checkpoint": "--checkpoint",
+    "device": "--device",
+    "disable_tta": "--disable-tta",
+}
 
 
 def dataset_and_cases(text: str) -> tuple[str, str | None]:
@@ -70,26 +89,42 @@ def tolerance(text: str) -> tuple[str | None, float]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, metavar="MODEL_FOLDER", help="nnU-Net's TRAINER__PLANS__CONFIGURATION")
+    parser.add_argument(
+        "model", type=Path, nargs="?", metavar="MODEL_FOLDER", help="nnU-Net's TRAINER__PLANS__CONFIGURATION"
+    )
     parser.add_argument(
         "--on",
         type=dataset_and_cases,
         action="append",
-        required=True,
         metavar="DATASET[:CASES]",
         help="dataset id or name, and its cases: test (imagesTs with labelsTs), val (the validation cases of the fold, "
         "by the dataset's splits_final.json) or all (imagesTr with labelsTr); without: test if each image in imagesTs "
         "has a label, else val. Can be given several times",
     )
+    parser.add_argument("-f", "--folds", type=fold_name, nargs="+", metavar="FOLD", help="of the model (default: 0)")
     parser.add_argument(
-        "-f", "--folds", type=fold_name, nargs="+", default=[0], metavar="FOLD", help="of the model (default: 0)"
+        "--predictions", type=Path, metavar="FOLDER", help="score the label maps in this folder, in place of a model"
+    )
+    parser.add_argument(
+        "--dataset-json",
+        type=Path,
+        metavar="FILE",
+        help="for --predictions: dataset.json with the labels and the file ending (default: the one among the "
+        "predictions, or beside the folder of labels)",
+    )
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="for --predictions: leave out cases that have only a prediction or only a label. Without, they are an "
+        "error",
     )
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--json", action="store_true", help="print evaluation.json, and nothing else, on stdout")
     parser.add_argument(
         "--metrics",
         nargs="+",
-        choices=METRICS,
-        default=["dice"],
+        choices=GROUPS,
+        default=[DICE.group],
         help="what to score by; dice is always among it (default: dice)",
     )
     parser.add_argument(
@@ -103,14 +138,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels",
         nargs="+",
         metavar="FOLDER",
-        help="folders of the dataset to take the references from, such as labelsTr_dense; each is scored against for "
-        "itself (default: labelsTr, labelsTs)",
+        help="folders with the references; each is scored against by itself. For a model they are folders of the "
+        "dataset, such as labelsTr_dense (default: labelsTr, labelsTs); for --predictions they are paths",
     )
     parser.add_argument(
         "--instances",
         metavar="FOLDER",
-        help="for lesions: folder of the dataset with maps of the references' instances, such as instancesTr. Without, "
-        "and for labels that they leave out, instances are connected components of the reference",
+        help="for lesions: folder with maps of the references' instances, such as instancesTr; of the dataset for a "
+        "model, a path for --predictions. Without, and for labels that they leave out, instances are connected "
+        "components of the reference",
     )
     parser.add_argument(
         "--overlap",
@@ -125,8 +161,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=probability,
         nargs="*",
         metavar="T",
-        help="of the probability, above 0 and below 1, to draw precision against recall at; without numbers, 21 from "
-        "0.001 to 0.999",
+        help="draw precision against recall at these thresholds of the probability, above 0 and below 1; without "
+        "numbers, at 21 from 0.001 to 0.999",
     )
     add_interval_options(parser, purpose="the intervals")
     parser.add_argument(
@@ -136,42 +172,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="processes to score with, at most; each holds a whole case in memory (default: the cores that are "
         "available, but not more than 8)",
     )
-    parser.add_argument("--checkpoint", default="checkpoint_final.pth", help="default: %(default)s")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: %(default)s")
+    parser.add_argument("--checkpoint", help=f"default: {CHECKPOINT}")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="default: auto")
     parser.add_argument("--disable-tta", action="store_true", help="predict without mirroring: faster, less accurate")
     parser.add_argument("--force", action="store_true", help="empty OUT first, if this command made it")
 
 
 def run(args: argparse.Namespace) -> int:
-    from nnunet_ext.checkpoints.trained_model import find_trained_model
-    from nnunet_ext.evaluation.case_sets import select_cases
-    from nnunet_ext.evaluation.evaluation_files import remarks, results_table, write_results
-    from nnunet_ext.evaluation.intervals import with_intervals
-    from nnunet_ext.evaluation.machine import FEW_CORES, available_cores, choose_device, default_workers
-    from nnunet_ext.evaluation.model_evaluation import (
-        check_inputs,
-        load_predictor,
-        match_labels,
-        predict_missing,
-        request,
-    )
-    from nnunet_ext.evaluation.operating_point_files import (
-        OPTIMISTIC,
-        operating_points_table,
-        remarks_on_operating_points,
-        write_operating_points,
-    )
-    from nnunet_ext.evaluation.operating_points import DEFAULT_THRESHOLDS
-    from nnunet_ext.evaluation.patients import read_patients
-    from nnunet_ext.evaluation.scoring import Metrics, score
-    from nnunet_ext.evaluation.tolerances import tolerances_by_label
-    from nnunet_ext.registration import register
+    check_options(args)
+    with redirect_stdout(sys.stderr if args.json else sys.stdout):
+        summary = evaluate(args)
+    if args.json:
+        print(summary.read_text(encoding="utf-8"), end="")
+    return 0
 
-    if args.instances is not None and "lesions" not in args.metrics:
+
+def check_options(args: argparse.Namespace) -> None:
+    """See that the options go together.
+
+    Raises:
+        UserError: if they do not.
+    """
+    given = {name: option for name, option in OF_MODELS.items() if getattr(args, name) not in (None, False)}
+    if args.predictions is not None:
+        if args.model is not None:
+            raise UserError("MODEL_FOLDER and --predictions exclude each other: score one of them.")
+        if given:
+            raise UserError(f"{', '.join(given.values())}: only for a model, not for --predictions.")
+        if args.labels is None:
+            raise UserError("--predictions needs --labels FOLDER, the folder with the references.")
+    elif args.model is None or args.on is None:
+        raise UserError("Give MODEL_FOLDER and --on DATASET, or --predictions FOLDER and --labels FOLDER.")
+    elif args.dataset_json is not None or args.partial:
+        raise UserError("--dataset-json and --partial are only for --predictions.")
+    if args.instances is not None and LESIONS_RECALL.group not in args.metrics:
         raise UserError("--instances is for the lesions alone. Add lesions to --metrics, or leave --instances out.")
-    if args.tolerance is not None and "nsd" not in args.metrics:
+    if args.tolerance is not None and NSD.group not in args.metrics:
         raise UserError("--tolerance is for NSD alone. Add nsd to --metrics, or leave --tolerance out.")
-    if args.tolerance is None and "nsd" in args.metrics:
+    if args.tolerance is None and NSD.group in args.metrics:
         raise UserError(
             "NSD needs a tolerance, as only you can say which deviation is harmless. Add --tolerance MM, or "
             "--tolerance LABEL=MM for each label."
@@ -180,69 +218,133 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--labels names a folder twice: {' '.join(args.labels)}.")
     if args.patients is not None and not args.bootstrap:
         raise UserError("--patients is for the intervals alone. Leave it or --bootstrap 0 out.")
-    register()
-    device = choose_device(args.device)
-    model = find_trained_model(args.model, list(dict.fromkeys(args.folds)), checkpoint=args.checkpoint)
-    case_sets = [
-        select_cases(dataset, selection, folds=model.folds, references=references, instances=args.instances)
-        for dataset, selection in args.on
-        for references in args.labels or [None]
-    ]
-    titles = [cases.title for cases in case_sets]
+
+
+def evaluate(args: argparse.Namespace) -> Path:
+    """Predict if a model is given, score, write and print; returns evaluation.json."""
+    from nnunet_ext.checkpoints.trained_model import find_trained_model
+    from nnunet_ext.evaluation.case_sets import select_cases
+    from nnunet_ext.evaluation.evaluation_files import JSON, origin_of_model, remarks, results_table, write_results
+    from nnunet_ext.evaluation.machine import FEW_CORES, available_cores, choose_device, default_workers
+    from nnunet_ext.evaluation.model_evaluation import (
+        check_inputs,
+        load_predictor,
+        match_labels,
+        predict_missing,
+        request,
+    )
+    from nnunet_ext.evaluation.operating_points import DEFAULT_THRESHOLDS
+    from nnunet_ext.evaluation.patients import read_patients
+    from nnunet_ext.evaluation.predicted_folders import predicted_cases
+    from nnunet_ext.evaluation.scoring import Options, score
+    from nnunet_ext.evaluation.tolerances import tolerances_by_label
+    from nnunet_ext.registration import register
+
+    notes: list[str] = []
+    if args.predictions is not None:
+        model = None
+        instances = None if args.instances is None else Path(args.instances)
+        found = [
+            predicted_cases(
+                args.predictions,
+                Path(folder),
+                dataset_json=args.dataset_json,
+                instances=instances,
+                partial=args.partial,
+            )
+            for folder in args.labels
+        ]
+        sets = [(one.cases, one.labels) for one in found]
+        notes = [remark for one in found for remark in one.remarks]
+    else:
+        register()
+        device = choose_device(args.device or "auto")
+        folds = list(dict.fromkeys(args.folds or [0]))
+        model = find_trained_model(args.model, folds, checkpoint=args.checkpoint or CHECKPOINT)
+        chosen = [
+            select_cases(dataset, selection, folds=model.folds, references=references, instances=args.instances)
+            for dataset, selection in args.on
+            for references in args.labels or [None]
+        ]
+        for cases in chosen:
+            check_inputs(model.dataset_json, cases.description, name=cases.dataset)
+        sets = [(one, match_labels(model.dataset_json, one.description, name=one.dataset)) for one in chosen]
+    titles = [cases.title for cases, _ in sets]
     if len(set(titles)) < len(titles):
         raise UserError(f"The same cases are given twice: {', '.join(titles)}.")
-    every_case = dict.fromkeys(case for cases in case_sets for case in cases.cases)
+    every_case = dict.fromkeys(case for cases, _ in sets for case in cases.cases)
     patients = None if args.patients is None else read_patients(args.patients, every_case)
-    labels = {}
-    for cases in case_sets:
-        check_inputs(model.dataset_json, cases.description, name=cases.dataset)
-        labels[cases.name] = match_labels(model.dataset_json, cases.description, name=cases.dataset)
-    scored = dict.fromkeys(label for one in labels.values() for label in one.keys)
-    metrics = Metrics(
-        surface="surface" in args.metrics,
-        lesions="lesions" in args.metrics,
+    scored = dict.fromkeys(label for _, labels in sets for label in labels.keys)
+    options = Options(
+        groups=tuple(args.metrics),
         overlap=args.overlap,
         tolerances=tolerances_by_label(args.tolerance, scored) if args.tolerance else {},
         thresholds=() if args.thresholds is None else tuple(sorted(set(args.thresholds or DEFAULT_THRESHOLDS))),
     )
     mirroring = not args.disable_tta
-    predictor = load_predictor(model, device=device, mirroring=mirroring)
-    open_output(args.out, request(model, case_sets, mirroring=mirroring), force=args.force)
+    if model is None:
+        predictor = None
+        origin = {
+            "predictions": str(args.predictions.resolve()),
+            "labels": [str(Path(folder).resolve()) for folder in args.labels],
+        }
+        wanted = {"predictions": origin["predictions"]}
+    else:
+        predictor = load_predictor(model, device=device, mirroring=mirroring)
+        origin = origin_of_model(model, mirroring=mirroring)
+        wanted = request(model, [cases for cases, _ in sets], mirroring=mirroring)
+    open_output(args.out, wanted, force=args.force)
 
     results = []
-    for cases in case_sets:
-        folder = args.out / cases.name
-        folder.mkdir(exist_ok=True)
-        few_cores = available_cores() <= FEW_CORES
-        predict_missing(
-            predictor,
-            cases,
-            folder,
-            log=args.out / "nnunet.log",
-            few_cores=few_cores,
-            labels=list(labels[cases.name].keys),
-            thresholds=metrics.thresholds,
+    for cases, labels in sets:
+        folder = args.predictions or args.out / cases.name
+        if predictor is not None:
+            folder.mkdir(exist_ok=True)
+            predict_missing(
+                predictor,
+                cases,
+                folder,
+                log=args.out / "nnunet.log",
+                few_cores=available_cores() <= FEW_CORES,
+                labels=list(labels.keys),
+                thresholds=options.thresholds,
+            )
+        workers = args.workers or default_workers()
+        results.append(
+            score(cases, labels, folder, options, patients=patients, resamples=args.bootstrap, workers=workers)
         )
-        result = score(cases, labels[cases.name], folder, metrics, workers=args.workers or default_workers())
-        results.append(with_intervals(result, patients, resamples=args.bootstrap) if args.bootstrap else result)
-    write_results(args.out, model, results, mirroring=mirroring)
+    write_results(args.out, origin, results)
     print(f"\n{results_table(results)}")
-    for result in results:
-        for line in remarks(result):
-            print(line)
-    if metrics.thresholds:
-        from nnunet_ext.evaluation.operating_point_picture import draw_operating_points  # matplotlib takes a while
+    for line in [*notes, *(line for result in results for line in remarks(result))]:
+        print(line)
+    write_curves(args.out, results)
+    print(f"\nWrote {args.out / JSON}")
+    return args.out / JSON
 
-        write_operating_points(args.out / "operating_points.csv", results)
-        draw_operating_points(args.out / "operating_points.png", results)
-        for result in results:
-            print(f"\n{operating_points_table(result)}")
-        for line in [line for result in results for line in remarks_on_operating_points(result)]:
-            print(line)
-        print(OPTIMISTIC)
-        print(f"\nWrote {args.out / 'operating_points.csv'} and {args.out / 'operating_points.png'}")
-    print(f"\nWrote {args.out / 'evaluation.json'}")
-    return 0
+
+def write_curves(out: Path, results: list[Result]) -> None:
+    """Write precision against recall, or remove what an earlier run with thresholds wrote."""
+    table, picture = out / "operating_points.csv", out / "operating_points.png"
+    if not results[0].options.thresholds:
+        table.unlink(missing_ok=True)
+        picture.unlink(missing_ok=True)
+        return
+    from nnunet_ext.evaluation.operating_point_files import (
+        OPTIMISTIC,
+        operating_points_table,
+        remarks_on_operating_points,
+        write_operating_points,
+    )
+    from nnunet_ext.evaluation.operating_point_picture import draw_operating_points  # matplotlib takes a while
+
+    write_operating_points(table, results)
+    draw_operating_points(picture, results)
+    for result in results:
+        print(f"\n{operating_points_table(result)}")
+    for line in [line for result in results for line in remarks_on_operating_points(result)]:
+        print(line)
+    print(OPTIMISTIC)
+    print(f"\nWrote {table} and {picture}")
 
 
 def open_output(out: Path, wanted: dict[str, Any], *, force: bool) -> None:

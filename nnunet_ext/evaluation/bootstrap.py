@@ -1,20 +1,26 @@
-"""How far a figure depends on the patients that were drawn: percentile bootstrap intervals of figures made of sums."""
+"""Figures over cases with percentile bootstrap intervals over patients and seeds.
+
+A figure is computed from sums over the cases, so that a resample is a weighted sum. All figures of one `Resampling`
+share its resamples: differences between runs are paired.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 LEVEL = 0.95
+SEED = 0
+DIGITS = 12  # differences are rounded to these decimals, so that what is equal but for rounding is a tie
 
 Table = npt.NDArray[np.float64]
 
 Statistic = Callable[[Table], Table]
-"""Computes a figure of sums, (..., columns) -> (...), or of several labels' sums, (..., labels, columns) -> (...)."""
+"""Computes a figure from sums over the cases, (..., metrics, 2) -> (...): numerator and denominator of each metric."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +31,55 @@ class Interval:
     high: float
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and its interval.
+
+    Attributes:
+        value: NaN where it is undefined.
+        interval: None where there are fewer than two patients, or no resamples.
+    """
+
+    value: float
+    interval: Interval | None = None
+
+
+@dataclass(frozen=True)
+class SeedScores:
+    """The scores of one seed's cases.
+
+    Attributes:
+        cases: their names.
+        parts: (cases, labels, metrics, 2), numerators and denominators; zeros where a case does not count.
+    """
+
+    cases: tuple[str, ...]
+    parts: Table
+
+    @property
+    def values(self) -> Table:
+        """Each case's value by the first metric, (cases, labels); NaN where it has none."""
+        return quotient(self.parts)
+
+
+def ratio(numerator: Table, denominator: Table) -> Table:
+    """The quotient; NaN where the denominator is zero."""
+    return np.divide(numerator, denominator, out=np.full_like(numerator, math.nan), where=denominator > 0)
+
+
+def quotient(sums: Table) -> Table:
+    """The quotient of the first metric's sums, (..., metrics, 2) -> (...)."""
+    return ratio(sums[..., 0, 0], sums[..., 0, 1])
+
+
+def known_mean(values: Table, weights: Table) -> Table:
+    """The weighted mean over the last axis, of the values that are not NaN; NaN where none counts."""
+    known = np.where(np.isnan(values), 0.0, weights)
+    return ratio((np.nan_to_num(values) * known).sum(axis=-1), known.sum(axis=-1))
+
+
 def drawn_counts(size: int, rng: np.random.Generator, *, resamples: int) -> npt.NDArray[np.int64]:
-    """How often each of some values is drawn in each resample, (resamples, `size`): for figures computed from sums.
+    """How often each of some values is drawn in each resample, (resamples, `size`).
 
     Args:
         size: how many values there are; each resample draws as many, with replacement.
@@ -36,13 +89,8 @@ def drawn_counts(size: int, rng: np.random.Generator, *, resamples: int) -> npt.
     return rng.multinomial(size, np.full(size, 1 / size), size=resamples)
 
 
-def ratio(numerator: Table, denominator: Table) -> Table:
-    """Their quotient, NaN where the denominator is zero."""
-    return np.divide(numerator, denominator, out=np.full_like(numerator, math.nan), where=denominator > 0)
-
-
 def percentile_interval(values: Table) -> Interval | None:
-    """Between which values the middle `LEVEL` of those lie that are not NaN; None if all are."""
+    """The interval that holds the middle `LEVEL` of the values that are not NaN; None if all are NaN."""
     known = values[~np.isnan(values)]
     if not len(known):
         return None
@@ -51,37 +99,143 @@ def percentile_interval(values: Table) -> Interval | None:
     return Interval(float(low), float(high))
 
 
-class PatientBootstrap:
-    """Resamples of patients, drawn once: each draws as many as there are, with replacement and with all their cases.
+class Resampling:
+    """Resamples of patients and, of runs with several seeds, of seeds.
 
-    Cases of one patient are no independent evidence, so they are drawn together.
+    Each draws as many patients as there are, with replacement and with all their cases: cases of one patient are not
+    independent evidence. Resamples in which a figure is undefined are left out of its interval.
 
     Args:
-        patients: of each case, its patient.
-        rng: draws the resamples.
-        resamples: how many.
+        patients: that of each case.
+        resamples: how many; 0 for no intervals.
     """
 
-    def __init__(self, patients: Sequence[str], rng: np.random.Generator, *, resamples: int) -> None:
-        numbers = {patient: number for number, patient in enumerate(dict.fromkeys(patients))}
-        self._patients = np.array([numbers[patient] for patient in patients])
-        self._drawn: Table = drawn_counts(len(numbers), rng, resamples=resamples).astype(float)
+    def __init__(self, patients: Mapping[str, str], *, resamples: int) -> None:
+        numbers = {patient: number for number, patient in enumerate(dict.fromkeys(patients.values()))}
+        self.patients = patients
+        self.resamples = resamples
+        self.number_of_patients = len(numbers)
+        self._number = {case: numbers[patient] for case, patient in patients.items()}
+        self._drawn = drawn_counts(len(numbers), np.random.default_rng(SEED), resamples=resamples).astype(np.float64)
 
-    def interval(self, values: Table, statistic: Statistic) -> Interval | None:
-        """The percentile interval of a figure that is computed of sums over the cases.
+    def case_weights(self, cases: Sequence[str]) -> Table:
+        """How often each case counts: once in the first row, as drawn in the others, (1 + resamples, cases)."""
+        return _once_first(self._drawn[:, self._numbers(cases)])
 
-        Resamples in which the figure is undefined, as no drawn patient has the label, are left out.
+    def seed_weights(self, count: int, *, run: int) -> Table:
+        """The same of a run's seeds, (1 + resamples, `count`); each run draws its own.
 
         Args:
-            values: what each case adds, (cases, ...); zeros where it does not count.
-            statistic: computes the figure.
-
-        Returns:
-            None if fewer than two patients count: one alone does not show how far others may lie.
+            count: of the seeds.
+            run: the run's number.
         """
-        by_patient = np.zeros((self._drawn.shape[1], *values.shape[1:]))
-        np.add.at(by_patient, self._patients, values)
-        flat = by_patient.reshape(len(by_patient), -1)
-        if np.count_nonzero(flat.any(axis=1)) < 2:
-            return None
-        return percentile_interval(statistic((self._drawn @ flat).reshape(-1, *values.shape[1:])))
+        rng = np.random.default_rng([SEED, 1 + run])
+        return _once_first(drawn_counts(count, rng, resamples=self.resamples).astype(np.float64))
+
+    def samples(self, seeds: Sequence[SeedScores], statistic: Statistic, *, run: int = 0) -> Table:
+        """A figure of the sample itself, then of each resample, the mean over the seeds, (1 + resamples,)."""
+        by_seed = []
+        for seed in seeds:
+            flat = seed.parts.reshape(len(seed.cases), -1)
+            by_patient = np.zeros((self.number_of_patients, flat.shape[1]))
+            np.add.at(by_patient, self._numbers(seed.cases), flat)
+            sums = np.concatenate([[[math.fsum(column) for column in flat.T]], self._drawn @ by_patient])
+            by_seed.append(statistic(sums.reshape(-1, *seed.parts.shape[1:])))
+        return known_mean(np.stack(by_seed, axis=-1), self.seed_weights(len(seeds), run=run))
+
+    def estimate(self, seeds: Sequence[SeedScores], statistic: Statistic, *, run: int = 0) -> Estimate:
+        """A figure of a run.
+
+        Args:
+            seeds: the scores of each seed.
+            statistic: computes the figure from sums, (..., labels, metrics, 2) -> (...).
+            run: the run's number.
+        """
+        return self._with_interval(self.samples(seeds, statistic, run=run), self._counting(seeds))
+
+    def figure_difference(
+        self, ours: Sequence[SeedScores], theirs: Sequence[SeedScores], statistic: Statistic, *, runs: tuple[int, int]
+    ) -> Estimate:
+        """A figure of one run minus that of another, on the same cases; arguments as of `estimate`."""
+        samples = self.samples(ours, statistic, run=runs[0]) - self.samples(theirs, statistic, run=runs[1])
+        return self._with_interval(samples, self._counting([*ours, *theirs]))
+
+    def mean_difference(
+        self, ours: Sequence[SeedScores], theirs: Sequence[SeedScores], *, runs: tuple[int, int]
+    ) -> Estimate:
+        """The mean of the cases' differences, over the cases that both runs have; see `paired_differences`.
+
+        Args:
+            ours: of one run, by seed.
+            theirs: of the other.
+            runs: their numbers.
+        """
+        pairs = [case for case, value in paired_differences(ours, theirs).items() if not math.isnan(value)]
+        if not pairs:
+            return Estimate(math.nan)
+        weights = self.seed_weights(len(ours), run=runs[0]), self.seed_weights(len(theirs), run=runs[1])
+        first, second = _cube(ours, pairs), _cube(theirs, pairs)
+        total = np.zeros((1 + self.resamples, len(pairs)))
+        known = np.zeros_like(total)
+        for label in range(first.shape[1]):  # one at a time, for the memory
+            difference = _seed_means(first[:, label], weights[0]) - _seed_means(second[:, label], weights[1])
+            total += np.nan_to_num(difference)
+            known += ~np.isnan(difference)
+        samples = known_mean(ratio(total, known), self.case_weights(pairs))
+        return self._with_interval(samples, {self.patients[case] for case in pairs})
+
+    def _numbers(self, cases: Sequence[str]) -> list[int]:
+        return [self._number[case] for case in cases]
+
+    def _counting(self, seeds: Sequence[SeedScores]) -> set[str]:
+        """The patients with a case that adds something."""
+        return {
+            self.patients[case] for seed in seeds for case, parts in zip(seed.cases, seed.parts) if np.any(parts != 0)
+        }
+
+    def _with_interval(self, samples: Table, counting: set[str]) -> Estimate:
+        """One patient alone does not show how far others may lie: then there is no interval."""
+        interval = percentile_interval(samples[1:]) if len(counting) > 1 else None
+        return Estimate(float(samples[0]), None if math.isnan(samples[0]) else interval)
+
+
+def _once_first(drawn: Table) -> Table:
+    return np.concatenate([np.ones((1, drawn.shape[1])), drawn])
+
+
+def _cube(seeds: Sequence[SeedScores], cases: Sequence[str]) -> Table:
+    """Values by (case, label, seed), NaN where there is none."""
+    cube = np.full((len(cases), seeds[0].parts.shape[1], len(seeds)), math.nan)
+    for number, seed in enumerate(seeds):
+        rows = dict(zip(seed.cases, seed.values))
+        for place, case in enumerate(cases):
+            if case in rows:
+                cube[place, :, number] = rows[case]
+    return cube
+
+
+def _seed_means(values: Table, weights: Table) -> Table:
+    """The mean over the seeds of each case in each resample, (cases, seeds) and (R, seeds) -> (R, cases)."""
+    known = ~np.isnan(values)
+    return ratio(weights @ np.nan_to_num(values).T, weights @ known.T.astype(np.float64))
+
+
+def paired_differences(ours: Sequence[SeedScores], theirs: Sequence[SeedScores]) -> dict[str, float]:
+    """The first run's value minus the second's, for each case that both runs were scored on.
+
+    A value is the mean over the seeds, and a difference the mean over the labels that both have; NaN where there is
+    none.
+    """
+    common = [case for case in _all_cases(ours) if case in _all_cases(theirs)]
+    once = np.ones((1, len(ours))), np.ones((1, len(theirs)))
+    first, second = _cube(ours, common), _cube(theirs, common)
+    by_label = [
+        _seed_means(first[:, label], once[0])[0] - _seed_means(second[:, label], once[1])[0]
+        for label in range(first.shape[1])
+    ]
+    means = known_mean(np.stack(by_label, axis=-1), np.ones(len(by_label)))
+    return {case: round(float(value), DIGITS) for case, value in zip(common, means)}
+
+
+def _all_cases(seeds: Sequence[SeedScores]) -> dict[str, None]:
+    return dict.fromkeys(case for seed in seeds for case in seed.cases)

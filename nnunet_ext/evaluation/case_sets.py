@@ -28,11 +28,11 @@ class CaseSet:
 
     Attributes:
         dataset: the dataset's name, ``DatasetXXX_Name``.
-        selection: ``test``, ``val`` or ``all``.
+        selection: ``test``, ``val`` or ``all``; ``predicted`` for what is in a folder of predictions.
         description: the dataset's dataset.json.
         cases: by name, in order.
         references: name of the folder with the references where it is not nnU-Net's own.
-        instances: folder of the dataset with maps of the references' instances, if there is to be one.
+        instances: folder with maps of the references' instances, if there is to be one.
     """
 
     dataset: str
@@ -86,10 +86,10 @@ def select_cases(
             raise UserError(f"{folder} has no folder {name}. It has: {there}.")
     description = read_json(folder / "dataset.json")
     if selection is None:
-        test = _with_references(_test_cases(folder, description), folder, description, references)
+        test = _with_references(raw_test_cases(folder, description), folder, description, references)
         selection = "test" if test and not _without_label(test) else "val"
     if selection == "test":
-        cases = _test_cases(folder, description)
+        cases = raw_test_cases(folder, description)
     else:
         cases = training_cases(folder, description)
         if selection == "val":
@@ -113,10 +113,20 @@ def select_cases(
     chosen = CaseSet(
         folder.name, selection, description, cases, references, None if instances is None else folder / instances
     )
-    without = [file for name in cases if (file := chosen.instance_map(name)) is not None and not file.is_file()]
-    if without:
-        raise UserError(f"{len(without)} of {len(cases)} cases have no map of instances: {without[0]} does not exist.")
+    check_instance_maps(chosen)
     return chosen
+
+
+def check_instance_maps(cases: CaseSet) -> None:
+    """See that every case has its map of instances, if there are to be maps.
+
+    Raises:
+        UserError: if one is missing.
+    """
+    without = [file for name in cases.cases if (file := cases.instance_map(name)) is not None and not file.is_file()]
+    if without:
+        total = len(cases.cases)
+        raise UserError(f"{len(without)} of {total} cases have no map of instances: {without[0]} does not exist.")
 
 
 def _with_references(
@@ -129,7 +139,8 @@ def _with_references(
     return {name: Case(case.images, folder / references / f"{name}{ending}") for name, case in cases.items()}
 
 
-def _test_cases(folder: Path, description: Mapping[str, Any]) -> dict[str, Case]:
+def raw_test_cases(folder: Path, description: Mapping[str, Any]) -> dict[str, Case]:
+    """The cases in imagesTs of a raw dataset, with their labels in labelsTs, which may not exist."""
     if not (folder / "imagesTs").is_dir():
         return {}
     ending, images = str(description["file_ending"]), str(folder / "imagesTs")

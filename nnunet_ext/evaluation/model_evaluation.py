@@ -172,7 +172,8 @@ def load_predictor(model: TrainedModel, *, device: str, mirroring: bool) -> nnUN
     if previous is not None:
         raise UserError(
             f"{model.folder.name} is the second stage of a cascade, which needs the predictions of {previous}. Predict "
-            "with nnUNetv2_predict -prev_stage_predictions and score with nnUNetv2_evaluate_folder."
+            "with nnUNetv2_predict -prev_stage_predictions. Then score the predictions: nnunet_ext evaluate "
+            "--predictions FOLDER --labels FOLDER -o OUT."
         )
     return predictor
 

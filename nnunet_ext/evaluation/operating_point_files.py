@@ -20,12 +20,6 @@ OPTIMISTIC = (
 )
 
 
-def own_decision(result: Result, label: str) -> dict[str, DetectionCounts]:
-    """What the model finds by nnU-Net's own decision, which takes the most probable label, by what is counted."""
-    counts = {"voxel": sum((overlap.counts for overlap in result.overlaps[label].values()), DetectionCounts())}
-    return counts | ({"lesion": result.pooled_lesions(label)} if result.metrics.lesions else {})
-
-
 def write_operating_points(file: Path, results: Sequence[Result]) -> None:
     """Write a CSV with a row for each set of cases, label, level and threshold; an undefined rate is an empty cell."""
     rows = [
@@ -39,8 +33,8 @@ def write_operating_points(file: Path, results: Sequence[Result]) -> None:
             **{name: getattr(counts, name) for name in (*RATES, *COUNTS)},
         }
         for result in results
-        for label in result.overlaps
-        for level, curve in result.pooled_points(label).by_level().items()
+        for label in result.labels.keys
+        for level, curve in result.points[label].curves.items()
         for threshold, counts in curve.items()
     ]
     write_csv(file, rows)
@@ -49,13 +43,13 @@ def write_operating_points(file: Path, results: Sequence[Result]) -> None:
 def operating_points_table(result: Result) -> str:
     """The best threshold of each label by F1, with its precision and recall, above those of nnU-Net's decision."""
     rows = [[result.cases.title, "threshold", "precision", "recall", "F1"]]
-    for label in result.overlaps:
-        own = own_decision(result, label)
-        for level, curve in result.pooled_points(label).by_level().items():
+    for label in result.labels.keys:
+        points = result.points[label]
+        for level, curve in points.curves.items():
             best = best_threshold(curve)
             found = ["-"] * 4 if best is None else [f"{best:g}", *_rates(curve[best])]
             rows.append([f"{label}, {level}s: best F1", *found])
-            rows.append([f"{label}, {level}s: nnU-Net's decision", "-", *_rates(own[level])])
+            rows.append([f"{label}, {level}s: nnU-Net's decision", "-", *_rates(points.own[level])])
     return aligned(rows)
 
 
@@ -66,14 +60,14 @@ def _rates(counts: DetectionCounts) -> list[str]:
 
 def remarks_on_operating_points(result: Result) -> list[str]:
     """Where no threshold is the best, and where a better one may lie beyond those that were tried."""
-    name, tried = result.cases.title, result.metrics.thresholds
+    name, tried = result.cases.title, result.options.thresholds
     lines = []
-    for label in result.overlaps:
-        for level, curve in result.pooled_points(label).by_level().items():
+    for label in result.labels.keys:
+        for level, curve in result.points[label].curves.items():
             best = best_threshold(curve)
             if best is None:
                 lines.append(f"{name}: no threshold is the best of {label} in {level}s, as F1 is 0 or undefined")
             elif len(tried) > 1 and best in (tried[0], tried[-1]):
                 end, beyond = ("lowest", "lower") if best == tried[0] else ("highest", "higher")
-                lines.append(f"{name}: of {label} in {level}s the {end} threshold is the best: try {beyond} ones")
+                lines.append(f"{name}: for {label} in {level}s the {end} threshold is the best: try {beyond} ones")
     return lines

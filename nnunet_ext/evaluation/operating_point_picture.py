@@ -11,7 +11,6 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from nnunet_ext.evaluation.lesions import DetectionCounts
-from nnunet_ext.evaluation.operating_point_files import own_decision
 from nnunet_ext.evaluation.operating_points import Curve, best_threshold
 from nnunet_ext.evaluation.scoring import Result
 from nnunet_ext.files import written_whole
@@ -34,8 +33,8 @@ def draw_operating_points(file: Path, results: Sequence[Result]) -> None:
         file: ends in .png; its folder must exist.
         results: the scores with operating points.
     """
-    panels = [(result, label) for result in results for label in result.overlaps]
-    columns = min(COLUMNS, max(len(result.overlaps) for result in results))
+    panels = [(result, label) for result in results for label in result.labels.keys]
+    columns = min(COLUMNS, max(len(result.labels.keys) for result in results))
     rows = math.ceil(len(panels) / columns)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(INCHES * columns, INCHES * rows), dpi=PIXELS_PER_INCH, layout="constrained")
@@ -53,12 +52,12 @@ def _panel(ax: Any, result: Result, label: str) -> None:
     ax.set(xlabel="recall", ylabel="precision", xlim=(-0.03, 1.06), ylim=(-0.03, 1.06), aspect="equal")
     ax.grid(True, color="#dddddd", linewidth=0.6)
     ax.spines[["top", "right"]].set_visible(False)
-    own = own_decision(result, label)
+    points = result.points[label]
     written: list[tuple[float, float]] = []
-    for level, curve in result.pooled_points(label).by_level().items():
+    for level, curve in points.curves.items():
         _curve(ax, level, curve, written)
-        if _is_defined(own[level]):
-            place = (own[level].recall, own[level].precision)
+        if _is_defined(points.own[level]):
+            place = (points.own[level].recall, points.own[level].precision)
             ax.plot(*place, "D", color=COLOURS[level], markersize=6, label=f"{level}s, nnU-Net's decision")
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize=7, loc="best", framealpha=0.8)

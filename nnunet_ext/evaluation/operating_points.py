@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nnunet_ext.evaluation.lesions import DetectionCounts, Mask, count_lesions
+from nnunet_ext.evaluation.metrics.label_in_case import LabelInCase
 from nnunet_ext.evaluation.surface import bounding_box
 from nnunet_ext.files import written_whole
 from nnunet_ext.preprocessing.raw.instances import components
-from nnunet_ext.preprocessing.raw.raw_dataset import Labels
 
 # dense at both ends: losses that weigh the foreground up, or Dice, leave few probabilities in between
 DEFAULT_THRESHOLDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
@@ -47,32 +45,22 @@ class ReachedThresholds:
 
 @dataclass(frozen=True)
 class OperatingPoints:
-    """What is found of one label at each threshold, in a case or, added up, in several.
+    """What is found of one label, in a case or, added up, in several.
 
     Attributes:
-        voxels: counted in voxels that are not ignored.
-        lesions: counted in instances; None if they were not asked for.
+        curves: at each threshold, by what is counted: ``voxel`` (without ignored ones), ``lesion`` if asked for.
+        own: by nnU-Net's own decision, which takes the most probable label, counted in the same ways.
     """
 
-    voxels: Curve
-    lesions: Curve | None = None
-
-    def by_level(self) -> dict[str, Curve]:
-        """The curves by what they count."""
-        return {"voxel": self.voxels} | ({} if self.lesions is None else {"lesion": self.lesions})
+    curves: Mapping[str, Curve]
+    own: Mapping[str, DetectionCounts]
 
     def __add__(self, other: OperatingPoints) -> OperatingPoints:
-        lesions = None if self.lesions is None or other.lesions is None else _sum(self.lesions, other.lesions)
-        return OperatingPoints(_sum(self.voxels, other.voxels), lesions)
-
-
-def _sum(one: Curve, other: Curve) -> Curve:
-    return {threshold: counts + other[threshold] for threshold, counts in one.items()}
-
-
-def pooled(points: Sequence[OperatingPoints]) -> OperatingPoints:
-    """Those of all cases together: sums of their counts."""
-    return reduce(add, points)
+        curves = {
+            level: {threshold: counts + other.curves[level][threshold] for threshold, counts in curve.items()}
+            for level, curve in self.curves.items()
+        }
+        return OperatingPoints(curves, {level: counts + other.own[level] for level, counts in self.own.items()})
 
 
 def best_threshold(curve: Curve) -> float | None:
@@ -129,42 +117,35 @@ def read_thresholds(file: Path) -> ReachedThresholds:
 
 
 def count_operating_points(
-    reference: Mask,
-    reached: ReachedThresholds,
-    label: str,
-    *,
-    thresholds: Sequence[float],
-    ignored: Mask | None = None,
-    overlap: float | None = None,
-    instances: Labels | None = None,
+    label: LabelInCase, steps: Steps, known: Sequence[float], *, thresholds: Sequence[float], lesions: bool
 ) -> OperatingPoints:
     """Count what is found of a label in a case at each threshold.
 
     Args:
-        reference: (Z, Y, X), where the label is.
-        reached: of the case.
-        label: its name.
-        thresholds: those to count at, ascending; `reached` may know others too.
-        ignored: voxels where the reference is unknown; they do not count.
-        overlap: share of an instance's voxels that makes it found or right; None to count no instances.
-        instances: as of `count_lesions`.
+        label: reference and prediction.
+        steps: how many of the known thresholds each voxel reaches.
+        known: thresholds, ascending.
+        thresholds: those of them to count at, ascending.
+        lesions: whether to count instances too.
     """
-    steps = reached.steps[label]
-    wanted = {threshold: reached.thresholds.index(threshold) + 1 for threshold in thresholds}
+    reference, ignored, instances = label.reference, label.ignored, label.instances
+    wanted = {threshold: known.index(threshold) + 1 for threshold in thresholds}
     voxels = _voxels(reference, steps, wanted, ignored)
-    if overlap is None:
-        return OperatingPoints(voxels)
-    if not reference.any() and not steps.any():
-        return OperatingPoints(voxels, dict.fromkeys(wanted, DetectionCounts()))
-    box = bounding_box(reference | (steps > 0))  # all instances are in it, and many volumes are empty for the most part
-    reference, steps = reference[box], steps[box]
-    instances = components(reference.astype(np.uint8), [1]) if instances is None else instances[box]
-    ignored = None if ignored is None else ignored[box]
-    lesions = {
-        threshold: count_lesions(reference, steps >= step, instances=instances, ignored=ignored, overlap=overlap)
-        for threshold, step in wanted.items()
-    }
-    return OperatingPoints(voxels, lesions)
+    if not lesions:
+        return OperatingPoints({"voxel": voxels}, {"voxel": label.voxels})
+    found: Curve = dict.fromkeys(wanted, DetectionCounts())
+    if reference.any() or steps.any():
+        box = bounding_box(reference | (steps > 0))  # all instances are in it; most of a volume is often empty
+        reference, steps = reference[box], steps[box]
+        instances = components(reference.astype(np.uint8), [1]) if instances is None else instances[box]
+        ignored = None if ignored is None else ignored[box]
+        share = label.overlap_share
+        found = {
+            threshold: count_lesions(reference, steps >= step, instances=instances, ignored=ignored, overlap=share)
+            for threshold, step in wanted.items()
+        }
+    own = {"voxel": label.voxels, "lesion": label.lesions}
+    return OperatingPoints({"voxel": voxels, "lesion": found}, own)
 
 
 def _voxels(reference: Mask, steps: Steps, wanted: Mapping[float, int], ignored: Mask | None) -> Curve:

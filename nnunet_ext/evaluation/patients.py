@@ -9,7 +9,7 @@ from typing import Any
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
 
-EXPECTED = 'Expected is {"CASE": "PATIENT", ...}, or a pairs.json as nnunet_ext pair writes it.'
+EXPECTED = 'The file needs {"CASE": "PATIENT", ...}, or a pairs.json as nnunet_ext pair writes it.'
 
 
 def read_patients(file: Path, cases: Iterable[str]) -> dict[str, str]:
@@ -25,7 +25,7 @@ def read_patients(file: Path, cases: Iterable[str]) -> dict[str, str]:
     """
     content = read_json(file)
     if not isinstance(content, dict):
-        raise UserError(f"{file} holds no object with the patient of each case. {EXPECTED}")
+        raise UserError(f"{file} does not name the patient of each case. {EXPECTED}")
     listed = content.get("cases")
     entries: dict[str, Any] = listed if isinstance(listed, dict) else content
     cases = list(cases)

@@ -1,11 +1,11 @@
-"""Dice of cases: mean, median, minimum, and how many cases have one."""
+"""Dice of cases: their mean, and how many have one."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import fmean
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,6 @@ class Scores:
     @property
     def mean(self) -> float:
         return fmean(self.defined) if self.defined else math.nan
-
-    @property
-    def median(self) -> float:
-        return median(self.defined) if self.defined else math.nan
-
-    @property
-    def minimum(self) -> float:
-        return min(self.defined, default=math.nan)
 
 
 def nanmean(values: Iterable[float]) -> float:

@@ -7,15 +7,45 @@ is 0 / 0, which adds nothing to either sum.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.evaluation.bootstrap import SeedScores
+from nnunet_ext.evaluation.metrics import Metric
 from nnunet_ext.files import write_text
 
 COLUMNS = ("run", "seed", "dataset", "references", "case", "patient", "label", "metric", "numerator", "denominator")
 NUMBERS = ("numerator", "denominator")
+OF_CASES = ("case", "label", "metric", *NUMBERS)  # the columns that differ within a run's set of cases
+
+
+def case_scores(rows: Iterable[tuple[str, str, str, float, float]]) -> pd.DataFrame:
+    """The scores of one set of cases, from rows of the columns `OF_CASES`."""
+    return pd.DataFrame(list(rows), columns=list(OF_CASES)).astype(dict.fromkeys(NUMBERS, float))
+
+
+def labels_with(scores: pd.DataFrame, metric: Metric) -> list[str]:
+    """The labels that have a metric, in the table's order."""
+    return [str(label) for label in scores.loc[scores["metric"] == metric.summed[0], "label"].unique()]
+
+
+def seed_scores(scores: pd.DataFrame, metric: Metric, cases: Sequence[str], labels: Sequence[str]) -> SeedScores:
+    """What the cases add to a metric's figure.
+
+    Args:
+        scores: of one set of cases.
+        metric: which.
+        cases: their names.
+        labels: their names; one without the metric adds nothing.
+    """
+    wanted = pd.MultiIndex.from_product([cases, labels, metric.summed])
+    found = scores.set_index(["case", "label", "metric"])[list(NUMBERS)].reindex(wanted, fill_value=0.0)
+    parts = found.to_numpy(np.float64).reshape(len(cases), len(labels), len(metric.summed), 2)
+    return SeedScores(tuple(cases), parts)
 
 
 def write_scores(file: Path, scores: pd.DataFrame) -> None:
@@ -55,5 +85,10 @@ def read_scores(file: Path) -> pd.DataFrame:
         raise UserError(
             f"{file} is no scores table: it lacks the columns {', '.join(missing)}. Make it anew with "
             "nnunet_ext evaluate."
+        )
+    if scores[list(NUMBERS)].isna().any(axis=None) or scores.duplicated(list(text)).any():
+        raise UserError(
+            f"{file} is no scores table: a row has no number, or two rows are of the same run, case, label and metric. "
+            "Make it anew with nnunet_ext evaluate."
         )
     return scores[list(COLUMNS)]

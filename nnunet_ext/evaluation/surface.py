@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,8 +50,7 @@ def surface_distances(reference: Mask, prediction: Mask, spacing: Sequence[float
     from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance  # takes seconds to import
 
     ours, theirs, millimetres = _for_monai(reference, prediction, spacing)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # MONAI 1.6 warns of an argument that it gives itself
+    with _monai_is_quiet():
         assd = compute_average_surface_distance(
             ours, theirs, include_background=True, symmetric=True, spacing=millimetres
         )
@@ -86,7 +86,15 @@ def surface_dice(reference: Mask, prediction: Mask, spacing: Sequence[float], *,
 
     ours, theirs, millimetres = _for_monai(reference, prediction, spacing)
     threshold = tolerance * (1 + ROUNDING)
-    return float(compute_surface_dice(ours, theirs, [threshold], include_background=True, spacing=millimetres))
+    with _monai_is_quiet():
+        return float(compute_surface_dice(ours, theirs, [threshold], include_background=True, spacing=millimetres))
+
+
+@contextmanager
+def _monai_is_quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # MONAI 1.6 warns of an argument that it gives itself
+        yield
 
 
 def _for_monai(reference: Mask, prediction: Mask, spacing: Sequence[float]) -> tuple[Tensor, Tensor, list[float]]:

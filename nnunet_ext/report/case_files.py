@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunet_ext.evaluation.case_sets import raw_test_cases
 from nnunet_ext.files import read_json
 from nnunet_ext.preprocessing.raw.raw_dataset import training_cases
 
@@ -77,15 +78,9 @@ def read_raw_files(folder: Path, *, references: str | None = None) -> RawFiles:
         references: name of the folder that the references are in, where it is not labelsTr and labelsTs.
     """
     description = read_json(folder / "dataset.json")
-    ending = str(description["file_ending"])
-    training = training_cases(folder, description)
-    images = {name: case.images[0] for name, case in training.items() if case.images}
-    labels = {name: case.label for name, case in training.items()}
-    first = f"_0000{ending}"
-    for file in sorted((folder / "imagesTs").glob(f"*{first}")):
-        name = file.name.removesuffix(first)
-        images.setdefault(name, file)
-        labels.setdefault(name, folder / "labelsTs" / f"{name}{ending}")
+    cases = raw_test_cases(folder, description) | training_cases(folder, description)
+    images = {name: case.images[0] for name, case in cases.items() if case.images}
+    labels = {name: case.label for name, case in cases.items()}
     if references is not None:
-        labels = {name: folder / references / f"{name}{ending}" for name in labels}
+        labels = {name: folder / references / f"{name}{description['file_ending']}" for name in labels}
     return RawFiles(description, images, labels)

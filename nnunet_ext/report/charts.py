@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,9 +61,7 @@ def draw_chart(title: str, lines: Sequence[Line], *, limits: tuple[float, float]
         lines: what to draw; NaN leaves a gap, a single value shows as a point.
         limits: of the vertical axis; None fits the values.
     """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=CHART_INCHES, layout="constrained")
-        axes = figure.add_subplot()
+    with _axes(CHART_INCHES) as (figure, axes):
         for line in lines:
             epochs, values = thinned(line.values)
             axes.plot(
@@ -77,17 +76,27 @@ def draw_chart(title: str, lines: Sequence[Line], *, limits: tuple[float, float]
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes.grid(True, axis="y")
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.tick_params(length=0)
         if limits:
             axes.set_ylim(*limits)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _adopt_svg(buffer.getvalue(), f"Line chart over epochs: {title}")
+        return _as_svg(figure, f"Line chart over epochs: {title}")
 
 
-def _adopt_svg(svg: str, label: str) -> Markup:
-    """Make matplotlib's SVG document an element of the page: no prolog, no metadata, the page's colours and font."""
+@contextmanager
+def _axes(inches: tuple[float, float]) -> Iterator[tuple[Figure, Any]]:
+    """A figure and its axes in the style of the page."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=inches, layout="constrained")
+        axes = figure.add_subplot()
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(length=0)
+        yield figure, axes
+
+
+def _as_svg(figure: Figure, label: str) -> Markup:
+    """A figure as an element of the page: no prolog, no metadata, the page's colours and font."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r"<!--.*?-->\s*", "", body, flags=re.DOTALL)
@@ -177,9 +186,7 @@ def draw_strips(title: str, runs: Sequence[tuple[int, Sequence[float]]]) -> Mark
         title: what the values are, for screen readers.
         runs: number and values of each, none NaN; at least one value.
     """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(1.4 * CHART_INCHES[0], 0.5 + 0.3 * len(runs)), layout="constrained")
-        axes = figure.add_subplot()
+    with _axes((1.4 * CHART_INCHES[0], 0.5 + 0.3 * len(runs))) as (figure, axes):
         for row, (number, values) in enumerate(runs):
             # spread by a fixed pattern, so that the same report has the same picture
             offsets = (np.arange(len(values)) * 0.618034 % 1 - 0.5) * 0.6
@@ -190,8 +197,4 @@ def draw_strips(title: str, runs: Sequence[tuple[int, Sequence[float]]]) -> Mark
         axes.set_ylim(len(runs) - 0.5, -0.5)
         axes.set_yticks([])
         axes.grid(True, axis="x")
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.tick_params(length=0)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _adopt_svg(buffer.getvalue(), f"A point for each case and run: {title}")
+        return _as_svg(figure, f"A point for each case and run: {title}")

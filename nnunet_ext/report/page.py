@@ -19,13 +19,12 @@ from tqdm import tqdm
 
 from nnunet_ext.arguments import RESAMPLES
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.bootstrap import Interval
+from nnunet_ext.evaluation.bootstrap import Interval, Resampling
 from nnunet_ext.evaluation.scores import Scores, nanmean
 from nnunet_ext.files import write_text
 from nnunet_ext.report.charts import RUN_COLOURS, draw_charts, draw_strips
 from nnunet_ext.report.overlays import LABEL_COLOURS, choose_cases, draw_case
 from nnunet_ext.report.runs import Board, Column, Run, boards
-from nnunet_ext.report.statistics import Resampling
 from nnunet_ext.report.tables import metric_tables
 
 PACKAGES = ("nnunet-ext", "nnunetv2", "torch", "numpy", "dynamic-network-architectures", "batchgeneratorsv2")

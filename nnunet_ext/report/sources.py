@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from nnunet_ext.checkpoints.trained_model import FINAL
 from nnunet_ext.errors import UserError
+from nnunet_ext.evaluation.metrics import DICE, LESIONS_RECALL, METRICS, NSD
+from nnunet_ext.evaluation.metrics.metric import plain
 from nnunet_ext.evaluation.scores import Scores, nanmean
+from nnunet_ext.evaluation.scores_table import case_scores, labels_with, read_scores, seed_scores
 from nnunet_ext.files import read_json
 from nnunet_ext.report.case_files import CaseFiles, RawFiles, find_raw_dataset, read_raw_files
-from nnunet_ext.report.metrics import DICE, ENTRIES, F1, NSD, PRECISION, RECALL, Row, case_row, case_value
 from nnunet_ext.report.summary import Evaluation, Label, read_labels, read_summary
 from nnunet_ext.report.training import TrainingRecord, find_checkpoint, read_training
 
-EVALUATION, REQUEST, SUMMARY = "evaluation.json", "request.json", "summary.json"
+EVALUATION, TABLE, REQUEST, SUMMARY = "evaluation.json", "evaluation.csv", "request.json", "summary.json"
 SHOWN = 5  # names in a message
-
-Rows = Mapping[str, Mapping[str, Row]]
-"""What each case adds to a metric's figures, by label name and case."""
+NO_TRAINING = "The training behind predictions is not known: no curves, no settings."
 
 
 @dataclass(frozen=True)
@@ -29,29 +32,24 @@ class ScoredCases:
 
     Attributes:
         cases_of: what the cases are, such as ``Dataset004_Hippocampus_val``.
-        rows: by metric name.
+        scores: a row for each case, label and metric; see `case_scores`.
         labels: those that are scored, with their values as far as they are known.
         files: of each case.
         description: a dataset.json that tells how to read them; None where there is none.
-        notes: by metric name, how it was computed where that can be chosen.
+        notes: by group of metrics, how they were computed where that can be chosen.
     """
 
     cases_of: str
-    rows: Mapping[str, Rows]
+    scores: pd.DataFrame
     labels: tuple[Label, ...]
     files: Mapping[str, CaseFiles]
     description: Mapping[str, Any] | None
     notes: Mapping[str, str] = field(default_factory=dict)
 
     def dice(self) -> Scores:
-        """Of each case, the mean over its labels."""
-        rows = self.rows[DICE.name]
-        return Scores(
-            {
-                case: nanmean(case_value(by_case[case]) for by_case in rows.values() if case in by_case)
-                for case in self.files
-            }
-        )
+        """The mean of each case over its labels."""
+        values = seed_scores(self.scores, DICE, list(self.files), labels_with(self.scores, DICE)).values
+        return Scores(dict(zip(self.files, map(nanmean, values.tolist()))))
 
 
 @dataclass(frozen=True)
@@ -114,18 +112,12 @@ def read_predicted_folder(run: PredictedFolder) -> Source:
         UserError: as of `read_evaluation` and `read_training`.
     """
     description = read_json(run.predictions / "dataset.json")
-    evaluation, ending = read_evaluation(run), description["file_ending"]
-    files = {
-        case: CaseFiles(
-            file, evaluation.references[case], None if run.images is None else run.images / f"{case}_0000{ending}"
-        )
-        for case, file in evaluation.predictions.items()
-    }
-    outcome = ScoredCases("", _dice_rows([evaluation]), tuple(evaluation.labels), files, description)
-    fold = run.fold_folder.name.removeprefix("fold_")
-    return Source(
-        run.predictions, run.name, "predictions", (outcome,), {f"fold {fold}": read_training(run.fold_folder)}
-    )
+    evaluation = read_evaluation(run)
+    ending, cases = f"_0000{description['file_ending']}", evaluation.predictions
+    images = {} if run.images is None else {case: run.images / f"{case}{ending}" for case in cases}
+    outcome = _scored_by_nnunet("", [evaluation], description, images=images, references={})
+    trainings = {run.fold_folder.name.replace("_", " "): read_training(run.fold_folder)}
+    return Source(run.predictions, run.name, "predictions", (outcome,), trainings)
 
 
 def read_source(path: Path) -> Source:
@@ -141,7 +133,7 @@ def read_source(path: Path) -> Source:
     if path.name in (EVALUATION, SUMMARY) and path.is_file():
         path = path.parent
     if not path.is_dir():
-        raise UserError(f"{path} does not exist. Expected is a folder with results; see nnunet_ext report --help.")
+        raise UserError(f"{path} does not exist. Name a folder with results; see nnunet_ext report --help.")
     path = path.resolve()
     if path.name == "validation" and path.parent.name.startswith("fold_"):
         path = path.parent
@@ -163,8 +155,8 @@ def _candidates(path: Path) -> str:
         listed = ", ".join(str(folder) for folder in found[:SHOWN])
         return f" Name the folders in it: {listed}{', …' if len(found) > SHOWN else ''}."
     return (
-        " Expected is a model folder TRAINER__PLANS__CONFIGURATION of nnUNet_results, a fold_X in it, an output folder "
-        "of nnunet_ext evaluate, or predictions with the summary.json of nnUNetv2_evaluate_folder."
+        " Name a model folder TRAINER__PLANS__CONFIGURATION of nnUNet_results, a fold_X in it, an output folder of "
+        "nnunet_ext evaluate, or predictions with the summary.json of nnUNetv2_evaluate_folder."
     )
 
 
@@ -219,8 +211,11 @@ def _read_folds(model: Path, folds: Sequence[Path], *, name: str, at: Path) -> S
             remarks.append(f"{fold.name} has no checkpoint_final.pth: curves are those of {training.checkpoint.name}.")
     if any(fold.name == "fold_all" for fold in scored):
         remarks.append("fold_all was validated on cases that it has trained on: its scores are too good.")
-    near = [model, *_first_reference(evaluations)]
-    outcome = _validated(model.parent.name, evaluations, description, near=near)
+    dataset = model.parent.name
+    raw = _raw_files(dataset, [model, _first_reference(evaluations)])
+    outcome = _scored_by_nnunet(
+        f"{dataset}_val", evaluations, description, images=raw.images, references=raw.references
+    )
     kind = f"validation cases of {_plural(len(scored), 'fold')}" if len(scored) > 1 else "validation cases of a fold"
     return Source(at, name, kind, (outcome,), trainings, tuple(remarks))
 
@@ -257,36 +252,50 @@ def _refuse_shared_cases(folds: Sequence[Path], evaluations: Sequence[Evaluation
             seen[case] = fold.name
 
 
-def _first_reference(evaluations: Iterable[Evaluation]) -> list[Path]:
-    return [next(iter(evaluation.references.values())) for evaluation in evaluations][:1]
+def _first_reference(evaluations: Sequence[Evaluation]) -> Path:
+    return next(iter(evaluations[0].references.values()))
 
 
-def _dice_rows(evaluations: Sequence[Evaluation]) -> dict[str, Rows]:
-    rows: dict[str, dict[str, Row]] = {}
-    for evaluation in evaluations:
-        for label, scores in evaluation.labels.items():
-            by_case = rows.setdefault(label.name, {})
-            by_case.update({case: case_row(value) for case, value in scores.dice.items()})
-    return {DICE.name: rows}
-
-
-def _validated(
-    dataset: str, evaluations: Sequence[Evaluation], description: Mapping[str, Any], *, near: Sequence[Path]
+def _scored_by_nnunet(
+    cases_of: str,
+    evaluations: Sequence[Evaluation],
+    description: Mapping[str, Any],
+    *,
+    images: Mapping[str, Path],
+    references: Mapping[str, Path],
 ) -> ScoredCases:
-    """Validation cases of a dataset as an outcome; `near` are paths to look for its raw data from."""
-    raw = _raw_files(dataset, near)
-    files = {}
-    for evaluation in evaluations:
-        for case, reference in evaluation.references.items():
-            known = reference if reference.is_file() or raw is None else raw.references.get(case, reference)
-            files[case] = CaseFiles(evaluation.predictions[case], known, None if raw is None else raw.images.get(case))
+    """What summary.json files hold as one set of cases.
+
+    Args:
+        cases_of: what the cases are.
+        evaluations: the files.
+        description: a dataset.json.
+        images: of the cases, as far as they are known.
+        references: where they are if they are no longer where summary.json says.
+    """
+    files = {
+        case: CaseFiles(
+            evaluation.predictions[case],
+            file if file.is_file() else references.get(case, file),
+            images.get(case),
+        )
+        for evaluation in evaluations
+        for case, file in evaluation.references.items()
+    }
     labels = tuple(dict.fromkeys(label for evaluation in evaluations for label in evaluation.labels))
-    return ScoredCases(f"{dataset}_val", _dice_rows(evaluations), labels, files, description)
+    scores = case_scores(
+        (case, label.name, DICE.name, *plain(value))
+        for evaluation in evaluations
+        for label, scores in evaluation.labels.items()
+        for case, value in scores.dice.items()
+    )
+    return ScoredCases(cases_of, scores, labels, files, description)
 
 
-def _raw_files(dataset: str, near: Iterable[Path], *, references: str | None = None) -> RawFiles | None:
+def _raw_files(dataset: str, near: Iterable[Path], *, references: str | None = None) -> RawFiles:
+    """A dataset's files, none if it is not found."""
     folder = find_raw_dataset(dataset, near)
-    return None if folder is None else read_raw_files(folder, references=references)
+    return RawFiles({}, {}, {}) if folder is None else read_raw_files(folder, references=references)
 
 
 def _read_predictions(path: Path) -> Source:
@@ -295,13 +304,13 @@ def _read_predictions(path: Path) -> Source:
         raise UserError(f"{path} has a summary.json but no dataset.json, which nnUNetv2_predict writes beside it.")
     description = read_json(path / "dataset.json")
     evaluation = read_summary(path / SUMMARY, description)
-    (reference,) = _first_reference([evaluation])
+    reference = _first_reference([evaluation])
     dataset = next((parent.name for parent in reference.parents if parent.name.startswith("Dataset")), "")
-    outcome = _validated(dataset, [evaluation], description, near=[reference])
-    # which cases of the dataset they are, the folder of the references tells
-    outcome = replace(outcome, cases_of="_".join(part for part in (dataset, reference.parent.name) if part))
-    remark = "Of predictions alone the training is not known: no curves, no settings."
-    return Source(path, path.name, "predictions", (outcome,), {}, (remark,))
+    raw = _raw_files(dataset, [reference])
+    # the folder of the references tells which cases of the dataset they are
+    cases_of = "_".join(part for part in (dataset, reference.parent.name) if part)
+    outcome = _scored_by_nnunet(cases_of, [evaluation], description, images=raw.images, references=raw.references)
+    return Source(path, path.name, "predictions", (outcome,), {}, (NO_TRAINING,))
 
 
 def _read_evaluate_folder(path: Path) -> Source:
@@ -309,28 +318,33 @@ def _read_evaluate_folder(path: Path) -> Source:
     content = read_json(path / EVALUATION)
     if not isinstance(content, dict) or not content.get("datasets"):
         raise UserError(f"{path / EVALUATION} holds no scored data set. Run nnunet_ext evaluate again.")
+    scores = read_scores(path / TABLE)
     request = read_json(path / REQUEST) if (path / REQUEST).is_file() else {}
-    model = Path(request["model"]) if "model" in request else None
+    origin = Path(request.get("model") or request.get("predictions") or content.get("model") or content["predictions"])
+    folds = content.get("folds", [])
     trainings: dict[str, TrainingRecord] = {}
-    remarks: list[str] = []
-    for fold in content["folds"]:
-        folder = None if model is None else model / f"fold_{fold}"
-        if folder is None or find_checkpoint(folder) is None:
-            remarks.append(f"The checkpoint of fold {fold} is not where it was: no curves, no settings of it.")
-            continue
-        trainings[f"fold {fold}"] = read_training(folder)
-    near = [path, *([] if model is None else [model])]
-    model_description = None
-    if model is not None and (model / "dataset.json").is_file():
-        model_description = read_json(model / "dataset.json")
+    remarks = [] if folds else [NO_TRAINING]
+    for fold in folds:
+        if find_checkpoint(origin / f"fold_{fold}") is None:
+            remarks.append(
+                f"The checkpoint of fold {fold} is not where it was, so its curves and settings are missing."
+            )
+        else:
+            trainings[f"fold {fold}"] = read_training(origin / f"fold_{fold}")
+    description = read_json(origin / "dataset.json") if (origin / "dataset.json").is_file() else None
+    near = [path, origin, *map(Path, content.get("labels", []))]
+    predicted_by = f"{content['model']}, {_folds(folds)}" if folds else f"predictions in {origin}"
     return Source(
         path,
         path.name,
-        f"{content['model']}, {_folds(content['folds'])}, scored by nnunet_ext evaluate",
-        tuple(_evaluated(path, entry, model_description, near=near) for entry in content["datasets"]),
+        f"{predicted_by}, scored by nnunet_ext evaluate",
+        tuple(
+            _evaluated(entry, scores, description, near=near, predictions=None if folds else origin, out=path)
+            for entry in content["datasets"]
+        ),
         trainings,
         tuple(remarks),
-        (_evaluate_command(content, model or Path(content["model"])),),
+        (_evaluate_command(content, origin),),
         {str(name): str(version) for name, version in content.get("versions", {}).items()},
     )
 
@@ -340,61 +354,73 @@ def _folds(folds: Sequence[int | str]) -> str:
 
 
 def _evaluated(
-    path: Path, entry: Mapping[str, Any], model: Mapping[str, Any] | None, *, near: Sequence[Path]
+    entry: Mapping[str, Any],
+    scores: pd.DataFrame,
+    model: Mapping[str, Any] | None,
+    *,
+    near: Sequence[Path],
+    predictions: Path | None,
+    out: Path,
 ) -> ScoredCases:
     """The scores on one set of cases.
 
     Args:
-        path: the output folder.
         entry: the set's part of evaluation.json.
-        model: the model's dataset.json, if it is there.
+        scores: the scores table.
+        model: dataset.json of the model or beside the predictions, if it is there.
         near: paths to look for the raw data from.
+        predictions: folder of the predictions, if they are not in `out`.
+        out: the output folder.
     """
     dataset, references = str(entry["dataset"]), entry.get("references")
-    folder = path / f"{dataset}_{entry['cases']}"
-    raw = _raw_files(dataset, near, references=references)
-    description = model if raw is None else raw.description
-    values = {} if description is None else {name: key for key, name in read_labels(description).items()}
-    rows: dict[str, dict[str, dict[str, Row]]] = {}
-    for metric, (key, to_row) in ENTRIES.items():
-        for case, by_label in entry.get(key, {}).items():
-            for label, value in by_label.items():
-                rows.setdefault(metric, {}).setdefault(label, {})[case] = to_row(value)
-    files = {}
-    for case in entry["dice"]:
-        file = folder / f"{case}{'' if description is None else description['file_ending']}"
-        files[case] = CaseFiles(
-            file, None if raw is None else raw.references.get(case), None if raw is None else raw.images.get(case)
+    name = f"{dataset}_{entry['cases']}"
+    of_set = scores[(scores["dataset"] == name) & (scores["references"] == (references or ""))]
+    title = name if references is None else f"{name} ({references})"
+    if of_set.empty:
+        raise UserError(
+            f"{out / TABLE} has no scores of {title}, which {EVALUATION} names. Run nnunet_ext evaluate again."
         )
-    labels = tuple(Label(name, values.get(name, ())) for name in entry["labels"])
-    cases_of = folder.name if references is None else f"{folder.name} ({references})"
-    return ScoredCases(cases_of, rows, labels, files, description, _notes(entry))
+    raw = _raw_files(dataset, near, references=references)
+    description = raw.description or model
+    values = {} if description is None else {label: key for key, label in read_labels(description).items()}
+    ending = "" if description is None else description["file_ending"]
+    files = {
+        case: CaseFiles((predictions or out / name) / f"{case}{ending}", raw.references.get(case), raw.images.get(case))
+        for case in map(str, of_set["case"].unique())
+    }
+    labels = tuple(Label(label, values.get(label, ())) for label in entry["labels"])
+    return ScoredCases(title, of_set, labels, files, description, _notes(entry))
 
 
 def _notes(entry: Mapping[str, Any]) -> dict[str, str]:
-    """How the metrics of a data set in evaluation.json were computed that have a choice."""
+    """How the metrics of a data set in evaluation.json were computed where that can be chosen, by group."""
     notes = {}
     if "tolerances" in entry:
-        notes[NSD.name] = f"Tolerance: {', '.join(f'{label} {mm:g} mm' for label, mm in entry['tolerances'].items())}."
+        notes[NSD.group] = f"Tolerance: {', '.join(f'{label} {mm:g} mm' for label, mm in entry['tolerances'].items())}."
     if "overlap" in entry:
         instances = entry.get("instances", "components")
-        note = f"Instances: {instances}; found or right from an overlap of {entry['overlap']:g}."
-        notes |= dict.fromkeys((RECALL.name, PRECISION.name, F1.name), note)
+        notes[LESIONS_RECALL.group] = f"Instances: {instances}; found or right from an overlap of {entry['overlap']:g}."
     return notes
 
 
-def _evaluate_command(content: Mapping[str, Any], model: Path) -> str:
+def _evaluate_command(content: Mapping[str, Any], origin: Path) -> str:
     """The command that made an evaluation.json, as far as it tells."""
-    first = content["datasets"][0]
-    metrics = [name for name, key in (("surface", "assd"), ("nsd", "nsd"), ("lesions", "lesions")) if key in first]
-    on = dict.fromkeys(f"{entry['dataset']}:{entry['cases']}" for entry in content["datasets"])
-    references = dict.fromkeys(entry["references"] for entry in content["datasets"] if "references" in entry)
-    command = ["nnunet_ext", "evaluate", str(model), *(part for one in on for part in ("--on", one))]
-    command += ["-f", *map(str, content["folds"])]
-    command += ["--metrics", "dice", *metrics] if metrics else []
-    if "nsd" in metrics:
-        command += ["--tolerance", *(f"{label}={value:g}" for label, value in first.get("tolerances", {}).items())]
+    first, entries = content["datasets"][0], content["datasets"]
+    groups = dict.fromkeys(metric.group for metric in METRICS if metric.of_cases and metric.name in first)
+    groups |= {LESIONS_RECALL.group: None} if "overlap" in first else {}
+    command = ["nnunet_ext", "evaluate"]
+    if "model" in content:
+        on = dict.fromkeys(f"{entry['dataset']}:{entry['cases']}" for entry in entries)
+        command += [str(origin), *(part for one in on for part in ("--on", one)), "-f", *map(str, content["folds"])]
+        references = dict.fromkeys(entry["references"] for entry in entries if "references" in entry)
+    else:
+        command += ["--predictions", str(origin)]
+        references = dict.fromkeys(content["labels"])
+    command += ["--metrics", *groups] if len(groups) > 1 else []
+    if "tolerances" in first:
+        command += ["--tolerance", *(f"{label}={value:g}" for label, value in first["tolerances"].items())]
     command += ["--labels", *references] if references else []
-    command += [] if content["mirroring"] else ["--disable-tta"]
-    command += [] if content["checkpoint"] == "checkpoint_final.pth" else ["--checkpoint", content["checkpoint"]]
+    command += [] if content.get("mirroring", True) else ["--disable-tta"]
+    checkpoint = content.get("checkpoint", FINAL)
+    command += [] if checkpoint == FINAL else ["--checkpoint", checkpoint]
     return f"{shlex.join(command)} -o OUT"

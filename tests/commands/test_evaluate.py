@@ -20,7 +20,9 @@ from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunet_ext.cli import build_parser, main
 from nnunet_ext.evaluation import machine, parallel
 from nnunet_ext.evaluation.lesions import OVERLAP, DetectionCounts, count_lesions
+from nnunet_ext.evaluation.metrics import metrics_of
 from nnunet_ext.evaluation.operating_points import known_thresholds
+from nnunet_ext.evaluation.scores_table import read_scores
 from nnunet_ext.evaluation.surface import surface_dice, surface_distances
 from support.nnunet_runs import call_entry_point, train
 from support.tiny_data import IGNORE, KINDS, dataset_name
@@ -256,10 +258,9 @@ def test_other_metrics_on_the_same_folder_predict_nothing_again(models, dense, t
     assert after["dice"].keys() == before["dice"].keys()
     assert after["dice"]["case_0"]["core"] != before["dice"]["case_0"]["core"]  # labelsTr has none
     assert (after["instances"], after["overlap"]) == ("components", 0.5)
-    header = (out / "evaluation.csv").read_text().splitlines()[0]
-    assert header.startswith(
-        "dataset,cases,case,patient,label,dice,volume_reference,volume_predicted,volume_both,assd,"
-    )
+    scores = read_scores(out / "evaluation.csv")
+    assert set(scores["metric"]) == {metric.name for metric in metrics_of(["surface", "lesions"]) if metric.compute}
+    assert set(scores["references"]) == {"labelsTr_dense"}
 
 
 def test_several_folders_of_references_are_scored_against_one_set_of_predictions(
@@ -356,6 +357,8 @@ def test_thresholds_change_no_prediction_and_no_score(models, tmp_path):
     rows = operating_points(tmp_path / "with")
     assert len(rows) == 2 * 21
     assert not list((tmp_path / "with").glob("*.unfinished"))
+    assert evaluate(models["labels"], tmp_path / "with", "--on", ON_IGNORE) == 0
+    assert not list((tmp_path / "with").glob("operating_points.*"))  # those of other scores
 
 
 def test_only_thresholds_that_are_not_known_are_predicted_for(models, dense, tmp_path, monkeypatch):
@@ -430,7 +433,7 @@ def test_interrupted_scoring_leaves_the_files_of_before(models, tmp_path, monkey
     def interrupted(*arguments, **more):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nnunet_ext.evaluation.scoring.count_overlap", interrupted)
+    monkeypatch.setattr("nnunet_ext.evaluation.scoring.region_or_label_to_mask", interrupted)
     assert evaluate(models["labels"], out, "--on", ON_IGNORE, "--bootstrap", "7") == 130
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
@@ -506,12 +509,14 @@ def test_second_stage_of_a_cascade_is_refused(models, tmp_path, capsys):
             checkpoint["network_weights"][name] = weight.repeat(1, 3, 1, 1, 1)
     torch.save(checkpoint, file)
     assert evaluate(model, tmp_path / "out", "--on", ON_LABELS) == 2
-    assert "cascade" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "cascade" in message
+    assert "nnunet_ext evaluate --predictions FOLDER --labels FOLDER" in message
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--on", "901:train"], ["--on", ":val"], ["--on", "901", "-f", "x"], []]
+    [["--on", "901:train"], ["--on", ":val"], ["--on", "901", "-f", "x"]]
     + [["--on", "901", "--metrics", "iou"], ["--on", "901", "--overlap", "0"], ["--on", "901", "--overlap", "much"]]
     + [["--on", "901", "--bootstrap", "-1"], ["--on", "901", "--workers", "0"]]
     + [["--on", "901", "--thresholds", "0.5", text] for text in ("0", "1", "nan", "-0.5", "much")]

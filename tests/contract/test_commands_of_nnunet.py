@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from nnunetv2.ensembling.ensemble import entry_point_ensemble_folders
+from nnunetv2.evaluation.evaluate_predictions import evaluate_folder_entry_point
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor, predict_entry_point
 from nnunetv2.model_sharing.entry_points import export_pretrained_model_entry, install_from_zip_entry_point
 from nnunetv2.run.run_training import run_training_entry
@@ -39,6 +40,24 @@ def predict_arguments(name: str, kind: str, source: Path, target: Path, *more: s
 def segmentation(folder: Path) -> np.ndarray:
     (file,) = folder.glob("*.nii.gz")
     return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+
+
+def check_dice_of_predictions(predictions: Path, dataset: Path, model: Path, out: Path) -> None:
+    """``nnunet_ext evaluate --predictions`` gives the Dice of ``nnUNetv2_evaluate_folder``."""
+    labels = out / "labels"
+    labels.mkdir(parents=True)
+    (prediction,) = predictions.glob("*.nii.gz")
+    reference = sorted((dataset / "labelsTr").glob("*.nii.gz"))[0]  # of the same size; the test cases have no labels
+    shutil.copy(reference, labels / prediction.name)
+    description = predictions / "dataset.json"
+    files = ["-djfile", str(description), "-pfile", str(model / "plans.json"), "-o", str(out / "summary.json")]
+    call_entry_point(evaluate_folder_entry_point, [str(labels), str(predictions), *files, "-np", "1"])
+    assert main(["evaluate", "--predictions", str(predictions), "--labels", str(labels), "-o", str(out / "ours")]) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    (entry,) = json.loads((out / "ours" / "evaluation.json").read_text())["datasets"]
+    assert entry["foreground_mean"] == pytest.approx(summary["foreground_mean"]["Dice"])
+    means = [label["dice_mean"] for label in entry["labels"].values()]
+    assert means == pytest.approx([scores["Dice"] for scores in summary["mean"].values()])
 
 
 @pytest.fixture
@@ -116,6 +135,8 @@ def test_five_folds_are_ensembled_exported_and_installed_elsewhere(name, workspa
     assert not np.array_equal(probabilities["all"], probabilities["one"])
     folders = [str(tmp_path / "all"), str(tmp_path / "one")]
     call_entry_point(entry_point_ensemble_folders, ["-i", *folders, "-o", str(tmp_path / "ensemble"), "-np", "1"])
+    model = results / dataset_name(kind) / f"{name}__nnUNetPlans__3d_tiny"
+    check_dice_of_predictions(tmp_path / "all", workspace.raw / dataset_name(kind), model, tmp_path / "scored")
     mean = (probabilities["all"] + probabilities["one"]) / 2
     agreement = np.mean(segmentation(tmp_path / "ensemble") == mean.argmax(0))
     assert agreement > 0.999  # probabilities are stored in half precision
@@ -159,3 +180,5 @@ def test_cascade_that_was_configured_trains_resumes_and_predicts(
     second[second.index("3d_tiny")] = "pair"
     predict_by_command([*second, "-prev_stage_predictions", str(tmp_path / "lowres")])
     assert segmentation(tmp_path / "cascade").shape == segmentation(tmp_path / "lowres").shape
+    model = Path(cascade.output_folder).parent
+    check_dice_of_predictions(tmp_path / "cascade", workspace.raw / dataset_name(kind), model, tmp_path / "scored")

@@ -7,19 +7,40 @@ import math
 import numpy as np
 import pytest
 
-from nnunet_ext.evaluation.bootstrap import Interval, PatientBootstrap, drawn_counts, percentile_interval, ratio
+from nnunet_ext.evaluation.bootstrap import (
+    Interval,
+    Resampling,
+    SeedScores,
+    drawn_counts,
+    paired_differences,
+    percentile_interval,
+    ratio,
+)
+from nnunet_ext.evaluation.metrics import DICE
+from nnunet_ext.evaluation.metrics.metric import plain
 
 
-def bootstrap(patients, resamples=2000, seed=0):
-    return PatientBootstrap(patients, np.random.default_rng(seed), resamples=resamples)
+def interval(patients, values, resamples=2000):
+    """That of a quotient of sums over cases; `values` are numerator and denominator of each."""
+    cases = {f"c{number}": str(patient) for number, patient in enumerate(patients)}
+    parts = np.array(values, float).reshape(-1, 1, 1, 2)
+    estimate = Resampling(cases, resamples=resamples).estimate([SeedScores(tuple(cases), parts)], DICE.statistic)
+    return estimate.interval
 
 
-def quotient(sums):
-    return ratio(sums[..., 0], sums[..., 1])
+def width(found):
+    return found.high - found.low
 
 
-def width(interval):
-    return interval.high - interval.low
+def by_label(*columns, cases=None):
+    """Scores of the cases c0, c1, …, a column for each label, as one seed."""
+    cases = cases or tuple(f"c{number}" for number in range(len(columns[0])))
+    parts = [[[plain(value)] for value in row] for row in zip(*columns)]
+    return SeedScores(tuple(cases), np.array(parts, dtype=float))
+
+
+def each_a_patient(count):
+    return {f"c{number}": f"c{number}" for number in range(count)}
 
 
 def test_every_resample_draws_as_many_as_there_are():
@@ -43,7 +64,7 @@ def test_a_quotient_by_zero_is_undefined():
 
 
 def test_equal_patients_have_an_interval_of_no_width():
-    found = bootstrap(list("abcd")).interval(np.array([[3.0, 4.0]] * 4), quotient)
+    found = interval("abcd", np.array([[3.0, 4.0]] * 4))
     assert found == Interval(pytest.approx(0.75), pytest.approx(0.75))
 
 
@@ -51,7 +72,7 @@ def test_interval_is_that_of_drawing_patients_one_by_one():
     rng = np.random.default_rng(1)
     patients = [f"p{number}" for number in rng.integers(12, size=30)]
     values = np.stack([rng.uniform(0, 5, 30), rng.uniform(5, 10, 30)], axis=1)
-    found = bootstrap(patients, resamples=4000).interval(values, quotient)
+    found = interval(patients, values, resamples=4000)
 
     names, drawn = sorted(set(patients)), []
     for _ in range(4000):
@@ -65,10 +86,10 @@ def test_interval_is_that_of_drawing_patients_one_by_one():
 
 def test_duplicated_cases_widen_the_interval_if_they_are_known_to_be_of_one_patient():
     values = np.stack([np.random.default_rng(2).uniform(0, 1, 25), np.ones(25)], axis=1)
-    once = bootstrap([str(case) for case in range(25)]).interval(values, quotient)
+    once = interval([str(case) for case in range(25)], values)
     twice = np.concatenate([values, values])
-    grouped = bootstrap([str(case) for case in range(25)] * 2).interval(twice, quotient)
-    alone = bootstrap([str(case) for case in range(50)]).interval(twice, quotient)
+    grouped = interval([str(case) for case in range(25)] * 2, twice)
+    alone = interval([str(case) for case in range(50)], twice)
     # copies are no evidence: drawn with their patient they change nothing, drawn by themselves they seem to be
     assert grouped == Interval(pytest.approx(once.low), pytest.approx(once.high))
     assert width(alone) == pytest.approx(width(grouped) / math.sqrt(2), rel=0.15)
@@ -76,7 +97,7 @@ def test_duplicated_cases_widen_the_interval_if_they_are_known_to_be_of_one_pati
 
 def test_resamples_without_the_label_are_left_out():
     values = np.array([[1.0, 1.0], [0.5, 1.0], *[[0.0, 0.0]] * 8])
-    found = bootstrap([str(case) for case in range(10)]).interval(values, quotient)
+    found = interval([str(case) for case in range(10)], values)
     assert found == Interval(0.5, 1.0)
 
 
@@ -85,10 +106,73 @@ def test_resamples_without_the_label_are_left_out():
     [("aab", [[1, 2], [0, 1], [0, 0]]), ("aaa", [[1, 2], [0, 1], [1, 1]]), ("abc", [[0, 0]] * 3)],
 )
 def test_fewer_than_two_patients_that_count_have_no_interval(patients, values):
-    assert bootstrap(list(patients)).interval(np.array(values, float), quotient) is None
+    assert interval(patients, np.array(values, float)) is None
 
 
-def test_a_seed_decides_the_interval():
-    values = np.random.default_rng(0).uniform(1, 2, (10, 2))
-    first, again, other = (bootstrap(list("abcdefghij"), seed=seed).interval(values, quotient) for seed in (1, 1, 2))
-    assert first == again != other
+def test_estimates_repeat_and_depend_on_no_other_run():
+    seeds = [by_label([0.9, 0.4, 0.7]), by_label([0.8, 0.3, 0.9])]
+    first = Resampling(each_a_patient(3), resamples=300)
+    first.estimate(seeds, DICE.statistic, run=0)
+    again = Resampling(each_a_patient(3), resamples=300)
+    assert first.estimate(seeds, DICE.statistic, run=1) == again.estimate(seeds, DICE.statistic, run=1)
+
+
+def test_seeds_that_differ_widen_the_interval():
+    resampling = Resampling(each_a_patient(4), resamples=2000)
+    one = resampling.estimate([by_label([0.5, 0.5, 0.5, 0.5])], DICE.statistic, run=0)
+    two = resampling.estimate([by_label([0.4] * 4), by_label([0.6] * 4)], DICE.statistic, run=0)
+    assert (one.value, two.value) == (pytest.approx(0.5), pytest.approx(0.5))
+    assert one.interval.high - one.interval.low == pytest.approx(0)
+    # of two seeds a quarter of the resamples draws the lower one twice, a quarter the upper
+    assert (two.interval.low, two.interval.high) == (pytest.approx(0.4), pytest.approx(0.6))
+
+
+def test_mean_over_labels_is_of_the_labels_means():
+    seed = by_label([0.2, 0.4], [math.nan, 0.9])
+    estimate = Resampling(each_a_patient(2), resamples=0).estimate([seed], DICE.statistic, run=0)
+    assert estimate.value == pytest.approx((0.3 + 0.9) / 2)
+    assert estimate.interval is None
+
+
+def test_one_patient_gives_no_interval():
+    resampling = Resampling({"c0": "p", "c1": "p", "c2": "q"}, resamples=100)
+    assert resampling.estimate([by_label([0.1, 0.9, math.nan])], DICE.statistic, run=0).interval is None
+
+
+def test_differences_are_of_common_cases_seeds_and_labels_averaged():
+    ours = [by_label([0.5, 0.8, math.nan], [0.4, math.nan, 0.3]), by_label([0.7], [0.6], cases=["c0"])]
+    theirs = [by_label([0.5, math.nan, 0.1], [0.1, 0.9, 0.2], cases=["c0", "c2", "c1"])]
+    found = paired_differences(ours, theirs)
+    assert list(found) == ["c0", "c1", "c2"]
+    assert found["c0"] == pytest.approx(((0.6 - 0.5) + (0.5 - 0.1)) / 2)
+    assert found["c1"] == pytest.approx(0.8 - 0.1)  # the second label only they have
+    assert found["c2"] == pytest.approx(0.3 - 0.9)
+
+
+def test_nothing_in_common_is_no_difference():
+    ours, theirs = [by_label([0.5])], [by_label([0.5], cases=["other"])]
+    assert paired_differences(ours, theirs) == {}
+    resampling = Resampling({"c0": "c0", "other": "other"}, resamples=10)
+    assert math.isnan(resampling.mean_difference(ours, theirs, runs=(1, 0)).value)
+
+
+def test_rounding_makes_no_difference():
+    assert paired_differences([by_label([0.1 + 0.2])], [by_label([0.3])]) == {"c0": 0.0}
+
+
+def test_interval_of_a_mean_difference_is_paired():
+    # the runs differ by 0.1 in every case, however much the cases differ
+    theirs = np.array([0.1, 0.5, 0.9, 0.3])
+    resampling = Resampling(each_a_patient(4), resamples=200)
+    estimate = resampling.mean_difference([by_label(theirs + 0.1)], [by_label(theirs)], runs=(1, 0))
+    assert estimate.value == pytest.approx(0.1)
+    assert (estimate.interval.low, estimate.interval.high) == (pytest.approx(0.1), pytest.approx(0.1))
+
+
+def test_mean_difference_of_one_seed_is_a_bootstrap_of_the_differences():
+    differences = np.array([0.1, -0.2, 0.4, 0.3, 0.0])
+    resampling = Resampling(each_a_patient(5), resamples=500)
+    estimate = resampling.mean_difference([by_label(differences)], [by_label(np.zeros(5))], runs=(1, 0))
+    expected = interval("abcde", [(value, 1) for value in differences], resamples=500)
+    assert estimate.value == pytest.approx(differences.mean())
+    assert (estimate.interval.low, estimate.interval.high) == pytest.approx((expected.low, expected.high))

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import replace
 
 import pytest
 
 from nnunet_ext.checkpoints.trained_model import TrainedModel
-from nnunet_ext.evaluation.case_sets import CaseSet
-from nnunet_ext.evaluation.evaluation_files import remarks, results_table, write_results
-from nnunet_ext.evaluation.intervals import with_intervals
+from nnunet_ext.evaluation.evaluation_files import origin_of_model, remarks, results_table, write_results
 from nnunet_ext.evaluation.model_evaluation import match_labels
-from nnunet_ext.evaluation.scoring import Metrics, Result, score
+from nnunet_ext.evaluation.scores_table import read_scores
+from nnunet_ext.evaluation.scoring import Options, score
 from support.rows_of_voxels import MILLIMETRES, write_cases
 
-DICE_COLUMNS = ["dataset", "cases", "case", "label", "dice", "volume_reference", "volume_predicted", "volume_both"]
 VOXEL = MILLIMETRES * 3  # mm², as the rows are single slices
 TOLERANCES = {"shell": MILLIMETRES / 2, "core": MILLIMETRES, "fin": 0.0}
-EVERYTHING = Metrics(surface=True, lesions=True, overlap=0.6, tolerances=TOLERANCES)
+EVERYTHING = Options(("surface", "nsd", "lesions"), overlap=0.6, tolerances=TOLERANCES)
 RATES = ["reference", "found", "predicted", "right", "recall", "precision", "f1"]
 
 
@@ -39,11 +36,10 @@ def model(tmp_path):
 
 
 def written(folder, model, results):
-    """What is in evaluation.json and in evaluation.csv."""
-    write_results(folder, model, results, mirroring=True)
+    """What is in evaluation.json, and the rows of evaluation.csv by case, label and metric."""
+    write_results(folder, origin_of_model(model, mirroring=True), results)
     content = json.loads((folder / "evaluation.json").read_text(), parse_constant=pytest.fail)  # NaN is no JSON
-    with (folder / "evaluation.csv").open(newline="") as file:
-        return content, list(csv.DictReader(file))
+    return content, read_scores(folder / "evaluation.csv").set_index(["case", "label", "metric"])
 
 
 def test_files_hold_every_number_and_null_where_there_is_none(result, model, tmp_path):
@@ -69,15 +65,15 @@ def test_files_hold_every_number_and_null_where_there_is_none(result, model, tmp
     assert entry["labels"]["fin"]["aggregated_dice"] is None
     assert entry["volumes"]["a"]["shell"] == {"reference": 3 * VOXEL, "predicted": 2 * VOXEL, "both": 2 * VOXEL}
     assert entry["not_scored"] == {"only_in_model": ["more"], "only_in_dataset": []}
-    assert len(rows) == 6
-    assert list(rows[0]) == DICE_COLUMNS
-    by_key = {(row["case"], row["label"]): row["dice"] for row in rows}
-    assert float(by_key["a", "shell"]) == pytest.approx(4 / 5)
-    assert by_key["b", "core"] == ""
-    shell = [row for row in rows if row["label"] == "shell"]
-    above = sum(2 * float(row["volume_both"]) for row in shell)
-    below = sum(float(row["volume_reference"]) + float(row["volume_predicted"]) for row in shell)
+    assert len(rows) == 6 * 4
+    assert set(rows["run"]) == {"T__P__C"}
+    assert set(rows["dataset"]) == {"Dataset001_Hand_all"}
+    parts = rows[["numerator", "denominator"]]
+    assert list(parts.loc["a", "shell", "dice"]) == [pytest.approx(4 / 5), 1]
+    assert list(parts.loc["b", "core", "dice"]) == [0, 0]
+    above, below = parts.loc[:, "shell", "aggregated_dice"].sum()
     assert above / below == pytest.approx(6 / 8)
+    assert list(parts.loc["a", "shell", "volume_predicted"]) == [2 * VOXEL, 1]
 
 
 def test_dice_alone_leaves_the_other_metrics_out(result, model, tmp_path):
@@ -100,18 +96,17 @@ def test_dice_alone_leaves_the_other_metrics_out(result, model, tmp_path):
 
 
 def test_without_intervals_nothing_speaks_of_them(result, model, tmp_path):
-    content, rows = written(tmp_path, model, [result])
+    content, _ = written(tmp_path, model, [result])
     assert "bootstrap" not in content
     assert "resample" not in content["rule"]
     assert "intervals" not in content["datasets"][0]
     assert "intervals" not in content["datasets"][0]["labels"]["shell"]
-    assert "patient" not in rows[0]
     assert "[" not in results_table([result])
     assert "intervals" not in "\n".join(remarks(result))
 
 
 def test_intervals_are_added_to_every_figure(full, model, tmp_path):
-    sure = with_intervals(full, {"a": "P1", "b": "P2"}, resamples=500)
+    sure = replace(full, patients={"a": "P1", "b": "P2"}, resamples=500)
     content, rows = written(tmp_path, model, [sure])
     assert content["bootstrap"] == {"resamples": 500, "seed": 0, "level": 0.95}
     assert "percentile bootstrap intervals over patients" in content["rule"]
@@ -129,8 +124,8 @@ def test_intervals_are_added_to_every_figure(full, model, tmp_path):
         "lesions_f1": [0.0, 1.0],
     }
     assert set(entry["labels"]["core"]["intervals"].values()) == {None}  # in one patient alone
-    assert set(entry["intervals"]) == {"foreground_mean", "foreground_aggregated_dice"}
-    assert [row["patient"] for row in rows] == ["P1"] * 3 + ["P2"] * 3
+    assert set(entry["intervals"]) == {"foreground_mean", "foreground_aggregated_dice", "foreground_nsd"}
+    assert rows["patient"].groupby("case").unique().map(list).to_dict() == {"a": ["P1"], "b": ["P2"]}
     shell = next(line for line in results_table([sure]).splitlines() if line.startswith("shell: aggregated Dice"))
     assert shell.endswith("0.750 [0.667, 0.800]")
     said = remarks(sure)
@@ -140,7 +135,7 @@ def test_intervals_are_added_to_every_figure(full, model, tmp_path):
 
 
 def test_of_one_patient_there_are_no_intervals(result, model, tmp_path):
-    single = with_intervals(result, {"a": "P1", "b": "P1"}, resamples=500)
+    single = replace(result, patients={"a": "P1", "b": "P1"}, resamples=500)
     content, _ = written(tmp_path, model, [single])
     (entry,) = content["datasets"]
     assert entry["number_of_patients"] == 1
@@ -183,23 +178,19 @@ def test_distances_and_lesions_are_added_to_each_label_and_case(full, model, tmp
     assert entry["instances"] == "components"
     assert entry["overlap"] == 0.6
 
-    assert list(rows[0]) == [*DICE_COLUMNS, "assd", "hd95", "nsd", *(f"lesions_{name}" for name in RATES)]
-    by_key = {(row["case"], row["label"]): row for row in rows}
-    assert float(by_key["a", "shell"]["assd"]) == pytest.approx(MILLIMETRES / 5)
-    assert float(by_key["a", "shell"]["nsd"]) == pytest.approx(4 / 5)
-    assert by_key["a", "shell"]["lesions_right"] == "1"
-    assert by_key["b", "core"]["hd95"] == by_key["b", "core"]["nsd"] == by_key["b", "core"]["lesions_f1"] == ""
-    assert by_key["b", "core"]["lesions_found"] == "0"
+    parts = rows[["numerator", "denominator"]]
+    assert list(parts.loc["a", "shell", "assd"]) == [pytest.approx(MILLIMETRES / 5), 1]
+    assert list(parts.loc["a", "shell", "nsd"]) == [pytest.approx(4 / 5), 1]
+    assert list(parts.loc["a", "shell", "lesions_precision"]) == [1, 1]
+    assert list(parts.loc["b", "core", "hd95"]) == list(parts.loc["b", "core", "lesions_recall"]) == [0, 0]
 
 
 def test_other_references_and_instances_are_named(full, model, tmp_path):
-    cases = full.cases
-    other = CaseSet(cases.dataset, "all", cases.description, cases.cases, "labelsTr_dense", tmp_path / "instancesTr")
-    content, _ = written(
-        tmp_path, model, [Result(other, full.labels, full.overlaps, Metrics(lesions=True), {}, full.lesions)]
-    )
+    cases = replace(full.cases, references="labelsTr_dense", instances=tmp_path / "instancesTr")
+    content, rows = written(tmp_path, model, [replace(full, cases=cases)])
     assert content["datasets"][0]["references"] == "labelsTr_dense"
     assert content["datasets"][0]["instances"] == "instancesTr"
+    assert set(rows["references"]) == {"labelsTr_dense"}
 
 
 def test_several_references_of_the_same_cases_are_told_apart(result, model, tmp_path):
@@ -207,58 +198,47 @@ def test_several_references_of_the_same_cases_are_told_apart(result, model, tmp_
     several = [replace(result, cases=replace(result.cases, references=folder)) for folder in folders]
     content, rows = written(tmp_path, model, several)
     assert [entry["references"] for entry in content["datasets"]] == list(folders)
-    assert [row["references"] for row in rows] == ["labelsTr"] * 6 + ["labelsTr_dense"] * 6
+    assert list(rows["references"].unique()) == list(folders)
     heading = results_table(several).splitlines()[0]
     assert "Dataset001_Hand_all (labelsTr)  Dataset001_Hand_all (labelsTr_dense)" in heading
     assert all(line.startswith("Dataset001_Hand_all (labelsTr_dense): ") for line in remarks(several[1]))
-    _, rows = written(tmp_path, model, several[1:])
-    assert list(rows[0]) == DICE_COLUMNS
 
 
 def test_table_has_datasets_side_by_side(result):
     other = match_labels({"labels": {"shell": 1}}, {"labels": {"shell": 1}}, name="D")
-    second = Result(
-        CaseSet("Dataset002_B", "val", {}, {"c": result.cases.cases["a"]}), other, {"shell": result.overlaps["shell"]}
-    )
+    cases = replace(result.cases, dataset="Dataset002_B", selection="val", cases={"a": result.cases.cases["a"]})
+    second = replace(result, cases=cases, labels=other)
     lines = [line.split() for line in results_table([result, second]).splitlines()]
     assert lines == [
         ["Dice", "Dataset001_Hand_all", "Dataset002_B_val"],
         ["cases", "2", "1"],
-        ["shell", "0.733", "0.733"],
+        ["shell", "0.733", "0.800"],
         ["core", "0.667", "-"],
         ["fin", "-", "-"],
-        ["mean", "0.700", "0.733"],
-        ["shell:", "aggregated", "Dice", "0.750", "0.750"],
+        ["mean", "0.700", "0.800"],
+        ["shell:", "aggregated", "Dice", "0.750", "0.800"],
         ["core:", "aggregated", "Dice", "0.667", "-"],
         ["fin:", "aggregated", "Dice", "-", "-"],
-        ["mean:", "aggregated", "Dice", "0.708", "0.750"],
+        ["mean:", "aggregated", "Dice", "0.708", "0.800"],
     ]
 
 
 def test_table_has_rows_for_the_other_metrics(full):
     lines = [line.rsplit(maxsplit=1) for line in results_table([full]).splitlines()]
     assert lines[5] == ["mean", "0.700"]
-    assert lines[9:] == [
+    assert lines[9:15] == [
         ["mean: aggregated Dice", "0.708"],
-        ["shell: ASSD in mm", "0.533"],
-        ["core: ASSD in mm", "0.667"],
-        ["fin: ASSD in mm", "-"],
-        ["shell: HD95 in mm", "1.850"],
-        ["core: HD95 in mm", "1.900"],
-        ["fin: HD95 in mm", "-"],
         ["shell: NSD at 1 mm", "0.733"],
         ["core: NSD at 2 mm", "1.000"],
         ["fin: NSD at 0 mm", "-"],
-        ["shell: instance recall", "1.000"],
-        ["core: instance recall", "1.000"],
-        ["fin: instance recall", "-"],
-        ["shell: instance precision", "0.500"],
-        ["core: instance precision", "0.000"],
-        ["fin: instance precision", "-"],
-        ["shell: instance F1", "0.667"],
-        ["core: instance F1", "0.000"],
-        ["fin: instance F1", "-"],
+        ["mean: NSD", "0.867"],
+        ["shell: ASSD in mm", "0.533"],
     ]
+    rest = dict(lines[15:])
+    assert rest["core: HD95 in mm"] == "1.900"
+    assert rest["shell: instance precision"] == "0.500"
+    assert rest["core: instance F1"] == "0.000"
+    assert rest["fin: instance recall"] == "-"
 
 
 def test_cases_without_a_score_are_told(result, full):

@@ -12,13 +12,12 @@ from PIL import Image
 
 from nnunet_ext.evaluation.operating_point_files import (
     operating_points_table,
-    own_decision,
     remarks_on_operating_points,
     write_operating_points,
 )
 from nnunet_ext.evaluation.operating_point_picture import draw_operating_points
 from nnunet_ext.evaluation.operating_points import reached_thresholds, thresholds_file, write_thresholds
-from nnunet_ext.evaluation.scoring import Metrics, score
+from nnunet_ext.evaluation.scoring import Options, score
 from support.rows_of_voxels import write_cases
 
 THRESHOLDS = (0.1, 0.4, 0.8)
@@ -37,7 +36,7 @@ def result(tmp_path):
         channels = {label: number for number, label in enumerate(rows)}
         reached = reached_thresholds(probabilities, channels, (0.05, *THRESHOLDS))
         write_thresholds(thresholds_file(tmp_path / "predictions", name), reached)
-    return score(cases, labels, tmp_path / "predictions", Metrics(lesions=True, thresholds=THRESHOLDS))
+    return score(cases, labels, tmp_path / "predictions", Options(("lesions",), thresholds=THRESHOLDS))
 
 
 def read(file):
@@ -69,10 +68,9 @@ def test_the_csv_has_a_row_for_each_label_level_and_threshold(result, tmp_path):
 
 
 def test_nnunets_decision_has_the_numbers_of_the_ordinary_scores(result):
-    own = own_decision(result, "shell")
-    assert own["voxel"].f1 == pytest.approx(result.aggregated_dice("shell"))  # these cases have one voxel size
-    assert own["lesion"] == result.pooled_lesions("shell")
-    assert own_decision(replace(result, metrics=Metrics()), "shell").keys() == {"voxel"}
+    own, estimates = result.points["shell"].own, result.estimates["shell"]
+    assert own["voxel"].f1 == pytest.approx(estimates["aggregated_dice"].value)  # these cases have one voxel size
+    assert own["lesion"].f1 == estimates["lesions_f1"].value
 
 
 def test_the_text_names_the_best_threshold_above_nnunets_decision(result):
@@ -87,10 +85,10 @@ def test_the_text_names_the_best_threshold_above_nnunets_decision(result):
 
 def test_a_best_threshold_at_the_end_and_a_label_without_one_are_remarked(result):
     remarks = remarks_on_operating_points(result)
-    assert "Dataset001_Hand_all: of shell in voxels the lowest threshold is the best: try lower ones" in remarks
+    assert "Dataset001_Hand_all: for shell in voxels the lowest threshold is the best: try lower ones" in remarks
     nothing = "Dataset001_Hand_all: no threshold is the best of fin in voxels, as F1 is 0 or undefined"
     assert nothing in remarks
-    alone = replace(result, metrics=replace(result.metrics, thresholds=(0.1,)))
+    alone = replace(result, options=replace(result.options, thresholds=(0.1,)))
     assert not any("try" in line for line in remarks_on_operating_points(alone))
 
 

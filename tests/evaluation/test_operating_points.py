@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnunet_ext.evaluation.lesions import DetectionCounts, count_lesions
+from nnunet_ext.evaluation.metrics.label_in_case import LabelInCase
 from nnunet_ext.evaluation.operating_points import (
     DEFAULT_THRESHOLDS,
     OperatingPoints,
     best_threshold,
     count_operating_points,
     known_thresholds,
-    pooled,
     reached_thresholds,
     read_thresholds,
     thresholds_file,
@@ -43,6 +43,12 @@ def case(seed: int, *, share: float = 0.3):
     return probabilities, rng.random(shape) < share, rng.random(shape) < 0.2
 
 
+def points_of(reference, reached, name, *, thresholds, overlap, **more):
+    """The operating points of a label, in voxels and in lesions; nnU-Net's own decision is that nothing is there."""
+    label = LabelInCase(reference, np.zeros_like(reference), (1, 1, 1), overlap_share=overlap, **more)
+    return count_operating_points(label, reached.steps[name], reached.thresholds, thresholds=thresholds, lesions=True)
+
+
 @pytest.mark.parametrize("with_ignored", [False, True])
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.3])
 def test_counts_are_those_of_the_masks(share, with_ignored):
@@ -50,23 +56,23 @@ def test_counts_are_those_of_the_masks(share, with_ignored):
     ignored = ignored if with_ignored else np.zeros_like(ignored)
     reached = reached_thresholds(probabilities, CHANNELS, THRESHOLDS)
     for label, channel in CHANNELS.items():
-        points = count_operating_points(
+        points = points_of(
             reference, reached, label, thresholds=THRESHOLDS, ignored=ignored if with_ignored else None, overlap=0.5
         )
-        assert list(points.voxels) == list(points.lesions) == list(THRESHOLDS)
+        assert list(points.curves["voxel"]) == list(points.curves["lesion"]) == list(THRESHOLDS)
         for threshold in THRESHOLDS:
             mask = probabilities[channel] >= np.float32(threshold)
             both = np.sum(mask & reference & ~ignored)
             expected = DetectionCounts(np.sum(reference & ~ignored), both, np.sum(mask & ~ignored), both)
-            assert points.voxels[threshold] == expected
-            assert points.lesions[threshold] == count_lesions(reference, mask, ignored=ignored, overlap=0.5)
+            assert points.curves["voxel"][threshold] == expected
+            assert points.curves["lesion"][threshold] == count_lesions(reference, mask, ignored=ignored, overlap=0.5)
 
 
 @settings(max_examples=30)
 @given(seed=st.integers(0, 200))
 def test_recall_never_rises_with_the_threshold(seed):
     probabilities, reference, ignored = case(seed)
-    points = count_operating_points(
+    points = points_of(
         reference,
         reached_thresholds(probabilities, {"core": 2}, DEFAULT_THRESHOLDS),
         "core",
@@ -74,7 +80,7 @@ def test_recall_never_rises_with_the_threshold(seed):
         ignored=ignored,
         overlap=0.1,
     )
-    for curve in points.by_level().values():
+    for curve in points.curves.values():
         recalls = [counts.recall for counts in curve.values()]
         assert recalls == sorted(recalls, reverse=True)
 
@@ -91,7 +97,7 @@ def test_half_is_the_decision_for_the_most_probable_of_two_classes_except_in_tie
 def test_instances_of_a_map_are_told_apart():
     reference = np.array([[[1, 1, 1, 1, 0, 0]]], bool)
     probabilities = np.array([[[[0.2, 0.2, 0.8, 0.8, 0.0, 0.3]]]], np.float32)
-    points = count_operating_points(
+    points = points_of(
         reference,
         reached_thresholds(probabilities, {"lesion": 0}, THRESHOLDS),
         "lesion",
@@ -99,17 +105,15 @@ def test_instances_of_a_map_are_told_apart():
         overlap=0.1,
         instances=np.array([[[1, 1, 2, 2, 0, 0]]]),
     )
-    assert points.lesions == {0.1: DetectionCounts(2, 2, 2, 1), 0.5: DetectionCounts(2, 1, 1, 1)}
-    assert points.voxels == {0.1: DetectionCounts(4, 4, 5, 4), 0.5: DetectionCounts(4, 2, 2, 2)}
+    assert points.curves["lesion"] == {0.1: DetectionCounts(2, 2, 2, 1), 0.5: DetectionCounts(2, 1, 1, 1)}
+    assert points.curves["voxel"] == {0.1: DetectionCounts(4, 4, 5, 4), 0.5: DetectionCounts(4, 2, 2, 2)}
 
 
 def test_thresholds_that_were_not_asked_for_change_nothing():
     probabilities, reference, ignored = case(3)
     many, few = (reached_thresholds(probabilities, CHANNELS, some) for some in (DEFAULT_THRESHOLDS, (0.1, 0.9)))
     ask = {"thresholds": (0.1, 0.9), "ignored": ignored, "overlap": 0.1}
-    assert count_operating_points(reference, many, "shell", **ask) == count_operating_points(
-        reference, few, "shell", **ask
-    )
+    assert points_of(reference, many, "shell", **ask) == points_of(reference, few, "shell", **ask)
 
 
 def test_more_thresholds_than_a_byte_can_count():
@@ -123,21 +127,22 @@ def test_a_label_in_neither_has_no_rates_and_one_that_is_never_predicted_no_prec
     reached = reached_thresholds(np.full((1, 1, 2, 2), 0.2, np.float32), {"lesion": 0}, [0.5])
 
     def points(reference):
-        return count_operating_points(reference, reached, "lesion", thresholds=[0.5], overlap=0.1)
+        return points_of(reference, reached, "lesion", thresholds=[0.5], overlap=0.1)
 
-    assert points(nothing) == OperatingPoints({0.5: DetectionCounts()}, {0.5: DetectionCounts()})
-    missed = points(something).voxels[0.5]
+    assert points(nothing).curves == {"voxel": {0.5: DetectionCounts()}, "lesion": {0.5: DetectionCounts()}}
+    missed = points(something).curves["voxel"][0.5]
     assert (missed.recall, missed.f1) == (0.0, 0.0)
     assert math.isnan(missed.precision)
 
 
 def test_counts_of_cases_are_summed():
-    one = OperatingPoints({0.1: DetectionCounts(4, 2, 3, 2)}, {0.1: DetectionCounts(1, 1, 2, 1)})
-    other = OperatingPoints({0.1: DetectionCounts(1, 0, 5, 0)}, {0.1: DetectionCounts(2, 0, 0, 0)})
-    found = pooled([one, other])
-    assert found == OperatingPoints({0.1: DetectionCounts(5, 2, 8, 2)}, {0.1: DetectionCounts(3, 1, 2, 1)})
-    assert found.voxels[0.1].f1 == pytest.approx(2 * 2 / (5 + 8))  # Dice of the sums
-    assert pooled([OperatingPoints(one.voxels)]).by_level() == {"voxel": one.voxels}
+    own = {"voxel": DetectionCounts(4, 1, 1, 1)}
+    one = OperatingPoints({"voxel": {0.1: DetectionCounts(4, 2, 3, 2)}}, own)
+    other = OperatingPoints({"voxel": {0.1: DetectionCounts(1, 0, 5, 0)}}, own)
+    found = one + other
+    assert found.curves == {"voxel": {0.1: DetectionCounts(5, 2, 8, 2)}}
+    assert found.own == {"voxel": DetectionCounts(8, 2, 2, 2)}
+    assert found.curves["voxel"][0.1].f1 == pytest.approx(2 * 2 / (5 + 8))  # Dice of the sums
 
 
 def test_the_best_threshold_has_the_highest_f1_and_is_the_highest_of_several():

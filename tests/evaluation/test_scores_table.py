@@ -5,12 +5,22 @@ import pandas as pd
 import pytest
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.scores_table import COLUMNS, read_scores, write_scores
+from nnunet_ext.evaluation.metrics import DICE, LESIONS_F1
+from nnunet_ext.evaluation.scores_table import (
+    COLUMNS,
+    case_scores,
+    labels_with,
+    read_scores,
+    seed_scores,
+    write_scores,
+)
 
 
 def table(numerators):
-    row = {"run": "a", "seed": "0", "dataset": "D", "references": "", "case": "NA", "patient": "p", "label": "liver"}
-    return pd.DataFrame([{**row, "metric": "dice", "numerator": n, "denominator": 1.0} for n in numerators])
+    row = {"run": "a", "seed": "0", "dataset": "D", "references": "", "case": "NA", "patient": "p", "metric": "dice"}
+    return pd.DataFrame(
+        [{**row, "label": f"{place}", "numerator": n, "denominator": 1.0} for place, n in enumerate(numerators)]
+    )
 
 
 def test_numbers_come_back_bit_for_bit(tmp_path):
@@ -28,9 +38,31 @@ def test_text_stays_text(tmp_path):
     assert (row["case"], row["references"], row["seed"]) == ("NA", "", "0")
 
 
-@pytest.mark.parametrize("content", ["", "case,dice\na,1\n", ",".join(COLUMNS) + "\na,0,D,,c,p,l,dice,many,1\n"])
+HEADER = ",".join(COLUMNS) + "\n"
+ROW = "a,0,D,,c,p,l,dice,1,1\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "case,dice\na,1\n",
+        HEADER + "a,0,D,,c,p,l,dice,many,1\n",
+        HEADER + "a,0,D,,c,p,l,dice,,1\n",
+        HEADER + 2 * ROW,
+    ],
+)
 def test_another_file_is_refused_by_name(tmp_path, content):
     file = tmp_path / "scores.csv"
     file.write_text(content)
     with pytest.raises(UserError, match="scores.csv"):
         read_scores(file)
+
+
+def test_what_cases_add_has_their_order_and_zeros_where_there_is_nothing():
+    scores = case_scores([("b", "liver", "dice", 0.5, 1), ("a", "liver", "dice", 0.25, 1), ("a", "liver", "nsd", 1, 1)])
+    assert labels_with(scores, DICE) == ["liver"]
+    assert labels_with(scores, LESIONS_F1) == []
+    found = seed_scores(scores, DICE, ["a", "b", "c"], ["liver", "spleen"])
+    assert found.cases == ("a", "b", "c")
+    assert found.parts[:, :, 0].tolist() == [[[0.25, 1], [0, 0]], [[0.5, 1], [0, 0]], [[0, 0], [0, 0]]]

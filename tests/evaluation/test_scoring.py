@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import SimpleITK as sitk
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
@@ -17,40 +18,57 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation import parallel
 from nnunet_ext.evaluation.case_sets import Case, CaseSet
-from nnunet_ext.evaluation.lesions import DetectionCounts
+from nnunet_ext.evaluation.metrics import AGGREGATED_DICE, ASSD, DICE, HD95, LESIONS_PRECISION, LESIONS_RECALL, NSD
 from nnunet_ext.evaluation.model_evaluation import match_labels
-from nnunet_ext.evaluation.scoring import Metrics, score
-from nnunet_ext.evaluation.surface import SurfaceDistances
+from nnunet_ext.evaluation.scoring import Options, score
 from support.rows_of_voxels import MILLIMETRES, write_cases, write_row
 
 TOLERANCES = {"shell": MILLIMETRES / 2, "core": MILLIMETRES, "fin": 0.0, "whole": 0.0}
-EVERYTHING = Metrics(surface=True, lesions=True, tolerances=TOLERANCES)
+EVERYTHING = Options(("surface", "nsd", "lesions"), tolerances=TOLERANCES)
 
 
-def score_rows(folder, metrics=None, **instances):
-    return score(*write_cases(folder, **instances), folder / "predictions", metrics)
+def score_rows(folder, options=None, **instances):
+    return score(*write_cases(folder, **instances), folder / "predictions", options)
+
+
+def value(result, metric, case, label):
+    return result.values(metric)[case][label]
+
+
+def figure(result, metric, label):
+    return result.estimates[label][metric.name].value
+
+
+def lesions(result, case, label):
+    """How many instances the reference has, are found, are predicted, are right; of all cases for None."""
+    rows = result.scores[(result.scores["label"] == label) & ((result.scores["case"] == case) | (case is None))]
+    parts = rows.groupby("metric")[["numerator", "denominator"]].sum()
+    (found, reference), (right, predicted) = (parts.loc[one.name] for one in (LESIONS_RECALL, LESIONS_PRECISION))
+    return reference, found, predicted, right
 
 
 def test_dice_is_what_counting_gives(tmp_path):
     result = score_rows(tmp_path)
     # shell in a: 2 of 3 reference and 2 predicted voxels agree, the ignored voxel left out: 2·2/(3+2); b: 2·1/(1+2)
-    assert result.dice["shell"].dice == pytest.approx({"a": 4 / 5, "b": 2 / 3})
-    assert result.dice["core"].dice["a"] == pytest.approx(2 / 3)
+    assert value(result, DICE, "a", "shell") == pytest.approx(4 / 5)
+    assert value(result, DICE, "b", "shell") == pytest.approx(2 / 3)
+    assert value(result, DICE, "a", "core") == pytest.approx(2 / 3)
 
 
 def test_undefined_dice_stays_out_of_means(tmp_path):
     result = score_rows(tmp_path)
-    assert math.isnan(result.dice["core"].dice["b"])
-    assert result.dice["core"].mean == pytest.approx(2 / 3)
-    assert result.foreground_mean == pytest.approx(((4 / 5 + 2 / 3) / 2 + 2 / 3) / 2)
+    assert math.isnan(value(result, DICE, "b", "core"))
+    assert figure(result, DICE, "core") == pytest.approx(2 / 3)
+    assert result.count(DICE, "core") == 1
+    assert result.means[DICE.name].value == pytest.approx(((4 / 5 + 2 / 3) / 2 + 2 / 3) / 2)
 
 
 def test_aggregated_dice_is_over_all_cases_without_ignored_voxels(tmp_path):
     result = score_rows(tmp_path)
-    assert result.aggregated_dice("shell") == pytest.approx((2 * 2 + 2 * 1) / ((3 + 2) + (1 + 2)))
-    assert result.aggregated_dice("core") == pytest.approx(2 / 3)  # b adds nothing
-    assert math.isnan(result.aggregated_dice("fin"))
-    assert result.foreground_aggregated_dice == pytest.approx((6 / 8 + 2 / 3) / 2)
+    assert figure(result, AGGREGATED_DICE, "shell") == pytest.approx((2 * 2 + 2 * 1) / ((3 + 2) + (1 + 2)))
+    assert figure(result, AGGREGATED_DICE, "core") == pytest.approx(2 / 3)  # b adds nothing
+    assert math.isnan(figure(result, AGGREGATED_DICE, "fin"))
+    assert result.means[AGGREGATED_DICE.name].value == pytest.approx((6 / 8 + 2 / 3) / 2)
 
 
 def test_cases_weigh_by_volume_in_aggregated_dice(tmp_path):
@@ -60,47 +78,44 @@ def test_cases_weigh_by_volume_in_aggregated_dice(tmp_path):
     prediction.SetSpacing((2 * MILLIMETRES, 3.0, 4.0))
     sitk.WriteImage(prediction, str(file))
     result = score(cases, labels, tmp_path / "predictions")
-    assert result.aggregated_dice("shell") == pytest.approx((2 * 2 + 2 * 2 * 1) / ((3 + 2) + 2 * (1 + 2)))
+    assert figure(result, AGGREGATED_DICE, "shell") == pytest.approx((2 * 2 + 2 * 2 * 1) / ((3 + 2) + 2 * (1 + 2)))
 
 
-def test_only_what_is_asked_for_is_computed(tmp_path):
-    result = score_rows(tmp_path)
-    assert result.surface == {}
-    assert result.lesions == {}
-    assert result.nsd == {}
-    assert score_rows(tmp_path, Metrics(lesions=True)).surface == {}
-    assert score_rows(tmp_path, Metrics(tolerances=TOLERANCES)).surface == {}
+@pytest.mark.parametrize("groups", [(), ("lesions",), ("surface",)])
+def test_only_what_is_asked_for_is_computed(tmp_path, groups):
+    result = score_rows(tmp_path, Options(groups))
+    assert set(result.scores["metric"]) == {one.name for one in Options(groups).metrics if one.compute}
 
 
 def test_distances_are_in_mm_and_ignored_voxels_have_no_part(tmp_path):
     result = score_rows(tmp_path, EVERYTHING)
     # shell in a: 0 1 2 against 0 1, as the voxel predicted at 5 is ignored; the voxel at 2 is one voxel away
-    a = result.surface["shell"]["a"]
-    assert a.assd == pytest.approx(MILLIMETRES / 5)
-    assert a.hd95 == pytest.approx(np.percentile([0, 0, MILLIMETRES], 95))
-    b = result.surface["shell"]["b"]
-    assert b.assd == pytest.approx(MILLIMETRES / 3)
-    means = result.mean_distances("shell")
-    assert means == SurfaceDistances(pytest.approx((a.assd + b.assd) / 2), pytest.approx((a.hd95 + b.hd95) / 2))
-    assert result.cases_with_distance("shell") == 2
+    a, b = (value(result, ASSD, case, "shell") for case in "ab")
+    assert a == pytest.approx(MILLIMETRES / 5)
+    assert value(result, HD95, "a", "shell") == pytest.approx(np.percentile([0, 0, MILLIMETRES], 95))
+    assert b == pytest.approx(MILLIMETRES / 3)
+    assert figure(result, ASSD, "shell") == pytest.approx((a + b) / 2)
+    assert result.count(ASSD, "shell") == 2
 
 
 def test_undefined_distances_stay_out_of_means(tmp_path):
     result = score_rows(tmp_path, EVERYTHING)
-    assert math.isnan(result.surface["core"]["b"].assd)
-    assert result.cases_with_distance("core") == 1
-    assert result.mean_distances("core") == result.surface["core"]["a"]
-    assert result.cases_with_distance("fin") == 0
-    assert math.isnan(result.mean_distances("fin").hd95)
+    assert math.isnan(value(result, ASSD, "b", "core"))
+    assert result.count(ASSD, "core") == 1
+    assert figure(result, ASSD, "core") == value(result, ASSD, "a", "core")
+    assert result.count(HD95, "fin") == 0
+    assert math.isnan(figure(result, HD95, "fin"))
 
 
 def test_nsd_has_the_tolerance_of_the_label_and_ignored_voxels_have_no_part(tmp_path):
     result = score_rows(tmp_path, EVERYTHING)
     # shell in a: 0 1 2 against 0 1, as the voxel predicted at 5 is ignored; half a voxel is too little for the one at 2
-    assert result.nsd["shell"] == pytest.approx({"a": 4 / 5, "b": 2 / 3})
-    assert result.mean_nsd("shell") == pytest.approx((4 / 5 + 2 / 3) / 2)
-    assert result.nsd["core"]["a"] == result.mean_nsd("core") == 1.0  # a whole voxel is not
-    assert score_rows(tmp_path, Metrics(tolerances=TOLERANCES | {"core": 1.9})).nsd["core"]["a"] == pytest.approx(2 / 3)
+    assert value(result, NSD, "a", "shell") == pytest.approx(4 / 5)
+    assert value(result, NSD, "b", "shell") == pytest.approx(2 / 3)
+    assert figure(result, NSD, "shell") == pytest.approx((4 / 5 + 2 / 3) / 2)
+    assert value(result, NSD, "a", "core") == figure(result, NSD, "core") == 1.0  # a whole voxel is not
+    less = score_rows(tmp_path, Options(("nsd",), tolerances=TOLERANCES | {"core": 1.9}))
+    assert value(less, NSD, "a", "core") == pytest.approx(2 / 3)
 
 
 def test_nsd_is_undefined_where_dice_is_and_0_where_one_side_is_empty(tmp_path):
@@ -108,14 +123,15 @@ def test_nsd_is_undefined_where_dice_is_and_0_where_one_side_is_empty(tmp_path):
     write_row(tmp_path / "predictions" / "a.nii.gz", [1, 1, 2, 2, 3, 3])  # the last one ignored
     write_row(tmp_path / "predictions" / "b.nii.gz", [0, 0, 0, 0, 0, 0])
     result = score(cases, labels, tmp_path / "predictions", EVERYTHING)
-    assert result.nsd["fin"]["a"] == result.dice["fin"].dice["a"] == 0.0
-    assert result.nsd["shell"]["b"] == result.dice["shell"].dice["b"] == 0.0
-    for label, scores in result.dice.items():
-        assert {case: math.isnan(one) for case, one in scores.dice.items()} == {
-            case: math.isnan(one) for case, one in result.nsd[label].items()
+    dice, nsd = result.values(DICE), result.values(NSD)
+    assert nsd["a"]["fin"] == dice["a"]["fin"] == 0.0
+    assert nsd["b"]["shell"] == dice["b"]["shell"] == 0.0
+    for case, by_label in dice.items():
+        assert {label: math.isnan(one) for label, one in by_label.items()} == {
+            label: math.isnan(one) for label, one in nsd[case].items()
         }
-    assert math.isnan(result.nsd["fin"]["b"])
-    assert result.mean_nsd("fin") == 0.0
+    assert math.isnan(nsd["b"]["fin"])
+    assert figure(result, NSD, "fin") == 0.0
 
 
 @pytest.mark.parametrize("instances", [None, {"a": [301, 301, 70, 4, 0, 0], "b": [1, 0, 0, 0, 0, 0]}])
@@ -123,8 +139,8 @@ def test_scores_do_not_depend_on_the_number_of_workers(tmp_path, monkeypatch, in
     monkeypatch.setattr(parallel, "SECONDS_ALONE", 0)
     cases, labels = write_cases(tmp_path, instances=instances)
     one, two = (score(cases, labels, tmp_path / "predictions", EVERYTHING, workers=workers) for workers in (1, 2))
-    assert repr(two) == repr(one)  # NaN is not equal to itself
-    assert list(two.overlaps["shell"]) == ["a", "b"]
+    pd.testing.assert_frame_equal(one.scores, two.scores, check_exact=True)
+    assert list(two.scores["case"].unique()) == ["a", "b"]
 
 
 def test_errors_do_not_depend_on_the_number_of_workers(tmp_path, monkeypatch):
@@ -186,54 +202,52 @@ def test_dice_is_that_of_the_summary_of_nnunet(tmp_path, labels, order, seed):
 
     result = score(cases, match_labels(description, description, name="D"), tmp_path / "predictions")
     names = [name for name in labels if name not in ("background", "ignore")]
-    assert list(result.dice) == names
+    assert list(result.estimates) == names
     assert len(names) == len(keys) == 3
     undefined = 0
     for name, key in zip(names, keys):
-        scores = result.dice[name]
-        assert len(summary["metric_per_case"]) == len(scores.dice) == 5
+        assert len(summary["metric_per_case"]) == len(result.values(DICE)) == 5
         for case in summary["metric_per_case"]:
-            found = scores.dice[Path(case["prediction_file"]).name.removesuffix(".nii.gz")]
+            found = value(result, DICE, Path(case["prediction_file"]).name.removesuffix(".nii.gz"), name)
             expected = case["metrics"][key]["Dice"]
             assert found == expected or (math.isnan(found) and math.isnan(expected))
             undefined += math.isnan(found)
         # nnU-Net adds in another order, which can change the last digit
-        assert scores.mean == pytest.approx(summary["mean"][key]["Dice"], rel=1e-14)
+        assert figure(result, DICE, name) == pytest.approx(summary["mean"][key]["Dice"], rel=1e-14)
     assert undefined == 3 + 1  # the empty case, and one more without the highest label
-    assert result.foreground_mean == pytest.approx(summary["foreground_mean"]["Dice"], rel=1e-14)
+    assert result.means[DICE.name].value == pytest.approx(summary["foreground_mean"]["Dice"], rel=1e-14)
 
 
 def test_spacing_is_that_of_the_prediction(tmp_path):
     cases, labels = write_cases(tmp_path)
-    expected = score(cases, labels, tmp_path / "predictions", EVERYTHING).surface["shell"]["a"]
+    expected = value(score(cases, labels, tmp_path / "predictions", EVERYTHING), ASSD, "a", "shell")
     label = sitk.ReadImage(str(cases.cases["a"].label))
     label.SetSpacing((1.0, 1.0, 1.0))  # lost when the labels were made
     sitk.WriteImage(label, str(cases.cases["a"].label))
-    assert score(cases, labels, tmp_path / "predictions", EVERYTHING).surface["shell"]["a"] == expected
+    assert value(score(cases, labels, tmp_path / "predictions", EVERYTHING), ASSD, "a", "shell") == expected
 
 
 def test_lesions_are_pooled_over_cases(tmp_path):
     result = score_rows(tmp_path, EVERYTHING)
-    assert result.lesions["shell"] == {"a": DetectionCounts(1, 1, 1, 1), "b": DetectionCounts(1, 1, 1, 1)}
-    assert result.pooled_lesions("shell") == DetectionCounts(2, 2, 2, 2)
-    assert result.pooled_lesions("fin") == DetectionCounts()
-    strict = score_rows(tmp_path, Metrics(lesions=True, overlap=0.6))
-    assert strict.pooled_lesions("shell") == DetectionCounts(2, 2, 2, 1)
+    assert lesions(result, "a", "shell") == lesions(result, "b", "shell") == (1, 1, 1, 1)
+    assert lesions(result, None, "shell") == (2, 2, 2, 2)
+    assert lesions(result, None, "fin") == (0, 0, 0, 0)
+    assert lesions(score_rows(tmp_path, Options(("lesions",), overlap=0.6)), None, "shell") == (2, 2, 2, 1)
 
 
 def test_instances_are_those_of_the_map(tmp_path):
     maps = {"a": [301, 301, 70, 4, 0, 0], "b": [1, 0, 0, 0, 0, 0]}
     result = score_rows(tmp_path, EVERYTHING, instances=maps)
-    assert result.lesions["shell"]["a"] == DetectionCounts(reference=2, found=1, predicted=1, right=1)
-    assert result.lesions["core"]["a"] == DetectionCounts(1, 1, 1, 1)
+    assert lesions(result, "a", "shell") == (2, 1, 1, 1)
+    assert lesions(result, "a", "core") == (1, 1, 1, 1)
 
 
 def test_instances_of_a_region_are_those_of_all_its_values(tmp_path):
     cases, labels = write_cases(tmp_path)
     whole = type(labels)({"whole": (1, 2)}, (), (), 9)
     result = score(cases, whole, tmp_path / "predictions", EVERYTHING)
-    assert result.lesions["whole"]["a"] == DetectionCounts(1, 1, 1, 1)
-    assert result.surface["whole"]["a"] == SurfaceDistances(0.0, 0.0)
+    assert lesions(result, "a", "whole") == (1, 1, 1, 1)
+    assert value(result, ASSD, "a", "whole") == value(result, HD95, "a", "whole") == 0.0
 
 
 def test_labels_stored_as_float_are_taken(tmp_path):
@@ -241,9 +255,7 @@ def test_labels_stored_as_float_are_taken(tmp_path):
     cases, labels = write_cases(tmp_path)
     write_row(cases.cases["a"].label, [1, 1, 1, 2, 0, 9], np.float32)
     result = score(cases, labels, tmp_path / "predictions", EVERYTHING)
-    assert result.lesions == expected.lesions
-    assert result.surface["shell"] == expected.surface["shell"]
-    assert result.dice["shell"] == expected.dice["shell"]
+    pd.testing.assert_frame_equal(result.scores, expected.scores, check_exact=True)
 
 
 @pytest.mark.parametrize(
@@ -262,20 +274,20 @@ def test_maps_of_instances_that_do_not_go_with_the_labels_are_refused(tmp_path, 
 def test_labels_that_the_map_leaves_out_have_components(tmp_path):
     maps = {"a": [5, 5, 6, 0, 0, 0], "b": [0, 0, 0, 0, 0, 0]}  # no core in a, nothing in b
     result = score_rows(tmp_path, EVERYTHING, instances=maps)
-    assert result.lesions["shell"]["a"].reference == 2
-    assert result.lesions["core"]["a"].reference == 1
-    assert result.lesions["shell"]["b"].reference == 1
+    assert lesions(result, "a", "shell")[0] == 2
+    assert lesions(result, "a", "core")[0] == 1
+    assert lesions(result, "b", "shell")[0] == 1
 
 
 def test_a_region_of_which_the_map_leaves_a_value_out_has_components(tmp_path):
     cases, labels = write_cases(tmp_path, instances={"a": [5, 5, 6, 0, 0, 0], "b": [1, 0, 0, 0, 0, 0]})
     region = type(labels)({"whole": (1, 2)}, (), (), 9)
-    assert score(cases, region, tmp_path / "predictions", EVERYTHING).lesions["whole"]["a"].reference == 1
+    assert lesions(score(cases, region, tmp_path / "predictions", EVERYTHING), "a", "whole")[0] == 1
 
 
 def test_instances_that_are_ignored_do_not_matter(tmp_path):
     maps = {"a": [1, 1, 1, 2, 0, 8], "b": [1, 0, 0, 0, 0, 0]}
-    assert score_rows(tmp_path, EVERYTHING, instances=maps).lesions["shell"]["a"] == DetectionCounts(1, 1, 1, 1)
+    assert lesions(score_rows(tmp_path, EVERYTHING, instances=maps), "a", "shell") == (1, 1, 1, 1)
 
 
 @pytest.mark.parametrize(

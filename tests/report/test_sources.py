@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.report.metrics import case_value
+from nnunet_ext.evaluation.scores_table import NUMBERS
 from nnunet_ext.report.runs import as_runs, boards
 from nnunet_ext.report.sources import read_source
 from support.made_results import (
@@ -28,8 +28,9 @@ def raw(tmp_path):
     return write_raw(tmp_path, [f"case_{number}" for number in range(6)])
 
 
-def dice(outcome, label, case):
-    return case_value(outcome.rows["dice"][label][case])
+def parts(outcome, label, case, metric="dice"):
+    """Numerator and denominator of a score."""
+    return tuple(outcome.scores.set_index(["label", "case", "metric"]).loc[(label, case, metric), list(NUMBERS)])
 
 
 def test_model_folder_is_a_cross_validation_of_all_its_folds(tmp_path):
@@ -38,7 +39,7 @@ def test_model_folder_is_a_cross_validation_of_all_its_folds(tmp_path):
     (outcome,) = source.outcomes
     assert outcome.cases_of == f"{DATASET}_val"
     assert list(outcome.files) == ["case_0", "case_1", "case_2", "case_3"]
-    assert dice(outcome, "lesion", "case_2") == pytest.approx(1 / 3)
+    assert parts(outcome, "lesion", "case_2") == (pytest.approx(1 / 3), 1)
     assert [label.values for label in outcome.labels] == [(1,), (2,)]
     assert list(source.trainings) == ["fold 0", "fold 1", "fold 10"]
     assert source.name == "Example, 3d_short"
@@ -98,11 +99,10 @@ def test_evaluation_has_an_outcome_for_each_data_set_with_all_its_metrics(tmp_pa
     source = read_source(write_evaluation(tmp_path / "out", sets, model=model))
     first, second = source.outcomes
     assert (first.cases_of, second.cases_of) == (f"{DATASET}_val", "Dataset001_Other_val")
-    assert set(first.rows) == {"dice", "aggregated_dice", "nsd", "assd", "hd95", "recall", "precision", "f1"}
-    assert dice(first, "liver", "case_1") == 0.4
-    assert first.rows["dice"]["lesion"]["case_0"] == (0.0, 0.0)
-    assert first.rows["aggregated_dice"]["liver"]["case_0"] == (160.0, 200.0)
-    assert first.rows["f1"]["liver"]["case_0"] == (2, 1, 4, 1)
+    assert parts(first, "liver", "case_1") == (0.4, 1)
+    assert parts(first, "lesion", "case_0") == (0, 0)
+    assert parts(first, "liver", "case_0", "aggregated_dice") == (160, 200)
+    assert parts(first, "liver", "case_0", "lesions_precision") == (1, 4)
     assert first.files["case_0"].prediction == tmp_path / "out" / f"{DATASET}_val" / "case_0.nii.gz"
     assert first.files["case_0"].reference == raw / "labelsTr" / "case_0.nii.gz"
     assert second.files["case_0"].image is None
@@ -110,13 +110,27 @@ def test_evaluation_has_an_outcome_for_each_data_set_with_all_its_metrics(tmp_pa
     assert source.commands[0].startswith(
         f"nnunet_ext evaluate {model} --on {DATASET}:val --on Dataset001_Other:val -f 0"
     )
-    assert "--metrics dice surface nsd lesions --tolerance liver=1 lesion=1 --disable-tta" in source.commands[0]
+    assert "--metrics dice nsd surface lesions --tolerance liver=1 lesion=1 --disable-tta" in source.commands[0]
 
 
 def test_evaluation_without_its_model_still_has_scores(tmp_path):
     source = read_source(write_evaluation(tmp_path / "out", [evaluated_set({"case_0": {"liver": 0.8}})]))
     assert source.trainings == {}
     assert "checkpoint of fold 0" in source.remarks[0]
+
+
+def test_evaluation_of_an_earlier_version_is_refused_with_what_to_do(tmp_path):
+    folder = write_evaluation(tmp_path / "out", [evaluated_set({"case_0": {"liver": 0.8}})])
+    (folder / "evaluation.csv").write_text("dataset,cases,case,label,dice\nD,val,case_0,liver,0.8\n")
+    with pytest.raises(UserError, match="evaluation.csv is no scores table.* nnunet_ext evaluate"):
+        read_source(folder)
+
+
+def test_evaluation_whose_table_is_of_other_cases_is_refused(tmp_path):
+    folder = write_evaluation(tmp_path / "out", [evaluated_set({"case_0": {"liver": 0.8}})])
+    (folder / "evaluation.csv").write_text((folder / "evaluation.csv").read_text().replace("_val", "_test"))
+    with pytest.raises(UserError, match=f"no scores of {DATASET}_val, which evaluation.json names"):
+        read_source(folder)
 
 
 def test_scored_predictions_are_results_without_a_training(tmp_path, raw):
@@ -126,7 +140,7 @@ def test_scored_predictions_are_results_without_a_training(tmp_path, raw):
     source = read_source(folder)
     assert source.outcomes[0].cases_of == f"{DATASET}_labelsTr"
     assert source.outcomes[0].files["case_2"].image == raw / "imagesTr" / "case_2_0000.nii.gz"
-    assert "training is not known" in source.remarks[0]
+    assert "training behind predictions is not known" in source.remarks[0]
 
 
 def test_fold_without_summary_is_left_out_and_named(tmp_path):
@@ -178,7 +192,7 @@ def test_a_folder_above_the_models_names_them(tmp_path):
 @pytest.mark.parametrize("name", ["nothing", "empty"])
 def test_what_holds_no_results_is_refused(tmp_path, name):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="Expected is a"):
+    with pytest.raises(UserError, match="Name a "):
         read_source(tmp_path / name)
 
 

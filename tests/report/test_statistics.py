@@ -1,4 +1,4 @@
-"""Tests, corrections and intervals against hand-worked cases and scipy's documented example."""
+"""Tests and corrections against hand-worked cases and scipy's documented example."""
 
 from __future__ import annotations
 
@@ -8,32 +8,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from nnunet_ext.evaluation.bootstrap import PatientBootstrap
-from nnunet_ext.evaluation.intervals import mean_of_quotients, quotient
-from nnunet_ext.report.statistics import (
-    Resampling,
-    SeedRows,
-    SeedValues,
-    holm,
-    paired_differences,
-    signed_rank,
-)
-
-
-def rows(values):
-    """Rows of a mean over the cases c0, c1, …"""
-    table = np.array([[0.0, 0.0] if math.isnan(value) else [value, 1.0] for value in values])
-    return SeedRows(tuple(f"c{number}" for number in range(len(values))), table)
-
-
-def by_label(*columns, cases=None):
-    """Values of the cases c0, c1, …, a column for each label."""
-    cases = cases or tuple(f"c{number}" for number in range(len(columns[0])))
-    return SeedValues(tuple(cases), np.array(columns, dtype=float).T)
-
-
-def each_a_patient(count):
-    return {f"c{number}": f"c{number}" for number in range(count)}
+from nnunet_ext.report.statistics import holm, signed_rank
 
 
 def test_scipys_documented_example_has_its_p_value():
@@ -77,83 +52,3 @@ def test_holm_by_hand():
     assert holm([0.6, 0.7]) == pytest.approx([1.0, 1.0])
     assert holm([0.03]) == [0.03]
     assert holm([]) == []
-
-
-def test_interval_of_one_seed_is_that_of_the_patient_bootstrap():
-    values = [0.9, 0.4, math.nan, 0.7, 0.8, 0.1]
-    patients = dict(zip(each_a_patient(6), "aabbcd"))
-    estimate = Resampling(patients, resamples=500).estimate([rows(values)], quotient, run=3)
-    assert estimate.value == pytest.approx(np.nanmean(values))
-    bootstrap = PatientBootstrap(list("aabbcd"), np.random.default_rng(0), resamples=500)
-    assert estimate.interval == bootstrap.interval(rows(values).values, quotient)
-
-
-def test_estimates_repeat_and_depend_on_no_other_run():
-    seeds = [rows([0.9, 0.4, 0.7]), rows([0.8, 0.3, 0.9])]
-    first = Resampling(each_a_patient(3), resamples=300)
-    first.estimate(seeds, quotient, run=0)
-    again = Resampling(each_a_patient(3), resamples=300)
-    assert first.estimate(seeds, quotient, run=1) == again.estimate(seeds, quotient, run=1)
-
-
-def test_seeds_that_differ_widen_the_interval():
-    resampling = Resampling(each_a_patient(4), resamples=2000)
-    one = resampling.estimate([rows([0.5, 0.5, 0.5, 0.5])], quotient, run=0)
-    two = resampling.estimate([rows([0.4] * 4), rows([0.6] * 4)], quotient, run=0)
-    assert (one.value, two.value) == (pytest.approx(0.5), pytest.approx(0.5))
-    assert one.interval.high - one.interval.low == pytest.approx(0)
-    # of two seeds a quarter of the resamples draws the lower one twice, a quarter the upper
-    assert (two.interval.low, two.interval.high) == (pytest.approx(0.4), pytest.approx(0.6))
-
-
-def test_mean_over_labels_is_of_the_labels_means():
-    table = np.array([[[0.2, 1.0], [0.0, 0.0]], [[0.4, 1.0], [0.9, 1.0]]])
-    seed = SeedRows(("c0", "c1"), table)
-    estimate = Resampling(each_a_patient(2), resamples=0).estimate([seed], mean_of_quotients, run=0)
-    assert estimate.value == pytest.approx((0.3 + 0.9) / 2)
-    assert estimate.interval is None
-
-
-def test_one_patient_gives_no_interval():
-    resampling = Resampling({"c0": "p", "c1": "p", "c2": "q"}, resamples=100)
-    assert resampling.estimate([rows([0.1, 0.9, math.nan])], quotient, run=0).interval is None
-
-
-def test_differences_are_of_common_cases_seeds_and_labels_averaged():
-    ours = [by_label([0.5, 0.8, math.nan], [0.4, math.nan, 0.3]), by_label([0.7], [0.6], cases=["c0"])]
-    theirs = [by_label([0.5, math.nan, 0.1], [0.1, 0.9, 0.2], cases=["c0", "c2", "c1"])]
-    found = paired_differences(ours, theirs)
-    assert list(found) == ["c0", "c1", "c2"]
-    assert found["c0"] == pytest.approx(((0.6 - 0.5) + (0.5 - 0.1)) / 2)
-    assert found["c1"] == pytest.approx(0.8 - 0.1)  # the second label only they have
-    assert found["c2"] == pytest.approx(0.3 - 0.9)
-
-
-def test_nothing_in_common_is_no_difference():
-    ours, theirs = [by_label([0.5])], [by_label([0.5], cases=["other"])]
-    assert paired_differences(ours, theirs) == {}
-    resampling = Resampling({"c0": "c0", "other": "other"}, resamples=10)
-    assert math.isnan(resampling.mean_difference(ours, theirs, runs=(1, 0)).value)
-
-
-def test_rounding_makes_no_difference():
-    assert paired_differences([by_label([0.1 + 0.2])], [by_label([0.3])]) == {"c0": 0.0}
-
-
-def test_interval_of_a_mean_difference_is_paired():
-    # the runs differ by 0.1 in every case, however much the cases differ
-    theirs = np.array([0.1, 0.5, 0.9, 0.3])
-    resampling = Resampling(each_a_patient(4), resamples=200)
-    estimate = resampling.mean_difference([by_label(theirs + 0.1)], [by_label(theirs)], runs=(1, 0))
-    assert estimate.value == pytest.approx(0.1)
-    assert (estimate.interval.low, estimate.interval.high) == (pytest.approx(0.1), pytest.approx(0.1))
-
-
-def test_mean_difference_of_one_seed_is_a_bootstrap_of_the_differences():
-    differences = np.array([0.1, -0.2, 0.4, 0.3, 0.0])
-    resampling = Resampling(each_a_patient(5), resamples=500)
-    estimate = resampling.mean_difference([by_label(differences)], [by_label(np.zeros(5))], runs=(1, 0))
-    bootstrap = PatientBootstrap(list("abcde"), np.random.default_rng(0), resamples=500)
-    expected = bootstrap.interval(rows(differences).values, quotient)
-    assert estimate.value == pytest.approx(differences.mean())
-    assert (estimate.interval.low, estimate.interval.high) == pytest.approx((expected.low, expected.high))

@@ -6,24 +6,26 @@ import math
 
 import pytest
 
+from nnunet_ext.evaluation.bootstrap import Resampling
+from nnunet_ext.evaluation.metrics.metric import plain
+from nnunet_ext.evaluation.scores_table import case_scores
 from nnunet_ext.report.runs import Board, Column
 from nnunet_ext.report.sources import ScoredCases
-from nnunet_ext.report.statistics import Resampling
 from nnunet_ext.report.summary import Label
 from nnunet_ext.report.tables import MEAN, metric_tables
 
 
 def outcome(dice, **others):
-    """Scores of label, case and value; Dice, and rows of other metrics."""
-    rows = {
-        "dice": {
-            label: {case: (0.0, 0.0) if math.isnan(value) else (value, 1.0) for case, value in by_case.items()}
-            for label, by_case in dice.items()
-        },
-        **others,
-    }
+    """Scores of label, case and value; Dice, and numerators with denominators of other metrics."""
+    rows = [(case, label, "dice", *plain(value)) for label, by_case in dice.items() for case, value in by_case.items()]
+    rows += [
+        (case, label, metric, *parts)
+        for metric, by_label in others.items()
+        for label, by_case in by_label.items()
+        for case, parts in by_case.items()
+    ]
     cases = dict.fromkeys(case for by_case in dice.values() for case in by_case)
-    return ScoredCases("x", rows, tuple(Label(name, (1,)) for name in dice), dict.fromkeys(cases), None)
+    return ScoredCases("x", case_scores(rows), tuple(Label(name, (1,)) for name in dice), cases, None)
 
 
 def board(*runs):

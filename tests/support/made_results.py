@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import SimpleITK as sitk
 import torch
+
+from nnunet_ext.evaluation.scores_table import case_scores, write_scores
 
 DATASET = "Dataset900_Made"
 DATASET_JSON = {
@@ -134,10 +137,6 @@ def evaluated_set(
 ) -> dict[str, Any]:
     """A data set of evaluation.json with Dice and all further metrics, which follow from Dice."""
     labels = list(next(iter(values.values())))
-
-    def by_case(convert: Any) -> dict[str, Any]:
-        return {case: {label: convert(one[label]) for label in labels} for case, one in values.items()}
-
     return {
         "dataset": dataset,
         "cases": "val",
@@ -145,19 +144,29 @@ def evaluated_set(
         "tolerances": dict.fromkeys(labels, tolerance),
         "instances": "components",
         "overlap": 0.1,
-        "dice": by_case(lambda value: value),
-        "volumes": by_case(
-            lambda value: (
-                {"reference": 100.0, "predicted": 100.0, "both": 100.0 * value}
-                if value is not None
-                else {"reference": 0.0, "predicted": 0.0, "both": 0.0}
-            )
-        ),
-        "assd": by_case(lambda value: None if value is None else 5 - 5 * value),
-        "hd95": by_case(lambda value: None if value is None else 20 - 20 * value),
-        "nsd": by_case(lambda value: value),
-        "lesions": by_case(lambda value: {"reference": 2, "found": 1, "predicted": 4, "right": 1}),
+        **dict.fromkeys(("assd", "hd95", "nsd"), {}),
+        "dice": values,
     }
+
+
+def scores_of(entry: Mapping[str, Any]) -> pd.DataFrame:
+    """The scores table of such a data set; all metrics follow from Dice."""
+    rows = [
+        (case, label, metric, *parts)
+        for case, by_label in entry["dice"].items()
+        for label, value in by_label.items()
+        for metric, parts in {
+            **{
+                metric: (0, 0) if value is None else (first + slope * value, 1)
+                for metric, first, slope in (("dice", 0, 1), ("nsd", 0, 1), ("assd", 5, -5), ("hd95", 20, -20))
+            },
+            "aggregated_dice": (0, 0) if value is None else (200 * value, 200),
+            "lesions_recall": (1, 2),
+            "lesions_precision": (1, 4),
+        }.items()
+    ]
+    dataset = f"{entry['dataset']}_{entry['cases']}"
+    return case_scores(rows).assign(run="T", seed="", dataset=dataset, references="", patient="")
 
 
 def write_evaluation(
@@ -177,6 +186,7 @@ def write_evaluation(
         "datasets": list(sets),
     }
     (folder / "evaluation.json").write_text(json.dumps(content))
+    write_scores(folder / "evaluation.csv", pd.concat(map(scores_of, sets)))
     if model is not None:
         (folder / "request.json").write_text(json.dumps({"model": str(model)}))
     return folder

@@ -1,0 +1,89 @@
+"""One label in one case: reference and prediction, and what several metrics need, computed once and when needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from nnunet_ext.evaluation.lesions import DetectionCounts
+    from nnunet_ext.evaluation.surface import SurfaceDistances
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class LabelInCase:
+    """A label in a case.
+
+    Attributes:
+        reference: (Z, Y, X), where the label is.
+        prediction: of the same shape, where it is predicted.
+        spacing: voxel size in mm, in the order of the axes.
+        ignored: voxels where the reference is unknown; they do not count.
+        instances: numbers that tell the reference's instances apart; without, they are its connected components.
+        overlap_share: share of an instance's voxels that makes it found or right.
+        tolerance: of normalized surface Dice, in mm.
+    """
+
+    reference: Mask
+    prediction: Mask
+    spacing: Sequence[float]
+    ignored: Mask | None = None
+    instances: npt.NDArray[np.integer] | None = None
+    overlap_share: float = 0.1
+    tolerance: float = 0.0
+
+    @cached_property
+    def known_prediction(self) -> Mask:
+        """The prediction without ignored voxels."""
+        return self.prediction if self.ignored is None else self.prediction & ~self.ignored
+
+    @cached_property
+    def voxels(self) -> DetectionCounts:
+        """Numbers of voxels that are not ignored; those that are found and right are the ones that both share."""
+        from nnunet_ext.evaluation.lesions import DetectionCounts
+
+        masks = (self.reference, self.prediction, self.reference & self.prediction)
+        known = True if self.ignored is None else ~self.ignored
+        reference, predicted, both = (int(np.count_nonzero(mask & known)) for mask in masks)
+        return DetectionCounts(reference, both, predicted, both)
+
+    @property
+    def voxel_size(self) -> float:
+        """In mm³, of a single slice in mm²: the thickness that nnU-Net gives a 2D image is made up."""
+        sides = self.spacing[1:] if self.reference.shape[0] == 1 else self.spacing
+        return math.prod(map(float, sides))
+
+    @cached_property
+    def distances(self) -> SurfaceDistances:
+        """ASSD and HD95."""
+        from nnunet_ext.evaluation.surface import surface_distances
+
+        return surface_distances(self.reference, self.known_prediction, self.spacing)
+
+    @cached_property
+    def surface_dice(self) -> float:
+        """Normalized surface Dice."""
+        from nnunet_ext.evaluation.surface import surface_dice
+
+        return surface_dice(self.reference, self.known_prediction, self.spacing, tolerance=self.tolerance)
+
+    @cached_property
+    def lesions(self) -> DetectionCounts:
+        """Counts of instances."""
+        from nnunet_ext.evaluation.lesions import count_lesions
+
+        return count_lesions(
+            self.reference,
+            self.prediction,
+            instances=self.instances,
+            ignored=self.ignored,
+            overlap=self.overlap_share,
+        )

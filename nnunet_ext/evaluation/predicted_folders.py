@@ -1,0 +1,110 @@
+"""Folders of predictions, whoever made them, beside folders of references."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.evaluation.case_sets import SHOWN, CaseSet, check_instance_maps
+from nnunet_ext.evaluation.model_evaluation import ScoredLabels, match_labels
+from nnunet_ext.files import read_json
+from nnunet_ext.preprocessing.raw.raw_dataset import Case
+
+SELECTION = "predicted"
+
+
+@dataclass(frozen=True)
+class PredictedCases:
+    """The cases that have both a prediction and a reference.
+
+    Attributes:
+        cases: by name, in order.
+        labels: those of the predictions and the references.
+        remarks: which cases were left out.
+    """
+
+    cases: CaseSet
+    labels: ScoredLabels
+    remarks: tuple[str, ...]
+
+
+def predicted_cases(
+    predictions: Path,
+    references: Path,
+    *,
+    dataset_json: Path | None = None,
+    instances: Path | None = None,
+    partial: bool = False,
+) -> PredictedCases:
+    """The cases of a folder of predictions, with their references.
+
+    Args:
+        predictions: folder with ``<case>.<ending>``.
+        references: folder with files of the same names.
+        dataset_json: file with the labels and the file ending. Without, it is the dataset.json among the predictions
+            for their labels, and the one beside the folder of references for theirs; if there is only one, it is both.
+        instances: folder with maps of the references' instances.
+        partial: whether to leave out cases that are in one of the folders alone.
+
+    Raises:
+        UserError: if a folder or the dataset.json is missing, or the cases or labels do not fit.
+    """
+    references = references.resolve()
+    for folder in (predictions, references, *([] if instances is None else [instances])):
+        if not folder.is_dir():
+            raise UserError(f"The folder {folder} does not exist.")
+    ours, theirs = _descriptions(predictions, references, dataset_json)
+    ending = str(ours["file_ending"])
+    if theirs["file_ending"] != ending:
+        raise UserError(
+            f"By their dataset.json, predictions in {predictions} end in {ending}, but references in {references} end "
+            f"in {theirs['file_ending']}. They must be of one format."
+        )
+    predicted, known = _case_names(predictions, ending), _case_names(references, ending)
+    remarks = _only_in_one(predictions, predicted, known, "reference in", references)
+    remarks += _only_in_one(references, known, predicted, "prediction in", predictions)
+    common = [case for case in predicted if case in set(known)]
+    if not common:
+        raise UserError(f"{predictions} and {references} have no case in common that ends in {ending}.")
+    if remarks and not partial:
+        raise UserError(f"{' '.join(remarks)} Add --partial to score the {len(common)} cases that are in both.")
+    files = {case: Case((), references / f"{case}{ending}") for case in common}
+    cases = CaseSet(references.parent.name, SELECTION, theirs, files, references.name, instances)
+    check_instance_maps(cases)
+    return PredictedCases(cases, match_labels(ours, theirs, name=str(references)), tuple(remarks))
+
+
+def _descriptions(
+    predictions: Path, references: Path, dataset_json: Path | None
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The dataset.json of the predictions and that of the references."""
+    beside = [folder / "dataset.json" for folder in (predictions, references.parent)]
+    found = [file for file in beside if file.is_file()] if dataset_json is None else [dataset_json]
+    if not found:
+        raise UserError(
+            f"Neither {beside[0]} nor {beside[1]} exists, so the labels are not known. Give a dataset.json with "
+            "--dataset-json FILE."
+        )
+    ours, theirs = read_json(found[0]), read_json(found[-1])
+    for file, content in ((found[0], ours), (found[-1], theirs)):
+        if not (isinstance(content, dict) and isinstance(content.get("labels"), dict) and "file_ending" in content):
+            raise UserError(f'{file} has no "labels" or no "file_ending", which a dataset.json of nnU-Net has.')
+    return ours, theirs
+
+
+def _case_names(folder: Path, ending: str) -> list[str]:
+    return sorted(file.name.removesuffix(ending) for file in folder.iterdir() if file.name.endswith(ending))
+
+
+def _only_in_one(here: Path, cases: Sequence[str], others: Sequence[str], lacking: str, there: Path) -> list[str]:
+    """A sentence about the cases of one folder that the other lacks, if there are any."""
+    missing = [case for case in cases if case not in set(others)]
+    if not missing:
+        return []
+    more = ", …" if len(missing) > SHOWN else ""
+    return [
+        f"{len(missing)} of {len(cases)} cases in {here} have no {lacking} {there}: {', '.join(missing[:SHOWN])}{more}."
+    ]

@@ -1,0 +1,171 @@
+"""``nnunet_ext evaluate --predictions``: predictions of any origin are scored like those of a model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from nnunetv2.evaluation.evaluate_predictions import evaluate_folder_entry_point
+
+from nnunet_ext.cli import main
+from nnunet_ext.evaluation.scores_table import read_scores
+from support.golden_cases import ORGANS, PATIENTS, write_golden_cases
+from support.nnunet_runs import call_entry_point
+
+CASES = [f"organs_{number}" for number in range(8)]
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Predictions, and a dataset with two folders of references and maps of instances."""
+    write_golden_cases(tmp_path)
+    predictions = tmp_path / "prêt à porter"
+    shutil.copytree(tmp_path / "stock_1" / "Dataset001_Organs_all", predictions)
+    return predictions, tmp_path / "nnUNet_raw" / "Dataset001_Organs"
+
+
+def evaluate(out, predictions, *arguments):
+    return main(["evaluate", "--predictions", str(predictions), "-o", str(out), *map(str, arguments)])
+
+
+def read(out):
+    return json.loads((out / "evaluation.json").read_text())
+
+
+def test_dice_is_that_of_nnunetv2_evaluate_folder(folders, tmp_path):
+    predictions, dataset = folders
+    assert evaluate(tmp_path / "out", predictions, "--labels", dataset / "labelsTr") == 0
+    plans = tmp_path / "plans.json"
+    plans.write_text(json.dumps({"image_reader_writer": "SimpleITKIO"}))
+    arguments = [str(dataset / "labelsTr"), str(predictions), "-djfile", str(dataset / "dataset.json")]
+    call_entry_point(
+        evaluate_folder_entry_point,
+        [*arguments, "-pfile", str(plans), "-o", str(tmp_path / "summary.json"), "-np", "1"],
+    )
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    (entry,) = read(tmp_path / "out")["datasets"]
+    assert (entry["dataset"], entry["cases"], entry["references"]) == ("Dataset001_Organs", "predicted", "labelsTr")
+    for place, label in enumerate(("organ", "lesion", "absent"), start=1):
+        found = [entry["dice"][case][label] for case in CASES]
+        expected = [case["metrics"][str(place)]["Dice"] for case in summary["metric_per_case"]]
+        assert [np.nan if value is None else value for value in found] == pytest.approx(expected, nan_ok=True)
+    # nnU-Net's own mean is NaN, as no case has the label absent
+    assert entry["foreground_mean"] == pytest.approx(np.nanmean([one["Dice"] for one in summary["mean"].values()]))
+
+
+def test_every_metric_interval_and_reference_works_as_for_a_model(folders, tmp_path, capsys):
+    predictions, dataset = folders
+    patients = tmp_path / "patients.json"
+    patients.write_text(json.dumps(PATIENTS))
+    labels = ["--labels", dataset / "labelsTr", dataset / "labelsTr_sparse"]
+    metrics = ["--metrics", "surface", "nsd", "lesions", "--tolerance", "1", "--overlap", "0.2"]
+    more = [*metrics, "--patients", patients, "--bootstrap", "50"]
+    assert evaluate(tmp_path / "out", predictions, *labels, *more) == 0
+    full, sparse = read(tmp_path / "out")["datasets"]
+    assert (full["number_of_patients"], sparse["references"]) == (4, "labelsTr_sparse")
+    assert set(full["labels"]["organ"]["intervals"]) >= {"dice_mean", "nsd_mean", "hd95_mean", "lesions_f1"}
+    assert "Dataset001_Organs_predicted (labelsTr)" in capsys.readouterr().out
+    scores = read_scores(tmp_path / "out" / "evaluation.csv")
+    assert set(scores["run"]) == {predictions.name}
+    assert set(scores["patient"]) == {"P0", "P1", "P2", "P3"}
+
+    instances = ["--instances", dataset / "instancesTr"]
+    assert evaluate(tmp_path / "out", predictions, *labels[:2], "--metrics", "lesions", *instances) == 0
+    (entry,) = read(tmp_path / "out")["datasets"]
+    assert entry["instances"] == "instancesTr"
+    assert evaluate(tmp_path / "out", tmp_path / "stock_0" / "Dataset001_Organs_all", *labels[:2]) == 2
+    assert "differs in: predictions" in capsys.readouterr().err
+
+
+def test_the_summary_alone_is_on_stdout_for_machines(folders, tmp_path, capsys):
+    predictions, dataset = folders
+    assert evaluate(tmp_path / "out", predictions, "--labels", dataset / "labelsTr", "--json") == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == read(tmp_path / "out")
+    assert "aggregated Dice" in printed.err
+
+
+def test_cases_of_one_folder_alone_are_named_and_left_out_if_asked(folders, tmp_path, capsys):
+    predictions, dataset = folders
+    (predictions / "organs_3.nii.gz").rename(predictions / "other.nii.gz")
+    labels = ["--labels", dataset / "labelsTr"]
+    assert evaluate(tmp_path / "out", predictions, *labels) == 2
+    message = capsys.readouterr().err
+    assert "1 of 8 cases in" in message
+    assert "other." in message
+    assert "organs_3." in message
+    assert "--partial" in message
+    assert not (tmp_path / "out").exists()
+    assert evaluate(tmp_path / "out", predictions, *labels, "--partial") == 0
+    assert list(read(tmp_path / "out")["datasets"][0]["dice"]) == [case for case in CASES if case != "organs_3"]
+    assert "have no prediction in" in capsys.readouterr().out
+
+
+def test_labels_are_those_of_the_dataset_json_that_is_given_or_found(folders, tmp_path, capsys):
+    predictions, dataset = folders
+    # a model of other labels wrote the predictions: what both have is scored
+    (predictions / "dataset.json").write_text(json.dumps({"labels": {"organ": 1, "x": 7}, "file_ending": ".nii.gz"}))
+    assert evaluate(tmp_path / "both", predictions, "--labels", dataset / "labelsTr") == 0
+    (entry,) = read(tmp_path / "both")["datasets"]
+    assert list(entry["labels"]) == ["organ"]
+    assert entry["not_scored"] == {"only_in_model": ["x"], "only_in_dataset": ["lesion", "absent"]}
+    given = tmp_path / "given.json"
+    given.write_text(json.dumps({**ORGANS, "labels": {"lesion": 2, "ignore": 4}}))
+    assert evaluate(tmp_path / "given", predictions, "--labels", dataset / "labelsTr", "--dataset-json", given) == 0
+    assert list(read(tmp_path / "given")["datasets"][0]["labels"]) == ["lesion"]
+    (predictions / "dataset.json").unlink()
+    (dataset / "dataset.json").unlink()
+    capsys.readouterr()
+    assert evaluate(tmp_path / "none", predictions, "--labels", dataset / "labelsTr") == 2
+    assert "--dataset-json FILE" in capsys.readouterr().err
+
+
+def test_a_prediction_of_another_size_is_refused_by_name(folders, tmp_path, capsys):
+    predictions, dataset = folders
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((5, 14, 15), np.uint8)), str(predictions / "organs_2.nii.gz"))
+    assert evaluate(tmp_path / "out", predictions, "--labels", dataset / "labelsTr") == 2
+    assert "organs_2.nii.gz has 5 x 14 x 16 voxels, but" in capsys.readouterr().err
+
+
+def test_a_report_takes_the_folder(folders, tmp_path):
+    predictions, dataset = folders
+    for name, folder in (("a", predictions), ("b", tmp_path / "stock_0" / "Dataset001_Organs_all")):
+        assert evaluate(tmp_path / name, folder, "--labels", dataset / "labelsTr", "--metrics", "surface") == 0
+    page = tmp_path / "report.html"
+    assert main(["report", str(tmp_path / "a"), str(tmp_path / "b"), "-o", str(page), "--bootstrap", "20"]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "The training behind predictions is not known" in text
+    assert f"--predictions &#39;{predictions}&#39; --metrics dice surface --labels {dataset / 'labelsTr'}" in text
+    assert "ASSD in mm" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["MODEL", "--labels", "labelsTr"], "exclude each other"),
+        (["--labels", "labelsTr", "--thresholds"], "--thresholds: only for a model"),
+        (["--labels", "labelsTr", "--on", "4", "-f", "1"], "--on, --folds: only for a model"),
+        ([], "needs --labels"),
+        (["--labels", "nowhere"], "nowhere does not exist"),
+        (["--labels", ".", "--dataset-json", "nowhere.json"], "nowhere.json does not exist"),
+    ],
+)
+def test_what_cannot_be_scored_is_said_before_anything_is_written(tmp_path, capsys, arguments, message):
+    (tmp_path / "predictions").mkdir()
+    assert evaluate(tmp_path / "out", tmp_path / "predictions", *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["MODEL"], ["--labels", "labelsTr"]])
+def test_neither_a_model_nor_predictions_is_refused(tmp_path, capsys, arguments):
+    assert main(["evaluate", *arguments, "-o", str(tmp_path / "out")]) == 2
+    assert "Give MODEL_FOLDER and --on DATASET, or --predictions FOLDER" in capsys.readouterr().err
+
+
+def test_options_for_predictions_alone_are_refused_with_a_model(tmp_path, capsys):
+    assert main(["evaluate", "MODEL", "--on", "4", "--partial", "-o", str(tmp_path / "out")]) == 2
+    assert "only for --predictions" in capsys.readouterr().err
