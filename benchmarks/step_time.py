@@ -25,12 +25,13 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.provenance import markdown_table, provenance, provenance_lines, shown_command, write_results
-from benchmarks.resampling import Estimate, estimate
+from benchmarks.engine.provenance import markdown_table, provenance, provenance_lines, shown_command
+from benchmarks.engine.statistics import Estimate, estimate
 from benchmarks.synthetic import PRESETS, STOCK_SETTINGS, NetworkPreset, build_trainer, random_batch
 from nnunet_ext.cli import FINE, PROBLEM, WRONG_USAGE
 from nnunet_ext.commands.configure import parse_settings
 from nnunet_ext.errors import UserError
+from nnunet_ext.files import write_csv, write_text
 from nnunet_ext.plans.settings import validated_settings
 from nnunet_ext.registry import TRAINERS
 
@@ -122,15 +123,15 @@ class Row:
         """What is left of the time ratio when the arithmetic is accounted for: time ratio / FLOP ratio."""
         return self.time_ratio.divided_by(self.flop_ratio)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
+    def figures(self) -> dict[str, str | int | float]:
+        """Plain data, intervals as two columns."""
+        found: dict[str, str | int | float] = {"trainer": self.name, "seconds_per_step": self.seconds}
+        for name in ("time_ratio", "cpu_time_ratio", "overhead"):
+            ratio = getattr(self, name)
+            found |= {name: ratio.value, f"{name}_low": ratio.low, f"{name}_high": ratio.high}
         return {
-            "name": self.name,
-            "seconds_per_step": self.seconds,
-            "time_ratio": self.time_ratio.as_dict(),
-            "cpu_time_ratio": self.cpu_time_ratio.as_dict(),
+            **found,
             "flop_ratio": self.flop_ratio,
-            "overhead": self.overhead.as_dict(),
             "peak_memory_bytes": self.memory,
             "memory_ratio": self.memory_ratio,
         }
@@ -309,7 +310,6 @@ def table_lines(rows: Sequence[Row]) -> list[str]:
         "step, s",
         "time ratio",
         "95 % interval",
-        "quartiles",
         "CPU time ratio",
         "FLOP ratio",
         "overhead",
@@ -324,7 +324,6 @@ def table_lines(rows: Sequence[Row]) -> list[str]:
                 f"{row.seconds:.4f}",
                 f"{row.time_ratio.value:.3f}",
                 f"{row.time_ratio.low:.3f} - {row.time_ratio.high:.3f}",
-                f"{row.time_ratio.lower_quartile:.3f} - {row.time_ratio.upper_quartile:.3f}",
                 f"{row.cpu_time_ratio.value:.3f}",
                 f"{row.flop_ratio:.3f}",
                 f"{row.overhead.value:.3f}",
@@ -373,11 +372,13 @@ def verdicts(
     return found
 
 
-def measure(name: str, args: argparse.Namespace, device: torch.device) -> tuple[dict[str, Any], list[str]]:
+def measure(
+    name: str, args: argparse.Namespace, device: torch.device
+) -> tuple[list[dict[str, str | int | float]], list[str], list[str]]:
     """Everything about one preset.
 
     Returns:
-        The figures as plain data, and as lines of Markdown.
+        The figures of each trainer, the same as lines of Markdown, and the verdicts.
     """
     preset = PRESETS[name]
     print(f"{name}: {preset.describe()}", file=sys.stderr, flush=True)
@@ -390,21 +391,11 @@ def measure(name: str, args: argparse.Namespace, device: torch.device) -> tuple[
         times = interleaved(contenders, rounds=args.rounds, steps=args.steps, rng=rng)
     rows = compare(contenders, times, rng)
     found = verdicts(contenders, times, rng)
-    content = {
-        "preset": name,
-        "patch_size": list(preset.patch_size),
-        "batch_size": preset.batch_size,
-        "base_features": preset.base_features,
-        "stock_flops_per_step": contenders[0].flops,
-        "trainers": [row.as_dict() for row in rows],
-        "refused": refused,
-        "verdicts": [result for result, _ in found],
-    }
     lines = [f"## {name}: {preset.describe()}", "", *table_lines(rows)]
     for _, sentence in found:
         lines += ["", sentence]
     lines += [f"\nNot measured: {refusing}: {reason}" for refusing, reason in refused.items()]
-    return content, lines
+    return [{"preset": name, **row.figures()} for row in rows], lines, [verdict for verdict, _ in found]
 
 
 def method_line(args: argparse.Namespace, device: torch.device) -> str:
@@ -437,7 +428,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--compile", action="store_true", help="let nnU-Net use torch.compile (CUDA only)")
     parser.add_argument("--threads", type=int, help="CPU threads of PyTorch (default: PyTorch's own)")
     parser.add_argument("--seed", type=int, default=0, help="of the order and the bootstrap (default: %(default)s)")
-    parser.add_argument("--out", type=Path, help="write OUT.json and OUT.md")
+    parser.add_argument("--out", type=Path, help="write OUT.csv and OUT.md")
     return parser
 
 
@@ -469,16 +460,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = torch.device(args.device)
     measured = [measure(name, args, device) for name in args.preset or DEFAULT_PRESETS[args.device]]
     command = shown_command(["python", "-m", "benchmarks.step_time", *arguments], {Path.cwd(): "."})
-    origin = provenance(device, [command])
     lines = ["# Step time and peak memory", "", method_line(args, device), ""]
-    for _, section in measured:
+    for _, section, _ in measured:
         lines += [*section, ""]
-    lines += provenance_lines(origin)
+    lines += provenance_lines(provenance(device.type, [command]))
     print("\n".join(lines))
     if args.out is not None:
-        settings = {key: getattr(args, key) for key in ("device", "rounds", "steps", "set", "compile", "seed")}
-        write_results(args.out, {"settings": settings, "results": [part for part, _ in measured], **origin}, lines)
-    return PROBLEM if any("missed" in part["verdicts"] for part, _ in measured) else FINE
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        write_csv(args.out.with_name(f"{args.out.name}.csv"), [row for rows, _, _ in measured for row in rows])
+        write_text(args.out.with_name(f"{args.out.name}.md"), "\n".join(lines) + "\n")
+    return PROBLEM if any("missed" in verdicts for _, _, verdicts in measured) else FINE
 
 
 if __name__ == "__main__":

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 
-from benchmarks.in_process import variables
 from nnunet_ext.plans.channel_roles import LONGITUDINAL
 from nnunet_ext.plans.settings import KEY
 from nnunet_ext.trainers.dual_encoder import DualEncoderMixin
@@ -140,7 +141,7 @@ def nnunet_folders(root: Path, *, compiled: bool) -> Iterator[None]:
     data = root / "preprocessed" / DATASET / f"{PLANS}_{CONFIGURATION}"
     data.mkdir(parents=True, exist_ok=True)
     (data / "case.b2nd").touch()  # initialize() tells the storage format by a file's ending
-    with variables(values):
+    with patch.dict(os.environ, values):
         yield
 
 
