@@ -15,6 +15,7 @@ from benchmarks.engine.experiment import Comparison, Experiment, Test, Training
 from benchmarks.engine.provenance import REPOSITORY, markdown_table, provenance, provenance_lines
 from benchmarks.engine.runner import Runner, best_rate, evaluation_name, trials
 from benchmarks.engine.statistics import Estimate, Figures, holm
+from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.scores_table import COLUMNS
 from nnunet_ext.files import write_text
 from nnunet_ext.registration import VARIABLE, discovery_folder
@@ -222,10 +223,15 @@ def render(experiment: Experiment, folder: Path) -> list[str]:
 
     Returns:
         The lines of the page.
+
+    Raises:
+        UserError: if the page that is there was made by something else.
     """
     page = folder / f"{experiment.name}.md"
-    before = page.read_text(encoding="utf-8") if page.is_file() else ""
-    kept = before[before.index(PROVENANCE) :] if PROVENANCE in before else ""
+    before = page.read_text(encoding="utf-8") if page.is_file() else PROVENANCE
+    if PROVENANCE not in before:
+        raise UserError(f"{page} was not made by this program, as it has no part {PROVENANCE!r}. It stays as it is.")
+    kept = before[before.index(PROVENANCE) :]
     lines = page_lines(experiment, read_table(folder / f"{experiment.name}.csv.gz"))
     write_text(page, "\n".join(lines) + f"\n{kept}")
     return lines

@@ -7,7 +7,6 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,9 +175,8 @@ class Runner:
         if start is not None:
             self.train(start)
         if method.command is not None:
-            assert start is not None, f"{method.name}: a command needs a start"
-            made = partial(method.command, self.checkpoint(start), self.checkpoint(training))
-            self.journal.do(f"train_{training.name}", made)
+            shown = f"make {training.name}"
+            self.journal.do(f"train_{training.name}", lambda: self.made_by_command(training, start), shown=shown)
             return
         settings = self.settings(training, self.lr_of(training))
         configure = ["nnunet_ext", "configure", "-d", number, "-c", self.experiment.network.name]
@@ -191,6 +189,15 @@ class Runner:
         if any(self.checkpoint(training).parent.glob(CHECKPOINTS)):
             train.append("--c")
         self.journal.do(f"train_{training.name}", lambda: train)
+
+    def made_by_command(self, training: Training, start: Training | None) -> Sequence[str]:
+        """The command that makes a model from its start, whose network it has."""
+        assert start is not None, f"{training.method.name}: a command needs a start"
+        assert training.method.command is not None
+        self.checkpoint(training).parent.mkdir(parents=True, exist_ok=True)
+        for file in ("dataset.json", "plans.json"):
+            shutil.copy(self.model(start) / file, self.model(training))
+        return training.method.command(self.checkpoint(start), self.checkpoint(training))
 
     # ------------------------------------------------------------------ learning rates
 

@@ -3,7 +3,6 @@ import platform
 from pathlib import Path
 
 import torch
-
 from benchmarks.provenance import (
     commit,
     markdown_table,

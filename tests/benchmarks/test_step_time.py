@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from benchmarks.resampling import Estimate
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from benchmarks import step_time
-from benchmarks.resampling import Estimate
 from benchmarks.step_time import (
     STOCK,
     Contender,
