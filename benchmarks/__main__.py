@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks.engine.children import WORKERS
 from benchmarks.engine.experiment import Experiment, experiment_names, load_experiment
 from benchmarks.engine.journal import Journal, OutOfTime, at_low_priority, open_folder
-from benchmarks.engine.results import primary_lines, render, write_results
+from benchmarks.engine.results import is_rendered, primary_lines, render, write_results
 from benchmarks.engine.runner import Runner
 from nnunet_ext.cli import FINE, PROBLEM, WRONG_USAGE
 from nnunet_ext.demo.run import child_environment, link_or_copy
@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--max-minutes", type=float, help="begin no step after this time; results are written then")
     run.add_argument("--results", type=Path, help="folder for NAME.csv.gz and NAME.md (default: OUT)")
     run.add_argument("--dry-run", action="store_true", help="print the plan")
-    rendering.add_argument("experiments", nargs="*", help=f"{experiment}; all that have a table by default")
+    rendering.add_argument("experiments", nargs="*", help=f"{experiment}; all whose pages are there by default")
     rendering.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables (default: %(default)s)")
     return parser
 
@@ -126,7 +126,7 @@ def status(args: argparse.Namespace) -> int:
 
 def render_all(args: argparse.Namespace) -> int:
     """Render pages anew, and print all primary comparisons."""
-    names = args.experiments or [name for name in experiment_names() if (args.results / f"{name}.csv.gz").is_file()]
+    names = args.experiments or [name for name in experiment_names() if is_rendered(args.results / f"{name}.md")]
     experiments = [load_experiment(name) for name in names]
     for experiment in experiments:
         print("\n".join(render(experiment, args.results)))

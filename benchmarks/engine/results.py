@@ -218,6 +218,11 @@ def _shown_folders(line: str) -> str:
     return line.replace(str(discovery_folder()), "$(nnunet_ext path)")
 
 
+def is_rendered(page: Path) -> bool:
+    """Whether a page is there and was made here, not by an earlier program."""
+    return page.is_file() and PROVENANCE in page.read_text(encoding="utf-8")
+
+
 def render(experiment: Experiment, folder: Path) -> list[str]:
     """Render the page from the table anew; what is below the figures, their provenance, stays.
 
@@ -228,9 +233,9 @@ def render(experiment: Experiment, folder: Path) -> list[str]:
         UserError: if the page that is there was made by something else.
     """
     page = folder / f"{experiment.name}.md"
-    before = page.read_text(encoding="utf-8") if page.is_file() else PROVENANCE
-    if PROVENANCE not in before:
+    if page.is_file() and not is_rendered(page):
         raise UserError(f"{page} was not made by this program, as it has no part {PROVENANCE!r}. It stays as it is.")
+    before = page.read_text(encoding="utf-8") if page.is_file() else PROVENANCE
     kept = before[before.index(PROVENANCE) :]
     lines = page_lines(experiment, read_table(folder / f"{experiment.name}.csv.gz"))
     write_text(page, "\n".join(lines) + f"\n{kept}")

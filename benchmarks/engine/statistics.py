@@ -107,7 +107,8 @@ class Figures:
             return Estimate(value, math.nan, math.nan, seeds=seeds)
         known = samples[1:][~np.isnan(samples[1:])]
         tail = min(np.count_nonzero(known <= 0), np.count_nonzero(known >= 0))
-        return Estimate(value, interval.low, interval.high, min(1.0, 2 * (tail + 1) / (len(known) + 1)), seeds)
+        p = min(1.0, 2 * (int(tail) + 1) / (len(known) + 1))
+        return Estimate(value, interval.low, interval.high, p, seeds)
 
 
 def _by_label(rows: pd.DataFrame, metric: str, patients: list[str]) -> Samples:
