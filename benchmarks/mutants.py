@@ -37,17 +37,11 @@ NO_REASON = "none yet"
 
 @dataclass(frozen=True)
 class Survivor:
-    """A mutant that no test noticed.
+    """A mutant that no test noticed."""
 
-    Attributes:
-        function: with its module, and class if it has one, from the folder on: ``losses.ramps.sigmoid_ramp``.
-        before: the changed lines as they are.
-        after: the same in the mutant.
-    """
-
-    function: str
-    before: str
-    after: str
+    function: str  # with its module, and class if it has one, from the folder on: ``losses.ramps.sigmoid_ramp``
+    before: str  # the changed lines as they are
+    after: str  # the same in the mutant
 
 
 def without_decorators(source: str) -> str:

@@ -41,18 +41,12 @@ CONTROL = "nnUNetTrainer (again)"
 
 @dataclass(frozen=True)
 class Requirement:
-    """The most that a trainer may cost beside another one.
+    """The most that a trainer may cost beside another one."""
 
-    Attributes:
-        trainer: the one that is held to it.
-        reference: the one it is compared with.
-        time: limit of its step time, as a multiple of the reference's, beyond the operations it has more.
-        bytes_per_weight: limit of its peak memory beyond the reference's; None where none is required.
-    """
-
-    trainer: str
-    reference: str
-    time: float
+    trainer: str  # the one that is held to it
+    reference: str  # the one it is compared with
+    time: float  # limit of its step time, as a multiple of the reference's, beyond the operations it has more
+    # limit of its peak memory beyond the reference's; None where none is required
     bytes_per_weight: float | None = None
 
 
@@ -72,21 +66,13 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Contender:
-    """A trainer that takes part, with what is measured of one step beforehand.
+    """A trainer that takes part, with what is measured of one step beforehand."""
 
-    Attributes:
-        name: in the table.
-        trainer: warmed up.
-        flops: floating-point operations of a step.
-        memory: peak bytes of a step.
-        weights: entries of all its parameters.
-    """
-
-    name: str
-    trainer: Any
-    flops: int
-    memory: int
-    weights: int
+    name: str  # in the table
+    trainer: Any  # warmed up
+    flops: int  # floating-point operations of a step
+    memory: int  # peak bytes of a step
+    weights: int  # entries of all its parameters
 
 
 @dataclass(frozen=True)
@@ -99,24 +85,15 @@ class Times:
 
 @dataclass(frozen=True)
 class Row:
-    """One trainer beside stock nnU-Net.
-
-    Attributes:
-        seconds: median wall time of a step.
-        time_ratio: median over the rounds of its time divided by stock's.
-        cpu_time_ratio: the same of the process's CPU time.
-        flop_ratio: operations of a step divided by stock's.
-        memory: peak bytes of a step.
-        memory_ratio: divided by stock's.
-    """
+    """One trainer beside stock nnU-Net."""
 
     name: str
-    seconds: float
-    time_ratio: Estimate
-    cpu_time_ratio: Estimate
-    flop_ratio: float
-    memory: int
-    memory_ratio: float
+    seconds: float  # median wall time of a step
+    time_ratio: Estimate  # median over the rounds of its time divided by stock's
+    cpu_time_ratio: Estimate  # the same of the process's CPU time
+    flop_ratio: float  # operations of a step divided by stock's
+    memory: int  # peak bytes of a step
+    memory_ratio: float  # divided by stock's
 
     @property
     def overhead(self) -> Estimate:
@@ -248,14 +225,7 @@ def _flops_of(trainer: Any) -> int:
 def interleaved(
     contenders: Sequence[Contender], *, rounds: int, steps: int, rng: np.random.Generator
 ) -> dict[str, Times]:
-    """Time the trainers in turns.
-
-    Args:
-        contenders: warmed up.
-        rounds: how often each has its turn.
-        steps: training steps in a turn.
-        rng: draws the order of each round.
-    """
+    """Time the trainers in turns."""
     batches = {contender.name: random_batch(contender.trainer) for contender in contenders}
     seconds = {contender.name: np.zeros((2, rounds)) for contender in contenders}
     progress_at = max(1, rounds // 10)
@@ -274,13 +244,7 @@ def interleaved(
 
 
 def compare(contenders: Sequence[Contender], times: Mapping[str, Times], rng: np.random.Generator) -> list[Row]:
-    """Every trainer beside the first one, which is stock nnU-Net.
-
-    Args:
-        contenders: in the order of the rows.
-        times: by name.
-        rng: for the bootstrap.
-    """
+    """Every trainer beside the first one, which is stock nnU-Net."""
     stock = contenders[0]
     reference = times[stock.name]
     rows = []

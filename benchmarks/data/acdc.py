@@ -102,14 +102,7 @@ def write_current(folder: Path, draw: Draw, *, source: str) -> None:
 
 
 def write_withheld(folder: Path, draw: Draw, *, source: str, share: float = 1.0) -> None:
-    """A dataset of pairs whose prior is withheld: zeros in its channels.
-
-    Args:
-        folder: to write.
-        draw: not used: the cases do not depend on it.
-        source: the dataset of pairs.
-        share: of the cases whose prior is withheld; the first ones in the order of their names' last digits.
-    """
+    """A dataset of pairs whose prior is withheld: zeros in its channels."""
     dataset = read_raw_dataset(source)
     roles = roles_of_dataset(dataset.description)
     names = sorted(dataset.cases, key=lambda name: name[::-1])

@@ -37,33 +37,30 @@ DESCRIPTIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Files:
-    """Where a case is: its image and its label map."""
-
-    image: Path
-    label: Path
+Files = tuple[Path, Path]
+"""Where a case is: its image and its label map."""
 
 
 @dataclass(frozen=True)
 class Shift:
-    """A pair of datasets.
+    """A pair of datasets."""
 
-    Attributes:
-        name: a key of `DESCRIPTIONS`.
-        origin: the dataset in nnUNet_raw that both are made from.
-        sizes: cases (patients) of each part: ``source_train``, ``source_val``, ``pool`` (the target's training cases
-            are drawn from it), ``pilot`` (training cases of the choice of learning rates), ``validation``, ``test``.
-    """
-
-    name: str
-    origin: str
+    name: str  # a key of `DESCRIPTIONS`
+    origin: str  # the dataset in nnUNet_raw that both are made from
+    # cases (patients) of each part: ``source_train``, ``source_val``, ``pool`` (the target's training cases are drawn
+    # from it), ``pilot`` (training cases of the choice of learning rates), ``validation``, ``test``
     sizes: Mapping[str, int]
 
     def files(self) -> tuple[dict[str, Files], dict[str, Files]]:
         """The cases for the source and for the target, by name."""
         folder = original(self.origin)
-        return hippocampus_cases(folder) if self.name == "hippocampus" else acdc_cases(folder)
+        if self.name == "hippocampus":
+            names = sorted(path.name.removesuffix(ENDING) for path in (folder / "labelsTr").glob(f"*{ENDING}"))
+            cases = files_of(folder, dict(zip(names, names)), "labelsTr")
+            return cases, cases
+        pairs = read_json(folder / "two_phase_pairs.json")
+        prior, current = ({pair["patient"]: pair[phase] for pair in pairs} for phase in ("prior", "current"))
+        return files_of(folder, prior, "labelsTr_dense"), files_of(folder, current, "labelsTr_dense")
 
     def parts(self) -> dict[str, list[str]]:
         """The names of the cases in each part."""
@@ -108,11 +105,7 @@ def inverted(image: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
 
 
 def coarsened(image: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
-    """What thicker slices would show, on the image's own grid: smoothed across the slices, thinned out, interpolated.
-
-    Args:
-        image: (Z, Y, X).
-    """
+    """What thicker slices would show, on the image's own grid: smoothed, thinned out, interpolated."""
     # a Gaussian with about the width of the thicker slice at half of its height
     smooth = gaussian_filter1d(np.asarray(image, dtype=np.float64), sigma=COARSENING / 2.355, axis=0, mode="nearest")
     kept = np.arange(0, len(image), COARSENING)
@@ -127,10 +120,6 @@ def shifted(image: npt.NDArray[np.floating[Any]], rng: np.random.Generator) -> n
     """An image as another scanner could have made it: `inverted`, then `coarsened`, then with noise.
 
     Every amount follows from the image's own range, so that it is the same for images of whatever scale.
-
-    Args:
-        image: (Z, Y, X) intensities.
-        rng: draws the noise.
     """
     low, high = np.percentile(image, PERCENTILES)
     noise = rng.normal(0.0, NOISE, size=image.shape) * (high - low)
@@ -158,10 +147,6 @@ def copy_image(source: Path, target: Path, case: str) -> None:
 def drawn_parts(names: Sequence[str], sizes: Mapping[str, int]) -> dict[str, list[str]]:
     """Disjoint parts of a seeded permutation.
 
-    Args:
-        names: cases or patients, in any order.
-        sizes: how many for each part; what is left over is in none.
-
     Raises:
         UserError: if there are too few.
     """
@@ -174,26 +159,12 @@ def drawn_parts(names: Sequence[str], sizes: Mapping[str, int]) -> dict[str, lis
     return parts
 
 
-def hippocampus_cases(folder: Path) -> tuple[dict[str, Files], dict[str, Files]]:
-    """The cases for the source and for the target, by name: the same."""
-    cases = {
-        path.name.removesuffix(ENDING): Files(
-            folder / "imagesTr" / f"{path.name.removesuffix(ENDING)}_0000{ENDING}", path
-        )
-        for path in sorted((folder / "labelsTr").glob(f"*{ENDING}"))
+def files_of(folder: Path, cases: Mapping[str, str], labels: str) -> dict[str, Files]:
+    """The files of some cases, by another name for each."""
+    return {
+        name: (folder / "imagesTr" / f"{case}_0000{ENDING}", folder / labels / f"{case}{ENDING}")
+        for name, case in cases.items()
     }
-    return cases, cases
-
-
-def acdc_cases(folder: Path) -> tuple[dict[str, Files], dict[str, Files]]:
-    """The end of diastole and the end of systole with their dense masks, by patient."""
-
-    def files(case: str) -> Files:
-        return Files(folder / "imagesTr" / f"{case}_0000{ENDING}", folder / "labelsTr_dense" / f"{case}{ENDING}")
-
-    pairs = read_json(folder / "two_phase_pairs.json")
-    diastole, systole = ({pair["patient"]: files(pair[phase]) for pair in pairs} for phase in ("prior", "current"))
-    return diastole, systole
 
 
 def write_source(folder: Path, draw: Draw, *, shift: Shift) -> None:
@@ -210,23 +181,15 @@ def write_target(folder: Path, draw: Draw, *, shift: Shift) -> None:
 def _write(
     folder: Path, shift: Shift, side: int, training: Sequence[str], write_image: Callable[[Path, Path, str], None]
 ) -> None:
-    """Write a raw dataset with imagesTr and imagesTs.
-
-    Args:
-        folder: ``DatasetXXX_Name``.
-        shift: which.
-        side: 0 for the source, 1 for the target.
-        training: the parts in imagesTr; ``test`` is in imagesTs.
-        write_image: takes the original image, the file to write and the case's name.
-    """
+    """Write a raw dataset with imagesTr and imagesTs."""
     files, parts = shift.files()[side], shift.parts()
     for part, names in (("Tr", training), ("Ts", ("test",))):
         images, labels = folder / f"images{part}", folder / f"labels{part}"
         images.mkdir(parents=True)
         labels.mkdir()
         for case in [case for name in names for case in sorted(parts[name])]:
-            write_image(files[case].image, images / f"{case}_0000{ENDING}", case)
-            shutil.copyfile(files[case].label, labels / f"{case}{ENDING}")
+            write_image(files[case][0], images / f"{case}_0000{ENDING}", case)
+            shutil.copyfile(files[case][1], labels / f"{case}{ENDING}")
     description = read_json(original(shift.origin) / "dataset.json")
     labels_of = {name: value for name, value in description["labels"].items() if name != "ignore"}
     content = {"channel_names": description["channel_names"], "labels": labels_of, "file_ending": ENDING}

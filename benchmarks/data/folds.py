@@ -17,22 +17,16 @@ class PatientFolds:
 
     Validation is the test: nothing is chosen by it, and nnU-Net's training computes only its pseudo Dice on it. For a
     seed, fewer training patients are among more.
-
-    Attributes:
-        groups: returns the groups, each with its patients and their cases.
-        tested: as many of the first groups are tested; seed s tests group s modulo this number.
-        pilot_test: number of the group that the pilot tests, which no run does.
-        pilot_train: number of the group that the pilot draws from; None for all but that which it tests.
-        most_tested: patients of each group that are tested, at most; None for all.
-        pilot_size: patients that the pilot trains on; None for as many as the first size, or all.
     """
 
+    # returns the groups, each with its patients and their cases
     groups: Callable[[], Sequence[Mapping[str, Sequence[str]]]]
-    tested: int = 3
-    pilot_test: int = 3
+    tested: int = 3  # as many of the first groups are tested; seed s tests group s modulo this number
+    pilot_test: int = 3  # number of the group that the pilot tests, which no run does
+    # number of the group that the pilot draws from; None for all but that which it tests
     pilot_train: int | None = None
-    most_tested: int | None = None
-    pilot_size: int | None = None
+    most_tested: int | None = None  # patients of each group that are tested, at most; None for all
+    pilot_size: int | None = None  # patients that the pilot trains on; None for as many as the first size, or all
 
     def __call__(self, sizes: Sequence[int | None], seeds: Sequence[int]) -> list[Fold]:
         """The pilot's fold, then for each size one for each seed.

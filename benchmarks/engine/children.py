@@ -37,10 +37,6 @@ class CommandFailed(Exception):
 def run_command(command: Sequence[str], log: Path) -> None:
     """Run a console script to its end; everything that it has started ends with it.
 
-    Args:
-        command: the program's name and its arguments.
-        log: file for its output, to which is added.
-
     Raises:
         CommandFailed: if it does not exit with 0.
     """

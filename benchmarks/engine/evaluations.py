@@ -21,11 +21,7 @@ RATIOS = {
 
 
 def read_evaluation(folder: Path) -> pd.DataFrame:
-    """What ``nnunet_ext evaluate`` found, in the columns of the scores table; the only place that knows its files.
-
-    Args:
-        folder: behind ``-o``.
-    """
+    """What ``nnunet_ext evaluate`` found, in the columns of the scores table; the only place that knows its files."""
     file = folder / "evaluation.csv"
     wide = pd.read_csv(file, dtype={"case": str, "label": str, "dataset": str})
     if "metric" in wide:
@@ -50,19 +46,7 @@ def mean_over_labels(scores: pd.DataFrame, metric: str) -> float:
 
 
 def write_table(file: Path, scores: pd.DataFrame) -> None:
-    """Write the scores of an experiment.
-
-    Args:
-        file: ends in ``.csv.gz``; the same scores give the same bytes.
-        scores: a scores table; numbers are rounded to `DIGITS` significant digits.
-    """
+    """Write the scores of an experiment."""
     text = scores.to_csv(columns=list(COLUMNS), index=False, lineterminator="\n", float_format=f"%.{DIGITS}g")
     with written_whole(file) as temporary:
         temporary.write_bytes(gzip.compress(text.encode(), mtime=0))
-
-
-def read_table(file: Path) -> pd.DataFrame:
-    """Read what `write_table` wrote."""
-    with gzip.open(file, "rt", encoding="utf-8") as text:
-        types = {column: str for column in COLUMNS if column not in ("numerator", "denominator")}
-        return pd.read_csv(text, dtype=types, keep_default_na=False)

@@ -24,41 +24,27 @@ PILOT_FOLD = 0
 
 @dataclass(frozen=True)
 class Draw:
-    """For which training a dataset is made.
+    """For which training a dataset is made."""
 
-    Attributes:
-        seed: of the training.
-        fold: of the training.
-        model: folder of the teacher's model; None without a teacher.
-        device: that the experiment runs on.
-    """
-
-    seed: int
-    fold: int
-    model: Path | None
-    device: str
+    seed: int  # of the training
+    fold: int  # of the training
+    model: Path | None  # folder of the teacher's model; None without a teacher
+    device: str  # that the experiment runs on
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A dataset that the experiment makes in its own nnUNet_raw.
+    """A dataset that the experiment makes in its own nnUNet_raw."""
 
-    Attributes:
-        number: nnU-Net's id.
-        title: the rest of nnU-Net's name.
-        make: writes the dataset to a folder, or returns the command that does.
-        folds: where they are not the experiment's.
-        plans_of: a dataset whose plans it takes over, so that both get the same network and patches.
-        per_seed: whether each seed has a dataset of its own, under `number` + seed.
-        teacher: a method whose model of the same seed and size labels the dataset, under `number` + fold.
-    """
-
-    number: int
-    title: str
+    number: int  # nnU-Net's id
+    title: str  # the rest of nnU-Net's name
+    # writes the dataset to a folder, or returns the command that does
     make: Callable[[Path, Draw], Sequence[str] | None]
-    folds: Folds | None = None
+    folds: Folds | None = None  # where they are not the experiment's
+    # a dataset whose plans it takes over, so that both get the same network and patches
     plans_of: Dataset | None = None
-    per_seed: bool = False
+    per_seed: bool = False  # whether each seed has a dataset of its own, under `number` + seed
+    # a method whose model of the same seed and size labels the dataset, under `number` + fold
     teacher: Method | None = None
 
     def number_for(self, training: Training) -> int:
@@ -72,40 +58,25 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False)
 class Method:
-    """A way to come to a model.
+    """A way to come to a model."""
 
-    Attributes:
-        name: in the results.
-        trainer: class name.
-        data: what it is trained on.
-        settings: beside those of the experiment; a function takes the number of epochs.
-        description: for the results.
-        family: methods of a family share the learning rate that its first method chooses (default: the name).
-        lr: a fixed learning rate, which needs no pilot.
-        steps: lengths, where they are not the experiment's.
-        sizes: numbers of training cases, where they are not all of the experiment's.
-        seeds: where they are not all of the experiment's.
-        start: method whose model of the same seed and size is trained first and is the start.
-        start_by: how the start is given: an option of ``nnUNetv2_train``, or the name of a setting.
-        is_shared: whether one model, of seed 0 and the first fold of its data, serves all seeds and sizes.
-        is_scored: whether the tests are made; a mere start may do without.
-        command: makes the model from the start's checkpoint, given the path to write to, in place of a training.
-    """
-
-    name: str
-    trainer: str
-    data: Dataset
+    name: str  # in the results
+    trainer: str  # class name
+    data: Dataset  # what it is trained on
+    # beside those of the experiment; a function takes the number of epochs
     settings: Mapping[str, Any] = field(default_factory=dict)
-    description: str = ""
-    family: str = ""
-    lr: float | None = None
-    steps: tuple[int, ...] = ()
-    sizes: tuple[int | None, ...] = ()
-    seeds: tuple[int, ...] = ()
-    start: Method | None = None
+    description: str = ""  # for the results
+    family: str = ""  # methods of a family share the learning rate that its first method chooses (default: the name)
+    lr: float | None = None  # a fixed learning rate, which needs no pilot
+    steps: tuple[int, ...] = ()  # lengths, where they are not the experiment's
+    sizes: tuple[int | None, ...] = ()  # numbers of training cases, where they are not all of the experiment's
+    seeds: tuple[int, ...] = ()  # where they are not all of the experiment's
+    start: Method | None = None  # method whose model of the same seed and size is trained first and is the start
+    # how the start is given: an option of ``nnUNetv2_train``, or the name of a setting
     start_by: str = "-pretrained_weights"
-    is_shared: bool = False
-    is_scored: bool = True
+    is_shared: bool = False  # whether one model, of seed 0 and the first fold of its data, serves all seeds and sizes
+    is_scored: bool = True  # whether the tests are made; a mere start may do without
+    # makes the model from the start's checkpoint, given the path to write to, in place of a training
     command: Callable[[Path, Path], Sequence[str]] | None = None
 
     @property
@@ -121,27 +92,17 @@ class Method:
 
 @dataclass(frozen=True)
 class Test:
-    """What models are scored on.
-
-    Attributes:
-        name: in the results, in the column ``dataset``.
-        data: the dataset; None for that of the training.
-        cases: ``val`` of the training's fold, ``test`` or ``all``.
-        references: folder of the dataset with the references, if not nnU-Net's own.
-        metrics: for ``nnunet_ext evaluate``.
-        options: further ones.
-        methods: names of those that are scored on it; all by default.
-    """
+    """What models are scored on."""
 
     __test__ = False
 
-    name: str = "test"
-    data: Dataset | None = None
-    cases: str = "val"
-    references: str = ""
-    metrics: tuple[str, ...] = ("dice",)
-    options: tuple[str, ...] = ()
-    methods: tuple[str, ...] = ()
+    name: str = "test"  # in the results, in the column ``dataset``
+    data: Dataset | None = None  # the dataset; None for that of the training
+    cases: str = "val"  # ``val`` of the training's fold, ``test`` or ``all``
+    references: str = ""  # folder of the dataset with the references, if not nnU-Net's own
+    metrics: tuple[str, ...] = ("dice",)  # for ``nnunet_ext evaluate``
+    options: tuple[str, ...] = ()  # further ones
+    methods: tuple[str, ...] = ()  # names of those that are scored on it; all by default
 
     def takes(self, method: Method) -> bool:
         """Whether a method is scored on it."""
@@ -154,22 +115,15 @@ class Pilot:
 
     The search begins at `first` and goes on to the neighbours of the best rate, until none is better: so the best one
     is not at the edge of what was tried. Where it is at the end of `rates`, the results say so.
-
-    Attributes:
-        rates: from the smallest to the largest.
-        first: by family, or one for all.
-        seeds: each rate's score is the mean over them.
-        test: what is scored; by default the experiment's first test.
-        metric: the mean over cases and labels chooses.
-        steps: length of the pilot's trainings; by default as long as the trainings that it is for.
     """
 
+    # from the smallest to the largest
     rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0)
-    first: float | Mapping[str, float] = 3e-3
-    seeds: tuple[int, ...] = (0,)
-    test: Test | None = None
-    metric: str = "dice"
-    steps: int | None = None
+    first: float | Mapping[str, float] = 3e-3  # by family, or one for all
+    seeds: tuple[int, ...] = (0,)  # each rate's score is the mean over them
+    test: Test | None = None  # what is scored; by default the experiment's first test
+    metric: str = "dice"  # the mean over cases and labels chooses
+    steps: int | None = None  # length of the pilot's trainings; by default as long as the trainings that it is for
 
     def first_for(self, family: str) -> float:
         """The rate that is tried first."""
@@ -178,46 +132,28 @@ class Pilot:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One method beside another: the difference in a metric, pair by pair.
+    """One method beside another: the difference in a metric, pair by pair."""
 
-    Attributes:
-        ours: name of a method.
-        theirs: name of the one it is compared with.
-        metric: in the scores table.
-        test: name of the test; the first by default.
-        margin: the least gain that counts, in the metric's unit or, if `is_relative`, as a share of theirs.
-        is_relative: see `margin`.
-        is_primary: whether it decides; Holm's correction is over the primary ones.
-        size: of both trainings; the experiment's first by default.
-        steps: of ours and theirs; the first of each by default.
-    """
-
-    ours: str
-    theirs: str
-    metric: str = "dice"
-    test: str = ""
-    margin: float = 0.0
-    is_relative: bool = False
-    is_primary: bool = False
-    size: int | None = None
-    steps: tuple[int, int] | None = None
+    ours: str  # name of a method
+    theirs: str  # name of the one it is compared with
+    metric: str = "dice"  # in the scores table
+    test: str = ""  # name of the test; the first by default
+    margin: float = 0.0  # the least gain that counts, in the metric's unit or, if `is_relative`, as a share of theirs
+    is_relative: bool = False  # see `margin`
+    is_primary: bool = False  # whether it decides; Holm's correction is over the primary ones
+    size: int | None = None  # of both trainings; the experiment's first by default
+    steps: tuple[int, int] | None = None  # of ours and theirs; the first of each by default
 
 
 @dataclass(frozen=True)
 class Network:
-    """Which configuration is trained.
+    """Which configuration is trained."""
 
-    Attributes:
-        configuration: that nnU-Net plans.
-        preset: of ``nnunet_ext plan``; empty for the planned configuration itself.
-        changes: of its content, such as ``patch_size``; another spacing needs a ``data_identifier`` of its own.
-        stages: the network is cut to so many; None for all.
-    """
-
-    configuration: str = "3d_fullres"
-    preset: str = "quick"
+    configuration: str = "3d_fullres"  # that nnU-Net plans
+    preset: str = "quick"  # of ``nnunet_ext plan``; empty for the planned configuration itself
+    # of its content, such as ``patch_size``; another spacing needs a ``data_identifier`` of its own
     changes: Mapping[str, Any] = field(default_factory=dict)
-    stages: int | None = None
+    stages: int | None = None  # the network is cut to so many; None for all
 
     @property
     def name(self) -> str:
@@ -227,25 +163,15 @@ class Network:
 
 @dataclass(frozen=True)
 class Training:
-    """One training, or what takes its place.
+    """One training, or what takes its place."""
 
-    Attributes:
-        experiment: that it belongs to.
-        method: how.
-        seed: of the draw of cases and of the training.
-        size: training cases (patients) of the fold; None for all.
-        steps: how many.
-        lr: what a training of the pilot tries; None outside of the pilot.
-        is_pilot: whether it is of the pilot, or the start of one that is.
-    """
-
-    experiment: Experiment
-    method: Method
-    seed: int
-    size: int | None
-    steps: int
-    lr: float | None = None
-    is_pilot: bool = False
+    experiment: Experiment  # that it belongs to
+    method: Method  # how
+    seed: int  # of the draw of cases and of the training
+    size: int | None  # training cases (patients) of the fold; None for all
+    steps: int  # how many
+    lr: float | None = None  # what a training of the pilot tries; None outside of the pilot
+    is_pilot: bool = False  # whether it is of the pilot, or the start of one that is
 
     @property
     def fold(self) -> int:
@@ -288,47 +214,26 @@ class Training:
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """A comparison of methods.
+    """A comparison of methods."""
 
-    Attributes:
-        name: of the results' files.
-        title: of the results.
-        description: what is learned from what, for the results.
-        originals: datasets of the user's nnUNet_raw.
-        folds: who is trained on and tested.
-        network: which configuration is trained.
-        methods: in the order in which they are trained.
-        tests: what each model is scored on.
-        comparisons: which differences are asked about.
-        seeds: of draws and trainings.
-        sizes: numbers of training cases (patients); None for all.
-        steps: lengths of the trainings.
-        steps_in_epoch: nnU-Net's iterations in an epoch.
-        lr: learning rate without a pilot.
-        pilot: how learning rates are chosen; None takes `lr`.
-        settings: of all trainings.
-        patient_of: the patient of a case.
-        columns: test and metric of each column of the table; all tests' Dice by default.
-    """
-
-    name: str
-    title: str
-    description: str
-    originals: tuple[str, ...]
-    folds: Folds
-    methods: tuple[Method, ...]
-    tests: tuple[Test, ...] = (Test(),)
-    comparisons: tuple[Comparison, ...] = ()
-    network: Network = Network()
-    seeds: tuple[int, ...] = (0, 1, 2)
-    sizes: tuple[int | None, ...] = (None,)
-    steps: tuple[int, ...] = (1000,)
-    steps_in_epoch: int = 50
-    lr: float | None = None
-    pilot: Pilot | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    patient_of: Callable[[str], str] = str
-    columns: tuple[tuple[str, str], ...] = ()
+    name: str  # of the results' files
+    title: str  # of the results
+    description: str  # what is learned from what, for the results
+    originals: tuple[str, ...]  # datasets of the user's nnUNet_raw
+    folds: Folds  # who is trained on and tested
+    methods: tuple[Method, ...]  # in the order in which they are trained
+    tests: tuple[Test, ...] = (Test(),)  # what each model is scored on
+    comparisons: tuple[Comparison, ...] = ()  # which differences are asked about
+    network: Network = Network()  # which configuration is trained
+    seeds: tuple[int, ...] = (0, 1, 2)  # of draws and trainings
+    sizes: tuple[int | None, ...] = (None,)  # numbers of training cases (patients); None for all
+    steps: tuple[int, ...] = (1000,)  # lengths of the trainings
+    steps_in_epoch: int = 50  # nnU-Net's iterations in an epoch
+    lr: float | None = None  # learning rate without a pilot
+    pilot: Pilot | None = None  # how learning rates are chosen; None takes `lr`
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of all trainings
+    patient_of: Callable[[str], str] = str  # the patient of a case
+    columns: tuple[tuple[str, str], ...] = ()  # test and metric of each column of the table; all tests' Dice by default
 
     def __post_init__(self) -> None:
         names = [method.name for method in self.methods]
@@ -355,6 +260,22 @@ class Experiment:
     def shared(self) -> list[Training]:
         """The trainings that serve all seeds."""
         return [Training(self, one, 0, None, self.steps_of(one)[0]) for one in self.methods if one.is_shared]
+
+    @property
+    def pilot_test(self) -> Test:
+        """What the pilot's trainings are scored on."""
+        return self.pilot.test if self.pilot and self.pilot.test else self.tests[0]
+
+    def trials(self, method: Method, steps: int, lr: float) -> list[Training]:
+        """The trainings of the pilot that try a learning rate, one for each of its seeds."""
+        seeds = self.pilot.seeds if self.pilot else ()
+        return [Training(self, method, seed, None, steps, lr=lr, is_pilot=True) for seed in seeds]
+
+    def searches(self) -> Iterator[tuple[Method, int]]:
+        """The methods and lengths that learning rates may have been searched for."""
+        for method in self.methods if self.pilot else ():
+            for steps in dict.fromkeys([*self.steps_of(method), *([self.pilot.steps] if self.pilot.steps else [])]):
+                yield method, steps
 
     def piloting(self, training: Training) -> Method:
         """The method that chooses the learning rate for a training: the first of its family."""

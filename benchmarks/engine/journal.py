@@ -27,13 +27,7 @@ class NotDone(Exception):
 
 
 class Journal:
-    """The steps of an experiment and what became of them; each is done once, whoever asks for it.
-
-    Args:
-        folder: of the experiment.
-        is_dry: only note which steps there are.
-        deadline: by `time.monotonic`; no step is begun after it.
-    """
+    """The steps of an experiment and what became of them; each is done once, whoever asks for it."""
 
     def __init__(self, folder: Path, *, is_dry: bool = False, deadline: float | None = None) -> None:
         self.folder, self.is_dry, self.deadline = folder, is_dry, deadline
@@ -66,11 +60,6 @@ class Journal:
 
     def do(self, name: str, action: Action, *, shown: str = "") -> None:
         """Do a step, unless it has been done.
-
-        Args:
-            name: of the step.
-            action: does it, or returns the command that does.
-            shown: what is done, if it is no command.
 
         Raises:
             OutOfTime: if it has not been done and the deadline is over.

@@ -80,12 +80,7 @@ def _git(repository: Path, *arguments: str) -> str:
 
 
 def shown_command(command: Sequence[str], placeholders: Mapping[Path, str]) -> str:
-    """A command as a line of a shell, with folders of this machine replaced.
-
-    Args:
-        command: program and arguments.
-        placeholders: what to write instead of a folder, e.g. ``$OUT``; a folder inside another goes first.
-    """
+    """A command as a line of a shell, with folders of this machine replaced."""
     line = shlex.join(command)
     for folder, placeholder in placeholders.items():
         line = line.replace(str(folder), placeholder)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from benchmarks.engine.evaluations import mean_over_labels, read_evaluation, read_table, write_table
+from benchmarks.engine.evaluations import mean_over_labels, read_evaluation, write_table
 from benchmarks.engine.experiment import Comparison, Experiment, Test, Training
 from benchmarks.engine.provenance import REPOSITORY, markdown_table, provenance, provenance_lines
-from benchmarks.engine.runner import Runner, best_rate, evaluation_name, trials
+from benchmarks.engine.runner import Runner, best_rate, evaluation_name
 from benchmarks.engine.statistics import Estimate, Figures, holm
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.scores_table import COLUMNS
+from nnunet_ext.evaluation.scores_table import COLUMNS, read_scores
 from nnunet_ext.files import write_text
 from nnunet_ext.registration import VARIABLE, discovery_folder
 
@@ -30,13 +31,10 @@ ALPHA = 0.05
 
 def scored(runner: Runner) -> list[tuple[Training, Test]]:
     """What has been scored, the pilot's trainings first."""
-    experiment, pilot = runner.experiment, runner.experiment.pilot
-    possible: list[tuple[Training, Test]] = []
-    if pilot is not None:
-        for method in experiment.methods:
-            for steps in dict.fromkeys([*experiment.steps_of(method), pilot.steps or 0]):
-                for lr in pilot.rates:
-                    possible += [(one, runner.pilot_test(pilot)) for one in trials(experiment, method, steps, lr)]
+    experiment, possible = runner.experiment, []
+    for method, steps in experiment.searches():
+        for lr in experiment.pilot.rates if experiment.pilot else ():
+            possible += [(one, experiment.pilot_test) for one in experiment.trials(method, steps, lr)]
     for training in [*experiment.shared(), *experiment.trainings()]:
         possible += [(training, test) for test in experiment.tests if test.takes(training.method)]
     return [pair for pair in possible if runner.journal.is_finished(evaluation_name(*pair))]
@@ -134,14 +132,12 @@ def pilot_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
     pilot = experiment.pilot
     assert pilot is not None
     found: dict[str, dict[float, float]] = {}
-    for method in experiment.methods:
-        for steps in dict.fromkeys([*experiment.steps_of(method), pilot.steps or 0]):
-            for lr in pilot.rates:
-                one = trials(experiment, method, steps, lr)[0]
-                rows = scores[(scores.run == one.label) & (scores.dataset == (pilot.test or experiment.tests[0]).name)]
-                if len(rows):
-                    each = [mean_over_labels(rows[rows.seed == seed], pilot.metric) for seed in rows.seed.unique()]
-                    found.setdefault(f"{method.family_name}, {steps} steps", {})[lr] = sum(each) / len(each)
+    for (method, steps), lr in product(experiment.searches(), pilot.rates):
+        run = experiment.trials(method, steps, lr)[0].label
+        tried = scores[(scores.run == run) & (scores.dataset == experiment.pilot_test.name)]
+        if len(tried):
+            each = [mean_over_labels(tried[tried.seed == seed], pilot.metric) for seed in tried.seed.unique()]
+            found.setdefault(f"{method.family_name}, {steps} steps", {})[lr] = sum(each) / len(each)
     lrs = sorted({lr for values in found.values() for lr in values})
     rows = []
     for name, values in found.items():
@@ -190,7 +186,7 @@ def write_results(runner: Runner, folder: Path, command: Sequence[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     table = folder / f"{runner.experiment.name}.csv.gz"
     write_table(table, scores)
-    lines = page_lines(runner.experiment, read_table(table))
+    lines = page_lines(runner.experiment, read_scores(table))
     lines += [PROVENANCE, "", *provenance_lines(origin(runner, command))]
     write_text(table.with_name(f"{runner.experiment.name}.md"), "\n".join(lines) + "\n")
     print("\n".join(lines), flush=True)
@@ -237,7 +233,7 @@ def render(experiment: Experiment, folder: Path) -> list[str]:
         raise UserError(f"{page} was not made by this program, as it has no part {PROVENANCE!r}. It stays as it is.")
     before = page.read_text(encoding="utf-8") if page.is_file() else PROVENANCE
     kept = before[before.index(PROVENANCE) :]
-    lines = page_lines(experiment, read_table(folder / f"{experiment.name}.csv.gz"))
+    lines = page_lines(experiment, read_scores(folder / f"{experiment.name}.csv.gz"))
     write_text(page, "\n".join(lines) + f"\n{kept}")
     return lines
 
@@ -248,5 +244,5 @@ def primary_lines(experiments: Sequence[Experiment], folder: Path) -> list[str]:
     for experiment in experiments:
         file = folder / f"{experiment.name}.csv.gz"
         if file.is_file():
-            found += judged(experiment, Figures(read_table(file)))
+            found += judged(experiment, Figures(read_scores(file)))
     return comparison_lines([one for one in found if one.comparison.is_primary])

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.engine.evaluations import mean_over_labels, read_evaluation
-from benchmarks.engine.experiment import Dataset, Draw, Experiment, Method, Pilot, Test, Training
+from benchmarks.engine.experiment import Dataset, Draw, Experiment, Method, Test, Training
 from benchmarks.engine.journal import Journal, NotDone
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import read_json, write_json
+from nnunet_ext.files import write_json
 from nnunet_ext.plans.plans_file import read_plans
 
 PLANS = "nnUNetPlans"
@@ -23,13 +23,7 @@ CONV_KWARGS = ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stag
 
 
 class Runner:
-    """The steps of an experiment, in an order in which each has what it needs.
-
-    Args:
-        experiment: the declaration.
-        journal: does the steps, or notes them.
-        device: ``cpu``, ``cuda`` or ``mps``.
-    """
+    """The steps of an experiment, in an order in which each has what it needs."""
 
     def __init__(self, experiment: Experiment, journal: Journal, device: str) -> None:
         self.experiment, self.journal, self.device = experiment, journal, device
@@ -223,9 +217,9 @@ class Runner:
         first = pilot.first_for(method.family_name)
         scores: dict[float, float] = {}
         while (lr := next_rate(pilot.rates, first, scores)) is not None:
-            for training in trials(self.experiment, method, steps, lr):
+            for training in self.experiment.trials(method, steps, lr):
                 self.train(training)
-                self.evaluate(training, self.pilot_test(pilot))
+                self.evaluate(training, self.experiment.pilot_test)
             score = self.pilot_score(method, steps, lr)
             if self.journal.is_dry and score is None:
                 return first
@@ -234,15 +228,11 @@ class Runner:
             raise UserError(f"No training of {method.name}'s pilot has a {pilot.metric}. Give another Pilot.first.")
         return best_rate(scores)
 
-    def pilot_test(self, pilot: Pilot) -> Test:
-        """What the trainings of the pilot are scored on."""
-        return pilot.test or self.experiment.tests[0]
-
     def pilot_score(self, method: Method, steps: int, lr: float) -> float | None:
         """The mean score of a rate over the pilot's seeds; None before all are scored, NaN if one is undefined."""
         assert self.experiment.pilot is not None
-        test, metric, values = self.pilot_test(self.experiment.pilot), self.experiment.pilot.metric, []
-        for training in trials(self.experiment, method, steps, lr):
+        test, metric, values = self.experiment.pilot_test, self.experiment.pilot.metric, []
+        for training in self.experiment.trials(method, steps, lr):
             if not self.journal.is_finished(evaluation_name(training, test)):
                 return None
             values.append(mean_over_labels(read_evaluation(self.evaluation(training, test)), metric))
@@ -278,34 +268,15 @@ def assignments(settings: Mapping[str, Any]) -> list[str]:
     return [f"{key}={value}" for key, value in shown.items()]
 
 
-def trials(experiment: Experiment, method: Method, steps: int, lr: float) -> list[Training]:
-    """The trainings of the pilot that try a learning rate."""
-    assert experiment.pilot is not None
-    return [Training(experiment, method, seed, None, steps, lr=lr, is_pilot=True) for seed in experiment.pilot.seeds]
-
-
 def best_rate(scores: Mapping[float, float]) -> float:
     """The rate of the highest score, the smaller one of equals; one without a score is never the best."""
     return min(scores, key=lambda lr: (-scores[lr] if scores[lr] == scores[lr] else float("inf"), lr))
 
 
 def next_rate(rates: Sequence[float], first: float, scores: Mapping[float, float]) -> float | None:
-    """The rate to try next; None where the best one has tried neighbours on both sides, or is the last there is.
-
-    Args:
-        rates: from the smallest to the largest.
-        first: the one to begin with.
-        scores: what was tried.
-    """
+    """The rate to try next; None where the best one has tried neighbours on both sides, or is the last there is."""
     if not scores:
         return first
     best = rates.index(best_rate(scores))
     neighbours = [rates[place] for place in (best + 1, best - 1) if 0 <= place < len(rates)]
     return next((lr for lr in neighbours if lr not in scores), None)
-
-
-def read_failures(out: Path) -> dict[str, str]:
-    """The steps that have failed, and why."""
-    file = out / "steps.json"
-    failed: dict[str, str] = read_json(file)["failed"] if file.is_file() else {}
-    return failed

@@ -25,20 +25,13 @@ Samples = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval.
+    """A figure with its 95 % interval."""
 
-    Attributes:
-        value: NaN where it is undefined.
-        low, high: of the interval; NaN where there is none.
-        p: two-sided, of a difference from 0: twice the smaller share of resamples on one side of it.
-        seeds: whose trainings are in it.
-    """
-
-    value: float
+    value: float  # NaN where it is undefined
     low: float
     high: float
-    p: float = math.nan
-    seeds: tuple[str, ...] = ()
+    p: float = math.nan  # two-sided, of a difference from 0: twice the smaller share of resamples on one side of it
+    seeds: tuple[str, ...] = ()  # whose trainings are in it
 
     def divided_by(self, factor: float) -> Estimate:
         """The same in other units."""
@@ -67,9 +60,6 @@ class Figures:
 
     Each resample draws as many patients as the runs were scored on, with all their cases, and as many seeds, both with
     replacement. All runs share the draws, and a seed is the same draw of cases for all, so that differences are pairs.
-
-    Args:
-        scores: the scores table of an experiment.
     """
 
     def __init__(self, scores: pd.DataFrame) -> None:

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.__main__ import main, planned
 from benchmarks.engine import journal as journal_module
 from benchmarks.engine.children import CommandFailed
-from benchmarks.engine.evaluations import mean_over_labels, read_evaluation, read_table, write_table
+from benchmarks.engine.evaluations import mean_over_labels, read_evaluation, write_table
 from benchmarks.engine.experiment import Comparison, Test, experiment_names, load_experiment
 from benchmarks.engine.journal import Journal, OutOfTime, open_folder
 from benchmarks.engine.results import page_lines, primary_lines, render, write_results
@@ -21,7 +21,7 @@ from benchmarks.engine.runner import Runner, next_rate
 from benchmarks.engine.statistics import Figures, estimate
 from nnunet_ext.commands.configure import parse_settings
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.scores_table import COLUMNS
+from nnunet_ext.evaluation.scores_table import COLUMNS, read_scores
 from nnunet_ext.files import read_json, write_json
 from nnunet_ext.plans.settings import validated_settings
 from nnunet_ext.registry import TRAINERS
@@ -324,7 +324,7 @@ def test_pilot_without_any_score_is_an_error(out, commands):
 
 def collected(runner, out):
     write_results(runner, out, ["python"])
-    return read_table(out / "tiny.csv.gz")
+    return read_scores(out / "tiny.csv.gz")
 
 
 def test_table_has_a_row_for_each_run_case_label_and_metric(out, commands):

@@ -1,4 +1,3 @@
-
 import os
 from dataclasses import replace
 from types import SimpleNamespace
@@ -7,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from benchmarks.engine.statistics import Estimate
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from benchmarks import step_time
+from benchmarks.engine.statistics import Estimate
 from benchmarks.step_time import (
     STOCK,
     Contender,
