@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.engine.children import WORKERS
 from benchmarks.engine.experiment import Experiment, experiment_names, load_experiment
-from benchmarks.engine.journal import Journal, OutOfTime, at_low_priority, open_folder
+from benchmarks.engine.journal import Journal, OutOfTime, open_folder
 from benchmarks.engine.results import is_rendered, primary_lines, render, write_results
 from benchmarks.engine.runner import Runner
 from nnunet_ext.cli import FINE, PROBLEM, WRONG_USAGE
@@ -96,8 +96,8 @@ def run(args: argparse.Namespace) -> int:
     journal = Journal(out, deadline=deadline)
     if not journal.lock():
         raise UserError(f"Another run works in {out}. Wait for it, or choose another folder.")
-    if args.nice:
-        at_low_priority()
+    if args.nice and hasattr(os, "nice"):
+        os.nice(15)  # children inherit it
     runner = Runner(experiment, journal, device)
     try:
         with stopping_signals_interrupt():
@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     except OutOfTime:
         print("The time is over; the same command goes on from here.", flush=True)
     finally:
-        shown = ["python", "-m", "benchmarks", "run", args.experiment, "--out", "$OUT", "--device", device]
+        shown = ["python", "-m", "benchmarks", "run", Path(args.experiment).name, "--out", "$OUT", "--device", device]
         write_results(runner, args.results or out, shown)
     for name, reason in journal.state["failed"].items():
         print(f"failed: {name}: {reason}", file=sys.stderr)

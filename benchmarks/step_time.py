@@ -100,17 +100,19 @@ class Row:
         """What is left of the time ratio when the arithmetic is accounted for: time ratio / FLOP ratio."""
         return self.time_ratio.divided_by(self.flop_ratio)
 
-    def figures(self) -> dict[str, str | int | float]:
-        """Plain data, intervals as two columns."""
-        found: dict[str, str | int | float] = {"trainer": self.name, "seconds_per_step": self.seconds}
-        for name in ("time_ratio", "cpu_time_ratio", "overhead"):
-            ratio = getattr(self, name)
-            found |= {name: ratio.value, f"{name}_low": ratio.low, f"{name}_high": ratio.high}
+    def cells(self) -> dict[str, str]:
+        """The figures by the title of their column."""
         return {
-            **found,
-            "flop_ratio": self.flop_ratio,
-            "peak_memory_bytes": self.memory,
-            "memory_ratio": self.memory_ratio,
+            "trainer": self.name,
+            "step, s": f"{self.seconds:.4f}",
+            "time ratio": f"{self.time_ratio.value:.3f}",
+            "95 % low": f"{self.time_ratio.low:.3f}",
+            "95 % high": f"{self.time_ratio.high:.3f}",
+            "CPU time ratio": f"{self.cpu_time_ratio.value:.3f}",
+            "FLOP ratio": f"{self.flop_ratio:.3f}",
+            "overhead": f"{self.overhead.value:.3f}",
+            "peak MiB": f"{self.memory / MIB:.1f}",
+            "memory ratio": f"{self.memory_ratio:.3f}",
         }
 
 
@@ -247,21 +249,18 @@ def compare(contenders: Sequence[Contender], times: Mapping[str, Times], rng: np
     """Every trainer beside the first one, which is stock nnU-Net."""
     stock = contenders[0]
     reference = times[stock.name]
-    rows = []
-    for contender in contenders:
-        own = times[contender.name]
-        rows.append(
-            Row(
-                name=contender.name,
-                seconds=float(np.median(own.wall)),
-                time_ratio=estimate(own.wall / reference.wall, np.median, rng),
-                cpu_time_ratio=estimate(own.cpu / reference.cpu, np.median, rng),
-                flop_ratio=contender.flops / stock.flops,
-                memory=contender.memory,
-                memory_ratio=contender.memory / stock.memory,
-            )
+    return [
+        Row(
+            name=contender.name,
+            seconds=float(np.median(own.wall)),
+            time_ratio=estimate(own.wall / reference.wall, np.median, rng),
+            cpu_time_ratio=estimate(own.cpu / reference.cpu, np.median, rng),
+            flop_ratio=contender.flops / stock.flops,
+            memory=contender.memory,
+            memory_ratio=contender.memory / stock.memory,
         )
-    return rows
+        for contender, own in ((one, times[one.name]) for one in contenders)
+    ]
 
 
 # ---------------------------------------------------------------------- report
@@ -269,34 +268,7 @@ def compare(contenders: Sequence[Contender], times: Mapping[str, Times], rng: np
 
 def table_lines(rows: Sequence[Row]) -> list[str]:
     """The rows as a Markdown table."""
-    header = [
-        "trainer",
-        "step, s",
-        "time ratio",
-        "95 % interval",
-        "CPU time ratio",
-        "FLOP ratio",
-        "overhead",
-        "peak MiB",
-        "memory ratio",
-    ]
-    return markdown_table(
-        header,
-        [
-            [
-                row.name,
-                f"{row.seconds:.4f}",
-                f"{row.time_ratio.value:.3f}",
-                f"{row.time_ratio.low:.3f} - {row.time_ratio.high:.3f}",
-                f"{row.cpu_time_ratio.value:.3f}",
-                f"{row.flop_ratio:.3f}",
-                f"{row.overhead.value:.3f}",
-                f"{row.memory / MIB:.1f}",
-                f"{row.memory_ratio:.3f}",
-            ]
-            for row in rows
-        ],
-    )
+    return markdown_table(list(rows[0].cells()), [list(row.cells().values()) for row in rows])
 
 
 def verdict(ratio: Estimate, limit: float) -> str:
@@ -336,9 +308,7 @@ def verdicts(
     return found
 
 
-def measure(
-    name: str, args: argparse.Namespace, device: torch.device
-) -> tuple[list[dict[str, str | int | float]], list[str], list[str]]:
+def measure(name: str, args: argparse.Namespace, device: torch.device) -> tuple[list[Row], list[str], list[str]]:
     """Everything about one preset.
 
     Returns:
@@ -359,7 +329,7 @@ def measure(
     for _, sentence in found:
         lines += ["", sentence]
     lines += [f"\nNot measured: {refusing}: {reason}" for refusing, reason in refused.items()]
-    return [{"preset": name, **row.figures()} for row in rows], lines, [verdict for verdict, _ in found]
+    return rows, lines, [verdict for verdict, _ in found]
 
 
 def method_line(args: argparse.Namespace, device: torch.device) -> str:
@@ -422,7 +392,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     device = torch.device(args.device)
-    measured = [measure(name, args, device) for name in args.preset or DEFAULT_PRESETS[args.device]]
+    presets = args.preset or DEFAULT_PRESETS[args.device]
+    measured = [measure(name, args, device) for name in presets]
     command = shown_command(["python", "-m", "benchmarks.step_time", *arguments], {Path.cwd(): "."})
     lines = ["# Step time and peak memory", "", method_line(args, device), ""]
     for _, section, _ in measured:
@@ -431,7 +402,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print("\n".join(lines))
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        write_csv(args.out.with_name(f"{args.out.name}.csv"), [row for rows, _, _ in measured for row in rows])
+        rows = [{"preset": name, **row.cells()} for name, (found, _, _) in zip(presets, measured) for row in found]
+        write_csv(args.out.with_name(f"{args.out.name}.csv"), rows)
         write_text(args.out.with_name(f"{args.out.name}.md"), "\n".join(lines) + "\n")
     return PROBLEM if any("missed" in verdicts for _, _, verdicts in measured) else FINE
 

@@ -54,23 +54,16 @@ def with_masks(dataset: RawDataset) -> dict[str, Case]:
     return cases
 
 
-def write_scribbles(folder: Path, draw: Draw) -> None:
-    """The scribbles with the full masks beside them; images are shared with the original."""
+def write_labels(folder: Path, draw: Draw, *, is_dense: bool) -> None:
+    """The scribbles with the full masks beside them, or the full masks for labels; images are the original's."""
     dataset = read_raw_dataset(ORIGIN)
-    masks = with_masks(dataset)
-    with new_dataset(folder.name, force=False) as unfinished:
-        copy_labels(dataset.cases, unfinished / "labelsTr")
-        copy_labels(masks, unfinished / MASKS)
-        write_description(unfinished, folder.name, dataset.cases, dataset.description, about={"from": ORIGIN})
-
-
-def write_dense(folder: Path, draw: Draw) -> None:
-    """The full masks for labels, without an ignore label; images are shared with the original."""
-    dataset = read_raw_dataset(ORIGIN)
-    labels = {name: value for name, value in dataset.description["labels"].items() if name != "ignore"}
-    cases = with_masks(dataset)
+    masks, labels = with_masks(dataset), dict(dataset.description["labels"])
+    cases = masks if is_dense else dataset.cases
+    if is_dense:
+        del labels["ignore"]
     with new_dataset(folder.name, force=False) as unfinished:
         copy_labels(cases, unfinished / "labelsTr")
+        copy_labels(masks, unfinished / MASKS)
         content = {**dataset.description, "labels": labels}
         write_description(unfinished, folder.name, cases, content, about={"from": ORIGIN})
 

@@ -15,8 +15,8 @@ DIGITS = 6
 VALUES = ("dice", "assd", "hd95", "nsd")
 RATIOS = {
     "aggregated_dice": (lambda row: 2 * row.volume_both, lambda row: row.volume_reference + row.volume_predicted),
-    "lesion_recall": (lambda row: row.lesions_found, lambda row: row.lesions_reference),
-    "lesion_precision": (lambda row: row.lesions_right, lambda row: row.lesions_predicted),
+    "lesions_recall": (lambda row: row.lesions_found, lambda row: row.lesions_reference),
+    "lesions_precision": (lambda row: row.lesions_right, lambda row: row.lesions_predicted),
 }
 
 
@@ -28,7 +28,7 @@ def read_evaluation(folder: Path) -> pd.DataFrame:
         return read_scores(file)
     parts = [(name, wide[name], wide[name].notna().astype(float)) for name in VALUES if name in wide]
     for name, (numerator, denominator) in RATIOS.items():
-        if "lesions_found" in wide or not name.startswith("lesion"):
+        if "lesions_found" in wide or not name.startswith("lesions"):
             parts.append((name, numerator(wide), denominator(wide)))
     texts = wide.reindex(columns=["dataset", "references", "case", "patient", "label"]).fillna("")
     tables = [

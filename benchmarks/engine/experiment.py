@@ -273,9 +273,9 @@ class Experiment:
 
     def searches(self) -> Iterator[tuple[Method, int]]:
         """The methods and lengths that learning rates may have been searched for."""
+        own = self.pilot.steps if self.pilot else None
         for method in self.methods if self.pilot else ():
-            for steps in dict.fromkeys([*self.steps_of(method), *([self.pilot.steps] if self.pilot.steps else [])]):
-                yield method, steps
+            yield from ((method, steps) for steps in ((own,) if own else self.steps_of(method)))
 
     def piloting(self, training: Training) -> Method:
         """The method that chooses the learning rate for a training: the first of its family."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -129,9 +128,3 @@ def open_folder(out: Path, request: dict[str, Any]) -> None:
     for part in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "logs", "evaluations"):
         (out / part).mkdir(parents=True, exist_ok=True)
     write_json(note, request)
-
-
-def at_low_priority() -> None:
-    """Leave the machine to others; children inherit it."""
-    if hasattr(os, "nice"):
-        os.nice(15)

@@ -11,13 +11,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from nnunet_ext.evaluation.bootstrap import drawn_counts, percentile_interval, ratio
-from nnunet_ext.report.statistics import holm, known_mean
+from nnunet_ext.report.statistics import holm
 
 __all__ = ["RESAMPLES", "Estimate", "Figures", "estimate", "holm"]
 
 RESAMPLES = 5000
 SEED = 0
-HARMONIC: Mapping[str, tuple[str, str]] = {"lesion_f1": ("lesion_recall", "lesion_precision")}
+HARMONIC: Mapping[str, tuple[str, str]] = {"lesions_f1": ("lesions_recall", "lesions_precision")}
 """Metrics that are the harmonic mean of two others."""
 
 Samples = npt.NDArray[np.float64]
@@ -88,7 +88,7 @@ class Figures:
         by_seed = [_known(_by_label(rows[rows.seed == seed], metric, patients)) for seed in seeds]
         if not by_seed:
             return np.full(1 + RESAMPLES, math.nan)
-        return known_mean(np.stack(by_seed, axis=-1), _draws(len(seeds), 1))
+        return _weighted(np.stack(by_seed, axis=-1), _draws(len(seeds), 1))
 
     def _estimate(self, samples: Samples, seeds: tuple[str, ...]) -> Estimate:
         interval = percentile_interval(samples[1:])
@@ -117,7 +117,12 @@ def _by_label(rows: pd.DataFrame, metric: str, patients: list[str]) -> Samples:
 
 def _known(values: Samples) -> Samples:
     """The mean over the last axis of what is defined."""
-    return known_mean(values, np.ones_like(values))
+    return _weighted(values, np.ones_like(values))
+
+
+def _weighted(values: Samples, weights: Samples) -> Samples:
+    known = np.where(np.isnan(values), 0.0, weights)
+    return ratio((np.nan_to_num(values) * known).sum(axis=-1), known.sum(axis=-1))
 
 
 def _draws(size: int, stream: int) -> Samples:

@@ -50,12 +50,12 @@ EXPERIMENT = Experiment(
     ),
     tests=(Test("all lesions", DENSE, metrics=("dice", "surface", "lesions"), options=("--instances", "instancesTr")),),
     columns=tuple(
-        ("all lesions", metric) for metric in ("dice", "hd95", "lesion_recall", "lesion_precision", "lesion_f1")
+        ("all lesions", metric) for metric in ("dice", "hd95", "lesions_recall", "lesions_precision", "lesions_f1")
     ),
     comparisons=(
-        Comparison("dbdmp", "stock", "lesion_f1", is_primary=True),
+        Comparison("dbdmp", "stock", "lesions_f1", is_primary=True),
         Comparison("dbdmp", "stock"),
-        Comparison("completed", "stock", "lesion_f1"),
+        Comparison("completed", "stock", "lesions_f1"),
         *(Comparison(name, "dbdmp") for name in ("dbdmp_pretrained", "no_pseudo_labels", "partial_ce")),
     ),
     steps=(360,),

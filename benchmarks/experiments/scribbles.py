@@ -1,15 +1,16 @@
 """Scribble supervision on real scribbles of the heart."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from benchmarks.data.acdc import MASKS, ORIGIN, patient_of, scan_groups, write_dense, write_scribbles
+from benchmarks.data.acdc import MASKS, ORIGIN, patient_of, scan_groups, write_labels
 from benchmarks.data.folds import PatientFolds
 from benchmarks.engine.experiment import Comparison, Dataset, Experiment, Method, Network, Pilot, Test
 
 STOCK, TDNET = "nnUNetTrainerConfigurable", "nnUNetTrainerTDNet"
-SCRIBBLES = Dataset(851, "ACDCScribbles", write_scribbles)
-DENSE = Dataset(852, "ACDCDense", write_dense, plans_of=SCRIBBLES)
+SCRIBBLES = Dataset(851, "ACDCScribbles", partial(write_labels, is_dense=False))
+DENSE = Dataset(852, "ACDCDense", partial(write_labels, is_dense=True), plans_of=SCRIBBLES)
 COARSE = Network(
     "2d",
     changes={

@@ -269,8 +269,8 @@ def test_linked_dataset_is_the_original_but_for_the_folds(raw):
 
 
 def test_scribbles_and_masks_are_of_the_same_images(raw):
-    acdc.write_scribbles(raw / "Dataset851_Scribbles", DRAW)
-    acdc.write_dense(raw / "Dataset852_Dense", DRAW)
+    acdc.write_labels(raw / "Dataset851_Scribbles", DRAW, is_dense=False)
+    acdc.write_labels(raw / "Dataset852_Dense", DRAW, is_dense=True)
     scribbles, dense = read_raw_dataset("851"), read_raw_dataset("852")
     case = "patient003_frame09"
     images = {dataset.cases[case].images[0].resolve() for dataset in (scribbles, dense)}
@@ -285,7 +285,7 @@ def test_scribbles_and_masks_are_of_the_same_images(raw):
 def test_original_without_masks_is_refused(raw):
     shutil.rmtree(raw / acdc.ORIGIN / acdc.MASKS)
     with pytest.raises(UserError, match="50 cases have no mask"):
-        acdc.write_scribbles(raw / "Dataset851_Scribbles", DRAW)
+        acdc.write_labels(raw / "Dataset851_Scribbles", DRAW, is_dense=False)
 
 
 def test_prior_is_withheld_in_its_channels_and_only_there(raw):

@@ -389,9 +389,9 @@ def test_evaluation_becomes_rows_with_parts_of_quotients(tmp_path):
     assert rows["b", "dice"] == (0, 0)
     assert rows["a", "assd"] == (2, 1)
     assert rows["a", "aggregated_dice"] == (4, 8)
-    assert (rows["a", "lesion_recall"], rows["b", "lesion_precision"]) == ((1, 3), (0, 0))
+    assert (rows["a", "lesions_recall"], rows["b", "lesions_precision"]) == ((1, 3), (0, 0))
     assert mean_over_labels(found, "dice") == 0.5
-    assert mean_over_labels(found, "lesion_recall") == 0.25
+    assert mean_over_labels(found, "lesions_recall") == 0.25
     tidy = found.assign(run="", seed="")
     tidy.to_csv(tmp_path / "evaluation.csv", index=False)
     pd.testing.assert_frame_equal(read_evaluation(tmp_path), tidy, check_dtype=False)
@@ -438,14 +438,14 @@ def test_figure_is_of_sums_and_the_mean_over_labels():
 
 
 def test_f1_is_of_pooled_recall_and_precision_and_zero_without_a_prediction():
-    found = table({("a", "0"): {"p": (1, 2), "q": (1, 2)}}, "lesion_recall")
-    right = table({("a", "0"): {"p": (1, 4), "q": (1, 4)}}, "lesion_precision")
-    value = Figures(pd.concat([found, right])).estimate("a", "t", "lesion_f1").value
+    found = table({("a", "0"): {"p": (1, 2), "q": (1, 2)}}, "lesions_recall")
+    right = table({("a", "0"): {"p": (1, 4), "q": (1, 4)}}, "lesions_precision")
+    value = Figures(pd.concat([found, right])).estimate("a", "t", "lesions_f1").value
     assert value == pytest.approx(2 * 0.5 * 0.25 / 0.75)
     nothing = [
-        table({("a", "0"): {"p": (0, count)}}, f"lesion_{name}") for name, count in (("recall", 2), ("precision", 0))
+        table({("a", "0"): {"p": (0, count)}}, f"lesions_{name}") for name, count in (("recall", 2), ("precision", 0))
     ]
-    assert Figures(pd.concat(nothing)).estimate("a", "t", "lesion_f1").value == 0
+    assert Figures(pd.concat(nothing)).estimate("a", "t", "lesions_f1").value == 0
 
 
 def test_missing_run_has_no_figure():

@@ -246,7 +246,7 @@ def test_settings_of_a_trainer_can_be_chosen(tmp_path, monkeypatch):
         out = tmp_path / f"result{len(flops)}"
         assert main([*common, *chosen, "--out", str(out)]) == 0
         assert all(words in out.with_suffix(".md").read_text() for words in chosen)
-        flops.append(float(pd.read_csv(out.with_suffix(".csv"))["flop_ratio"].iloc[-1]))
+        flops.append(float(pd.read_csv(out.with_suffix(".csv"))["FLOP ratio"].iloc[-1]))
     three, two = flops
     assert three - 1 == pytest.approx(2 * (two - 1), rel=0.01)  # a decoder each beyond the first
 
