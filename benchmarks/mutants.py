@@ -20,9 +20,7 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 
-import torch
-
-from benchmarks.provenance import REPOSITORY, markdown_table, provenance, provenance_lines, shown_command
+from benchmarks.engine.provenance import REPOSITORY, markdown_table, provenance, provenance_lines, shown_command
 from nnunet_ext.cli import FINE, PROBLEM, WRONG_USAGE
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_csv, write_text
@@ -39,17 +37,11 @@ NO_REASON = "none yet"
 
 @dataclass(frozen=True)
 class Survivor:
-    """A mutant that no test noticed.
+    """A mutant that no test noticed."""
 
-    Attributes:
-        function: with its module, and class if it has one, from the folder on: ``losses.ramps.sigmoid_ramp``.
-        before: the changed lines as they are.
-        after: the same in the mutant.
-    """
-
-    function: str
-    before: str
-    after: str
+    function: str  # with its module, and class if it has one, from the folder on: ``losses.ramps.sigmoid_ramp``
+    before: str  # the changed lines as they are
+    after: str  # the same in the mutant
 
 
 def without_decorators(source: str) -> str:
@@ -211,7 +203,7 @@ def write_report(work: Path, stem: Path, command: str) -> int:
         "",
         f"At most {100 * LIMIT:.0f} % may survive: {verdict}.",
         "",
-        *provenance_lines(provenance(torch.device("cpu"), [command])),
+        *provenance_lines(provenance("cpu", [command])),
         "",
         *(survivors_lines(rows) if rows else []),
     ]

@@ -25,13 +25,14 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.provenance import markdown_table, provenance, provenance_lines, shown_command, write_results
-from benchmarks.resampling import Estimate, estimate
+from benchmarks.engine.provenance import markdown_table, provenance, provenance_lines, shown_command
+from benchmarks.engine.statistics import Estimate, estimate
 from benchmarks.synthetic import PRESETS, STOCK_SETTINGS, NetworkPreset, build_trainer, random_batch
 from nnunet_ext import trainers
 from nnunet_ext.cli import FINE, PROBLEM, WRONG_USAGE
 from nnunet_ext.commands.configure import parse_settings
 from nnunet_ext.errors import UserError
+from nnunet_ext.files import write_csv, write_text
 from nnunet_ext.plans.settings import validated_settings
 from nnunet_ext.registry import TRAINERS
 
@@ -41,18 +42,12 @@ CONTROL = "nnUNetTrainer (again)"
 
 @dataclass(frozen=True)
 class Requirement:
-    """The most that a trainer may cost beside another one.
+    """The most that a trainer may cost beside another one."""
 
-    Attributes:
-        trainer: the one that is held to it.
-        reference: the one it is compared with.
-        time: limit of its step time, as a multiple of the reference's, beyond the operations it has more.
-        bytes_per_weight: limit of its peak memory beyond the reference's; None where none is required.
-    """
-
-    trainer: str
-    reference: str
-    time: float
+    trainer: str  # the one that is held to it
+    reference: str  # the one it is compared with
+    time: float  # limit of its step time, as a multiple of the reference's, beyond the operations it has more
+    # limit of its peak memory beyond the reference's; None where none is required
     bytes_per_weight: float | None = None
 
 
@@ -72,21 +67,13 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Contender:
-    """A trainer that takes part, with what is measured of one step beforehand.
+    """A trainer that takes part, with what is measured of one step beforehand."""
 
-    Attributes:
-        name: in the table.
-        trainer: warmed up.
-        flops: floating-point operations of a step.
-        memory: peak bytes of a step.
-        weights: entries of all its parameters.
-    """
-
-    name: str
-    trainer: Any
-    flops: int
-    memory: int
-    weights: int
+    name: str  # in the table
+    trainer: Any  # warmed up
+    flops: int  # floating-point operations of a step
+    memory: int  # peak bytes of a step
+    weights: int  # entries of all its parameters
 
 
 @dataclass(frozen=True)
@@ -99,41 +86,34 @@ class Times:
 
 @dataclass(frozen=True)
 class Row:
-    """One trainer beside stock nnU-Net.
-
-    Attributes:
-        seconds: median wall time of a step.
-        time_ratio: median over the rounds of its time divided by stock's.
-        cpu_time_ratio: the same of the process's CPU time.
-        flop_ratio: operations of a step divided by stock's.
-        memory: peak bytes of a step.
-        memory_ratio: divided by stock's.
-    """
+    """One trainer beside stock nnU-Net."""
 
     name: str
-    seconds: float
-    time_ratio: Estimate
-    cpu_time_ratio: Estimate
-    flop_ratio: float
-    memory: int
-    memory_ratio: float
+    seconds: float  # median wall time of a step
+    time_ratio: Estimate  # median over the rounds of its time divided by stock's
+    cpu_time_ratio: Estimate  # the same of the process's CPU time
+    flop_ratio: float  # operations of a step divided by stock's
+    memory: int  # peak bytes of a step
+    memory_ratio: float  # divided by stock's
 
     @property
     def overhead(self) -> Estimate:
         """What is left of the time ratio when the arithmetic is accounted for: time ratio / FLOP ratio."""
         return self.time_ratio.divided_by(self.flop_ratio)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
+    def cells(self) -> dict[str, str]:
+        """The figures by the title of their column."""
         return {
-            "name": self.name,
-            "seconds_per_step": self.seconds,
-            "time_ratio": self.time_ratio.as_dict(),
-            "cpu_time_ratio": self.cpu_time_ratio.as_dict(),
-            "flop_ratio": self.flop_ratio,
-            "overhead": self.overhead.as_dict(),
-            "peak_memory_bytes": self.memory,
-            "memory_ratio": self.memory_ratio,
+            "trainer": self.name,
+            "step, s": f"{self.seconds:.4f}",
+            "time ratio": f"{self.time_ratio.value:.3f}",
+            "95 % low": f"{self.time_ratio.low:.3f}",
+            "95 % high": f"{self.time_ratio.high:.3f}",
+            "CPU time ratio": f"{self.cpu_time_ratio.value:.3f}",
+            "FLOP ratio": f"{self.flop_ratio:.3f}",
+            "overhead": f"{self.overhead.value:.3f}",
+            "peak MiB": f"{self.memory / MIB:.1f}",
+            "memory ratio": f"{self.memory_ratio:.3f}",
         }
 
 
@@ -248,14 +228,7 @@ def _flops_of(trainer: Any) -> int:
 def interleaved(
     contenders: Sequence[Contender], *, rounds: int, steps: int, rng: np.random.Generator
 ) -> dict[str, Times]:
-    """Time the trainers in turns.
-
-    Args:
-        contenders: warmed up.
-        rounds: how often each has its turn.
-        steps: training steps in a turn.
-        rng: draws the order of each round.
-    """
+    """Time the trainers in turns."""
     batches = {contender.name: random_batch(contender.trainer) for contender in contenders}
     seconds = {contender.name: np.zeros((2, rounds)) for contender in contenders}
     progress_at = max(1, rounds // 10)
@@ -274,30 +247,21 @@ def interleaved(
 
 
 def compare(contenders: Sequence[Contender], times: Mapping[str, Times], rng: np.random.Generator) -> list[Row]:
-    """Every trainer beside the first one, which is stock nnU-Net.
-
-    Args:
-        contenders: in the order of the rows.
-        times: by name.
-        rng: for the bootstrap.
-    """
+    """Every trainer beside the first one, which is stock nnU-Net."""
     stock = contenders[0]
     reference = times[stock.name]
-    rows = []
-    for contender in contenders:
-        own = times[contender.name]
-        rows.append(
-            Row(
-                name=contender.name,
-                seconds=float(np.median(own.wall)),
-                time_ratio=estimate(own.wall / reference.wall, np.median, rng),
-                cpu_time_ratio=estimate(own.cpu / reference.cpu, np.median, rng),
-                flop_ratio=contender.flops / stock.flops,
-                memory=contender.memory,
-                memory_ratio=contender.memory / stock.memory,
-            )
+    return [
+        Row(
+            name=contender.name,
+            seconds=float(np.median(own.wall)),
+            time_ratio=estimate(own.wall / reference.wall, np.median, rng),
+            cpu_time_ratio=estimate(own.cpu / reference.cpu, np.median, rng),
+            flop_ratio=contender.flops / stock.flops,
+            memory=contender.memory,
+            memory_ratio=contender.memory / stock.memory,
         )
-    return rows
+        for contender, own in ((one, times[one.name]) for one in contenders)
+    ]
 
 
 # ---------------------------------------------------------------------- report
@@ -305,36 +269,7 @@ def compare(contenders: Sequence[Contender], times: Mapping[str, Times], rng: np
 
 def table_lines(rows: Sequence[Row]) -> list[str]:
     """The rows as a Markdown table."""
-    header = [
-        "trainer",
-        "step, s",
-        "time ratio",
-        "95 % interval",
-        "quartiles",
-        "CPU time ratio",
-        "FLOP ratio",
-        "overhead",
-        "peak MiB",
-        "memory ratio",
-    ]
-    return markdown_table(
-        header,
-        [
-            [
-                row.name,
-                f"{row.seconds:.4f}",
-                f"{row.time_ratio.value:.3f}",
-                f"{row.time_ratio.low:.3f} - {row.time_ratio.high:.3f}",
-                f"{row.time_ratio.lower_quartile:.3f} - {row.time_ratio.upper_quartile:.3f}",
-                f"{row.cpu_time_ratio.value:.3f}",
-                f"{row.flop_ratio:.3f}",
-                f"{row.overhead.value:.3f}",
-                f"{row.memory / MIB:.1f}",
-                f"{row.memory_ratio:.3f}",
-            ]
-            for row in rows
-        ],
-    )
+    return markdown_table(list(rows[0].cells()), [list(row.cells().values()) for row in rows])
 
 
 def verdict(ratio: Estimate, limit: float) -> str:
@@ -374,11 +309,11 @@ def verdicts(
     return found
 
 
-def measure(name: str, args: argparse.Namespace, device: torch.device) -> tuple[dict[str, Any], list[str]]:
+def measure(name: str, args: argparse.Namespace, device: torch.device) -> tuple[list[Row], list[str], list[str]]:
     """Everything about one preset.
 
     Returns:
-        The figures as plain data, and as lines of Markdown.
+        The figures of each trainer, the same as lines of Markdown, and the verdicts.
     """
     preset = PRESETS[name]
     print(f"{name}: {preset.describe()}", file=sys.stderr, flush=True)
@@ -391,21 +326,11 @@ def measure(name: str, args: argparse.Namespace, device: torch.device) -> tuple[
         times = interleaved(contenders, rounds=args.rounds, steps=args.steps, rng=rng)
     rows = compare(contenders, times, rng)
     found = verdicts(contenders, times, rng)
-    content = {
-        "preset": name,
-        "patch_size": list(preset.patch_size),
-        "batch_size": preset.batch_size,
-        "base_features": preset.base_features,
-        "stock_flops_per_step": contenders[0].flops,
-        "trainers": [row.as_dict() for row in rows],
-        "refused": refused,
-        "verdicts": [result for result, _ in found],
-    }
     lines = [f"## {name}: {preset.describe()}", "", *table_lines(rows)]
     for _, sentence in found:
         lines += ["", sentence]
     lines += [f"\nNot measured: {refusing}: {reason}" for refusing, reason in refused.items()]
-    return content, lines
+    return rows, lines, [verdict for verdict, _ in found]
 
 
 def method_line(args: argparse.Namespace, device: torch.device) -> str:
@@ -438,7 +363,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--compile", action="store_true", help="let nnU-Net use torch.compile (CUDA only)")
     parser.add_argument("--threads", type=int, help="CPU threads of PyTorch (default: PyTorch's own)")
     parser.add_argument("--seed", type=int, default=0, help="of the order and the bootstrap (default: %(default)s)")
-    parser.add_argument("--out", type=Path, help="write OUT.json and OUT.md")
+    parser.add_argument("--out", type=Path, help="write OUT.csv and OUT.md")
     return parser
 
 
@@ -468,18 +393,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     device = torch.device(args.device)
-    measured = [measure(name, args, device) for name in args.preset or DEFAULT_PRESETS[args.device]]
+    presets = args.preset or DEFAULT_PRESETS[args.device]
+    measured = [measure(name, args, device) for name in presets]
     command = shown_command(["python", "-m", "benchmarks.step_time", *arguments], {Path.cwd(): "."})
-    origin = provenance(device, [command])
     lines = ["# Step time and peak memory", "", method_line(args, device), ""]
-    for _, section in measured:
+    for _, section, _ in measured:
         lines += [*section, ""]
-    lines += provenance_lines(origin)
+    lines += provenance_lines(provenance(device.type, [command]))
     print("\n".join(lines))
     if args.out is not None:
-        settings = {key: getattr(args, key) for key in ("device", "rounds", "steps", "set", "compile", "seed")}
-        write_results(args.out, {"settings": settings, "results": [part for part, _ in measured], **origin}, lines)
-    return PROBLEM if any("missed" in part["verdicts"] for part, _ in measured) else FINE
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        rows = [{"preset": name, **row.cells()} for name, (found, _, _) in zip(presets, measured) for row in found]
+        write_csv(args.out.with_name(f"{args.out.name}.csv"), rows)
+        write_text(args.out.with_name(f"{args.out.name}.md"), "\n".join(lines) + "\n")
+    return PROBLEM if any("missed" in verdicts for _, _, verdicts in measured) else FINE
 
 
 if __name__ == "__main__":

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 
-from benchmarks.in_process import variables
 from nnunet_ext.plans.channel_roles import LONGITUDINAL
 from nnunet_ext.plans.settings import KEY
 from nnunet_ext.trainers.dual_encoder import DualEncoderMixin
@@ -44,19 +45,12 @@ PRIOR: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class NetworkPreset:
-    """The size of a network and of its batches.
+    """The size of a network and of its batches."""
 
-    Attributes:
-        patch_size: two or three sides in voxels.
-        batch_size: patches in a batch.
-        base_features: feature maps at full resolution; each stage doubles them.
-        max_features: up to here.
-    """
-
-    patch_size: tuple[int, ...]
-    batch_size: int
-    base_features: int
-    max_features: int
+    patch_size: tuple[int, ...]  # two or three sides in voxels
+    batch_size: int  # patches in a batch
+    base_features: int  # feature maps at full resolution; each stage doubles them
+    max_features: int  # up to here
 
     def describe(self) -> str:
         """In words."""
@@ -73,12 +67,7 @@ PRESETS: Mapping[str, NetworkPreset] = {
 
 
 def synthetic_plans(preset: NetworkPreset, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A plans file's content with one configuration: nnU-Net's plain U-Net for this patch at 1 mm spacing.
-
-    Args:
-        preset: size of the network.
-        settings: of our trainers.
-    """
+    """A plans file's content with one configuration: nnU-Net's plain U-Net for this patch at 1 mm spacing."""
     dims = len(preset.patch_size)
     spacing = [1.0] * dims
     _, strides, kernel_sizes, _, _ = get_pool_and_conv_props(spacing, preset.patch_size, MIN_FEATURE_MAP, 999)
@@ -140,7 +129,7 @@ def nnunet_folders(root: Path, *, compiled: bool) -> Iterator[None]:
     data = root / "preprocessed" / DATASET / f"{PLANS}_{CONFIGURATION}"
     data.mkdir(parents=True, exist_ok=True)
     (data / "case.b2nd").touch()  # initialize() tells the storage format by a file's ending
-    with variables(values):
+    with patch.dict(os.environ, values):
         yield
 
 
@@ -157,14 +146,6 @@ def build_trainer(
 
     A learning rate of 0 costs the optimizer the same arithmetic, and keeps every step's numbers ordinary however often
     the batch is repeated.
-
-    Args:
-        trainer_class: a subclass of nnUNetTrainer.
-        preset: size of the network.
-        device: where it trains.
-        root: existing folder for what nnU-Net writes.
-        compiled: whether nnU-Net may use torch.compile, which it does on CUDA only.
-        settings: of our trainers.
     """
     plans = {**deepcopy(synthetic_plans(preset, settings)), "continue_training": False}
     dataset_json = {**DATASET_JSON, **(PRIOR if issubclass(trainer_class, DualEncoderMixin) else {})}

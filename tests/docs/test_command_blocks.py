@@ -24,7 +24,7 @@ FENCE = re.compile(
 NOT_RUN = {
     r"pip install .*": "installing has tests of its own, tests/test_packaging.py",
     r"make .*|\.venv/bin/.*|python docs/generate_reference\.py": "what continuous integration runs",
-    r"python -m benchmarks\..*": "hours of training; tests/benchmarks runs each with little",
+    r"python -m benchmarks[. ].*": "hours of training; tests/benchmarks runs the engine with little",
     r"\$env:.*": "PowerShell",
     r"nnunet_ext demo.*": "minutes of training; tests/demo runs it with programs that stand in",
     r".* -device mps": "needs an Apple GPU",

@@ -1,0 +1,151 @@
+"""Experiments: ``python -m benchmarks run|status|render``.
+
+Example:
+
+    python -m benchmarks run scribbles --out scribbles_run --nice --results benchmarks/results
+    python -m benchmarks status scribbles --out scribbles_run
+    python -m benchmarks render scribbles --results benchmarks/results
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.engine.children import WORKERS
+from benchmarks.engine.experiment import Experiment, experiment_names, load_experiment
+from benchmarks.engine.journal import Journal, OutOfTime, open_folder
+from benchmarks.engine.results import is_rendered, primary_lines, render, write_results
+from benchmarks.engine.runner import Runner
+from nnunet_ext.cli import FINE, PROBLEM, WRONG_USAGE
+from nnunet_ext.demo.run import child_environment, link_or_copy
+from nnunet_ext.demo.stopping import stopping_signals_interrupt
+from nnunet_ext.errors import UserError
+from nnunet_ext.evaluation.machine import available_cores, choose_device
+
+RESULTS = Path(__file__).parent / "results"
+INTERRUPTED = 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The commands' arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run what is missing; the same command goes on where it was stopped")
+    status = commands.add_parser("status", help="what is done, running, waiting and failed")
+    rendering = commands.add_parser("render", help="render pages of results from their tables")
+    experiment = f"one of {', '.join(experiment_names())}, or a .py file that defines EXPERIMENT"
+    for command in (run, status):
+        command.add_argument("experiment", help=experiment)
+        command.add_argument("--out", type=Path, required=True, help="folder for everything; give it again to resume")
+    run.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
+    run.add_argument("--nice", action="store_true", help="at low priority")
+    run.add_argument("--max-minutes", type=float, help="begin no step after this time; results are written then")
+    run.add_argument("--results", type=Path, help="folder for NAME.csv.gz and NAME.md (default: OUT)")
+    run.add_argument("--dry-run", action="store_true", help="print the plan")
+    rendering.add_argument("experiments", nargs="*", help=f"{experiment}; all whose pages are there by default")
+    rendering.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables (default: %(default)s)")
+    return parser
+
+
+def set_environment(experiment: Experiment, out: Path) -> None:
+    """Make nnU-Net's folders those of the experiment, for this process and its children, and link the originals.
+
+    Raises:
+        UserError: if an original is missing.
+    """
+    root = os.environ.get("nnUNet_raw")
+    for name in experiment.originals:
+        if not root or not (Path(root) / name / "dataset.json").is_file():
+            raise UserError(f"{experiment.name} is made from {name}, which is not in nnUNet_raw ({root or 'not set'}).")
+        link = out / "nnUNet_raw" / name
+        if not link.exists():
+            link_or_copy(Path(root).resolve() / name, link)
+    os.environ.setdefault(WORKERS, os.environ.get("nnUNet_n_proc_DA", ""))
+    os.environ.update(child_environment(out, os.environ, cores=available_cores()))
+    # what pays only in long trainings, unless the user wants it
+    os.environ.setdefault("nnUNet_compile", "f")
+
+
+def planned(experiment: Experiment, out: Path, device: str) -> Journal:
+    """The plan of an experiment, with what has been done of it."""
+    journal = Journal(out, is_dry=True)
+    Runner(experiment, journal, device).run()
+    return journal
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run what is missing, and write the results also of a part where something ends it early."""
+    experiment, out = load_experiment(args.experiment), args.out.resolve()
+    if args.dry_run:
+        journal = planned(experiment, out, args.device)
+        for name, command in journal.planned.items():
+            print(f"{'done' if journal.is_finished(name) else '    '} {name}: {command}".replace(str(out), "$OUT"))
+        print(f"{len(journal.planned)} steps; the pilot tries further rates while the best is at the edge.")
+        return FINE
+    device = choose_device(args.device)
+    open_folder(out, {"experiment": experiment.name, "device": device})
+    set_environment(experiment, out)
+    deadline = None if args.max_minutes is None else time.monotonic() + 60 * args.max_minutes
+    journal = Journal(out, deadline=deadline)
+    if not journal.lock():
+        raise UserError(f"Another run works in {out}. Wait for it, or choose another folder.")
+    if args.nice and hasattr(os, "nice"):
+        os.nice(15)  # children inherit it
+    runner = Runner(experiment, journal, device)
+    try:
+        with stopping_signals_interrupt():
+            runner.run()
+    except OutOfTime:
+        print("The time is over; the same command goes on from here.", flush=True)
+    finally:
+        shown = ["python", "-m", "benchmarks", "run", Path(args.experiment).name, "--out", "$OUT", "--device", device]
+        write_results(runner, args.results or out, shown)
+    for name, reason in journal.state["failed"].items():
+        print(f"failed: {name}: {reason}", file=sys.stderr)
+    return PROBLEM if journal.state["failed"] else FINE
+
+
+def status(args: argparse.Namespace) -> int:
+    """Print what is done, running, waiting and failed."""
+    journal = planned(load_experiment(args.experiment), args.out.resolve(), "auto")
+    states = journal.status()
+    print(", ".join(f"{len(names)} {state}" for state, names in states.items()))
+    for state in ("running", "failed", "waiting"):
+        for name in states[state]:
+            reason = f": {journal.state['failed'][name]}" if state == "failed" else ""
+            print(f"{state:8}{name}{reason}")
+    return FINE
+
+
+def render_all(args: argparse.Namespace) -> int:
+    """Render pages anew, and print all primary comparisons."""
+    names = args.experiments or [name for name in experiment_names() if is_rendered(args.results / f"{name}.md")]
+    experiments = [load_experiment(name) for name in names]
+    for experiment in experiments:
+        print("\n".join(render(experiment, args.results)))
+    print("\n".join(["# All primary comparisons", "", *primary_lines(experiments, args.results)]))
+    return FINE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; 1 if a step failed, 2 for wrong usage, 130 if it was interrupted."""
+    args = build_parser().parse_args(argv)
+    try:
+        return {"run": run, "status": status, "render": render_all}[args.command](args)
+    except UserError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return WRONG_USAGE
+    except KeyboardInterrupt:
+        print("benchmarks: interrupted; the same command goes on from here.", file=sys.stderr)
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

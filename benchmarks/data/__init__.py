@@ -1,0 +1,1 @@
+"""Preparation of the experiments' datasets and folds."""

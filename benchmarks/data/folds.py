@@ -1,0 +1,95 @@
+"""Who is trained on and tested: folds that keep the cases of a patient together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.engine.experiment import Fold
+from nnunet_ext.errors import UserError
+
+
+@dataclass(frozen=True)
+class PatientFolds:
+    """Folds out of groups of patients: a seed tests one group and draws the patients to train on from the others.
+
+    Validation is the test: nothing is chosen by it, and nnU-Net's training computes only its pseudo Dice on it. For a
+    seed, fewer training patients are among more.
+    """
+
+    # returns the groups, each with its patients and their cases
+    groups: Callable[[], Sequence[Mapping[str, Sequence[str]]]]
+    tested: int = 3  # as many of the first groups are tested; seed s tests group s modulo this number
+    pilot_test: int = 3  # number of the group that the pilot tests, which no run does
+    # number of the group that the pilot draws from; None for all but that which it tests
+    pilot_train: int | None = None
+    most_tested: int | None = None  # patients of each group that are tested, at most; None for all
+    pilot_size: int | None = None  # patients that the pilot trains on; None for as many as the first size, or all
+
+    def __call__(self, sizes: Sequence[int | None], seeds: Sequence[int]) -> list[Fold]:
+        """The pilot's fold, then for each size one for each seed.
+
+        Raises:
+            UserError: if there are too few patients to train on.
+        """
+        groups = self.groups()
+        pool = [self.pilot_train] if self.pilot_train is not None else self._others(groups, self.pilot_test)
+        pilot_size = self.pilot_size or (sizes[0] if sizes else None)
+        folds = [self._fold(groups, pool, self.pilot_test, pilot_size, seed=0)]
+        for size in sizes:
+            for seed in seeds:
+                tested = seed % self.tested
+                folds.append(self._fold(groups, self._others(groups, tested), tested, size, seed=seed))
+        return folds
+
+    @staticmethod
+    def _others(groups: Sequence[object], left_out: int) -> list[int]:
+        return [number for number in range(len(groups)) if number != left_out]
+
+    def _fold(
+        self,
+        groups: Sequence[Mapping[str, Sequence[str]]],
+        pool: Sequence[int],
+        tested: int,
+        size: int | None,
+        *,
+        seed: int,
+    ) -> Fold:
+        patients = {patient: cases for number in pool for patient, cases in groups[number].items()}
+        if size is not None and size > len(patients):
+            raise UserError(f"A fold wants {size} patients to train on; there are {len(patients)}.")
+        # seeds that share a group share the patients who are tested
+        test = drawn(groups[tested], tested)[: self.most_tested]
+        train = drawn(patients, seed)[:size]
+        return {
+            "train": sorted(case for patient in train for case in patients[patient]),
+            "val": sorted(case for patient in test for case in groups[tested][patient]),
+        }
+
+
+def drawn(patients: Sequence[str] | Mapping[str, object], seed: int) -> list[str]:
+    """The patients in a random order that depends on who they are and on the seed."""
+    return [str(patient) for patient in np.random.default_rng(seed).permutation(sorted(patients))]
+
+
+def grouped(validation_sets: Sequence[Sequence[str]], patient_of: Callable[[str], str]) -> list[dict[str, list[str]]]:
+    """The patients and cases of each validation set of a splits_final.json.
+
+    Raises:
+        UserError: if a patient is in two of them.
+    """
+    groups: list[dict[str, list[str]]] = []
+    for cases in validation_sets:
+        group: dict[str, list[str]] = {}
+        for case in cases:
+            group.setdefault(patient_of(case), []).append(case)
+        for number, other in enumerate(groups):
+            if shared := sorted(group.keys() & other.keys()):
+                raise UserError(
+                    f"{shared[0]} is in the validation sets of the folds {number} and {len(groups)} of "
+                    "splits_final.json; each patient must be in one."
+                )
+        groups.append(group)
+    return groups

@@ -1,0 +1,41 @@
+"""What the preparations share: the user's datasets, linked into the experiment's nnUNet_raw, and copies of parts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from benchmarks.data.folds import grouped
+from nnunet_ext.demo.run import link_or_copy
+from nnunet_ext.files import read_json
+from nnunet_ext.preprocessing.raw.raw_dataset import Case
+
+ENDING = ".nii.gz"
+
+
+def original(name: str) -> Path:
+    """The folder of a dataset in nnUNet_raw."""
+    return Path(os.environ["nnUNet_raw"]) / name
+
+
+def linked(folder: Path, draw: object, *, name: str) -> None:
+    """Make a dataset that is the original, but for the folds."""
+    folder.mkdir()
+    for part in original(name).iterdir():
+        if part.name != "splits_final.json":
+            link_or_copy(part, folder / part.name)
+
+
+def groups_of_splits(name: str, patient_of: Callable[[str], str]) -> list[dict[str, list[str]]]:
+    """The patients and cases of each validation set of the original's own splits_final.json."""
+    splits = read_json(original(name) / "splits_final.json")
+    return grouped([fold["val"] for fold in splits], patient_of)
+
+
+def copy_labels(cases: Mapping[str, Case], folder: Path) -> None:
+    """Copy the label maps of some cases into a folder of a new dataset."""
+    folder.mkdir()
+    for case in cases.values():
+        shutil.copyfile(case.label, folder / case.label.name)

@@ -1,0 +1,106 @@
+"""Runs a command, as a user would type it, in a child of its own: quickly, logged, and never longer than this process.
+
+A server process has imported torch and nnU-Net once and forks, so that a command starts at once. Commands are the
+console scripts of nnU-Net and of this package. ``nnUNetv2_train`` is the exception: its final validation is left out,
+which changes nothing about the model, as `nnunet_ext evaluate` predicts the cases again.
+
+``nnunet_ext jobs`` is not used: its sweeps are trainers × folds × seeds of one configuration of one dataset, while each
+training here has a configuration of its own, and some wait for the scores or the model of others.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from nnunet_ext.programs import end_group
+
+PRELOADED = ["nnunetv2.run.run_training", "nnunet_ext.trainers", "nnunet_ext.commands.evaluate"]
+WORKERS = "BENCHMARKS_AUGMENTATION_WORKERS"
+"""The variable with the user's nnUNet_n_proc_DA, for trainings alone: planning fails with 0."""
+
+METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+
+
+class CommandFailed(Exception):
+    """A command ended with another status than 0; the message names the command and its log."""
+
+
+def run_command(command: Sequence[str], log: Path) -> None:
+    """Run a console script to its end; everything that it has started ends with it.
+
+    Raises:
+        CommandFailed: if it does not exit with 0.
+    """
+    context: Any = multiprocessing.get_context(METHOD)
+    if METHOD == "forkserver":
+        context.set_forkserver_preload(PRELOADED)
+    child = context.Process(target=_carry_out, args=(list(command), str(log)), daemon=False)
+    child.start()
+    try:
+        child.join()
+    finally:
+        assert child.pid is not None
+        end_group(child.pid)
+        child.join()
+    if child.exitcode != 0:
+        raise CommandFailed(f"status {child.exitcode} of {' '.join(command)}; its output is in {log}")
+
+
+def _carry_out(command: list[str], log: str) -> None:
+    """In the child: write to the log, and end with whoever started it, even if that was killed."""
+    if hasattr(os, "setsid"):
+        os.setsid()
+    with open(log, "ab", buffering=0) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    sys.argv = command
+    try:
+        if command[0] == "nnUNetv2_train":
+            train(command)
+        else:
+            (script,) = entry_points(group="console_scripts", name=command[0])
+            sys.exit(script.load()())
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    if hasattr(os, "killpg"):
+        os.killpg(0, 9)
+    os._exit(1)
+
+
+def train(command: Sequence[str]) -> None:
+    """Do what ``nnUNetv2_train D C FOLD -tr T -p PLANS -device DEVICE [-pretrained_weights FILE] [--c]`` does, but
+    validate."""
+    import torch
+    from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
+
+    import nnunet_ext
+
+    _, dataset, configuration, fold, _, trainer_name, _, plans, _, device, *more = command
+    resumes = "--c" in more
+    pretrained = more[1] if more[:1] == ["-pretrained_weights"] and not resumes else None
+    nnunet_ext.register()
+    if os.environ.get(WORKERS):
+        os.environ["nnUNet_n_proc_DA"] = os.environ[WORKERS]
+    trainer = get_trainer_from_args(
+        dataset, configuration, int(fold), trainer_name, plans, resumes, device=torch.device(device)
+    )
+    maybe_load_checkpoint(trainer, resumes, False, pretrained)
+    trainer.run_training()

@@ -1,0 +1,316 @@
+"""What an experiment is: data, folds, methods with settings, lengths, tests and comparisons. Nothing here runs."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from nnunet_ext.errors import UserError
+
+Fold = dict[str, list[str]]
+"""One entry of splits_final.json: the cases of ``train`` and of ``val``."""
+
+Folds = Callable[[Sequence[int | None], Sequence[int]], list[Fold]]
+"""Takes sizes and seeds; returns the pilot's fold, then for each size one for each seed."""
+
+PILOT_FOLD = 0
+
+
+@dataclass(frozen=True)
+class Draw:
+    """For which training a dataset is made."""
+
+    seed: int  # of the training
+    fold: int  # of the training
+    model: Path | None  # folder of the teacher's model; None without a teacher
+    device: str  # that the experiment runs on
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A dataset that the experiment makes in its own nnUNet_raw."""
+
+    number: int  # nnU-Net's id
+    title: str  # the rest of nnU-Net's name
+    # writes the dataset to a folder, or returns the command that does
+    make: Callable[[Path, Draw], Sequence[str] | None]
+    folds: Folds | None = None  # where they are not the experiment's
+    # a dataset whose plans it takes over, so that both get the same network and patches
+    plans_of: Dataset | None = None
+    per_seed: bool = False  # whether each seed has a dataset of its own, under `number` + seed
+    # a method whose model of the same seed and size labels the dataset, under `number` + fold
+    teacher: Method | None = None
+
+    def number_for(self, training: Training) -> int:
+        """nnU-Net's id of the dataset for a training."""
+        return self.number + (training.fold if self.teacher else training.seed if self.per_seed else 0)
+
+    def name_for(self, training: Training) -> str:
+        """nnU-Net's name of the dataset for a training."""
+        return f"Dataset{self.number_for(training):03d}_{self.title}"
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """A way to come to a model."""
+
+    name: str  # in the results
+    trainer: str  # class name
+    data: Dataset  # what it is trained on
+    # beside those of the experiment; a function takes the number of epochs
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    description: str = ""  # for the results
+    family: str = ""  # methods of a family share the learning rate that its first method chooses (default: the name)
+    lr: float | None = None  # a fixed learning rate, which needs no pilot
+    steps: tuple[int, ...] = ()  # lengths, where they are not the experiment's
+    sizes: tuple[int | None, ...] = ()  # numbers of training cases, where they are not all of the experiment's
+    seeds: tuple[int, ...] = ()  # where they are not all of the experiment's
+    start: Method | None = None  # method whose model of the same seed and size is trained first and is the start
+    # how the start is given: an option of ``nnUNetv2_train``, or the name of a setting
+    start_by: str = "-pretrained_weights"
+    is_shared: bool = False  # whether one model, of seed 0 and the first fold of its data, serves all seeds and sizes
+    is_scored: bool = True  # whether the tests are made; a mere start may do without
+    # makes the model from the start's checkpoint, given the path to write to, in place of a training
+    command: Callable[[Path, Path], Sequence[str]] | None = None
+
+    @property
+    def slug(self) -> str:
+        """The name as part of the names of files and configurations."""
+        return re.sub(r"[^a-z0-9.]+", "_", self.name.lower()).strip("_")
+
+    @property
+    def family_name(self) -> str:
+        """What the learning rate is chosen for."""
+        return self.family or self.name
+
+
+@dataclass(frozen=True)
+class Test:
+    """What models are scored on."""
+
+    __test__ = False
+
+    name: str = "test"  # in the results, in the column ``dataset``
+    data: Dataset | None = None  # the dataset; None for that of the training
+    cases: str = "val"  # ``val`` of the training's fold, ``test`` or ``all``
+    references: str = ""  # folder of the dataset with the references, if not nnU-Net's own
+    metrics: tuple[str, ...] = ("dice",)  # for ``nnunet_ext evaluate``
+    options: tuple[str, ...] = ()  # further ones
+    methods: tuple[str, ...] = ()  # names of those that are scored on it; all by default
+
+    def takes(self, method: Method) -> bool:
+        """Whether a method is scored on it."""
+        return method.is_scored and (not self.methods or method.name in self.methods)
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """How learning rates are chosen: for each family, length by length, on cases that are in no test.
+
+    The search begins at `first` and goes on to the neighbours of the best rate, until none is better: so the best one
+    is not at the edge of what was tried. Where it is at the end of `rates`, the results say so.
+    """
+
+    # from the smallest to the largest
+    rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0)
+    first: float | Mapping[str, float] = 3e-3  # by family, or one for all
+    seeds: tuple[int, ...] = (0,)  # each rate's score is the mean over them
+    test: Test | None = None  # what is scored; by default the experiment's first test
+    metric: str = "dice"  # the mean over cases and labels chooses
+    steps: int | None = None  # length of the pilot's trainings; by default as long as the trainings that it is for
+
+    def first_for(self, family: str) -> float:
+        """The rate that is tried first."""
+        return self.first if isinstance(self.first, float) else self.first[family]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One method beside another: the difference in a metric, pair by pair."""
+
+    ours: str  # name of a method
+    theirs: str  # name of the one it is compared with
+    metric: str = "dice"  # in the scores table
+    test: str = ""  # name of the test; the first by default
+    margin: float = 0.0  # the least gain that counts, in the metric's unit or, if `is_relative`, as a share of theirs
+    is_relative: bool = False  # see `margin`
+    is_primary: bool = False  # whether it decides; Holm's correction is over the primary ones
+    size: int | None = None  # of both trainings; the experiment's first by default
+    steps: tuple[int, int] | None = None  # of ours and theirs; the first of each by default
+
+
+@dataclass(frozen=True)
+class Network:
+    """Which configuration is trained."""
+
+    configuration: str = "3d_fullres"  # that nnU-Net plans
+    preset: str = "quick"  # of ``nnunet_ext plan``; empty for the planned configuration itself
+    # of its content, such as ``patch_size``; another spacing needs a ``data_identifier`` of its own
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    stages: int | None = None  # the network is cut to so many; None for all
+
+    @property
+    def name(self) -> str:
+        """Of the configuration that the trainings inherit from."""
+        return f"{self.configuration}_{self.preset}" if self.preset else self.configuration
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training, or what takes its place."""
+
+    experiment: Experiment  # that it belongs to
+    method: Method  # how
+    seed: int  # of the draw of cases and of the training
+    size: int | None  # training cases (patients) of the fold; None for all
+    steps: int  # how many
+    lr: float | None = None  # what a training of the pilot tries; None outside of the pilot
+    is_pilot: bool = False  # whether it is of the pilot, or the start of one that is
+
+    @property
+    def fold(self) -> int:
+        """Of splits_final.json."""
+        if self.is_pilot or self.method.is_shared:
+            return PILOT_FOLD
+        sizes, seeds = self.experiment.sizes, self.experiment.seeds
+        return 1 + sizes.index(self.size) * len(seeds) + seeds.index(self.seed)
+
+    @property
+    def name(self) -> str:
+        """Of its configuration, folders and steps."""
+        parts = ["pilot" if self.is_pilot else "", self.method.slug, "" if self.size is None else f"n{self.size}"]
+        parts += [f"{self.steps}steps", "" if self.lr is None else f"lr{self.lr:g}", f"s{self.seed}"]
+        return "_".join(part for part in parts if part)
+
+    @property
+    def label(self) -> str:
+        """Of its run in the scores table; trainings of several seeds are one run."""
+        size = "" if self.size is None else f", n={self.size}"
+        pilot = f", pilot lr={self.lr:g}" if self.lr is not None else ""
+        return f"{self.method.name}{size}, {self.steps} steps{pilot}"
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs the steps are."""
+        return max(1, round(self.steps / self.experiment.steps_in_epoch))
+
+    @property
+    def dataset(self) -> str:
+        """nnU-Net's name of what it is trained on."""
+        return self.method.data.name_for(self)
+
+    def of(self, method: Method) -> Training:
+        """The training of another method, a start or a teacher, for this one."""
+        if method.is_shared:
+            return Training(self.experiment, method, 0, None, self.experiment.steps_of(method)[0])
+        return replace(self, method=method, steps=self.experiment.steps_of(method)[0], lr=None)
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """A comparison of methods."""
+
+    name: str  # of the results' files
+    title: str  # of the results
+    description: str  # what is learned from what, for the results
+    originals: tuple[str, ...]  # datasets of the user's nnUNet_raw
+    folds: Folds  # who is trained on and tested
+    methods: tuple[Method, ...]  # in the order in which they are trained
+    tests: tuple[Test, ...] = (Test(),)  # what each model is scored on
+    comparisons: tuple[Comparison, ...] = ()  # which differences are asked about
+    network: Network = Network()  # which configuration is trained
+    seeds: tuple[int, ...] = (0, 1, 2)  # of draws and trainings
+    sizes: tuple[int | None, ...] = (None,)  # numbers of training cases (patients); None for all
+    steps: tuple[int, ...] = (1000,)  # lengths of the trainings
+    steps_in_epoch: int = 50  # nnU-Net's iterations in an epoch
+    lr: float | None = None  # learning rate without a pilot
+    pilot: Pilot | None = None  # how learning rates are chosen; None takes `lr`
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of all trainings
+    patient_of: Callable[[str], str] = str  # the patient of a case
+    columns: tuple[tuple[str, str], ...] = ()  # test and metric of each column of the table; all tests' Dice by default
+
+    def __post_init__(self) -> None:
+        names = [method.name for method in self.methods]
+        unknown = {name for one in self.comparisons for name in (one.ours, one.theirs)} - set(names)
+        unknown |= {name for test in self.tests for name in test.methods} - set(names)
+        if unknown or len({method.slug for method in self.methods}) < len(names):
+            raise UserError(f"{self.name}: methods must have names of their own; unknown: {sorted(unknown)}.")
+        if self.pilot is None and any(one.lr is None for one in self.methods) and self.lr is None:
+            raise UserError(f"{self.name}: give lr or a pilot.")
+
+    def steps_of(self, method: Method) -> tuple[int, ...]:
+        """The lengths of a method's trainings."""
+        return method.steps or self.steps
+
+    def trainings(self) -> Iterator[Training]:
+        """The trainings that are compared: the first size and length first, one whole seed after another."""
+        own = [method for method in self.methods if not method.is_shared]
+        ranks = range(max((len(self.steps_of(method)) for method in own), default=0))
+        for rank, size, seed, method in product(ranks, self.sizes, self.seeds, own):
+            has_it = size in (method.sizes or self.sizes) and seed in (method.seeds or self.seeds)
+            if has_it and rank < len(self.steps_of(method)):
+                yield Training(self, method, seed, size, self.steps_of(method)[rank])
+
+    def shared(self) -> list[Training]:
+        """The trainings that serve all seeds."""
+        return [Training(self, one, 0, None, self.steps_of(one)[0]) for one in self.methods if one.is_shared]
+
+    @property
+    def pilot_test(self) -> Test:
+        """What the pilot's trainings are scored on."""
+        return self.pilot.test if self.pilot and self.pilot.test else self.tests[0]
+
+    def trials(self, method: Method, steps: int, lr: float) -> list[Training]:
+        """The trainings of the pilot that try a learning rate, one for each of its seeds."""
+        seeds = self.pilot.seeds if self.pilot else ()
+        return [Training(self, method, seed, None, steps, lr=lr, is_pilot=True) for seed in seeds]
+
+    def searches(self) -> Iterator[tuple[Method, int]]:
+        """The methods and lengths that learning rates may have been searched for."""
+        own = self.pilot.steps if self.pilot else None
+        for method in self.methods if self.pilot else ():
+            yield from ((method, steps) for steps in ((own,) if own else self.steps_of(method)))
+
+    def piloting(self, training: Training) -> Method:
+        """The method that chooses the learning rate for a training: the first of its family."""
+        family = training.method.family_name
+        return next((one for one in self.methods if one.family_name == family), training.method)
+
+    def run_of(self, name: str, size: int | None = None, steps: int | None = None) -> str:
+        """The run of a method in the scores table: of its first size and length, if no others are given."""
+        method = next(one for one in self.methods if one.name == name)
+        size = None if method.is_shared else size or (method.sizes or self.sizes)[0]
+        return Training(self, method, 0, size, steps or self.steps_of(method)[0]).label
+
+
+def load_experiment(name: str) -> Experiment:
+    """The experiment of a name in ``benchmarks/experiments``, or of a Python file that defines ``EXPERIMENT``.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if not name.endswith(".py"):
+        if name not in experiment_names():
+            raise UserError(f"{name} is no experiment. There are: {', '.join(experiment_names())}; or give a .py file.")
+        found: Experiment = importlib.import_module(f"benchmarks.experiments.{name}").EXPERIMENT
+        return found
+    specification = importlib.util.spec_from_file_location(Path(name).stem, name)
+    if specification is None or specification.loader is None or not Path(name).is_file():
+        raise UserError(f"{name} is not a Python file.")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    if not isinstance(getattr(module, "EXPERIMENT", None), Experiment):
+        raise UserError(f"{name} defines no EXPERIMENT.")
+    return module.EXPERIMENT
+
+
+def experiment_names() -> list[str]:
+    """Those that are declared here."""
+    folder = Path(__file__).parents[1] / "experiments"
+    return sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")

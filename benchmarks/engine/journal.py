@@ -1,0 +1,130 @@
+"""What has been done in an experiment's folder: steps that are finished once, and those that failed."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.engine.children import CommandFailed, run_command
+from benchmarks.engine.provenance import REPOSITORY, commit
+from nnunet_ext.errors import UserError
+from nnunet_ext.files import read_json, write_json
+
+Action = Callable[[], Sequence[str] | None]
+"""Does something itself, or returns a command to run."""
+
+
+class OutOfTime(Exception):
+    """A step was not begun, because the time that was given is over."""
+
+
+class NotDone(Exception):
+    """A step has not been done: it, or one that it needs, has failed, or this is a dry run."""
+
+
+class Journal:
+    """The steps of an experiment and what became of them; each is done once, whoever asks for it."""
+
+    def __init__(self, folder: Path, *, is_dry: bool = False, deadline: float | None = None) -> None:
+        self.folder, self.is_dry, self.deadline = folder, is_dry, deadline
+        self.file = folder / "steps.json"
+        self.state: dict[str, Any] = {"finished": {}, "failed": {}, "running": None}
+        if self.file.is_file():
+            self.state = read_json(self.file)
+        self.planned: dict[str, str] = {}
+        """Every step that was asked for, with its command."""
+        self._failed_now: set[str] = set()
+        self._lock: Any = None
+
+    def lock(self) -> bool:
+        """Take the folder for this process; False if another works in it."""
+        try:
+            import fcntl  # not on Windows
+        except ImportError:
+            return True
+        self._lock = (self.folder / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            return False
+        return True
+
+    def is_finished(self, name: str) -> bool:
+        """Whether a step has been done."""
+        return name in self.state["finished"]
+
+    def do(self, name: str, action: Action, *, shown: str = "") -> None:
+        """Do a step, unless it has been done.
+
+        Raises:
+            OutOfTime: if it has not been done and the deadline is over.
+            NotDone: if it fails.
+        """
+        if name in self.planned:
+            if name in self._failed_now:
+                raise NotDone(name)
+            return
+        command = None if shown else action()
+        self.planned[name] = shown or shlex.join(command or [])
+        if self.is_finished(name) or self.is_dry:
+            return
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise OutOfTime(name)
+        self._start(name, action if shown else lambda: command)
+
+    def _start(self, name: str, action: Action) -> None:
+        self._write(running=name)
+        started, at = time.monotonic(), commit(REPOSITORY)
+        print(f"[{time.strftime('%H:%M:%S')}] {name}: {self.planned[name]}", flush=True)
+        log = self.folder / "logs" / f"{name}.log"
+        try:
+            command = action()
+            if command:
+                self.planned[name] = shlex.join(command)
+                run_command(command, log)
+        except (CommandFailed, UserError) as error:
+            print(f"    failed: {error}", flush=True)
+            self._failed_now.add(name)
+            self.state["failed"][name] = str(error)
+            self._write()
+            raise NotDone(name) from None
+        seconds = round(time.monotonic() - started, 1)
+        self.state["finished"][name] = {"commit": at, "seconds": seconds, "command": self.planned[name]}
+        self.state["failed"].pop(name, None)
+        self._write()
+
+    def _write(self, *, running: str | None = None) -> None:
+        self.state["running"] = running
+        write_json(self.file, self.state)
+
+    def status(self) -> dict[str, list[str]]:
+        """The planned steps by state: done, running, waiting, failed; a step that was killed is waiting."""
+        is_at_work = not self.lock()
+        states: dict[str, list[str]] = {"done": [], "running": [], "waiting": [], "failed": []}
+        for name in self.planned:
+            is_running = is_at_work and name == self.state["running"]
+            is_failed = name in self.state["failed"] and not is_running
+            key = "running" if is_running else "failed" if is_failed else "waiting"
+            states["done" if self.is_finished(name) else key].append(name)
+        return states
+
+
+def open_folder(out: Path, request: dict[str, Any]) -> None:
+    """Make the output folder, or see that what is in it was begun with the same request.
+
+    Raises:
+        UserError: if it holds something else.
+    """
+    note = out / "request.json"
+    if note.is_file():
+        if read_json(note) != request:
+            raise UserError(f"{out} holds a run with {read_json(note)}; this is {request}. Choose another folder.")
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is not an empty folder, nor one that an experiment was begun in. Choose another.")
+    for part in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "logs", "evaluations"):
+        (out / part).mkdir(parents=True, exist_ok=True)
+    write_json(note, request)

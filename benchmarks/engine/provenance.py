@@ -1,0 +1,117 @@
+"""Where a figure comes from: machine, versions, commit and command, without anything that names a host or a folder."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nnunet_ext.evaluation.machine import available_cores
+from nnunet_ext.version import __version__
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MEASURED_CODE = ("nnunet_ext", "benchmarks/*.py", "benchmarks/*/*.py")
+
+
+def provenance(device: str, commands: Sequence[str]) -> dict[str, Any]:
+    """Machine, versions, commit and commands, as plain data."""
+    return {
+        "machine": machine(device),
+        "versions": versions(),
+        "commit": commit(REPOSITORY),
+        "commands": list(commands),
+    }
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What the computer is, not what it is called."""
+    description: dict[str, Any] = {
+        "cpu": cpu_model(),
+        "cores": available_cores(),
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+    if device == "cuda":
+        description["gpu"] = torch.cuda.get_device_name()
+    return description
+
+
+def cpu_model() -> str:
+    """The processor's name, as far as the system tells it."""
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the figures."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "nnunetv2": version("nnunetv2"),
+        "nnunet_ext": __version__,
+    }
+
+
+def commit(repository: Path) -> str | None:
+    """The commit that is checked out, with a remark if the measured code differs from it; None outside of git."""
+    try:
+        head = _git(repository, "rev-parse", "HEAD")
+        changes = _git(repository, "status", "--porcelain", "--", *MEASURED_CODE)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{head} with uncommitted changes" if changes else head
+
+
+def _git(repository: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(repository), *arguments], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def shown_command(command: Sequence[str], placeholders: Mapping[Path, str]) -> str:
+    """A command as a line of a shell, with folders of this machine replaced."""
+    line = shlex.join(command)
+    for folder, placeholder in placeholders.items():
+        line = line.replace(str(folder), placeholder)
+    return line
+
+
+def provenance_lines(content: Mapping[str, Any]) -> list[str]:
+    """What `provenance` returned, as lines of Markdown."""
+    described = ", ".join(f"{key} {value}" for key, value in content["machine"].items())
+    used = ", ".join(f"{name} {number}" for name, number in content["versions"].items())
+    return [
+        f"- Machine: {described}",
+        f"- Versions: {used}",
+        f"- Commit: {content['commit'] or 'not in a git repository'}",
+        "",
+        "```",
+        *content["commands"],
+        "```",
+    ]
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table that also reads well as plain text: first column left, the others right."""
+    widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        aligned = [
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths))
+        ]
+        return f"| {' | '.join(aligned)} |"
+
+    rule = ["-" * width if column == 0 else f"{'-' * (width - 1)}:" for column, width in enumerate(widths)]
+    return [line(header), f"| {' | '.join(rule)} |", *(line(row) for row in rows)]

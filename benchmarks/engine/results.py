@@ -1,0 +1,248 @@
+"""Results of an experiment: the scores of all runs as one table, and a page rendered from that table alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.engine.evaluations import mean_over_labels, read_evaluation, write_table
+from benchmarks.engine.experiment import Comparison, Experiment, Test, Training
+from benchmarks.engine.provenance import REPOSITORY, markdown_table, provenance, provenance_lines
+from benchmarks.engine.runner import Runner, best_rate, evaluation_name
+from benchmarks.engine.statistics import Estimate, Figures, holm
+from nnunet_ext.errors import UserError
+from nnunet_ext.evaluation.scores_table import COLUMNS, read_scores
+from nnunet_ext.files import write_text
+from nnunet_ext.registration import VARIABLE, discovery_folder
+
+PROVENANCE = "## Where the figures come from"
+LOWER_IS_BETTER = ("assd", "hd95")
+ALPHA = 0.05
+
+
+# ---------------------------------------------------------------------- the table
+
+
+def scored(runner: Runner) -> list[tuple[Training, Test]]:
+    """What has been scored, the pilot's trainings first."""
+    experiment, possible = runner.experiment, []
+    for method, steps in experiment.searches():
+        for lr in experiment.pilot.rates if experiment.pilot else ():
+            possible += [(one, experiment.pilot_test) for one in experiment.trials(method, steps, lr)]
+    for training in [*experiment.shared(), *experiment.trainings()]:
+        possible += [(training, test) for test in experiment.tests if test.takes(training.method)]
+    return [pair for pair in possible if runner.journal.is_finished(evaluation_name(*pair))]
+
+
+def collect(runner: Runner) -> pd.DataFrame:
+    """The scores table of everything that has been scored."""
+    tables = []
+    for training, test in scored(runner):
+        table = read_evaluation(runner.evaluation(training, test))
+        patients = table.case.map(runner.experiment.patient_of)
+        run = {"run": training.label, "seed": str(training.seed), "dataset": test.name, "patient": patients}
+        tables.append(table.assign(**run))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(COLUMNS))
+
+
+# ---------------------------------------------------------------------- the page
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A comparison with what came out."""
+
+    comparison: Comparison
+    ours: str
+    theirs: str
+    test: str
+    difference: Estimate
+    reference: Estimate
+
+    @property
+    def gain(self) -> float:
+        """The difference towards better, in the margin's terms."""
+        sign = -1 if self.comparison.metric in LOWER_IS_BETTER else 1
+        return sign * self.difference.value / (self.reference.value if self.comparison.is_relative else 1)
+
+    def verdict(self, p: float) -> str:
+        """``better``, ``worse`` or ``open``; ``better`` needs the margin as well."""
+        if p != p or p >= ALPHA:
+            return "open"
+        if self.gain < 0:
+            return "worse"
+        return "better" if self.gain >= self.comparison.margin else "better, but within the margin"
+
+
+def judged(experiment: Experiment, figures: Figures) -> list[Judged]:
+    """The comparisons of which both runs have been scored."""
+    found = []
+    for one in experiment.comparisons:
+        steps = one.steps or (None, None)
+        ours, theirs = (
+            experiment.run_of(name, one.size, length) for name, length in zip((one.ours, one.theirs), steps)
+        )
+        test = one.test or experiment.tests[0].name
+        difference = figures.difference(ours, theirs, test, one.metric)
+        if difference.value == difference.value:
+            found.append(Judged(one, ours, theirs, test, difference, figures.estimate(theirs, test, one.metric)))
+    return found
+
+
+def comparison_lines(results: Sequence[Judged]) -> list[str]:
+    """A table of comparisons, p corrected by Holm's method over the primary ones among them."""
+    primary = [one for one in results if one.comparison.is_primary]
+    corrected = dict(zip(map(id, primary), holm([one.difference.p for one in primary])))
+    rows = []
+    for one in results:
+        p = corrected.get(id(one), one.difference.p)
+        margin = f"{one.comparison.margin:.0%}" if one.comparison.is_relative else f"{one.comparison.margin:g}"
+        text = one.difference.text(is_signed=True)
+        metric = f"{one.comparison.metric}, {one.test}"
+        kind = "primary" if id(one) in corrected else ""
+        rows.append([f"{one.ours} − {one.theirs}", metric, text, margin, f"{p:.3f}", one.verdict(p), kind])
+    header = ["", "metric, test", "difference [95 %]", "margin", "p", "verdict", ""]
+    return markdown_table(header, rows) if rows else ["None is complete."]
+
+
+def run_lines(experiment: Experiment, figures: Figures) -> list[str]:
+    """A row for each run and a column for each test and metric."""
+    columns = experiment.columns or tuple((test.name, "dice") for test in experiment.tests)
+    labels = dict.fromkeys(one.label for one in [*experiment.shared(), *experiment.trainings()])
+    rows = []
+    for label in labels:
+        found = [figures.estimate(label, *column) for column in columns]
+        seeds = dict.fromkeys(seed for one in found for seed in one.seeds)
+        if seeds:
+            digits = [1 if metric in LOWER_IS_BETTER else 3 for _, metric in columns]
+            cells = [one.text(digits=places) for one, places in zip(found, digits)]
+            rows.append([label, *cells, ", ".join(seeds)])
+    header = ["", *(f"{metric}, {test}" for test, metric in columns), "seeds"]
+    return markdown_table(header, rows) if rows else ["None is scored yet."]
+
+
+def pilot_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
+    """A row for each family and length, with what each learning rate scored; one that was not tried is empty."""
+    pilot = experiment.pilot
+    assert pilot is not None
+    found: dict[str, dict[float, float]] = {}
+    for (method, steps), lr in product(experiment.searches(), pilot.rates):
+        run = experiment.trials(method, steps, lr)[0].label
+        tried = scores[(scores.run == run) & (scores.dataset == experiment.pilot_test.name)]
+        if len(tried):
+            each = [mean_over_labels(tried[tried.seed == seed], pilot.metric) for seed in tried.seed.unique()]
+            found.setdefault(f"{method.family_name}, {steps} steps", {})[lr] = sum(each) / len(each)
+    lrs = sorted({lr for values in found.values() for lr in values})
+    rows = []
+    for name, values in found.items():
+        best = best_rate(values)
+        at_edge = best in (min(values), max(values))
+        cells = [f"{values[lr]:.3f}" if lr in values else "" for lr in lrs]
+        rows.append([name, *cells, f"{best:g}" + (" (at the edge)" if at_edge else "")])
+    return markdown_table(["", *(f"{lr:g}" for lr in lrs), "best"], rows) if rows else ["Not run."]
+
+
+def page_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
+    """Everything but the provenance."""
+    figures = Figures(scores)
+    methods = [f"- `{one.name}`: {one.description}" for one in experiment.methods if one.description]
+    done = len(scores[~scores.run.str.contains(", pilot lr=", regex=False)][["run", "seed"]].drop_duplicates())
+    total = len([one for one in [*experiment.shared(), *experiment.trainings()] if one.method.is_scored])
+    lines = [f"# {experiment.title}", "", experiment.description, "", *methods, *([""] if methods else [])]
+    lines += [f"Scored: {done} of {total} models.", "", "## Runs", "", *run_lines(experiment, figures), ""]
+    lines += [
+        "A figure is the mean over the labels and the seeds; in brackets its 95 % bootstrap interval over patients and "
+        "seeds. Few seeds show the spread between trainings only roughly.",
+        "",
+    ]
+    if experiment.comparisons:
+        lines += ["## Comparisons", "", *comparison_lines(judged(experiment, figures)), ""]
+        lines += [
+            "Differences are pairs of the same patient and seed, with p from the same bootstrap; those of primary "
+            "comparisons are corrected by Holm's method.",
+            "",
+        ]
+    if experiment.pilot is not None:
+        lines += ["## Learning rates", "", *pilot_lines(experiment, scores), ""]
+        lines += [f"Mean {experiment.pilot.metric} of cases that are in no test, by learning rate.", ""]
+    return lines
+
+
+# ---------------------------------------------------------------------- files
+
+
+def write_results(runner: Runner, folder: Path, command: Sequence[str]) -> None:
+    """Write the table and the page of what has been scored; nothing before anything has been."""
+    scores = collect(runner)
+    if scores.empty:
+        print("Nothing is scored yet, so no results were written.", flush=True)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    table = folder / f"{runner.experiment.name}.csv.gz"
+    write_table(table, scores)
+    lines = page_lines(runner.experiment, read_scores(table))
+    lines += [PROVENANCE, "", *provenance_lines(origin(runner, command))]
+    write_text(table.with_name(f"{runner.experiment.name}.md"), "\n".join(lines) + "\n")
+    print("\n".join(lines), flush=True)
+
+
+def origin(runner: Runner, command: Sequence[str]) -> dict[str, Any]:
+    """Machine, versions, the commits of the trainings, and the commands: the data's, then those of one run."""
+    finished = runner.journal.state["finished"]
+    commits = dict.fromkeys(step["commit"] for name, step in finished.items() if name.startswith("train_"))
+    first = next((one.name for one in runner.experiment.trainings() if f"train_{one.name}" in finished), "")
+    about = [
+        step["command"]
+        for name, step in finished.items()
+        if not name.startswith(("configure_", "train_", "evaluate_")) or (first and first in name)
+    ]
+    exports = [f"export {name}={os.environ[name]}" for name in sorted(os.environ) if name.startswith("nnUNet_")]
+    exports = [line if VARIABLE not in line else _shown_folders(line) for line in exports]
+    shown = [" ".join(command), "# which ran, beside the same for the other runs:", *exports, *about]
+    commands = [line.replace(str(runner.out), "$OUT").replace(str(REPOSITORY), ".") for line in shown]
+    return {**provenance(runner.device, commands), "commit": "; ".join(filter(None, commits)) or None}
+
+
+def _shown_folders(line: str) -> str:
+    """Where nnU-Net looks for trainers, without where this package is installed."""
+    return line.replace(str(discovery_folder()), "$(nnunet_ext path)")
+
+
+def is_rendered(page: Path) -> bool:
+    """Whether a page is there and was made here, not by an earlier program."""
+    return page.is_file() and PROVENANCE in page.read_text(encoding="utf-8")
+
+
+def render(experiment: Experiment, folder: Path) -> list[str]:
+    """Render the page from the table anew; what is below the figures, their provenance, stays.
+
+    Returns:
+        The lines of the page.
+
+    Raises:
+        UserError: if the page that is there was made by something else.
+    """
+    page = folder / f"{experiment.name}.md"
+    if page.is_file() and not is_rendered(page):
+        raise UserError(f"{page} was not made by this program, as it has no part {PROVENANCE!r}. It stays as it is.")
+    before = page.read_text(encoding="utf-8") if page.is_file() else PROVENANCE
+    kept = before[before.index(PROVENANCE) :]
+    lines = page_lines(experiment, read_scores(folder / f"{experiment.name}.csv.gz"))
+    write_text(page, "\n".join(lines) + f"\n{kept}")
+    return lines
+
+
+def primary_lines(experiments: Sequence[Experiment], folder: Path) -> list[str]:
+    """The primary comparisons of all experiments that have results, with Holm's correction over all of them."""
+    found = []
+    for experiment in experiments:
+        file = folder / f"{experiment.name}.csv.gz"
+        if file.is_file():
+            found += judged(experiment, Figures(read_scores(file)))
+    return comparison_lines([one for one in found if one.comparison.is_primary])

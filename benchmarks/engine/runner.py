@@ -1,0 +1,282 @@
+"""Does what an experiment declares: datasets, plans, learning rates, trainings and their scores, each step once."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from benchmarks.engine.evaluations import mean_over_labels, read_evaluation
+from benchmarks.engine.experiment import Dataset, Draw, Experiment, Method, Test, Training
+from benchmarks.engine.journal import Journal, NotDone
+from nnunet_ext.errors import UserError
+from nnunet_ext.files import write_json
+from nnunet_ext.plans.plans_file import read_plans
+
+PLANS = "nnUNetPlans"
+CHECKPOINTS = "checkpoint_*.pth"
+CONV_KWARGS = ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage")
+
+
+class Runner:
+    """The steps of an experiment, in an order in which each has what it needs."""
+
+    def __init__(self, experiment: Experiment, journal: Journal, device: str) -> None:
+        self.experiment, self.journal, self.device = experiment, journal, device
+        self.out = journal.folder
+
+    def run(self) -> None:
+        """Do everything that is missing; what depends on a step that fails is left out.
+
+        Raises:
+            OutOfTime: if a step was not begun because the time is over.
+        """
+        for training in [*self.experiment.shared(), *self.experiment.trainings()]:
+            with suppress(NotDone):
+                self.train(training)
+                for test in self.experiment.tests:
+                    if test.takes(training.method):
+                        self.evaluate(training, test)
+        if self.experiment.pilot and not self.experiment.seeds:  # the search is all there is
+            for method in self.experiment.methods:
+                for steps in self.experiment.steps_of(method) if method.lr is None else ():
+                    with suppress(NotDone):
+                        self.chosen_lr(method, steps)
+
+    # ------------------------------------------------------------------ data
+
+    def raw(self, name: str) -> Path:
+        """The raw dataset of a name."""
+        return self.out / "nnUNet_raw" / name
+
+    def preprocessed(self, name: str) -> Path:
+        """The preprocessed dataset of a name."""
+        return self.out / "nnUNet_preprocessed" / name
+
+    def make(self, dataset: Dataset, training: Training) -> None:
+        """Write the raw dataset and its folds."""
+        name = dataset.name_for(training)
+        teacher = None if dataset.teacher is None else training.of(dataset.teacher)
+        if teacher is not None:
+            self.train(teacher)
+        draw = Draw(training.seed, training.fold, self.model(teacher) if teacher else None, self.device)
+
+        def write() -> Sequence[str] | None:
+            shutil.rmtree(self.raw(name), ignore_errors=True)  # what an interrupted step has left
+            return dataset.make(self.raw(name), draw)
+
+        self.journal.do(f"make_{name}", write, shown=f"write {name}")
+        self.journal.do(f"folds_{name}", lambda: self.write_folds(dataset, name), shown=f"write the folds of {name}")
+
+    def write_folds(self, dataset: Dataset, name: str) -> None:
+        """Write splits_final.json, also where a dataset that is only predicted is looked for."""
+        folds = (dataset.folds or self.experiment.folds)(self.experiment.sizes, self.experiment.seeds)
+        self.preprocessed(name).mkdir(exist_ok=True)
+        for folder in (self.raw(name), self.preprocessed(name)):
+            write_json(folder / "splits_final.json", folds)
+        shutil.copyfile(self.raw(name) / "dataset.json", self.preprocessed(name) / "dataset.json")
+
+    def prepare(self, dataset: Dataset, training: Training) -> None:
+        """Write, plan and preprocess what a training learns from."""
+        if dataset.plans_of is not None:
+            self.prepare(dataset.plans_of, training)
+        self.make(dataset, training)
+        name, number, network = dataset.name_for(training), str(dataset.number_for(training)), self.experiment.network
+        workers = os.environ.get("nnUNet_def_n_proc", "8")  # nnU-Net's own default
+        if dataset.plans_of is None:
+            plan = [
+                "nnUNetv2_plan_and_preprocess",
+                "-d",
+                number,
+                "-c",
+                network.configuration,
+                "-npfp",
+                workers,
+                "--no_pp",
+            ]
+            self.journal.do(f"plan_{name}", lambda: plan)
+            if network.preset:
+                preset = ["nnunet_ext", "plan", "-d", number, "--preset", network.preset, "-c", network.configuration]
+                self.journal.do(f"preset_{name}", lambda: preset)
+            if network.changes or network.stages:
+                file = self.preprocessed(name) / f"{PLANS}.json"
+                shown = f"{network.name} gets {json.dumps(dict(network.changes))}, {network.stages} stages"
+                self.journal.do(f"change_{name}", lambda: self.change_network(file), shown=shown)
+        else:
+            move = ["nnUNetv2_move_plans_between_datasets", "-s", str(dataset.plans_of.number_for(training))]
+            self.journal.do(f"plan_{name}", lambda: [*move, "-t", number, "-sp", PLANS, "-tp", PLANS])
+            fingerprint = f"{dataset.plans_of.name_for(training)}/dataset_fingerprint.json"
+
+            def copy() -> None:
+                shutil.copy(self.preprocessed(fingerprint), self.preprocessed(name))
+
+            self.journal.do(f"fingerprint_{name}", copy, shown=f"copy {fingerprint}")
+        preprocess = ["nnUNetv2_preprocess", "-d", number, "-plans_name", PLANS, "-c", network.name, "-np", workers]
+        self.journal.do(f"preprocess_{name}", lambda: preprocess)
+
+    def change_network(self, plans_file: Path) -> None:
+        """Give the configuration another patch, spacing or depth."""
+        network, plans = self.experiment.network, read_plans(plans_file)
+        chosen = plans["configurations"][network.name]
+        chosen.update(network.changes)
+        if network.stages:
+            kwargs = chosen["architecture"]["arch_kwargs"]
+            kwargs.update({key: kwargs[key][: network.stages] for key in CONV_KWARGS if key in kwargs})
+            decoder = kwargs["n_conv_per_stage_decoder"][: network.stages - 1]
+            kwargs.update(n_stages=network.stages, n_conv_per_stage_decoder=decoder)
+        write_json(plans_file, plans)
+
+    # ------------------------------------------------------------------ trainings
+
+    def model(self, training: Training) -> Path:
+        """nnU-Net's folder of a model."""
+        folder = f"{training.method.trainer}__{PLANS}__{training.name}"
+        return self.out / "nnUNet_results" / training.dataset / folder
+
+    def checkpoint(self, training: Training) -> Path:
+        """The final checkpoint of a training."""
+        return self.model(training) / f"fold_{training.fold}" / "checkpoint_final.pth"
+
+    def settings(self, training: Training, lr: float) -> dict[str, Any]:
+        """The settings of a training, those of its method last."""
+        epochs, method = training.epochs, training.method
+        settings: dict[str, Any] = {
+            "seed": training.seed,
+            "initial_lr": lr,
+            "num_epochs": epochs,
+            "num_iterations_per_epoch": min(self.experiment.steps_in_epoch, training.steps),
+            "num_val_iterations_per_epoch": 1,  # nothing is chosen by the pseudo Dice that it is for
+            "save_every": max(1, epochs // 10),
+            "memory_format": "channels_last",
+            **self.experiment.settings,
+            **method.settings,
+        }
+        if method.start and not method.start_by.startswith("-"):
+            # a variable of nnU-Net's, so that the folder can be moved
+            start = self.checkpoint(training.of(method.start)).relative_to(self.out / "nnUNet_results")
+            settings[method.start_by] = f"$nnUNet_results/{start.as_posix()}"
+        return {key: value(epochs) if callable(value) else value for key, value in settings.items()}
+
+    def train(self, training: Training) -> None:
+        """Train a model, and before it whatever it needs."""
+        method, number = training.method, str(training.method.data.number_for(training))
+        self.prepare(method.data, training)
+        start = None if method.start is None else training.of(method.start)
+        if start is not None:
+            self.train(start)
+        if method.command is not None:
+            shown = f"make {training.name}"
+            self.journal.do(f"train_{training.name}", lambda: self.made_by_command(training, start), shown=shown)
+            return
+        settings = self.settings(training, self.lr_of(training))
+        configure = ["nnunet_ext", "configure", "-d", number, "-c", self.experiment.network.name]
+        configure += ["--name", training.name, *assignments(settings)]
+        self.journal.do(f"configure_{training.name}", lambda: configure)
+        train = ["nnUNetv2_train", number, training.name, str(training.fold), "-tr", method.trainer]
+        train += ["-p", PLANS, "-device", self.device]
+        if start is not None and method.start_by.startswith("-"):
+            train += [method.start_by, str(self.checkpoint(start))]
+        if any(self.checkpoint(training).parent.glob(CHECKPOINTS)):
+            train.append("--c")
+        self.journal.do(f"train_{training.name}", lambda: train)
+
+    def made_by_command(self, training: Training, start: Training | None) -> Sequence[str]:
+        """The command that makes a model from its start, whose network it has."""
+        assert start is not None, f"{training.method.name}: a command needs a start"
+        assert training.method.command is not None
+        self.checkpoint(training).parent.mkdir(parents=True, exist_ok=True)
+        for file in ("dataset.json", "plans.json"):
+            shutil.copy(self.model(start) / file, self.model(training))
+        return training.method.command(self.checkpoint(start), self.checkpoint(training))
+
+    # ------------------------------------------------------------------ learning rates
+
+    def lr_of(self, training: Training) -> float:
+        """The learning rate: that of the pilot's trial, the method's own, the one that was chosen, or the only one."""
+        if training.lr is not None:
+            return training.lr
+        if training.method.lr is not None:
+            return training.method.lr
+        if self.experiment.pilot is not None:
+            return self.chosen_lr(self.experiment.piloting(training), self.experiment.pilot.steps or training.steps)
+        assert self.experiment.lr is not None
+        return self.experiment.lr
+
+    def chosen_lr(self, method: Method, steps: int) -> float:
+        """The best learning rate of a method at a length; tries what is missing.
+
+        Raises:
+            UserError: if no rate that was tried has a score.
+        """
+        pilot = self.experiment.pilot
+        assert pilot is not None
+        first = pilot.first_for(method.family_name)
+        scores: dict[float, float] = {}
+        while (lr := next_rate(pilot.rates, first, scores)) is not None:
+            for training in self.experiment.trials(method, steps, lr):
+                self.train(training)
+                self.evaluate(training, self.experiment.pilot_test)
+            score = self.pilot_score(method, steps, lr)
+            if self.journal.is_dry and score is None:
+                return first
+            scores[lr] = float("nan") if score is None else score
+        if all(score != score for score in scores.values()):
+            raise UserError(f"No training of {method.name}'s pilot has a {pilot.metric}. Give another Pilot.first.")
+        return best_rate(scores)
+
+    def pilot_score(self, method: Method, steps: int, lr: float) -> float | None:
+        """The mean score of a rate over the pilot's seeds; None before all are scored, NaN if one is undefined."""
+        assert self.experiment.pilot is not None
+        test, metric, values = self.experiment.pilot_test, self.experiment.pilot.metric, []
+        for training in self.experiment.trials(method, steps, lr):
+            if not self.journal.is_finished(evaluation_name(training, test)):
+                return None
+            values.append(mean_over_labels(read_evaluation(self.evaluation(training, test)), metric))
+        return sum(values) / len(values)
+
+    # ------------------------------------------------------------------ scores
+
+    def evaluation(self, training: Training, test: Test) -> Path:
+        """The folder of an evaluation."""
+        return self.out / "evaluations" / evaluation_name(training, test).removeprefix("evaluate_")
+
+    def evaluate(self, training: Training, test: Test) -> None:
+        """Score a model."""
+        dataset = test.data or training.method.data
+        self.make(dataset, training)
+        command = ["nnunet_ext", "evaluate", str(self.model(training)), "-f", str(training.fold)]
+        command += ["--on", f"{dataset.number_for(training)}:{test.cases}", "--metrics", *test.metrics]
+        command += ["--labels", test.references] if test.references else []
+        # intervals are over the seeds, too; on few cores, starting a process takes longer than scoring
+        command += [*test.options, "--bootstrap", "0", "--workers", "1", "--disable-tta", "--device", self.device]
+        command += ["-o", str(self.evaluation(training, test))]
+        self.journal.do(evaluation_name(training, test), lambda: command)
+
+
+def evaluation_name(training: Training, test: Test) -> str:
+    """The name of the step."""
+    return f"evaluate_{training.name}__{test.name.replace(' ', '_')}"
+
+
+def assignments(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as ``nnunet_ext configure`` takes them: JSON, but plain words without quotes."""
+    shown = {k: v if isinstance(v, str) else json.dumps(v, separators=(",", ":")) for k, v in settings.items()}
+    return [f"{key}={value}" for key, value in shown.items()]
+
+
+def best_rate(scores: Mapping[float, float]) -> float:
+    """The rate of the highest score, the smaller one of equals; one without a score is never the best."""
+    return min(scores, key=lambda lr: (-scores[lr] if scores[lr] == scores[lr] else float("inf"), lr))
+
+
+def next_rate(rates: Sequence[float], first: float, scores: Mapping[float, float]) -> float | None:
+    """The rate to try next; None where the best one has tried neighbours on both sides, or is the last there is."""
+    if not scores:
+        return first
+    best = rates.index(best_rate(scores))
+    neighbours = [rates[place] for place in (best + 1, best - 1) if 0 <= place < len(rates)]
+    return next((lr for lr in neighbours if lr not in scores), None)

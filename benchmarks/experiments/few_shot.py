@@ -1,0 +1,81 @@
+"""Fine-tuning with few cases after a domain shift: every way of this package beside a training from the start."""
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+from benchmarks.data.domain_shift import DESCRIPTIONS, HIPPOCAMPUS, Shift, write_source, write_target
+from benchmarks.engine.experiment import Comparison, Dataset, Experiment, Method, Pilot, Test
+
+STOCK = "nnUNetTrainerConfigurable"
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """The datasets and methods of a shift."""
+
+    shift: Shift
+
+    @cached_property
+    def source(self) -> Dataset:
+        """What the source model is trained on."""
+        return Dataset(804, "Source", partial(write_source, shift=self.shift), folds=self.shift.source_folds)
+
+    @cached_property
+    def target(self) -> Dataset:
+        """What the others are tuned on, in the source's network."""
+        return Dataset(805, "Shifted", partial(write_target, shift=self.shift), plans_of=self.source)
+
+    @cached_property
+    def source_model(self) -> Method:
+        """What is tuned."""
+        return Method("source model", STOCK, self.source, {}, "not tuned", lr=2e-3, steps=(1000,), is_shared=True)
+
+    def tuned(self, name: str, trainer: str, family: str = "", **settings: object) -> Method:
+        """A trainer that starts from the source model."""
+        named = {key.replace("__", "."): value for key, value in settings.items()}
+        start, by = self.source_model, "fine_tuning.source"
+        return Method(name, f"nnUNetTrainer{trainer}", self.target, named, family=family, start=start, start_by=by)
+
+    def dgst(self, mode: str, top_k: int, **settings: object) -> Method:
+        """DGST with one entry or more of each kernel."""
+        name = f"DGST {'random' if settings else mode} k={top_k}"
+        return self.tuned(name, "DGST", f"DGST {mode}", dgst__mode=mode, dgst__top_k=top_k, **settings)
+
+    def experiment(self, name: str, title: str) -> Experiment:
+        """The comparison."""
+        return Experiment(
+            name=name,
+            title=title,
+            description="A source model is tuned on few cases of a target. The target is other cases with "
+            f"{DESCRIPTIONS[self.shift.name]}. Both are tested on the same cases, which no training has "
+            "seen.",
+            originals=(self.shift.origin,),
+            folds=self.shift.target_folds,
+            methods=(
+                self.source_model,
+                Method("scratch", STOCK, self.target, description="trained on the target's cases alone"),
+                self.tuned("full", "FineTune"),
+                self.tuned("head only", "HeadOnly"),
+                self.tuned("decoder only", "DecoderOnly"),
+                self.tuned("bias only", "BiasOnly"),
+                self.tuned("norm only", "NormOnly"),
+                self.tuned("LoRA", "LoRA"),
+                *(self.dgst("strict", top_k) for top_k in (1, 2, 5)),
+                *(self.dgst("grad_mask", top_k) for top_k in (1, 2, 5)),
+                self.dgst("strict", 1, dgst__selection="random"),
+            ),
+            tests=(Test("target", self.target, "test"), Test("source", self.source, "test")),
+            comparisons=(
+                Comparison("DGST strict k=1", "full", is_primary=True),
+                Comparison("DGST strict k=1", "full", test="source", is_primary=True),
+                *(Comparison(name, "full") for name in ("scratch", "decoder only", "LoRA", "DGST grad_mask k=1")),
+                Comparison("DGST strict k=1", "DGST random k=1"),
+            ),
+            sizes=(5, 1, 10),
+            steps=(150,),
+            steps_in_epoch=30,
+            pilot=Pilot(first=1e-2, test=Test("target validation", self.target, "val")),
+        )
+
+
+EXPERIMENT = FewShot(HIPPOCAMPUS).experiment("few_shot", "Fine-tuning with few cases: hippocampus")

@@ -1,0 +1,87 @@
+"""Scribble supervision on real scribbles of the heart."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from benchmarks.data.acdc import MASKS, ORIGIN, patient_of, scan_groups, write_labels
+from benchmarks.data.folds import PatientFolds
+from benchmarks.engine.experiment import Comparison, Dataset, Experiment, Method, Network, Pilot, Test
+
+STOCK, TDNET = "nnUNetTrainerConfigurable", "nnUNetTrainerTDNet"
+SCRIBBLES = Dataset(851, "ACDCScribbles", partial(write_labels, is_dense=False))
+DENSE = Dataset(852, "ACDCDense", partial(write_labels, is_dense=True), plans_of=SCRIBBLES)
+COARSE = Network(
+    "2d",
+    changes={
+        "spacing": [2.5, 2.5],
+        "patch_size": [64, 64],
+        "batch_size": 12,
+        "data_identifier": "nnUNetPlans_2d_coarse",
+    },
+    stages=4,
+)
+"""A network that one core trains in minutes."""
+
+MASKS_OF_PATIENTS = Test("masks", SCRIBBLES, references=MASKS, metrics=("dice", "surface"))
+
+
+def tdnet(change: str, description: str, settings: Mapping[str, Any]) -> Method:
+    """TDNet with something changed."""
+    return Method(f"TDNet {change}", TDNET, SCRIBBLES, settings, f"TDNet {description}", family="TDNet")
+
+
+EXPERIMENT = Experiment(
+    name="scribbles",
+    title="Scribble supervision: real scribbles of the heart",
+    description="Right ventricle, myocardium and left ventricle in cine MRI, both phases of each patient, learned from "
+    "experts' scribbles and scored against full masks of other patients.",
+    originals=(ORIGIN,),
+    folds=PatientFolds(scan_groups, pilot_train=4, most_tested=16, pilot_size=16),
+    methods=(
+        Method("stock", STOCK, SCRIBBLES, {}, "nnU-Net with its ignore label", steps=(2000, 4000)),
+        Method("partial CE", "nnUNetTrainerPartialCE", SCRIBBLES, {}, "cross-entropy of the scribbled voxels alone"),
+        Method("DMPLS", "nnUNetTrainerDMPLS", SCRIBBLES, {}, "two decoders and pseudo labels mixed of both"),
+        Method("TDNet", TDNET, SCRIBBLES, {}, "three decoders of dilation 1, 3 and 6 and their consistency"),
+        Method("full supervision", STOCK, DENSE, {}, "nnU-Net on full masks: the bound", steps=(2000, 4000)),
+        tdnet("Dice CE", "supervised by nnU-Net's own loss", {"tdnet.supervision": "dice_ce"}),
+        Method(
+            "DMPLS Dice CE",
+            "nnUNetTrainerDMPLS",
+            SCRIBBLES,
+            {"dmpls.supervision": "dice_ce"},
+            "DMPLS supervised by nnU-Net's own loss",
+            family="DMPLS",
+        ),
+        tdnet("same dilation", "with dilation 1 in all decoders", {"tdnet.dilations": [1, 1, 1]}),
+        Method(
+            "partial CE + entropy",
+            "nnUNetTrainerPartialCE",
+            SCRIBBLES,
+            {"partial_ce.entropy_weight": 0.1},
+            "partial CE and 0.1 times the mean entropy of the other voxels",
+            family="partial CE",
+        ),
+        tdnet("without MPCC", "without the consistency of projections", {"tdnet.mpcc_weight": 0.0}),
+        tdnet("without weights", "whose voxels all count alike in USPC", {"tdnet.uncertainty_weights": False}),
+        tdnet("not detached", "whose gradient flows through the decoders' mean", {"tdnet.detach_target": False}),
+    ),
+    tests=(MASKS_OF_PATIENTS,),
+    columns=(("masks", "dice"), ("masks", "assd"), ("masks", "hd95")),
+    comparisons=(
+        Comparison("TDNet", "stock", margin=0.01, is_primary=True),
+        Comparison("TDNet", "stock", "hd95", margin=0.2, is_relative=True),
+        *(Comparison(name, "stock") for name in ("partial CE", "DMPLS", "TDNet Dice CE", "DMPLS Dice CE")),
+        Comparison("TDNet", "partial CE"),
+        Comparison("TDNet", "TDNet same dilation"),
+        Comparison("full supervision", "stock"),
+        Comparison("stock", "stock", steps=(4000, 2000)),
+        Comparison("full supervision", "full supervision", steps=(4000, 2000)),
+    ),
+    network=COARSE,
+    sizes=(None,),
+    steps=(2000,),
+    pilot=Pilot(first=3e-3, steps=1000),
+    settings={"weight_decay": 3e-5},
+    patient_of=patient_of,
+)

@@ -1,0 +1,489 @@
+"""The engine with stand-ins for the commands: what it does, leaves out, repeats, and writes."""
+
+import gzip
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks.__main__ import main, planned
+from benchmarks.engine import journal as journal_module
+from benchmarks.engine.children import CommandFailed
+from benchmarks.engine.evaluations import mean_over_labels, read_evaluation, write_table
+from benchmarks.engine.experiment import Comparison, Test, experiment_names, load_experiment
+from benchmarks.engine.journal import Journal, OutOfTime, open_folder
+from benchmarks.engine.results import page_lines, primary_lines, render, write_results
+from benchmarks.engine.runner import Runner, next_rate
+from benchmarks.engine.statistics import Figures, estimate
+from nnunet_ext.commands.configure import parse_settings
+from nnunet_ext.errors import UserError
+from nnunet_ext.evaluation.scores_table import COLUMNS, read_scores
+from nnunet_ext.files import read_json, write_json
+from nnunet_ext.plans.settings import validated_settings
+from nnunet_ext.registry import TRAINERS
+from support.tiny_experiment import EXPERIMENT, TEACHER, patient_of
+
+TINY = str(Path(__file__).parents[1] / "support" / "tiny_experiment.py")
+
+
+class Commands:
+    """Stand-ins for nnU-Net's commands and this package's."""
+
+    def __init__(self):
+        self.ran = []
+        self.failing = ""
+        self.dice = lambda name: 0.8
+
+    def __call__(self, command, log):
+        self.ran.append((log.stem, command))
+        if self.failing and self.failing in log.stem:
+            raise CommandFailed("it failed")
+        getattr(self, log.stem.split("_")[0])(command, log.parents[1])
+
+    def names(self, start=""):
+        return [name for name, _ in self.ran if name.startswith(start)]
+
+    def command(self, name):
+        return dict(self.ran)[name]
+
+    def plan(self, command, out):
+        number = command[command.index("-t") + 1] if "-t" in command else command[2]
+        (raw,) = (out / "nnUNet_raw").glob(f"Dataset{number}_*")
+        folder = out / "nnUNet_preprocessed" / raw.name
+        stages = {"features_per_stage": [8, 16, 32, 64], "strides": [1, 2, 2, 2], "n_conv_per_stage_decoder": [1, 1, 1]}
+        plans = {"configurations": {"2d_quick": {"architecture": {"arch_kwargs": stages}, "patch_size": [9, 9]}}}
+        write_json(folder / "nnUNetPlans.json", plans)
+        write_json(folder / "dataset_fingerprint.json", {})
+
+    def preset(self, command, out):
+        pass
+
+    preprocess = configure = preset
+
+    def train(self, command, out):
+        if command[0] == "mix":
+            return Path(command[2]).touch()
+        _, dataset, name, fold, _, trainer, *_ = command
+        (raw,) = (out / "nnUNet_raw").glob(f"Dataset{dataset}_*")
+        folder = out / "nnUNet_results" / raw.name / f"{trainer}__nnUNetPlans__{name}" / f"fold_{fold}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in (folder / "checkpoint_final.pth", folder.parent / "plans.json", folder.parent / "dataset.json"):
+            file.touch()
+        return None
+
+    def evaluate(self, command, out):
+        model, folder = Path(command[2]), Path(command[command.index("-o") + 1])
+        dataset, fold = command[command.index("--on") + 1].split(":")[0], int(command[command.index("-f") + 1])
+        (preprocessed,) = (out / "nnUNet_preprocessed").glob(f"Dataset{dataset}_*")
+        cases = read_json(preprocessed / "splits_final.json")[fold]["val"]
+        dice = self.dice(model.name.split("__")[2])
+        volumes = {"volume_reference": 10, "volume_predicted": 10, "volume_both": 10 * dice}
+        folder.mkdir()
+        rows = [{"dataset": "D", "cases": "val", "case": case, "label": "square", "dice": dice} for case in cases]
+        pd.DataFrame([{**row, **volumes} for row in rows]).to_csv(folder / "evaluation.csv", index=False)
+
+
+@pytest.fixture
+def commands(monkeypatch):
+    found = Commands()
+    monkeypatch.setattr(journal_module, "run_command", found)
+    return found
+
+
+@pytest.fixture
+def out(tmp_path, monkeypatch):
+    folder = tmp_path / "out"
+    open_folder(folder, {})
+    monkeypatch.setenv("nnUNet_raw", str(folder / "nnUNet_raw"))
+    return folder
+
+
+def run(out, experiment=EXPERIMENT, **options):
+    runner = Runner(experiment, Journal(out, **options), "cpu")
+    runner.run()
+    return runner
+
+
+# ---------------------------------------------------------------------- declarations
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_declared_experiment_has_a_plan_of_valid_commands(name, tmp_path, capsys):
+    assert main(["run", name, "--out", str(tmp_path / "x"), "--dry-run"]) == 0
+    assert not (tmp_path / "x").exists()
+    printed = capsys.readouterr().out
+    assert "nnUNetv2_train" in printed
+    experiment = load_experiment(name)
+    trainers = {entry.name for entry in TRAINERS}
+    assert {method.trainer for method in experiment.methods} <= trainers
+    for step, command in planned(experiment, tmp_path / "x", "cpu").planned.items():
+        if step.startswith("configure_"):
+            words = command.replace("'", "").split()
+            settings = parse_settings(words[words.index("--name") + 2 :])
+            validated_settings(settings, where=step)
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_declaration_is_one_short_file(name):
+    file = Path(__file__).parents[2] / "benchmarks" / "experiments" / f"{name}.py"
+    assert len(file.read_text().splitlines()) <= 150
+
+
+@pytest.mark.parametrize(("name", "message"), [("nothing", "is no experiment"), ("nothing.py", "is not a Python file")])
+def test_unknown_experiment_is_wrong_usage(name, message, tmp_path, capsys):
+    assert main(["status", name, "--out", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_comparison_of_an_unknown_method_is_refused():
+    with pytest.raises(UserError, match="unknown: .*'nothing'"):
+        replace(EXPERIMENT, comparisons=(Comparison("stock", "nothing"),))
+
+
+def test_experiment_without_learning_rate_is_refused():
+    with pytest.raises(UserError, match="lr or a pilot"):
+        replace(EXPERIMENT, pilot=None)
+
+
+def test_missing_original_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("nnUNet_raw", raising=False)
+    assert main(["run", "scribbles", "--out", str(tmp_path / "x"), "--device", "cpu"]) == 2
+    assert "Dataset027_ACDCScribble, which is not in nnUNet_raw" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------- running
+
+
+def test_whole_seeds_are_trained_one_after_another(out, commands):
+    run(out)
+    trained = [name for name in commands.names("train_") if "pilot" not in name]
+    first, second = ["stock_6steps_s0", "mixup_6steps_s0", "taught_6steps_s0"], ["stock_6steps_s1", "taught_6steps_s1"]
+    assert trained == [f"train_{name}" for name in first + second]
+
+
+def test_network_is_changed_and_plans_are_taken_over(out, commands):
+    run(out)
+    plans = read_json(out / "nnUNet_preprocessed" / "Dataset990_Squares" / "nnUNetPlans.json")["configurations"]
+    assert plans["2d_quick"]["patch_size"] == [32, 32]
+    kwargs = plans["2d_quick"]["architecture"]["arch_kwargs"]
+    assert (kwargs["n_stages"], kwargs["strides"], kwargs["n_conv_per_stage_decoder"]) == (3, [1, 2, 2], [1, 1])
+    assert "-s 990 -t 992" in " ".join(commands.command("plan_Dataset992_Taught"))
+    assert (out / "nnUNet_preprocessed" / "Dataset992_Taught" / "dataset_fingerprint.json").is_file()
+
+
+def test_start_and_teacher_are_models_of_the_same_seed(out, commands):
+    run(out)
+    start = commands.command("train_mixup_6steps_s0")[-1]
+    assert start.endswith("nnUNetTrainerConfigurable__nnUNetPlans__stock_6steps_s0/fold_1/checkpoint_final.pth")
+    assert {path.name for path in (out / "nnUNet_raw").glob("*Taught")} == {"Dataset992_Taught", "Dataset993_Taught"}
+    setting = replace(EXPERIMENT.methods[1], start_by="fine_tuning.source")
+    runner = Runner(replace(EXPERIMENT, methods=(TEACHER, setting), comparisons=()), Journal(out), "cpu")
+    training = next(one for one in runner.experiment.trainings() if one.method is setting)
+    assert runner.settings(training, 1e-2)["fine_tuning.source"].startswith("$nnUNet_results/Dataset990_Squares/")
+
+
+def test_method_may_be_made_by_a_command_from_its_start(out, commands):
+    mixed = replace(EXPERIMENT.methods[1], command=lambda start, made: ["mix", str(start), str(made)])
+    run(out, replace(EXPERIMENT, methods=(TEACHER, mixed), comparisons=()))
+    program, start, made = commands.command("train_mixup_6steps_s0")
+    assert program == "mix"
+    assert "stock_6steps_s0" in start
+    assert "mixup_6steps_s0/fold_1" in made
+
+
+def test_setting_may_depend_on_the_epochs(out):
+    method = replace(TEACHER, settings={"dbdmp.ramp_epochs": lambda epochs: 10 * epochs})
+    runner = Runner(replace(EXPERIMENT, methods=(method,), comparisons=()), Journal(out), "cpu")
+    assert runner.settings(next(runner.experiment.trainings()), 1e-2)["dbdmp.ramp_epochs"] == 30
+
+
+def test_finished_steps_are_not_repeated(out, commands):
+    run(out)
+    commands.ran.clear()
+    run(out)
+    assert commands.ran == []
+
+
+def test_interrupted_training_goes_on_from_its_checkpoint(out, commands):
+    commands.failing = "train_stock_6steps_s0"
+    run(out)
+    assert "--c" not in commands.command("train_stock_6steps_s0")
+    fold = out / "nnUNet_results/Dataset990_Squares/nnUNetTrainerConfigurable__nnUNetPlans__stock_6steps_s0/fold_1"
+    fold.mkdir(parents=True)
+    (fold / "checkpoint_latest.pth").touch()
+    commands.failing = ""
+    run(out)
+    assert commands.command("train_stock_6steps_s0")[-1] == "--c"
+
+
+def test_failed_training_stops_only_what_needs_it(out, commands):
+    commands.failing = "train_stock_6steps_s0"
+    states = run(out).journal.state
+    assert list(states["failed"]) == ["train_stock_6steps_s0"]
+    assert "train_taught_6steps_s0" not in commands.names()
+    assert "train_stock_6steps_s1" in commands.names()
+    assert commands.names().count("train_stock_6steps_s0") == 1
+    commands.failing = ""
+    states = run(out).journal.state
+    assert not states["failed"]
+    assert "train_taught_6steps_s0" in states["finished"]
+
+
+def test_half_written_dataset_is_written_anew(out, commands):
+    (out / "nnUNet_raw" / "Dataset990_Squares" / "imagesTr").mkdir(parents=True)
+    assert run(out).journal.is_finished("make_Dataset990_Squares")
+
+
+def test_nothing_begins_after_the_deadline(out, commands):
+    with pytest.raises(OutOfTime):
+        run(out, deadline=-math.inf)
+    assert commands.ran == []
+
+
+def test_folder_of_another_request_is_refused(tmp_path):
+    open_folder(tmp_path / "a", {"device": "cpu"})
+    with pytest.raises(UserError, match="Choose another"):
+        open_folder(tmp_path / "a", {"device": "cuda"})
+    with pytest.raises(UserError, match="is not an empty folder"):
+        open_folder(tmp_path, {})
+
+
+def test_status_tells_what_is_done_failed_running_and_waiting(out, commands, capsys):
+    commands.failing = "train_taught_6steps_s0"
+    runner = run(out)
+    assert runner.journal.lock()
+    state = {**runner.journal.state, "running": "train_taught_6steps_s1"}
+    del state["finished"]["train_taught_6steps_s1"], state["finished"]["evaluate_taught_6steps_s1__squares"]
+    write_json(out / "steps.json", state)
+    capsys.readouterr()
+    assert main(["status", TINY, "--out", str(out)]) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first.split(", ")[1:] == ["1 running", "2 waiting", "1 failed"]
+    assert lines[:2] == ["running train_taught_6steps_s1", "failed  train_taught_6steps_s0: it failed"]
+    assert not Journal(out).lock()
+
+
+# ---------------------------------------------------------------------- learning rates
+
+
+def test_search_ends_where_both_neighbours_of_the_best_rate_were_tried():
+    rates, found = (1.0, 2.0, 3.0, 4.0, 5.0), {}
+    score = {1.0: 0.1, 2.0: 0.2, 3.0: 0.5, 4.0: 0.9, 5.0: math.nan}
+    order = []
+    while (lr := next_rate(rates, 2.0, found)) is not None:
+        order.append(lr)
+        found[lr] = score[lr]
+    assert order == [2.0, 3.0, 4.0, 5.0]
+
+
+def test_family_takes_the_rate_that_its_first_method_chose(out, commands):
+    commands.dice = lambda name: 0.9 if "lr0.1" in name else 0.8
+    run(out)
+    assert set(commands.names("train_pilot")) == {
+        "train_pilot_stock_6steps_lr0.01_s0",
+        "train_pilot_stock_6steps_lr0.1_s0",
+    }
+    assert "initial_lr=0.1" in commands.command("configure_taught_6steps_s1")
+    assert "initial_lr=0.01" in commands.command("configure_mixup_6steps_s0")  # its own
+
+
+def test_pilot_trains_and_tests_on_its_own_fold(out, commands):
+    run(out)
+    folds = read_json(out / "nnUNet_raw" / "Dataset990_Squares" / "splits_final.json")
+    assert len(folds) == 3
+    assert {case[:2] for case in folds[0]["val"]} == {"p6", "p7"}
+    for fold in folds:
+        assert not {patient_of(case) for case in fold["train"]} & {patient_of(case) for case in fold["val"]}
+    assert not {"p6", "p7"} & {case[:2] for fold in folds[1:] for case in fold["val"]}
+
+
+def test_search_for_rates_alone_has_no_runs(out, commands):
+    pilot = replace(EXPERIMENT.pilot, seeds=(0, 1))
+    runner = run(out, replace(EXPERIMENT, methods=(TEACHER,), comparisons=(), seeds=(), steps=(6, 12), pilot=pilot))
+    assert len(commands.names("train_")) == 2 * 2 * 3
+    assert "pilot" in commands.names("train_")[-1]
+    lines = page_lines(runner.experiment, collected(runner, out))
+    assert [line.split("|")[1].strip() for line in lines if line.startswith("| stock")] == [
+        "stock, 6 steps",
+        "stock, 12 steps",
+    ]
+
+
+def test_pilot_without_any_score_is_an_error(out, commands):
+    commands.dice = lambda name: math.nan
+    with pytest.raises(UserError, match="has a dice"):
+        run(out)
+
+
+# ---------------------------------------------------------------------- results
+
+
+def collected(runner, out):
+    write_results(runner, out, ["python"])
+    return read_scores(out / "tiny.csv.gz")
+
+
+def test_table_has_a_row_for_each_run_case_label_and_metric(out, commands):
+    scores = collected(run(out), out)
+    assert list(scores.columns) == list(COLUMNS)
+    one = scores[(scores.run == "MixUp, 6 steps") & (scores.metric == "dice")]
+    assert list(one.case) == ["p0_0", "p0_1", "p1_0", "p1_1"]
+    assert set(one.patient) == {"p0", "p1"}
+    assert set(one.dataset) == {"squares"}
+    assert set(one.seed) == {"0"}
+    assert "stock, 6 steps, pilot lr=0.01" in set(scores.run)
+
+
+def test_page_has_runs_comparisons_rates_and_provenance(out, commands):
+    commands.dice = lambda name: {"stock": 0.5, "taught": 0.8}.get(name.split("_")[0], 0.6)
+    collected(run(out), out)
+    page = (out / "tiny.md").read_text()
+    assert "| stock, 6 steps  | 0.500 [0.500, 0.500] |  0, 1 |" in page
+    assert "+0.300 [+0.300, +0.300] |    0.5 | 0.000 | better, but within the margin | primary |" in page
+    assert "(at the edge)" in page
+    assert "nnUNetv2_train 990 stock_6steps_s0" in page
+    assert str(out) not in page
+
+
+def test_page_is_rendered_from_the_table_and_keeps_its_provenance(out, commands):
+    collected(run(out), out)
+    before = (out / "tiny.md").read_text()
+    (out / "tiny.md").write_text(before.replace("| stock, 6 steps", "| wrong"))
+    render(EXPERIMENT, out)
+    assert (out / "tiny.md").read_text() == before
+
+
+def test_page_that_the_engine_did_not_make_is_left_alone(out, commands):
+    collected(run(out), out)
+    (out / "tiny.md").write_text("by hand\n")
+    with pytest.raises(UserError, match=r"tiny\.md"):
+        render(EXPERIMENT, out)
+
+
+def test_same_scores_give_the_same_bytes(tmp_path):
+    for name in ("a.csv.gz", "b.csv.gz"):
+        write_table(tmp_path / name, table({("a", "0"): {"p": (0.5, 1)}}))
+    assert (tmp_path / "a.csv.gz").read_bytes() == (tmp_path / "b.csv.gz").read_bytes()
+    assert gzip.decompress((tmp_path / "a.csv.gz").read_bytes()).startswith(b"run,seed,dataset")
+
+
+def test_nothing_is_written_before_anything_is_scored(out, commands, capsys):
+    commands.failing = "train"
+    write_results(run(out), out, ["python"])
+    assert "no results" in capsys.readouterr().out
+    assert not (out / "tiny.md").exists()
+
+
+def test_evaluation_becomes_rows_with_parts_of_quotients(tmp_path):
+    wide = {"dataset": "D", "cases": "val", "case": ["a", "b"], "label": "l", "dice": [0.5, None], "assd": [2.0, None]}
+    wide |= {"volume_reference": [4, 0], "volume_predicted": [4, 0], "volume_both": [2, 0]}
+    wide |= {"lesions_reference": [3, 1], "lesions_found": [1, 0], "lesions_predicted": [2, 0], "lesions_right": [1, 0]}
+    pd.DataFrame(wide).to_csv(tmp_path / "evaluation.csv", index=False)
+    found = read_evaluation(tmp_path)
+    rows = {(row.case, row.metric): (row.numerator, row.denominator) for row in found.itertuples()}
+    assert rows["a", "dice"] == (0.5, 1)
+    assert rows["b", "dice"] == (0, 0)
+    assert rows["a", "assd"] == (2, 1)
+    assert rows["a", "aggregated_dice"] == (4, 8)
+    assert (rows["a", "lesions_recall"], rows["b", "lesions_precision"]) == ((1, 3), (0, 0))
+    assert mean_over_labels(found, "dice") == 0.5
+    assert mean_over_labels(found, "lesions_recall") == 0.25
+    tidy = found.assign(run="", seed="")
+    tidy.to_csv(tmp_path / "evaluation.csv", index=False)
+    pd.testing.assert_frame_equal(read_evaluation(tmp_path), tidy, check_dtype=False)
+
+
+# ---------------------------------------------------------------------- statistics
+
+
+def table(values, metric="dice", label="l"):
+    """A scores table from ``{(run, seed): {patient: (numerator, denominator)}}``."""
+    rows = [
+        (run, seed, "t", "", patient, patient, label, metric, *parts)
+        for (run, seed), by_patient in values.items()
+        for patient, parts in by_patient.items()
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def test_difference_is_paired_by_patient_and_seed():
+    patients = {f"p{number}": number / 10 for number in range(10)}
+    base = {(run, seed): {} for run in "ab" for seed in "012"}
+    for (run, seed), by_patient in base.items():
+        by_patient |= {p: (v + int(seed) + (0.25 if run == "a" else 0), 1) for p, v in patients.items()}
+    figures = Figures(table(base))
+    single, difference = figures.estimate("a", "t", "dice"), figures.difference("a", "b", "t", "dice")
+    assert single.value == pytest.approx(0.45 + 1 + 0.25)
+    assert single.high - single.low > 0.5
+    assert (difference.low, difference.high) == pytest.approx((0.25, 0.25))
+    assert difference.p < 0.001
+    assert difference.seeds == ("0", "1", "2")
+
+
+def test_difference_is_over_the_seeds_that_both_have():
+    values = {("a", "0"): {"p": (1, 1)}, ("a", "1"): {"p": (9, 1)}, ("b", "0"): {"p": (0.5, 1)}}
+    difference = Figures(table(values)).difference("a", "b", "t", "dice")
+    assert difference.value == 0.5
+    assert difference.seeds == ("0",)
+
+
+def test_figure_is_of_sums_and_the_mean_over_labels():
+    first = table({("a", "0"): {"p": (1, 4), "q": (3, 4)}})
+    second = table({("a", "0"): {"p": (0, 0), "q": (1, 1)}}, label="m")
+    assert Figures(pd.concat([first, second])).estimate("a", "t", "dice").value == pytest.approx((0.5 + 1) / 2)
+
+
+def test_f1_is_of_pooled_recall_and_precision_and_zero_without_a_prediction():
+    found = table({("a", "0"): {"p": (1, 2), "q": (1, 2)}}, "lesions_recall")
+    right = table({("a", "0"): {"p": (1, 4), "q": (1, 4)}}, "lesions_precision")
+    value = Figures(pd.concat([found, right])).estimate("a", "t", "lesions_f1").value
+    assert value == pytest.approx(2 * 0.5 * 0.25 / 0.75)
+    nothing = [
+        table({("a", "0"): {"p": (0, count)}}, f"lesions_{name}") for name, count in (("recall", 2), ("precision", 0))
+    ]
+    assert Figures(pd.concat(nothing)).estimate("a", "t", "lesions_f1").value == 0
+
+
+def test_missing_run_has_no_figure():
+    figures = Figures(table({("a", "0"): {"p": (1, 1)}}))
+    assert math.isnan(figures.estimate("b", "t", "dice").value)
+    assert figures.estimate("b", "t", "dice").text() == ""
+    assert math.isnan(figures.difference("a", "b", "t", "dice").value)
+
+
+def test_primary_comparisons_of_several_experiments_are_corrected_together(tmp_path):
+    rows = {}
+    for number in range(12):
+        for run, value in (("stock, 6 steps", 0.0), ("taught, 6 steps", 0.1 if number else -0.05)):
+            rows.setdefault((run, "0"), {})[f"p{number}"] = (value, 1)
+    write_table(tmp_path / "tiny.csv.gz", table(rows).assign(dataset="squares"))
+    shutil.copy(tmp_path / "tiny.csv.gz", tmp_path / "other.csv.gz")
+    alone = primary_lines([EXPERIMENT], tmp_path)
+    both = primary_lines([EXPERIMENT, replace(EXPERIMENT, name="other"), replace(EXPERIMENT, name="no")], tmp_path)
+    p_alone, p_both = (float(lines[2].split("|")[5]) for lines in (alone, both))
+    assert len(both) == 4
+    assert p_both == pytest.approx(2 * p_alone, abs=0.002)
+
+
+def test_lower_is_better_for_distances():
+    rows = {("stock, 6 steps", "0"): {}, ("taught, 6 steps", "0"): {}}
+    for number in range(12):
+        rows["stock, 6 steps", "0"][f"p{number}"] = (10.0, 1)
+        rows["taught, 6 steps", "0"][f"p{number}"] = (7.0, 1)
+    comparison = Comparison("taught", "stock", "hd95", margin=0.2, is_relative=True)
+    experiment = replace(EXPERIMENT, comparisons=(comparison,), tests=(Test("squares"),))
+    page = "\n".join(page_lines(experiment, table(rows, "hd95").assign(dataset="squares")))
+    assert "-3.000 [-3.000, -3.000]" in page
+    assert "|    20% | 0.000 |  better |" in page
+
+
+def test_interval_of_a_median_covers_it():
+
+    found = estimate(np.arange(101.0), np.median, np.random.default_rng(0))
+    assert found.value == 50
+    assert found.low < 50 < found.high
+    assert found.divided_by(2).value == 25
