@@ -15,7 +15,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy.ndimage import distance_transform_edt
 
-from benchmarks.provenance import markdown_table
+from benchmarks.engine.provenance import markdown_table
 from nnunet_ext.cli import FINE, WRONG_USAGE
 from nnunet_ext.errors import UserError
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels
