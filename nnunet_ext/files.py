@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import csv
+import glob
 import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from nnunet_ext.errors import UserError
+
+LONGEST_PART = 200
+"""Characters of a file's name that are part of the name of its temporary file."""
 
 
 @contextmanager
@@ -23,8 +28,8 @@ def written_whole(target: str | os.PathLike[str]) -> Iterator[Path]:
     file.
     """
     target = Path(target)
-    # one fixed name: a process that was killed leaves at most one of these, and the next writing reuses it
-    temporary = target.with_name(f".{target.name}.tmp")
+    _remove_abandoned(target)
+    temporary = target.with_name(f".{target.name[:LONGEST_PART]}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         yield temporary
         os.replace(temporary, target)
@@ -34,6 +39,26 @@ def written_whole(target: str | os.PathLike[str]) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove what processes of this machine have left that were killed while they wrote the same file."""
+    for file in target.parent.glob(f".{glob.escape(target.name[:LONGEST_PART])}.*.tmp"):
+        process = file.name.removesuffix(".tmp").rpartition(".")[2].partition("-")[0]
+        if process.isdecimal() and int(process) != os.getpid() and not _is_running(int(process)):
+            file.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    if os.name == "nt":  # where a signal of 0 would end the process
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def write_text(target: str | os.PathLike[str], text: str) -> None:
@@ -56,12 +81,16 @@ def write_csv(target: str | os.PathLike[str], rows: Sequence[Mapping[str, str | 
 
 
 def read_json(source: str | os.PathLike[str]) -> Any:
-    """Read a JSON file; a UserError says if it is missing or is not JSON."""
+    """Read a JSON file; a UserError says if it is missing, cannot be read or is not JSON."""
     try:
         return json.loads(Path(source).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{source} does not exist.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"{source} cannot be read ({error.strerror}).") from None
+    except RecursionError:
+        raise UserError(f"{source} is not usable: its JSON is nested too deeply.") from None
+    except ValueError as error:  # no JSON, no UTF-8, or a number of thousands of digits
         raise UserError(f"{source} is not valid JSON: {error}") from None
 
 

@@ -18,8 +18,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
-
 from nnunet_ext.demo.datasets import write_follow_up_dataset, write_phantom_dataset
 from nnunet_ext.demo.stopping import stopping_signals_interrupt
 from nnunet_ext.demo.two_dates import LABELS
@@ -27,7 +25,9 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.machine import FEW_CORES, available_cores, choose_device
 from nnunet_ext.evaluation.text_table import aligned
 from nnunet_ext.files import prepare_output_folder, read_json
+from nnunet_ext.formats.dataset_json import read_dataset_json
 from nnunet_ext.plans.channel_roles import roles_of_dataset
+from nnunet_ext.preprocessing.raw.raw_dataset import training_cases
 from nnunet_ext.programs import find_executable, running
 from nnunet_ext.registration import VARIABLE, extended_value
 from nnunet_ext.report.page import write_report
@@ -252,12 +252,12 @@ def link_validation_cases(dataset: Path, splits: Path, target: Path) -> None:
     """Link the validation cases of fold 0 to the folders images and labels in `target`, which are made."""
     for part in ("images", "labels"):
         (target / part).mkdir(parents=True)
-    ending = read_json(dataset / "dataset.json")["file_ending"]
-    files = get_filenames_of_train_images_and_targets(str(dataset))
+    description = read_dataset_json(dataset / "dataset.json")
+    ending, cases = description["file_ending"], training_cases(dataset, description)
     for case in read_json(splits)[0]["val"]:
-        for channel, image in enumerate(files[case]["images"]):
-            link_or_copy(Path(image), target / "images" / f"{case}_{channel:04d}{ending}")
-        link_or_copy(Path(files[case]["label"]), target / "labels" / f"{case}{ending}")
+        for channel, image in enumerate(cases[case].images):
+            link_or_copy(image, target / "images" / f"{case}_{channel:04d}{ending}")
+        link_or_copy(cases[case].label, target / "labels" / f"{case}{ending}")
 
 
 def number_of(dataset: Path) -> str:
@@ -277,7 +277,7 @@ def check_data(data: Path, out: Path, *, needs_prior: bool = False) -> None:
         if not (data / part).exists():
             raise UserError(f"{data} is no raw dataset of nnU-Net: it has no {part}.")
     if needs_prior:
-        roles_of_dataset(read_json(data / "dataset.json"))
+        roles_of_dataset(read_dataset_json(data / "dataset.json"))
     if data == out or data in out.parents or out in data.parents:
         raise UserError(f"The output folder {out} and the data {data} must not contain one another.")
 

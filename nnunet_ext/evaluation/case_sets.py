@@ -7,16 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunetv2.utilities.utils import (
-    create_lists_from_splitted_dataset_folder,
-    get_identifiers_from_splitted_dataset_folder,
-)
-
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import read_json
+from nnunet_ext.formats.dataset_json import read_dataset_json
 from nnunet_ext.plans.dataset_json import channel_names
 from nnunet_ext.plans.plans_file import preprocessed_folder, raw_folder
-from nnunet_ext.preprocessing.raw.raw_dataset import Case, training_cases
+from nnunet_ext.preprocessing.raw.raw_dataset import Case, cases_in, training_cases
+from nnunet_ext.preprocessing.raw.splits import read_splits
 
 SELECTIONS = ("test", "val", "all")
 SHOWN = 3  # examples in a message
@@ -84,7 +80,7 @@ def select_cases(
         if name is not None and not (folder / name).is_dir():
             there = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))
             raise UserError(f"{folder} has no folder {name}. It has: {there}.")
-    description = read_json(folder / "dataset.json")
+    description = read_dataset_json(folder / "dataset.json")
     if selection is None:
         test = _with_references(raw_test_cases(folder, description), folder, description, references)
         selection = "test" if test and not _without_label(test) else "val"
@@ -141,14 +137,10 @@ def _with_references(
 
 def raw_test_cases(folder: Path, description: Mapping[str, Any]) -> dict[str, Case]:
     """The cases in imagesTs of a raw dataset, with their labels in labelsTs, which may not exist."""
-    if not (folder / "imagesTs").is_dir():
-        return {}
-    ending, images = str(description["file_ending"]), str(folder / "imagesTs")
-    names = [str(name) for name in get_identifiers_from_splitted_dataset_folder(images, ending)]
-    files = create_lists_from_splitted_dataset_folder(images, ending, names, num_processes=1)
+    ending = description["file_ending"]
     return {
-        name: Case(tuple(map(Path, channels)), folder / "labelsTs" / f"{name}{ending}")
-        for name, channels in zip(names, files)
+        name: Case(images, folder / "labelsTs" / f"{name}{ending}")
+        for name, images in cases_in(folder / "imagesTs", ending).items()
     }
 
 
@@ -166,7 +158,7 @@ def _validation_cases(cases: Mapping[str, Case], dataset: str, folds: Sequence[i
     if folds[0] == "all":
         raise UserError(f"{dataset}:val cannot score fold all: it has trained on every case. Choose test cases.")
     file = preprocessed_folder(dataset) / "splits_final.json"
-    splits, fold = read_json(file), int(folds[0])
+    splits, fold = read_splits(file), int(folds[0])
     if fold >= len(splits):
         raise UserError(f"{file} has the folds 0 to {len(splits) - 1}, but not fold {fold}.")
     if not splits[fold]["val"]:

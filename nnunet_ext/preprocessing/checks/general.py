@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import glob
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,12 @@ from nnunet_ext.plans.dataset_json import channel_names, declared_values, values
 from nnunet_ext.preprocessing.checks.dataset_check import splits_file
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, read_images, read_label_map
 from nnunet_ext.preprocessing.raw.splits import read_splits
+
+PLACES = {
+    "sitk_stuff": {"origin": "origins", "direction": "directions"},
+    "nibabel_stuff": {"original_affine": "affine matrices"},
+}
+"""What nnU-Net's readers tell of an image's place, and how messages call it."""
 
 WHITE = {255, 65535}  # of grey pictures of 8 and 16 bits
 
@@ -37,6 +44,20 @@ def check_description(dataset: RawDataset) -> Finding:
     kinds = counted(foreground, "region" if manager.has_regions else "label") + ", ignore" * manager.has_ignore_label
     named = f"channel{'s' * (len(channels) != 1)} {', '.join(channels)}"
     return Finding("ok", title, f"{counted(len(dataset.cases), 'case')}, {named}, {kinds}.")
+
+
+def check_names_of_files(dataset: RawDataset) -> Iterator[Finding]:
+    """Files in imagesTr that nnU-Net takes for cases by mistake: hidden ones, and names without a channel number."""
+    folder, ending = dataset.folder / "imagesTr", dataset.ending
+    if "dataset" in dataset.description or not folder.is_dir():
+        return
+    used = {file for case in dataset.cases.values() for file in case.images}
+    stray = [file.name for file in sorted(folder.glob(f"*{glob.escape(ending)}")) if file not in used]
+    if stray:
+        detail = (
+            f"nnU-Net would take for cases in {folder}: {some(stray)}. Remove them, or name them CASE_0000{ending}."
+        )
+        yield Finding("problem", "names of files", detail)
 
 
 def misplaced_ignore(labels: Mapping[str, Any]) -> str:
@@ -71,7 +92,7 @@ class FileCheck:
         absent = [file for file in (*files.images, files.label) if not file.is_file()]
         if absent:
             self.missing[case] = f"{absent[0]} does not exist"
-        shape, spacing = (None, None) if set(absent) & set(files.images) else self._read_images(case)
+        shape, place = (None, None) if set(absent) & set(files.images) else self._read_images(case)
         if files.label in absent:
             return None
         try:
@@ -85,12 +106,12 @@ class FileCheck:
             self.labels[case] = f"{files.label} has values that dataset.json does not list: {some(unknown)}."
         if shape is not None and labels.shape != shape:
             self.geometry[case] = f"image {shape}, labels {labels.shape} voxels"
-        elif spacing is not None and not np.allclose(spacing, properties["spacing"]):
-            self.geometry[case] = f"image {rounded(spacing)}, labels {rounded(properties['spacing'])} mm spacing"
+        elif place is not None and (difference := misplaced(place, properties)):
+            self.geometry[case] = difference
         return labels
 
-    def _read_images(self, case: str) -> tuple[tuple[int, ...] | None, list[float] | None]:
-        """Shape and spacing; None where they cannot be told."""
+    def _read_images(self, case: str) -> tuple[tuple[int, ...] | None, Mapping[str, Any] | None]:
+        """Shape and geometry; None where they cannot be told."""
         try:
             images, properties = read_images(self.reader, self.dataset.cases[case])
         except UserError as error:
@@ -98,16 +119,17 @@ class FileCheck:
             return None, None
         if len(images) != self.channels:
             self.images[case] = f"{len(images)} channels, but dataset.json names {self.channels}"
-        elif np.isnan(images).any():
-            self.images[case] = "some voxels are not a number (NaN)"
-        return images.shape[1:], list(properties["spacing"])
+        elif not np.isfinite(images).all():
+            kind = "not a number (NaN)" if np.isnan(images).any() else "infinite"
+            self.images[case] = f"some voxels are {kind}; after normalisation all would be. Replace them in the image"
+        return images.shape[1:], properties
 
     def findings(self) -> Iterator[Finding]:
         """One for files, images, label values and geometry each."""
         yield self._finding("files", self.missing, "all are there")
         yield self._finding("images", self.images, "all can be read")
         yield self._finding("label values", self.labels, "only those of dataset.json", self._grey_values())
-        yield self._finding("geometry", self.geometry, "images and labels fit in shape and spacing")
+        yield self._finding("geometry", self.geometry, "images and labels have the same shape, spacing and place")
 
     def _grey_values(self) -> str:
         """How to number labels that were drawn as a picture, which white tells; empty if there is no white."""
@@ -135,7 +157,7 @@ class FileCheck:
 
 
 def check_folds(dataset: RawDataset) -> Iterator[Finding]:
-    """Do the folds name cases of the dataset, if there are folds already?"""
+    """Do the folds name cases of the dataset and keep training and validation apart, if there are folds already?"""
     file = splits_file(dataset)
     if file is None:
         return
@@ -145,12 +167,48 @@ def check_folds(dataset: RawDataset) -> Iterator[Finding]:
         yield Finding("problem", "folds", str(error))
         return
     named = {case for fold in folds for part in ("train", "val") for case in fold[part]}
+    wrong = []
     if unknown := sorted(named - set(dataset.cases)):
-        detail = f"{file} names cases that the dataset does not have: {some(unknown)}."
-        yield Finding("problem", "folds", detail)
+        wrong.append(f"{file} names cases that the dataset does not have: {some(unknown)}.")
+    for number, fold in enumerate(folds):
+        wrong += [f"fold {number} in {file} has no {part} case." for part in ("train", "val") if not fold[part]]
+        if shared := sorted(set(fold["train"]) & set(fold["val"])):
+            wrong.append(f"fold {number} in {file} trains and validates on the same cases: {some(shared)}.")
+        for part in ("train", "val"):
+            if twice := sorted({case for case in fold[part] if fold[part].count(case) > 1}):
+                wrong.append(f"fold {number} in {file} names cases twice under {part}: {some(twice)}.")
+    if wrong:
+        yield Finding("problem", "folds", some(wrong, 3))
     else:
         yield Finding("ok", "folds", f"{len(folds)} in {file}.")
 
 
-def rounded(spacing: list[float]) -> str:
+def misplaced(image: Mapping[str, Any], labels: Mapping[str, Any]) -> str:
+    """How the geometry of labels differs from that of their image, by nnU-Net's own tolerance; empty if it does not.
+
+    Args:
+        image: what a reader of nnU-Net says of the image.
+        labels: the same of the label map.
+    """
+    if not np.allclose(image["spacing"], labels["spacing"]):
+        return f"image {rounded(image['spacing'])}, labels {rounded(labels['spacing'])} mm spacing"
+    for reader, keys in PLACES.items():
+        for key, name in keys.items():
+            theirs, ours = image.get(reader, {}).get(key), labels.get(reader, {}).get(key)
+            if theirs is not None and ours is not None and not np.allclose(theirs, ours):
+                return (
+                    f"the {name} of image and labels differ ({shown(theirs)} and {shown(ours)}), so they lie at different "
+                    "places in the patient. Copy the image's geometry to the labels if voxel belongs to voxel, or "
+                    "resample the labels to the image"
+                )
+    return ""
+
+
+def shown(numbers: Any) -> str:
+    """A vector or matrix in a few digits."""
+    return " ".join(f"{number:.4g}" for number in np.ravel(numbers))
+
+
+def rounded(spacing: Sequence[float]) -> str:
+    """``1 × 0.5 × 0.5``."""
     return " × ".join(f"{length:.4g}" for length in spacing)

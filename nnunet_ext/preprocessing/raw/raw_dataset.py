@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import io
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES, determine_reader_writer_from_dataset_json
-from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import read_json
+from nnunet_ext.formats.dataset_json import read_dataset_json
+from nnunet_ext.formats.whole_images import check_whole
 from nnunet_ext.messages import last_line, some
 from nnunet_ext.plans.dataset_json import declared_values
 from nnunet_ext.plans.plans_file import raw_folder
@@ -91,7 +93,8 @@ def read_label_map(reader: Any, file: Path) -> tuple[Labels, dict[str, Any]]:
     """
     _require([file])
     try:
-        values, properties = reader.read_seg(str(file))
+        with contextlib.redirect_stdout(io.StringIO()):
+            values, properties = reader.read_seg(str(file))
     except (RuntimeError, OSError, ValueError, AssertionError) as error:
         raise UserError(f"{file} cannot be read: {last_line(error)}") from None
     return whole_numbers(only_map(values, file=file), file=file), properties
@@ -134,6 +137,7 @@ def _require(files: Sequence[Path]) -> None:
     for file in files:
         if not file.is_file():
             raise UserError(f"{file} does not exist.")
+        check_whole(file)
 
 
 def images_in(folder: Path, endings: Collection[str]) -> Iterator[tuple[Path, str, str]]:
@@ -157,13 +161,17 @@ def readable_endings() -> list[str]:
 
 
 def whole_numbers(values: npt.NDArray[Any], *, file: Path) -> Labels:
-    """Labels as integers; a UserError that names the file if a value is not a whole number from zero."""
+    """Labels in the smallest unsigned type; a UserError that names the file if a value is no whole number from 0."""
+    largest = values.max(initial=0)
+    kind = np.min_scalar_type(int(largest)) if 0 <= largest < 2**32 else np.uint32  # NaN and infinity fail below
+    if values.dtype == kind:
+        return values
     with np.errstate(invalid="ignore"):
-        whole = values.astype(np.int64)
+        whole = values.astype(kind)
     wrong = np.unique(values[(whole != values) | (values < 0)])
     if len(wrong):
         raise UserError(
-            f"{file} holds values that are no labels: {', '.join(f'{value:g}' for value in wrong[:3])}. Labels are "
+            f"{file} holds values that are no labels: {', '.join(str(value) for value in wrong[:3])}. Labels are "
             "whole numbers from 0; a label map that was resampled with interpolation has others."
         )
     return whole
@@ -183,10 +191,7 @@ def check_values(
 def read_raw_dataset(dataset: str) -> RawDataset:
     """The dataset of an id or name; a UserError if it is missing, its dataset.json is incomplete, or it has no case."""
     folder = raw_folder(dataset)
-    description = read_json(folder / "dataset.json")
-    wanted = ("channel_names" if "modality" not in description else "modality", "labels", "file_ending")
-    if missing := [key for key in wanted if key not in description]:
-        raise UserError(f"{folder / 'dataset.json'} has no {', '.join(missing)}, which nnU-Net needs.")
+    description = read_dataset_json(folder / "dataset.json")
     cases = training_cases(folder, description)
     if not cases:
         raise UserError(f"{folder} has no cases in imagesTr.")
@@ -194,10 +199,31 @@ def read_raw_dataset(dataset: str) -> RawDataset:
 
 
 def training_cases(folder: Path, description: Mapping[str, Any]) -> dict[str, Case]:
-    """The training cases of a raw dataset by name, in order, whether their label files exist or not."""
-    if "dataset" not in description and not (folder / "imagesTr").is_dir():
-        return {}
-    files = get_filenames_of_train_images_and_targets(str(folder))
+    """The training cases of a raw dataset by name, in order, whether their label files exist or not.
+
+    They are those that nnU-Net finds, but for hidden files, which macOS leaves beside others.
+    """
+    if "dataset" in description:
+
+        def path(file: str) -> Path:
+            return Path(os.path.abspath(folder / os.path.expandvars(file)))
+
+        return {
+            name: Case(tuple(map(path, files["images"])), path(files["label"]))
+            for name, files in sorted(description["dataset"].items())
+        }
+    ending = description["file_ending"]
     return {
-        str(name): Case(tuple(map(Path, files[name]["images"])), Path(files[name]["label"])) for name in sorted(files)
+        name: Case(images, folder / "labelsTr" / f"{name}{ending}")
+        for name, images in cases_in(folder / "imagesTr", ending).items()
     }
+
+
+def cases_in(folder: Path, ending: str) -> dict[str, tuple[Path, ...]]:
+    """The images of each case in a folder, ``CASE_0000.nii.gz`` and so on, by the case's name, in order."""
+    found: dict[str, list[Path]] = {}
+    for file in sorted(folder.glob(f"*{glob.escape(ending)}")) if folder.is_dir() else ():
+        name, _, channel = file.name.removesuffix(ending).rpartition("_")
+        if name and len(channel) == 4 and channel.isdecimal() and not file.name.startswith("."):
+            found.setdefault(name, []).append(file)
+    return {name: tuple(files) for name, files in sorted(found.items())}
