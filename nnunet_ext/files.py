@@ -161,9 +161,7 @@ def check_output_folder(folder: Path, *, force: bool) -> bool:
 
 
 def prepare_output_folder(folder: str | os.PathLike[str], *, force: bool) -> Path:
-    """Make a folder for results, empty but for a hidden file that marks it as made by this package, see
-    `check_output_folder`.
-    """
+    """Make a folder for results, empty but for the hidden mark of this package, see `check_output_folder`."""
     folder = Path(folder)
     if check_output_folder(folder, force=force):
         shutil.rmtree(folder)

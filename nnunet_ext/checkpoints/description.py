@@ -127,9 +127,7 @@ def _plain(value: Any) -> Any:
 
 
 def plans_transfer_commands(source: ModelDescription, target: ModelDescription) -> tuple[str, str, str]:
-    """nnU-Net's commands that make plans with the source's architecture for the target and preprocess with them, and
-    the plans' name.
-    """
+    """nnU-Net's commands that give the target the source's plans and preprocess with them, and the plans' name."""
     origin, destination = str(source.plans["dataset_name"]), str(target.plans["dataset_name"])
     plans_name = str(source.plans["plans_name"])
     new_name = f"{plans_name}_from_{_dataset_number(origin) or origin}"

@@ -57,8 +57,7 @@ class Export:
 
 
 def export(model: TrainedModel, folder: Path) -> Export:
-    """Write a model of any trainer into an empty folder as plain nnU-Net reads it, and see that it gives the same
-    logits.
+    """Write a model of any trainer into an empty folder as plain nnU-Net reads it, and compare the logits.
 
     Raises:
         UserError: if a checkpoint is refused or does not fit the plans, if the folds are of different trainings, if the

@@ -257,7 +257,7 @@ def test_trainer_of_the_older_signature_is_built(preprocessed: Path) -> None:
             seen.extend((name.rsplit(".", 1)[-1], kwargs["n_stages"], channels, heads, enable_deep_supervision))
             return torch.nn.Identity()
 
-    model = planned_model("903", "3d_tiny", plans_identifier="nnUNetPlans")
+    model = planned_model("903", "3d_tiny", plans_name="nnUNetPlans")
     assert isinstance(build_network(Old, model, deep_supervision=True), torch.nn.Identity)
     assert seen == ["PlainConvUNet", 5, 3, 2, True]
 
