@@ -251,7 +251,7 @@ def test_files_that_are_missing_or_broken_are_a_problem(folder, check):
     page = check()
     assert page.status == 1
     assert page.severity["images"] == "problem"
-    assert "a_0000.nii.gz cannot be read" in page.findings["images"]
+    assert "a_0000.nii.gz is damaged" in page.findings["images"]
 
 
 def test_labels_that_do_not_fit_their_images_are_a_problem(folder, check):

@@ -132,7 +132,7 @@ def test_images_that_cannot_be_used_are_named(images, raw, capsys):
     write_array(np.zeros(SHAPE, np.uint8), images / "b_1_0000.nii.gz")
     assert "b_1_0000.nii.gz is 0 everywhere" in refusal(capsys, images, raw, "--channels", "CT")
     (images / "b_1_0000.nii.gz").write_bytes(b"no image")
-    assert "b_1_0000.nii.gz cannot be read" in refusal(capsys, images, raw, "--channels", "CT")
+    assert "b_1_0000.nii.gz is damaged" in refusal(capsys, images, raw, "--channels", "CT")
     (images / "a_0000.nii.gz").write_bytes(b"no image")
     assert "a_0000.nii.gz cannot be read by nnU-Net" in refusal(capsys, images, raw, "--channels", "CT")
 

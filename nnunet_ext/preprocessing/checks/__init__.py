@@ -10,7 +10,7 @@ from tqdm import tqdm
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
 from nnunet_ext.preprocessing.checks.dataset_check import DatasetCheck
-from nnunet_ext.preprocessing.checks.general import FileCheck, check_description, check_folds
+from nnunet_ext.preprocessing.checks.general import FileCheck, check_description, check_folds, check_names_of_files
 from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset
 
 
@@ -39,5 +39,5 @@ def check_dataset(dataset: RawDataset, checks: Iterable[str | type]) -> list[Fin
         if labels is not None:
             for check in shown:
                 check.look_at(case, labels)
-    findings = [description, *files.findings(), *check_folds(dataset)]
+    findings = [description, *check_names_of_files(dataset), *files.findings(), *check_folds(dataset)]
     return findings + [finding for check in shown for finding in check.findings()]

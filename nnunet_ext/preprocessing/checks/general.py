@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
@@ -54,9 +54,7 @@ def check_names_of_files(dataset: RawDataset) -> Iterator[Finding]:
     used = {file for case in dataset.cases.values() for file in case.images}
     stray = [file.name for file in sorted(folder.glob(f"*{glob.escape(ending)}")) if file not in used]
     if stray:
-        detail = (
-            f"nnU-Net would take for cases in {folder}: {some(stray)}. Remove them, or name them CASE_0000{ending}."
-        )
+        detail = f"nnU-Net takes {some(stray)} in {folder} for cases. Remove them, or name them CASE_0000{ending}."
         yield Finding("problem", "names of files", detail)
 
 
@@ -85,6 +83,7 @@ class FileCheck:
         self.labels: dict[str, str] = {}
         self.values_of_wrong: set[int] = set()
         self.geometry: dict[str, str] = {}
+        self.places: dict[str, str] = {}
 
     def read(self, case: str) -> Labels | None:
         """The case's labels, None if they cannot be used."""
@@ -106,8 +105,12 @@ class FileCheck:
             self.labels[case] = f"{files.label} has values that dataset.json does not list: {some(unknown)}."
         if shape is not None and labels.shape != shape:
             self.geometry[case] = f"image {shape}, labels {labels.shape} voxels"
+        elif place is not None and not np.allclose(place["spacing"], properties["spacing"]):
+            self.geometry[case] = (
+                f"image {rounded(place['spacing'])}, labels {rounded(properties['spacing'])} mm spacing"
+            )
         elif place is not None and (difference := misplaced(place, properties)):
-            self.geometry[case] = difference
+            self.places[case] = difference
         return labels
 
     def _read_images(self, case: str) -> tuple[tuple[int, ...] | None, Mapping[str, Any] | None]:
@@ -129,7 +132,13 @@ class FileCheck:
         yield self._finding("files", self.missing, "all are there")
         yield self._finding("images", self.images, "all can be read")
         yield self._finding("label values", self.labels, "only those of dataset.json", self._grey_values())
-        yield self._finding("geometry", self.geometry, "images and labels have the same shape, spacing and place")
+        yield self._finding("geometry", self.geometry, "images and labels fit in shape and spacing")
+        if self.places:
+            fix = (
+                " nnU-Net pairs voxels by their number and ignores this. Look at one case: copy the image's header to "
+                "the labels if voxels belong together, otherwise resample the labels."
+            )
+            yield self._finding("place", self.places, "", fix, severity="warning")
 
     def _grey_values(self) -> str:
         """How to number labels that were drawn as a picture, which white tells; empty if there is no white."""
@@ -148,12 +157,20 @@ class FileCheck:
             f"write {numbers}, with NumPy: np.searchsorted({found}, labels)."
         )
 
-    def _finding(self, title: str, wrong: dict[str, str], fine: str, fix: str = "") -> Finding:
+    def _finding(
+        self,
+        title: str,
+        wrong: dict[str, str],
+        fine: str,
+        fix: str = "",
+        *,
+        severity: Literal["problem", "warning"] = "problem",
+    ) -> Finding:
         if not wrong:
             return Finding("ok", title, f"{fine}.")
         first = next(iter(wrong))
         detail = f"wrong in {len(wrong)} of {len(self.dataset.cases)} cases ({some(wrong)}). {first}: {wrong[first]}"
-        return Finding("problem", title, f"{detail.rstrip('.')}.{fix}")
+        return Finding(severity, title, f"{detail.rstrip('.')}.{fix}")
 
 
 def check_folds(dataset: RawDataset) -> Iterator[Finding]:
@@ -184,23 +201,17 @@ def check_folds(dataset: RawDataset) -> Iterator[Finding]:
 
 
 def misplaced(image: Mapping[str, Any], labels: Mapping[str, Any]) -> str:
-    """How the geometry of labels differs from that of their image, by nnU-Net's own tolerance; empty if it does not.
+    """How the place of labels in the patient differs from that of their image, by nnU-Net's own tolerance; empty if it does not.
 
     Args:
         image: what a reader of nnU-Net says of the image.
         labels: the same of the label map.
     """
-    if not np.allclose(image["spacing"], labels["spacing"]):
-        return f"image {rounded(image['spacing'])}, labels {rounded(labels['spacing'])} mm spacing"
     for reader, keys in PLACES.items():
         for key, name in keys.items():
             theirs, ours = image.get(reader, {}).get(key), labels.get(reader, {}).get(key)
             if theirs is not None and ours is not None and not np.allclose(theirs, ours):
-                return (
-                    f"the {name} of image and labels differ ({shown(theirs)} and {shown(ours)}), so they lie at different "
-                    "places in the patient. Copy the image's geometry to the labels if voxel belongs to voxel, or "
-                    "resample the labels to the image"
-                )
+                return f"the {name} of image and labels differ: {shown(theirs)} and {shown(ours)}"
     return ""
 
 

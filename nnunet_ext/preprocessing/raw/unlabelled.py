@@ -14,7 +14,7 @@ from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import read_json
+from nnunet_ext.formats.dataset_json import read_dataset_json
 from nnunet_ext.messages import some
 from nnunet_ext.plans.dataset_json import channel_names
 from nnunet_ext.preprocessing.raw.new_dataset import new_dataset, write_description
@@ -74,9 +74,7 @@ def read_neighbour(folder: Path) -> dict[str, Any]:
             f"The channels of {folder} have no names: there is no {file}. Give them with --channels, as in the dataset "
             "that will be trained from this: nnU-Net normalises CT in another way than other channels."
         )
-    description = read_json(file)
-    if "channel_names" not in description and "modality" not in description:
-        raise UserError(f"{file} has no channel_names. Give them with --channels.")
+    description = read_dataset_json(file)
     reader = {READER: description[READER]} if READER in description else {}
     return {**_named(channel_names(description)), **reader}
 
@@ -116,6 +114,11 @@ def make_unlabelled_dataset(folder: Path, name: str, *, channels: Sequence[str] 
         (target / "labelsTr").mkdir()
         for case, files in tqdm(cases.items(), desc="Reading images", unit="case", disable=None):
             images, properties = read_images(reader, files)
+            if not np.isfinite(images).all():
+                raise UserError(
+                    f"{', '.join(map(str, files.images))}: some voxels are not finite (NaN or infinite), and after "
+                    "normalisation all would be. Replace them in the image."
+                )
             if len(images) != len(expected):
                 raise UserError(
                     f"{case} in {folder} has {len(images)} channels, but {len(expected)} are named: "
