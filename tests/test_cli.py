@@ -108,9 +108,10 @@ def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"nnunet_ext {__version__}\n"
 
 
-def test_command_line_starts_without_torch() -> None:
+@pytest.mark.parametrize("command", ["path", "list"])
+def test_command_line_starts_without_torch(command: str) -> None:
     code = (
-        "import sys; from nnunet_ext.cli import main; main(['path']); "
+        f"import sys; from nnunet_ext.cli import main; main([{command!r}]); "
         "sys.exit(bool({'torch', 'nnunetv2'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import nnunet_ext
-from nnunet_ext.registration import VARIABLE, discovery_folder, extended_value
+from nnunet_ext.registration import VARIABLE, discovery_folder, extended_value, folders_of_users
 
 OURS = str(discovery_folder())
 
@@ -29,6 +29,15 @@ def test_value_with_our_folder_is_returned_as_it_is(folders: list[str]) -> None:
 
 def test_folder_whose_name_begins_like_ours_is_not_taken_for_it() -> None:
     assert extended_value(OURS + "_old") == os.pathsep.join([OURS + "_old", OURS])
+
+
+def test_folders_of_users_are_those_beside_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, package = str(tmp_path), Path(OURS).parent
+    others = [str(tmp_path / "no such"), "", str(package), str(package.parent), str(package / "trainers")]
+    monkeypatch.setenv(VARIABLE, os.pathsep.join([*others, mine, OURS]))
+    assert folders_of_users() == [mine]
+    monkeypatch.delenv(VARIABLE)
+    assert folders_of_users() == []
 
 
 def test_register_sets_the_environment_once(monkeypatch: pytest.MonkeyPatch) -> None:

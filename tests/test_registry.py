@@ -38,6 +38,11 @@ def test_nnunet_is_shown_every_trainer_and_nothing_else():
         _ = nnunet_ext_trainers.nnUNetTrainerNoSuch
 
 
+def test_our_trainers_are_known_without_a_look_into_folders(monkeypatch):
+    monkeypatch.setattr("nnunet_ext.registry.folders_of_users", lambda: pytest.fail("a look into folders"))
+    assert [technique_of(entry.name)[1] for entry in TRAINERS] == list(TRAINERS)
+
+
 def test_unknown_trainer_is_told_the_known_ones():
     with pytest.raises(UserError, match=r"no trainer 'nnUNetTrainer' .*nnUNetTrainerTDNet"):
         technique_of("nnUNetTrainer")

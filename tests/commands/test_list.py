@@ -3,8 +3,6 @@
 import argparse
 import json
 import shutil
-import subprocess
-import sys
 from os import terminal_size
 
 import pytest
@@ -49,11 +47,3 @@ def test_wide_terminal_leaves_no_cell_wrapped() -> None:
 
 def test_words_longer_than_the_line_are_kept_whole() -> None:
     assert list(list_command.table([("a" * 30, "b" * 30)], 20)) == ["a" * 30 + "  " + "b" * 30]
-
-
-def test_listing_imports_no_torch() -> None:
-    code = (
-        "import argparse, sys; from nnunet_ext.commands import list; list.run(argparse.Namespace(json=False)); "
-        "sys.exit(bool({'torch', 'nnunetv2'} & set(sys.modules)))"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

@@ -123,6 +123,18 @@ def test_a_given_technique_is_validated_like_those_of_this_package():
         validated_settings({"noise": {}}, where="x")
 
 
+def test_folders_of_users_are_looked_into_for_unknown_keys_alone(monkeypatch):
+    looked = []
+    monkeypatch.setattr("nnunet_ext.plans.settings.user_techniques", lambda: looked.append(1) or ([NOISE], ["Broken."]))
+    validated_settings({"mixup": {}, "noise": {}, "seed": 1}, where="x", techniques=(NOISE,))
+    validated_section({"elsewhere": 1}, MIXUP, where="x")
+    assert not looked
+    assert validated_settings({"noise": {"sigma": 2}}, where="x").section(NOISE).sigma == 2
+    with pytest.raises(UserError, match=r"(?s)epochs: no such setting\. .*, noise\.\nBroken\.$"):
+        validated_settings({"epochs": 2}, where="x")
+    assert len(looked) == 2
+
+
 def test_one_section_is_read_whatever_stands_beside_it():
     assert validated_section({"elsewhere": 1, "noise": {"sigma": 3}}, NOISE, where="x").sigma == 3
     assert validated_section({}, MIXUP, where="x").alpha == 0.4

@@ -201,7 +201,7 @@ def check_folds(dataset: RawDataset) -> Iterator[Finding]:
 
 
 def misplaced(image: Mapping[str, Any], labels: Mapping[str, Any]) -> str:
-    """How the place of labels in the patient differs from that of their image, by nnU-Net's own tolerance; empty if it does not.
+    """How the place of labels in the patient differs from their image's, by nnU-Net's tolerance; empty if it does not.
 
     Args:
         image: what a reader of nnU-Net says of the image.
