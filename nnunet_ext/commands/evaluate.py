@@ -33,8 +33,8 @@ than some seconds continues in several processes (--workers); the scores are the
 
     nnunet_ext evaluate nnUNet_results/Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlans__2d --on 4 -o OUT
     nnunet_ext evaluate TUNED_MODEL --on 27:val --on 4:all -f 1 -o OUT
-    nnunet_ext evaluate --predictions ENSEMBLE --labels nnUNet_raw/Dataset027_ACDC/labelsTs -o OUT
-    nnunet_ext evaluate --predictions CASCADE --labels labelsTs --dataset-json dataset.json --json -o OUT
+    nnunet_ext evaluate --predictions ENSEMBLE --labels nnUNet_raw/Dataset004_Hippocampus/labelsTs -o OUT
+    nnunet_ext evaluate --predictions CASCADE --labels LABELS --dataset-json dataset.json --json -o OUT
     nnunet_ext evaluate MODEL --on 702:val --labels labelsTr labelsTr_dense --metrics surface lesions -o OUT
     nnunet_ext evaluate MODEL --on 702:val --metrics nsd --tolerance tumour=1 2 -o OUT
     nnunet_ext evaluate MODEL --on 702:val --metrics lesions --thresholds 0.5 0.95 -o OUT
