@@ -6,35 +6,32 @@ forgotten. --predictions FOLDER --labels FOLDER scores predictions that are ther
 cascades, other tools. Labels and file ending are those of the dataset.json in the folder of predictions, of the one
 beside the folder of labels, or of --dataset-json.
 
-Dice is nnU-Net's. Labels are matched by name. A case with a label in neither reference nor prediction has no Dice; it
-is left out of the label's mean and counted. Aggregated Dice (DSCagg) is computed once from all cases: twice the volume
-that reference and prediction share, divided by the sum of both volumes. In brackets are 95 % bootstrap intervals over
-patients. Where a patient has several cases, say so with --patients: otherwise the intervals are too narrow.
+Dice is nnU-Net's. A case with a label in neither reference nor prediction has no Dice; it is left out of the label's
+mean and counted. Aggregated Dice (DSCagg) is computed once from all cases: twice the volume that reference and
+prediction share, divided by the sum of both volumes. In brackets are 95 % bootstrap intervals over patients. Where a
+patient has several cases, say so with --patients: otherwise the intervals are too narrow.
 
 OUT gets evaluation.json (the summary), evaluation.csv (the scores table: a row for each case, label and metric, with
 numerator and denominator) and a model's predictions. An interrupted run continues if the same is asked again. Asked
 again with other metrics, it scores the predictions that are there.
 
-Metrics beside Dice: surface is ASSD and HD95 in mm, for cases where reference and prediction both have the label
-(MONAI's definition: voxels at the surface, each counted alike). nsd is normalized surface Dice: the share of these
-voxels that are at most --tolerance away from the other surface; 0 where only one of reference and prediction has the
-label. Which deviation is harmless is for you to say: the tolerance has no default. lesions counts instances over all
-cases. One of the reference is found if a tenth of it is predicted; a predicted one is right if a tenth of it is in the
-reference (--overlap). Recall, precision and F1 follow.
+Metrics beside Dice: surface is ASSD and HD95 in mm (MONAI's definition: voxels at the surface, each counted alike), for
+cases where reference and prediction both have the label. nsd is normalized surface Dice: the share of these voxels that
+are at most --tolerance away from the other surface. The tolerance has no default, because which deviation is harmless
+is a clinical choice. lesions counts instances over all cases. One of the reference is found if a tenth of it is
+predicted; a predicted one is right if a tenth of it is in the reference (--overlap).
 
---thresholds draws precision against recall. At each threshold T a label is every voxel whose probability is at least T,
-each label by itself. operating_points.csv has precision, recall and F1 of the sums over the cases, in voxels (there F1
-is Dice) and, with the metric lesions, in instances; operating_points.png shows them. The thresholds that each voxel
-reaches are kept beside the predictions, so that only new thresholds predict again. Choose a threshold on validation
-cases, and report its scores on others.
+--thresholds draws precision against recall, in voxels and, with the metric lesions, in instances. At each threshold a
+label is every voxel whose probability reaches it. operating_points.csv has the numbers, operating_points.png the
+curves. Only new thresholds predict again. Choose a threshold on validation cases, and report its scores on others.
 
 With several folders after --labels, one set of predictions is scored against each of them. Scoring that takes longer
 than some seconds continues in several processes (--workers); the scores are the same. Example:
 
     nnunet_ext evaluate nnUNet_results/Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlans__2d --on 4 -o OUT
     nnunet_ext evaluate TUNED_MODEL --on 27:val --on 4:all -f 1 -o OUT
-    nnunet_ext evaluate --predictions ENSEMBLE --labels nnUNet_raw/Dataset027_ACDC/labelsTs -o OUT
-    nnunet_ext evaluate --predictions CASCADE --labels labelsTs --dataset-json dataset.json --json -o OUT
+    nnunet_ext evaluate --predictions ENSEMBLE --labels nnUNet_raw/Dataset004_Hippocampus/labelsTs -o OUT
+    nnunet_ext evaluate --predictions CASCADE --labels LABELS --dataset-json dataset.json --json -o OUT
     nnunet_ext evaluate MODEL --on 702:val --labels labelsTr labelsTr_dense --metrics surface lesions -o OUT
     nnunet_ext evaluate MODEL --on 702:val --metrics nsd --tolerance tumour=1 2 -o OUT
     nnunet_ext evaluate MODEL --on 702:val --metrics lesions --thresholds 0.5 0.95 -o OUT

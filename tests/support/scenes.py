@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import SimpleITK as sitk
 
@@ -227,6 +228,24 @@ def models_and_data_to_evaluate(folder: Folder) -> None:
         dataset = folder.dataset(name, planned=True, called={"core": "tumour"})
         shutil.copytree(dataset / "labelsTr", dataset / "labelsTr_dense")
     pairs_by_patient(folder, "Dataset811_Heart")
+    predictions(folder, source, "ENSEMBLE")
+    predictions(folder, source, "CASCADE")
+    folder.inputs(source)
+    shutil.copy(source / "dataset.json", folder.root)
+
+
+@scene("docs/how-to/evaluate.md")
+def model_and_predictions(folder: Folder) -> None:
+    dataset = folder.dataset("Dataset004_Hippocampus", planned=True)
+    folder.link("MODEL", folder.model(dataset))
+    predictions(folder, dataset, "PREDICTIONS")
+    folder.inputs(dataset)
+
+
+def predictions(folder: Folder, dataset: Path, name: str) -> None:
+    """A folder of predictions of the test cases, as nnU-Net writes it."""
+    shutil.copytree(dataset / "labelsTs", folder.root / name)
+    shutil.copy(dataset / "dataset.json", folder.root / name)
 
 
 @example("report")
