@@ -62,11 +62,12 @@ def set_environment(experiment: Experiment, out: Path) -> None:
     """
     root = os.environ.get("nnUNet_raw")
     for name in experiment.originals:
+        link = out / "nnUNet_raw" / name
+        if link.exists():
+            continue
         if not root or not (Path(root) / name / "dataset.json").is_file():
             raise UserError(f"{experiment.name} is made from {name}, which is not in nnUNet_raw ({root or 'not set'}).")
-        link = out / "nnUNet_raw" / name
-        if not link.exists():
-            link_or_copy(Path(root).resolve() / name, link)
+        link_or_copy(Path(root).resolve() / name, link)
     os.environ.setdefault(WORKERS, os.environ.get("nnUNet_n_proc_DA", ""))
     os.environ.update(child_environment(out, os.environ, cores=available_cores()))
     # what pays only in long trainings, unless the user wants it
@@ -86,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         journal = planned(experiment, out, args.device)
         for name, command in journal.planned.items():
-            print(f"{'done' if journal.is_finished(name) else '    '} {name}: {command}".replace(str(out), "$OUT"))
+            print(f"{'done' if journal.is_finished(name) else '    '} {name}: {command}")
         print(f"{len(journal.planned)} steps; the pilot tries further rates while the best is at the edge.")
         return FINE
     device = choose_device(args.device)

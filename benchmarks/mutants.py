@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 
-from benchmarks.engine.provenance import REPOSITORY, markdown_table, provenance, provenance_lines, shown_command
+from benchmarks.engine.provenance import REPOSITORY, markdown_table, provenance_lines, shown_command
 from nnunet_ext.cli import FINE, PROBLEM, WRONG_USAGE
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_csv, write_text
@@ -203,7 +203,7 @@ def write_report(work: Path, stem: Path, command: str) -> int:
         "",
         f"At most {100 * LIMIT:.0f} % may survive: {verdict}.",
         "",
-        *provenance_lines(provenance("cpu", [command])),
+        *provenance_lines("cpu", [command]),
         "",
         *(survivors_lines(rows) if rows else []),
     ]

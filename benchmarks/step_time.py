@@ -25,7 +25,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.engine.provenance import markdown_table, provenance, provenance_lines, shown_command
+from benchmarks.engine.provenance import markdown_table, provenance_lines, shown_command
 from benchmarks.engine.statistics import Estimate, estimate
 from benchmarks.synthetic import PRESETS, STOCK_SETTINGS, NetworkPreset, build_trainer, random_batch
 from nnunet_ext import trainers
@@ -399,7 +399,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     lines = ["# Step time and peak memory", "", method_line(args, device), ""]
     for _, section, _ in measured:
         lines += [*section, ""]
-    lines += provenance_lines(provenance(device.type, [command]))
+    lines += provenance_lines(device.type, [command])
     print("\n".join(lines))
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)

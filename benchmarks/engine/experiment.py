@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from nnunet_ext.errors import UserError
 
@@ -141,7 +141,7 @@ class Comparison:
     margin: float = 0.0  # the least gain that counts, in the metric's unit or, if `is_relative`, as a share of theirs
     is_relative: bool = False  # see `margin`
     is_primary: bool = False  # whether it decides; Holm's correction is over the primary ones
-    size: int | None = None  # of both trainings; the experiment's first by default
+    size: int | None | Literal["first"] = "first"  # of both trainings; None for all cases
     steps: tuple[int, int] | None = None  # of ours and theirs; the first of each by default
 
 
@@ -282,11 +282,11 @@ class Experiment:
         family = training.method.family_name
         return next((one for one in self.methods if one.family_name == family), training.method)
 
-    def run_of(self, name: str, size: int | None = None, steps: int | None = None) -> str:
+    def run_of(self, name: str, size: int | None | Literal["first"] = "first", steps: int | None = None) -> str:
         """The run of a method in the scores table: of its first size and length, if no others are given."""
         method = next(one for one in self.methods if one.name == name)
-        size = None if method.is_shared else size or (method.sizes or self.sizes)[0]
-        return Training(self, method, 0, size, steps or self.steps_of(method)[0]).label
+        chosen = (method.sizes or self.sizes)[0] if size == "first" else size
+        return Training(self, method, 0, None if method.is_shared else chosen, steps or self.steps_of(method)[0]).label
 
 
 def load_experiment(name: str) -> Experiment:

@@ -16,6 +16,9 @@ from nnunet_ext.files import read_json, write_json
 Action = Callable[[], Sequence[str] | None]
 """Does something itself, or returns a command to run."""
 
+DECLARED = ("configure_", "train_", "evaluate_")
+"""Steps that must be repeated, elsewhere, when the declaration changes."""
+
 
 class OutOfTime(Exception):
     """A step was not begun, because the time that was given is over."""
@@ -69,12 +72,29 @@ class Journal:
                 raise NotDone(name)
             return
         command = None if shown else action()
-        self.planned[name] = shown or shlex.join(command or [])
+        self.planned[name] = shown or self._text(command or [])
         if self.is_finished(name) or self.is_dry:
+            self._check_same(name)
             return
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise OutOfTime(name)
         self._start(name, action if shown else lambda: command)
+
+    def _text(self, command: Sequence[str]) -> str:
+        return shlex.join(command).replace(str(self.folder), "$OUT")
+
+    def _check_same(self, name: str) -> None:
+        """See that a finished step was what the declaration says now."""
+        if self.is_dry or not name.startswith(DECLARED):
+            return
+        before, now = (
+            text.removesuffix(" --c") for text in (self.state["finished"][name]["command"], self.planned[name])
+        )
+        if before != now:
+            raise UserError(
+                f"{name} has been done otherwise than the experiment says now. Before: {before}. Now: {now}. Give what "
+                "is new a name of its own, or choose another folder."
+            )
 
     def _start(self, name: str, action: Action) -> None:
         self._write(running=name)
@@ -84,7 +104,7 @@ class Journal:
         try:
             command = action()
             if command:
-                self.planned[name] = shlex.join(command)
+                self.planned[name] = self._text(command)
                 run_command(command, log)
         except (CommandFailed, UserError) as error:
             print(f"    failed: {error}", flush=True)

@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,29 +16,6 @@ from nnunet_ext.version import __version__
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MEASURED_CODE = ("nnunet_ext", "benchmarks/*.py", "benchmarks/*/*.py")
-
-
-def provenance(device: str, commands: Sequence[str]) -> dict[str, Any]:
-    """Machine, versions, commit and commands, as plain data."""
-    return {
-        "machine": machine(device),
-        "versions": versions(),
-        "commit": commit(REPOSITORY),
-        "commands": list(commands),
-    }
-
-
-def machine(device: str) -> dict[str, Any]:
-    """What the computer is, not what it is called."""
-    description: dict[str, Any] = {
-        "cpu": cpu_model(),
-        "cores": available_cores(),
-        "threads": torch.get_num_threads(),
-        "system": f"{platform.system()} {platform.machine()}",
-    }
-    if device == "cuda":
-        description["gpu"] = torch.cuda.get_device_name()
-    return description
 
 
 def cpu_model() -> str:
@@ -51,16 +27,6 @@ def cpu_model() -> str:
             if key.strip() == "model name":
                 return value.strip()
     return platform.processor() or platform.machine()
-
-
-def versions() -> dict[str, str]:
-    """Versions of what decides the figures."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "nnunetv2": version("nnunetv2"),
-        "nnunet_ext": __version__,
-    }
 
 
 def commit(repository: Path) -> str | None:
@@ -87,17 +53,20 @@ def shown_command(command: Sequence[str], placeholders: Mapping[Path, str]) -> s
     return line
 
 
-def provenance_lines(content: Mapping[str, Any]) -> list[str]:
-    """What `provenance` returned, as lines of Markdown."""
-    described = ", ".join(f"{key} {value}" for key, value in content["machine"].items())
-    used = ", ".join(f"{name} {number}" for name, number in content["versions"].items())
+def provenance_lines(device: str, commands: Sequence[str], *, commits: str | None = None) -> list[str]:
+    """Machine, versions, commit (that which is checked out, if no others are given) and commands, as Markdown."""
+    machine: dict[str, object] = {"cpu": cpu_model(), "cores": available_cores(), "threads": torch.get_num_threads()}
+    machine["system"] = f"{platform.system()} {platform.machine()}"
+    if device == "cuda":
+        machine["gpu"] = torch.cuda.get_device_name()
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "nnunetv2": version("nnunetv2")}
     return [
-        f"- Machine: {described}",
-        f"- Versions: {used}",
-        f"- Commit: {content['commit'] or 'not in a git repository'}",
+        f"- Machine: {', '.join(f'{key} {value}' for key, value in machine.items())}",
+        f"- Versions: {', '.join(f'{key} {value}' for key, value in versions.items())}, nnunet_ext {__version__}",
+        f"- Commit: {commits or commit(REPOSITORY) or 'not in a git repository'}",
         "",
         "```",
-        *content["commands"],
+        *commands,
         "```",
     ]
 

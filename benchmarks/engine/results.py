@@ -7,19 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from benchmarks.engine.evaluations import mean_over_labels, read_evaluation, write_table
 from benchmarks.engine.experiment import Comparison, Experiment, Test, Training
-from benchmarks.engine.provenance import REPOSITORY, markdown_table, provenance, provenance_lines
+from benchmarks.engine.provenance import REPOSITORY, markdown_table, provenance_lines
 from benchmarks.engine.runner import Runner, best_rate, evaluation_name
 from benchmarks.engine.statistics import Estimate, Figures, holm
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.scores_table import COLUMNS, read_scores
 from nnunet_ext.files import write_text
-from nnunet_ext.registration import VARIABLE, discovery_folder
+from nnunet_ext.registration import discovery_folder
 
 PROVENANCE = "## Where the figures come from"
 LOWER_IS_BETTER = ("assd", "hd95")
@@ -187,12 +186,12 @@ def write_results(runner: Runner, folder: Path, command: Sequence[str]) -> None:
     table = folder / f"{runner.experiment.name}.csv.gz"
     write_table(table, scores)
     lines = page_lines(runner.experiment, read_scores(table))
-    lines += [PROVENANCE, "", *provenance_lines(origin(runner, command))]
+    lines += [PROVENANCE, "", *origin_lines(runner, command)]
     write_text(table.with_name(f"{runner.experiment.name}.md"), "\n".join(lines) + "\n")
     print("\n".join(lines), flush=True)
 
 
-def origin(runner: Runner, command: Sequence[str]) -> dict[str, Any]:
+def origin_lines(runner: Runner, command: Sequence[str]) -> list[str]:
     """Machine, versions, the commits of the trainings, and the commands: the data's, then those of one run."""
     finished = runner.journal.state["finished"]
     commits = dict.fromkeys(step["commit"] for name, step in finished.items() if name.startswith("train_"))
@@ -203,15 +202,10 @@ def origin(runner: Runner, command: Sequence[str]) -> dict[str, Any]:
         if not name.startswith(("configure_", "train_", "evaluate_")) or (first and first in name)
     ]
     exports = [f"export {name}={os.environ[name]}" for name in sorted(os.environ) if name.startswith("nnUNet_")]
-    exports = [line if VARIABLE not in line else _shown_folders(line) for line in exports]
     shown = [" ".join(command), "# which ran, beside the same for the other runs:", *exports, *about]
-    commands = [line.replace(str(runner.out), "$OUT").replace(str(REPOSITORY), ".") for line in shown]
-    return {**provenance(runner.device, commands), "commit": "; ".join(filter(None, commits)) or None}
-
-
-def _shown_folders(line: str) -> str:
-    """Where nnU-Net looks for trainers, without where this package is installed."""
-    return line.replace(str(discovery_folder()), "$(nnunet_ext path)")
+    for folder, name in ((runner.out, "$OUT"), (discovery_folder(), "$(nnunet_ext path)"), (REPOSITORY, ".")):
+        shown = [line.replace(str(folder), name) for line in shown]
+    return provenance_lines(runner.device, shown, commits="; ".join(filter(None, commits)))
 
 
 def is_rendered(page: Path) -> bool:

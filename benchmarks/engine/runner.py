@@ -88,16 +88,8 @@ class Runner:
         name, number, network = dataset.name_for(training), str(dataset.number_for(training)), self.experiment.network
         workers = os.environ.get("nnUNet_def_n_proc", "8")  # nnU-Net's own default
         if dataset.plans_of is None:
-            plan = [
-                "nnUNetv2_plan_and_preprocess",
-                "-d",
-                number,
-                "-c",
-                network.configuration,
-                "-npfp",
-                workers,
-                "--no_pp",
-            ]
+            plan = ["nnUNetv2_plan_and_preprocess", "-d", number, "-c", network.configuration]
+            plan += ["-npfp", workers, "--no_pp"]
             self.journal.do(f"plan_{name}", lambda: plan)
             if network.preset:
                 preset = ["nnunet_ext", "plan", "-d", number, "--preset", network.preset, "-c", network.configuration]

@@ -67,28 +67,24 @@ class Figures:
 
     def seeds(self, run: str, test: str) -> tuple[str, ...]:
         """The seeds whose models of a run were scored on a test."""
-        chosen = self.scores[(self.scores.run == run) & (self.scores.dataset == test)]
-        return tuple(sorted(chosen.seed.unique()))
+        return tuple(sorted(self._rows(run, test).seed.unique()))
 
     def estimate(self, run: str, test: str, metric: str) -> Estimate:
         """A metric of a run: over a seed's cases, the mean over the labels, the mean over the seeds."""
         seeds = self.seeds(run, test)
-        return self._estimate(self._samples(run, test, metric, seeds), seeds)
+        rows = self._rows(run, test)
+        return self._estimate(_samples(rows, metric, seeds, sorted(rows.patient.unique())), seeds)
 
     def difference(self, ours: str, theirs: str, test: str, metric: str) -> Estimate:
         """A metric of one run less that of another, over the seeds that both have."""
         seeds = tuple(seed for seed in self.seeds(ours, test) if seed in self.seeds(theirs, test))
-        samples = self._samples(ours, test, metric, seeds) - self._samples(theirs, test, metric, seeds)
+        first, second = self._rows(ours, test), self._rows(theirs, test)
+        patients = sorted({*first.patient, *second.patient})
+        samples = _samples(first, metric, seeds, patients) - _samples(second, metric, seeds, patients)
         return self._estimate(samples, seeds)
 
-    def _samples(self, run: str, test: str, metric: str, seeds: tuple[str, ...]) -> Samples:
-        """The figure itself, then of each resample, (1 + RESAMPLES,)."""
-        rows = self.scores[(self.scores.run == run) & (self.scores.dataset == test)]
-        patients = sorted(self.scores[self.scores.dataset == test].patient.unique())
-        by_seed = [_known(_by_label(rows[rows.seed == seed], metric, patients)) for seed in seeds]
-        if not by_seed:
-            return np.full(1 + RESAMPLES, math.nan)
-        return _weighted(np.stack(by_seed, axis=-1), _draws(len(seeds), 1))
+    def _rows(self, run: str, test: str) -> pd.DataFrame:
+        return self.scores[(self.scores.run == run) & (self.scores.dataset == test)]
 
     def _estimate(self, samples: Samples, seeds: tuple[str, ...]) -> Estimate:
         interval = percentile_interval(samples[1:])
@@ -99,6 +95,14 @@ class Figures:
         tail = min(np.count_nonzero(known <= 0), np.count_nonzero(known >= 0))
         p = min(1.0, 2 * (int(tail) + 1) / (len(known) + 1))
         return Estimate(value, interval.low, interval.high, p, seeds)
+
+
+def _samples(rows: pd.DataFrame, metric: str, seeds: tuple[str, ...], patients: list[str]) -> Samples:
+    """The figure of a run itself, then of each resample, (1 + RESAMPLES,)."""
+    by_seed = [_known(_by_label(rows[rows.seed == seed], metric, patients)) for seed in seeds]
+    if not by_seed:
+        return np.full(1 + RESAMPLES, math.nan)
+    return _weighted(np.stack(by_seed, axis=-1), _draws(len(seeds), 1))
 
 
 def _by_label(rows: pd.DataFrame, metric: str, patients: list[str]) -> Samples:

@@ -233,6 +233,23 @@ def test_failed_training_stops_only_what_needs_it(out, commands):
     assert "train_taught_6steps_s0" in states["finished"]
 
 
+def test_finished_step_that_is_declared_otherwise_now_is_refused(out, commands):
+    run(out)
+    changed = replace(EXPERIMENT, settings={"weight_decay": 0.1})
+    with pytest.raises(
+        UserError, match=r"configure_pilot_stock_6steps_lr0.01_s0 has been done otherwise .* Now: .*weight_decay"
+    ):
+        run(out, changed)
+    planned(changed, out, "cpu")  # its status can be told
+
+
+def test_folder_can_be_moved(out, commands):
+    run(out)
+    commands.ran.clear()
+    run(out.rename(out.with_name("moved")))
+    assert commands.ran == []
+
+
 def test_half_written_dataset_is_written_anew(out, commands):
     (out / "nnUNet_raw" / "Dataset990_Squares" / "imagesTr").mkdir(parents=True)
     assert run(out).journal.is_finished("make_Dataset990_Squares")
@@ -446,6 +463,13 @@ def test_f1_is_of_pooled_recall_and_precision_and_zero_without_a_prediction():
         table({("a", "0"): {"p": (0, count)}}, f"lesions_{name}") for name, count in (("recall", 2), ("precision", 0))
     ]
     assert Figures(pd.concat(nothing)).estimate("a", "t", "lesions_f1").value == 0
+
+
+def test_patients_of_other_runs_have_no_part_in_an_interval():
+    runs = {("a", "0"): {f"p{number}": (number, 1) for number in range(5)}}
+    pilot = {("a, pilot lr=1", "0"): {f"q{number}": (number, 1) for number in range(50)}}
+    alone, beside = (Figures(table(rows)).estimate("a", "t", "dice") for rows in (runs, {**runs, **pilot}))
+    assert alone == beside
 
 
 def test_missing_run_has_no_figure():
