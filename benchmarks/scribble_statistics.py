@@ -22,7 +22,7 @@ from nnunet_ext.preprocessing.simulate.scribble_statistics import (
     class_values,
     count_scribbles,
     scribble_statistics,
-    table,
+    scribble_table,
 )
 from nnunet_ext.preprocessing.simulate.scribbles import Strokes, scribble_map, slicing_axis
 from nnunet_ext.preprocessing.simulate.weaker_dataset import DENSE
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return WRONG_USAGE
     for name, counts in (("Real", real), ("Simulated", simulated)):
-        print(f"{name}:\n{aligned(table(list(counts.values())))}\n")
+        print(f"{name}:\n{aligned(scribble_table(list(counts.values())))}\n")
     return FINE
 
 

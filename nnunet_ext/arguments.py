@@ -43,12 +43,7 @@ def fold_name(text: str) -> int | str:
 
 
 def add_interval_options(parser: argparse.ArgumentParser, *, purpose: str) -> None:
-    """The options of commands that show bootstrap intervals: ``--patients`` and ``--bootstrap``.
-
-    Args:
-        parser: the command's.
-        purpose: what the patients are for, as the help says it.
-    """
+    """The options of commands that show bootstrap intervals: ``--patients``, for a purpose, and ``--bootstrap``."""
     parser.add_argument(
         "--patients",
         type=Path,

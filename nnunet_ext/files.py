@@ -21,12 +21,6 @@ def written_whole(target: str | os.PathLike[str]) -> Iterator[Path]:
 
     A full disk, Ctrl-C or an error inside the block leaves an existing `target` as it was and removes the temporary
     file.
-
-    Args:
-        target: the file to be written; its folder must exist.
-
-    Yields:
-        The path to write to, in the same folder (so that the replacement is atomic).
     """
     target = Path(target)
     # one fixed name: a process that was killed leaves at most one of these, and the next writing reuses it
@@ -34,6 +28,10 @@ def written_whole(target: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, target)
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = str(target)  # the name that the user knows, for the message of the command line
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -58,11 +56,7 @@ def write_csv(target: str | os.PathLike[str], rows: Sequence[Mapping[str, str | 
 
 
 def read_json(source: str | os.PathLike[str]) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        UserError: if the file is missing or is not JSON.
-    """
+    """Read a JSON file; a UserError says if it is missing or is not JSON."""
     try:
         return json.loads(Path(source).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -72,17 +66,13 @@ def read_json(source: str | os.PathLike[str]) -> Any:
 
 
 def check_new_file(target: Path, *, force: bool, ending: str = "", source: Path | None = None) -> None:
-    """See that a result can be written behind ``-o``, before any work is done.
+    """Raise a UserError unless a result can be written behind ``-o``, before any work is done.
 
     Args:
         target: the file.
         force: whether one that is there may be replaced.
         ending: what its name must end in, such as ``.zip``.
         source: file that the command reads, which is never replaced.
-
-    Raises:
-        UserError: if it is there and `force` is off, if it is the source, if its name has another ending, or if its
-            folder is missing.
     """
     if target.is_dir():
         raise UserError(f"{target} is a folder; the name of a file is needed behind -o.")
@@ -142,15 +132,7 @@ def check_output_folder(folder: Path, *, force: bool) -> bool:
 
 
 def prepare_output_folder(folder: str | os.PathLike[str], *, force: bool) -> Path:
-    """Make a folder for results, empty but for a hidden file that marks it as made by this package.
-
-    Args:
-        folder: where results will go.
-        force: empty the folder if it has content, see `check_output_folder`.
-
-    Raises:
-        UserError: if its content may not be replaced, or it cannot be written to.
-    """
+    """Make a folder for results, empty but for the hidden mark of this package, see `check_output_folder`."""
     folder = Path(folder)
     if check_output_folder(folder, force=force):
         shutil.rmtree(folder)
@@ -175,8 +157,7 @@ def folder_written_whole(folder: Path, *, force: bool, request: Mapping[str, Any
         request: what decides the content, for JSON. None begins anew every time.
 
     Raises:
-        UserError: if its content may not be replaced, if there is unfinished work of another request and `force` is
-            off, or if it cannot be written to.
+        UserError: if content or unfinished work may not be replaced, or the folder cannot be written to.
     """
     check_output_folder(folder, force=force)
     # inside a folder that is there, which may be a mount, or whose parent may be read-only
@@ -215,11 +196,7 @@ def _publish(unfinished: Path, folder: Path) -> None:
 
 
 def _goes_on(unfinished: Path, wanted: Mapping[str, Any] | None, *, folder: Path, force: bool) -> bool:
-    """Whether unfinished work is of the same request.
-
-    Raises:
-        UserError: if it is of another one and `force` is off.
-    """
+    """Whether unfinished work is of the same request; a UserError says if it is of another one and `force` is off."""
     if wanted is None or not (unfinished / REQUEST).is_file() or not _has_files(unfinished):
         return False
     before = read_json(unfinished / REQUEST)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from statistics import median
 
 SHOWN = 5
 
@@ -18,6 +19,12 @@ def some(items: Collection[object], shown: int = SHOWN) -> str:
     return f"{named} and {len(items) - shown} more" if len(items) > shown else named
 
 
+def listed(items: Collection[object], shown: int = 8) -> str:
+    """The first few items, each on a line of its own, and how many more there are."""
+    more = [f"and {len(items) - shown} more"] * (len(items) > shown)
+    return "".join(f"\n  - {item}" for item in [*list(items)[:shown], *more])
+
+
 def last_line(text: object) -> str:
     """The last line of a text, such as the message of an exception; empty if there is none."""
     return (str(text).strip().splitlines() or [""])[-1].strip()
@@ -26,3 +33,18 @@ def last_line(text: object) -> str:
 def size(shape: Collection[int]) -> str:
     """``64 x 64 x 20``."""
     return " x ".join(map(str, shape))
+
+
+def spread(numbers: Collection[float], unit: str, *, digits: int = 6) -> str:
+    """``3, 5, 9 voxels (minimum, median, maximum)``."""
+    low, middle, high = (f"{value:.{digits}g}" for value in (min(numbers), median(numbers), max(numbers)))
+    return f"{low}, {middle}, {high} {unit} (minimum, median, maximum)"
+
+
+def next_steps(name: str, trainer: str, *, configuration: str = "CONFIGURATION") -> str:
+    """The commands that follow when a raw dataset has been written."""
+    number = name[len("Dataset") :][:3]
+    return (
+        f"\nNext:\n  nnunet_ext check -d {number} --trainer {trainer}\n  nnUNetv2_plan_and_preprocess -d {number}\n"
+        f"  nnUNetv2_train {number} {configuration} 0 -tr {trainer}"
+    )

@@ -20,11 +20,7 @@ PAUSE_S = 0.05
 
 
 def find_executable(name: str) -> Path:
-    """A program of this Python environment: beside the interpreter, else on PATH.
-
-    Raises:
-        UserError: if it is in neither place.
-    """
+    """A program of this Python environment, else on PATH; a UserError if it is in neither place."""
     beside = shutil.which(name, path=str(Path(sys.executable).parent))
     found = beside or shutil.which(name)
     if found is None:

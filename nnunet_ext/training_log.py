@@ -16,21 +16,14 @@ TRAINED = "Training done."
 
 @dataclass(frozen=True)
 class Progress:
-    """What a log says.
+    """What a log says."""
 
-    Attributes:
-        epoch: the last one that began, counted from 1; None before the first.
-        has_trained: whether the epochs are over and validation has begun.
-        dice_by_label: pseudo Dice of each label in the last complete epoch; NaN for a label that no patch had.
-        best_dice: the best moving average of it, by which nnU-Net chooses checkpoint_best.pth.
-        last_line: the last line that was printed; of a progress bar, its last state.
-    """
-
-    epoch: int | None = None
-    has_trained: bool = False
+    epoch: int | None = None  # the last one that began, counted from 1; None before the first
+    has_trained: bool = False  # whether the epochs are over and validation has begun
+    # pseudo Dice of each label in the last complete epoch; NaN for a label that no patch had
     dice_by_label: tuple[float, ...] = ()
-    best_dice: float | None = None
-    last_line: str = ""
+    best_dice: float | None = None  # the best moving average of it, by which nnU-Net chooses checkpoint_best.pth
+    last_line: str = ""  # the last line that was printed; of a progress bar, its last state
 
     @property
     def last_dice(self) -> float | None:

@@ -75,7 +75,7 @@ def test_only_nnunetv2_from_2_8_to_before_3_is_fine(version: str | None, severit
 
 def test_old_nnunetv2_is_explained_in_one_sentence() -> None:
     detail = installation.check_nnunet("2.5.1").detail
-    assert "needs nnunetv2 >= 2.8, because only from there on nnU-Net looks for trainers outside itself" in detail
+    assert "needs nnunetv2 >= 2.8, < 3. Before 2.8, nnU-Net finds its own trainers alone." in detail
     assert "found 2.5.1" in detail
 
 

@@ -9,7 +9,9 @@ import pytest
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import (
+    MARKER,
     check_new_file,
+    folder_written_whole,
     prepare_output_folder,
     read_json,
     write_csv,
@@ -156,3 +158,67 @@ def test_new_file_is_refused_before_any_work(tmp_path: Path) -> None:
             check_new_file(target, ending=".zip", force=False, source=source)
     with pytest.raises(UserError, match="is the source itself"):
         check_new_file(source, ending=".zip", force=True, source=source)
+
+
+def write_into(
+    folder: Path, name: str, *, force: bool = False, request: dict | None = None, stop: bool = False
+) -> None:
+    with folder_written_whole(folder, force=force, request=request) as unfinished:
+        (unfinished / name).write_text(name)
+        if stop:
+            raise KeyboardInterrupt
+
+
+def files_below(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != MARKER)
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_folder_appears_when_it_is_whole_and_is_replaced_by_force_alone(tmp_path: Path, is_there: bool) -> None:
+    out = tmp_path / "out"
+    if is_there:  # such as a mount, which cannot be replaced itself
+        out.mkdir()
+        inode = out.stat().st_ino
+    with pytest.raises(KeyboardInterrupt):
+        write_into(out, "first", stop=True)
+    assert files_below(tmp_path) == []
+    write_into(out, "first")
+    assert files_below(tmp_path) == ["out/first"]
+    with pytest.raises(UserError, match="--force"):
+        write_into(out, "second")
+    with pytest.raises(KeyboardInterrupt):
+        write_into(out, "second", force=True, stop=True)
+    assert files_below(tmp_path) == ["out/first"], "what is replaced stays until the end"
+    write_into(out, "second", force=True)
+    assert files_below(tmp_path) == ["out/second"]
+    if is_there:
+        assert out.stat().st_ino == inode
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_folder_of_somebody_else_is_not_replaced(tmp_path: Path, force: bool) -> None:
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(UserError, match="did not make it"):
+        write_into(tmp_path, "result", force=force)
+    assert files_below(tmp_path) == ["thesis.txt"]
+
+
+def test_work_goes_on_for_the_same_request_only(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        write_into(out, "first", request={"a": 1, "b": (2, 3)}, stop=True)
+    assert not out.exists()
+    with pytest.raises(UserError, match="they differ in: a, c. "):
+        write_into(out, "second", request={"a": 2, "b": [2, 3], "c": 0})
+    write_into(out, "second", request={"a": 1, "b": [2, 3]})
+    assert files_below(tmp_path) == ["out/first", "out/second"]
+    with pytest.raises(KeyboardInterrupt):
+        write_into(out, "third", request={"a": 1}, force=True, stop=True)
+    write_into(out, "fourth", request={"a": 2}, force=True)
+    assert files_below(tmp_path) == ["out/fourth"]
+
+
+def test_full_disk_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="full") as error, written_whole(tmp_path / "file"):
+        raise OSError(28, "full")
+    assert error.value.filename == str(tmp_path / "file")

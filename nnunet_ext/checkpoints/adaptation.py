@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +10,6 @@ from torch import nn
 
 from nnunet_ext.checkpoints.description import (
     STRUCTURE,
-    HeadRows,
     ModelDescription,
     architecture_differences,
     configurations_with_architecture,
@@ -21,9 +19,8 @@ from nnunet_ext.checkpoints.heads import IMAGES, OUTPUTS, adapted_head, head_cou
 from nnunet_ext.checkpoints.inputs import adapted_input
 from nnunet_ext.checkpoints.outcome import Adaptation, AdaptedTensor, Outcome
 from nnunet_ext.errors import UserError
+from nnunet_ext.messages import listed
 from nnunet_ext.plans.settings import KEY
-
-MANY = 8
 
 
 def adapt(source: Mapping[str, Any], network: nn.Module, target: ModelDescription, *, keep_heads: bool) -> Adaptation:
@@ -51,15 +48,10 @@ def adapt(source: Mapping[str, Any], network: nn.Module, target: ModelDescriptio
     return _Adapter(source, network, target, keep_heads=keep_heads).run()
 
 
-@dataclass(frozen=True)
-class _Mismatch:
-    key: str
-    source: tuple[int, ...] | None
-    network: tuple[int, ...] | None
-
-    def __str__(self) -> str:
-        shapes = [str(list(shape)) if shape is not None else "missing" for shape in (self.source, self.network)]
-        return f"{self.key}: source {shapes[0]}, network {shapes[1]}"
+def _mismatch(key: str, source: Sequence[int] | None, network: Sequence[int] | None) -> str:
+    """A tensor that is missing on one side, or of another shape."""
+    shapes = [str(list(shape)) if shape is not None else "missing" for shape in (source, network)]
+    return f"{key}: source {shapes[0]}, network {shapes[1]}"
 
 
 class _Adapter:
@@ -83,7 +75,7 @@ class _Adapter:
         self.own_head_counts = head_counts([key for keys, _ in self.groups for key in keys])
         self.source_head_counts = head_counts(list(self.given))
         self.used: set[str] = set()
-        self.mismatches: list[_Mismatch] = []
+        self.mismatches: list[str] = []
 
     def run(self) -> Adaptation:
         weights: dict[str, torch.Tensor] = {}
@@ -99,7 +91,7 @@ class _Adapter:
         differences = architecture_differences(self.origin, self.target) if self.origin else {}
         if set(differences) & set(STRUCTURE):
             # a tensor too many means here that the network is the source's with layers left out
-            self.mismatches += [_Mismatch(one.key, one.shape, None) for one in unused if not is_head(one.key)]
+            self.mismatches += [_mismatch(one.key, one.shape, None) for one in unused if not is_head(one.key)]
         if self.mismatches:
             raise UserError(self._refusal(differences))
         return Adaptation({key: weights[key] for key in self.keys}, (*report, *unused))
@@ -111,7 +103,7 @@ class _Adapter:
         if found is None and not stock:
             return own, "random", "a plain U-Net has no such part"
         if found is None:
-            self.mismatches.append(_Mismatch(keys[0], None, tuple(own.shape)))
+            self.mismatches.append(_mismatch(keys[0], None, tuple(own.shape)))
             return own, "random", "missing in the source"
         # all names: a source may hold a copy of the tensor under each
         self.used |= {found, *keys, *stock}
@@ -120,15 +112,12 @@ class _Adapter:
         is_input = bool(self.source_inputs & {found, *keys, *stock})
         if is_input and value.ndim == own.ndim and _without_channels(value) == _without_channels(own):
             value, change = adapted_input(
-                value,
-                own.shape[1],
-                self.origin.input_channels() if self.origin else (),
-                self.own_inputs,
+                value, own.shape[1], self.origin.input_channels() if self.origin else (), self.own_inputs
             )
             outcome: Outcome = "copied" if value is self.given[found] else "adapted"
             return value, outcome, "; ".join(part for part in (change, reason) if part)
         if value.shape != own.shape:
-            self.mismatches.append(_Mismatch(keys[0], tuple(value.shape), tuple(own.shape)))
+            self.mismatches.append(_mismatch(keys[0], tuple(value.shape), tuple(own.shape)))
             return own, "random", "another shape in the source"
         return value, "copied", reason
 
@@ -141,17 +130,13 @@ class _Adapter:
         found = self._found_head(keys)
         if found is None:
             return own, "random", "the source has no such head"
-        rows = self._rows()
-        if rows is None:
+        if self.origin is None:
             return own, "random", "the source does not say which labels its heads stand for"
-        value, outcome, reason = adapted_head(own, self.given[found], *rows)
+        value, outcome, reason = adapted_head(own, self.given[found], self.target.head_rows(), self.origin.head_rows())
         if outcome != "random":
             self.used.add(found)
         origin = "" if found in keys or outcome == "random" else f"from the source's {_differing_part(keys[0], found)}"
         return value, outcome, "; ".join(part for part in (reason, origin) if part)
-
-    def _rows(self) -> tuple[HeadRows, HeadRows] | None:
-        return (self.target.head_rows(), self.origin.head_rows()) if self.origin else None
 
     def _found(self, keys: tuple[str, ...]) -> str | None:
         """The source's name of a tensor: one of its own names, else the one of a plain U-Net."""
@@ -181,10 +166,8 @@ class _Adapter:
         return report
 
     def _refusal(self, differences: Mapping[str, str]) -> str:
-        listed = "".join(f"\n  - {mismatch}" for mismatch in self.mismatches[:MANY])
-        if len(self.mismatches) > MANY:
-            listed += f"\n  - and {len(self.mismatches) - MANY} more"
-        message = f"The source's weights do not fit the network; {len(self.mismatches)} tensors differ:{listed}\n"
+        number = len(self.mismatches)
+        message = f"The source's weights do not fit the network; {number} tensors differ:{listed(self.mismatches)}\n"
         if self.origin is None:
             return message + (
                 "The source has no init_args, so it does not say which plans it was trained with. The target needs "
@@ -198,7 +181,7 @@ class _Adapter:
                 f"{trainer}. Use a trainer with the source's network."
             )
         message += f"The architectures in the plans differ ({self.origin.name} -> {self.target.name}):"
-        message += "".join(f"\n  - {key}: {change}" for key, change in differences.items())
+        message += listed([f"{key}: {change}" for key, change in differences.items()], len(differences))
         fitting = configurations_with_architecture(self.origin, self.target)
         if fitting:
             return message + f"\nThe target's plans have the source's architecture in: {', '.join(fitting)}. Use that."

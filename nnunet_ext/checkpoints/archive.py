@@ -9,19 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.messages import listed
 
-MANY = 8
 LARGEST_RATIO = 1000
 """Weights hardly shrink in an archive; text does so by far less than this."""
 
 
 def extract(archive: Path, folder: Path, *, wanted: Callable[[PurePosixPath], bool]) -> list[PurePosixPath]:
-    """Take files out of an archive; nothing of it is written if any entry could leave the folder.
-
-    Args:
-        archive: a zip archive.
-        folder: an existing folder.
-        wanted: whether to take an entry, by its path in the archive.
+    """Take the wanted files out of a zip archive; nothing is written if any entry could leave the folder, which exists.
 
     Returns:
         What was taken, as paths in the archive and in `folder`.
@@ -49,16 +44,14 @@ def extract(archive: Path, folder: Path, *, wanted: Callable[[PurePosixPath], bo
 
 def _refuse_dangerous(archive: Path, files: Sequence[zipfile.ZipInfo]) -> None:
     names = [entry.filename for entry in files]
-    problems = [f"{name!r}: {problem}" for entry in files if (problem := _danger(entry)) for name in [entry.filename]]
+    problems = [f"{entry.filename!r}: {problem}" for entry in files if (problem := _danger(entry))]
     # names that differ in case alone are one file on some systems
     folded = [name.casefold() for name in names]
     problems += [f"{name!r}: it is there twice" for name in names if folded.count(name.casefold()) > 1]
     if problems:
-        more = f"\n  - and {len(problems) - MANY} more" if len(problems) > MANY else ""
-        listed = "".join(f"\n  - {problem}" for problem in problems[:MANY])
         raise UserError(
             f"{archive} is refused, and nothing of it was unpacked. A model exported by nnU-Net has no such entries:"
-            f"{listed}{more}"
+            f"{listed(problems)}"
         )
 
 

@@ -10,17 +10,14 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_ext.files import read_json
 from nnunet_ext.plans.dataset_json import channel_names, values_of
+from nnunet_ext.plans.plans_file import check_configuration, preprocessed_folder, read_plans
 
 
 @dataclass(frozen=True)
 class HeadRows:
-    """The output channels of a segmentation head.
-
-    Attributes:
-        names: the label's or region's name of each, in order.
-        activation: ``softmax`` over labels, background among them, or ``sigmoid`` for each region.
-    """
+    """The label or region of each output channel, under ``softmax`` (labels) or ``sigmoid`` (regions)."""
 
     names: tuple[str, ...]
     activation: str
@@ -28,13 +25,7 @@ class HeadRows:
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """A model's plans, the configuration it uses of them, and its dataset.json.
-
-    Attributes:
-        plans: content of the plans file.
-        configuration: its name, e.g. ``3d_fullres``.
-        dataset_json: content of dataset.json.
-    """
+    """A model's plans, the configuration it uses of them (e.g. ``3d_fullres``), and its dataset.json."""
 
     plans: Mapping[str, Any]
     configuration: str
@@ -43,18 +34,15 @@ class ModelDescription:
     @staticmethod
     def of(checkpoint: Mapping[str, Any]) -> ModelDescription | None:
         """The description in a checkpoint; None if it holds weights alone."""
-        arguments = checkpoint.get("init_args")
-        if not isinstance(arguments, Mapping):
+        arguments: Any = checkpoint.get("init_args")
+        try:
+            plans, name, dataset_json = (arguments[key] for key in ("plans", "configuration", "dataset_json"))
+            described = {"dataset_name", "plans_name"} <= set(plans) and name in plans["configurations"]
+        except (KeyError, TypeError):
             return None
-        plans, dataset_json = arguments.get("plans"), arguments.get("dataset_json")
-        configuration = arguments.get("configuration")
-        if not isinstance(plans, Mapping) or not isinstance(dataset_json, Mapping):
+        if not described or not isinstance(dataset_json, Mapping):
             return None
-        if not {"dataset_name", "plans_name", "configurations"} <= set(plans):
-            return None
-        if configuration not in plans["configurations"]:
-            return None
-        return ModelDescription(plans, str(configuration), dataset_json)
+        return ModelDescription(plans, str(name), dataset_json)
 
     @property
     def name(self) -> str:
@@ -94,13 +82,15 @@ class ModelDescription:
         return next((name for name, value in labels.items() if values_of(value) == {label}), f"label {label}")
 
 
-STRUCTURE = (
-    "network_class_name",
-    "n_stages",
-    "n_conv_per_stage",
-    "n_blocks_per_stage",
-    "n_conv_per_stage_decoder",
-)
+def planned_model(dataset: str, configuration: str, *, plans_name: str) -> ModelDescription:
+    """What a training on a preprocessed dataset would be for; a UserError if there are no such plans."""
+    file = preprocessed_folder(dataset) / f"{plans_name}.json"
+    plans = read_plans(file)
+    check_configuration(plans, configuration, file=file)
+    return ModelDescription(plans, configuration, read_json(file.with_name("dataset.json")))
+
+
+STRUCTURE = ("network_class_name", "n_stages", "n_conv_per_stage", "n_blocks_per_stage", "n_conv_per_stage_decoder")
 """The keys of the architecture that decide how many tensors a network has."""
 
 
@@ -137,11 +127,7 @@ def _plain(value: Any) -> Any:
 
 
 def plans_transfer_commands(source: ModelDescription, target: ModelDescription) -> tuple[str, str, str]:
-    """nnU-Net's commands that give the target dataset plans with the source's architecture.
-
-    Returns:
-        The command that makes the plans, the one that preprocesses with them, and the name of the new plans.
-    """
+    """nnU-Net's commands that give the target the source's plans and preprocess with them, and the plans' name."""
     origin, destination = str(source.plans["dataset_name"]), str(target.plans["dataset_name"])
     plans_name = str(source.plans["plans_name"])
     new_name = f"{plans_name}_from_{_dataset_number(origin) or origin}"

@@ -18,11 +18,7 @@ from nnunet_ext.registry import TRAINERS
 
 
 def find_trainer(name: str) -> Any:
-    """The trainer's class: one of ours, or one that nnU-Net finds.
-
-    Raises:
-        UserError: if there is none of that name.
-    """
+    """The trainer's class: one of ours, or one that nnU-Net finds; a UserError if there is none of that name."""
     for entry in TRAINERS:
         if entry.name == name:
             return entry.load()

@@ -22,10 +22,6 @@ ARGUMENTS = {"labels_or_regions", "background_label"}
 def copy_postprocessing(source: Path, target: Path) -> None:
     """Write postprocessing.json and .pkl of a folder into another; the source's pickle is not read.
 
-    Args:
-        source: with postprocessing.json, as nnU-Net's search for the best configuration leaves it.
-        target: an existing folder.
-
     Raises:
         UserError: if it names a function or arguments that nnU-Net does not have.
     """
@@ -38,7 +34,7 @@ def copy_postprocessing(source: Path, target: Path) -> None:
             raise ValueError(f"{len(functions)} functions have {len(kwargs)} sets of arguments")
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{source / TEXT} is not as nnU-Net writes it ({type(error).__name__}: {error}). Expected are the lists "
+            f"{source / TEXT} is not as nnU-Net writes it ({type(error).__name__}: {error}). Expected: the lists "
             f"postprocessing_fns, with {', '.join(FUNCTIONS)} alone, and postprocessing_kwargs. Remove the folder to "
             "go without postprocessing."
         ) from None

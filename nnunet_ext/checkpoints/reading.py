@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.messages import some
 
 OLDEST_TORCH = (2, 6)
 """Before this, ``weights_only=True`` could be made to run code (CVE-2025-32434)."""
@@ -64,8 +65,7 @@ def _require_checkpoint_file(file: Path) -> None:
         raise UserError(f"{file} does not exist. A checkpoint is expected, e.g. fold_0/checkpoint_final.pth.")
     if file.is_dir():
         found = sorted(str(path.relative_to(file)) for pattern in ("*.pth", "*/*.pth") for path in file.glob(pattern))
-        more = f" and {len(found) - MANY} more" if len(found) > MANY else ""
-        choice = f"Name one of the files in it: {', '.join(found[:MANY])}{more}." if found else "It has no .pth files."
+        choice = f"Name one of the files in it: {some(found, MANY)}." if found else "It has no .pth files."
         raise UserError(f"{file} is a folder; a checkpoint file is needed. {choice}")
     try:
         with file.open("rb") as handle:

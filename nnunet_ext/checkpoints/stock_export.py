@@ -38,43 +38,17 @@ PATIENTS = "dataset"
 
 
 @dataclass(frozen=True)
-class ExportedFold:
-    """What became of one checkpoint.
-
-    Attributes:
-        source_bytes: its size.
-        exported_bytes: that of the exported one.
-        left_out: entries of the tensors that prediction does not need, by part of the network.
-    """
-
-    source_bytes: int
-    exported_bytes: int
-    left_out: Mapping[str, int]
-
-
-@dataclass(frozen=True)
 class Export:
-    """What was exported.
+    """What was exported."""
 
-    Attributes:
-        trainer: the original trainer.
-        exported_trainer: nnU-Net's, or that of the file beside the model.
-        configuration: its name.
-        dataset: nnU-Net's name of it.
-        plans: identifier of the plans.
-        folds: what became of each.
-        has_trainer_file: whether the model needs `TRAINER_FOLDER`.
-        postprocessing: name of the folder with nnU-Net's postprocessing, if it was exported.
-    """
-
-    trainer: str
-    exported_trainer: str
-    configuration: str
-    dataset: str
-    plans: str
-    folds: Mapping[int | str, ExportedFold]
-    has_trainer_file: bool
-    postprocessing: str | None
+    trainer: str  # the original trainer
+    exported_trainer: str  # nnU-Net's, or that of the file beside the model
+    configuration: str  # its name
+    dataset: str  # nnU-Net's name of it
+    plans: str  # identifier of the plans
+    folds: Mapping[str, Mapping[str, Any]]  # what became of each, as nnunet_ext_export.json has it
+    has_trainer_file: bool  # whether the model needs `TRAINER_FOLDER`
+    postprocessing: str | None  # name of the folder with nnU-Net's postprocessing, if it was exported
 
     @property
     def folder_name(self) -> str:
@@ -83,11 +57,7 @@ class Export:
 
 
 def export(model: TrainedModel, folder: Path) -> Export:
-    """Write a model as plain nnU-Net reads it, and see that it gives the same logits.
-
-    Args:
-        model: of any trainer that this package or nnU-Net finds.
-        folder: an existing, empty folder.
+    """Write a model of any trainer into an empty folder as plain nnU-Net reads it, and compare the logits.
 
     Raises:
         UserError: if a checkpoint is refused or does not fit the plans, if the folds are of different trainings, if the
@@ -103,9 +73,9 @@ class _Exporter:
     def __init__(self, model: TrainedModel, folder: Path) -> None:
         self.model = model
         self.folder = folder
-        files = model.checkpoints()
-        first = read_checkpoint(next(iter(files.values())))
-        self.trainer_name, self.configuration = training_of(first, next(iter(files.values())))
+        file = next(iter(model.checkpoints().values()))
+        first = read_checkpoint(file)
+        self.trainer_name, self.configuration = training_of(first, file)
         if first.get(KEY, {}).get(OUTPUTS) == IMAGES:
             raise UserError(
                 f"{model.folder} was pre-trained to restore images, so there is no segmentation to predict. Train a "
@@ -126,21 +96,21 @@ class _Exporter:
         exported_trainer = self._write_trainer() if self.inference_module else nnUNetTrainer
         write_json(self.folder / "plans.json", self.plans)
         write_json(self.folder / "dataset.json", self.description.dataset_json)
-        if (self.model.folder / "dataset_fingerprint.json").is_file():
-            fingerprint = read_json(self.model.folder / "dataset_fingerprint.json")
-            write_json(self.folder / "dataset_fingerprint.json", fingerprint)
-        record: dict[str, Any] = {
+        if (fingerprint := self.model.folder / "dataset_fingerprint.json").is_file():
+            write_json(self.folder / fingerprint.name, read_json(fingerprint))
+        files = self.model.checkpoints()
+        folds = {
+            str(fold): self._export_fold(fold, file, exported_trainer)
+            for fold, file in tqdm(files.items(), desc="Exporting", unit="fold", disable=None, leave=False)
+        }
+        record = {
             "trainer": self.trainer_name,
             "exported_trainer": exported_trainer.__name__,
             "configuration": self.configuration,
             "versions": {KEY: __version__, **{name: metadata.version(name) for name in ("nnunetv2", "torch")}},
             "verified": f"logits of {FINAL} equal to those before, float32, CPU, standard normal input of seed {SEED}",
-            "folds": {},
+            "folds": folds,
         }
-        folds = {}
-        files = self.model.checkpoints()
-        for fold, file in tqdm(files.items(), desc="Exporting", unit="fold", disable=None, leave=False):
-            folds[fold], record["folds"][str(fold)] = self._export_fold(fold, file, exported_trainer)
         write_json(self.folder / PROVENANCE, record)
         return Export(
             trainer=self.trainer_name,
@@ -153,7 +123,7 @@ class _Exporter:
             postprocessing=self._copy_postprocessing(),
         )
 
-    def _export_fold(self, fold: int | str, file: Path, exported_trainer: Any) -> tuple[ExportedFold, dict[str, Any]]:
+    def _export_fold(self, fold: int | str, file: Path, exported_trainer: Any) -> dict[str, Any]:
         checkpoint = read_checkpoint(file)
         if training_of(checkpoint, file) != (self.trainer_name, self.configuration):
             raise UserError(
@@ -161,8 +131,9 @@ class _Exporter:
                 f"with {self.configuration}. Name folds of one training with -f."
             )
         own = build_network(self.trainer, self.description, deep_supervision=False)
-        _load(own, checkpoint["network_weights"], file, f"{self.trainer_name} builds for plans.json")
-        exported = self._network(exported_trainer)
+        _load_strictly(own, checkpoint["network_weights"], file, f"{self.trainer_name} builds for plans.json")
+        resolved = ModelDescription(self.plans, self.configuration, self.description.dataset_json)
+        exported = build_network(exported_trainer, resolved, deep_supervision=False)
         try:
             kept = stock_weights(checkpoint["network_weights"], exported)
         except NotStock as error:
@@ -194,22 +165,13 @@ class _Exporter:
         target = self.folder / f"fold_{fold}" / FINAL
         target.parent.mkdir()
         write_checkpoint(target, content)
-        _load(exported, read_checkpoint(target)["network_weights"], target, "nnU-Net builds")
+        _load_strictly(exported, read_checkpoint(target)["network_weights"], target, "nnU-Net builds")
         self._compare(own, exported, file)
-        result = ExportedFold(file.stat().st_size, target.stat().st_size, kept.left_out)
-        exported_about = {"sha256": sha256(target), "bytes": result.exported_bytes}
-        return result, {**about, "bytes": result.source_bytes, "exported": exported_about}
-
-    def _network(self, exported_trainer: Any) -> nn.Module:
-        description = ModelDescription(self.plans, self.configuration, self.description.dataset_json)
-        return build_network(exported_trainer, description, deep_supervision=False)
+        exported_about = {"sha256": sha256(target), "bytes": target.stat().st_size}
+        return {**about, "bytes": file.stat().st_size, "exported": exported_about}
 
     def _compare(self, own: nn.Module, exported: nn.Module, file: Path) -> None:
-        """See that both networks give the same logits.
-
-        Raises:
-            UserError: if they do not.
-        """
+        """Raise a UserError unless both networks give the same logits."""
         patch = PlansManager(self.plans).get_configuration(self.configuration).patch_size
         generator = torch.Generator().manual_seed(SEED)
         data = torch.randn(1, input_channels(self.description), *patch, generator=generator)
@@ -254,7 +216,7 @@ class _Exporter:
         return name
 
 
-def _load(network: nn.Module, weights: Mapping[str, torch.Tensor], file: Path, builder: str) -> None:
+def _load_strictly(network: nn.Module, weights: Mapping[str, torch.Tensor], file: Path, builder: str) -> None:
     try:
         network.load_state_dict(dict(weights))
     except RuntimeError as error:

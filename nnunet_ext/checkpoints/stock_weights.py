@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,18 +10,12 @@ import torch
 from torch import nn
 
 from nnunet_ext.checkpoints.adaptation import aliases
-
-MANY = 5
+from nnunet_ext.messages import some
 
 
 @dataclass(frozen=True)
 class StockWeights:
-    """A network's weights without what only its training needs.
-
-    Attributes:
-        weights: a state dict for the plain network, to be loaded strictly.
-        left_out: names of tensors that it does not have, by the first part of their names and with their entries.
-    """
+    """Weights of the plain network, and how many entries were left out by the first part of their names."""
 
     weights: dict[str, torch.Tensor]
     left_out: dict[str, int]
@@ -31,15 +26,7 @@ class NotStock(ValueError):
 
 
 def stock_weights(weights: Mapping[str, torch.Tensor], stock: nn.Module) -> StockWeights:
-    """Leave out what a plain network does not have.
-
-    Args:
-        weights: a state dict in which the parts of the plain network have its names.
-        stock: the plain network.
-
-    Raises:
-        NotStock: naming the tensors, if one is missing or of another shape.
-    """
+    """The part of a state dict that the plain network has; `NotStock` names what is missing or of another shape."""
     expected = stock.state_dict()
     problems = []
     for key, tensor in expected.items():
@@ -48,11 +35,9 @@ def stock_weights(weights: Mapping[str, torch.Tensor], stock: nn.Module) -> Stoc
         elif weights[key].shape != tensor.shape:
             problems.append(f"{key} is {list(weights[key].shape)}, not {list(tensor.shape)}")
     if problems:
-        more = f" and {len(problems) - MANY} more" if len(problems) > MANY else ""
-        raise NotStock("; ".join(problems[:MANY]) + more)
-    left_out: dict[str, int] = {}
+        raise NotStock(some(problems))
+    left_out: dict[str, int] = Counter()
     for keys, tensor in aliases(weights):
         if not any(key in expected for key in keys):
-            part = keys[0].partition(".")[0]
-            left_out[part] = left_out.get(part, 0) + tensor.numel()
-    return StockWeights({key: weights[key] for key in expected}, left_out)
+            left_out[keys[0].partition(".")[0]] += tensor.numel()
+    return StockWeights({key: weights[key] for key in expected}, dict(left_out))

@@ -15,21 +15,13 @@ FINAL = "checkpoint_final.pth"
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model.
+    """A trained model."""
 
-    Attributes:
-        folder: nnU-Net's ``TRAINER__PLANS__CONFIGURATION``.
-        folds: some of its folds.
-        checkpoint: name of the file in each ``fold_X``.
-        plans: content of its plans.json.
-        dataset_json: content of its dataset.json.
-    """
-
-    folder: Path
-    folds: tuple[int | str, ...]
-    checkpoint: str
-    plans: Mapping[str, Any]
-    dataset_json: Mapping[str, Any]
+    folder: Path  # nnU-Net's ``TRAINER__PLANS__CONFIGURATION``
+    folds: tuple[int | str, ...]  # some of its folds
+    checkpoint: str  # name of the file in each ``fold_X``
+    plans: Mapping[str, Any]  # content of its plans.json
+    dataset_json: Mapping[str, Any]  # content of its dataset.json
 
     def checkpoints(self) -> dict[int | str, Path]:
         """The file of each fold."""
@@ -39,20 +31,17 @@ class TrainedModel:
 def find_trained_model(
     folder: Path, folds: Sequence[int | str] | None = None, *, checkpoint: str = FINAL
 ) -> TrainedModel:
-    """See that a folder holds a trained model.
+    """The trained model in a folder; a UserError says if something of it is missing.
 
     Args:
         folder: nnU-Net's ``TRAINER__PLANS__CONFIGURATION``.
         folds: None for all that are there.
         checkpoint: name of the file in each ``fold_X``.
-
-    Raises:
-        UserError: if something of it is missing.
     """
     for part in ("plans.json", "dataset.json"):
         if not (folder / part).is_file():
             raise UserError(
-                f"{folder} is no model folder of nnU-Net: it has no {part}. Expected is a folder "
+                f"{folder} is no model folder of nnU-Net: it has no {part}. Expected: a folder "
                 "nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION."
             )
     if folds is None:
@@ -70,15 +59,11 @@ def find_trained_model(
 
 
 def training_of(checkpoint: Mapping[str, Any], file: Path) -> tuple[str, str]:
-    """Trainer and configuration, by their names.
-
-    Raises:
-        UserError: if the checkpoint does not say them.
-    """
+    """Trainer and configuration by their names; a UserError if the checkpoint does not say them."""
     trainer, arguments = checkpoint.get("trainer_name"), checkpoint.get("init_args")
     if not isinstance(trainer, str) or not isinstance(arguments, Mapping) or "configuration" not in arguments:
         raise UserError(
-            f"{file} does not say which trainer and configuration it is of (trainer_name, init_args). Expected is a "
+            f"{file} does not say which trainer and configuration it is of (trainer_name, init_args). Expected: a "
             "checkpoint that nnU-Net wrote in training."
         )
     return trainer, str(arguments["configuration"])

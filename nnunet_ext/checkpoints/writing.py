@@ -8,19 +8,11 @@ from typing import Any
 
 import torch
 
-from nnunet_ext.errors import UserError
 from nnunet_ext.files import written_whole
 
 
 def write_checkpoint(output: Path, content: Mapping[str, Any]) -> None:
-    """Write a torch file, whole or not at all.
-
-    Raises:
-        UserError: if it cannot be written.
-    """
-    try:
-        # opened here and not by torch, whose errors do not say what is wrong
-        with written_whole(output) as temporary, temporary.open("wb") as handle:
-            torch.save(dict(content), handle)
-    except OSError as error:
-        raise UserError(f"{output} cannot be written ({error.strerror}).") from None
+    """Write a torch file, whole or not at all."""
+    # opened here and not by torch, whose errors do not say what is wrong
+    with written_whole(output) as temporary, temporary.open("wb") as handle:
+        torch.save(dict(content), handle)

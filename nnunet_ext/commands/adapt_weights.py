@@ -12,14 +12,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from nnunet_ext.files import check_new_file, read_json, sha256
-from nnunet_ext.plans.plans_file import check_configuration, preprocessed_folder, read_plans
+from nnunet_ext.files import check_new_file, sha256
 from nnunet_ext.version import __version__
-
-if TYPE_CHECKING:
-    from nnunet_ext.checkpoints.description import ModelDescription
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,13 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     check_new_file(args.output, source=args.source, force=args.force)
-    target = target_description(*args.to, plans_identifier=args.plans)
-
     from nnunet_ext.checkpoints.adaptation import adapt
+    from nnunet_ext.checkpoints.description import planned_model
     from nnunet_ext.checkpoints.networks import build_network, find_trainer
     from nnunet_ext.checkpoints.reading import read_checkpoint
     from nnunet_ext.checkpoints.writing import write_checkpoint
 
+    target = planned_model(*args.to, plans_name=args.plans)
     source = read_checkpoint(args.source)
     network = build_network(find_trainer(args.trainer), target, deep_supervision=True)
     adaptation = adapt(source, network, target, keep_heads=not args.drop_heads)
@@ -71,18 +66,3 @@ def run(args: argparse.Namespace) -> int:
         "fine-tuning trainers of this package load the heads too: name the file in their setting fine_tuning.source."
     )
     return 0
-
-
-def target_description(dataset: str, configuration: str, *, plans_identifier: str) -> ModelDescription:
-    """Plans and dataset.json of a preprocessed dataset.
-
-    Raises:
-        UserError: if the dataset, the plans or the configuration is missing.
-    """
-    from nnunet_ext.checkpoints.description import ModelDescription
-
-    folder = preprocessed_folder(dataset)
-    file = folder / f"{plans_identifier}.json"
-    plans = read_plans(file)
-    check_configuration(plans, configuration, file=file)
-    return ModelDescription(plans, configuration, read_json(folder / "dataset.json"))

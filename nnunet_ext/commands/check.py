@@ -20,8 +20,8 @@ from __future__ import annotations
 import argparse
 
 from nnunet_ext.arguments import add_plans_options
-from nnunet_ext.commands.doctor import count, counted, layout
 from nnunet_ext.errors import UserError
+from nnunet_ext.findings import problems_and_warnings
 from nnunet_ext.plans.plans_file import preprocessed_folder
 from nnunet_ext.registry import TRAINERS
 
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             entry.load(), dataset, folder, plans_name=args.plans, configuration=args.configuration
         )
     print(f"{dataset.folder.name} for {entry.name}: {entry.technique}\n")
-    for finding in findings:
-        print(layout(finding))
-    print(f"\n{counted(count(findings, 'problem'), count(findings, 'warning')) or 'No problem'} found.")
-    return 1 if count(findings, "problem") else 0
+    print(*findings, sep="\n")
+    problems, _, found = problems_and_warnings(findings)
+    print(f"\n{found or 'No problem'} found.")
+    return 1 if problems else 0

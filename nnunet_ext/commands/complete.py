@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.arguments import add_new_dataset_options, fold_name, positive
+from nnunet_ext.checkpoints.trained_model import TrainedModel, find_trained_model
 from nnunet_ext.errors import UserError
+from nnunet_ext.evaluation.text_table import aligned
 from nnunet_ext.files import sha256, size_and_time, write_json
 from nnunet_ext.messages import size, some
 from nnunet_ext.plans.dataset_json import channel_names
@@ -30,7 +32,6 @@ from nnunet_ext.registration import register
 from nnunet_ext.version import __version__
 
 if TYPE_CHECKING:
-    from nnunet_ext.checkpoints.trained_model import TrainedModel
     from nnunet_ext.preprocessing.pseudo_labels.completion import LabelCounts, Rules
     from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset
 
@@ -89,7 +90,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from nnunet_ext.checkpoints.trained_model import find_trained_model
     from nnunet_ext.evaluation import model_evaluation
     from nnunet_ext.evaluation.machine import choose_device
     from nnunet_ext.preprocessing.pseudo_labels.completion import Rules
@@ -172,11 +172,7 @@ def trained_on(model: TrainedModel) -> str:
 
 
 def check_source(source: RawDataset, model: TrainedModel, *, output: str) -> None:
-    """See that the model fits the dataset, and that the dataset's files are there, before any prediction.
-
-    Raises:
-        UserError: if not.
-    """
+    """Raise a UserError unless the model fits the dataset, and the dataset's files are there, before any prediction."""
     from nnunet_ext.evaluation.model_evaluation import check_inputs, match_labels
 
     name = source.folder.name
@@ -209,11 +205,7 @@ def check_source(source: RawDataset, model: TrainedModel, *, output: str) -> Non
 
 
 def folds_of_cases(source: RawDataset, model: TrainedModel, *, out_of_fold: bool) -> CaseFolds:
-    """The folds that predict each case: all, or those that have not trained on it.
-
-    Raises:
-        UserError: if there are no such folds, or it is not known.
-    """
+    """The folds that predict each case: all, or those that have not trained on it; a UserError if there are none."""
     from nnunet_ext.evaluation.probabilities import folds_that_have_not_seen
     from nnunet_ext.preprocessing.raw.splits import SPLITS, read_splits
 
@@ -238,17 +230,7 @@ def complete_cases(
     folder: Path,
     ignore: int | None,
 ) -> Counts:
-    """Write the completed label map of each case to labelsTr, but for those that an interrupted run has finished.
-
-    Args:
-        source: the dataset to complete.
-        predictor: nnU-Net's, with the model.
-        folds: that predict each case.
-        weights: of each fold.
-        rules: when a prediction becomes a label.
-        folder: of the new dataset.
-        ignore: value of the ignore label in the new dataset.
-    """
+    """Write the completed label map of each case to labelsTr, but for those that an interrupted run has finished."""
     from nnunet_ext.evaluation.probabilities import predict_probabilities
     from nnunet_ext.preprocessing.pseudo_labels.completion import LabelCounts, completed_labels
     from nnunet_ext.preprocessing.raw.new_dataset import CaseProgress
@@ -295,8 +277,6 @@ def totals(counts: Counts) -> dict[str, LabelCounts]:
 
 def print_outcome(output: str, counts: Counts) -> None:
     """Show what was added to which label, and what it is worth."""
-    from nnunet_ext.evaluation.text_table import aligned
-
     rows = [["instances", "annotated", "found again", "added", "too small", "ignored voxels"]]
     for name, count in totals(counts).items():
         numbers = (count.annotated_instances, count.found_instances, count.added_instances, count.small_instances)

@@ -68,11 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def parse_settings(assignments: list[str]) -> dict[str, Any]:
-    """Turn ``["num_epochs=5", "mixup.alpha=0.2"]`` into ``{"num_epochs": 5, "mixup": {"alpha": 0.2}}``.
-
-    Raises:
-        UserError: for an assignment without ``=`` and for a key given twice.
-    """
+    """Turn ``["num_epochs=5", "mixup.alpha=0.2"]`` into ``{"num_epochs": 5, "mixup": {"alpha": 0.2}}``."""
     result: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
@@ -95,11 +91,7 @@ def parse_settings(assignments: list[str]) -> dict[str, Any]:
 
 
 def check_name(name: str) -> None:
-    """Refuse names that cannot be part of a folder's name.
-
-    Raises:
-        UserError: if `name` has a character that a file system or nnU-Net's own folder names reserve.
-    """
+    """Raise a UserError if a name has a character that a file system or nnU-Net's own folder names reserve."""
     if not name or name.strip() != name or "__" in name or any(letter in '/\\:*?"<>|' for letter in name):
         raise UserError(
             f"{name!r} cannot name a configuration: it becomes part of a folder's name, where slashes, wildcards, "

@@ -31,8 +31,10 @@ from typing import TYPE_CHECKING
 
 from nnunet_ext.arguments import fold_name
 from nnunet_ext.checkpoints.archive import extract
+from nnunet_ext.checkpoints.trained_model import find_trained_model
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_new_file, folder_written_whole, written_whole
+from nnunet_ext.messages import listed
 from nnunet_ext.registration import register
 
 if TYPE_CHECKING:
@@ -54,9 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--checkpoint", default="checkpoint_final.pth", help="to export (default: %(default)s)")
     parser.add_argument(
-        "--zip",
-        action="store_true",
-        help="write a zip archive for nnUNetv2_install_pretrained_model_from_zip",
+        "--zip", action="store_true", help="write a zip archive for nnUNetv2_install_pretrained_model_from_zip"
     )
     parser.add_argument(
         "--inside",
@@ -77,14 +77,13 @@ def run(args: argparse.Namespace) -> int:
     else:
         with folder_written_whole(args.out, force=args.force) as unfinished:
             export = export_to(args, unfinished)
-    print(summary(export, args.out, is_zip=args.zip))
+    print(export_summary(export, args.out, is_zip=args.zip))
     return 0
 
 
 def export_to(args: argparse.Namespace, folder: Path) -> Export:
     """Export what was asked for into an existing folder."""
     from nnunet_ext.checkpoints.stock_export import export
-    from nnunet_ext.checkpoints.trained_model import find_trained_model
 
     register()
     folds = None if args.folds is None else list(dict.fromkeys(args.folds))
@@ -94,14 +93,10 @@ def export_to(args: argparse.Namespace, folder: Path) -> Export:
 
 @contextmanager
 def model_folder(model: Path, *, inside: str | None) -> Iterator[Path]:
-    """The folder of a model, unpacked for the time being if it is an archive.
-
-    Args:
-        model: folder or zip archive.
-        inside: the folder in the archive.
+    """The folder of a model, unpacked for the time being if it is an archive, where `inside` names one of several.
 
     Raises:
-        UserError: if the archive holds no model, or several and none of them is named `inside`.
+        UserError: if the archive holds no model, or several and none of them is named.
     """
     if model.is_dir():
         if inside is not None:
@@ -118,10 +113,9 @@ def model_folder(model: Path, *, inside: str | None) -> Iterator[Path]:
         if inside is None and len(there) == 1:
             (inside,) = there
         if inside not in there:
-            listed = "".join(f"\n  - {name}" for name in there)
             if not there:
                 raise UserError(f"{model} holds no model of nnU-Net: no folder with plans.json and fold_X/*.pth.")
-            raise UserError(f"{model} holds these models; name one with --inside:{listed}")
+            raise UserError(f"{model} holds these models; name one with --inside:{listed(there, len(there))}")
         yield Path(temporary) / inside
 
 
@@ -131,27 +125,18 @@ def is_model(plans: PurePosixPath, files: list[PurePosixPath]) -> bool:
 
 
 def write_zip(folder: Path, out: Path, *, inside: PurePosixPath) -> None:
-    """Write a folder's files into an archive, whole or not at all.
-
-    Args:
-        folder: its files.
-        out: the archive.
-        inside: where they are in it.
-    """
-    try:
-        with written_whole(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-            for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-                archive.write(file, str(inside / file.relative_to(folder).as_posix()))
-    except OSError as error:
-        raise UserError(f"{out} cannot be written ({error.strerror}).") from None
+    """Write a folder's files into an archive, below `inside`, whole or not at all."""
+    with written_whole(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+            archive.write(file, str(inside / file.relative_to(folder).as_posix()))
 
 
-def summary(export: Export, out: Path, *, is_zip: bool) -> str:
+def export_summary(export: Export, out: Path, *, is_zip: bool) -> str:
     """What was written, and how it is used."""
     lines = [f"{export.trainer} -> {export.exported_trainer}; the logits are the same in every fold."]
     for fold, one in export.folds.items():
-        left_out = "".join(f", without {part} ({entries:,} weights)" for part, entries in one.left_out.items())
-        sizes = f"{one.source_bytes / MEGABYTE:.1f} -> {one.exported_bytes / MEGABYTE:.1f} MB"
+        left_out = "".join(f", without {part} ({entries:,} weights)" for part, entries in one["left_out"].items())
+        sizes = f"{one['bytes'] / MEGABYTE:.1f} -> {one['exported']['bytes'] / MEGABYTE:.1f} MB"
         lines.append(f"fold_{fold}: {sizes}{left_out}")
     if export.postprocessing is not None:
         lines.append(f"Postprocessing: {export.postprocessing}")

@@ -30,11 +30,11 @@ from typing import TYPE_CHECKING
 from nnunet_ext.arguments import not_negative_number
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
-from nnunet_ext.messages import SHOWN, counted, some
+from nnunet_ext.messages import SHOWN, counted, next_steps, some
 from nnunet_ext.plans.plans_file import raw_folder
 
 if TYPE_CHECKING:
-    from nnunet_ext.preprocessing.pairs.longitudinal_dataset import PreparedDataset
+    from nnunet_ext.preprocessing.pairs.longitudinal_dataset import PreparedPairs
     from nnunet_ext.preprocessing.pairs.paired_case import Pairing
     from nnunet_ext.preprocessing.pairs.pairing import Pair
 
@@ -113,28 +113,25 @@ def run(args: argparse.Namespace) -> int:
         print(f"nnunet_ext pair: {error}", file=sys.stderr)
         return 1
     print(f"Wrote {args.output} in {outcome.seconds:.0f} s.\n")
-    print(described(outcome, pairing, pairs))
+    print(outcome_summary(outcome, pairing, pairs))
     print(next_commands(args.output, like))
     return 0
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    """See that the arguments fit each other.
-
-    Raises:
-        UserError: if they do not.
-    """
+    """Raise a UserError unless the arguments fit each other."""
     folders = ("current", "prior", "prior_segmentations", "current_segmentations", "group")
-    given = [f"--{name.replace('_', '-')}" for name in folders if getattr(args, name) is not None]
+    given = [name for name in folders if getattr(args, name) is not None]
     if args.table is not None and given:
-        raise UserError(f"--table says where all files are: leave {', '.join(given)} out.")
+        raise UserError(f"--table says where all files are: leave {options(given)} out.")
     if args.table is None and args.current is None:
         raise UserError("Where are the scans? Give --table, or --current and the other folders.")
     if args.predict:
         if args.like is None:
             raise UserError("--predict needs --like: the dataset of pairs, or the folder of a model trained on it.")
-        if fixed := [f"--{name.replace('_', '-')}" for name in FIXED_BY_LIKE if not is_unset(getattr(args, name))]:
-            raise UserError(f"With --predict the scans are prepared as {args.like} was: leave {', '.join(fixed)} out.")
+        given = [name for name in FIXED_BY_LIKE if getattr(args, name) is not None and getattr(args, name) is not False]
+        if given:
+            raise UserError(f"With --predict the scans are prepared as {args.like} was: leave {options(given)} out.")
         return
     if args.like is not None:
         raise UserError("--like belongs to --predict.")
@@ -143,30 +140,21 @@ def check_arguments(args: argparse.Namespace) -> None:
     if args.labels is None:
         raise UserError("--labels is needed, e.g. --labels tumour=1 node=2")
     if args.current is not None:
-        wanted = {
-            "--prior": args.no_prior_image or args.prior,
-            "--prior-segmentations": args.no_prior_labels or args.prior_segmentations,
-            "--current-segmentations": args.current_segmentations,
-        }
-        if missing := [name for name, there in wanted.items() if not there]:
+        unused = {"prior": args.no_prior_image, "prior_segmentations": args.no_prior_labels}
+        if missing := [name for name in folders[1:4] if getattr(args, name) is None and not unused.get(name)]:
             raise UserError(
-                f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing. A dataset needs the current "
-                "label maps, and the prior's images and label maps unless --no-prior-image or --no-prior-labels says "
-                "that they are not used."
+                f"Missing: {options(missing)}. A dataset needs the current label maps, and the prior's images and "
+                "label maps unless --no-prior-image or --no-prior-labels says that they are not used."
             )
 
 
-def is_unset(value: object) -> bool:
-    """Whether an option was left out; 0 is a value."""
-    return value is None or value is False
+def options(names: Sequence[str]) -> str:
+    """Options as they are typed."""
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
 
 
 def asked_pairing(args: argparse.Namespace) -> Pairing:
-    """What the arguments say is to be made of each pair.
-
-    Raises:
-        UserError: if the labels are not numbered as nnU-Net wants it.
-    """
+    """What the arguments ask for; a UserError if the labels are not numbered as nnU-Net wants it."""
     from nnunet_ext.preprocessing.pairs.paired_case import IGNORE, Pairing
 
     named = [(name, value) for name, value in args.labels if (name, value) != ("background", 0)]
@@ -195,9 +183,6 @@ def pairing_like(like: str) -> tuple[Pairing, Path]:
 
     Args:
         like: id or name of a raw dataset, or the folder of one or of a model.
-
-    Raises:
-        UserError: if it is not there, or `nnunet_ext pair` did not make it.
     """
     from nnunet_ext.preprocessing.pairs.longitudinal_dataset import pairing_of
 
@@ -227,15 +212,17 @@ def read_pairs(args: argparse.Namespace, pairing: Pairing) -> list[Pair]:
     )
 
 
-def described(outcome: PreparedDataset, pairing: Pairing, pairs: Sequence[Pair]) -> str:
+def outcome_summary(outcome: PreparedPairs, pairing: Pairing, pairs: Sequence[Pair]) -> str:
     """What was made, in lines."""
     from nnunet_ext.preprocessing.pairs.longitudinal_dataset import RECORD
 
     records = outcome.records
     patients = len({pair.patient for pair in pairs})
+    image = ["prior image"] * pairing.prior_image
+    labels = [f"prior {name}" for name in pairing.prior_values]
     lines = [
         f"Cases: {len(records)} of {counted(patients, 'patient')}.",
-        f"Channels: {', '.join(channels_of(pairing))}.",
+        f"Channels: {', '.join((f'current {pairing.modality}', *image, *labels))}.",
     ]
     priors = Counter(record["prior"] for record in records.values())
     lines.append(f"Prior: {', '.join(f'{kind} in {number}' for kind, number in priors.most_common())}.")
@@ -270,16 +257,8 @@ def described(outcome: PreparedDataset, pairing: Pairing, pairs: Sequence[Pair])
     return "\n".join(lines)
 
 
-def channels_of(pairing: Pairing) -> list[str]:
-    """The channels in words."""
-    image = ["prior image"] * pairing.prior_image
-    return [f"current {pairing.modality}", *image, *(f"prior {name}" for name in pairing.prior_values)]
-
-
 def next_commands(output: str, like: Path | None) -> str:
     """How to go on: training, or prediction like that of a model."""
-    from nnunet_ext.preprocessing.raw.new_dataset import next_steps
-
     if like is None:
         return next_steps(output, "nnUNetTrainerDualEncoder")
     trainer, _, rest = like.resolve().name.partition("__")

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from nnunet_ext.arguments import (
@@ -36,6 +37,7 @@ from nnunet_ext.arguments import (
     share_or_none,
 )
 from nnunet_ext.evaluation.text_table import aligned
+from nnunet_ext.messages import next_steps
 
 if TYPE_CHECKING:
     from nnunet_ext.preprocessing.simulate.partial_annotation import PartialAnnotation
@@ -89,7 +91,6 @@ def add_instances_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def simulate_instances(args: argparse.Namespace) -> int:
-    from nnunet_ext.preprocessing.raw.new_dataset import next_steps
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
     from nnunet_ext.preprocessing.simulate.partial_annotation import (
         COMPONENTS,
@@ -105,7 +106,7 @@ def simulate_instances(args: argparse.Namespace) -> int:
 
     kind = "the connected components of each label" if origin == COMPONENTS else f"those of {origin}"
     print(f"Wrote {args.output} from {source.folder.name}; instances are {kind}.\n")
-    print(aligned(table(simulation, source.foreground_values())))
+    print(aligned(instance_table(simulation, source.foreground_values())))
     if simulation.without_foreground:
         print(f"\nWarning: {simulation.without_foreground} of {simulation.cases} cases have no instance at all.")
     if simulation.unassigned:
@@ -118,11 +119,11 @@ def simulate_instances(args: argparse.Namespace) -> int:
     return 0
 
 
-def table(simulation: PartialAnnotation, labels: Mapping[str, int]) -> list[list[str]]:
+def instance_table(simulation: PartialAnnotation, labels: Mapping[str, int]) -> list[list[str]]:
     """Rows of cells: for each label how many cases have it, and what of it stays annotated."""
     rows = [["label", "cases", "instances kept", "of", "voxels kept", "of"]]
-    chosen = {name: {value} for name, value in labels.items()}
-    for name, values in {**chosen, **({"all": set(labels.values())} if len(labels) > 1 else {})}.items():
+    chosen = [(name, {value}) for name, value in labels.items()]
+    for name, values in [*chosen, *([("all", set(labels.values()))] if len(labels) > 1 else [])]:
         members = [instance for instance in simulation.instances if instance.label in values]
         kept = [instance for instance in members if instance in simulation.kept]
         cases = len({instance.case for instance in members})
@@ -152,6 +153,7 @@ def add_scribbles_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--length",
+        dest="interior",
         type=share,
         default=0.8,
         metavar="SHARE",
@@ -190,26 +192,17 @@ def add_scribbles_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def draw_scribbles(args: argparse.Namespace) -> int:
-    from nnunet_ext.preprocessing.raw.new_dataset import next_steps
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
     from nnunet_ext.preprocessing.simulate.scribble_annotation import simulate_scribbles
-    from nnunet_ext.preprocessing.simulate.scribble_statistics import table as table_of_scribbles
+    from nnunet_ext.preprocessing.simulate.scribble_statistics import scribble_table
     from nnunet_ext.preprocessing.simulate.scribbles import Strokes
 
     source = read_raw_dataset(args.source)
-    strokes = Strokes(
-        interior=args.length,
-        boundary=args.boundary,
-        thickness=args.thickness,
-        noise=args.noise,
-        components=args.components,
-        slices=args.slices,
-        num_slices=args.num_slices,
-    )
+    strokes = Strokes(**{field.name: getattr(args, field.name) for field in fields(Strokes)})
     annotation = simulate_scribbles(source, args.output, strokes, axis=args.axis, seed=args.seed, force=args.force)
 
     print(f"Wrote {args.output} from {source.folder.name}; {annotation.ignore} is the ignore label.\n")
-    print(aligned(table_of_scribbles(list(annotation.counts.values()))))
+    print(aligned(scribble_table(list(annotation.counts.values()))))
     print("\nShares are of a label's own voxels in a case; agreement is with the dense labels.")
     if annotation.without_foreground:
         print(f"\nWarning: {annotation.without_foreground} of {len(annotation.counts)} cases have background alone.")

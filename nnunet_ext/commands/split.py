@@ -68,16 +68,13 @@ def run(args: argparse.Namespace) -> int:
     elif existing and folds != existing:
         raise UserError(f"{file} has other folds. Add --append to keep them, or --force to replace them.")
     if folds != existing:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(file, folds)
-        except OSError as error:
-            raise UserError(f"{file} cannot be written ({error.strerror}); it is as it was.") from None
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(file, folds)
     print(f"{'Wrote' if folds != existing else 'Already there:'} {file}")
     for number, fold in zip(numbers, drawn):
         note = ", already there" if number < len(existing) else ""
-        print(f"\nFold {number}{note}\n  training: {described(fold['train'], groups, named=True)}")
-        print(f"  validation: {described(fold['val'], groups)}")
+        print(f"\nFold {number}{note}\n  training: {cases_and_patients(fold['train'], groups, named=True)}")
+        print(f"  validation: {cases_and_patients(fold['val'], groups)}")
         print(f"  nnUNetv2_train {args.dataset} {usual_configuration(folder)} {number}")
     if (source := refused_by_planning(folder.name, folds)) is not None:
         print(
@@ -88,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def described(cases: Sequence[str], groups: Mapping[str, Sequence[str]], *, named: bool = False) -> str:
+def cases_and_patients(cases: Sequence[str], groups: Mapping[str, Sequence[str]], *, named: bool = False) -> str:
     """How many cases, and of how many patients where these have several; their names too if asked and they are few."""
     patients = sum(any(case in cases for case in members) for members in groups.values())
     text = counted(len(cases), "case")

@@ -50,6 +50,3 @@ def diagnose(environ: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding("warning", "trainers", detail, "nnunet_ext doctor")
     else:
         yield from check_trainers(environ, shell)
-
-
-__all__ = ["Finding", "diagnose"]

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from nnunet_ext.messages import last_line
+
 CHILD_TIMEOUT_S = 600
 
 
@@ -26,15 +28,7 @@ class Answer:
 
 
 def ask(job: str, question: Any, environ: Mapping[str, str]) -> Answer:
-    """Have a fresh interpreter do one of `JOBS`.
-
-    The child gets this process's `sys.path`, as a spawned worker does.
-
-    Args:
-        job: a key of `JOBS`.
-        question: its argument; JSON.
-        environ: the child's environment.
-    """
+    """Have a fresh interpreter, with this process's `sys.path`, do one of `JOBS`; the question is JSON."""
     code = (
         "import json, sys; request = json.load(sys.stdin); sys.path[:] = request['path']; "
         "from nnunet_ext.diagnosis.child import answer; answer(request['job'], request['question'])"
@@ -57,8 +51,8 @@ def ask(job: str, question: Any, environ: Mapping[str, str]) -> Answer:
     try:
         return Answer(**json.loads(child.stdout.splitlines()[-1]))
     except (IndexError, ValueError, TypeError):
-        last_words = child.stderr.strip().splitlines()[-1:] or ["no message"]
-        return Answer(error=f"the process ended with status {child.returncode}: {last_words[0]}")
+        said = last_line(child.stderr) or "no message"
+        return Answer(error=f"the process ended with status {child.returncode}: {said}")
 
 
 def answer(job: str, question: Any) -> None:

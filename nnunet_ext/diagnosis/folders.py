@@ -6,13 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 
-from nnunet_ext.diagnosis.shell import (
-    Shell,
-    make_folder_command,
-    new_folder_command,
-    set_command,
-    unset_command,
-)
+from nnunet_ext.diagnosis.shell import Shell, make_folder_command, new_folder_command, set_command, unset_command
 from nnunet_ext.findings import Finding
 
 
@@ -26,10 +20,7 @@ def read_failure(folder: str) -> str:
 
 
 def write_failure(folder: str) -> str:
-    """Why no file can be written into a folder; empty if one can.
-
-    A file is really written and removed: `os.access` says yes to root, and on read-only mounts.
-    """
+    """Why no file can be written into a folder; empty if one can. It is tried: `os.access` says yes to root."""
     try:
         with tempfile.NamedTemporaryFile(prefix=".nnunet_ext_doctor_", dir=folder) as file:
             file.write(b"0")
@@ -83,11 +74,11 @@ def check_workers(environ: Mapping[str, str], shell: Shell) -> list[Finding]:
     if value is None:
         return []
     try:
-        count = int(value)
+        works = int(value) >= 1
     except ValueError:
         detail = f"{value!r} is not a whole number; nnU-Net's commands end with a ValueError."
         return [Finding("problem", name, detail, unset_command(name, shell))]
-    if count < 1:
-        detail = f"is {count}: planning fails with it. Set it for nnUNetv2_train only."
-        return [Finding("warning", name, detail, unset_command(name, shell))]
-    return [Finding("ok", name, value)]
+    if works:
+        return [Finding("ok", name, value)]
+    detail = f"is {value}: planning fails with it. Set it for nnUNetv2_train only."
+    return [Finding("warning", name, detail, unset_command(name, shell))]

@@ -15,9 +15,9 @@ OLDEST_TORCH = (2, 6)
 OLDEST_NNUNET, FIRST_UNKNOWN_NNUNET = (2, 8), (3,)
 OPTIONAL = {"peft": ("lora", "nnUNetTrainerLoRA"), "submitit": ("jobs", "nnunet_ext jobs")}
 """The extra that installs each optional library, and what needs it."""
-MEND_NNUNET = 'pip install -U "nnunetv2>=2.8,<3"'
-MEND_TORCH = 'pip install -U "torch>=2.6,!=2.9.*"'
-MEND_PACKAGE = "pip install -U --force-reinstall --no-deps nnunet-ext"
+FIX_NNUNET = 'pip install -U "nnunetv2>=2.8,<3"'
+FIX_TORCH = 'pip install -U "torch>=2.6,!=2.9.*"'
+FIX_PACKAGE = "pip install -U --force-reinstall --no-deps nnunet-ext"
 
 
 def release_of(version: str) -> tuple[int, ...]:
@@ -46,35 +46,24 @@ def check_python(version: Sequence[int]) -> Finding:
 def check_nnunet(version: str | None) -> Finding:
     """Is nnunetv2 there, and one that looks for trainers outside itself?"""
     if version is None:
-        return Finding("problem", "nnunetv2", "not installed in this Python environment.", MEND_NNUNET)
-    release = release_of(version)
-    if release < OLDEST_NNUNET:
-        detail = (
-            "this package needs nnunetv2 >= 2.8, because only from there on nnU-Net looks for trainers outside itself; "
-            f"found {version}."
-        )
-        return Finding("problem", "nnunetv2", detail, MEND_NNUNET)
-    if release >= FIRST_UNKNOWN_NNUNET:
-        detail = f"found {version}; this package is made for nnunetv2 2.8 and later releases of version 2."
-        return Finding("problem", "nnunetv2", detail, MEND_NNUNET)
-    return Finding("ok", "nnunetv2", version)
+        return Finding("problem", "nnunetv2", "not installed in this Python environment.", FIX_NNUNET)
+    if OLDEST_NNUNET <= release_of(version) < FIRST_UNKNOWN_NNUNET:
+        return Finding("ok", "nnunetv2", version)
+    detail = (
+        f"found {version}; this package needs nnunetv2 >= 2.8, < 3. Before 2.8, nnU-Net finds its own trainers alone."
+    )
+    return Finding("problem", "nnunetv2", detail, FIX_NNUNET)
 
 
 def check_torch(answer: Answer, has_nvidia_driver: bool) -> Finding:
-    """Does torch import, is it recent enough, and which devices does it see?
-
-    Args:
-        answer: of the child's job ``torch``.
-        has_nvidia_driver: whether the machine seems to have an NVIDIA GPU, whatever torch says.
-    """
+    """Does torch import by the child's answer, is it recent enough, and which devices does it see?"""
     if answer.error:
-        return Finding("problem", "torch", f"cannot be imported: {answer.error}", MEND_TORCH)
+        return Finding("problem", "torch", f"cannot be imported: {answer.error}", FIX_TORCH)
     version, gpus, has_mps = answer.result["version"], answer.result["cuda"], answer.result["mps"]
     if release_of(version) < OLDEST_TORCH:
-        detail = f"found {version}; torch >= 2.6 is needed."
-        return Finding("problem", "torch", detail, MEND_TORCH)
+        return Finding("problem", "torch", f"found {version}; torch >= 2.6 is needed.", FIX_TORCH)
     if release_of(version)[:2] == (2, 9):
-        return Finding("warning", "torch", f"found {version}; nnunetv2 rules torch 2.9 out.", MEND_TORCH)
+        return Finding("warning", "torch", f"found {version}; nnunetv2 rules torch 2.9 out.", FIX_TORCH)
     if gpus:
         return Finding("ok", "torch", f"{version}, device cuda: {', '.join(gpus)}")
     if has_mps:
@@ -93,26 +82,15 @@ def check_torch(answer: Answer, has_nvidia_driver: bool) -> Finding:
 
 
 def check_optional(versions: Mapping[str, str | None]) -> list[Finding]:
-    """Which of the optional libraries are there, and what needs those that are not.
-
-    Args:
-        versions: of the installed ones, None for the others, by name.
-    """
-    findings = []
-    for name, (extra, user) in OPTIONAL.items():
-        version = versions[name]
-        detail = version or f'not installed, which is fine: only {user} needs it (pip install "nnunet-ext[{extra}]").'
-        findings.append(Finding("ok", name, detail))
-    return findings
+    """Which optional libraries are there, by name and version (None: not), and what needs the others."""
+    missing = 'not installed, which is fine: only {} needs it (pip install "nnunet-ext[{}]").'
+    return [
+        Finding("ok", name, versions[name] or missing.format(user, extra)) for name, (extra, user) in OPTIONAL.items()
+    ]
 
 
 def check_copies(imported: Path, search_path: Sequence[str]) -> list[Finding]:
-    """Is there another package of this name, which other programs could import instead?
-
-    Args:
-        imported: the folder of the package that is running.
-        search_path: `sys.path`.
-    """
+    """Is there another package of this name on the search path, which other programs could import?"""
     folders = {Path(entry or ".").resolve() / "nnunet_ext" for entry in search_path}
     others = sorted(folder for folder in folders if _is_python_package(folder) and folder.resolve() != imported)
     if not others:

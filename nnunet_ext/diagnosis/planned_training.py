@@ -20,7 +20,7 @@ from nnunet_ext.diagnosis.installation import OPTIONAL
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
 from nnunet_ext.findings import Finding
-from nnunet_ext.messages import some
+from nnunet_ext.messages import counted, some
 from nnunet_ext.plans.plans_file import read_plans, vanished_configurations
 from nnunet_ext.plans.settings import FineTuningSettings, Settings
 from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset
@@ -32,18 +32,9 @@ DECISIVE = ("labels", "regions_class_order", "channel_names", "nnunet_ext")  # i
 def check_planned_training(
     trainer: Any, raw: RawDataset, preprocessed: Path, *, plans_name: str, configuration: str
 ) -> Iterator[Finding]:
-    """What a training would meet, from the plans on.
+    """What a training of a trainer's class on a preprocessed dataset would meet, from the plans on.
 
-    Args:
-        trainer: class of this package.
-        raw: the dataset.
-        preprocessed: its folder in nnUNet_preprocessed.
-        plans_name: plans identifier, such as ``nnUNetPlans``.
-        configuration: its name.
-
-    Yields:
-        Findings on the plans, the settings, the preprocessed cases, and on what the trainer needs. After a problem
-        with the plans, the settings or the data's kind nothing more is looked at.
+    After a problem with the plans, the settings or the data's kind nothing more is looked at.
     """
     file = preprocessed / f"{plans_name}.json"
     plans_finding = check_plans(file, configuration)
@@ -91,12 +82,12 @@ def check_settings(settings: Settings, trainer: Any) -> Finding:
         if ramp is not None and ramp >= epochs:
             detail = (
                 f"{section}.ramp_epochs is {ramp} and the training has {epochs} epochs: the terms that rise with it "
-                "never reach their weight."
+                "never reach their weight. Set a shorter ramp, or train for longer."
             )
-            return Finding("warning", "settings", f"{detail} Set a shorter ramp, or train for longer.")
+            return Finding("warning", "settings", detail)
     chosen = settings.model_dump(mode="json", exclude_unset=True)
     listed = ", ".join(f"{key} {value}" for key, value in flat(chosen, sections=trainer.sections))
-    return Finding("ok", "settings", f"{epochs} epoch{'s' * (epochs != 1)}{'; ' * bool(listed)}{listed}.")
+    return Finding("ok", "settings", f"{counted(epochs, 'epoch')}{'; ' * bool(listed)}{listed}.")
 
 
 def check_libraries(trainer: Any) -> Iterator[Finding]:
@@ -145,8 +136,8 @@ def check_fine_tuning(trainer: Any, model: ModelDescription, settings: Settings)
     except ValueError as error:
         yield Finding("problem", "network", f"{trainer.__name__} cannot fine-tune it: {error}")
         return
-    counts = Counter(freedom.value for freedom in freedoms.values())
-    moves = ", ".join(f"{count} tensors: {name}" for name, count in counts.items())
+    counts = Counter(freedom.value for freedom in freedoms.values()).items()
+    moves = ", ".join(f"{count} tensors: {name}" for name, count in counts)
     yield Finding("ok", "network", f"what may move: {moves}.")
     yield check_start(network, model, settings.fine_tuning)
 

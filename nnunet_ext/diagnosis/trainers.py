@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_ext.diagnosis.child import ask
-from nnunet_ext.diagnosis.installation import MEND_NNUNET, MEND_PACKAGE
+from nnunet_ext.diagnosis.installation import FIX_NNUNET, FIX_PACKAGE
 from nnunet_ext.diagnosis.shell import Shell
 from nnunet_ext.diagnosis.variable import fix_variable, fixed_folders
 from nnunet_ext.findings import Finding
@@ -16,13 +16,7 @@ from nnunet_ext.registration import VARIABLE, discovery_folder
 
 
 def check_siblings(folders: Sequence[str], fix: str, environ: Mapping[str, str]) -> list[Finding]:
-    """Do the modules in the folders before ours import? One that does not aborts nnU-Net's lookup.
-
-    Args:
-        folders: those before ours in the variable.
-        fix: the command that puts our folder first.
-        environ: the environment.
-    """
+    """Do the modules in the folders before ours import? One that does not aborts nnU-Net's lookup."""
     if not folders:
         return []
     reply = ask("siblings", list(folders), environ)
@@ -42,20 +36,10 @@ def check_siblings(folders: Sequence[str], fix: str, environ: Mapping[str, str])
 
 
 def check_found(name: str, found: Mapping[str, Any], folders: Sequence[str], fix: str) -> Finding | None:
-    """Is what nnU-Net found under a name our trainer, as Python knows it?
-
-    Args:
-        name: the trainer's name.
-        found: what the job ``find`` says of it.
-        folders: those of the variable.
-        fix: the command that puts our folder first.
-
-    Returns:
-        What is wrong with it; None if nothing is.
-    """
+    """What is wrong with what the job ``find`` says of a trainer; None if it is ours. `fix` puts our folder first."""
     title = "trainers"
     if "error" in found:
-        return Finding("problem", title, f"nnU-Net's lookup of {name} failed: {found['error']}", MEND_PACKAGE)
+        return Finding("problem", title, f"nnU-Net's lookup of {name} failed: {found['error']}", FIX_PACKAGE)
     if found["class"].startswith("nnunetv2."):
         detail = (
             f"name clash: nnU-Net has a {name} of its own, {found['class']}, and its own win. If somebody copied it "
@@ -67,10 +51,10 @@ def check_found(name: str, found: Mapping[str, Any], folders: Sequence[str], fix
         detail = f"name clash: an earlier folder of {VARIABLE} has a {name}, too, and that one wins: {where}"
         return Finding("problem", title, detail, fix)
     if not found["again"]:
-        return Finding("problem", title, f"a second lookup of {name} gives another class than the first.", MEND_PACKAGE)
+        return Finding("problem", title, f"a second lookup of {name} gives another class than the first.", FIX_PACKAGE)
     if "unpicklable" in found:
         detail = f"{name} cannot be passed to worker processes: {found['unpicklable']}"
-        return Finding("problem", title, detail, MEND_PACKAGE)
+        return Finding("problem", title, detail, FIX_PACKAGE)
     return None
 
 
@@ -81,26 +65,17 @@ def source_of(module: str, folders: Sequence[str]) -> str:
 
 
 def check_loaded(name: str, expected: str, loaded: str) -> Finding | None:
-    """Is the trainer the same in a worker process?
-
-    Returns:
-        What is wrong with it; None if nothing is.
-    """
+    """What is wrong with a trainer in a worker process; None if it is the same there."""
     if loaded == expected:
         return None
     detail = f"{name} ({expected}) does not reach a worker process; there it is: {loaded}"
-    return Finding("problem", "trainers", detail, MEND_PACKAGE)
+    return Finding("problem", "trainers", detail, FIX_PACKAGE)
 
 
 def check_trainers(environ: Mapping[str, str], shell: Shell, names: Sequence[str] | None = None) -> list[Finding]:
-    """Look the trainers up as nnU-Net's commands do, and pass them to a worker process.
+    """Look trainers up (None: every one of this package) as nnU-Net's commands do, and pass them to a worker process.
 
     It is done with the variable as `fix_variable` would set it, so that one mistake there does not hide others here.
-
-    Args:
-        environ: the environment.
-        shell: for the commands that fix.
-        names: the trainers to look for; None for every one of this package.
     """
     value = environ.get(VARIABLE, "")
     folders = fixed_folders(value)
@@ -112,7 +87,7 @@ def check_trainers(environ: Mapping[str, str], shell: Shell, names: Sequence[str
     reply = ask("find", names, environ)
     if reply.error:
         detail = f"nnU-Net's lookup cannot be used: {reply.error}"
-        return [*findings, Finding("problem", "trainers", detail, f"{MEND_NNUNET} --force-reinstall")]
+        return [*findings, Finding("problem", "trainers", detail, f"{FIX_NNUNET} --force-reinstall")]
     wrong = {n: finding for n, found in reply.result.items() if (finding := check_found(n, found, folders, fix))}
     good = {name: found for name, found in reply.result.items() if name not in wrong}
     findings.extend(wrong.values())
@@ -124,7 +99,5 @@ def check_trainers(environ: Mapping[str, str], shell: Shell, names: Sequence[str
         for name, found in good.items()
         if (finding := check_loaded(name, found["class"], loaded.error or loaded.result[name]))
     ]
-    if not unloaded:
-        detail = f"nnU-Net finds {len(good)} of {len(reply.result)} by name, and they are the same in a worker process"
-        unloaded = [Finding("ok", "trainers", detail)]
-    return findings + unloaded
+    detail = f"nnU-Net finds {len(good)} of {len(reply.result)} by name, and they are the same in a worker process"
+    return findings + (unloaded or [Finding("ok", "trainers", detail)])

@@ -14,20 +14,13 @@ from nnunet_ext.registration import VARIABLE, discovery_folder, extended_value
 
 @dataclass(frozen=True)
 class Entry:
-    """One folder of ``nnUNet_extTrainer``.
+    """One folder of ``nnUNet_extTrainer``."""
 
-    Attributes:
-        raw: the entry as it stands.
-        kept: what should stand there instead; empty if the entry should go.
-        fault: what is wrong with it, as the end of a sentence; empty if nothing is.
-        ours: whether it is this package's folder or was meant to be.
-        harmful: whether nnU-Net would use it to bad effect, where it only passes over the other faulty ones.
-    """
-
-    raw: str
-    kept: str
-    fault: str = ""
-    ours: bool = False
+    raw: str  # the entry as it stands
+    kept: str  # what should stand there instead; empty if the entry should go
+    fault: str = ""  # what is wrong with it, as the end of a sentence; empty if nothing is
+    ours: bool = False  # whether it is this package's folder or was meant to be
+    # whether nnU-Net would use it to bad effect, where it only passes over the other faulty ones
     harmful: bool = False
 
 
@@ -36,11 +29,7 @@ def _is_package(folder: Path) -> bool:
 
 
 def wrong_guess(path: Path) -> str:
-    """Why a folder that was plausibly meant to be ours does not work; empty if it is no such folder.
-
-    Args:
-        path: an absolute path, links resolved.
-    """
+    """Why a folder (absolute) that was plausibly meant to be ours does not work; empty if it is no such folder."""
     unknown = (
         "nnU-Net forgets the modules of a folder after its lookup, so trainers that live there cannot be passed to "
         "worker processes"
@@ -89,12 +78,7 @@ def read_entries(value: str) -> list[Entry]:
 
 
 def fixed_folders(value: str, *, ours_first: bool = False) -> list[str]:
-    """The folders the variable should hold: faulty ones corrected or dropped, our own added.
-
-    Args:
-        value: the present value.
-        ours_first: put our folder before the others, so that nothing in them can stand in its way.
-    """
+    """The folders the variable should hold: faulty ones corrected or dropped, our own added or put first."""
     ours = str(discovery_folder())
     wanted = [ours if entry.ours and entry.kept else entry.kept for entry in read_entries(value)]
     folders = list(dict.fromkeys(folder for folder in wanted if folder))

@@ -16,11 +16,7 @@ PREVIOUS, NEXT = "previous_stage", "next_stage"
 
 
 def inherited_value(configurations: Mapping[str, Any], name: str, key: str) -> Any:
-    """What a configuration, or the nearest one that it inherits from, says under a key; None if none says anything.
-
-    Args:
-        configurations: of a plans file. `name` and its ancestors are there and inherit in no circle.
-    """
+    """What a configuration, or the nearest one that it inherits from, says under a key; None if none says anything."""
     content = configurations[name]
     while key not in content and "inherits_from" in content:
         content = configurations[content["inherits_from"]]
@@ -33,12 +29,11 @@ def derived(configurations: Mapping[str, Any], base: str, name: str, content: Ma
     Args:
         configurations: of a plans file.
         base: what it inherits from.
-        name: of the new configuration.
-        content: what it says beside ``inherits_from``; the other stage says the same.
+        name: of the new configuration; the other stage is called ``NAME_lowres`` or ``NAME_cascade``.
+        content: what both say beside ``inherits_from``.
 
     Returns:
-        New configurations by name: one, or the first stage of a cascade and the second, in the order of training. The
-        other stage is called ``NAME_lowres`` or ``NAME_cascade``.
+        New configurations by name: one, or the first stage of a cascade and the second, in the order of training.
 
     Raises:
         UserError: if the first stage names several next ones.

@@ -23,7 +23,7 @@ def roles_of_dataset(dataset_json: Mapping[str, Any]) -> ChannelRoles:
             [2, 3]}}``.
 
     Raises:
-        UserError: if they do not fit the channels, see `check_roles`.
+        UserError: if they do not fit the channels.
     """
     channels = number_of_channels(dataset_json)
     given = dataset_json.get(KEY, {}).get(LONGITUDINAL)
@@ -41,16 +41,7 @@ def roles_of_dataset(dataset_json: Mapping[str, Any]) -> ChannelRoles:
 
 
 def check_roles(roles: ChannelRoles, channels: int, *, where: str) -> None:
-    """See that roles fit a dataset.
-
-    Args:
-        roles: to be checked.
-        channels: how many the dataset has.
-        where: what to call their place in an error.
-
-    Raises:
-        UserError: if there is no prior, a channel does not exist or has two roles.
-    """
+    """Raise a UserError unless roles, which stand at `where`, fit the number of channels and name a prior."""
     if channels < 2:
         raise UserError(
             "The dataset has one channel and so no prior scan. `nnunet_ext pair` makes a dataset of current and prior "

@@ -18,14 +18,7 @@ DATA = {"nnUNet_raw": "raw data", "nnUNet_preprocessed": "preprocessed data", "n
 
 
 def preprocessed_folder(dataset: str) -> Path:
-    """The dataset's folder in nnUNet_preprocessed.
-
-    Args:
-        dataset: id ("4", "004") or name ("Dataset004_Hippocampus").
-
-    Raises:
-        UserError: if the variable is not set, or the dataset is not there or there more than once.
-    """
+    """The dataset's folder in nnUNet_preprocessed, by id ("4", "004") or name; a UserError unless there is just one."""
     found = dataset_folder("nnUNet_preprocessed", dataset)
     if found is None:
         root = folder_of_variable("nnUNet_preprocessed")
@@ -34,7 +27,7 @@ def preprocessed_folder(dataset: str) -> Path:
 
 
 def raw_folder(dataset: str) -> Path:
-    """The dataset's folder in nnUNet_raw; arguments and errors are those of `preprocessed_folder`."""
+    """The dataset's folder in nnUNet_raw, see `preprocessed_folder`."""
     found = dataset_folder("nnUNet_raw", dataset)
     if found is None:
         root = folder_of_variable("nnUNet_raw")
@@ -44,11 +37,7 @@ def raw_folder(dataset: str) -> Path:
 
 
 def folder_of_variable(variable: str) -> Path:
-    """The folder that one of nnU-Net's variables names.
-
-    Raises:
-        UserError: if the variable is not set.
-    """
+    """The folder that one of nnU-Net's variables names; a UserError if the variable is not set."""
     root = os.environ.get(variable)
     if not root:
         raise UserError(
@@ -59,11 +48,7 @@ def folder_of_variable(variable: str) -> Path:
 
 
 def dataset_folder(variable: str, dataset: str) -> Path | None:
-    """The dataset's folder below one of nnU-Net's folders, None if it is not there.
-
-    Raises:
-        UserError: if the variable is not set, or several folders fit.
-    """
+    """The dataset's folder below one of nnU-Net's folders, None if it is not there; a UserError if several fit."""
     root = folder_of_variable(variable)
     found = matching_datasets(root, dataset)
     if len(found) > 1:
@@ -79,11 +64,7 @@ def matching_datasets(root: Path, dataset: str) -> list[Path]:
 
 
 def read_plans(file: Path) -> dict[str, Any]:
-    """Read a plans file of this generation of nnU-Net.
-
-    Raises:
-        UserError: if it is missing, no plans file, or one of an older nnU-Net.
-    """
+    """Read a plans file; a UserError if it is missing, no plans file, or one of an older nnU-Net."""
     if not file.is_file():
         others = sorted(path.stem for path in file.parent.glob("*Plans*.json"))
         there = f" The folder has: {', '.join(others)}." if others else ""
@@ -105,11 +86,7 @@ def read_plans(file: Path) -> dict[str, Any]:
 
 
 def check_configuration(plans: Mapping[str, Any], configuration: str, *, file: Path) -> None:
-    """See that a plans file has a configuration.
-
-    Raises:
-        UserError: naming those that it has.
-    """
+    """Raise a UserError, which names the configurations of a plans file, if one is not among them."""
     if configuration not in plans["configurations"]:
         raise UserError(f"{file} has no configuration {configuration!r}; it has: {', '.join(plans['configurations'])}.")
 
@@ -123,13 +100,10 @@ def add_configurations(
         file: the plans file.
         configurations: their contents by name.
         command: how the user can have them made again; remembered beside the plans file.
-        force: replace those of the same name and other content.
+        force: replace those of the same name and other content, which is a UserError without.
 
     Returns:
         False if the very same configurations were there already.
-
-    Raises:
-        UserError: if one of the same name and other content is there and `force` is off; if the file cannot be written.
     """
     plans = read_plans(file)
     present = plans["configurations"]
@@ -140,24 +114,17 @@ def add_configurations(
                 f"{file} has a configuration {name!r} with other content. Choose another name, or add --force to "
                 "replace it."
             )
-    try:
-        if new:
-            present.update(new)
-            write_json(file, plans)
-        remembered = _remembered(file)
-        remembered.setdefault(file.stem, {}).update(dict.fromkeys(configurations, command))
-        write_json(file.with_name(MEMORY), remembered)
-    except OSError as error:
-        raise UserError(f"{file} cannot be written ({error.strerror}); it is as it was.") from None
+    if new:
+        present.update(new)
+        write_json(file, plans)
+    remembered = _remembered(file)
+    remembered.setdefault(file.stem, {}).update(dict.fromkeys(configurations, command))
+    write_json(file.with_name(MEMORY), remembered)
     return bool(new)
 
 
 def vanished_configurations(file: Path) -> dict[str, str]:
-    """Configurations that this package wrote into a plans file and that are no longer in it.
-
-    Returns:
-        The command that makes each again, by the configuration's name.
-    """
+    """Configurations that this package wrote and that have gone, with the commands that make them again."""
     present = read_plans(file)["configurations"]
     return {name: command for name, command in _remembered(file).get(file.stem, {}).items() if name not in present}
 

@@ -34,15 +34,7 @@ SETTINGS: Mapping[str, Any] = {
 
 
 def quick_patch_size(patch_size: Sequence[int], spacing: Sequence[float]) -> tuple[int, ...]:
-    """A patch of the same proportions that fits the voxel budget, with sides that the network's strides divide.
-
-    Args:
-        patch_size: the planned patch, 2 or 3 sides in voxels.
-        spacing: mm, same order.
-
-    Returns:
-        `patch_size` itself if it fits, else a smaller one.
-    """
+    """A patch of the same proportions within the voxel budget that the network's strides divide; spacing in mm."""
     budget = VOXELS_PER_PATCH[len(patch_size)]
     scale = min(1.0, (budget / math.prod(patch_size)) ** (1 / len(patch_size)))
     while True:
@@ -58,19 +50,11 @@ def quick_patch_size(patch_size: Sequence[int], spacing: Sequence[float]) -> tup
 
 
 def quick_configuration(plans: Mapping[str, Any], base: str, resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """Derive the quick variant of a configuration.
+    """The quick variant of a configuration, to be written under ``f"{base}_quick"``.
 
     Patch and batch size follow from the planned patch, which nnU-Net took from the dataset's fingerprint; the network
     keeps its family (plain or residual encoder) with 8 base features and at most two blocks in a stage. Spacing,
-    normalisation and the preprocessed data are those of the base.
-
-    Args:
-        plans: content of the plans file.
-        base: name of the configuration.
-        resolved: its content with everything it inherits.
-
-    Returns:
-        What to write under ``f"{base}_quick"``.
+    normalisation and the preprocessed data are those of the base, `resolved` with everything that it inherits.
 
     Raises:
         UserError: for a cascade, whose stages name each other, and for a network of an unknown family.

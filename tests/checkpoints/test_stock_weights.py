@@ -40,7 +40,7 @@ def test_missing_and_other_shapes_are_named(unet):
     first, second, *_ = weights
     del weights[first]
     weights[second] = torch.zeros(99)
-    with pytest.raises(NotStock, match=rf"{first} is missing; {second} is \[99\], not \["):
+    with pytest.raises(NotStock, match=rf"{first} is missing, {second} is \[99\], not \["):
         stock_weights(weights, unet)
     with pytest.raises(NotStock, match=r"and \d+ more"):
         stock_weights({}, unet)

@@ -17,10 +17,10 @@ from nnunetv2.experiment_planning.plans_for_pretraining.move_plans_between_datas
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunet_ext.checkpoints.description import planned_model
 from nnunet_ext.checkpoints.networks import build_network, find_trainer
 from nnunet_ext.checkpoints.reading import read_checkpoint
 from nnunet_ext.cli import main
-from nnunet_ext.commands.adapt_weights import target_description
 from nnunet_ext.registry import TRAINERS
 from support.nnunet_runs import call_entry_point
 from support.tiny_data import dataset_name
@@ -42,14 +42,12 @@ def preprocessed(workspace: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def network_for(dataset: str, configuration: str, plans: str = "nnUNetPlans") -> torch.nn.Module:
-    return build_network(
-        nnUNetTrainer, target_description(dataset, configuration, plans_identifier=plans), deep_supervision=True
-    )
+    return build_network(nnUNetTrainer, planned_model(dataset, configuration, plans_name=plans), deep_supervision=True)
 
 
 def write_source(file: Path, *, dataset: str = "901", plans: str = "nnUNetPlans") -> torch.nn.Module:
     """Write what nnU-Net would for a model trained on the configuration 3d_tiny; returns its network."""
-    model = target_description(dataset, "3d_tiny", plans_identifier=plans)
+    model = planned_model(dataset, "3d_tiny", plans_name=plans)
     network = build_network(nnUNetTrainer, model, deep_supervision=True)
     with torch.no_grad():
         for parameter in network.parameters():  # nnU-Net's initial norms and biases are the same in every network
@@ -205,7 +203,7 @@ def test_disk_that_is_full_is_named(
 
     monkeypatch.setattr(torch, "save", full)
     assert adapt_weights(source, out) == 2
-    assert f"{out} cannot be written (No space left on device)" in capsys.readouterr().err
+    assert f"{out}: No space left on device. Make room" in capsys.readouterr().err
     assert not out.exists()
 
 
@@ -259,7 +257,7 @@ def test_trainer_of_the_older_signature_is_built(preprocessed: Path) -> None:
             seen.extend((name.rsplit(".", 1)[-1], kwargs["n_stages"], channels, heads, enable_deep_supervision))
             return torch.nn.Identity()
 
-    model = target_description("903", "3d_tiny", plans_identifier="nnUNetPlans")
+    model = planned_model("903", "3d_tiny", plans_identifier="nnUNetPlans")
     assert isinstance(build_network(Old, model, deep_supervision=True), torch.nn.Identity)
     assert seen == ["PlainConvUNet", 5, 3, 2, True]
 

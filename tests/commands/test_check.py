@@ -61,7 +61,8 @@ def test_good_dataset_is_described_by_hand(folder, check):
     assert set(page.severity.values()) == {"ok"}
     assert page.findings["dataset.json"] == "2 cases, channel MRI, 1 label."
     assert page.findings["instances of 1"] == (
-        "lesion: 4 in 2 of 2 cases; 1, 2, 3 in a case that has any, 2, 3.5, 8 voxels each (least, median, most)."
+        "lesion: 4 in 2 of 2 cases; 1, 2, 3 in a case that has any (minimum, median, maximum); "
+        "2, 3.5, 8 voxels each (minimum, median, maximum)."
     )
     assert page.text.endswith("No problem found.\n")
     assert len(page.text.splitlines()) < 40

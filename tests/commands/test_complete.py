@@ -369,7 +369,7 @@ def write_nan(place: Workplace) -> None:
     ("damage", "message"),
     [
         (write_other_shape, "case_1.nii.gz has 4 x 5 x 7 voxels, but its image has 4 x 5 x 6"),
-        (write_unknown_value, "case_1.nii.gz holds the values 300, which "),
+        (write_unknown_value, "case_1.nii.gz has the value 300, but the labels are 0, 1"),
         (write_nan, "case_1_0000.nii.gz holds values that are no numbers"),
     ],
 )
@@ -427,7 +427,7 @@ def other_dataset_of_the_id(place: Workplace) -> None:
 
 
 def made_by_somebody(place: Workplace) -> None:
-    (place.raw / NEW).mkdir()
+    (place.raw / NEW / "imagesTr").mkdir(parents=True)
 
 
 def few_folds(place: Workplace) -> None:
@@ -463,8 +463,8 @@ def nothing(place: Workplace) -> None:
         (model_from_elsewhere, ["--out-of-fold"], "was trained on Dataset001_Other, and not on Dataset705_Partial"),
         (nothing, ["-f", "3"], "has: fold_0/checkpoint_final.pth, fold_1/checkpoint_final.pth"),
         (nothing, ["-d", "999"], "Dataset 999 is not in"),
-        (nothing, ["-o", "Completed"], "'Completed' is no name for a dataset of nnU-Net"),
-        (nothing, ["-o", SOURCE], "exists, and this package did not make it"),
+        (nothing, ["-o", "Completed"], "'Completed' cannot name a dataset of nnU-Net"),
+        (nothing, ["-o", SOURCE], "not empty, and this package did not make it"),
         (nothing, ["--threshold", "1.5"], "threshold is 1.5"),
         (nothing, ["--uncertain", "0.6", "0.9"], "uncertain range is 0.6 to 0.9 with the threshold 0.5"),
     ],

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nnunet_ext.commands import doctor
-from nnunet_ext.diagnosis import Finding
+from nnunet_ext.findings import Finding
 from nnunet_ext.registration import VARIABLE, discovery_folder
 from nnunet_ext.registry import TRAINERS
 
@@ -45,7 +45,7 @@ def test_page_is_aligned_and_shows_each_fix(
 
 def test_long_details_are_wrapped_and_commands_are_not() -> None:
     detail, fix = "word " * 60, "export A=" + "x y " * 60
-    lines = doctor.layout(Finding("problem", "title", detail, fix)).splitlines()
+    lines = str(Finding("problem", "title", detail, fix)).splitlines()
     assert max(map(len, lines[:-1])) <= 100
     assert len(lines) > 3
     assert lines[-1].strip() == f"$ {fix}".strip()

@@ -186,7 +186,7 @@ def test_warnings_are_told_by_case(table, raw, capsys):
         (("--table", "TABLE"), "--labels is needed"),
         (("--table", "TABLE", *LABELS, "--no-prior-image", "--no-prior-labels"), "leave nothing of the prior"),
         (("--table", "TABLE", *LABELS, "--like", "811"), "--like belongs to --predict"),
-        (("--current", "x", *LABELS), "--prior, --prior-segmentations, --current-segmentations are missing"),
+        (("--current", "x", *LABELS), "Missing: --prior, --prior-segmentations, --current-segmentations."),
         (("--table", "TABLE", "--predict"), "--predict needs --like"),
         (("--table", "TABLE", "--predict", "--like", "811", *LABELS), "leave --labels out"),
         (("--table", "TABLE", "--predict", "--like", "811", "--crop-to-body", "0"), "leave --crop-to-body out"),

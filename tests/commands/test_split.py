@@ -118,10 +118,10 @@ def test_the_example_names_a_configuration_that_is_planned(file, capsys):
     [
         (["--shots", "10", "--val", "3"], None, "need 13, but the dataset has 12"),
         (["--shots", "12"], None, "nnUNetv2_train … all"),
-        (["--shots", "1", "--group", "q"], None, "in no case"),
+        (["--shots", "1", "--group", "q"], None, "in the names of 12 of 12 cases"),
         (["--shots", "1", "--append"], None, "no folds to append to"),
         (["--shots", "1", "--append", "--force"], FIVE, "give one of them"),
-        (["--shots", "1", "--append"], FIVE, "not in the dataset, e.g. c1, c2, c3"),
+        (["--shots", "1", "--append"], FIVE, "not in the dataset: c1, c2, c3"),
         (["--shots", "1"], {"train": []}, "is no split"),
     ],
 )

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
-from nnunet_ext.plans.plans_file import dataset_folder
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset
-from nnunet_ext.preprocessing.raw.splits import SPLITS, Fold, read_splits
+from nnunet_ext.preprocessing.raw.splits import Fold, read_splits, splits_files
 
 
 class DatasetCheck(Protocol):
@@ -28,11 +26,7 @@ class DatasetCheck(Protocol):
 
 def splits_file(dataset: RawDataset) -> Path | None:
     """The splits_final.json that a training would read: the preprocessed one, else what planning will take over."""
-    places = [dataset.folder]
-    if os.environ.get("nnUNet_preprocessed"):
-        preprocessed = dataset_folder("nnUNet_preprocessed", dataset.folder.name)
-        places = [*([preprocessed] if preprocessed else []), *places]
-    return next((place / SPLITS for place in places if (place / SPLITS).is_file()), None)
+    return next(iter(splits_files(dataset.folder)), None)
 
 
 def known_folds(dataset: RawDataset) -> list[Fold]:

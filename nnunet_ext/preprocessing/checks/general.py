@@ -10,7 +10,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
-from nnunet_ext.messages import some
+from nnunet_ext.messages import counted, some
 from nnunet_ext.plans.dataset_json import channel_names, declared_values, values_of
 from nnunet_ext.preprocessing.checks.dataset_check import splits_file
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, read_images, read_label_map
@@ -34,12 +34,9 @@ def check_description(dataset: RawDataset) -> Finding:
         return Finding("problem", title, detail)
     channels = channel_names(content)
     foreground = len(manager.foreground_regions if manager.has_regions else manager.foreground_labels)
-    counts = [
-        f"{len(dataset.cases)} case{'s' * (len(dataset.cases) != 1)}",
-        f"channel{'s' * (len(channels) != 1)} {', '.join(channels)}",
-        f"{foreground} {'region' if manager.has_regions else 'label'}{'s' * (foreground != 1)}",
-    ]
-    return Finding("ok", title, f"{', '.join(counts)}{', ignore' * manager.has_ignore_label}.")
+    kinds = counted(foreground, "region" if manager.has_regions else "label") + ", ignore" * manager.has_ignore_label
+    named = f"channel{'s' * (len(channels) != 1)} {', '.join(channels)}"
+    return Finding("ok", title, f"{counted(len(dataset.cases), 'case')}, {named}, {kinds}.")
 
 
 def misplaced_ignore(labels: Mapping[str, Any]) -> str:
@@ -74,7 +71,7 @@ class FileCheck:
         absent = [file for file in (*files.images, files.label) if not file.is_file()]
         if absent:
             self.missing[case] = f"{absent[0]} does not exist"
-        shape, spacing = self._read_images(case)
+        shape, spacing = (None, None) if set(absent) & set(files.images) else self._read_images(case)
         if files.label in absent:
             return None
         try:
@@ -94,8 +91,6 @@ class FileCheck:
 
     def _read_images(self, case: str) -> tuple[tuple[int, ...] | None, list[float] | None]:
         """Shape and spacing; None where they cannot be told."""
-        if case in self.missing and not all(file.is_file() for file in self.dataset.cases[case].images):
-            return None, None
         try:
             images, properties = read_images(self.reader, self.dataset.cases[case])
         except UserError as error:

@@ -65,17 +65,25 @@ class LongitudinalCheck:
             return
         yield self.told_roles(self.roles)
         yield from self.channels(self.roles)
-        yield from self.priors()
+        number = len(self.without_prior)
+        if self.cases and number == self.cases:
+            yield Finding("problem", "prior", "no case has one: all prior channels are 0.")
+        elif number:
+            yield Finding("ok", "prior", f"{number} of {self.cases} cases have none: {some(self.without_prior)}.")
+        else:
+            yield Finding("ok", "prior", "each case has one.")
         yield from self.patients()
 
     def told_roles(self, roles: ChannelRoles) -> Finding:
         """Which channel is what, and whether dataset.json says so."""
         parts = {"current": roles.current, "prior image": roles.prior_image, "prior labels": roles.prior_labels}
         told = "; ".join(f"{part} {', '.join(map(str, channels))}" for part, channels in parts.items() if channels)
-        if LONGITUDINAL not in self.dataset.description.get(KEY, {}):
-            detail = f'dataset.json does not say which channels are the prior\'s ("{KEY}": "{LONGITUDINAL}"); taken: '
-            return Finding("warning", "roles", f"{detail}{told}.")
-        return Finding("ok", "roles", f"{told}.")
+        if LONGITUDINAL in self.dataset.description.get(KEY, {}):
+            return Finding("ok", "roles", f"{told}.")
+        detail = (
+            f'dataset.json does not say which channels are the prior\'s ("{KEY}": "{LONGITUDINAL}"); taken: {told}.'
+        )
+        return Finding("warning", "roles", detail)
 
     def channels(self, roles: ChannelRoles) -> Iterator[Finding]:
         """Whether channels of labels hold 0 and 1 and stay so, and images are no single value."""
@@ -87,54 +95,41 @@ class LongitudinalCheck:
             )
             yield Finding("problem", "prior labels", detail)
         elif self.not_binary:
-            detail = (
-                f"{self._first(self.not_binary)} has other values than 0 and 1. Each label of the prior needs a "
-                "channel of its own."
+            fix = "Each label of the prior needs a channel of its own."
+            yield Finding(
+                "problem", "prior labels", f"{self._first(self.not_binary)} has other values than 0 and 1. {fix}"
             )
-            yield Finding("problem", "prior labels", detail)
         elif roles.prior_labels:
             yield Finding("ok", "prior labels", "channels hold 0 and 1 only.")
         if self.constant:
             detail = f"{self._first(self.constant)} has one value everywhere, which is not 0. A missing prior is 0."
             yield Finding("warning", "prior image", detail)
 
-    def priors(self) -> Iterator[Finding]:
-        """How many cases have none."""
-        title, number = "prior", len(self.without_prior)
-        if self.cases and number == self.cases:
-            yield Finding("problem", title, "no case has one: all prior channels are 0.")
-        elif number:
-            detail = f"{number} of {self.cases} cases have none: {some(self.without_prior)}."
-            yield Finding("ok", title, detail)
-        else:
-            yield Finding("ok", title, "each case has one.")
-
     def patients(self) -> Iterator[Finding]:
         """Whether a fold has a patient in both of its parts."""
+        title, file = "patients", splits_file(self.dataset)
         patients = patients_of_cases(self.dataset.folder / RECORD)
         if not patients:
             detail = f"which cases are of one patient is not known: there is no {RECORD} of `nnunet_ext pair`."
-            yield Finding("ok", "patients", detail)
+            yield Finding("ok", title, detail)
             return
-        file = splits_file(self.dataset)
         if file is None:
             if len(set(patients.values())) < len(patients):
                 detail = "there are no folds yet, and nnU-Net's own would take each case for a patient."
-                yield Finding("warning", "patients", detail)
+                yield Finding("warning", title, detail)
             return
+        leaks = False
         try:
             folds = read_splits(file)
         except UserError:
             return  # told already
-        leaks = False
         for number, fold in enumerate(folds):
             train, val = ({patients[case] for case in fold[part] if case in patients} for part in ("train", "val"))
             if both := sorted(train & val):
                 leaks = True
-                detail = f"fold {number} of {file} has patients in both parts: {some(both)}."
-                yield Finding("problem", "patients", detail)
+                yield Finding("problem", title, f"fold {number} of {file} has patients in both parts: {some(both)}.")
         if not leaks:
-            yield Finding("ok", "patients", "none is in both parts of a fold.")
+            yield Finding("ok", title, "none is in both parts of a fold.")
 
     def _first(self, wrong: Mapping[str, int]) -> str:
         case, channel = next(iter(wrong.items()))

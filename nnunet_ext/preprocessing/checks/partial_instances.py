@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from statistics import median
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
-from nnunet_ext.messages import some
+from nnunet_ext.messages import some, spread
 from nnunet_ext.preprocessing.checks.dataset_check import known_folds
 from nnunet_ext.preprocessing.raw.instances import Instance, components, instances_of
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset
@@ -46,7 +45,7 @@ class PartialInstancesCheck:
         for name, value in self.labels.items():
             members = [instance for instance in self.instances if instance.label == value]
             if members:
-                yield Finding("ok", f"instances of {value}", described(name, members, cases=len(self.cases)))
+                yield Finding("ok", f"instances of {value}", instance_summary(name, members, cases=len(self.cases)))
         yield from self.cases_without_annotation()
         detail = (
             "instances of one label that touch count as one. Whether a case has un-annotated instances cannot be told "
@@ -74,15 +73,10 @@ class PartialInstancesCheck:
                 yield Finding("problem", "folds", detail)
 
 
-def described(name: str, instances: Sequence[Instance], *, cases: int) -> str:
+def instance_summary(name: str, instances: Sequence[Instance], *, cases: int) -> str:
     """How many instances of a label there are, how many a case has and how large they are."""
     per_case = Counter(instance.case for instance in instances).values()
     return (
-        f"{name}: {len(instances)} in {len(per_case)} of {cases} cases; {spread(list(per_case))} in a case that has "
-        f"any, {spread([instance.voxels for instance in instances])} voxels each (least, median, most)."
+        f"{name}: {len(instances)} in {len(per_case)} of {cases} cases; {spread(per_case, 'in a case that has any')}; "
+        f"{spread([instance.voxels for instance in instances], 'voxels each')}."
     )
-
-
-def spread(numbers: Sequence[int]) -> str:
-    """Smallest, median and largest."""
-    return f"{min(numbers)}, {median(numbers):g}, {max(numbers)}"

@@ -3,37 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from math import floor
-from statistics import median
 
 import numpy as np
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
-from nnunet_ext.messages import SHOWN, some
+from nnunet_ext.messages import SHOWN, some, spread
 from nnunet_ext.preprocessing.checks.dataset_check import known_folds
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, read_label_map
 from nnunet_ext.preprocessing.simulate.weaker_dataset import DENSE
 
 LARGEST_DISAGREEMENT = 0.01  # share of a case's annotated voxels that may differ from its dense labels
-
-
-@dataclass(frozen=True)
-class AnnotatedVoxels:
-    """What is annotated in a case.
-
-    Attributes:
-        voxels: number of annotated voxels by label; those of the ignore label are not among them.
-        size: number of all voxels.
-    """
-
-    voxels: Mapping[int, int]
-    size: int
-
-    @property
-    def share(self) -> float:
-        return sum(self.voxels.values()) / self.size
 
 
 class ScribbleCheck:
@@ -43,7 +24,8 @@ class ScribbleCheck:
         self.dataset = dataset
         self.ignore = dataset.ignore_label
         self.reader = dataset.reader_writer()
-        self.cases: dict[str, AnnotatedVoxels] = {}
+        self.cases: dict[str, Mapping[int, int]] = {}  # annotated voxels by label, without ignore
+        self.sizes: dict[str, int] = {}  # numbers of all voxels
         self.dense: dict[str, tuple[int, int]] = {}  # voxels that disagree with the dense labels, and all compared
         self.not_compared: dict[str, str] = {}
         self.missed: dict[int, list[str]] = {}  # cases whose dense labels have a label that no scribble has
@@ -56,8 +38,9 @@ class ScribbleCheck:
         if self.refusal or self.ignore is None:
             return
         values, counts = np.unique(labels, return_counts=True)
-        voxels = {value: count for value, count in zip(values.tolist(), counts.tolist()) if value != self.ignore}
-        self.cases[case] = AnnotatedVoxels(voxels, labels.size)
+        voxels = dict(zip(values.tolist(), counts.tolist()))
+        voxels.pop(self.ignore, None)
+        self.cases[case], self.sizes[case] = voxels, labels.size
         self._compare(case, labels)
 
     def _compare(self, case: str, labels: Labels) -> None:
@@ -75,7 +58,7 @@ class ScribbleCheck:
             return
         compared = (labels != self.ignore) & (dense != self.ignore)
         self.dense[case] = int((compared & (labels != dense)).sum()), int(compared.sum())
-        for value in set(np.unique(dense).tolist()) - set(self.cases[case].voxels) - {self.ignore}:
+        for value in set(np.unique(dense).tolist()) - set(self.cases[case]) - {self.ignore}:
             self.missed.setdefault(value, []).append(case)
 
     def findings(self) -> Iterator[Finding]:
@@ -100,13 +83,21 @@ class ScribbleCheck:
         """What is annotated in a dataset that has an ignore label."""
         if not self.cases:
             return  # no case can be read, which is told already
-        if not any(annotation.voxels for annotation in self.cases.values()):
+        if not any(self.cases.values()):
             detail = f"no case has a scribble: all voxels of all {len(self.cases)} cases are ignore ({ignore})."
             yield Finding("problem", "scribbles", detail)
             return
         yield self.told_ignore(ignore)
-        yield self.told_cases()
-        yield self.told_share()
+        if empty := [case for case, voxels in self.cases.items() if not voxels]:
+            detail = (
+                f"{len(empty)} of {len(self.cases)} cases have none: {some(empty)}. Annotate them, or leave them out "
+                "of training."
+            )
+            yield Finding("warning", "scribbles", detail)
+        else:
+            yield Finding("ok", "scribbles", f"each of {len(self.cases)} cases has some.")
+        shares = [100 * sum(voxels.values()) / self.sizes[case] for case, voxels in self.cases.items()]
+        yield Finding("ok", "annotated", f"{spread(shares, '% of the voxels of a case', digits=3)}.")
         yield self.told_background()
         for name, value in self.labels.items():
             if value != 0:
@@ -116,39 +107,22 @@ class ScribbleCheck:
 
     def told_ignore(self, ignore: int) -> Finding:
         """How many cases leave voxels to it."""
-        full = [case for case, annotation in self.cases.items() if sum(annotation.voxels.values()) == annotation.size]
+        full = [case for case, voxels in self.cases.items() if sum(voxels.values()) == self.sizes[case]]
         number = len(self.cases)
         if not full:
             return Finding("ok", "ignore", f"each case has voxels of it ({ignore}).")
-        which = "no case has" if len(full) == number else f"{len(full)} of {number} cases have no"
-        named = "" if len(full) == number else f" ({some(full)})"
+        which = f"{len(full)} of {number} cases have no voxel of it ({ignore}) ({some(full)})"
+        if len(full) == number:
+            which = f"no case has voxels of it ({ignore})"
         detail = (
-            f"{which} voxel{'s' * (len(full) == number)} of it ({ignore}){named}: all of their voxels count as "
-            f"annotated. If only strokes were drawn, write {ignore} wherever nobody annotated. If they are annotated "
-            "everywhere, dense labels are what stock nnU-Net is made for."
+            f"{which}: all of their voxels count as annotated. If only strokes were drawn, write {ignore} wherever "
+            "nobody annotated. If they are annotated everywhere, dense labels are what stock nnU-Net is made for."
         )
         return Finding("warning", "ignore", detail)
 
-    def told_cases(self) -> Finding:
-        """Which cases have nothing annotated."""
-        empty = [case for case, annotation in self.cases.items() if not annotation.voxels]
-        if not empty:
-            return Finding("ok", "scribbles", f"each of {len(self.cases)} cases has some.")
-        detail = (
-            f"{len(empty)} of {len(self.cases)} cases have none: {some(empty)}. Annotate them, or leave them out of "
-            "training."
-        )
-        return Finding("warning", "scribbles", detail)
-
-    def told_share(self) -> Finding:
-        """How much is annotated."""
-        shares = [annotation.share for annotation in self.cases.values()]
-        numbers = ", ".join(f"{100 * share:.3g}" for share in (min(shares), median(shares), max(shares)))
-        return Finding("ok", "annotated", f"{numbers} % of a case's voxels (least, median, most).")
-
     def told_background(self) -> Finding:
         """Whether background is annotated, which every case can be expected to have."""
-        without = [case for case, annotation in self.cases.items() if 0 not in annotation.voxels]
+        without = self._without(0)
         if not without:
             return Finding("ok", "background", self._described(0))
         fix = "Draw strokes of value 0 outside of all structures."
@@ -161,7 +135,7 @@ class ScribbleCheck:
     def told_label(self, name: str, value: int) -> Finding:
         """In how many cases a label is annotated; whether the others have it is known from dense labels only."""
         title = f"annotation of {value}"
-        without = [case for case, annotation in self.cases.items() if value not in annotation.voxels]
+        without = self._without(value)
         if len(without) == len(self.cases):
             detail = f"{name}: no case has a scribble of it, so that it cannot be learned. Draw some, or remove it."
             return Finding("problem", title, detail)
@@ -174,19 +148,18 @@ class ScribbleCheck:
         detail += f" {DENSE} has it in {len(missed)} of these: {some(missed)}."
         return Finding("warning", title, detail)
 
+    def _without(self, value: int) -> list[str]:
+        return [case for case, voxels in self.cases.items() if value not in voxels]
+
     def _described(self, value: int) -> str:
-        voxels = [annotation.voxels[value] for annotation in self.cases.values() if value in annotation.voxels]
-        return (
-            f"in {len(voxels)} of {len(self.cases)} cases; {min(voxels)}, {median(voxels):g}, {max(voxels)} "
-            "voxels in a case that has any (least, median, most)."
-        )
+        numbers = [voxels[value] for voxels in self.cases.values() if value in voxels]
+        return f"in {len(numbers)} of {len(self.cases)} cases; {spread(numbers, 'voxels in a case that has any')}."
 
     def folds(self) -> Iterator[Finding]:
         """Folds whose training cases have no scribble of a label that other cases have."""
-        present = {value for annotation in self.cases.values() for value in annotation.voxels}
+        present = {value for voxels in self.cases.values() for value in voxels}
         for number, fold in enumerate(known_folds(self.dataset)):
-            training = [self.cases[case] for case in fold["train"] if case in self.cases]
-            trained = {value for annotation in training for value in annotation.voxels}
+            trained = {value for case in fold["train"] for value in self.cases.get(case, ())}
             lost = [f"{name} ({value})" for name, value in self.labels.items() if value in present - trained]
             if lost:
                 detail = (

@@ -25,27 +25,16 @@ BINS = 32
 
 @dataclass(frozen=True)
 class ImagePair:
-    """The two scans as they are registered: float32, clipped, large ones reduced.
+    """The two scans as they are registered: float32, clipped, large ones reduced."""
 
-    Attributes:
-        current: the scan that stays.
-        prior: the scan that is moved.
-        current_body: mask of the body on current's grid.
-        prior_body: mask of the body on prior's grid.
-        region: the current body and a rim of some millimetres, so that its outline counts.
-        smooth_current: current at about twice the finest spacing, on which similarity is measured.
-        smooth_prior: prior likewise.
-        smooth_region: region likewise.
-    """
-
-    current: sitk.Image
-    prior: sitk.Image
-    current_body: sitk.Image
-    prior_body: sitk.Image
-    region: sitk.Image
-    smooth_current: sitk.Image
-    smooth_prior: sitk.Image
-    smooth_region: sitk.Image
+    current: sitk.Image  # the scan that stays
+    prior: sitk.Image  # the scan that is moved
+    current_body: sitk.Image  # mask of the body on current's grid
+    prior_body: sitk.Image  # mask of the body on prior's grid
+    region: sitk.Image  # the current body and a rim of some millimetres, so that its outline counts
+    smooth_current: sitk.Image  # current at about twice the finest spacing, on which similarity is measured
+    smooth_prior: sitk.Image  # prior likewise
+    smooth_region: sitk.Image  # region likewise
 
     def similarity(self, transform: sitk.Transform) -> float:
         """Normalised mutual information of current and moved prior, 2 I / (H_current + H_prior), in the region.
@@ -110,8 +99,6 @@ def prepared_pair(current: sitk.Image, prior: sitk.Image) -> ImagePair | str:
                 f"the {name} image has {size(image.GetSize())} voxels; "
                 f"registration needs {FEWEST_VOXELS_OF_AXIS} along every axis"
             )
-        if not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
-            return f"the {name} image has values that are not finite"
         reduced = shrunk(clipped(image), _reduction(image))
         body = body_mask(reduced)
         voxels = int(as_bool(body).sum())

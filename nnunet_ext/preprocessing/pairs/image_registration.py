@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_ext.errors import UserError
 from nnunet_ext.messages import last_line
 from nnunet_ext.preprocessing.pairs import registration_stages as stages
 from nnunet_ext.preprocessing.pairs.image_pair import ImagePair, prepared_pair
@@ -27,31 +26,20 @@ class Registration:
     """What registration found.
 
     All figures are of the returned transform and over the current body.
-
-    Attributes:
-        transform: points of the current image -> points of the prior image, in mm.
-        kind: what was asked for.
-        reached: what the transform is: less than `kind` after a problem, or where the next stage gained nothing.
-        similarity_before: normalised mutual information before (see `ImagePair.similarity`), about 0 to 1.
-        similarity_after: the same with the transform.
-        mean_displacement: mean length of the body's displacement, in mm; a different origin of the scans counts.
-        max_displacement: the longest.
-        inside: share of the current body that the moved prior's field of view covers.
-        problem: why registration is taken for failed, wholly or from some stage on; None if it is not.
     """
 
-    transform: sitk.Transform
-    kind: Kind
-    reached: Kind
-    similarity_before: float
-    similarity_after: float
-    mean_displacement: float
-    max_displacement: float
-    inside: float
-    problem: str | None
+    transform: sitk.Transform  # points of the current image -> points of the prior image, in mm
+    kind: Kind  # what was asked for
+    reached: Kind  # what the transform is: less than `kind` after a problem, or where the next stage gained nothing
+    similarity_before: float  # normalised mutual information before (see `ImagePair.similarity`), about 0 to 1
+    similarity_after: float  # the same with the transform
+    mean_displacement: float  # mean length of the body's displacement, in mm; a different origin of the scans counts
+    max_displacement: float  # the longest
+    inside: float  # share of the current body that the moved prior's field of view covers
+    problem: str | None  # why registration is taken for failed, wholly or from some stage on; None if it is not
 
 
-def register(current: sitk.Image, prior: sitk.Image, kind: Kind, *, seed: int = 0) -> Registration:
+def register_images(current: sitk.Image, prior: sitk.Image, kind: Kind, *, seed: int = 0) -> Registration:
     """Find the transform that lays the prior scan on the current one.
 
     Mattes mutual information of voxels drawn in the current body and a rim around it is maximised from coarse to fine:
@@ -71,21 +59,15 @@ def register(current: sitk.Image, prior: sitk.Image, kind: Kind, *, seed: int = 
       aligned before.
 
     There is a problem too if the similarity in the end is below LEAST_SIMILARITY, as it is of unrelated images, and if
-    an image cannot be registered: nearly constant, not finite, fewer than 4 voxels along an axis, a body of a few
+    an image cannot be registered: nearly constant, fewer than 4 voxels along an axis, a body of a few
     voxels. Then the transform is the identity. A high similarity is no proof of a good registration: look at pictures.
 
     Args:
-        current: one channel, two or three dimensions.
-        prior: of as many dimensions, on any grid.
+        current: one channel, two or three dimensions, finite values, as `read_scan` gives them.
+        prior: the same, of as many dimensions, on any grid.
         kind: the last stage; ``none`` gives the identity.
         seed: for the drawing of voxels, from 0.
-
-    Raises:
-        UserError: if the images' dimensions differ, or one has several values for each voxel.
     """
-    if kind not in get_args(Kind):
-        raise ValueError(f"kind is {kind!r}; it is one of {', '.join(get_args(Kind))}")
-    _check_images(current, prior)
     identity = unmoved(current)
     pair = prepared_pair(current, prior)
     if isinstance(pair, str):
@@ -154,17 +136,3 @@ def _is_still(pair: ImagePair, before: sitk.Transform, after: sitk.Transform) ->
     """Whether a stage moved the body by less than half a voxel."""
     lengths = np.linalg.norm(pair.shifts(after) - pair.shifts(before), axis=1)
     return bool(lengths.mean() < min(pair.current.GetSpacing()) / 2)
-
-
-def _check_images(current: sitk.Image, prior: sitk.Image) -> None:
-    if current.GetDimension() != prior.GetDimension():
-        raise UserError(
-            f"The current image has {current.GetDimension()} dimensions and the prior {prior.GetDimension()}; "
-            "they must be equal. Save both in two or in three."
-        )
-    for name, image in (("current", current), ("prior", prior)):
-        if image.GetNumberOfComponentsPerPixel() != 1:
-            raise UserError(
-                f"The {name} image has {image.GetNumberOfComponentsPerPixel()} values for each voxel; "
-                "registration takes images of one channel. Save one of them alone."
-            )

@@ -18,15 +18,10 @@ MATCH_POINTS = 32
 
 @dataclass(frozen=True)
 class Region:
-    """A box of voxels, to cut the same part out of a scan, its other channels and its labels.
+    """A box of voxels, to cut the same part out of a scan, its other channels and its labels."""
 
-    Attributes:
-        start: first voxel, along X, Y, Z.
-        size: number of voxels.
-    """
-
-    start: tuple[int, ...]
-    size: tuple[int, ...]
+    start: tuple[int, ...]  # first voxel, along X, Y, Z
+    size: tuple[int, ...]  # number of voxels
 
     def cut(self, image: sitk.Image) -> sitk.Image:
         """The part of an image; its voxels stay where they are in the patient."""
@@ -34,17 +29,7 @@ class Region:
 
 
 def crop_to_body(image: sitk.Image, margin_mm: float) -> Region:
-    """The box around the body and a margin, within the image.
-
-    Args:
-        image: one channel.
-        margin_mm: on every side, from 0.
-
-    Raises:
-        UserError: if no body is found.
-    """
-    if margin_mm < 0:
-        raise ValueError(f"margin_mm is {margin_mm}; it must not be negative")
+    """The box around the body and a margin of so many mm, within the image; a UserError if no body is found."""
     inside = np.argwhere(_body_of(image, "image"))[:, ::-1]
     margin = np.ceil(margin_mm / np.asarray(image.GetSpacing())).astype(int)
     start = np.maximum(inside.min(axis=0) - margin, 0)
@@ -53,18 +38,11 @@ def crop_to_body(image: sitk.Image, margin_mm: float) -> Region:
 
 
 def match_histogram(ct: sitk.Image, mr: sitk.Image) -> sitk.Image:
-    """A CT whose body has the distribution of intensities of an MRI's body.
+    """A CT whose body has the distribution of intensities of an MRI's body, of any size, as float32.
 
     A network that is to segment MRI can be pre-trained on such CTs. The order of intensities within the CT stays as it
     is; the air around the body, of which every scan has another share, is left out of the matching and gets the median
     of what surrounds the body in the MRI (its lowest value if nothing does).
-
-    Args:
-        ct: the image to change.
-        mr: the image to imitate, of any size.
-
-    Returns:
-        float32, on CT's grid.
 
     Raises:
         UserError: if no body is found in one of them.

@@ -35,23 +35,17 @@ class Diverged(UserError):
 
 
 @dataclass(frozen=True)
-class PreparedDataset:
-    """What was made.
+class PreparedPairs:
+    """What was made."""
 
-    Attributes:
-        records: of each case by name, what was done.
-        folds: of the dataset; none in prediction.
-        seconds: how long this run took.
-    """
-
-    records: Mapping[str, Mapping[str, Any]]
-    folds: Sequence[Fold]
-    seconds: float
+    records: Mapping[str, Mapping[str, Any]]  # what was done, by the name of the case
+    folds: Sequence[Fold]  # of the dataset; none in prediction
+    seconds: float  # how long this run took
 
 
 def make_longitudinal_dataset(
     pairs: Sequence[Pair], name: str, pairing: Pairing, *, if_diverged: IfDiverged, force: bool
-) -> PreparedDataset:
+) -> PreparedPairs:
     """Write a raw dataset of pairs, with folds of whole patients.
 
     What an interrupted run has finished is there again the next time, if the pairing is the same; so is it when the
@@ -59,18 +53,16 @@ def make_longitudinal_dataset(
 
     Args:
         pairs: with current labels.
-        name: of the new dataset, ``DatasetXXX_Name``.
+        name: of the new dataset, see `new_dataset`.
         pairing: what is made of each pair.
         if_diverged: see `make_case`.
-        force: replace a dataset of that name that this package made.
+        force: see `new_dataset`.
 
     Raises:
-        UserError: if the name is taken or a file cannot be used.
         Diverged: after all cases, if `if_diverged` is ``stop`` and a registration has.
     """
     start = time.monotonic()
-    request = {"version": __version__, **asdict(pairing)}
-    with new_dataset(name, force=force, request=request) as folder:
+    with new_dataset(name, force=force, request={"version": __version__, **asdict(pairing)}) as folder:
         records = _write_cases(
             pairs, folder, folder / "imagesTr", pairing, labels=folder / "labelsTr", if_diverged=if_diverged
         )
@@ -78,14 +70,13 @@ def make_longitudinal_dataset(
         folds = cross_validation(patients_of(pairs))
         if folds:
             write_json(folder / SPLITS, folds)
-        _write_record(folder, records, pairing, if_diverged=if_diverged)
         write_json(folder / "dataset.json", description_of(name, pairing, cases=len(pairs)))
-    return PreparedDataset(records, folds, time.monotonic() - start)
+    return PreparedPairs(records, folds, time.monotonic() - start)
 
 
 def make_prediction_images(
     pairs: Sequence[Pair], folder: Path, pairing: Pairing, *, if_diverged: IfDiverged, force: bool
-) -> PreparedDataset:
+) -> PreparedPairs:
     """Write the channels of pairs into a folder for ``nnUNetv2_predict -i``.
 
     Arguments and errors are those of `make_longitudinal_dataset`; `pairing` is that of the model's dataset, and an
@@ -94,12 +85,12 @@ def make_prediction_images(
     start = time.monotonic()
     with folder_written_whole(folder, force=force) as unfinished:
         records = _write_cases(pairs, unfinished, unfinished, pairing, labels=None, if_diverged=if_diverged)
-        _write_record(unfinished, records, pairing, if_diverged=if_diverged)
-    return PreparedDataset(records, [], time.monotonic() - start)
+    return PreparedPairs(records, [], time.monotonic() - start)
 
 
 def description_of(name: str, pairing: Pairing, *, cases: int) -> dict[str, Any]:
     """The dataset.json of a dataset of pairs."""
+    repeated = ("modality", "registration", "crop_to_body", "match_histogram")
     return {
         "channel_names": {str(number): channel for number, channel in enumerate(pairing.channel_names)},
         "labels": {"background": 0, **pairing.labels},
@@ -110,12 +101,7 @@ def description_of(name: str, pairing: Pairing, *, cases: int) -> dict[str, Any]
             "made_by": MADE_BY,
             "version": __version__,
             LONGITUDINAL: pairing.roles,
-            PAIRING: {
-                "modality": pairing.modality,
-                "registration": pairing.registration,
-                "crop_to_body": pairing.crop_to_body,
-                "match_histogram": pairing.match_histogram,
-            },
+            PAIRING: {key: getattr(pairing, key) for key in repeated},
         },
     }
 
@@ -125,10 +111,7 @@ def pairing_of(description: Mapping[str, Any], *, where: Path) -> Pairing:
 
     Args:
         description: a dataset.json, of the dataset or of a model that has learned from it.
-        where: its file.
-
-    Raises:
-        UserError: if `nnunet_ext pair` did not write it.
+        where: its file, for the UserError if `nnunet_ext pair` did not write it.
     """
     about = description.get(KEY, {})
     if about.get("made_by") != MADE_BY or not isinstance(about.get(PAIRING), dict):
@@ -142,29 +125,19 @@ def pairing_of(description: Mapping[str, Any], *, where: Path) -> Pairing:
 
 
 def _write_cases(
-    pairs: Sequence[Pair],
-    folder: Path,
-    images: Path,
-    pairing: Pairing,
-    *,
-    labels: Path | None,
-    if_diverged: IfDiverged,
+    pairs: Sequence[Pair], folder: Path, images: Path, pairing: Pairing, *, labels: Path | None, if_diverged: IfDiverged
 ) -> dict[str, Mapping[str, Any]]:
-    """Write all cases that are not there from an interrupted run.
+    """Write all cases that an interrupted run has not, pictures, and the record of what was done, which is returned.
 
     Args:
         pairs: the files of each case.
-        folder: where progress and pictures are kept.
+        folder: where progress, pictures and the record are kept.
         images: folder of the channels.
         pairing: what is made of each pair.
         labels: folder of the current labels, None if there are none.
         if_diverged: see `make_case`.
 
-    Returns:
-        What was done, by case.
-
     Raises:
-        UserError: if a file cannot be used.
         Diverged: if registrations did and `if_diverged` is ``stop``; all other cases are written then.
     """
     for part in (images, *([labels] if labels else [])):
@@ -173,7 +146,8 @@ def _write_cases(
     records: dict[str, Mapping[str, Any]] = {}
     diverged: dict[str, str] = {}
     for pair in tqdm(pairs, desc="Pairing", unit="case", disable=None):
-        state = _state(pair)
+        files = {name: [str(file.resolve()), *size_and_time(file)] for name, file in pair.files.items()}
+        state = {"patient": pair.patient, **files}
         before = progress.result(pair.case, state)
         if before and before.get("if_diverged", if_diverged) == if_diverged:
             records[pair.case] = before
@@ -193,6 +167,8 @@ def _write_cases(
     if diverged:
         raise Diverged(_told(diverged, total=len(pairs), kept=folder if labels is not None else None))
     progress.close()
+    about = {"made_by": MADE_BY, "version": __version__, **asdict(pairing), "if_diverged": if_diverged}
+    write_json(folder / RECORD, {**about, "cases": records})
     return records
 
 
@@ -209,42 +185,29 @@ def _remove_others(folder: Path, records: Mapping[str, Mapping[str, Any]], *, ch
                 file.unlink()
 
 
-def _state(pair: Pair) -> dict[str, Any]:
-    """What tells whether a case's files are still those of before, and its patient."""
-    files = {name: [str(file.resolve()), *size_and_time(file)] for name, file in pair.files.items()}
-    return {"patient": pair.patient, **files}
-
-
 def _picture(case: PairedCase, file: Path) -> dict[str, str]:
     """Draw how well a prior was registered, if it was; what the record says of that."""
-    if case.views is None:
+    if case.views is None or case.registration is None:
         return {}
     from nnunet_ext.preprocessing.pairs.registration_pictures import registration_picture  # matplotlib takes a while
 
     file.parent.mkdir(exist_ok=True)
-    registration_picture(*case.views, file, title=file.stem, registration=case.registration)
+    registration_picture(*case.views, file, case.registration)
     return {"picture": f"{PICTURES}/{file.name}"}
 
 
 def _told(diverged: Mapping[str, str], *, total: int, kept: Path | None) -> str:
     """What to say of registrations that diverged."""
     cases = "\n".join(f"  {case}: {problem}" for case, problem in diverged.items())
-    done = (
-        f"Nothing is lost: the other cases are kept in {kept}, where there are pictures too, and the same command "
-        "goes on from there."
-        if kept is not None
-        else "Nothing was written."
-    )
+    done = "Nothing was written."
+    if kept is not None:
+        done = (
+            f"Nothing is lost: the other cases are kept in {kept}, where there are pictures too, and the same command "
+            "goes on from there."
+        )
     return (
         f"{len(diverged)} of {total} priors could not be brought onto their current scans:\n{cases}\n{done} Look at "
         "these cases, then fix them or leave them out of the table, choose another --registration, or add one of\n"
         "  --if-diverged unregistered    to leave such a prior where its header has it\n"
         "  --if-diverged without-prior   to treat such a case as one that has no prior"
     )
-
-
-def _write_record(
-    folder: Path, records: Mapping[str, Mapping[str, Any]], pairing: Pairing, *, if_diverged: IfDiverged
-) -> None:
-    about = {"made_by": MADE_BY, "version": __version__, **asdict(pairing), "if_diverged": if_diverged}
-    write_json(folder / RECORD, {**about, "cases": records})

@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.preprocessing.pairs.image_registration import Kind, Registration, register
+from nnunet_ext.preprocessing.pairs.image_registration import Kind, Registration, register_images
 from nnunet_ext.preprocessing.pairs.images import (
     covered,
     difference,
@@ -35,24 +35,17 @@ LITTLE = 0.5
 
 @dataclass(frozen=True)
 class Pairing:
-    """What is made of a pair, in training and in prediction alike.
+    """What is made of a pair, in training and in prediction alike."""
 
-    Attributes:
-        labels: values by name, without background; ``ignore`` is no label of the prior.
-        modality: what nnU-Net is told of the current scan's intensities, e.g. MRI or CT.
-        registration: how priors are brought onto current scans; ``none`` takes the positions of their headers.
-        prior_image: whether the prior image is a channel.
-        prior_labels: whether each prior label is one.
-        crop_to_body: margin in mm around the current body to which all is cropped; None crops nothing.
-        match_histogram: file of the image whose intensities current and prior images are given; None changes nothing.
-    """
-
-    labels: Mapping[str, int]
-    modality: str = "MRI"
+    labels: Mapping[str, int]  # values by name, without background; ``ignore`` is no label of the prior
+    modality: str = "MRI"  # what nnU-Net is told of the current scan's intensities, e.g. MRI or CT
+    # how priors are brought onto current scans; ``none`` takes the positions of their headers
     registration: Kind = "none"
-    prior_image: bool = True
-    prior_labels: bool = True
+    prior_image: bool = True  # whether the prior image is a channel
+    prior_labels: bool = True  # whether each prior label is one
+    # margin in mm around the current body to which all is cropped; None crops nothing
     crop_to_body: float | None = None
+    # file of the image whose intensities current and prior images are given; None changes nothing
     match_histogram: str | None = None
 
     @property
@@ -84,12 +77,7 @@ class Pairing:
 
 @dataclass(frozen=True)
 class Prior:
-    """What is used of a prior scan, both on one grid.
-
-    Attributes:
-        image: the scan, None if it is missing.
-        labels: its label map, None if it is missing or not wanted.
-    """
+    """What is used of a prior scan, both on one grid; None for what is missing or not wanted."""
 
     image: sitk.Image | None = None
     labels: sitk.Image | None = None
@@ -107,43 +95,28 @@ class Prior:
 
 @dataclass(frozen=True)
 class PairedCase:
-    """One case, ready to be written.
+    """One case, ready to be written."""
 
-    Attributes:
-        channels: of the case, all on one grid, in order.
-        label: the reference on the same grid, None if there is none.
-        record: what was done, for JSON.
-        problem: why the prior is not where it should be; empty if it is.
-        views: the current image, and on its grid the prior image as its header has it and as it was registered; None
-            if nothing was registered.
-        registration: the one that the views show.
-    """
-
-    channels: tuple[sitk.Image, ...]
-    label: sitk.Image | None
-    record: Mapping[str, Any]
-    problem: str = ""
+    channels: tuple[sitk.Image, ...]  # of the case, all on one grid, in order
+    label: sitk.Image | None  # the reference on the same grid, None if there is none
+    record: Mapping[str, Any]  # what was done, for JSON
+    problem: str = ""  # why the prior is not where it should be; empty if it is
+    # the current image, and on its grid the prior image as its header has it and as it was registered; None if
+    # nothing was registered
     views: tuple[sitk.Image, sitk.Image, sitk.Image] | None = None
-    registration: Registration | None = None
+    registration: Registration | None = None  # the one that the views show
 
 
 @dataclass(frozen=True)
 class Placement:
-    """How a prior comes to lie on the current grid.
+    """How a prior comes to lie on the current grid."""
 
-    Attributes:
-        transform: points of the current scan -> points of the prior; None if the grids are the same already.
-        record: what was done, for JSON.
-        problem: why it is not to be trusted; empty if it is.
-        warnings: what somebody should look at.
-        registration: that found the place; None if the headers gave it.
-    """
-
+    # points of the current scan -> points of the prior; None if the grids are the same already
     transform: sitk.Transform | None
-    record: Mapping[str, Any]
-    problem: str = ""
-    warnings: tuple[str, ...] = ()
-    registration: Registration | None = None
+    record: Mapping[str, Any]  # what was done, for JSON
+    problem: str = ""  # why it is not to be trusted; empty if it is
+    warnings: tuple[str, ...] = ()  # what somebody should look at
+    registration: Registration | None = None  # that found the place; None if the headers gave it
 
 
 def make_case(pair: Pair, pairing: Pairing, *, if_diverged: IfDiverged) -> PairedCase:
@@ -162,8 +135,7 @@ def make_case(pair: Pair, pairing: Pairing, *, if_diverged: IfDiverged) -> Paire
     current = read_scan(pair.current_image)
     label = None
     if pair.current_label is not None:
-        label = read_label_image(pair.current_label, pairing.known_values)
-        check_same_grid(label, current, file=pair.current_label, of=pair.current_image)
+        label = _read_labels_of(current, pair.current_label, pairing, image_file=pair.current_image)
         label.CopyInformation(current)  # the same within rounding, which would differ from file to file
     prior = read_prior(pair, pairing, dimensions=current.GetDimension())
     if pairing.match_histogram is not None:
@@ -219,12 +191,7 @@ def make_case(pair: Pair, pairing: Pairing, *, if_diverged: IfDiverged) -> Paire
 
 
 def read_prior(pair: Pair, pairing: Pairing, *, dimensions: int) -> Prior:
-    """Read what is used of a prior.
-
-    Args:
-        pair: the files.
-        pairing: says what is wanted.
-        dimensions: of the current image.
+    """Read what is used of a prior; `dimensions` are those of the current image.
 
     Raises:
         UserError: if a file cannot be used, labels lie on another grid than the image or are to be registered without
@@ -233,10 +200,8 @@ def read_prior(pair: Pair, pairing: Pairing, *, dimensions: int) -> Prior:
     image = None if pair.prior_image is None else read_scan(pair.prior_image)
     labels = None
     if pairing.prior_labels and pair.prior_label is not None:
-        labels = read_label_image(pair.prior_label, pairing.known_values)
-        if image is not None and pair.prior_image is not None:
-            check_same_grid(labels, image, file=pair.prior_label, of=pair.prior_image)
-        elif pairing.registration != "none":
+        labels = _read_labels_of(image, pair.prior_label, pairing, image_file=pair.prior_image)
+        if image is None and pairing.registration != "none":
             raise UserError(
                 f"Case {pair.case} has a prior label map, {pair.prior_label}, but no prior image, which the "
                 f"registration ({pairing.registration}) needs. Add the image, leave the cell of the label map empty "
@@ -253,30 +218,22 @@ def read_prior(pair: Pair, pairing: Pairing, *, dimensions: int) -> Prior:
     return prior
 
 
-def check_same_grid(labels: sitk.Image, image: sitk.Image, *, file: Path, of: Path) -> None:
-    """See that a label map lies on the grid of its image.
-
-    Raises:
-        UserError: saying in what they differ.
-    """
-    if apart := difference(labels, image):
+def _read_labels_of(image: sitk.Image | None, file: Path, pairing: Pairing, *, image_file: Path | None) -> sitk.Image:
+    """Read a label map, which lies on the grid of its image if there is one."""
+    labels = read_label_image(file, pairing.known_values)
+    if image is not None and (apart := difference(labels, image)):
         raise UserError(
-            f"{file} does not lie on the grid of its image {of}: {apart}. A label map is needed in the place where it "
-            "was drawn: check whether the files belong together, else resample the labels (nearest neighbour)."
+            f"{file} does not lie on the grid of its image {image_file}: {apart}. A label map is needed in the place "
+            "where it was drawn: check whether the files belong together, else resample the labels (nearest neighbour)."
         )
+    return labels
 
 
 def place_prior(current: sitk.Image, prior: Prior, kind: Kind) -> Placement:
-    """Find where a prior lies on the current scan.
-
-    Args:
-        current: the scan.
-        prior: with an image, unless it is missing or `kind` is ``none``.
-        kind: of the registration; ``none`` takes the places that the headers give.
-    """
+    """Find where a prior lies on the current scan; it has an image, unless it is missing or `kind` is ``none``."""
     if kind == "none" or prior.image is None:
         return by_the_headers(current, prior)
-    found = register(current, prior.image, kind)
+    found = register_images(current, prior.image, kind)
     record = {
         "registration": kind,
         "reached": found.reached,
@@ -295,11 +252,12 @@ def by_the_headers(current: sitk.Image, prior: Prior) -> Placement:
 
     A prior that does not overlap the current scan at all is a problem.
     """
+    record: dict[str, Any] = {"registration": "none", "resampled": []}
     if prior.grid is None:
-        return Placement(None, {"registration": "none", "resampled": []})
+        return Placement(None, record)
     apart = difference(prior.grid, current)
     if not apart:
-        return Placement(None, {"registration": "none", "resampled": [], "coverage": 1.0})
+        return Placement(None, {**record, "coverage": 1.0})
     share = float(covered(current, prior.grid, unmoved(current)).mean())
     record = {
         "registration": "none",

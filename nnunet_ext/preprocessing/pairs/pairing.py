@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.messages import counted, some
+from nnunet_ext.preprocessing.raw.raw_dataset import images_in
 from nnunet_ext.preprocessing.raw.splits import group_cases
 
 PATIENT, CASE = "patient", "case"
@@ -19,28 +21,17 @@ COLUMNS = (PATIENT, *FILES, CASE)
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl.gz", ".gipl")
 """Of the files that are looked for in folders; a table names files of any kind that SimpleITK reads."""
 
-SHOWN = 3  # examples in a message
-
 
 @dataclass(frozen=True)
 class Pair:
-    """A current scan and what there is of its prior.
+    """A current scan and what there is of its prior."""
 
-    Attributes:
-        case: name of the case in the dataset.
-        patient: whose it is; all cases of a patient go into one part of a fold.
-        current_image: the scan to be segmented.
-        prior_image: the earlier scan, None if there is none.
-        prior_label: the label map of the earlier scan, None if there is none.
-        current_label: the reference, None if there is none, as in prediction.
-    """
-
-    case: str
-    patient: str
-    current_image: Path
-    prior_image: Path | None = None
-    prior_label: Path | None = None
-    current_label: Path | None = None
+    case: str  # name of the case in the dataset
+    patient: str  # whose it is; all cases of a patient go into one part of a fold
+    current_image: Path  # the scan to be segmented
+    prior_image: Path | None = None  # the earlier scan, None if there is none
+    prior_label: Path | None = None  # the label map of the earlier scan, None if there is none
+    current_label: Path | None = None  # the reference, None if there is none, as in prediction
 
     @property
     def files(self) -> dict[str, Path]:
@@ -69,23 +60,28 @@ def read_table(file: Path, *, wanted: Sequence[str], with_labels: bool) -> list[
             two roles, or one case twice.
     """
     rows = _rows(file, [*wanted, CURRENT_LABEL] if with_labels else [], optional=() if with_labels else wanted)
-    pairs, problems = [], []
-    for line, row in rows:
-        empty = [name for name in (PATIENT, CURRENT_IMAGE, *([CURRENT_LABEL] * with_labels)) if not row.get(name)]
-        if empty:
-            problems.append(f"line {line} has no {' and no '.join(empty)}")
-            continue
-        paths = {name: file.parent / value for name in FILES if (value := row.get(name))}
-        if not with_labels:
-            paths.pop(CURRENT_LABEL, None)
-        pairs.append(Pair(row.get(CASE) or row[PATIENT], row[PATIENT], **paths))
+    needed = (PATIENT, CURRENT_IMAGE, *([CURRENT_LABEL] * with_labels))
+    problems = [
+        f"line {line} has no {' and no '.join(empty)}"
+        for line, row in rows
+        if (empty := [name for name in needed if not row.get(name)])
+    ]
     if problems:
-        raise UserError(f"{file}: {_listed(problems)}.")
-    if not pairs:
+        raise UserError(f"{file}: {some(problems, 3)}.")
+    if not rows:
         raise UserError(f"{file} has no line below its header.")
-    if twice := _twice(pairs):
+    used = FILES if with_labels else [name for name in FILES if name != CURRENT_LABEL]
+    pairs = [
+        Pair(
+            row.get(CASE) or row[PATIENT],
+            row[PATIENT],
+            **{name: file.parent / value for name in used if (value := row.get(name))},
+        )
+        for _, row in rows
+    ]
+    if twice := [case for case, number in Counter(pair.case for pair in pairs).items() if number > 1]:
         raise UserError(
-            f"{file} has more than one line for the case {_listed(twice)}. A case is named by its patient unless a "
+            f"{file} has more than one line for the case {some(twice, 3)}. A case is named by its patient unless a "
             "column `case` names it: give each line of a patient a name of its own there."
         )
     return _checked(pairs, where=file)
@@ -96,17 +92,15 @@ def _rows(file: Path, needed: Sequence[str], *, optional: Sequence[str]) -> list
 
     Raises:
         UserError: if it cannot be read, a column is missing, or one of the optional columns is missing while there is
-            another that nobody knows, which may be the same with a slip of the pen.
+            an unknown one, which may be the same with a slip of the pen.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")  # spreadsheets begin a file with a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read as a table in UTF-8: {error}") from None
-    header = text.partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)
     reader = csv.DictReader(text.splitlines(), delimiter=delimiter, skipinitialspace=True)
-    columns = [name.strip() for name in reader.fieldnames or ()]
-    reader.fieldnames = columns
+    columns = reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
     missing = [name for name in (PATIENT, CURRENT_IMAGE, *needed) if name not in columns]
     if set(columns) - set(COLUMNS):
         missing += [name for name in optional if name not in columns]
@@ -118,7 +112,7 @@ def _rows(file: Path, needed: Sequence[str], *, optional: Sequence[str]) -> list
     rows = []
     for row in reader:
         if None in row or None in row.values():
-            raise UserError(f"{file}, line {reader.line_num}: expected are {len(columns)} cells, as in the first line.")
+            raise UserError(f"{file}, line {reader.line_num}: it needs {len(columns)} cells, as the first line has.")
         values = {name: value.strip() for name, value in row.items()}
         if any(values.values()):
             rows.append((reader.line_num, values))
@@ -142,8 +136,8 @@ def find_pairs(
         prior: folder of the prior images, which not every case needs to have.
         prior_segmentations: folder of their label maps, which not every case needs to have.
         current_segmentations: folder of the current label maps, None in prediction; every case needs one.
-        group: regular expression that finds the patient in a case's name, as of `group_cases`; None takes each case
-            for a patient of its own.
+        group: regular expression that finds the patient in a case's name, see `group_cases`; None takes each case for
+            a patient of its own.
 
     Raises:
         UserError: if a folder is not there or empty, a case has two files in one, a current label map is missing, or
@@ -155,13 +149,13 @@ def find_pairs(
     for name, files in found.items():
         if alone := sorted(set(files) - set(images)):
             raise UserError(
-                f"{others[name]} has {_counted(len(alone), 'file')} without a current image of the same name in "
-                f"{current}: {_listed([files[case].name for case in alone])}. Rename or move them."
+                f"{others[name]} has {counted(len(alone), 'file')} without a current image of the same name in "
+                f"{current}: {some([files[case].name for case in alone], 3)}. Rename or move them."
             )
     if missing := sorted(set(images) - set(found.get(CURRENT_LABEL, images))):
         raise UserError(
-            f"{current_segmentations} has no label map of the same name for {_counted(len(missing), 'current image')}: "
-            f"{_listed([images[case].name for case in missing])}."
+            f"{current_segmentations} has no label map of the same name for {counted(len(missing), 'current image')}: "
+            f"{some([images[case].name for case in missing], 3)}."
         )
     patients = {case: patient for patient, cases in group_cases(list(images), group).items() for case in cases}
     pairs = [
@@ -172,69 +166,39 @@ def find_pairs(
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """The files of a folder by case.
-
-    Raises:
-        UserError: if there are none, or two of one case.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder.")
+    """The files of a folder by case, of which it has one each and at least one."""
     files: dict[str, Path] = {}
-    for file in sorted(folder.iterdir()):
-        ending = next((ending for ending in ENDINGS if file.name.endswith(ending)), None)
-        if ending is None or file.name.startswith(".") or not file.is_file():
-            continue
-        case = file.name.removesuffix(ending).removesuffix("_0000")
+    for file, name, _ in images_in(folder, ENDINGS):
+        case = name.removesuffix("_0000")
         if case in files:
             raise UserError(f"{folder} has two files of the case {case}: {files[case].name}, {file.name}. Keep one.")
         files[case] = file
-    if not files:
-        raise UserError(f"{folder} has no images. Their names end in one of {', '.join(ENDINGS)}.")
     return files
 
 
 def _checked(pairs: Sequence[Pair], *, where: Path) -> list[Pair]:
-    """The pairs in order, after a look at names and files.
-
-    Raises:
-        UserError: if a case's name cannot be one of files, a file is not there, or a case has one file in two roles.
-    """
-    if wrong := [pair.case for pair in pairs if Path(pair.case).name != pair.case or pair.case.startswith(".")]:
+    """The pairs in order; a UserError if a name cannot be a file's, a file is missing, or has two roles in a case."""
+    if wrong := [repr(pair.case) for pair in pairs if Path(pair.case).name != pair.case or pair.case.startswith(".")]:
         raise UserError(
-            f"{where}: {_listed([repr(case) for case in wrong])} cannot be the name of a case, for files are named by "
-            "it. Give it another in the column `case`."
+            f"{where}: {some(wrong, 3)} cannot be the name of a case, for files are named by it. Give it another in "
+            "the column `case`."
         )
-    missing = [(pair.case, file) for pair in pairs for file in pair.files.values() if not file.is_file()]
+    missing = [f"{file} (case {pair.case})" for pair in pairs for file in pair.files.values() if not file.is_file()]
     if missing:
-        named = _listed([f"{file} (case {case})" for case, file in missing])
-        raise UserError(f"{where} names files that do not exist ({len(missing)}): {named}.")
+        raise UserError(f"{where} names files that do not exist ({len(missing)}): {some(missing, 3)}.")
     for pair in pairs:
         for one, other in ((CURRENT_IMAGE, PRIOR_IMAGE), (CURRENT_LABEL, PRIOR_LABEL)):
-            file = pair.files.get(one)
-            if file is not None and file == pair.files.get(other):
+            if one in pair.files and pair.files[one] == pair.files.get(other):
                 raise UserError(
-                    f"{where}: case {pair.case} has the same file as {one} and as {other}: {file}. A prior is another "
-                    "scan; leave it empty if there is none."
+                    f"{where}: case {pair.case} has the same file as {one} and as {other}: {pair.files[one]}. A prior "
+                    "is another scan; leave it empty if there is none."
                 )
     return sorted(pairs, key=lambda pair: pair.case)
 
 
 def patients_of(pairs: Sequence[Pair]) -> Mapping[str, list[str]]:
     """Cases by patient, both in order."""
-    groups: dict[str, list[str]] = {}
+    groups = defaultdict(list)
     for pair in sorted(pairs, key=lambda pair: (pair.patient, pair.case)):
-        groups.setdefault(pair.patient, []).append(pair.case)
+        groups[pair.patient].append(pair.case)
     return groups
-
-
-def _twice(pairs: Sequence[Pair]) -> list[str]:
-    return [case for case, number in Counter(pair.case for pair in pairs).items() if number > 1]
-
-
-def _listed(items: Sequence[str]) -> str:
-    more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
-    return ", ".join(items[:SHOWN]) + more
-
-
-def _counted(number: int, word: str) -> str:
-    return f"{number} {word}{'s' * (number != 1)}"

@@ -23,13 +23,7 @@ PIXELS_PER_INCH = 110
 
 
 def registration_picture(
-    current: sitk.Image,
-    prior_before: sitk.Image,
-    prior_after: sitk.Image,
-    file: Path,
-    *,
-    title: str = "",
-    registration: Registration | None = None,
+    current: sitk.Image, prior_before: sitk.Image, prior_after: sitk.Image, file: Path, registration: Registration
 ) -> None:
     """Write a PNG of a registration: overlays before and after, and a checkerboard after, through the body's centre.
 
@@ -40,8 +34,7 @@ def registration_picture(
         current: the scan that stayed.
         prior_before: the prior on current's grid, as its header has it.
         prior_after: the prior on current's grid, as registered.
-        file: ends in .png; its folder must exist.
-        title: such as the case's name.
+        file: the case's name and .png; its folder must exist.
         registration: whose figures are printed.
     """
     images = [sitk.Cast(image, sitk.sitkFloat64) for image in (current, prior_before, prior_after)]
@@ -54,20 +47,16 @@ def registration_picture(
     centre = _centre_of_body(current)
 
     figure = Figure(figsize=(INCHES * len(planes), INCHES * len(rows) + 0.9), dpi=PIXELS_PER_INCH, layout="constrained")
-    figure.suptitle("\n".join(filter(None, [title, _figures(registration)])), fontsize=10, parse_math=False)
+    figure.suptitle(f"{file.stem}\n{_figures(registration)}", fontsize=10, parse_math=False)
     axes = figure.subplots(len(rows), len(planes), squeeze=False)
     for row, (name, colours) in enumerate(rows.items()):
         for column, (plane, (normal, right, down)) in enumerate(planes.items()):
             slice_ = np.take(colours, centre[normal], axis=2 - normal)
             # arrays are (Z, Y, X): the axis drawn downwards comes first already
             ax = axes[row, column]
-            ax.imshow(
-                slice_,
-                aspect=spacing[down] / spacing[right],
-                origin="upper" if plane in ("axial", "plane") else "lower",
-            )
-            ax.set_xticks([])
-            ax.set_yticks([])
+            origin = "upper" if plane in ("axial", "plane") else "lower"
+            ax.imshow(slice_, aspect=spacing[down] / spacing[right], origin=origin)
+            ax.set(xticks=[], yticks=[])
             if row == 0:
                 ax.set_title(f"{plane}, slice {centre[normal]}", fontsize=9)
             if column == 0:
@@ -77,9 +66,7 @@ def registration_picture(
         figure.savefig(temporary, format="png")
 
 
-def _figures(registration: Registration | None) -> str:
-    if registration is None:
-        return ""
+def _figures(registration: Registration) -> str:
     asked, reached = registration.kind, registration.reached
     lines = [
         f"{asked}{'' if asked == reached else f' (reached: {reached})'} · normalised mutual information "

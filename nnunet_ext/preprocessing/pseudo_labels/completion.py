@@ -27,20 +27,17 @@ Mask = npt.NDArray[np.bool_]
 class Rules:
     """When a prediction becomes a label.
 
-    Attributes:
-        threshold: probability of foreground (1 - that of background) from which a voxel is predicted, between 0 and 1.
-        uncertain: low and high, 0 < low <= threshold <= high < 1. Un-annotated voxels from low on become ``ignore``
-            unless they are added, and only those from high on are added. None adds all that is predicted and leaves the
-            rest background.
-        min_voxels: an instance of fewer is not added.
-
     Raises:
         UserError: if a value is out of its range.
     """
 
+    # probability of foreground (1 - that of background) from which a voxel is predicted, between 0 and 1
     threshold: float = 0.5
+    # low and high, 0 < low <= threshold <= high < 1. Un-annotated voxels from low on become ``ignore`` unless they
+    # are added, and only those from high on are added. None adds all that is predicted and leaves the rest
+    # background
     uncertain: tuple[float, float] | None = None
-    min_voxels: int = 1
+    min_voxels: int = 1  # an instance of fewer is not added
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
@@ -58,27 +55,17 @@ class Rules:
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """What became of one label in one case, or in several together.
+    """What became of one label in one case, or in several together."""
 
-    Attributes:
-        annotated_instances: connected components in the label map.
-        annotated_voxels: their voxels.
-        found_instances: those of them that the prediction overlaps, whatever label it gives them.
-        added_instances: connected components that were added.
-        added_voxels: their voxels.
-        small_instances: components that were left out because they are too small.
-        attached_voxels: un-annotated voxels that were left out because their region belongs to an annotated instance.
-        ignored_voxels: un-annotated voxels that became ``ignore``, by the likeliest label of each.
-    """
-
-    annotated_instances: int = 0
-    annotated_voxels: int = 0
-    found_instances: int = 0
-    added_instances: int = 0
-    added_voxels: int = 0
-    small_instances: int = 0
+    annotated_instances: int = 0  # connected components in the label map
+    annotated_voxels: int = 0  # their voxels
+    found_instances: int = 0  # those of them that the prediction overlaps, whatever label it gives them
+    added_instances: int = 0  # connected components that were added
+    added_voxels: int = 0  # their voxels
+    small_instances: int = 0  # components that were left out because they are too small
+    # un-annotated voxels that were left out because their region belongs to an annotated instance
     attached_voxels: int = 0
-    ignored_voxels: int = 0
+    ignored_voxels: int = 0  # un-annotated voxels that became ``ignore``, by the likeliest label of each
 
     def __add__(self, other: LabelCounts) -> LabelCounts:
         return LabelCounts(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
@@ -141,13 +128,13 @@ def completed_labels(
         drawn, here = labels == value, likeliest == value
         counts[value] = LabelCounts(
             annotated_instances=_different(before, drawn),
-            annotated_voxels=_count(drawn),
+            annotated_voxels=int(drawn.sum()),
             found_instances=_different(before, drawn & (predicted > 0)),
             added_instances=_different(instances, added & here),
-            added_voxels=_count(added & here),
+            added_voxels=int((added & here).sum()),
             small_instances=_different(instances, small & here),
-            attached_voxels=_count(attached & here),
-            ignored_voxels=_count(doubtful & here),
+            attached_voxels=int((attached & here).sum()),
+            ignored_voxels=int((doubtful & here).sum()),
         )
     return completed, counts
 
@@ -170,7 +157,3 @@ def _marked(regions: Labels, mask: Mask) -> Mask:
 def _different(regions: Labels, mask: Mask) -> int:
     """How many regions have a voxel in `mask`, which lies in regions only."""
     return len(np.unique(regions[mask]))
-
-
-def _count(mask: Mask) -> int:
-    return int(np.count_nonzero(mask))

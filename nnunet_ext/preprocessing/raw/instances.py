@@ -13,14 +13,7 @@ from nnunet_ext.preprocessing.raw.raw_dataset import Labels
 
 @dataclass(frozen=True)
 class Instance:
-    """One annotated object.
-
-    Attributes:
-        case: its case.
-        number: its value in the case's map of instances.
-        label: its value in the case's label map.
-        voxels: its size.
-    """
+    """One annotated object: its case, number in the map of instances, value in the label map, size in voxels."""
 
     case: str
     number: int
@@ -29,17 +22,10 @@ class Instance:
 
 
 def components(labels: Labels, foreground: Collection[int]) -> Labels:
-    """The connected components of each label as a map of instances.
+    """The connected components of each label in `foreground` as a map of instances, numbered from 1.
 
     Voxels that touch at a face, an edge or a corner are connected; components of different labels are different
     instances even where they touch.
-
-    Args:
-        labels: the label map.
-        foreground: values whose components are instances; others (background, ignore) have none.
-
-    Returns:
-        Numbers from 1, 0 where there is no instance.
     """
     kept = np.where(np.isin(labels, list(foreground)), labels, 0)
     # 26 neighbours in three dimensions, 8 in two
@@ -47,12 +33,7 @@ def components(labels: Labels, foreground: Collection[int]) -> Labels:
 
 
 def instances_of(case: str, instances: Labels, labels: Labels) -> list[Instance]:
-    """The instances of a map, by their numbers.
-
-    Args:
-        case: name.
-        instances: the map, of any integer type; numbers need not be consecutive.
-        labels: the label map.
+    """The instances of a map, by their numbers, which need not be consecutive.
 
     Raises:
         ValueError: if an instance has voxels of several labels, or of background.

@@ -12,22 +12,20 @@ from typing import Any
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_output_folder, folder_written_whole, read_json, write_json
-from nnunet_ext.plans.plans_file import DATA, dataset_folder, folder_of_variable, matching_datasets
+from nnunet_ext.plans.plans_file import DATA, folder_of_variable, matching_datasets
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset
+from nnunet_ext.preprocessing.raw.splits import SPLITS, splits_files
 
 NAME = re.compile(r"Dataset(\d{3})_.+")
 PROGRESS = ".progress.json"
 
 
 def check_new_name(name: str, *, force: bool) -> Path:
-    """Where a new raw dataset goes.
-
-    Args:
-        name: ``DatasetXXX_Name``.
-        force: one that this package made may be replaced.
+    """Where a new raw dataset of the name ``DatasetXXX_Name`` goes.
 
     Raises:
-        UserError: if the name is not of that form, or the name or its id is taken.
+        UserError: if the name is not of that form, its id is taken, or it is there and may not be replaced, see
+            `check_output_folder`.
     """
     match = NAME.fullmatch(name)
     if match is None or Path(name).name != name:
@@ -48,36 +46,21 @@ def check_new_name(name: str, *, force: bool) -> Path:
 def new_dataset(name: str, *, force: bool, request: Mapping[str, Any] | None = None) -> Iterator[Path]:
     """Yield an empty folder that becomes the raw dataset only if the block ends without an exception.
 
-    Args:
-        name: ``DatasetXXX_Name``.
-        force: replace one of the name that this package made, and unfinished work of another request.
-        request: see `folder_written_whole`.
-
-    Raises:
-        UserError: as of `check_new_name` and `folder_written_whole`.
+    Arguments and errors are those of `check_new_name` and `folder_written_whole`.
     """
     with folder_written_whole(check_new_name(name, force=force), force=force, request=request) as folder:
         yield folder
 
 
 class CaseProgress:
-    """Which cases of a dataset in the making are done, kept in a file so that an interrupted run goes on.
-
-    Args:
-        folder: the unfinished dataset's.
-    """
+    """Which cases of an unfinished dataset are done, kept in a file so that an interrupted run goes on."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / PROGRESS
         self._done: dict[str, Any] = read_json(self._file) if self._file.is_file() else {}
 
     def result(self, case: str, state: Any) -> Any:
-        """What was kept of a case; None if it is not done, or was done with another state.
-
-        Args:
-            case: its name.
-            state: what the result depends on, for JSON, such as sizes and times of the case's files.
-        """
+        """What was kept of a case; None if it is not done, or was done with another `state` of its files."""
         done = self._done.get(case, {})
         return done.get("result") if done.get("state") == json.loads(json.dumps(state)) else None
 
@@ -89,16 +72,6 @@ class CaseProgress:
     def close(self) -> None:
         """Remove the file, once all is done."""
         self._file.unlink(missing_ok=True)
-
-
-def next_steps(name: str, trainer: str, *, configuration: str = "CONFIGURATION", check: bool = True) -> str:
-    """The commands that follow when a raw dataset has been written."""
-    number = name[len("Dataset") :][:3]
-    checked = f"  nnunet_ext check -d {number} --trainer {trainer}\n" if check else ""
-    return (
-        f"\nNext:\n{checked}  nnUNetv2_plan_and_preprocess -d {number}\n"
-        f"  nnUNetv2_train {number} {configuration} 0 -tr {trainer}"
-    )
 
 
 def write_description(
@@ -119,10 +92,7 @@ def write_description(
     home = folder_of_variable("nnUNet_raw").resolve() / name
     ending = content["file_ending"]
     listed = {
-        case: {
-            "images": [_reference(image, home) for image in cases[case].images],
-            "label": f"labelsTr/{case}{ending}",
-        }
+        case: {"images": [_reference(image, home) for image in cases[case].images], "label": f"labelsTr/{case}{ending}"}
         for case in cases
     }
     description = {key: value for key, value in content.items() if key not in ("dataset", "numTraining", "nnunet_ext")}
@@ -134,9 +104,7 @@ def write_description(
 
 def _reference(image: Path, home: Path) -> str:
     image = image.resolve()
-    if image.is_relative_to(home.parent):
-        return Path(os.path.relpath(image, home)).as_posix()
-    return image.as_posix()
+    return Path(os.path.relpath(image, home) if image.is_relative_to(home.parent) else image).as_posix()
 
 
 def copy_splits(source: RawDataset, folder: Path) -> None:
@@ -144,11 +112,5 @@ def copy_splits(source: RawDataset, folder: Path) -> None:
 
     nnU-Net's planning takes a splits_final.json in the raw dataset over.
     """
-    beside = [source.folder]
-    if os.environ.get("nnUNet_preprocessed"):
-        preprocessed = dataset_folder("nnUNet_preprocessed", source.folder.name)
-        beside += [preprocessed] if preprocessed else []
-    for place in beside:
-        if (place / "splits_final.json").is_file():
-            write_json(folder / "splits_final.json", read_json(place / "splits_final.json"))
-            return
+    for file in splits_files(source.folder)[-1:]:
+        write_json(folder / SPLITS, read_json(file))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,7 @@ Labels = npt.NDArray[np.integer]
 
 @dataclass(frozen=True)
 class Case:
-    """A case with its reference.
-
-    Attributes:
-        images: one file for each channel, in the channels' order.
-        label: the reference label map, which may not exist.
-    """
+    """A case: one image file for each channel, in order, and the reference label map, which may not exist."""
 
     images: tuple[Path, ...]
     label: Path
@@ -41,13 +36,7 @@ class Case:
 
 @dataclass(frozen=True)
 class RawDataset:
-    """A dataset in nnUNet_raw.
-
-    Attributes:
-        folder: the dataset's.
-        description: its dataset.json.
-        cases: the training cases by name, in order.
-    """
+    """A dataset in nnUNet_raw: its folder, its dataset.json, and its training cases by name, in order."""
 
     folder: Path
     description: Mapping[str, Any]
@@ -69,11 +58,7 @@ class RawDataset:
         return {0, *declared_values(self.description)}
 
     def foreground_values(self) -> dict[str, int]:
-        """Values by name of all labels but background and ignore.
-
-        Raises:
-            UserError: if the dataset has regions, i.e. names for several values.
-        """
+        """Values by name of all labels but background and ignore; a UserError if the dataset has regions."""
         labels = {name: value for name, value in self.description["labels"].items() if name != "ignore"}
         regions = [name for name, value in labels.items() if isinstance(value, list)]
         if regions:
@@ -84,11 +69,7 @@ class RawDataset:
         return {str(name): int(value) for name, value in labels.items() if int(value) != 0}
 
     def reader_writer(self) -> Any:
-        """What nnU-Net reads and writes the dataset's files with.
-
-        Raises:
-            UserError: if nnU-Net has none that reads the first image.
-        """
+        """What nnU-Net reads and writes the files with; a UserError if it cannot read the first image."""
         example = next(iter(self.cases.values())).images[0]
         _require([example])
         said = io.StringIO()  # nnU-Net prints the traceback of each reader that fails
@@ -103,14 +84,7 @@ class RawDataset:
 
 
 def read_label_map(reader: Any, file: Path) -> tuple[Labels, dict[str, Any]]:
-    """Read a map of labels or instances.
-
-    Args:
-        reader: one of nnU-Net's.
-        file: whole numbers stored as float are taken.
-
-    Returns:
-        The map, and what nnU-Net's writer needs to know of the image's geometry.
+    """A map of labels or instances, and its geometry, by a reader of nnU-Net; whole numbers may be stored as float.
 
     Raises:
         UserError: if the file is missing, cannot be read, has colours, or holds other than whole numbers from zero.
@@ -124,11 +98,7 @@ def read_label_map(reader: Any, file: Path) -> tuple[Labels, dict[str, Any]]:
 
 
 def only_map(values: npt.NDArray[Any], *, file: Path) -> npt.NDArray[Any]:
-    """The map of a file as nnU-Net's readers give it, (C, Z, Y, X); nnU-Net would take the first of several.
-
-    Raises:
-        UserError: naming the file, if there are several, which are the colours of a picture as a rule.
-    """
+    """The only map of an array, (C, Z, Y, X); a UserError if there are several: nnU-Net would take the first."""
     if len(values) == 1:
         return values[0]
     expected = "One map was expected, with labels 0, 1, 2, … as in dataset.json."
@@ -145,10 +115,7 @@ def only_map(values: npt.NDArray[Any], *, file: Path) -> npt.NDArray[Any]:
 
 
 def read_images(reader: Any, case: Case) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
-    """Read a case's channels with one of nnU-Net's readers.
-
-    Returns:
-        The channels, (C, Z, Y, X), and the geometry, with ``spacing`` in the same order.
+    """The channels of a case, (C, Z, Y, X), and their geometry (``spacing`` in that order), by a reader of nnU-Net.
 
     Raises:
         UserError: if a file is missing or cannot be read, or the channels differ in shape or spacing.
@@ -169,24 +136,35 @@ def _require(files: Sequence[Path]) -> None:
             raise UserError(f"{file} does not exist.")
 
 
+def images_in(folder: Path, endings: Collection[str]) -> Iterator[tuple[Path, str, str]]:
+    """The images of a folder, in order, with their names without the ending, and the ending; a UserError if none."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder.")
+    found = False
+    for file in sorted(folder.iterdir()):
+        # the longest ending counts: .nii.gz before .gz
+        ending = max((ending for ending in endings if file.name.endswith(ending)), key=len, default="")
+        if ending and not file.name.startswith(".") and file.is_file():
+            found = True
+            yield file, file.name.removesuffix(ending), ending
+    if not found:
+        raise UserError(f"{folder} has no images. Their names end in one of {', '.join(endings)}.")
+
+
 def readable_endings() -> list[str]:
     """What the names of files end in that nnU-Net reads."""
     return list(dict.fromkeys(ending for reader in LIST_OF_IO_CLASSES for ending in reader.supported_file_endings))
 
 
 def whole_numbers(values: npt.NDArray[Any], *, file: Path) -> Labels:
-    """Labels as integers.
-
-    Raises:
-        UserError: naming the file, if a value is not a whole number from zero.
-    """
+    """Labels as integers; a UserError that names the file if a value is not a whole number from zero."""
     with np.errstate(invalid="ignore"):
         whole = values.astype(np.int64)
     wrong = np.unique(values[(whole != values) | (values < 0)])
     if len(wrong):
         raise UserError(
-            f"{file} has values that are no labels: {', '.join(f'{value:g}' for value in wrong[:3])}. Labels are whole "
-            "numbers from 0; a label map that was resampled with interpolation has others."
+            f"{file} holds values that are no labels: {', '.join(f'{value:g}' for value in wrong[:3])}. Labels are "
+            "whole numbers from 0; a label map that was resampled with interpolation has others."
         )
     return whole
 
@@ -194,11 +172,7 @@ def whole_numbers(values: npt.NDArray[Any], *, file: Path) -> Labels:
 def check_values(
     labels: Labels, known: Collection[int], *, file: Path, fix: str = "Add it to dataset.json, or fix the file."
 ) -> None:
-    """See that a label map holds labels of the dataset only.
-
-    Raises:
-        UserError: naming the file and some of the other values.
-    """
+    """Raise a UserError, which names the file, if a label map holds other values than the known ones."""
     if unknown := sorted(set(np.unique(labels).tolist()) - set(known)):
         raise UserError(
             f"{file} has the value{'s' * (len(unknown) > 1)} {some(unknown, 3)}, but the labels are "
@@ -207,14 +181,7 @@ def check_values(
 
 
 def read_raw_dataset(dataset: str) -> RawDataset:
-    """A dataset's training cases.
-
-    Args:
-        dataset: id or name of a dataset in nnUNet_raw.
-
-    Raises:
-        UserError: if it is not there, its dataset.json is incomplete, or it has no training case.
-    """
+    """The dataset of an id or name; a UserError if it is missing, its dataset.json is incomplete, or it has no case."""
     folder = raw_folder(dataset)
     description = read_json(folder / "dataset.json")
     wanted = ("channel_names" if "modality" not in description else "modality", "labels", "file_ending")

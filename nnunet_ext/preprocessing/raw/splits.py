@@ -32,17 +32,12 @@ _SPLITS_FILE = TypeAdapter(list[_FoldInFile])
 
 
 def find_dataset(dataset: str) -> tuple[Path, list[str]]:
-    """The folder whose splits_final.json a training reads, and the dataset's cases.
+    """The folder in nnUNet_preprocessed whose splits_final.json a training reads, and the dataset's cases in order.
 
     The cases are those of ``gt_segmentations``, which nnU-Net writes once for all configurations when it preprocesses,
-    so that the answer depends on no configuration and names nothing that a training cannot load. Before that they are
-    the training cases of the raw dataset, which are the ones that will be preprocessed.
-
-    Args:
-        dataset: id or name.
-
-    Returns:
-        The dataset's folder in nnUNet_preprocessed, which may not exist yet, and its cases in order.
+    so that the answer depends on no configuration and names nothing that a training cannot load. Before that, when the
+    folder may not exist yet, they are the training cases of the raw dataset, which are the ones that will be
+    preprocessed.
 
     Raises:
         UserError: if the dataset is in neither place or has no case.
@@ -66,15 +61,12 @@ def _preprocessed_cases(folder: Path) -> list[str]:
 
 
 def group_cases(cases: Sequence[str], pattern: str | None) -> dict[str, list[str]]:
-    """The cases of each patient.
+    """The cases of each patient, both in order.
 
     Args:
         cases: names.
         pattern: regular expression, searched in each name: its first group is the patient, or the whole match if it
             has no group. None makes each case a patient of its own.
-
-    Returns:
-        Cases by patient, both in order.
 
     Raises:
         UserError: if the pattern does not compile or leaves a case without a patient.
@@ -137,11 +129,8 @@ def draw_fold(
 def cross_validation(groups: Mapping[str, Sequence[str]], *, folds: int = 5) -> list[Fold]:
     """Folds of whole patients, each of whom is in the validation of one of them.
 
-    They are drawn as nnU-Net draws its own: with one case for each patient, named by it, they are the very same.
-
-    Args:
-        groups: cases by patient.
-        folds: how many; fewer if there are fewer patients, and none of a single patient.
+    They are drawn as nnU-Net draws its own: with one case for each patient, named by it, they are the very same. There
+    are fewer if there are fewer patients, and none of a single patient.
     """
     folds = min(folds, len(groups))
     if folds < 2:
@@ -159,11 +148,7 @@ def same_fold(one: Fold, other: Fold) -> bool:
 
 
 def appended(existing: Sequence[Fold], drawn: Sequence[Fold]) -> tuple[list[Fold], list[int]]:
-    """Put folds behind existing ones, but for those that are there already.
-
-    Returns:
-        All folds, the existing ones as they were, and for each of `drawn` its number among them.
-    """
+    """Put folds behind existing ones unless they are there; all folds, and the number of each drawn one among them."""
     folds = list(existing)
     numbers = []
     for fold in drawn:
@@ -174,12 +159,16 @@ def appended(existing: Sequence[Fold], drawn: Sequence[Fold]) -> tuple[list[Fold
     return folds, numbers
 
 
-def read_splits(file: Path) -> list[Fold]:
-    """Read a splits_final.json.
+def splits_files(raw: Path) -> list[Path]:
+    """The files of a dataset's folds that there are: that which a training reads, then that of the raw dataset."""
+    folders = [raw]
+    if os.environ.get("nnUNet_preprocessed") and (folder := dataset_folder("nnUNet_preprocessed", raw.name)):
+        folders.insert(0, folder)
+    return [folder / SPLITS for folder in folders if (folder / SPLITS).is_file()]
 
-    Raises:
-        UserError: if it is missing or has another format.
-    """
+
+def read_splits(file: Path) -> list[Fold]:
+    """Read a splits_final.json; a UserError if it is missing or has another format."""
     try:
         return [fold.model_dump() for fold in _SPLITS_FILE.validate_python(read_json(file))]
     except ValidationError:
@@ -189,11 +178,7 @@ def read_splits(file: Path) -> list[Fold]:
 
 
 def check_known(folds: Sequence[Fold], cases: Sequence[str], *, file: Path) -> None:
-    """See that the folds of a file name cases of the dataset only.
-
-    Raises:
-        UserError: naming some that are not in the dataset.
-    """
+    """Raise a UserError if the folds of a file name cases that are not in the dataset."""
     unknown = sorted({case for fold in folds for part in ("train", "val") for case in fold[part]} - set(cases))
     if unknown:
         raise UserError(
@@ -207,10 +192,6 @@ def refused_by_planning(dataset: str, folds: Sequence[Fold]) -> Path | None:
 
     Planning takes such a file over, and compares it with one that is in nnUNet_preprocessed already, where only
     further folds behind its own are allowed.
-
-    Args:
-        dataset: name of the dataset's folder.
-        folds: those in nnUNet_preprocessed.
     """
     if not os.environ.get("nnUNet_raw"):
         return None

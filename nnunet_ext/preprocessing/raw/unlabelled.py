@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from nnunet_ext.files import read_json
 from nnunet_ext.messages import some
 from nnunet_ext.plans.dataset_json import channel_names
 from nnunet_ext.preprocessing.raw.new_dataset import new_dataset, write_description
-from nnunet_ext.preprocessing.raw.raw_dataset import Case, Labels, RawDataset, read_images, readable_endings
+from nnunet_ext.preprocessing.raw.raw_dataset import Case, Labels, RawDataset, images_in, read_images, readable_endings
 from nnunet_ext.version import __version__
 
 LABELS = {"background": 0, "image": 1}
@@ -30,68 +31,43 @@ READER = "overwrite_image_reader_writer"
 def find_cases(folder: Path) -> tuple[dict[str, Case], str]:
     """The cases of a folder of images, named as nnU-Net names them: ``case_0000.nii.gz``, one file for each channel.
 
-    Args:
-        folder: of images; other files than images are passed over.
-
     Returns:
         Cases by name, in order, whose labels do not exist; what the files end in.
 
     Raises:
         UserError: if there is no image, a name has no channel number, endings are mixed, or channels are missing.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder.")
-    readable = sorted(readable_endings(), key=len, reverse=True)
     endings: dict[str, Path] = {}
-    images: dict[str, dict[int, Path]] = {}
-    for file in sorted(folder.iterdir()):
-        ending = next((ending for ending in readable if file.name.endswith(ending)), None)
-        if ending is None or file.name.startswith(".") or not file.is_file():
-            continue
-        match = re.fullmatch(r"(.+)_(\d{4})", file.name.removesuffix(ending))
+    images: dict[str, dict[int, Path]] = defaultdict(dict)
+    for file, name, ending in images_in(folder, readable_endings()):
+        match = re.fullmatch(r"(.+)_(\d{4})", name)
         if match is None:
             raise UserError(
                 f"{file} has no channel number. nnU-Net's names are needed: case_0000{ending} for the first channel, "
                 f"case_0001{ending} for the second."
             )
         endings.setdefault(ending, file)
-        images.setdefault(match[1], {})[int(match[2])] = file
-    if not images:
-        raise UserError(f"{folder} has no images. Their names end in one of {', '.join(readable_endings())}.")
+        images[match[1]][int(match[2])] = file
     if len(endings) > 1:
         found = ", ".join(file.name for file in endings.values())
         raise UserError(f"{folder} has files of several kinds: {found}. A dataset has one; convert the others.")
     (ending,) = endings
-    _check_channels(images, folder=folder)
+    most = max(map(len, images.values()))
+    wrong = {name: channels for name, channels in images.items() if sorted(channels) != list(range(most))}
+    if wrong:
+        examples = [f"{name} has {', '.join(f'{one:04d}' for one in sorted(wrong[name]))}" for name in wrong]
+        raise UserError(
+            f"{len(wrong)} of {len(images)} cases in {folder} do not have the channels 0000"
+            f"{f' to {most - 1:04d}' if most > 1 else ''}: {some(examples, 3)}. Every case needs the same channels."
+        )
     return {
         name: Case(tuple(channels[number] for number in sorted(channels)), folder / f"{name}{ending}")
         for name, channels in sorted(images.items())
     }, ending
 
 
-def _check_channels(images: dict[str, dict[int, Path]], *, folder: Path) -> None:
-    """See that every case has the channels 0000, 0001, … of the first.
-
-    Raises:
-        UserError: naming cases that do not.
-    """
-    most = max(len(channels) for channels in images.values())
-    wrong = {name: channels for name, channels in images.items() if sorted(channels) != list(range(most))}
-    if wrong:
-        examples = [f"{name} has {', '.join(f'{one:04d}' for one in sorted(wrong[name]))}" for name in wrong]
-        expected = "0000" if most == 1 else f"0000 to {most - 1:04d}"
-        raise UserError(
-            f"{len(wrong)} of {len(images)} cases in {folder} do not have the channels {expected}: "
-            f"{some(examples, 3)}. Every case needs the same channels."
-        )
-
-
 def read_neighbour(folder: Path) -> dict[str, Any]:
-    """Channel names and reader of the dataset.json beside a folder of images, as entries of a dataset.json.
-
-    Raises:
-        UserError: if there is none.
-    """
+    """Channel names and reader of the dataset.json beside a folder of images, as entries of a dataset.json."""
     file = folder.resolve().parent / "dataset.json"
     if not file.is_file():
         raise UserError(
@@ -110,14 +86,11 @@ def _named(names: Sequence[str]) -> dict[str, Any]:
 
 
 def placeholder(images: npt.NDArray[np.float32]) -> Labels:
-    """Labels for images that have none: 1 where nnU-Net sees an image, 0 where it sees empty surroundings.
+    """Labels for images, (C, Z, Y, X), that have none: 1 where nnU-Net sees an image, 0 where it sees surroundings.
 
     nnU-Net takes intensities for its plans from labelled voxels only, and stops where no case has any. Where label 0
     and an image value of 0 meet outside of the image, it marks the voxel as surroundings, which some plans exclude
     from normalisation; labelled voxels are never marked.
-
-    Args:
-        images: the channels, (C, Z, Y, X).
     """
     return create_nonzero_mask(images).astype(np.uint8)
 
@@ -127,15 +100,12 @@ def make_unlabelled_dataset(folder: Path, name: str, *, channels: Sequence[str] 
 
     Args:
         folder: of images.
-        name: of the new dataset, ``DatasetXXX_Name``.
+        name: of the new dataset, see `new_dataset`.
         channels: names; None takes those of the dataset.json beside the folder.
-        force: replace a dataset of that name that this package made.
+        force: see `new_dataset`.
 
     Returns:
         What it was made from: the cases, and a dataset.json that lists none.
-
-    Raises:
-        UserError: if the name is taken or the images are not as needed; nothing is left then.
     """
     cases, ending = find_cases(folder)
     named = _named(channels) if channels is not None else read_neighbour(folder)

@@ -30,38 +30,23 @@ LARGEST_EXACT = 2**24  # nnU-Net's readers give 32-bit floats, which hold no lar
 
 @dataclass(frozen=True)
 class Selection:
-    """How the instances that stay annotated are chosen; see `kept_instances`.
+    """How the instances that stay annotated are chosen; see `kept_instances`."""
 
-    Attributes:
-        keep: their share, above 0 and at most 1.
-        scope: where the share holds.
-        order: which come first.
-        seed: of the draws, not negative.
-    """
-
-    keep: float
-    scope: Scope = "case"
-    order: Order = "random"
-    seed: int = 0
+    keep: float  # their share, above 0 and at most 1
+    scope: Scope = "case"  # where the share holds
+    order: Order = "random"  # which come first
+    seed: int = 0  # of the draws, not negative
 
 
 @dataclass(frozen=True)
 class PartialAnnotation:
-    """What became of the instances.
+    """What became of the instances."""
 
-    Attributes:
-        cases: how many the dataset has.
-        instances: all of them.
-        kept: those that stay annotated.
-        unassigned: number of cases with foreground that belongs to no instance, which stays annotated.
-        flat: whether the images are two-dimensional.
-    """
-
-    cases: int
-    instances: Sequence[Instance]
-    kept: Collection[Instance]
-    unassigned: int
-    flat: bool
+    cases: int  # how many the dataset has
+    instances: Sequence[Instance]  # all of them
+    kept: Collection[Instance]  # those that stay annotated
+    unassigned: int  # number of cases with foreground that belongs to no instance, which stays annotated
+    flat: bool  # whether the images are two-dimensional
 
     @property
     def without_foreground(self) -> int:
@@ -70,17 +55,9 @@ class PartialAnnotation:
 
 
 def origin_of_instances(source: RawDataset, asked: str | None) -> str:
-    """Where a dataset's instances come from.
+    """Where a dataset's instances come from: a folder of instance maps in it, or ``components`` of each label.
 
-    Args:
-        source: the dataset.
-        asked: a folder of instance maps in it, or ``components``; None takes ``instancesTr`` if it is there.
-
-    Returns:
-        The folder's name, or ``components`` for the connected components of each label.
-
-    Raises:
-        UserError: if the folder that was asked for is not there.
+    The one that was asked for, which must be there, or without ``instancesTr`` if that is there.
     """
     if asked is None:
         return INSTANCES if (source.folder / INSTANCES).is_dir() else COMPONENTS
@@ -99,13 +76,10 @@ def simulate_partial_annotation(
 
     Args:
         source: a dataset with dense labels.
-        name: of the new dataset, ``DatasetXXX_Name``.
-        selection: of what stays annotated.
+        name: of the new dataset, see `weaker_dataset`.
+        selection: what stays annotated.
         origin: of the instances, see `origin_of_instances`.
-        force: replace a dataset of that name that this package made.
-
-    Raises:
-        UserError: if the name is taken, the labels are not dense, or files are missing or wrong; nothing is left then.
+        force: see `weaker_dataset`.
     """
     foreground = set(source.foreground_values().values())
     instances: list[Instance] = []
@@ -147,13 +121,7 @@ def simulate_partial_annotation(
 
 
 def read_instances(reader: Any, file: Path, labels: Labels, *, ignore: int | None) -> Labels:
-    """An instance map, without what it has on voxels of the ignore label.
-
-    Args:
-        reader: one of nnU-Net's.
-        file: the map.
-        labels: the case's label map.
-        ignore: value of the ignore label.
+    """An instance map in the shape of a case's label map, without what it has on voxels of the ignore label.
 
     Raises:
         UserError: if it cannot be read, has another shape than the label map, or numbers that are too large to read.
@@ -172,11 +140,7 @@ def read_instances(reader: Any, file: Path, labels: Labels, *, ignore: int | Non
 
 
 def storable(numbers: Labels, *, file: Path) -> Labels:
-    """An instance map whose numbers fit into a file: numbered anew, in order, only if one is too large.
-
-    Raises:
-        UserError: if there are more instances than that.
-    """
+    """An instance map numbered anew, in order, if a number is too large for a file; a UserError if too many are."""
     if numbers.max(initial=0) <= LARGEST_NUMBER:
         return numbers
     present, places = np.unique(numbers, return_inverse=True)

@@ -46,13 +46,7 @@ def kept_instances(
 
 
 def partial_labels(labels: Labels, instances: Labels, kept: Collection[int]) -> Labels:
-    """The label map with the other instances turned into background; voxels of no instance stay as they are.
-
-    Args:
-        labels: the label map.
-        instances: the map of instances.
-        kept: numbers of those that stay.
-    """
+    """The label map with instances that are not kept turned into background; all other voxels stay."""
     dropped = (instances > 0) & ~np.isin(instances, list(kept))
     return np.where(dropped, 0, labels).astype(labels.dtype)
 

@@ -20,13 +20,7 @@ AXES = ("z", "y", "x")  # of label maps as nnU-Net reads them
 
 @dataclass(frozen=True)
 class ScribbleAnnotation:
-    """What was drawn.
-
-    Attributes:
-        counts: by case.
-        ignore: value of voxels without scribble.
-        flat: whether the images are two-dimensional.
-    """
+    """What was drawn: counts by case, the ignore label's value, and whether images are two-dimensional."""
 
     counts: Mapping[str, CaseCounts]
     ignore: int
@@ -49,14 +43,11 @@ def simulate_scribbles(
 
     Args:
         source: a dataset with dense labels.
-        name: of the new dataset, ``DatasetXXX_Name``.
+        name: of the new dataset, see `weaker_dataset`.
         strokes: how to draw.
         axis: that the slices are across, x, y or z; None for that of the largest spacing, in each case.
         seed: of the draws, not negative.
-        force: replace a dataset of that name that this package made.
-
-    Raises:
-        UserError: if the name is taken, the labels are not dense, or files are missing or wrong; nothing is left then.
+        force: see `weaker_dataset`.
     """
     values = class_values(source)
     ignore = max(values.values()) + 1 if source.ignore_label is None else source.ignore_label
@@ -88,13 +79,7 @@ def simulate_scribbles(
 
 
 def chosen_axis(axis: str | None, shape: Sequence[int], spacing: Sequence[float], *, file: Path) -> int:
-    """The number of the axis that slices are across.
-
-    Args:
-        axis: its name, or None for that of the largest spacing.
-        shape: of the label map, (Z, Y, X).
-        spacing: in mm, in the same order.
-        file: the label map.
+    """The number of the axis that slices are across: the one with a name, or None for that of the largest spacing.
 
     Raises:
         UserError: if the image is two-dimensional and slices across another axis would be lines.

@@ -17,21 +17,13 @@ from nnunet_ext.preprocessing.simulate.weaker_dataset import DENSE
 
 @dataclass(frozen=True)
 class Counts:
-    """A class in a case, or all of them.
+    """A class in a case, or all of them."""
 
-    Attributes:
-        voxels: of the dense mask.
-        scribbled: voxels that scribbles give this class.
-        right: those of them that the dense mask gives it, too.
-        slices: that have the class in the dense mask.
-        annotated: those of them with a scribble of the class.
-    """
-
-    voxels: int
-    scribbled: int
-    right: int
-    slices: int
-    annotated: int
+    voxels: int  # of the dense mask
+    scribbled: int  # voxels that scribbles give this class
+    right: int  # those of them that the dense mask gives it, too
+    slices: int  # that have the class in the dense mask
+    annotated: int  # those of them with a scribble of the class
 
     @property
     def share(self) -> float:
@@ -41,25 +33,19 @@ class Counts:
 
 @dataclass(frozen=True)
 class CaseCounts:
-    """The scribbles of a case.
+    """The scribbles of a case."""
 
-    Attributes:
-        classes: by name.
-        whole: all classes together.
-    """
-
-    classes: Mapping[str, Counts]
-    whole: Counts
+    classes: Mapping[str, Counts]  # by name
+    whole: Counts  # all classes together
 
 
 def count_scribbles(scribbles: Labels, dense: Labels, values: Mapping[str, int], *, axis: int) -> CaseCounts:
-    """Count what the scribbles of a case annotate.
+    """Count what the scribbles of a case annotate, in slices across an axis.
 
     Args:
         scribbles: their map, (Z, Y, X).
         dense: the dense mask of the same shape. Voxels whose value is not among the classes do not count.
         values: of the classes by name, background included.
-        axis: that the slices are across.
     """
     across = tuple(other for other in range(dense.ndim) if other != axis)
     known = np.isin(dense, list(values.values()))
@@ -78,10 +64,7 @@ def count_scribbles(scribbles: Labels, dense: Labels, values: Mapping[str, int],
 
 
 def scribble_statistics(dataset: RawDataset) -> dict[str, CaseCounts]:
-    """Count the scribbles of a dataset that has dense masks beside them, by case.
-
-    Args:
-        dataset: scribbles are its labels, dense masks are in its labelsTr_dense.
+    """Count the scribbles of a dataset that has dense masks beside them in labelsTr_dense, by case.
 
     Raises:
         UserError: if the dataset has no ignore label or dense masks, or files are missing or do not fit.
@@ -108,48 +91,27 @@ def scribble_statistics(dataset: RawDataset) -> dict[str, CaseCounts]:
 
 
 def class_values(dataset: RawDataset) -> dict[str, int]:
-    """Values of all labels by name, background first.
-
-    Raises:
-        UserError: if the dataset has regions.
-    """
+    """Values of all labels by name, background first; a UserError if the dataset has regions."""
     return {"background": 0, **dataset.foreground_values()}
 
 
-def table(cases: Sequence[CaseCounts]) -> list[list[str]]:
+def scribble_table(cases: Sequence[CaseCounts]) -> list[list[str]]:
     """Rows of cells: for each class, and for all together, what is scribbled.
 
     The share is that of the class's own voxels, in the cases that have it. Agreement is of all scribbled voxels, and in
-    the worst case.
-
-    Args:
-        cases: at least one, of the same classes.
+    the worst case. There is at least one case, and all have the same classes.
     """
     rows = [["label", "cases", "slices", "of", "voxels", "share: median", "lowest", "highest", "agreement", "lowest"]]
-    columns = {name: [case.classes[name] for case in cases] for name in cases[0].classes}
-    return rows + [row(name, counts) for name, counts in {**columns, "all": [case.whole for case in cases]}.items()]
-
-
-def row(name: str, counts: Sequence[Counts]) -> list[str]:
-    """Cells of one class."""
-    having = [one for one in counts if one.voxels]
-    shares = [one.share for one in having]
-    drawn = [one for one in counts if one.scribbled]
-    total = sum(one.scribbled for one in drawn)
-    return [
-        name,
-        str(len(having)),
-        str(sum(one.annotated for one in having)),
-        str(sum(one.slices for one in having)),
-        str(total),
-        *([percent(median(shares)), percent(min(shares)), percent(max(shares))] if having else ["–"] * 3),
-        *(
-            [percent(sum(one.right for one in drawn) / total), percent(min(one.right / one.scribbled for one in drawn))]
-            if drawn
-            else ["–"] * 2
-        ),
-    ]
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
+    columns = [(name, [case.classes[name] for case in cases]) for name in cases[0].classes]
+    for name, counts in [*columns, ("all", [case.whole for case in cases])]:
+        having = [one for one in counts if one.voxels]
+        drawn = [one for one in counts if one.scribbled]
+        shares = [one.share for one in having]
+        total = sum(one.scribbled for one in drawn)
+        summed = (sum(one.annotated for one in having), sum(one.slices for one in having), total)
+        figures: list[float | None] = [median(shares), min(shares), max(shares)] if having else [None] * 3
+        if drawn:
+            figures += [sum(one.right for one in drawn) / total, min(one.right / one.scribbled for one in drawn)]
+        percents = [f"{100 * figure:.2f} %" if figure is not None else "–" for figure in figures]
+        rows.append([name, *map(str, (len(having), *summed)), *percents, *["–"] * (5 - len(percents))])
+    return rows

@@ -25,25 +25,19 @@ class Strokes:
     """How scribbles are drawn.
 
     By default they annotate about as much, and are about as often wrong, as what people drew into ACDC's images.
-
-    Attributes:
-        interior: how much of the skeleton of a region the interior stroke follows, above 0 and at most 1.
-        boundary: how much of the line one voxel inside its boundary the second stroke follows, from 0 (none) to 1.
-        thickness: of all strokes, in voxels, at least 1. Thick strokes end where their region does.
-        noise: standard deviation of the whole voxels by which each stroke is off along each axis of its slice.
-        components: the largest connected component of a class in a slice has strokes; the others have, too, if their
-            size is at least this share of its size, from 0 (all) to 1.
-        slices: the share of a case's slices that are drawn in, above 0 and at most 1.
-        num_slices: their number instead, at least 1; None for the share.
     """
 
-    interior: float = 0.8
+    interior: float = 0.8  # how much of the skeleton of a region the interior stroke follows, above 0 and at most 1
+    # how much of the line one voxel inside its boundary the second stroke follows, from 0 (none) to 1
     boundary: float = 0.7
-    thickness: int = 1
+    thickness: int = 1  # of all strokes, in voxels, at least 1. Thick strokes end where their region does
+    # standard deviation of the whole voxels by which each stroke is off along each axis of its slice
     noise: float = 0.2
+    # the largest connected component of a class in a slice has strokes; the others have, too, if their size is at
+    # least this share of its size, from 0 (all) to 1
     components: float = 0.1
-    slices: float = 1.0
-    num_slices: int | None = None
+    slices: float = 1.0  # the share of a case's slices that are drawn in, above 0 and at most 1
+    num_slices: int | None = None  # their number instead, at least 1; None for the share
 
 
 def slicing_axis(shape: Sequence[int], spacing: Sequence[float]) -> int:
@@ -51,10 +45,6 @@ def slicing_axis(shape: Sequence[int], spacing: Sequence[float]) -> int:
 
     An axis of one voxel comes first, whatever its spacing: that is a two-dimensional image. Of equal spacings, to a
     thousandth of a millimetre, the first counts.
-
-    Args:
-        shape: of the image.
-        spacing: in mm, in the same order.
     """
     if 1 in shape:
         return list(shape).index(1)
@@ -97,11 +87,12 @@ def scribble_map(
 def annotated_slices(planes: Labels, values: Sequence[int], strokes: Strokes, rng: np.random.Generator) -> list[int]:
     """Which slices are drawn in: evenly spread from a random start.
 
-    For a class that none of them has, the slice with most of its voxels is added.
+    For a class that none of them has, the slice with most of its voxels is added. Slices with none of the classes
+    cannot be drawn in.
 
     Args:
         planes: the dense label map, slices first.
-        values: the classes. Slices with none of them cannot be drawn in.
+        values: the classes.
         strokes: with the share or number of the slices.
         rng: draws.
     """
@@ -120,16 +111,7 @@ def annotated_slices(planes: Labels, values: Sequence[int], strokes: Strokes, rn
 
 
 def draw_class(region: Mask, strokes: Strokes, rng: np.random.Generator) -> Mask:
-    """The strokes of one class in one slice.
-
-    Args:
-        region: where the class is, (H, W), not empty.
-        strokes: how to draw.
-        rng: draws.
-
-    Returns:
-        The strokes. Without noise they lie in the region; with it, each still has a voxel there.
-    """
+    """The strokes of one class, (H, W), in one slice. They lie in it but for noise, and each has a voxel there."""
     drawn = np.zeros_like(region)
     numbers, _ = ndimage.label(region, EIGHT_NEIGHBOURS)
     sizes = np.bincount(numbers.ravel())[1:]
@@ -151,13 +133,7 @@ def draw_class(region: Mask, strokes: Strokes, rng: np.random.Generator) -> Mask
 
 
 def interior_line(skeleton: Mask, share: float, rng: np.random.Generator) -> Mask:
-    """A connected part of the skeleton of a connected region, from one of its ends on.
-
-    Args:
-        skeleton: (H, W), not empty.
-        share: of its voxels, above 0 and at most 1.
-        rng: draws where the end is looked for.
-    """
+    """A connected share of the skeleton, (H, W), of a connected region, from one of its ends on."""
     # the end is what is farthest from any place; of a ring, the opposite
     places = np.argwhere(skeleton)
     distances = walked(places, int(rng.integers(len(places))))
@@ -166,19 +142,11 @@ def interior_line(skeleton: Mask, share: float, rng: np.random.Generator) -> Mas
 
 
 def boundary_line(region: Mask, skeleton: Mask, share: float, rng: np.random.Generator) -> Mask:
-    """A connected part of a line near the boundary of a region: one voxel is between them.
+    """A connected share of a line near the boundary of a region, (H, W): one voxel is between them.
 
     The edge of the image is no boundary. The line leaves out what is within `GAP` voxels of the skeleton: where a
     region is thin the interior stroke is near the boundary anyhow. If the line has several parts, one of them counts.
-
-    Args:
-        region: (H, W).
-        skeleton: of the region.
-        share: of the line's voxels, above 0 and at most 1.
-        rng: draws the middle of the part.
-
-    Returns:
-        Nothing if the region is too thin for such a line or has no boundary.
+    Nothing is drawn if the region is too thin for such a line or has no boundary.
     """
     inside = ndimage.binary_erosion(region, EIGHT_NEIGHBOURS, border_value=1)
     line = inside & ~ndimage.binary_erosion(inside, border_value=1)
@@ -189,10 +157,10 @@ def boundary_line(region: Mask, skeleton: Mask, share: float, rng: np.random.Gen
 
 
 def connected_part(line: Mask, start: int, share: float) -> Mask:
-    """What is nearest along a line to one of its voxels: all of it is connected, being reached through it.
+    """What is nearest along a line, (H, W), to one of its voxels: all of it is connected, being reached through it.
 
     Args:
-        line: (H, W), not empty.
+        line: not empty.
         start: number of the voxel among the line's, row by row.
         share: of the voxels of the line that are connected with that one; at least one is taken.
     """
@@ -205,12 +173,7 @@ def connected_part(line: Mask, start: int, share: float) -> Mask:
 
 
 def walked(places: npt.NDArray[np.integer], start: int) -> npt.NDArray[np.float64]:
-    """How far voxels are from one of them over neighbours at sides and corners, in voxels; infinity if not connected.
-
-    Args:
-        places: of the voxels, (N, 2).
-        start: number of the one.
-    """
+    """How many voxels it is from one voxel of (N, 2) to each over sides and corners; infinity if not connected."""
     tree = KDTree(places)
     steps = tree.sparse_distance_matrix(tree, 1.5, output_type="coo_matrix")
     return np.asarray(dijkstra(steps.tocsr(), indices=start))
@@ -222,15 +185,9 @@ def thickened(line: Mask, thickness: int) -> Mask:
 
 
 def displaced(stroke: Mask, region: Mask, noise: float, rng: np.random.Generator) -> Mask:
-    """A stroke moved as a whole, by a normal draw along each axis rounded to voxels; what leaves the image is lost.
+    """A stroke, (H, W), moved by a normal draw along each axis, rounded to voxels; what leaves the image is lost.
 
-    A stroke that would miss its region altogether stays where it is.
-
-    Args:
-        stroke: (H, W).
-        region: in which the stroke belongs.
-        noise: standard deviation in voxels.
-        rng: draws.
+    A stroke that would miss its region altogether stays where it is. `noise` is the standard deviation in voxels.
     """
     places = np.argwhere(stroke) + np.rint(rng.normal(0, noise, 2)).astype(int)
     places = places[((places >= 0) & (places < stroke.shape)).all(axis=1)]

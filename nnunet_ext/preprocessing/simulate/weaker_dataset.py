@@ -23,28 +23,16 @@ LARGEST_NUMBER = 65535  # label maps and instance maps are written with 16 bits
 
 @dataclass
 class WeakerDataset:
-    """A dataset in the making.
+    """A dataset in the making."""
 
-    Attributes:
-        source: the dataset with dense labels.
-        name: of the new dataset.
-        folder: its unfinished folder.
-        reader: nnU-Net's, for the files of both.
-        flat: whether all images that were read are two-dimensional.
-    """
-
-    source: RawDataset
-    name: str
-    folder: Path
-    reader: Any
-    flat: bool = True
+    source: RawDataset  # the dataset with dense labels
+    name: str  # of the new dataset
+    folder: Path  # its unfinished folder
+    reader: Any  # nnU-Net's, for the files of both
+    flat: bool = True  # whether all images that were read are two-dimensional
 
     def dense_labels(self, doing: str) -> Iterator[tuple[str, Labels, dict[str, Any]]]:
-        """Read the source's labels, keep them in `DENSE`, and give each case with its label map and geometry.
-
-        Raises:
-            UserError: if a label map cannot be used.
-        """
+        """Read the source's labels, keep them in `DENSE`, and give each case with its label map and geometry."""
         for case in tqdm(self.source.cases, desc=doing, unit="case", disable=None):
             file = self.source.cases[case].label
             labels, properties = read_label_map(self.reader, file)
@@ -65,13 +53,9 @@ class WeakerDataset:
     def finish(
         self, about: Mapping[str, Any], *, record: str, cases: Mapping[str, Any], labels: Mapping[str, Any]
     ) -> None:
-        """Write what is not images: dataset.json, the folds of the source, and what was done.
+        """Write what is not images: dataset.json with its labels, the folds of the source, and what was done.
 
-        Args:
-            about: how the labels were made weaker.
-            record: name of the JSON file that says what was done.
-            cases: what was done, by case.
-            labels: for dataset.json.
+        What was done is how the labels were made weaker, and by case, in the JSON file `record`.
         """
         about = {"version": __version__, "source": self.source.folder.name, **about}
         write_description(
@@ -85,13 +69,8 @@ class WeakerDataset:
 def weaker_dataset(source: RawDataset, name: str, *, force: bool) -> Iterator[WeakerDataset]:
     """Begin a dataset that is there only if the block ends without an exception.
 
-    Args:
-        source: a dataset with dense labels.
-        name: of the new dataset, ``DatasetXXX_Name``.
-        force: replace a dataset of that name that this package made.
-
     Raises:
-        UserError: if the name is taken, or the source's labels are not dense.
+        UserError: if the name is taken and `force` is off, or the source's labels are not dense.
     """
     if name == source.folder.name:
         raise UserError(f"{name} is the source itself. Choose another name.")

@@ -9,7 +9,7 @@ import pytest
 from nnunet_ext.findings import Finding
 from nnunet_ext.preprocessing.checks import CHECKS, check_dataset
 from nnunet_ext.preprocessing.checks.scribbles import IgnoreLabelCheck, ScribbleCheck, percent
-from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
+from nnunet_ext.preprocessing.raw.raw_dataset import read_label_map, read_raw_dataset
 from support.raw_datasets import write_array, write_raw
 
 NAMES = {"background": 0, "RV": 1, "LV": 2, "ignore": 3}
@@ -43,7 +43,7 @@ def check(folder: Path, kind: type[ScribbleCheck] = ScribbleCheck) -> dict[str, 
     dataset = read_raw_dataset(folder.name)
     found = kind(dataset)
     for case, files in dataset.cases.items():
-        found.look_at(case, dataset.read_labels(files.label)[0])
+        found.look_at(case, read_label_map(found.reader, files.label)[0])
     findings = list(found.findings())
     assert len({finding.title for finding in findings}) == len(findings)
     return {finding.title: finding for finding in findings}
@@ -61,12 +61,12 @@ def test_good_dataset_is_described_by_hand(folder, kind):
     assert {finding.severity for finding in found.values()} == {"ok"}
     assert found["ignore"].detail == "each case has voxels of it (3)."
     assert found["scribbles"].detail == "each of 3 cases has some."
-    assert found["annotated"].detail == "4, 5, 5 % of a case's voxels (least, median, most)."
+    assert found["annotated"].detail == "4, 5, 5 % of the voxels of a case (minimum, median, maximum)."
     assert found["background"].detail == (
-        "in 3 of 3 cases; 8, 8, 10 voxels in a case that has any (least, median, most)."
+        "in 3 of 3 cases; 8, 8, 10 voxels in a case that has any (minimum, median, maximum)."
     )
     assert found["annotation of 1"].detail == (
-        "RV: in 3 of 3 cases; 2, 4, 4 voxels in a case that has any (least, median, most)."
+        "RV: in 3 of 3 cases; 2, 4, 4 voxels in a case that has any (minimum, median, maximum)."
     )
     assert "LV: in 3 of 3 cases; 4, 8, 8 voxels" in found["annotation of 2"].detail
     assert "agreement" not in found

@@ -8,7 +8,14 @@ import pytest
 import SimpleITK as sitk
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.preprocessing.pairs.images import coverage, difference, has_no_position, read_label_image, read_scan
+from nnunet_ext.preprocessing.pairs.images import (
+    covered,
+    difference,
+    has_no_position,
+    read_label_image,
+    read_scan,
+    unmoved,
+)
 from support.scan_pairs import box, scan, textured
 
 
@@ -56,9 +63,10 @@ def test_flipped_axis_is_another_grid():
 
 def test_coverage_is_the_share_of_voxels():
     grid = scan(textured(0))
-    assert coverage(grid, grid) == 1
-    assert coverage(grid, scan(textured(0), origin=(5 + 6, -7, 11))) == 0.5  # six of twelve columns
-    assert coverage(grid, scan(textured(0), origin=(500, -7, 11))) == 0
+    assert covered(grid, grid, unmoved(grid)).all()
+    half = covered(grid, scan(textured(0), origin=(5 + 6, -7, 11)), unmoved(grid))
+    assert half.mean() == 0.5  # six of twelve columns
+    assert not covered(grid, scan(textured(0), origin=(500, -7, 11)), unmoved(grid)).any()
 
 
 def test_header_without_position_is_known():

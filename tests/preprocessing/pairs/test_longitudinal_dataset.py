@@ -7,11 +7,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import SimpleITK as sitk
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.plans.channel_roles import roles_of_dataset
 from nnunet_ext.preprocessing.pairs import longitudinal_dataset
+from nnunet_ext.preprocessing.pairs.image_registration import Registration
 from nnunet_ext.preprocessing.pairs.longitudinal_dataset import (
     Diverged,
     description_of,
@@ -235,13 +237,19 @@ def test_prediction_that_stops_leaves_nothing(far_away, tmp_path):
     assert not folder.exists()
 
 
+FOUND = Registration(sitk.Transform(3, sitk.sitkIdentity), "rigid", "rigid", 0.1, 0.4, 7.0, 11.5, 0.97, None)
+
+
 def test_registrations_are_drawn(raw, pairs, monkeypatch):
     def registered(pair, pairing, *, if_diverged):
         case = make_case(pair, pairing, if_diverged=if_diverged)
-        return replace(case, views=case.channels[:3]) if pair.prior_image else case
+        return replace(case, views=case.channels[:3], registration=FOUND) if pair.prior_image else case
 
-    def picture(current, prior_before, prior_after, file, *, title, registration):
-        file.write_text(f"{title} " + " ".join(str(image.GetSize()) for image in (current, prior_before, prior_after)))
+    def picture(current, prior_before, prior_after, file, registration):
+        assert registration is FOUND
+        file.write_text(
+            f"{file.stem} " + " ".join(str(image.GetSize()) for image in (current, prior_before, prior_after))
+        )
 
     monkeypatch.setattr(longitudinal_dataset, "make_case", registered)
     pictures = SimpleNamespace(registration_picture=picture)

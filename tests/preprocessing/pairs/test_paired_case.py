@@ -206,7 +206,7 @@ def shifting(monkeypatch):
                 problem=problem,
             )
 
-        monkeypatch.setattr(paired_case, "register", register)
+        monkeypatch.setattr(paired_case, "register_images", register)
 
     return install
 

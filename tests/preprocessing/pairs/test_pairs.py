@@ -156,7 +156,7 @@ def test_tables_without_content_are_refused(folder):
 def test_lines_of_another_length_are_refused(folder):
     table = write_table(folder / "t.csv", [row(folder, "ann")])
     table.write_text(table.read_text() + "bob,a.nii.gz\n")
-    with pytest.raises(UserError, match="line 3: expected are 5 cells"):
+    with pytest.raises(UserError, match="line 3: it needs 5 cells"):
         read_table(table, wanted=WANTED, with_labels=True)
 
 

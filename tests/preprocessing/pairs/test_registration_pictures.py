@@ -32,8 +32,8 @@ def pictured(size, spacing):
     ("size", "spacing"), [((44, 40, 44), (2.0, 2.0, 2.0)), ((44, 40, 9), (2.0, 2.0, 10.0)), ((44, 40), (2.0, 2.0))]
 )
 def test_disagreement_is_coloured_before_and_grey_after(tmp_path, size, spacing):
-    file = tmp_path / "cäse 1.png"
-    registration_picture(*pictured(size, spacing), file, title="case $1_2$")
+    file = tmp_path / "cäse $1_2$.png"
+    registration_picture(*pictured(size, spacing), file, FOUND)
     picture = matplotlib.image.imread(file)[..., :3]
     # of all coloured pixels nearly all lie in the first row of three
     coloured = np.ptp(picture, axis=-1) > 0.2
@@ -52,7 +52,7 @@ def test_figures_and_the_problem_are_printed(tmp_path, monkeypatch):
             figures.append(self)
 
     monkeypatch.setattr(registration_pictures, "Figure", Kept)
-    registration_picture(*pictured((44, 40), (2.0, 2.0)), tmp_path / "a.png", title="case_7", registration=FOUND)
+    registration_picture(*pictured((44, 40), (2.0, 2.0)), tmp_path / "case_7.png", FOUND)
     printed = figures[0].get_suptitle()
     for text in ("case_7", "bspline (reached: affine)", "0.100 → 0.432", "7.2 mm", "11.5", "97%", "PROBLEM", "folds"):
         assert text in printed
@@ -64,5 +64,5 @@ def test_nothing_is_left_of_a_picture_that_fails(tmp_path, monkeypatch):
 
     monkeypatch.setattr(registration_pictures.Figure, "savefig", full)
     with pytest.raises(OSError, match="no space"):
-        registration_picture(*pictured((44, 40), (2.0, 2.0)), tmp_path / "a.png")
+        registration_picture(*pictured((44, 40), (2.0, 2.0)), tmp_path / "a.png", FOUND)
     assert list(tmp_path.iterdir()) == []

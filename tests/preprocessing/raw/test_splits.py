@@ -82,7 +82,7 @@ PINNED = {"train": ["c", "e"], "val": ["b", "h"]}
     [
         (15, 10, "15 shots and 10 for validation need 25, but the dataset has 20"),
         (21, None, "21 shots need 21, but the dataset has 20"),
-        (20, None, "no case is left for validation"),
+        (20, None, "20 shots are the whole dataset"),
         (20, 1, "need 21"),
     ],
 )
@@ -102,9 +102,9 @@ def test_patient_is_the_first_group_or_the_whole_match(pattern):
     ("pattern", "message"),
     [
         ("(", "no regular expression"),
-        ("subject", "in no case, e.g. not in: patient000_ED, patient000_ES, patient001_ED"),
-        ("(.+)_ED", "in all cases but 20 of 40, e.g. not in: patient000_ES"),
-        ("patient000_E(D)?", "e.g. not in: patient000_ES"),
+        ("subject", "in the names of 40 of 40 cases: patient000_ED, patient000_ES, patient001_ED and 37 more"),
+        ("(.+)_ED", "in the names of 20 of 40 cases: patient000_ES"),
+        ("patient000_E(D)?", "in the names of 39 of 40 cases: patient000_ES"),
     ],
 )
 def test_a_pattern_that_leaves_cases_without_patient_is_an_error_with_examples(pattern, message):
@@ -121,7 +121,7 @@ def test_appending_keeps_what_is_there_and_adds_nothing_twice():
 
 
 def test_unknown_cases_are_named(tmp_path):
-    with pytest.raises(UserError, match=r"names 1 cases that are not in the dataset, e\.g\. gone"):
+    with pytest.raises(UserError, match=r"names 1 cases that are not in the dataset: gone"):
         check_known([{"train": ["a"], "val": ["gone"]}], ["a"], file=tmp_path / "splits_final.json")
 
 
@@ -157,7 +157,9 @@ def test_cases_of_a_dataset_that_is_not_preprocessed_are_those_of_the_raw_one(ro
 
 
 def test_cases_listed_in_dataset_json_are_found(roots):
-    make_raw(roots, "Dataset005_New", [], dataset={"y": {}, "x": {}})
+    make_raw(
+        roots, "Dataset005_New", [], dataset={case: {"images": ["i.nii.gz"], "label": "l.nii.gz"} for case in "yx"}
+    )
     assert find_dataset("Dataset005_New")[1] == ["x", "y"]
 
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from nnunet_ext.preprocessing.raw.instances import Instance, components, instances_of
-from nnunet_ext.preprocessing.simulate.partial_instances import counts_by_case, kept_instances, partial_labels
+from nnunet_ext.preprocessing.simulate.partial_instances import kept_instances, partial_labels
 
 MAP = np.array(
     [
@@ -101,10 +101,3 @@ def test_dropped_instances_become_background_and_the_ignore_label_stays():
     expected[0, 5] = expected[1, 5] = 9
     assert (result == expected).all()
     assert result.dtype == MAP.dtype
-
-
-def test_counts_before_and_after():
-    instances = made({"a": [4, 6], "b": [1]})
-    counts = counts_by_case(instances, {instances[1], instances[2]})
-    assert counts["a"] == {"instances": 2, "kept_instances": 1, "voxels": 10, "kept_voxels": 6}
-    assert counts["b"] == {"instances": 1, "kept_instances": 1, "voxels": 1, "kept_voxels": 1}

@@ -5,7 +5,9 @@ import pytest
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.preprocessing.raw.instances import Instance, instances_of
-from nnunet_ext.preprocessing.simulate.partial_annotation import check_values, kept_by_case, storable
+from nnunet_ext.preprocessing.raw.raw_dataset import check_values
+from nnunet_ext.preprocessing.simulate.partial_annotation import storable
+from nnunet_ext.preprocessing.simulate.partial_instances import kept_by_case
 
 FILE = Path("a.nii.gz")
 
@@ -25,7 +27,7 @@ def test_most_instances_that_a_file_holds_by_one():
 
 def test_unknown_values_are_named_with_the_file():
     check_values(np.array([0, 1, 3]), {0, 1, 3}, file=FILE)
-    with pytest.raises(UserError, match="a.nii.gz has the value 3, which"):
+    with pytest.raises(UserError, match="a.nii.gz has the value 3, but the labels are 0, 1"):
         check_values(np.array([0, 1, 3]), {0, 1}, file=FILE)
 
 

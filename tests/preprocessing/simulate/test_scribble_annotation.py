@@ -6,7 +6,7 @@ import pytest
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
-from nnunet_ext.preprocessing.simulate.scribble_annotation import DrawnScribbles, chosen_axis, simulate_scribbles
+from nnunet_ext.preprocessing.simulate.scribble_annotation import ScribbleAnnotation, chosen_axis, simulate_scribbles
 from nnunet_ext.preprocessing.simulate.scribbles import Strokes
 from support.raw_datasets import read_array, write_array, write_raw
 
@@ -28,7 +28,7 @@ def ball() -> np.ndarray:
     return labels
 
 
-def simulate(source: str, name: str, *, axis: str | None = None, seed: int = 0, **strokes) -> DrawnScribbles:
+def simulate(source: str, name: str, *, axis: str | None = None, seed: int = 0, **strokes) -> ScribbleAnnotation:
     return simulate_scribbles(read_raw_dataset(source), name, Strokes(**strokes), axis=axis, seed=seed, force=False)
 
 
@@ -63,7 +63,7 @@ def test_one_labelled_case_without_ignore_is_not_taken_for_one_with_it(raw):
     labels = ball()
     labels[0, 0, 0] = 3  # the value that the ignore label will have
     write_raw(raw / "Dataset005_Unlisted", {"a": labels}, names=NAMES)
-    with pytest.raises(UserError, match="a.nii.gz has the value 3, which"):
+    with pytest.raises(UserError, match="a.nii.gz has the value 3, but the labels are 0, 1, 2"):
         simulate("5", "Dataset006_S")
 
 

@@ -5,7 +5,12 @@ import pytest
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
-from nnunet_ext.preprocessing.simulate.scribble_statistics import Counts, count_scribbles, scribble_statistics, table
+from nnunet_ext.preprocessing.simulate.scribble_statistics import (
+    Counts,
+    count_scribbles,
+    scribble_statistics,
+    scribble_table,
+)
 from support.raw_datasets import write_array, write_raw
 
 VALUES = {"background": 0, "organ": 1, "tumour": 2}
@@ -42,7 +47,7 @@ def test_table_has_median_range_and_agreement_over_cases():
     full = np.where(DENSE == 7, 0, DENSE)
     other = np.where(full == 0, 0, 3)
     cases = [count_scribbles(*maps, VALUES, axis=0) for maps in ((SCRIBBLES, DENSE), (full, full), (other, full))]
-    rows = {row[0]: row[1:] for row in table(cases)}
+    rows = {row[0]: row[1:] for row in scribble_table(cases)}
     assert rows["organ"] == ["3", "2", "3", "6", "100.00 %", "0.00 %", "100.00 %", "83.33 %", "66.67 %"]
     assert rows["tumour"] == ["0", "0", "0", "0", *["–"] * 5]
     # 4 of 15, 16 of 16 and 13 of 16 voxels

@@ -1,0 +1,36 @@
+from nnunet_ext.messages import counted, last_line, listed, next_steps, some, spread
+
+
+def test_few_items_are_all_named_and_many_are_counted():
+    assert some(["a", "b"]) == "a, b"
+    assert some(list("abcde")) == "a, b, c, d, e"
+    assert some(list("abcdefg")) == "a, b, c, d, e and 2 more"
+    assert some({1: "x", 2: "y", 3: "z"}, 2) == "1, 2 and 1 more"
+
+
+def test_one_is_not_plural():
+    assert [counted(number, "case") for number in (0, 1, 2)] == ["0 cases", "1 case", "2 cases"]
+
+
+def test_last_line_of_nothing_is_empty():
+    assert last_line(RuntimeError("first\n last \n")) == "last"
+    assert last_line("") == ""
+
+
+def test_lines_of_a_list_end_with_the_number_of_the_rest():
+    assert listed(["a", "b"]) == "\n  - a\n  - b"
+    assert listed(["a", "b", "c"], 1) == "\n  - a\n  - and 2 more"
+
+
+def test_spread_is_minimum_median_and_maximum():
+    assert spread([9, 1, 4, 4.5], "mm") == "1, 4.25, 9 mm (minimum, median, maximum)"
+    assert spread([12.345, 12.345], "%", digits=3).startswith("12.3, 12.3, 12.3 %")
+
+
+def test_commands_after_a_new_dataset_take_its_number():
+    lines = next_steps("Dataset007_Few", "nnUNetTrainerTDNet", configuration="2d").splitlines()
+    assert lines[2:] == [
+        "  nnunet_ext check -d 007 --trainer nnUNetTrainerTDNet",
+        "  nnUNetv2_plan_and_preprocess -d 007",
+        "  nnUNetv2_train 007 2d 0 -tr nnUNetTrainerTDNet",
+    ]
