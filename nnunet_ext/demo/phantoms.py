@@ -35,17 +35,12 @@ TOUCHING = np.ones((3, 3, 3), dtype=bool)  # 26-connectivity
 class Geometry:
     """Where everything is in one phantom.
 
-    Attributes:
-        tissues: (X, Y, Z) map of the tissues that the image shows, one of the tissue constants of this module.
-        organs: (X, Y, Z) label map with the values of `LABELS`.
-        lesion_instances: (X, Y, Z), 0 outside lesions, else the lesion's number 1..n; lesions never touch one another,
-            so that they are the 26-connected components of label 3.
-        spacing: voxel size in mm along X, Y, Z.
+    Lesions never touch one another, so that they are the 26-connected components of label 3.
     """
 
-    tissues: LabelArray
-    organs: LabelArray
-    lesion_instances: InstanceArray
+    tissues: LabelArray  # what the image shows, as the tissue constants of this module
+    organs: LabelArray  # the values of LABELS
+    lesion_instances: InstanceArray  # 0 outside lesions, else the lesion's number 1..n
     spacing: Spacing
 
 

@@ -52,43 +52,29 @@ Commands = Sequence[tuple[str, Sequence[str]]]
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the report: what a model makes of scans that no training saw.
+    """A column of the report: what a model predicts for scans that no training saw."""
 
-    Attributes:
-        name: in the report.
-        trainer: class name.
-        dataset: raw dataset folder that it is trained on.
-        images: folder with what ``nnUNetv2_predict -i`` takes.
-        suffix: behind the trainer's name in the name of the folder of predictions.
-    """
-
-    name: str
-    trainer: str
-    dataset: Path
-    images: Path
-    suffix: str = ""
+    name: str  # in the report
+    trainer: str  # class name
+    dataset: Path  # raw dataset folder that it is trained on
+    images: Path  # folder for nnUNetv2_predict -i
+    suffix: str = ""  # behind the trainer's name in the name of the folder of predictions
 
 
 @dataclass(frozen=True)
 class Demonstration:
     """A comparison on one set of scans.
 
-    Attributes:
-        title: of the report.
-        description: a sentence about the scans.
-        columns: of the report; models are trained in their order.
-        labels: folder with the reference label maps. Where it is missing, links to the validation cases of fold 0 are
-            made there and in the columns' folder of images, after the training.
-        before: commands before the planning.
-        after: commands after the training.
+    Where the folder of labels is missing, links to the validation cases of fold 0 are made there and in the columns'
+    folder of images, after the training.
     """
 
-    title: str
-    description: str
-    columns: Sequence[Column]
-    labels: Path
-    before: Commands = ()
-    after: Commands = ()
+    title: str  # of the report
+    description: str  # a sentence about the scans
+    columns: Sequence[Column]  # models are trained in their order
+    labels: Path  # folder with the reference label maps
+    before: Commands = ()  # before the planning
+    after: Commands = ()  # after the training
 
 
 def on_one_dataset(dataset: Path, out: Path, trainer: str) -> Demonstration:
@@ -143,19 +129,12 @@ class CommandFailed(Exception):
 
 @dataclass
 class CommandRunner:
-    """Runs commands one after the other, shows each as it can be typed, and keeps its output in a numbered log.
+    """Runs commands one after the other, shows each as it can be typed, and keeps its output in a numbered log."""
 
-    Attributes:
-        environment: variables that the commands get beside the present ones.
-        logs: existing folder for the logs.
-        total: how many commands there will be, for the counter that is shown.
-        shown: the commands so far, as they were shown.
-    """
-
-    environment: Mapping[str, str]
-    logs: Path
-    total: int
-    shown: list[str] = field(default_factory=list)
+    environment: Mapping[str, str]  # variables beside the present ones
+    logs: Path  # existing folder
+    total: int  # how many commands there will be, for the counter that is shown
+    shown: list[str] = field(default_factory=list)  # the commands so far
 
     def run(self, name: str, command: Sequence[str]) -> None:
         """Run a command to its end.

@@ -27,19 +27,12 @@ CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best
 
 @dataclass(frozen=True)
 class Training:
-    """One call of ``nnUNetv2_train``.
+    """One call of ``nnUNetv2_train``."""
 
-    Attributes:
-        trainer: class name.
-        configuration: its name in the plans.
-        fold: its number, or ``all``.
-        seed: what the configuration was given, None if it was used as it is.
-    """
-
-    trainer: str
-    configuration: str
-    fold: int | str
-    seed: int | None = None
+    trainer: str  # class name
+    configuration: str  # its name in the plans
+    fold: int | str  # its number, or "all"
+    seed: int | None = None  # what the configuration was given, None if it was used as it is
 
     @property
     def name(self) -> str:
@@ -49,27 +42,16 @@ class Training:
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be trained. A sweep's folder is for one request.
+    """What is to be trained. A sweep's folder is for one request."""
 
-    Attributes:
-        dataset: name, DatasetXXX_Name.
-        configuration: in the plans, before seeds.
-        plans: identifier, the plans file's name.
-        plans_name: the name in the plans, by which nnU-Net calls the model's folder.
-        trainers: class names.
-        folds: numbers, or ``all``.
-        seeds: None to use the configuration as it is.
-        folders: nnU-Net's folders by the variable's name, absolute.
-    """
-
-    dataset: str
-    configuration: str
-    plans: str
-    plans_name: str
-    trainers: list[str]
-    folds: list[int | str]
-    seeds: list[int] | None
-    folders: dict[str, str]
+    dataset: str  # DatasetXXX_Name
+    configuration: str  # in the plans, before seeds
+    plans: str  # the plans file's name
+    plans_name: str  # the name in the plans, by which nnU-Net calls the model's folder
+    trainers: list[str]  # class names
+    folds: list[int | str]  # numbers, or "all"
+    seeds: list[int] | None  # None to use the configuration as it is
+    folders: dict[str, str]  # nnU-Net's, by the variable's name, absolute
 
     def trainings(self) -> list[Training]:
         """Every training of the sweep, in the order in which they are begun."""
@@ -84,36 +66,24 @@ class Request:
 
 @dataclass(frozen=True)
 class Means:
-    """How a sweep is run; this may change from one start to the next.
+    """How a sweep is run; this may change from one start to the next."""
 
-    Attributes:
-        device: of the trainings: cpu, cuda or mps.
-        local: how many trainings at a time, on this machine; None for Slurm.
-        slurm: submitit's parameters; None on this machine.
-    """
-
-    device: str
-    local: int | None = None
-    slurm: dict[str, Any] | None = None
+    device: str  # cpu, cuda or mps
+    local: int | None = None  # how many trainings at a time, on this machine; None for Slurm
+    slurm: dict[str, Any] | None = None  # submitit's parameters; None on this machine
 
 
 @dataclass(frozen=True)
 class Record:
-    """What is remembered about a training.
+    """What is remembered about a training."""
 
-    Attributes:
-        state: as of the last time that anybody worked on it.
-        attempts: how often it was started.
-        reason: why it failed or stopped.
-    """
-
-    state: str = STOPPED
-    attempts: int = 0
-    reason: str = ""
+    state: str = STOPPED  # as of the last time that anybody worked on it
+    attempts: int = 0  # how often it was started
+    reason: str = ""  # why it failed or stopped
 
 
 def seeded_name(configuration: str, seed: int) -> str:
-    """The configuration that is another one with a seed."""
+    """Name of the configuration that is another one with a seed."""
     return f"{configuration}_s{seed}"
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 PREPARED = "NNUNET_EXT_TEST_WORKSPACE"
-"""The variable that may name a workspace of another run, which is then used as it is."""
+"""The variable that may name a workspace that was prepared before; it is copied and stays as it is."""
 
 SHAPE = (20, 24, 24)
 CASES = 5
