@@ -13,6 +13,7 @@ ALLOWED = {
     "losses": {"losses"},
     "networks": {"networks"},
     "augmentation": {"augmentation"},
+    "formats": {"formats"},
     "plans": {"plans", "techniques"},
     "preprocessing": {"preprocessing", "plans", "techniques"},
     "finetuning": {"finetuning"},
@@ -25,7 +26,7 @@ ALLOWED = {
     "diagnosis": {"diagnosis", "checkpoints", "plans", "preprocessing", "techniques"},
     "jobs": {"jobs", "plans", "preprocessing"},
 }
-COMMON = {"arguments", "errors", "files", "findings", "programs", "registration", "registry", "version"}
+COMMON = {"arguments", "errors", "files", "findings", "formats", "programs", "registration", "registry", "version"}
 
 
 def imported_parts(module: Path) -> set[str]:

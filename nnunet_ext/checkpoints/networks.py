@@ -13,6 +13,7 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
+from nnunet_ext.checkpoints.allowed_code import check_named_code
 from nnunet_ext.checkpoints.description import ModelDescription
 from nnunet_ext.errors import UserError, in_one_line
 from nnunet_ext.registry import TRAINERS
@@ -55,9 +56,13 @@ def build_network(trainer: Any, model: ModelDescription, *, deep_supervision: bo
         trainer: its class.
         model: what the network is for.
         deep_supervision: True for the network that is trained, False for the one that predicts.
+
+    Raises:
+        UserError: if the plans name code that is no part of a network.
     """
     plans_manager = PlansManager(resolved_plans(trainer, model))
     configuration_manager = plans_manager.get_configuration(model.configuration)
+    check_named_code(plans_manager, configuration_manager)
     heads = plans_manager.get_label_manager(model.dataset_json).num_segmentation_heads
     if "plans_manager" in inspect.signature(trainer.build_network_architecture).parameters:
         return trainer.build_network_architecture(

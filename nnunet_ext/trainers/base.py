@@ -6,7 +6,8 @@ import json
 import os
 import pickle
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -460,16 +461,24 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         with written_whole(filename) as temporary:
             torch.save(checkpoint, temporary)
 
-    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
+    def load_checkpoint(self, checkpoint: str | os.PathLike[str] | dict[str, Any]) -> None:
         """Load a checkpoint of this trainer or of one with the same network.
+
+        Args:
+            checkpoint: a file, or the content of one.
 
         Raises:
             UserError: if the file is damaged, or if a training is to be resumed with other settings than it was
                 started with.
         """
-        state = read_extra_state(filename_or_checkpoint)
-        self._compare_settings(state.get("settings"), filename_or_checkpoint)
-        super().load_checkpoint(filename_or_checkpoint)
+        if isinstance(checkpoint, dict):
+            state, name = checkpoint.get(KEY, {}), "the checkpoint"
+        else:
+            name = os.fspath(checkpoint)
+            state = read_extra_state(name)
+        self._compare_settings(state.get("settings"), name)
+        with checkpoint_file(checkpoint) as file:
+            super().load_checkpoint(file)
         self.load_extra_state(state)
         self.has_loaded_checkpoint = True
 
@@ -495,6 +504,18 @@ def total_loss(terms: Mapping[str, torch.Tensor]) -> torch.Tensor:
     for term in rest:
         first = first + term
     return first
+
+
+@contextmanager
+def checkpoint_file(checkpoint: str | os.PathLike[str] | dict[str, Any]) -> Iterator[str]:
+    """A file with a checkpoint: `nnUNetTrainer.load_checkpoint` of nnunetv2 2.8 takes only the name of a file."""
+    if not isinstance(checkpoint, dict):
+        yield os.fspath(checkpoint)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = os.path.join(folder, "checkpoint.pth")
+        torch.save(checkpoint, file)
+        yield file
 
 
 def read_extra_state(filename: str) -> dict[str, Any]:

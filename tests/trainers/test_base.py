@@ -194,6 +194,21 @@ def test_cut_off_checkpoint_is_named(results):
         build_trainer("nnUNetTrainerConfigurable").load_checkpoint(str(file))
 
 
+@pytest.mark.parametrize("given", ["file name", "path", "content"])
+def test_a_checkpoint_is_loaded_from_a_file_or_from_its_content(results, given):
+    trainer = build_trainer("nnUNetTrainerMixUp")
+    shorten(trainer)
+    trainer.run_training()
+    file = Path(trainer.output_folder, "checkpoint_final.pth")
+    fresh = build_trainer("nnUNetTrainerMixUp")
+    content = torch.load(file, weights_only=False)
+    fresh.load_checkpoint({"file name": str(file), "path": file, "content": content}[given])
+    weights = trainer.network.state_dict()
+    assert all(torch.equal(value, weights[key]) for key, value in fresh.network.state_dict().items())
+    assert (fresh.current_epoch, fresh.has_loaded_checkpoint) == (2, True)
+    assert "loss/mixup" in fresh.logger.get_checkpoint()
+
+
 def test_terms_that_come_and_go_are_averaged_over_the_steps_that_had_them(workspace, results, monkeypatch):
     def loss_terms(self, outputs, batch):
         terms = {"segmentation": self.loss(outputs, batch["target"])}

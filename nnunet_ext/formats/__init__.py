@@ -1,0 +1,1 @@
+"""What is read from nnU-Net's files, looked at before anything uses it: types, names and values."""

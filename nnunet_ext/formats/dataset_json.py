@@ -1,0 +1,144 @@
+"""dataset.json, as nnU-Net v2 describes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, field_validator
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.files import read_json
+from nnunet_ext.formats.names import check_names
+
+Value = Annotated[StrictInt, Field(ge=0, le=65535)]
+"""A voxel's value: from 0 to what nnU-Net stores."""
+
+
+class Files(BaseModel):
+    """The files of a case, relative to the dataset's folder or absolute."""
+
+    images: list[StrictStr] = Field(min_length=1)
+    label: StrictStr
+
+
+class DatasetJson(BaseModel):
+    """The keys of dataset.json that are used here; nnU-Net and users may have others."""
+
+    model_config = ConfigDict(extra="allow")
+
+    channel_names: dict[StrictStr, StrictStr] | None = None
+    modality: dict[StrictStr, StrictStr] | None = None
+    labels: dict[StrictStr, Value | list[Value]]
+    file_ending: StrictStr
+    regions_class_order: list[Value] | None = None
+    overwrite_image_reader_writer: StrictStr | None = None
+    dataset: dict[StrictStr, Files] | None = None
+
+    @field_validator("channel_names", "modality", mode="before")
+    @classmethod
+    def _channels(cls, value: Any) -> Any:
+        expected = 'Write the number of each channel and its name: {"0": "T1", "1": "FLAIR"}'
+        if isinstance(value, list):
+            raise ValueError(f"a list was found. {expected}")
+        if isinstance(value, dict):
+            value = {key: str(name) if isinstance(name, int) else name for key, name in value.items()}
+            if not value or sorted(value, key=str) != sorted(map(str, range(len(value)))):
+                raise ValueError(f"the keys are {', '.join(map(repr, value)) or 'missing'}. {expected}")
+        return value
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _labels(cls, value: Any) -> Any:
+        expected = 'Write the name of each label and its value: {"background": 0, "liver": 1}'
+        if isinstance(value, list):
+            raise ValueError(f"a list was found. {expected}")
+        if isinstance(value, dict) and any(
+            isinstance(found, str) and not found.isdecimal() for found in value.values()
+        ):
+            raise ValueError(f"the values are names. {expected}")
+        if isinstance(value, dict):
+            return {name: int(found) if isinstance(found, str) else found for name, found in value.items()}
+        return value
+
+    @field_validator("file_ending")
+    @classmethod
+    def _ending(cls, value: str) -> str:
+        if not value.startswith(".") or len(value) < 2 or "/" in value or "\\" in value:
+            raise ValueError(f"{value!r} was found, but it must begin with a dot, as '.nii.gz' does")
+        return value
+
+
+def checked_dataset_json(content: Any, *, where: object) -> dict[str, Any]:
+    """The content of a dataset.json whose types and values are right.
+
+    Args:
+        content: what the file holds.
+        where: the file, for messages.
+
+    Returns:
+        The content with numbers in the place of digits (nnU-Net v1 wrote both).
+
+    Raises:
+        UserError: naming the file, the key, what was expected and what was found.
+    """
+    if not isinstance(content, Mapping):
+        raise UserError(
+            f"{where} holds {_kind(content)}; nnU-Net's dataset.json is an object with keys such as labels."
+        )
+    try:
+        parsed = DatasetJson.model_validate(dict(content))
+    except ValidationError as error:
+        raise UserError(f"{where} is not as nnU-Net needs it:\n{_listed(error)}") from None
+    if parsed.channel_names is None and parsed.modality is None:
+        raise UserError(f"{where} has no channel_names, which nnU-Net needs.")
+    if parsed.dataset is not None:
+        check_names(parsed.dataset, what="case", where=where)
+    named = {key: value for key, value in parsed.model_dump().items() if key in content and key != "dataset"}
+    return {**content, **named}
+
+
+def read_dataset_json(file: Path) -> dict[str, Any]:
+    """Read a dataset.json; see `checked_dataset_json`."""
+    return checked_dataset_json(read_json(file), where=file)
+
+
+def _kind(value: Any) -> str:
+    return {list: "a list", str: "text", int: "a number", float: "a number", bool: "true or false"}.get(
+        type(value), "nothing" if value is None else type(value).__name__
+    )
+
+
+EXPECTED = {
+    "missing": "is missing",
+    "string_type": "must be text",
+    "dict_type": "must be an object {…}",
+    "list_type": "must be a list […]",
+    "model_type": "must be an object {…}",
+    "int_type": "must be a whole number",
+    "too_short": "must not be empty",
+    "greater_than_equal": "must be at least 0",
+    "less_than_equal": "must be at most 65535",
+}
+"""What pydantic's kinds of errors mean, in the words of our messages."""
+
+
+def _listed(error: ValidationError) -> str:
+    """One line for each key that is wrong."""
+    lines: dict[str, str] = {}
+    for problem in error.errors():
+        place = ".".join(
+            str(part) for part in problem["loc"] if not str(part).startswith(("list[", "constrained-", "int"))
+        )
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] in EXPECTED:
+            message = EXPECTED[problem["type"]]
+            message += "" if problem["type"] == "missing" else f"; {_shown(problem['input'])} was found"
+        lines.setdefault(place.partition(".")[0], f"  - {place}: {message}")
+    return "\n".join(lines.values())
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:56]} …"

@@ -1,0 +1,64 @@
+"""Names that come from data and become names of files: one component of a path, and nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from nnunet_ext.errors import UserError
+
+LONGEST = 200
+"""Bytes of a name. File systems take 255; what nnU-Net and this package append must fit as well."""
+
+RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
+"""Names that are devices on Windows, with any ending."""
+
+NOT_ON_WINDOWS = '<>:"|?*'
+
+
+def problem_with_name(name: Any, *, windows: bool = os.name == "nt") -> str:
+    """Why a name cannot be that of a file; empty if it can.
+
+    Args:
+        name: anything that was read from a file.
+        windows: apply the rules of Windows too.
+    """
+    if not isinstance(name, str):
+        return f"it is {type(name).__name__}, not text"
+    if not name.strip():
+        return "it is empty"
+    if "/" in name or "\\" in name:
+        return "it holds a path"
+    if name in (".", ".."):
+        return "it is a folder"
+    if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in name):
+        return "it holds control characters"
+    try:
+        size = len(name.encode("utf-8"))
+    except UnicodeEncodeError:
+        return "it holds characters that no file name can have"
+    if size > LONGEST:
+        return f"it has {size} bytes, and at most {LONGEST} are possible"
+    if windows and (name.partition(".")[0].strip().lower() in RESERVED or name[-1] in ". "):
+        return "Windows has no file of that name"
+    if windows and any(character in name for character in NOT_ON_WINDOWS):
+        return f"Windows allows none of {NOT_ON_WINDOWS}"
+    return ""
+
+
+def check_names(names: Iterable[Any], *, what: str, where: object) -> None:
+    """See that names can be those of files.
+
+    Args:
+        names: to be looked at.
+        what: they name, for the message, such as ``case``.
+        where: they come from.
+
+    Raises:
+        UserError: naming the place, the name and what is wrong with it.
+    """
+    for name in names:
+        if problem := problem_with_name(name):
+            shown = repr(name) if len(repr(name)) <= 80 else f"{repr(name)[:76]} …"
+            raise UserError(f"{where}: {shown} cannot be the name of a {what}: {problem}. Rename it.")
