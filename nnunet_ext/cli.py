@@ -8,6 +8,7 @@ import sys
 from importlib import import_module
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.files import COMMAND
 from nnunet_ext.version import __version__
 
 COMMANDS = (
@@ -31,6 +32,7 @@ COMMANDS = (
 )
 
 FINE, PROBLEM, WRONG_USAGE = 0, 1, 2
+SHOWN = 300  # characters of a file's name in a message
 # of the machine, not of the program: a full disk, a used-up quota, a file system or file that is read-only
 NO_ROOM_OR_RIGHT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -66,21 +68,21 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status instead of leaving the process."""
     args = build_parser().parse_args(argv)
+    running = COMMAND.set(args.command)
     try:
         return args.run(args)
     except UserError as error:
         print(f"nnunet_ext {args.command}: {error}", file=sys.stderr)
         return WRONG_USAGE
     except OSError as error:
-        if error.errno not in NO_ROOM_OR_RIGHT:
+        if error.strerror is None:
             raise
-        file = f"{error.filename}: " if error.filename else ""
-        print(
-            f"nnunet_ext {args.command}: {file}{error.strerror}. Make room or get the right to it, and repeat the "
-            "command.",
-            file=sys.stderr,
-        )
+        file = f"{str(error.filename)[:SHOWN]}: " if error.filename else ""
+        fix = " Make room or get the right to it, and repeat the command." if error.errno in NO_ROOM_OR_RIGHT else ""
+        print(f"nnunet_ext {args.command}: {file}{error.strerror}.{fix}", file=sys.stderr)
         return WRONG_USAGE
     except KeyboardInterrupt:
         print(f"nnunet_ext {args.command}: interrupted.", file=sys.stderr)
         return 130
+    finally:
+        COMMAND.reset(running)

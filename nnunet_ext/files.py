@@ -9,8 +9,9 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,11 @@ def size_and_time(file: Path) -> list[int]:
 
 
 MARKER = ".made_by_nnunet_ext"
+"""Name of the hidden file that marks a folder as made by this package. It holds the name of the command."""
+
+COMMAND: ContextVar[str] = ContextVar("command", default="")
+"""The command that is running, such as ``evaluate``; empty in a program that calls this package."""
+
 UNFINISHED = ".unfinished"
 REQUEST = ".request.json"
 
@@ -139,14 +145,14 @@ REQUEST = ".request.json"
 def check_output_folder(folder: Path, *, force: bool) -> bool:
     """See that results can be written into a folder, before any work is done.
 
-    Only a folder that has the mark of this package may be replaced, so that a slip of the hand (a home folder, a folder
-    of data) costs nothing.
+    Only a folder that the same command made may be replaced, so that a slip of the hand (a home folder, a folder of
+    data, another command's result) costs nothing.
 
     Returns:
         Whether it has content, which may be replaced.
 
     Raises:
-        UserError: if it is a file, has content that this package did not make, or content that `force` is needed for.
+        UserError: if it is a file, has content that this command did not make, or content that `force` is needed for.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; a folder is needed here.")
@@ -155,6 +161,12 @@ def check_output_folder(folder: Path, *, force: bool) -> bool:
         return False
     if not (folder / MARKER).is_file():
         raise UserError(f"{folder} is not empty, and this package did not make it. Choose another name.")
+    maker = (folder / MARKER).read_text(encoding="utf-8", errors="replace")
+    if maker != COMMAND.get():
+        by = f"by nnunet_ext {maker}" if maker else "in another way"
+        raise UserError(
+            f"{folder} is not empty, and was made {by}, not by this command. Choose another name, or remove it yourself."
+        )
     if not force:
         raise UserError(f"{folder} exists and is not empty. Choose another name, or add --force to replace it.")
     return True
@@ -167,10 +179,29 @@ def prepare_output_folder(folder: str | os.PathLike[str], *, force: bool) -> Pat
         shutil.rmtree(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / MARKER).touch()
+        (folder / MARKER).write_text(COMMAND.get(), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{folder} cannot be written to ({error.strerror}).") from None
     return folder
+
+
+def check_apart(output: Path, inputs: Iterable[Path]) -> None:
+    """See that a result does not lie in, over or above what it is made from, before any work is done.
+
+    Args:
+        output: file or folder to be written.
+        inputs: files and folders that are read.
+
+    Raises:
+        UserError: naming both.
+    """
+    target = output.resolve()
+    for given in inputs:
+        source = given.resolve()
+        inside = source.is_dir() and source in target.parents
+        if target == source or target in source.parents or inside:
+            where = "is" if target == source else "lies in" if inside else "would replace what contains"
+            raise UserError(f"The output {output} {where} the input {given}. Choose another name.")
 
 
 @contextmanager
@@ -196,7 +227,7 @@ def folder_written_whole(folder: Path, *, force: bool, request: Mapping[str, Any
         shutil.rmtree(unfinished, ignore_errors=True)
     try:
         unfinished.mkdir(parents=True, exist_ok=True)
-        (unfinished / MARKER).touch()
+        (unfinished / MARKER).write_text(COMMAND.get(), encoding="utf-8")
         if request is not None:
             write_json(unfinished / REQUEST, wanted)
         yield unfinished

@@ -49,8 +49,8 @@ def check_named_code(plans: PlansManager, configuration: ConfigurationManager) -
                 "was run. Do not use this model if you do not know where it comes from."
             )
     for key in RESAMPLED:
-        name = configuration.configuration[key]
-        if not _is_resampling(name):
+        name = configuration.configuration.get(key)
+        if name is not None and not _is_resampling(name):
             raise UserError(f"{where} have {key} {name!r}, which is no function of {RESAMPLING}.")
 
 

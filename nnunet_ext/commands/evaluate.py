@@ -49,6 +49,7 @@ from typing import TYPE_CHECKING, Any
 from nnunet_ext.arguments import add_interval_options, fold_name, not_negative_number, positive, probability, share
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.metrics import DICE, GROUPS, LESIONS_RECALL, NSD
+from nnunet_ext.files import check_apart
 
 if TYPE_CHECKING:
     from nnunet_ext.evaluation.scoring import Result
@@ -290,6 +291,8 @@ def evaluate(args: argparse.Namespace) -> Path:
         predictor = load_predictor(model, device=device, mirroring=mirroring)
         origin = origin_of_model(model, mirroring=mirroring)
         wanted = request(model, [cases for cases, _ in sets], mirroring=mirroring)
+    read = [args.predictions, *map(Path, args.labels)] if model is None else [model.folder]
+    check_apart(args.out, [*read, *(file for one, _ in sets for case in one.cases.values() for file in case.images)])
     open_output(args.out, wanted, force=args.force)
 
     results = []

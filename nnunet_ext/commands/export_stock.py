@@ -33,7 +33,7 @@ from nnunet_ext.arguments import fold_name
 from nnunet_ext.checkpoints.archive import extract
 from nnunet_ext.checkpoints.trained_model import find_trained_model
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import check_new_file, folder_written_whole, written_whole
+from nnunet_ext.files import check_apart, check_new_file, folder_written_whole, written_whole
 from nnunet_ext.messages import listed
 from nnunet_ext.registration import register
 
@@ -67,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    check_apart(args.out, [args.model])
     if args.zip:
         check_new_file(args.out, ending=".zip", source=args.model, force=args.force)
         with tempfile.TemporaryDirectory(prefix="nnunet_ext_") as temporary:

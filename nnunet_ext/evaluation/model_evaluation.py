@@ -29,6 +29,8 @@ from nnunet_ext.evaluation.operating_points import (
     write_thresholds,
 )
 from nnunet_ext.evaluation.probabilities import predict_case
+from nnunet_ext.files import size_and_time
+from nnunet_ext.formats.whole_images import check_whole
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, read_images
 
 BATCH = 32  # cases that are predicted between two states that an interruption leaves, where there are many cores
@@ -211,7 +213,7 @@ def predict_missing(
     missing = [
         name
         for name in cases.cases
-        if not (folder / f"{name}{ending}").is_file() or not set(thresholds) <= set(known[name])
+        if not _is_whole(folder / f"{name}{ending}") or not set(thresholds) <= set(known[name])
     ]
     size = 1 if few_cores or thresholds else BATCH
     unfinished = folder.with_name(f".{folder.name}.unfinished")
@@ -238,9 +240,39 @@ def predict_missing(
                     num_processes_segmentation_export=PROCESSES,
                 )
         for name in names:
-            if not (folder / f"{name}{ending}").is_file():
-                (unfinished / f"{name}{ending}").replace(folder / f"{name}{ending}")
+            keep_prediction(unfinished, folder, name, ending)
     shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def keep_prediction(unfinished: Path, folder: Path, name: str, ending: str) -> None:
+    """Move a prediction that is whole, with what belongs to it: TIFF keeps its spacing in a file beside it.
+
+    Raises:
+        UserError: if it was not written to its end.
+    """
+    made = unfinished / f"{name}{ending}"
+    if not made.is_file():
+        raise UserError(f"{folder / made.name} could not be written. Is there room on the disk?")
+    try:
+        check_whole(made)
+    except UserError:
+        raise UserError(f"{folder / made.name} could not be written to its end. Make room and repeat.") from None
+    if _is_whole(folder / made.name):
+        return
+    for file in unfinished.iterdir():
+        if file != made and file.name.startswith(f"{name}."):
+            file.replace(folder / file.name)
+    made.replace(folder / made.name)
+
+
+def _is_whole(file: Path) -> bool:
+    if not file.is_file():
+        return False
+    try:
+        check_whole(file)
+    except UserError:
+        return False
+    return True
 
 
 def _predict_thresholds(
@@ -257,15 +289,18 @@ def _predict_thresholds(
 def request(model: TrainedModel, case_sets: Sequence[CaseSet], *, mirroring: bool) -> dict[str, Any]:
     """What decides the predictions, to tell whether those in a folder are the ones that are asked for.
 
-    A checkpoint counts with its size and time, so that predictions of a model that has been trained further since are
-    not taken for its own.
+    Checkpoints and images count with their sizes and times, so that predictions of a model that was trained further, or
+    of images that were replaced, are not taken for the ones that are asked for.
     """
-    states = [file.stat() for file in model.checkpoints().values()]
     return {
         "model": str(model.folder.resolve()),
         "folds": list(model.folds),
         "checkpoint": model.checkpoint,
-        "states of the checkpoints": [[state.st_size, state.st_mtime_ns] for state in states],
+        "states of the checkpoints": [size_and_time(file) for file in model.checkpoints().values()],
         "mirroring": mirroring,
         "cases": {cases.name: list(cases.cases) for cases in case_sets},
+        "states of the images": {
+            cases.name: {name: [size_and_time(file) for file in case.images] for name, case in cases.cases.items()}
+            for cases in case_sets
+        },
     }

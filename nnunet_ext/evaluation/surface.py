@@ -40,7 +40,8 @@ def surface_distances(reference: Mask, prediction: Mask, spacing: Sequence[float
     between voxels, as DeepMind's surface-distance does, give other numbers.
 
     Args:
-        reference: (Z, Y, X) or (Y, X). With a single slice, the surface is that of the 2D mask.
+        reference: (Z, Y, X) or (Y, X). With a single slice, across whichever axis, the surface is that of the
+            2D mask.
         prediction: of the same shape.
         spacing: voxel size in mm, in the order of the axes.
     """
@@ -67,7 +68,8 @@ def surface_dice(reference: Mask, prediction: Mask, spacing: Sequence[float], *,
     DeepMind's surface-distance weighs by area, so that its numbers differ, most where voxels are far from cubic.
 
     Args:
-        reference: (Z, Y, X) or (Y, X). With a single slice, the surface is that of the 2D mask.
+        reference: (Z, Y, X) or (Y, X). With a single slice, across whichever axis, the surface is that of the
+            2D mask.
         prediction: of the same shape.
         spacing: voxel size in mm, in the order of the axes.
         tolerance: in mm, at least 0. A voxel at this very distance counts.
@@ -99,9 +101,11 @@ def _monai_is_quiet() -> Iterator[None]:
 
 def _for_monai(reference: Mask, prediction: Mask, spacing: Sequence[float]) -> tuple[Tensor, Tensor, list[float]]:
     """Prediction, reference and spacing as MONAI takes them, of masks that are not both empty."""
-    if reference.ndim == 3 and reference.shape[0] == 1:
+    if reference.ndim == 3 and 1 in reference.shape:
         # in three dimensions every voxel of a single slice would be surface
-        return _for_monai(reference[0], prediction[0], spacing[1:])
+        axis = reference.shape.index(1)
+        sides = [size for number, size in enumerate(spacing) if number != axis]
+        return _for_monai(reference.squeeze(axis), prediction.squeeze(axis), sides)
     box = bounding_box(reference | prediction)
     ours, theirs = (torch.from_numpy(np.ascontiguousarray(mask[box]))[None, None] for mask in (prediction, reference))
     return ours, theirs, [float(size) for size in spacing]

@@ -105,7 +105,7 @@ class FileCheck:
             self.labels[case] = f"{files.label} has values that dataset.json does not list: {some(unknown)}."
         if shape is not None and labels.shape != shape:
             self.geometry[case] = f"image {shape}, labels {labels.shape} voxels"
-        elif place is not None and not np.allclose(place["spacing"], properties["spacing"]):
+        elif place is not None and not alike(place["spacing"], properties["spacing"]):
             self.geometry[case] = (
                 f"image {rounded(place['spacing'])}, labels {rounded(properties['spacing'])} mm spacing"
             )
@@ -210,9 +210,14 @@ def misplaced(image: Mapping[str, Any], labels: Mapping[str, Any]) -> str:
     for reader, keys in PLACES.items():
         for key, name in keys.items():
             theirs, ours = image.get(reader, {}).get(key), labels.get(reader, {}).get(key)
-            if theirs is not None and ours is not None and not np.allclose(theirs, ours):
+            if theirs is not None and ours is not None and not alike(theirs, ours):
                 return f"the {name} of image and labels differ: {shown(theirs)} and {shown(ours)}"
     return ""
+
+
+def alike(ours: Any, theirs: Any) -> bool:
+    """Whether two vectors or matrices agree by nnU-Net's tolerance."""
+    return np.shape(ours) == np.shape(theirs) and np.allclose(ours, theirs)
 
 
 def shown(numbers: Any) -> str:

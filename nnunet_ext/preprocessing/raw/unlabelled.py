@@ -14,10 +14,11 @@ from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.files import check_apart
 from nnunet_ext.formats.dataset_json import read_dataset_json
 from nnunet_ext.messages import some
 from nnunet_ext.plans.dataset_json import channel_names
-from nnunet_ext.preprocessing.raw.new_dataset import new_dataset, write_description
+from nnunet_ext.preprocessing.raw.new_dataset import check_new_name, new_dataset, write_description
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, Labels, RawDataset, images_in, read_images, readable_endings
 from nnunet_ext.version import __version__
 
@@ -105,6 +106,7 @@ def make_unlabelled_dataset(folder: Path, name: str, *, channels: Sequence[str] 
     Returns:
         What it was made from: the cases, and a dataset.json that lists none.
     """
+    check_apart(check_new_name(name, force=force), [folder])
     cases, ending = find_cases(folder)
     named = _named(channels) if channels is not None else read_neighbour(folder)
     source = RawDataset(folder, {**named, "labels": LABELS, "file_ending": ending}, cases)
