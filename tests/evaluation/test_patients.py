@@ -39,8 +39,8 @@ def test_a_case_may_be_called_cases(file):
         ('{"cases": {"a": {}, "b": {"patient": "1"}, "c": {"patient": "1"}}}', "has None as the patient of case a"),
         ('{"a": "", "b": "1", "c": "1"}', "has '' as the patient of case a"),
         ('{"a": "1", "b": true, "c": "1"}', "has True as the patient of case b"),
-        ('{"a": "1", "b": ["1"], "c": "1"}', r"has \['1'\] as the patient of case b, .* Expected is"),
-        ('["a"]', "holds no object"),
+        ('{"a": "1", "b": ["1"], "c": "1"}', r"has \['1'\] as the patient of case b, .* The file needs"),
+        ('["a"]', "does not name the patient"),
         ("{", "is not valid JSON"),
     ],
 )
