@@ -165,7 +165,7 @@ def check_output_folder(folder: Path, *, force: bool) -> bool:
     if maker != COMMAND.get():
         by = f"by nnunet_ext {maker}" if maker else "in another way"
         raise UserError(
-            f"{folder} is not empty, and was made {by}, not by this command. Choose another name, or remove it yourself."
+            f"{folder} is not empty, and was made {by}, not by this command. Choose another name, or remove it."
         )
     if not force:
         raise UserError(f"{folder} exists and is not empty. Choose another name, or add --force to replace it.")

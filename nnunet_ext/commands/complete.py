@@ -232,6 +232,7 @@ def complete_cases(
 ) -> Counts:
     """Write the completed label map of each case to labelsTr, but for those that an interrupted run has finished."""
     from nnunet_ext.evaluation.probabilities import predict_probabilities
+    from nnunet_ext.formats.whole_images import check_whole
     from nnunet_ext.preprocessing.pseudo_labels.completion import LabelCounts, completed_labels
     from nnunet_ext.preprocessing.raw.new_dataset import CaseProgress
     from nnunet_ext.preprocessing.raw.raw_dataset import check_values, read_label_map
@@ -257,7 +258,9 @@ def complete_cases(
             )
         completed, found = completed_labels(labels, probabilities, foreground=sorted(names), ignore=ignore, rules=rules)
         counts[name] = {names[value]: count for value, count in found.items()}
-        reader.write_seg(completed, str(folder / "labelsTr" / f"{name}{source.ending}"), properties)
+        new = folder / "labelsTr" / f"{name}{source.ending}"
+        reader.write_seg(completed, str(new), properties)
+        check_whole(new)
         progress.keep(name, state, {label: asdict(count) for label, count in counts[name].items()})
         total = sum(counts[name].values(), LabelCounts())
         print(
