@@ -195,7 +195,7 @@ def check_source(source: RawDataset, model: TrainedModel, *, output: str) -> Non
             f'"overwrite_image_reader_writer": "{ours}" to {source.folder / "dataset.json"} if that reads its files.'
         )
     for case, files in source.cases.items():
-        if len(files.images) != len(channel_names(source.description)):
+        if not files.has_channels(len(channel_names(source.description))):
             raise UserError(f"Case {case} of {name} has {len(files.images)} images, which is not one for each channel.")
         if missing := [file for file in (*files.images, files.label) if not file.is_file()]:
             raise UserError(

@@ -101,7 +101,7 @@ def select_cases(
         )
     channels = len(channel_names(description))
     for name, case in cases.items():
-        if len(case.images) != channels:
+        if not case.has_channels(channels):
             raise UserError(
                 f"{folder.name} has {channels} channels by its dataset.json, but case {name} has {len(case.images)} "
                 "image files."

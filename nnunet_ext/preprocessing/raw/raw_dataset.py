@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES, determine_reader_writer_from_dataset_json
 
 from nnunet_ext.errors import UserError
@@ -22,6 +23,7 @@ from nnunet_ext.messages import last_line, some
 from nnunet_ext.plans.dataset_json import declared_values
 from nnunet_ext.plans.plans_file import raw_folder
 
+PICTURES = tuple(NaturalImage2DIO.supported_file_endings)
 COLOURS_SHOWN = 5  # in a message
 
 Labels = npt.NDArray[np.integer]
@@ -34,6 +36,11 @@ class Case:
 
     images: tuple[Path, ...]
     label: Path
+
+    def has_channels(self, number: int) -> bool:
+        """Whether there is an image file for each channel, or one picture in colour, which holds all of them."""
+        is_picture = len(self.images) == 1 and self.images[0].name.endswith(PICTURES)
+        return len(self.images) == number or is_picture
 
 
 @dataclass(frozen=True)
