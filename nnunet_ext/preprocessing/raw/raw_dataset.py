@@ -104,6 +104,7 @@ def read_label_map(reader: Any, file: Path) -> tuple[Labels, dict[str, Any]]:
             values, properties = reader.read_seg(str(file))
     except (RuntimeError, OSError, ValueError, AssertionError) as error:
         raise UserError(f"{file} cannot be read: {last_line(error)}") from None
+    _require_three_axes(properties, file)
     return whole_numbers(only_map(values, file=file), file=file), properties
 
 
@@ -134,10 +135,21 @@ def read_images(reader: Any, case: Case) -> tuple[npt.NDArray[np.float32], dict[
     said = io.StringIO()  # what nnU-Net's readers complain of, they print
     try:
         with contextlib.redirect_stdout(said):
-            return reader.read_images([str(file) for file in case.images])
+            images, properties = reader.read_images([str(file) for file in case.images])
     except (RuntimeError, OSError, ValueError, AssertionError) as error:
         reason = last_line(error) or said.getvalue().strip().partition("\n")[0]
         raise UserError(f"{', '.join(map(str, case.images))} cannot be read: {reason}") from None
+    _require_three_axes(properties, case.images[0])
+    return images, properties
+
+
+def _require_three_axes(properties: Mapping[str, Any], file: Path) -> None:
+    """Raise a UserError for a file with a fourth axis, even of length 1: nnU-Net reads it and cannot write the like."""
+    if len(properties.get("sitk_stuff", {"spacing": ()})["spacing"]) > 3:
+        raise UserError(
+            f"{file} has four axes, for which nnU-Net cannot write a label map. Write a file with three axes for each "
+            "time point or channel."
+        )
 
 
 def _require(files: Sequence[Path]) -> None:

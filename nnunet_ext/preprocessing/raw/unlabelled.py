@@ -126,8 +126,6 @@ def make_unlabelled_dataset(folder: Path, name: str, *, channels: Sequence[str] 
                     f"{case} in {folder} has {len(images)} channels, but {len(expected)} are named: "
                     f"{', '.join(expected)}."
                 )
-            if len(properties.get("sitk_stuff", {"spacing": ()})["spacing"]) > 3:
-                raise UserError(f"{files.images[0]} has four dimensions. Write each channel to a file of its own.")
             labels = placeholder(images)
             if not labels.any():
                 raise UserError(f"{files.images[0]} is 0 everywhere, which nnU-Net cannot crop. Move it away.")
