@@ -9,6 +9,8 @@ from typing import Any
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
+from nnunet_ext.formats.dataset_json import read_dataset_json
+from nnunet_ext.formats.plans import checked_plans
 
 FINAL = "checkpoint_final.pth"
 
@@ -46,9 +48,8 @@ def find_trained_model(
             )
     if folds is None:
         folds = _folds_of(folder)
-    model = TrainedModel(
-        folder, tuple(folds), checkpoint, read_json(folder / "plans.json"), read_json(folder / "dataset.json")
-    )
+    plans = checked_plans(read_json(folder / "plans.json"), where=folder / "plans.json")
+    model = TrainedModel(folder, tuple(folds), checkpoint, plans, read_dataset_json(folder / "dataset.json"))
     there = ", ".join(sorted(f"{path.parent.name}/{path.name}" for path in folder.glob("fold_*/*.pth")))
     if not folds:
         raise UserError(f"{folder} has no fold_0, fold_1, … with a checkpoint.")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, field_validator
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
 from nnunet_ext.formats.names import check_names
+from nnunet_ext.formats.typed import validated
 
 Value = Annotated[StrictInt, Field(ge=0, le=65535)]
 """A voxel's value: from 0 to what nnU-Net stores."""
@@ -83,14 +83,7 @@ def checked_dataset_json(content: Any, *, where: object) -> dict[str, Any]:
     Raises:
         UserError: naming the file, the key, what was expected and what was found.
     """
-    if not isinstance(content, Mapping):
-        raise UserError(
-            f"{where} holds {_kind(content)}; nnU-Net's dataset.json is an object with keys such as labels."
-        )
-    try:
-        parsed = DatasetJson.model_validate(dict(content))
-    except ValidationError as error:
-        raise UserError(f"{where} is not as nnU-Net needs it:\n{_listed(error)}") from None
+    parsed = validated(DatasetJson, content, where=where, what="dataset.json")
     if parsed.channel_names is None and parsed.modality is None:
         raise UserError(f"{where} has no channel_names, which nnU-Net needs.")
     if parsed.dataset is not None:
@@ -102,43 +95,3 @@ def checked_dataset_json(content: Any, *, where: object) -> dict[str, Any]:
 def read_dataset_json(file: Path) -> dict[str, Any]:
     """Read a dataset.json; see `checked_dataset_json`."""
     return checked_dataset_json(read_json(file), where=file)
-
-
-def _kind(value: Any) -> str:
-    return {list: "a list", str: "text", int: "a number", float: "a number", bool: "true or false"}.get(
-        type(value), "nothing" if value is None else type(value).__name__
-    )
-
-
-EXPECTED = {
-    "missing": "is missing",
-    "string_type": "must be text",
-    "dict_type": "must be an object {…}",
-    "list_type": "must be a list […]",
-    "model_type": "must be an object {…}",
-    "int_type": "must be a whole number",
-    "too_short": "must not be empty",
-    "greater_than_equal": "must be at least 0",
-    "less_than_equal": "must be at most 65535",
-}
-"""What pydantic's kinds of errors mean, in the words of our messages."""
-
-
-def _listed(error: ValidationError) -> str:
-    """One line for each key that is wrong."""
-    lines: dict[str, str] = {}
-    for problem in error.errors():
-        place = ".".join(
-            str(part) for part in problem["loc"] if not str(part).startswith(("list[", "constrained-", "int"))
-        )
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] in EXPECTED:
-            message = EXPECTED[problem["type"]]
-            message += "" if problem["type"] == "missing" else f"; {_shown(problem['input'])} was found"
-        lines.setdefault(place.partition(".")[0], f"  - {place}: {message}")
-    return "\n".join(lines.values())
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:56]} …"

@@ -69,9 +69,9 @@ def read_plans(file: Path) -> dict[str, Any]:
         others = sorted(path.stem for path in file.parent.glob("*Plans*.json"))
         there = f" The folder has: {', '.join(others)}." if others else ""
         raise UserError(f"There is no plans file {file}.{there}")
-    plans = read_json(file)
-    if not isinstance(plans, dict) or not isinstance(plans.get("configurations"), dict):
-        raise UserError(f"{file} is no plans file of nnU-Net v2: it has no configurations.")
+    from nnunet_ext.formats.plans import checked_plans  # pydantic takes a while, and every command imports this module
+
+    plans = checked_plans(read_json(file), where=file)
     old = [
         name
         for name, content in plans["configurations"].items()

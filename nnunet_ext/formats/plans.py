@@ -1,0 +1,80 @@
+"""Plans files of nnU-Net v2: the keys that are used here have their types, and configurations inherit in no circle."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.formats.typed import validated
+
+Size = Annotated[StrictInt, Field(ge=1, le=100_000)]
+Length = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False, strict=True)]
+
+
+class Architecture(BaseModel):
+    """A network and its arguments."""
+
+    model_config = ConfigDict(extra="allow")
+
+    network_class_name: StrictStr
+    arch_kwargs: dict[StrictStr, Any]
+    requires_import: list[StrictStr] = Field(alias="_kw_requires_import")
+
+
+class Configuration(BaseModel):
+    """A configuration; what it lacks it inherits."""
+
+    model_config = ConfigDict(extra="allow")
+
+    inherits_from: StrictStr | None = None
+    data_identifier: StrictStr | None = None
+    preprocessor_name: StrictStr | None = None
+    batch_size: Size | None = None
+    patch_size: list[Size] | None = Field(None, min_length=2, max_length=3)
+    spacing: list[Length] | None = Field(None, min_length=2, max_length=3)
+    normalization_schemes: list[StrictStr] | None = None
+    use_mask_for_norm: list[StrictBool] | None = None
+    architecture: Architecture | None = None
+    previous_stage: StrictStr | None = None
+    next_stage: StrictStr | list[StrictStr] | None = None
+    nnunet_ext: dict[StrictStr, Any] | None = None
+
+
+class Plans(BaseModel):
+    """A plans file."""
+
+    model_config = ConfigDict(extra="allow")
+
+    dataset_name: StrictStr | None = None
+    plans_name: StrictStr | None = None
+    image_reader_writer: StrictStr | None = None
+    label_manager: StrictStr | None = None
+    transpose_forward: list[StrictInt] | None = None
+    transpose_backward: list[StrictInt] | None = None
+    foreground_intensity_properties_per_channel: dict[StrictStr, dict[StrictStr, float]] | None = None
+    configurations: dict[StrictStr, Configuration]
+
+
+def checked_plans(content: Any, *, where: object) -> dict[str, Any]:
+    """The content of a plans file whose types are right.
+
+    Args:
+        content: what the file holds.
+        where: the file, for messages.
+
+    Raises:
+        UserError: naming the file, the key, what was expected and what was found; or the configurations that inherit
+            from each other, or from one that is not there.
+    """
+    plans = validated(Plans, content, where=where, what="a plans file")
+    for name in plans.configurations:
+        line = [name]
+        while parent := plans.configurations[line[-1]].inherits_from:
+            if parent not in plans.configurations:
+                raise UserError(f"{where}: configuration {line[-1]!r} inherits from {parent!r}, which is not there.")
+            if parent in line:
+                raise UserError(f"{where}: configurations inherit in a circle: {' from '.join([*line, parent])}.")
+            line.append(parent)
+    return dict(content)
