@@ -31,6 +31,7 @@ COMMANDS = (
     "demo",
 )
 
+WRONG_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.EFBIG)
 FINE, PROBLEM, WRONG_USAGE = 0, 1, 2
 SHOWN = 300  # characters of a file's name in a message
 # of the machine, not of the program: a full disk, a used-up quota, a file system or file that is read-only
@@ -75,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"nnunet_ext {args.command}: {error}", file=sys.stderr)
         return WRONG_USAGE
     except OSError as error:
-        if error.strerror is None:
+        if error.errno not in (*NO_ROOM_OR_RIGHT, *WRONG_NAME):
             raise
         file = f"{str(error.filename)[:SHOWN]}: " if error.filename else ""
         fix = " Make room or get the right to it, and repeat the command." if error.errno in NO_ROOM_OR_RIGHT else ""

@@ -18,9 +18,9 @@ class Architecture(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    network_class_name: StrictStr
-    arch_kwargs: dict[StrictStr, Any]
-    requires_import: list[StrictStr] = Field(alias="_kw_requires_import")
+    network_class_name: StrictStr | None = None
+    arch_kwargs: dict[StrictStr, Any] | None = None
+    requires_import: list[StrictStr] | None = Field(None, alias="_kw_requires_import")
 
 
 class Configuration(BaseModel):

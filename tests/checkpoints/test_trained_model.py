@@ -9,11 +9,14 @@ import pytest
 from nnunet_ext.checkpoints.trained_model import find_trained_model, training_of
 from nnunet_ext.errors import UserError
 
+CONTENT = '{"configurations": {}, "channel_names": {"0": "MRI"}, "labels": {"background": 0}, "file_ending": ".nii.gz"}'
+"""Of either file."""
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for file in ("plans.json", "dataset.json"):
-        (tmp_path / file).write_text("{}")
+        (tmp_path / file).write_text(CONTENT)
     for fold in ("1", "10", "2", "all", "3"):
         (tmp_path / f"fold_{fold}").mkdir()
         (tmp_path / f"fold_{fold}" / "checkpoint_best.pth").touch()
@@ -37,7 +40,7 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"no model folder of nnU-Net: it has no plans\.json"):
         find_trained_model(tmp_path, [0])
     for file in ("plans.json", "dataset.json"):
-        (tmp_path / file).write_text("{}")
+        (tmp_path / file).write_text(CONTENT)
     with pytest.raises(UserError, match="has no fold_0, fold_1"):
         find_trained_model(tmp_path)
 

@@ -84,7 +84,7 @@ class Workplace:
         for fold in (0, 1):
             (self.model / f"fold_{fold}").mkdir(parents=True)
             (self.model / f"fold_{fold}" / "checkpoint_final.pth").write_text(f"weights of fold {fold}")
-        (self.model / "plans.json").write_text('{"image_reader_writer": "SimpleITKIO"}')
+        (self.model / "plans.json").write_text('{"image_reader_writer": "SimpleITKIO", "configurations": {}}')
         (self.preprocessed / SOURCE).mkdir(parents=True)
         self.write_splits([(["case_1", "case_2"], ["case_0"]), (["case_0"], ["case_1", "case_2"])])
         self.describe()
@@ -255,7 +255,7 @@ def test_one_case_of_a_two_dimensional_image(place, predictor):
     image[4:6, 4:6] = 255
     io.imsave(place.source / "imagesTr" / "a_0000.png", image, check_contrast=False)
     io.imsave(place.source / "labelsTr" / "a.png", label, check_contrast=False)
-    (place.model / "plans.json").write_text('{"image_reader_writer": "NaturalImage2DIO"}')
+    (place.model / "plans.json").write_text('{"image_reader_writer": "NaturalImage2DIO", "configurations": {}}')
     place.describe(file_ending=".png", model={"file_ending": ".png"})
     assert complete(place) == 0
     found = io.imread(place.raw / NEW / "labelsTr" / "a.png")
@@ -392,7 +392,7 @@ def no_images(place: Workplace) -> None:
 
 
 def other_reader(place: Workplace) -> None:
-    (place.model / "plans.json").write_text('{"image_reader_writer": "NibabelIOWithReorient"}')
+    (place.model / "plans.json").write_text('{"image_reader_writer": "NibabelIOWithReorient", "configurations": {}}')
 
 
 def other_model_label(place: Workplace) -> None:
@@ -481,7 +481,7 @@ def test_what_cannot_be_completed_is_said_before_anything_is_done(
 
 
 def test_a_dataset_that_this_package_made_is_not_completed_into_itself(place, predictor, capsys):
-    (place.source / ".made_by_nnunet_ext").touch()
+    (place.source / ".made_by_nnunet_ext").write_text("complete")
     assert complete(place, "-o", SOURCE, "--force") == 2
     assert "is the dataset that is to be completed" in capsys.readouterr().err
     assert place.labels("case_0", SOURCE).sum() == 2

@@ -134,7 +134,7 @@ def test_images_that_cannot_be_used_are_named(images, raw, capsys):
     (images / "b_1_0000.nii.gz").write_bytes(b"no image")
     assert "b_1_0000.nii.gz is damaged" in refusal(capsys, images, raw, "--channels", "CT")
     (images / "a_0000.nii.gz").write_bytes(b"no image")
-    assert "a_0000.nii.gz cannot be read by nnU-Net" in refusal(capsys, images, raw, "--channels", "CT")
+    assert "a_0000.nii.gz is damaged" in refusal(capsys, images, raw, "--channels", "CT")
 
 
 def test_four_dimensional_images_are_refused(tmp_path, raw, capsys):

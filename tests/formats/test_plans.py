@@ -52,7 +52,7 @@ def test_what_nnunet_writes_is_right(workspace, name):
         (changed("short", spacing=[1, -1, 1]), r"spacing\.1: must be more than 0"),
         (changed("short", batch_size="2"), r"batch_size: must be a whole number; '2' was found"),
         (changed("short", nnunet_ext=[]), r"nnunet_ext: must be an object"),
-        (changed("short", architecture={"arch_kwargs": {}}), r"architecture\.network_class_name: is missing"),
+        (changed("short", architecture={"arch_kwargs": []}), r"architecture\.arch_kwargs: must be an object"),
         (changed("short", inherits_from="none"), "'short' inherits from 'none', which is not there"),
         (changed("3d_fullres", inherits_from="short"), "inherit in a circle: 3d_fullres from short from 3d_fullres"),
     ],

@@ -14,8 +14,8 @@ from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import check_apart
-from nnunet_ext.formats.dataset_json import read_dataset_json
+from nnunet_ext.files import check_apart, read_json
+from nnunet_ext.formats.dataset_json import checked_dataset_json
 from nnunet_ext.messages import some
 from nnunet_ext.plans.dataset_json import channel_names
 from nnunet_ext.preprocessing.raw.new_dataset import check_new_name, new_dataset, write_description
@@ -75,7 +75,10 @@ def read_neighbour(folder: Path) -> dict[str, Any]:
             f"The channels of {folder} have no names: there is no {file}. Give them with --channels, as in the dataset "
             "that will be trained from this: nnU-Net normalises CT in another way than other channels."
         )
-    description = read_dataset_json(file)
+    content = read_json(file)
+    if not isinstance(content, dict) or not {"channel_names", "modality"} & set(content):
+        raise UserError(f"{file} has no channel_names. Give them with --channels.")
+    description = checked_dataset_json({"labels": LABELS, "file_ending": ".nii.gz", **content}, where=file)
     reader = {READER: description[READER]} if READER in description else {}
     return {**_named(channel_names(description)), **reader}
 
@@ -106,8 +109,8 @@ def make_unlabelled_dataset(folder: Path, name: str, *, channels: Sequence[str] 
     Returns:
         What it was made from: the cases, and a dataset.json that lists none.
     """
-    check_apart(check_new_name(name, force=force), [folder])
     cases, ending = find_cases(folder)
+    check_apart(check_new_name(name, force=force), [folder])
     named = _named(channels) if channels is not None else read_neighbour(folder)
     source = RawDataset(folder, {**named, "labels": LABELS, "file_ending": ending}, cases)
     reader = source.reader_writer()
