@@ -25,8 +25,8 @@ from nnunet_ext.checkpoints.trained_model import TrainedModel, find_trained_mode
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.text_table import aligned
 from nnunet_ext.files import sha256, size_and_time, write_json
+from nnunet_ext.formats.dataset_json import channel_names
 from nnunet_ext.messages import size, some
-from nnunet_ext.plans.dataset_json import channel_names
 from nnunet_ext.plans.plans_file import preprocessed_folder, raw_folder
 from nnunet_ext.registration import register
 from nnunet_ext.version import __version__

@@ -21,8 +21,8 @@ import argparse
 from pathlib import Path
 
 from nnunet_ext.arguments import add_new_dataset_options
+from nnunet_ext.formats.dataset_json import channel_names
 from nnunet_ext.messages import counted
-from nnunet_ext.plans.dataset_json import channel_names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,8 +11,8 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
+from nnunet_ext.formats.dataset_json import channel_names, declared_values, values_of
 from nnunet_ext.messages import counted, some
-from nnunet_ext.plans.dataset_json import channel_names, declared_values, values_of
 from nnunet_ext.preprocessing.checks.dataset_check import splits_file
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, read_images, read_label_map
 from nnunet_ext.preprocessing.raw.splits import read_splits

@@ -46,20 +46,11 @@ class PreparedPairs:
 def make_longitudinal_dataset(
     pairs: Sequence[Pair], name: str, pairing: Pairing, *, if_diverged: IfDiverged, force: bool
 ) -> PreparedPairs:
-    """Write a raw dataset of pairs, with folds of whole patients.
+    """Write a raw dataset of pairs that have current labels, with folds of whole patients.
 
-    What an interrupted run has finished is there again the next time, if the pairing is the same; so is it when the
-    run stops at priors whose registration diverged.
-
-    Args:
-        pairs: with current labels.
-        name: of the new dataset, see `new_dataset`.
-        pairing: what is made of each pair.
-        if_diverged: see `make_case`.
-        force: see `new_dataset`.
-
-    Raises:
-        Diverged: after all cases, if `if_diverged` is ``stop`` and a registration has.
+    What an interrupted run has finished is there again the next time, if the pairing is the same; so is it when the run
+    stops at priors whose registration diverged: `Diverged` is raised after all cases if `if_diverged` is ``stop``. See
+    `make_case` for `if_diverged`, and `new_dataset` for `name` and `force`.
     """
     start = time.monotonic()
     with new_dataset(name, force=force, request={"version": __version__, **asdict(pairing)}) as folder:
@@ -77,10 +68,9 @@ def make_longitudinal_dataset(
 def make_prediction_images(
     pairs: Sequence[Pair], folder: Path, pairing: Pairing, *, if_diverged: IfDiverged, force: bool
 ) -> PreparedPairs:
-    """Write the channels of pairs into a folder for ``nnUNetv2_predict -i``.
+    """Write the channels of pairs into a folder for ``nnUNetv2_predict -i``, as in `make_longitudinal_dataset`.
 
-    Arguments and errors are those of `make_longitudinal_dataset`; `pairing` is that of the model's dataset, and an
-    interrupted run leaves nothing.
+    `pairing` is that of the model's dataset; an interrupted run leaves nothing.
     """
     start = time.monotonic()
     with folder_written_whole(folder, force=force) as unfinished:
@@ -107,11 +97,9 @@ def description_of(name: str, pairing: Pairing, *, cases: int) -> dict[str, Any]
 
 
 def pairing_of(description: Mapping[str, Any], *, where: Path) -> Pairing:
-    """What was made of the pairs of a dataset, to make the same of new ones.
+    """What was made of the pairs of a dataset, by its dataset.json or that of a model, to make the same of new ones.
 
-    Args:
-        description: a dataset.json, of the dataset or of a model that has learned from it.
-        where: its file, for the UserError if `nnunet_ext pair` did not write it.
+    A UserError, which names the file `where` it comes from, says if `nnunet_ext pair` did not write it.
     """
     about = description.get(KEY, {})
     if about.get("made_by") != MADE_BY or not isinstance(about.get(PAIRING), dict):
@@ -129,16 +117,8 @@ def _write_cases(
 ) -> dict[str, Mapping[str, Any]]:
     """Write all cases that an interrupted run has not, pictures, and the record of what was done, which is returned.
 
-    Args:
-        pairs: the files of each case.
-        folder: where progress, pictures and the record are kept.
-        images: folder of the channels.
-        pairing: what is made of each pair.
-        labels: folder of the current labels, None if there are none.
-        if_diverged: see `make_case`.
-
-    Raises:
-        Diverged: if registrations did and `if_diverged` is ``stop``; all other cases are written then.
+    `folder` is that of progress, pictures and the record; `images` and `labels` are those of channels and current
+    labels.
     """
     for part in (images, *([labels] if labels else [])):
         part.mkdir(exist_ok=True)

@@ -120,17 +120,10 @@ class Placement:
 
 
 def make_case(pair: Pair, pairing: Pairing, *, if_diverged: IfDiverged) -> PairedCase:
-    """Read a pair and bring its prior onto the current grid.
+    """Read a pair and bring its prior onto the current grid; a UserError says if files cannot be used or do not fit.
 
-    Args:
-        pair: the files.
-        pairing: what is made of them.
-        if_diverged: what is made of a prior whose place has a problem: the case is left to be reported (``stop``), the
-            prior stays where its header has it (``unregistered``), or counts as missing (``without-prior``).
-
-    Raises:
-        UserError: if a file cannot be used or does not fit another, or if labels without an image are to be
-            registered.
+    `if_diverged` is what is made of a prior whose place has a problem: the case is left to be reported (``stop``), the
+    prior stays where its header has it (``unregistered``), or counts as missing (``without-prior``).
     """
     current = read_scan(pair.current_image)
     label = None
@@ -193,9 +186,8 @@ def make_case(pair: Pair, pairing: Pairing, *, if_diverged: IfDiverged) -> Paire
 def read_prior(pair: Pair, pairing: Pairing, *, dimensions: int) -> Prior:
     """Read what is used of a prior; `dimensions` are those of the current image.
 
-    Raises:
-        UserError: if a file cannot be used, labels lie on another grid than the image or are to be registered without
-            one, or the current image has other dimensions.
+    A UserError says if a file cannot be used, labels lie on another grid than their image or are to be registered
+    without one, or the current image has other dimensions.
     """
     image = None if pair.prior_image is None else read_scan(pair.prior_image)
     labels = None

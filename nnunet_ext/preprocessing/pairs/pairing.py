@@ -40,24 +40,17 @@ class Pair:
 
 
 def read_table(file: Path, *, wanted: Sequence[str], with_labels: bool) -> list[Pair]:
-    """Read pairs from a CSV file.
+    """Read pairs from a CSV file, in the order of their cases' names.
 
-    Its first line names the columns: patient, current_image, prior_image, prior_label, current_label, and perhaps
-    case, in any order and separated by commas, semicolons or tabs. Paths are relative to the table. An empty cell in
+    Its first line names the columns: patient, current_image, prior_image, prior_label, current_label, and perhaps case,
+    in any order and separated by commas, semicolons or tabs. Paths are relative to the table. An empty cell in
     prior_image or prior_label says that there is none.
 
     Args:
-        file: the table.
+        file: the table. A UserError says if it cannot be read, lacks a column or a value, or names a missing file, one
+            file in two roles or one case twice.
         wanted: those of prior_image and prior_label that are to be used.
-        with_labels: whether the current label maps are needed, as in training. Without, nothing but current images is
-            needed, and the columns of the prior may be left out.
-
-    Returns:
-        The pairs by the name of their case, in order.
-
-    Raises:
-        UserError: if the table cannot be read, lacks a column or a value, names a file that is not there, one file in
-            two roles, or one case twice.
+        with_labels: whether current label maps are needed, as in training. Otherwise columns of the prior may be missing.
     """
     rows = _rows(file, [*wanted, CURRENT_LABEL] if with_labels else [], optional=() if with_labels else wanted)
     needed = (PATIENT, CURRENT_IMAGE, *([CURRENT_LABEL] * with_labels))
@@ -90,9 +83,8 @@ def read_table(file: Path, *, wanted: Sequence[str], with_labels: bool) -> list[
 def _rows(file: Path, needed: Sequence[str], *, optional: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
     """The lines of a table below its header, with their numbers, without those that are all empty.
 
-    Raises:
-        UserError: if it cannot be read, a column is missing, or one of the optional columns is missing while there is
-            an unknown one, which may be the same with a slip of the pen.
+    A column must be there if it is needed. An optional one may be missing unless there is an unknown column, which may
+    be the same one misspelt.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")  # spreadsheets begin a file with a byte order mark
@@ -129,15 +121,9 @@ def find_pairs(
 ) -> list[Pair]:
     """Find pairs in folders whose files have the same names, whatever they end in.
 
-    Names may carry nnU-Net's number of the first channel: ``case_0000.nii.gz`` is the case ``case``.
-
-    Args:
-        current: folder of the current images, one for each case.
-        prior: folder of the prior images, which not every case needs to have.
-        prior_segmentations: folder of their label maps, which not every case needs to have.
-        current_segmentations: folder of the current label maps, None in prediction; every case needs one.
-        group: regular expression that finds the patient in a case's name, see `group_cases`; None takes each case for
-            a patient of its own.
+    Names may carry nnU-Net's number of the first channel: ``case_0000.nii.gz`` is the case ``case``. Not every case
+    needs a file in `prior` or `prior_segmentations`. In training every case needs one in `current_segmentations`, which
+    is None in prediction. `group` finds the patient in a case's name, see `group_cases`.
 
     Raises:
         UserError: if a folder is not there or empty, a case has two files in one, a current label map is missing, or

@@ -25,11 +25,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Rules:
-    """When a prediction becomes a label.
-
-    Raises:
-        UserError: if a value is out of its range.
-    """
+    """When a prediction becomes a label; a UserError says if a value is out of its range."""
 
     # probability of foreground (1 - that of background) from which a voxel is predicted, between 0 and 1
     threshold: float = 0.5
@@ -83,16 +79,13 @@ def completed_labels(
 
     Args:
         labels: the annotation, (Z, Y, X).
-        probabilities: the model's, (C, Z, Y, X), background first.
+        probabilities: of the model, (C, Z, Y, X), background first.
         foreground: the label's value for each further channel, in the channels' order.
         ignore: value of the ignore label; None if there is none, which `rules` with an uncertain range do not allow.
         rules: when a prediction becomes a label.
 
     Returns:
         The completed label map, and what was counted for each value of `foreground`.
-
-    Raises:
-        ValueError: if shapes or channels do not fit, or an ignore label is missing.
     """
     if probabilities.shape != (1 + len(foreground), *labels.shape):
         raise ValueError(f"probabilities of shape {probabilities.shape} for labels of shape {labels.shape}")

@@ -35,8 +35,7 @@ def components(labels: Labels, foreground: Collection[int]) -> Labels:
 def instances_of(case: str, instances: Labels, labels: Labels) -> list[Instance]:
     """The instances of a map, by their numbers, which need not be consecutive.
 
-    Raises:
-        ValueError: if an instance has voxels of several labels, or of background.
+    A ValueError says if an instance has voxels of several labels, or of background.
     """
     inside = instances > 0
     base = int(labels.max(initial=0)) + 1

@@ -23,9 +23,8 @@ PROGRESS = ".progress.json"
 def check_new_name(name: str, *, force: bool) -> Path:
     """Where a new raw dataset of the name ``DatasetXXX_Name`` goes.
 
-    Raises:
-        UserError: if the name is not of that form, its id is taken, or it is there and may not be replaced, see
-            `check_output_folder`.
+    A UserError says if the name has another form, its id is taken, or it may not be replaced, see
+    `check_output_folder`.
     """
     match = NAME.fullmatch(name)
     if match is None or Path(name).name != name:
@@ -44,10 +43,7 @@ def check_new_name(name: str, *, force: bool) -> Path:
 
 @contextmanager
 def new_dataset(name: str, *, force: bool, request: Mapping[str, Any] | None = None) -> Iterator[Path]:
-    """Yield an empty folder that becomes the raw dataset only if the block ends without an exception.
-
-    Arguments and errors are those of `check_new_name` and `folder_written_whole`.
-    """
+    """Yield an empty folder that becomes the raw dataset only if the block ends well; see `folder_written_whole`."""
     with folder_written_whole(check_new_name(name, force=force), force=force, request=request) as folder:
         yield folder
 
@@ -108,9 +104,6 @@ def _reference(image: Path, home: Path) -> str:
 
 
 def copy_splits(source: RawDataset, folder: Path) -> None:
-    """Keep the folds that a raw dataset comes with, and those of its preprocessing: patients must not leak.
-
-    nnU-Net's planning takes a splits_final.json in the raw dataset over.
-    """
+    """Keep the folds of a raw dataset or of its preprocessing, which planning takes over: patients must not leak."""
     for file in splits_files(source.folder)[-1:]:
         write_json(folder / SPLITS, read_json(file))

@@ -16,10 +16,9 @@ import numpy.typing as npt
 from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES, determine_reader_writer_from_dataset_json
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.formats.dataset_json import read_dataset_json
+from nnunet_ext.formats.dataset_json import declared_values, read_dataset_json
 from nnunet_ext.formats.whole_images import check_whole
 from nnunet_ext.messages import last_line, some
-from nnunet_ext.plans.dataset_json import declared_values
 from nnunet_ext.plans.plans_file import raw_folder
 
 COLOURS_SHOWN = 5  # in a message
@@ -88,8 +87,7 @@ class RawDataset:
 def read_label_map(reader: Any, file: Path) -> tuple[Labels, dict[str, Any]]:
     """A map of labels or instances, and its geometry, by a reader of nnU-Net; whole numbers may be stored as float.
 
-    Raises:
-        UserError: if the file is missing, cannot be read, has colours, or holds other than whole numbers from zero.
+    A UserError says if the file is missing, cannot be read, has colours, or holds other than whole numbers from zero.
     """
     _require([file])
     try:
@@ -120,8 +118,7 @@ def only_map(values: npt.NDArray[Any], *, file: Path) -> npt.NDArray[Any]:
 def read_images(reader: Any, case: Case) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
     """The channels of a case, (C, Z, Y, X), and their geometry (``spacing`` in that order), by a reader of nnU-Net.
 
-    Raises:
-        UserError: if a file is missing or cannot be read, or the channels differ in shape or spacing.
+    A UserError says if a file is missing or cannot be read, or the channels differ in shape or spacing.
     """
     _require(case.images)
     said = io.StringIO()  # what nnU-Net's readers complain of, they print

@@ -15,9 +15,8 @@ from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_apart
-from nnunet_ext.formats.dataset_json import read_dataset_json
+from nnunet_ext.formats.dataset_json import channel_names, read_dataset_json
 from nnunet_ext.messages import some
-from nnunet_ext.plans.dataset_json import channel_names
 from nnunet_ext.preprocessing.raw.new_dataset import check_new_name, new_dataset, write_description
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, Labels, RawDataset, images_in, read_images, readable_endings
 from nnunet_ext.version import __version__
@@ -30,13 +29,11 @@ READER = "overwrite_image_reader_writer"
 
 
 def find_cases(folder: Path) -> tuple[dict[str, Case], str]:
-    """The cases of a folder of images, named as nnU-Net names them: ``case_0000.nii.gz``, one file for each channel.
+    """The cases of a folder of images, and what the files end in.
 
-    Returns:
-        Cases by name, in order, whose labels do not exist; what the files end in.
-
-    Raises:
-        UserError: if there is no image, a name has no channel number, endings are mixed, or channels are missing.
+    Files are named as nnU-Net names them: ``case_0000.nii.gz``, one for each channel. The label files of the cases do
+    not exist. A UserError says if there is no image, a name has no channel number, endings are mixed, or channels are
+    missing.
     """
     endings: dict[str, Path] = {}
     images: dict[str, dict[int, Path]] = defaultdict(dict)
@@ -85,23 +82,20 @@ def _named(names: Sequence[str]) -> dict[str, Any]:
 
 
 def placeholder(images: npt.NDArray[np.float32]) -> Labels:
-    """Labels for images, (C, Z, Y, X), that have none: 1 where nnU-Net sees an image, 0 where it sees surroundings.
+    """Labels for images, (C, Z, Y, X), that have none: 1 where nnU-Net sees an image, 0 in its surroundings.
 
     nnU-Net takes intensities for its plans from labelled voxels only, and stops where no case has any. Where label 0
-    and an image value of 0 meet outside of the image, it marks the voxel as surroundings, which some plans exclude
-    from normalisation; labelled voxels are never marked.
+    and an image value of 0 meet outside of the image, it marks the voxel as surroundings, which some plans exclude from
+    normalisation; labelled voxels are never marked.
     """
     return create_nonzero_mask(images).astype(np.uint8)
 
 
 def make_unlabelled_dataset(folder: Path, name: str, *, channels: Sequence[str] | None, force: bool) -> RawDataset:
-    """Write a raw dataset with placeholders in the place of labels; its images stay where they are.
+    """Write a raw dataset with placeholders as labels, of a folder of images, which stay where they are.
 
-    Args:
-        folder: of images.
-        name: of the new dataset, see `new_dataset`.
-        channels: names; None takes those of the dataset.json beside the folder.
-        force: see `new_dataset`.
+    `channels` are names; None takes those of the dataset.json beside the folder. `name` and `force` are as in
+    `new_dataset`.
 
     Returns:
         What it was made from: the cases, and a dataset.json that lists none.

@@ -55,9 +55,9 @@ class PartialAnnotation:
 
 
 def origin_of_instances(source: RawDataset, asked: str | None) -> str:
-    """Where a dataset's instances come from: a folder of instance maps in it, or ``components`` of each label.
+    """Where instances come from: the folder of maps or the ``components`` that was asked for, which must be there.
 
-    The one that was asked for, which must be there, or without ``instancesTr`` if that is there.
+    Without a wish it is ``instancesTr`` if that is there, else ``components``.
     """
     if asked is None:
         return INSTANCES if (source.folder / INSTANCES).is_dir() else COMPONENTS
@@ -72,14 +72,7 @@ def simulate_partial_annotation(
     """Write a raw dataset of the same images in which only some instances are annotated.
 
     Beside its labels there are the dense ones, the instance maps, the folds of the source, and a JSON file of what was
-    kept.
-
-    Args:
-        source: a dataset with dense labels.
-        name: of the new dataset, see `weaker_dataset`.
-        selection: what stays annotated.
-        origin: of the instances, see `origin_of_instances`.
-        force: see `weaker_dataset`.
+    kept. `origin` is that of the instances, see `origin_of_instances`; for `name` and `force` see `weaker_dataset`.
     """
     foreground = set(source.foreground_values().values())
     instances: list[Instance] = []
@@ -123,8 +116,7 @@ def simulate_partial_annotation(
 def read_instances(reader: Any, file: Path, labels: Labels, *, ignore: int | None) -> Labels:
     """An instance map in the shape of a case's label map, without what it has on voxels of the ignore label.
 
-    Raises:
-        UserError: if it cannot be read, has another shape than the label map, or numbers that are too large to read.
+    A UserError says if it cannot be read, has another shape, or numbers that are too large to be read exactly.
     """
     numbers, _ = read_label_map(reader, file)
     if numbers.shape != labels.shape:

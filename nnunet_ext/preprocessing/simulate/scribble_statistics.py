@@ -40,12 +40,9 @@ class CaseCounts:
 
 
 def count_scribbles(scribbles: Labels, dense: Labels, values: Mapping[str, int], *, axis: int) -> CaseCounts:
-    """Count what the scribbles of a case annotate, in slices across an axis.
+    """Count what the scribbles of a case, (Z, Y, X), annotate, in slices across an axis.
 
-    Args:
-        scribbles: their map, (Z, Y, X).
-        dense: the dense mask of the same shape. Voxels whose value is not among the classes do not count.
-        values: of the classes by name, background included.
+    Voxels whose value in the dense mask is not among the `values` of the classes, background included, do not count.
     """
     across = tuple(other for other in range(dense.ndim) if other != axis)
     known = np.isin(dense, list(values.values()))
@@ -66,8 +63,7 @@ def count_scribbles(scribbles: Labels, dense: Labels, values: Mapping[str, int],
 def scribble_statistics(dataset: RawDataset) -> dict[str, CaseCounts]:
     """Count the scribbles of a dataset that has dense masks beside them in labelsTr_dense, by case.
 
-    Raises:
-        UserError: if the dataset has no ignore label or dense masks, or files are missing or do not fit.
+    A UserError says if it has no ignore label or dense masks, or files are missing or do not fit.
     """
     if dataset.ignore_label is None:
         raise UserError(
@@ -96,10 +92,10 @@ def class_values(dataset: RawDataset) -> dict[str, int]:
 
 
 def scribble_table(cases: Sequence[CaseCounts]) -> list[list[str]]:
-    """Rows of cells: for each class, and for all together, what is scribbled.
+    """Rows of cells: for each class, and for all together, what is scribbled in at least one case.
 
     The share is that of the class's own voxels, in the cases that have it. Agreement is of all scribbled voxels, and in
-    the worst case. There is at least one case, and all have the same classes.
+    the worst case.
     """
     rows = [["label", "cases", "slices", "of", "voxels", "share: median", "lowest", "highest", "agreement", "lowest"]]
     columns = [(name, [case.classes[name] for case in cases]) for name in cases[0].classes]

@@ -41,10 +41,10 @@ class Strokes:
 
 
 def slicing_axis(shape: Sequence[int], spacing: Sequence[float]) -> int:
-    """The axis across the slices in which a person would draw: that of the largest spacing.
+    """The axis across the slices in which a person would draw: that of the largest spacing, the first of equal ones.
 
-    An axis of one voxel comes first, whatever its spacing: that is a two-dimensional image. Of equal spacings, to a
-    thousandth of a millimetre, the first counts.
+    An axis of one voxel comes first, whatever its spacing: that is a two-dimensional image. Spacings are compared to a
+    thousandth of a millimetre.
     """
     if 1 in shape:
         return list(shape).index(1)
@@ -85,16 +85,10 @@ def scribble_map(
 
 
 def annotated_slices(planes: Labels, values: Sequence[int], strokes: Strokes, rng: np.random.Generator) -> list[int]:
-    """Which slices are drawn in: evenly spread from a random start.
+    """Which slices of a dense label map, slices first, are drawn in: evenly spread from a random start.
 
-    For a class that none of them has, the slice with most of its voxels is added. Slices with none of the classes
-    cannot be drawn in.
-
-    Args:
-        planes: the dense label map, slices first.
-        values: the classes.
-        strokes: with the share or number of the slices.
-        rng: draws.
+    For a class that none of them has, the slice with most of its voxels is added. Slices without any class are not
+    drawn in.
     """
     voxels = np.stack([np.count_nonzero(planes == value, axis=(1, 2)) for value in values])
     possible = np.flatnonzero(voxels.any(axis=0))
@@ -145,8 +139,7 @@ def boundary_line(region: Mask, skeleton: Mask, share: float, rng: np.random.Gen
     """A connected share of a line near the boundary of a region, (H, W): one voxel is between them.
 
     The edge of the image is no boundary. The line leaves out what is within `GAP` voxels of the skeleton: where a
-    region is thin the interior stroke is near the boundary anyhow. If the line has several parts, one of them counts.
-    Nothing is drawn if the region is too thin for such a line or has no boundary.
+    region is thin the interior stroke is near the boundary anyhow. Nothing is drawn if no line is left.
     """
     inside = ndimage.binary_erosion(region, EIGHT_NEIGHBOURS, border_value=1)
     line = inside & ~ndimage.binary_erosion(inside, border_value=1)
@@ -157,12 +150,9 @@ def boundary_line(region: Mask, skeleton: Mask, share: float, rng: np.random.Gen
 
 
 def connected_part(line: Mask, start: int, share: float) -> Mask:
-    """What is nearest along a line, (H, W), to one of its voxels: all of it is connected, being reached through it.
+    """The share of a line, (H, W), that is nearest along it to one of its voxels: at least one voxel, all connected.
 
-    Args:
-        line: not empty.
-        start: number of the voxel among the line's, row by row.
-        share: of the voxels of the line that are connected with that one; at least one is taken.
+    `start` is that voxel's number among the line's, row by row; the share is of the voxels that are connected with it.
     """
     places = np.argwhere(line)
     distances = walked(places, start)
@@ -185,9 +175,9 @@ def thickened(line: Mask, thickness: int) -> Mask:
 
 
 def displaced(stroke: Mask, region: Mask, noise: float, rng: np.random.Generator) -> Mask:
-    """A stroke, (H, W), moved by a normal draw along each axis, rounded to voxels; what leaves the image is lost.
+    """A stroke, (H, W), moved along each axis by a normal draw of `noise` voxels (SD), rounded; it may leave the image.
 
-    A stroke that would miss its region altogether stays where it is. `noise` is the standard deviation in voxels.
+    A stroke that would miss its region altogether stays where it is.
     """
     places = np.argwhere(stroke) + np.rint(rng.normal(0, noise, 2)).astype(int)
     places = places[((places >= 0) & (places < stroke.shape)).all(axis=1)]
