@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.findings import Finding
+from nnunet_ext.findings import Finding, Severity
 from nnunet_ext.formats.dataset_json import channel_names, declared_values, values_of
 from nnunet_ext.messages import counted, some
 from nnunet_ext.preprocessing.checks.dataset_check import splits_file
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, read_images, read_label_map
-from nnunet_ext.preprocessing.raw.splits import read_splits
+from nnunet_ext.preprocessing.raw.splits import PARTS, read_splits
 
 PLACES = {
     "sitk_stuff": {"origin": "origins", "direction": "directions"},
@@ -49,11 +49,10 @@ def check_description(dataset: RawDataset) -> Finding:
 def check_names_of_files(dataset: RawDataset) -> Iterator[Finding]:
     """Files in imagesTr that nnU-Net takes for cases by mistake: hidden ones, and names without a channel number."""
     folder, ending = dataset.folder / "imagesTr", dataset.ending
-    if "dataset" in dataset.description or not folder.is_dir():
+    if "dataset" in dataset.description:
         return
     used = {file for case in dataset.cases.values() for file in case.images}
-    stray = [file.name for file in sorted(folder.glob(f"*{glob.escape(ending)}")) if file not in used]
-    if stray:
+    if stray := [file.name for file in sorted(folder.glob(f"*{glob.escape(ending)}")) if file not in used]:
         detail = f"nnU-Net takes {some(stray)} in {folder} for cases. Remove them, or name them CASE_0000{ending}."
         yield Finding("problem", "names of files", detail)
 
@@ -78,12 +77,9 @@ class FileCheck:
         self.reader = dataset.reader_writer()
         self.channels = len(channel_names(dataset.description))
         self.values = declared_values(dataset.description)
-        self.missing: dict[str, str] = {}
-        self.images: dict[str, str] = {}
-        self.labels: dict[str, str] = {}
-        self.values_of_wrong: set[int] = set()
-        self.geometry: dict[str, str] = {}
-        self.places: dict[str, str] = {}
+        self.wrong_values: set[int] = set()
+        # what is wrong, by case
+        self.missing, self.images, self.labels, self.geometry, self.places = ({} for _ in range(5))
 
     def read(self, case: str) -> Labels | None:
         """The case's labels, None if they cannot be used."""
@@ -101,14 +97,13 @@ class FileCheck:
             return None
         present = set(np.unique(labels).tolist())
         if unknown := sorted(present - set(self.values)):
-            self.values_of_wrong |= present
+            self.wrong_values |= present
             self.labels[case] = f"{files.label} has values that dataset.json does not list: {some(unknown)}."
         if shape is not None and labels.shape != shape:
             self.geometry[case] = f"image {shape}, labels {labels.shape} voxels"
         elif place is not None and not alike(place["spacing"], properties["spacing"]):
-            self.geometry[case] = (
-                f"image {rounded(place['spacing'])}, labels {rounded(properties['spacing'])} mm spacing"
-            )
+            spacings = [shown(one["spacing"], " × ") for one in (place, properties)]
+            self.geometry[case] = "image {}, labels {} mm spacing".format(*spacings)
         elif place is not None and (difference := misplaced(place, properties)):
             self.places[case] = difference
         return labels
@@ -142,8 +137,8 @@ class FileCheck:
 
     def _grey_values(self) -> str:
         """How to number labels that were drawn as a picture, which white tells; empty if there is no white."""
-        found = sorted(self.values_of_wrong)
-        if not WHITE & (self.values_of_wrong - set(self.values)):
+        found = sorted(self.wrong_values)
+        if not WHITE & (self.wrong_values - set(self.values)):
             return ""
         if len(found) > len(self.values):
             return (
@@ -158,13 +153,7 @@ class FileCheck:
         )
 
     def _finding(
-        self,
-        title: str,
-        wrong: dict[str, str],
-        fine: str,
-        fix: str = "",
-        *,
-        severity: Literal["problem", "warning"] = "problem",
+        self, title: str, wrong: dict[str, str], fine: str, fix: str = "", *, severity: Severity = "problem"
     ) -> Finding:
         if not wrong:
             return Finding("ok", title, f"{fine}.")
@@ -183,17 +172,18 @@ def check_folds(dataset: RawDataset) -> Iterator[Finding]:
     except UserError as error:
         yield Finding("problem", "folds", str(error))
         return
-    named = {case for fold in folds for part in ("train", "val") for case in fold[part]}
+    named = {case for fold in folds for part in PARTS for case in fold[part]}
     wrong = []
     if unknown := sorted(named - set(dataset.cases)):
         wrong.append(f"{file} names cases that the dataset does not have: {some(unknown)}.")
     for number, fold in enumerate(folds):
-        wrong += [f"fold {number} in {file} has no {part} case." for part in ("train", "val") if not fold[part]]
+        where = f"fold {number} in {file}"
+        wrong += [f"{where} has no {part} case." for part in PARTS if not fold[part]]
         if shared := sorted(set(fold["train"]) & set(fold["val"])):
-            wrong.append(f"fold {number} in {file} trains and validates on the same cases: {some(shared)}.")
-        for part in ("train", "val"):
+            wrong.append(f"{where} trains and validates on the same cases: {some(shared)}.")
+        for part in PARTS:
             if twice := sorted({case for case in fold[part] if fold[part].count(case) > 1}):
-                wrong.append(f"fold {number} in {file} names cases twice under {part}: {some(twice)}.")
+                wrong.append(f"{where} names cases twice under {part}: {some(twice)}.")
     if wrong:
         yield Finding("problem", "folds", some(wrong, 3))
     else:
@@ -203,9 +193,7 @@ def check_folds(dataset: RawDataset) -> Iterator[Finding]:
 def misplaced(image: Mapping[str, Any], labels: Mapping[str, Any]) -> str:
     """How the place of labels in the patient differs from their image's, by nnU-Net's tolerance; empty if it does not.
 
-    Args:
-        image: what a reader of nnU-Net says of the image.
-        labels: the same of the label map.
+    Both are what a reader of nnU-Net says of the file.
     """
     for reader, keys in PLACES.items():
         for key, name in keys.items():
@@ -220,11 +208,6 @@ def alike(ours: Any, theirs: Any) -> bool:
     return np.shape(ours) == np.shape(theirs) and np.allclose(ours, theirs)
 
 
-def shown(numbers: Any) -> str:
+def shown(numbers: Any, separator: str = " ") -> str:
     """A vector or matrix in a few digits."""
-    return " ".join(f"{number:.4g}" for number in np.ravel(numbers))
-
-
-def rounded(spacing: Sequence[float]) -> str:
-    """``1 × 0.5 × 0.5``."""
-    return " × ".join(f"{length:.4g}" for length in spacing)
+    return separator.join(f"{number:.4g}" for number in np.ravel(numbers))

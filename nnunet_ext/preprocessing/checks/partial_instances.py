@@ -36,30 +36,27 @@ class PartialInstancesCheck:
         if self.refusal:
             yield Finding("problem", "regions", self.refusal)
             return
+        total = len(self.cases)
         if self.dataset.ignore_label is not None:
             detail = (
-                f"{self.with_ignore} of {len(self.cases)} cases have voxels of it ({self.dataset.ignore_label}). They "
-                "leave the supervised terms, but take pseudo labels."
+                f"{self.with_ignore} of {total} cases have voxels of it ({self.dataset.ignore_label}). They leave the "
+                "supervised terms, but take pseudo labels."
             )
             yield Finding("ok", "ignore", detail)
         for name, value in self.labels.items():
-            members = [instance for instance in self.instances if instance.label == value]
-            if members:
-                yield Finding("ok", f"instances of {value}", instance_summary(name, members, cases=len(self.cases)))
-        yield from self.cases_without_annotation()
+            if members := [instance for instance in self.instances if instance.label == value]:
+                yield Finding("ok", f"instances of {value}", instance_summary(name, members, cases=total))
+        if annotated := {instance.case for instance in self.instances}:  # none at all is told already
+            yield from self.cases_without_annotation(annotated)
         detail = (
             "instances of one label that touch count as one. Whether a case has un-annotated instances cannot be told "
             "from its files."
         )
         yield Finding("ok", "note", detail)
 
-    def cases_without_annotation(self) -> Iterator[Finding]:
+    def cases_without_annotation(self, annotated: set[str]) -> Iterator[Finding]:
         """Warn of cases without annotation; folds whose training cases are all such are a problem."""
-        annotated = {instance.case for instance in self.instances}
-        if not annotated:
-            return  # a problem of the whole dataset, which is told already
-        empty = [case for case in self.cases if case not in annotated]
-        if empty:
+        if empty := [case for case in self.cases if case not in annotated]:
             detail = (
                 f"{len(empty)} of {len(self.cases)} cases have no annotated instance: {some(empty)}. All of their "
                 "voxels count as background in the supervised terms."

@@ -66,14 +66,14 @@ def make_longitudinal_dataset(
 
 
 def make_prediction_images(
-    pairs: Sequence[Pair], folder: Path, pairing: Pairing, *, if_diverged: IfDiverged, force: bool
+    pairs: Sequence[Pair], folder: str | Path, pairing: Pairing, *, if_diverged: IfDiverged, force: bool
 ) -> PreparedPairs:
     """Write the channels of pairs into a folder for ``nnUNetv2_predict -i``, as in `make_longitudinal_dataset`.
 
     `pairing` is that of the model's dataset; an interrupted run leaves nothing.
     """
     start = time.monotonic()
-    with folder_written_whole(folder, force=force) as unfinished:
+    with folder_written_whole(Path(folder), force=force) as unfinished:
         records = _write_cases(pairs, unfinished, unfinished, pairing, labels=None, if_diverged=if_diverged)
     return PreparedPairs(records, [], time.monotonic() - start)
 

@@ -50,7 +50,7 @@ def read_table(file: Path, *, wanted: Sequence[str], with_labels: bool) -> list[
         file: the table. A UserError says if it cannot be read, lacks a column or a value, or names a missing file, one
             file in two roles or one case twice.
         wanted: those of prior_image and prior_label that are to be used.
-        with_labels: whether current label maps are needed, as in training. Otherwise columns of the prior may be missing.
+        with_labels: whether current label maps are needed, as in training. If not, the prior's columns may be missing.
     """
     rows = _rows(file, [*wanted, CURRENT_LABEL] if with_labels else [], optional=() if with_labels else wanted)
     needed = (PATIENT, CURRENT_IMAGE, *([CURRENT_LABEL] * with_labels))

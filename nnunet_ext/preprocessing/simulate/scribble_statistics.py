@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
-from tqdm import tqdm
 
-from nnunet_ext.errors import UserError
-from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, read_label_map
-from nnunet_ext.preprocessing.simulate.scribbles import Mask, slicing_axis
-from nnunet_ext.preprocessing.simulate.weaker_dataset import DENSE
+from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset
+from nnunet_ext.preprocessing.simulate.scribbles import Mask
 
 
 @dataclass(frozen=True)
@@ -58,32 +55,6 @@ def count_scribbles(scribbles: Labels, dense: Labels, values: Mapping[str, int],
         there, drawn = dense == value, known & (scribbles == value)
         classes[name] = count(there, drawn, there & drawn)
     return CaseCounts(classes, count(known, scribbled, scribbled & (scribbles == dense)))
-
-
-def scribble_statistics(dataset: RawDataset) -> dict[str, CaseCounts]:
-    """Count the scribbles of a dataset that has dense masks beside them in labelsTr_dense, by case.
-
-    A UserError says if it has no ignore label or dense masks, or files are missing or do not fit.
-    """
-    if dataset.ignore_label is None:
-        raise UserError(
-            f"{dataset.folder / 'dataset.json'} has no label 'ignore', so that every voxel counts as annotated. Name a "
-            "dataset of scribbles."
-        )
-    if not (dataset.folder / DENSE).is_dir():
-        raise UserError(f"{dataset.folder} has no folder {DENSE} of dense masks to compare its scribbles with.")
-    values = class_values(dataset)
-    reader = dataset.reader_writer()
-    counts = {}
-    for case, files in tqdm(dataset.cases.items(), desc="Reading scribbles", unit="case", disable=None):
-        scribbles, properties = read_label_map(reader, files.label)
-        file = dataset.folder / DENSE / f"{case}{dataset.ending}"
-        dense, _ = read_label_map(reader, file)
-        if dense.shape != scribbles.shape:
-            raise UserError(f"{file} has the shape {dense.shape}, but the scribbles have {scribbles.shape}.")
-        axis = slicing_axis(dense.shape, properties["spacing"])
-        counts[case] = count_scribbles(scribbles, dense, values, axis=axis)
-    return counts
 
 
 def class_values(dataset: RawDataset) -> dict[str, int]:
