@@ -54,12 +54,10 @@ def make_longitudinal_dataset(
     """
     start = time.monotonic()
     with new_dataset(name, force=force, request={"version": __version__, **asdict(pairing)}) as folder:
-        records = _write_cases(
-            pairs, folder, folder / "imagesTr", pairing, labels=folder / "labelsTr", if_diverged=if_diverged
-        )
+        images, labels = folder / "imagesTr", folder / "labelsTr"
+        records = _write_cases(pairs, folder, images, pairing, labels=labels, if_diverged=if_diverged)
         _remove_others(folder, records, channels=len(pairing.channel_names))
-        folds = cross_validation(patients_of(pairs))
-        if folds:
+        if folds := cross_validation(patients_of(pairs)):
             write_json(folder / SPLITS, folds)
         write_json(folder / "dataset.json", description_of(name, pairing, cases=len(pairs)))
     return PreparedPairs(records, folds, time.monotonic() - start)
@@ -81,18 +79,14 @@ def make_prediction_images(
 def description_of(name: str, pairing: Pairing, *, cases: int) -> dict[str, Any]:
     """The dataset.json of a dataset of pairs."""
     repeated = ("modality", "registration", "crop_to_body", "match_histogram")
+    pairs = {LONGITUDINAL: pairing.roles, PAIRING: {key: getattr(pairing, key) for key in repeated}}
     return {
         "channel_names": {str(number): channel for number, channel in enumerate(pairing.channel_names)},
         "labels": {"background": 0, **pairing.labels},
         "numTraining": cases,
         "file_ending": ENDING,
         "name": name,
-        KEY: {
-            "made_by": MADE_BY,
-            "version": __version__,
-            LONGITUDINAL: pairing.roles,
-            PAIRING: {key: getattr(pairing, key) for key in repeated},
-        },
+        KEY: {"made_by": MADE_BY, "version": __version__, **pairs},
     }
 
 
@@ -120,7 +114,7 @@ def _write_cases(
     `folder` is that of progress, pictures and the record; `images` and `labels` are those of channels and current
     labels.
     """
-    for part in (images, *([labels] if labels else [])):
+    for part in filter(None, (images, labels)):
         part.mkdir(exist_ok=True)
     progress = CaseProgress(folder)
     records: dict[str, Mapping[str, Any]] = {}
@@ -160,9 +154,8 @@ def _remove_others(folder: Path, records: Mapping[str, Mapping[str, Any]], *, ch
         PICTURES: {f"{case}.png" for case, record in records.items() if "picture" in record},
     }
     for part, names in expected.items():
-        for file in (folder / part).glob("*"):
-            if file.name not in names:
-                file.unlink()
+        for file in [file for file in (folder / part).glob("*") if file.name not in names]:
+            file.unlink()
 
 
 def _picture(case: PairedCase, file: Path) -> dict[str, str]:
@@ -179,12 +172,11 @@ def _picture(case: PairedCase, file: Path) -> dict[str, str]:
 def _told(diverged: Mapping[str, str], *, total: int, kept: Path | None) -> str:
     """What to say of registrations that diverged."""
     cases = "\n".join(f"  {case}: {problem}" for case, problem in diverged.items())
-    done = "Nothing was written."
-    if kept is not None:
-        done = (
-            f"Nothing is lost: the other cases are kept in {kept}, where there are pictures too, and the same command "
-            "goes on from there."
-        )
+    done = (
+        f"Nothing is lost: the other cases are kept in {kept}, where there are pictures too, and the same command goes "
+        "on from there."
+    )
+    done = done if kept else "Nothing was written."
     return (
         f"{len(diverged)} of {total} priors could not be brought onto their current scans:\n{cases}\n{done} Look at "
         "these cases, then fix them or leave them out of the table, choose another --registration, or add one of\n"

@@ -39,14 +39,11 @@ class Pairing:
 
     labels: Mapping[str, int]  # values by name, without background; ``ignore`` is no label of the prior
     modality: str = "MRI"  # what nnU-Net is told of the current scan's intensities, e.g. MRI or CT
-    # how priors are brought onto current scans; ``none`` takes the positions of their headers
-    registration: Kind = "none"
+    registration: Kind = "none"  # how priors are brought onto current scans; ``none``: as their headers have them
     prior_image: bool = True  # whether the prior image is a channel
     prior_labels: bool = True  # whether each prior label is one
-    # margin in mm around the current body to which all is cropped; None crops nothing
-    crop_to_body: float | None = None
-    # file of the image whose intensities current and prior images are given; None changes nothing
-    match_histogram: str | None = None
+    crop_to_body: float | None = None  # margin in mm around the current body; None crops nothing
+    match_histogram: str | None = None  # file of the image whose intensities all images get; None changes nothing
 
     @property
     def known_values(self) -> set[int]:
@@ -90,7 +87,7 @@ class Prior:
     @property
     def parts(self) -> list[str]:
         """What there is."""
-        return ["image"] * (self.image is not None) + ["labels"] * (self.labels is not None)
+        return [name for name in ("image", "labels") if getattr(self, name) is not None]
 
 
 @dataclass(frozen=True)
@@ -101,8 +98,7 @@ class PairedCase:
     label: sitk.Image | None  # the reference on the same grid, None if there is none
     record: Mapping[str, Any]  # what was done, for JSON
     problem: str = ""  # why the prior is not where it should be; empty if it is
-    # the current image, and on its grid the prior image as its header has it and as it was registered; None if
-    # nothing was registered
+    # if there was a registration: the current image, and on its grid the prior image before and after
     views: tuple[sitk.Image, sitk.Image, sitk.Image] | None = None
     registration: Registration | None = None  # the one that the views show
 
@@ -111,8 +107,7 @@ class PairedCase:
 class Placement:
     """How a prior comes to lie on the current grid."""
 
-    # points of the current scan -> points of the prior; None if the grids are the same already
-    transform: sitk.Transform | None
+    transform: sitk.Transform | None  # points of current -> points of prior; None if the grids are the same already
     record: Mapping[str, Any]  # what was done, for JSON
     problem: str = ""  # why it is not to be trusted; empty if it is
     warnings: tuple[str, ...] = ()  # what somebody should look at
@@ -138,31 +133,30 @@ def make_case(pair: Pair, pairing: Pairing, *, if_diverged: IfDiverged) -> Paire
             prior = Prior(match_histogram(prior.image, like), prior.labels)
 
     placement = place_prior(current, prior, pairing.registration)
-    views, registration = None, placement.registration
-    if registration is not None and placement.transform is not None and prior.image is not None:
-        before, after = (moved_image(prior.image, current, one) for one in (unmoved(current), placement.transform))
+    views, registration, problem = None, placement.registration, placement.problem
+    if registration is not None and prior.image is not None:
+        before, after = (moved_image(prior.image, current, one) for one in (unmoved(current), registration.transform))
         views = (current, before, after)
-    record = {**placement.record, "problem": placement.problem or None}
-    warnings = list(placement.warnings)
-    if placement.problem and if_diverged != "stop":
-        record["if_diverged"] = if_diverged
+    record = {**placement.record, "problem": problem or None}
+    warnings = [*placement.warnings]
+    if problem and if_diverged != "stop":
+        record["if_diverged"], problem = if_diverged, ""
         if if_diverged == "unregistered":
             placement = by_the_headers(current, prior)
-            warnings += [*placement.warnings, *([placement.problem] if placement.problem else [])]
+            warnings += [*placement.warnings, *filter(None, [placement.problem])]
         else:
             prior = Prior()
 
-    if label is not None and not _count(label):
+    labelled = 0 if label is None else _count(label)
+    if label is not None and not labelled:
         warnings.append("the current label map is empty")
     grid = current
     if pairing.crop_to_body is not None:
         body = crop_to_body(current, pairing.crop_to_body)
-        grid = body.cut(current)
+        grid, label = body.cut(current), None if label is None else body.cut(label)
         record["cropped_from"], record["cropped_to"] = list(current.GetSize()), list(grid.GetSize())
-        if label is not None:
-            whole, label = label, body.cut(label)
-            if lost := _count(whole) - _count(label):
-                warnings.append(f"{lost} of {_count(whole)} labelled voxels lie outside of the body and were cut off")
+        if label is not None and (lost := labelled - _count(label)):
+            warnings.append(f"{lost} of {labelled} labelled voxels lie outside of the body and were cut off")
     channels = [grid]
     if pairing.prior_image:
         channels.append(_on(grid, prior.image, placement.transform, moved_image))
@@ -179,7 +173,6 @@ def make_case(pair: Pair, pairing: Pairing, *, if_diverged: IfDiverged) -> Paire
         **record,
         "warnings": warnings,
     }
-    problem = placement.problem if if_diverged == "stop" else ""
     return PairedCase(tuple(channels), label, record, problem, views, registration)
 
 
@@ -247,26 +240,20 @@ def by_the_headers(current: sitk.Image, prior: Prior) -> Placement:
     record: dict[str, Any] = {"registration": "none", "resampled": []}
     if prior.grid is None:
         return Placement(None, record)
-    apart = difference(prior.grid, current)
-    if not apart:
+    if not (apart := difference(prior.grid, current)):
         return Placement(None, {**record, "coverage": 1.0})
     share = float(covered(current, prior.grid, unmoved(current)).mean())
-    record = {
-        "registration": "none",
-        "resampled": [f"prior {part}" for part in prior.parts],
-        "grids": f"prior and current differ: {apart}",
-        "coverage": _rounded(share),
-    }
+    record["resampled"] = [f"prior {part}" for part in prior.parts]
+    record |= {"grids": f"prior and current differ: {apart}", "coverage": _rounded(share)}
     if share == 0:
         return Placement(unmoved(current), record, "by their headers, prior and current scan do not overlap")
-    warnings = []
-    if share < LITTLE:
-        warnings.append(f"by the headers, the prior covers {share:.0%} of the current image")
-    if has_no_position(current) or has_no_position(prior.grid):
-        warnings.append(
-            "the grids differ and one header gives no position (spacing 1, origin 0): they may not fit each other"
-        )
-    return Placement(unmoved(current), record, warnings=tuple(warnings))
+    warnings = {
+        f"by the headers, the prior covers {share:.0%} of the current image": share < LITTLE,
+        "the grids differ and one header gives no position (spacing 1, origin 0): they may not fit each other": (
+            has_no_position(current) or has_no_position(prior.grid)
+        ),
+    }
+    return Placement(unmoved(current), record, warnings=tuple(text for text, fits in warnings.items() if fits))
 
 
 def _on(

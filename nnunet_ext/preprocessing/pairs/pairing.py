@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,24 +54,16 @@ def read_table(file: Path, *, wanted: Sequence[str], with_labels: bool) -> list[
     """
     rows = _rows(file, [*wanted, CURRENT_LABEL] if with_labels else [], optional=() if with_labels else wanted)
     needed = (PATIENT, CURRENT_IMAGE, *([CURRENT_LABEL] * with_labels))
-    problems = [
-        f"line {line} has no {' and no '.join(empty)}"
-        for line, row in rows
-        if (empty := [name for name in needed if not row.get(name)])
-    ]
-    if problems:
+    empty = {line: [name for name in needed if not row.get(name)] for line, row in rows}
+    if problems := [f"line {line} has no {' and no '.join(names)}" for line, names in empty.items() if names]:
         raise UserError(f"{file}: {some(problems, 3)}.")
     if not rows:
         raise UserError(f"{file} has no line below its header.")
     used = FILES if with_labels else [name for name in FILES if name != CURRENT_LABEL]
-    pairs = [
-        Pair(
-            row.get(CASE) or row[PATIENT],
-            row[PATIENT],
-            **{name: file.parent / value for name in used if (value := row.get(name))},
-        )
-        for _, row in rows
-    ]
+    pairs = []
+    for _, row in rows:
+        files = {name: file.parent / value for name in used if (value := row.get(name))}
+        pairs.append(Pair(row.get(CASE) or row[PATIENT], row[PATIENT], **files))
     if twice := [case for case, number in Counter(pair.case for pair in pairs).items() if number > 1]:
         raise UserError(
             f"{file} has more than one line for the case {some(twice, 3)}. A case is named by its patient unless a "
@@ -169,8 +161,9 @@ def _checked(pairs: Sequence[Pair], *, where: Path) -> list[Pair]:
             f"{where}: {some(wrong, 3)} cannot be the name of a case, for files are named by it. Give it another in "
             "the column `case`."
         )
-    missing = [f"{file} (case {pair.case})" for pair in pairs for file in pair.files.values() if not file.is_file()]
-    if missing:
+    if missing := [
+        f"{file} (case {pair.case})" for pair in pairs for file in pair.files.values() if not file.is_file()
+    ]:
         raise UserError(f"{where} names files that do not exist ({len(missing)}): {some(missing, 3)}.")
     for pair in pairs:
         for one, other in ((CURRENT_IMAGE, PRIOR_IMAGE), (CURRENT_LABEL, PRIOR_LABEL)):
@@ -184,7 +177,7 @@ def _checked(pairs: Sequence[Pair], *, where: Path) -> list[Pair]:
 
 def patients_of(pairs: Sequence[Pair]) -> Mapping[str, list[str]]:
     """Cases by patient, both in order."""
-    groups = defaultdict(list)
+    groups: dict[str, list[str]] = {}
     for pair in sorted(pairs, key=lambda pair: (pair.patient, pair.case)):
-        groups[pair.patient].append(pair.case)
+        groups.setdefault(pair.patient, []).append(pair.case)
     return groups

@@ -29,9 +29,8 @@ class Rules:
 
     # probability of foreground (1 - that of background) from which a voxel is predicted, between 0 and 1
     threshold: float = 0.5
-    # low and high, 0 < low <= threshold <= high < 1. Un-annotated voxels from low on become ``ignore`` unless they
-    # are added, and only those from high on are added. None adds all that is predicted and leaves the rest
-    # background
+    # low and high, 0 < low <= threshold <= high < 1. Un-annotated voxels from low on become ``ignore`` unless they are
+    # added, and only those from high on are added. None adds all that is predicted and leaves the rest background
     uncertain: tuple[float, float] | None = None
     min_voxels: int = 1  # an instance of fewer is not added
 
@@ -59,8 +58,7 @@ class LabelCounts:
     added_instances: int = 0  # connected components that were added
     added_voxels: int = 0  # their voxels
     small_instances: int = 0  # components that were left out because they are too small
-    # un-annotated voxels that were left out because their region belongs to an annotated instance
-    attached_voxels: int = 0
+    attached_voxels: int = 0  # un-annotated voxels left out because their region belongs to an annotated instance
     ignored_voxels: int = 0  # un-annotated voxels that became ``ignore``, by the likeliest label of each
 
     def __add__(self, other: LabelCounts) -> LabelCounts:
@@ -103,9 +101,7 @@ def completed_labels(
     sure = unannotated & ~attached & (predicted > 0) & (certainty >= high)
     # counted as they are in the result: where uncertain voxels cut a region in two, those are two
     instances = components(np.where(sure, predicted, 0), foreground)
-    too_small = np.bincount(instances.ravel()) < rules.min_voxels
-    too_small[0] = False
-    small = too_small[instances]
+    small = sure & (np.bincount(instances.ravel()) < rules.min_voxels)[instances]
     added = sure & ~small
 
     completed = labels.astype(np.int64)
@@ -141,10 +137,7 @@ def _belonging(predicted: Labels, labels: Labels, annotated: Mask, foreground: S
 
 def _marked(regions: Labels, mask: Mask) -> Mask:
     """All voxels of the regions that have a voxel in `mask`."""
-    marked = np.zeros(int(regions.max(initial=0)) + 1, bool)
-    marked[regions[mask]] = True
-    marked[0] = False
-    return marked[regions]
+    return (regions > 0) & np.isin(regions, np.unique(regions[mask]))
 
 
 def _different(regions: Labels, mask: Mask) -> int:

@@ -32,11 +32,9 @@ def check_new_name(name: str, *, force: bool) -> Path:
             f"{name!r} cannot name a dataset of nnU-Net. Expected: Dataset, three digits, an underscore, a name."
         )
     target = folder_of_variable("nnUNet_raw") / name
-    for variable in DATA:
-        if os.environ.get(variable):
-            others = [path for path in matching_datasets(folder_of_variable(variable), match[1]) if path.name != name]
-            if others:
-                raise UserError(f"The id {match[1]} is taken by {others[0]}. Choose another.")
+    for folder in (folder_of_variable(variable) for variable in DATA if os.environ.get(variable)):
+        if others := [path for path in matching_datasets(folder, match[1]) if path.name != name]:
+            raise UserError(f"The id {match[1]} is taken by {others[0]}. Choose another.")
     check_output_folder(target, force=force)
     return target
 
@@ -78,24 +76,19 @@ def write_description(
     Images below nnUNet_raw are named relative to the dataset, so that nnUNet_raw can be moved as a whole; others by
     their absolute paths.
 
-    Args:
-        folder: that `new_dataset` gave.
-        name: of the new dataset.
-        cases: those that it has; their labels are not used.
-        content: a dataset.json with channel names, labels and file ending; its list of files is replaced.
-        about: where the dataset comes from, kept under ``nnunet_ext``.
+    `folder` is that of `new_dataset`; the labels of the cases are not used. `content` is a dataset.json with channel
+    names, labels and file ending, whose list of files is replaced; `about` tells where the dataset comes from, and is
+    kept under ``nnunet_ext``.
     """
     home = folder_of_variable("nnUNet_raw").resolve() / name
     ending = content["file_ending"]
     listed = {
-        case: {"images": [_reference(image, home) for image in cases[case].images], "label": f"labelsTr/{case}{ending}"}
-        for case in cases
+        case: {"images": [_reference(image, home) for image in files.images], "label": f"labelsTr/{case}{ending}"}
+        for case, files in cases.items()
     }
-    description = {key: value for key, value in content.items() if key not in ("dataset", "numTraining", "nnunet_ext")}
-    write_json(
-        folder / "dataset.json",
-        {**description, "name": name, "numTraining": len(cases), "nnunet_ext": dict(about), "dataset": listed},
-    )
+    kept = {key: value for key, value in content.items() if key not in ("dataset", "numTraining", "nnunet_ext")}
+    made = {"name": name, "numTraining": len(cases), "nnunet_ext": dict(about), "dataset": listed}
+    write_json(folder / "dataset.json", {**kept, **made})
 
 
 def _reference(image: Path, home: Path) -> str:

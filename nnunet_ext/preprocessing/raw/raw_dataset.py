@@ -22,6 +22,7 @@ from nnunet_ext.messages import last_line, some
 from nnunet_ext.plans.plans_file import raw_folder
 
 COLOURS_SHOWN = 5  # in a message
+UNREADABLE = (RuntimeError, OSError, ValueError, AssertionError)  # what nnU-Net's readers raise
 
 Labels = npt.NDArray[np.integer]
 """A map of labels or of instances, (Z, Y, X); two-dimensional images have Z = 1."""
@@ -93,7 +94,7 @@ def read_label_map(reader: Any, file: Path) -> tuple[Labels, dict[str, Any]]:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             values, properties = reader.read_seg(str(file))
-    except (RuntimeError, OSError, ValueError, AssertionError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{file} cannot be read: {last_line(error)}") from None
     return whole_numbers(only_map(values, file=file), file=file), properties
 
@@ -125,7 +126,7 @@ def read_images(reader: Any, case: Case) -> tuple[npt.NDArray[np.float32], dict[
     try:
         with contextlib.redirect_stdout(said):
             return reader.read_images([str(file) for file in case.images])
-    except (RuntimeError, OSError, ValueError, AssertionError) as error:
+    except UNREADABLE as error:
         reason = last_line(error) or said.getvalue().strip().partition("\n")[0]
         raise UserError(f"{', '.join(map(str, case.images))} cannot be read: {reason}") from None
 
@@ -201,19 +202,15 @@ def training_cases(folder: Path, description: Mapping[str, Any]) -> dict[str, Ca
     They are those that nnU-Net finds, but for hidden files, which macOS leaves beside others.
     """
     if "dataset" in description:
-
-        def path(file: str) -> Path:
-            return Path(os.path.abspath(folder / os.path.expandvars(file)))
-
-        return {
-            name: Case(tuple(map(path, files["images"])), path(files["label"]))
-            for name, files in sorted(description["dataset"].items())
-        }
-    ending = description["file_ending"]
-    return {
-        name: Case(images, folder / "labelsTr" / f"{name}{ending}")
-        for name, images in cases_in(folder / "imagesTr", ending).items()
-    }
+        cases = {}
+        for name, files in sorted(description["dataset"].items()):
+            listed = (folder / os.path.expandvars(file) for file in (*files["images"], files["label"]))
+            *paths, label = (Path(os.path.abspath(file)) for file in listed)
+            cases[name] = Case(tuple(paths), label)
+        return cases
+    labels, ending = folder / "labelsTr", description["file_ending"]
+    images = cases_in(folder / "imagesTr", ending)
+    return {name: Case(files, labels / f"{name}{ending}") for name, files in images.items()}
 
 
 def cases_in(folder: Path, ending: str) -> dict[str, tuple[Path, ...]]:

@@ -35,31 +35,29 @@ def find_cases(folder: Path) -> tuple[dict[str, Case], str]:
     not exist. A UserError says if there is no image, a name has no channel number, endings are mixed, or channels are
     missing.
     """
-    endings: dict[str, Path] = {}
+    files = list(images_in(folder, readable_endings()))
+    ending = files[0][2]
+    if other := next((file for file, _, its in files if its != ending), None):
+        found = f"{files[0][0].name}, {other.name}"
+        raise UserError(f"{folder} has files of several kinds: {found}. A dataset has one; convert the others.")
     images: dict[str, dict[int, Path]] = defaultdict(dict)
-    for file, name, ending in images_in(folder, readable_endings()):
+    for file, name, _ in files:
         match = re.fullmatch(r"(.+)_(\d{4})", name)
         if match is None:
             raise UserError(
                 f"{file} has no channel number. nnU-Net's names are needed: case_0000{ending} for the first channel, "
                 f"case_0001{ending} for the second."
             )
-        endings.setdefault(ending, file)
         images[match[1]][int(match[2])] = file
-    if len(endings) > 1:
-        found = ", ".join(file.name for file in endings.values())
-        raise UserError(f"{folder} has files of several kinds: {found}. A dataset has one; convert the others.")
-    (ending,) = endings
     most = max(map(len, images.values()))
-    wrong = {name: channels for name, channels in images.items() if sorted(channels) != list(range(most))}
-    if wrong:
-        examples = [f"{name} has {', '.join(f'{one:04d}' for one in sorted(wrong[name]))}" for name in wrong]
+    if wrong := [name for name, channels in images.items() if sorted(channels) != list(range(most))]:
+        examples = [f"{name} has {', '.join(f'{one:04d}' for one in sorted(images[name]))}" for name in wrong]
         raise UserError(
             f"{len(wrong)} of {len(images)} cases in {folder} do not have the channels 0000"
             f"{f' to {most - 1:04d}' if most > 1 else ''}: {some(examples, 3)}. Every case needs the same channels."
         )
     return {
-        name: Case(tuple(channels[number] for number in sorted(channels)), folder / f"{name}{ending}")
+        name: Case(tuple(file for _, file in sorted(channels.items())), folder / f"{name}{ending}")
         for name, channels in sorted(images.items())
     }, ending
 
@@ -116,10 +114,8 @@ def make_unlabelled_dataset(folder: Path, name: str, *, channels: Sequence[str] 
                     "normalisation all would be. Replace them in the image."
                 )
             if len(images) != len(expected):
-                raise UserError(
-                    f"{case} in {folder} has {len(images)} channels, but {len(expected)} are named: "
-                    f"{', '.join(expected)}."
-                )
+                named_channels = f"{len(expected)} are named: {', '.join(expected)}"
+                raise UserError(f"{case} in {folder} has {len(images)} channels, but {named_channels}.")
             if len(properties.get("sitk_stuff", {"spacing": ()})["spacing"]) > 3:
                 raise UserError(f"{files.images[0]} has four dimensions. Write each channel to a file of its own.")
             labels = placeholder(images)
