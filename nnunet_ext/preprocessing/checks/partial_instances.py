@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
 from nnunet_ext.messages import some, spread
-from nnunet_ext.preprocessing.checks.dataset_check import known_folds
+from nnunet_ext.preprocessing.checks.dataset_check import known_folds, single_labels
 from nnunet_ext.preprocessing.raw.instances import Instance, components, instances_of
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset
 
@@ -21,10 +20,7 @@ class PartialInstancesCheck:
         self.cases: list[str] = []
         self.with_ignore = 0
         self.instances: list[Instance] = []
-        try:
-            self.labels, self.refusal = dataset.foreground_values(), ""
-        except UserError as error:
-            self.labels, self.refusal = {}, str(error)
+        self.labels, self.refusal = single_labels(dataset)
 
     def look_at(self, case: str, labels: Labels) -> None:
         self.cases.append(case)

@@ -11,7 +11,7 @@ import numpy as np
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
 from nnunet_ext.messages import SHOWN, some, spread
-from nnunet_ext.preprocessing.checks.dataset_check import known_folds
+from nnunet_ext.preprocessing.checks.dataset_check import known_folds, single_labels
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, read_label_map
 from nnunet_ext.preprocessing.simulate.weaker_dataset import DENSE
 
@@ -30,10 +30,8 @@ class ScribbleCheck:
         self.dense: dict[str, tuple[int, int]] = {}  # voxels that disagree with the dense labels, and all compared
         self.not_compared: dict[str, str] = {}
         self.missed: dict[int, list[str]] = {}  # cases whose dense labels have a label that no scribble has
-        try:
-            self.labels, self.refusal = {"background": 0, **dataset.foreground_values()}, ""
-        except UserError as error:
-            self.labels, self.refusal = {}, str(error)
+        foreground, self.refusal = single_labels(dataset)
+        self.labels = {"background": 0, **foreground}
 
     def look_at(self, case: str, labels: Labels) -> None:
         if self.refusal or self.ignore is None:

@@ -72,22 +72,8 @@ class Pairing:
         }
 
 
-@dataclass(frozen=True)
-class Prior:
-    """What is used of a prior scan, both on one grid; None for what is missing or not wanted."""
-
-    image: sitk.Image | None = None
-    labels: sitk.Image | None = None
-
-    @property
-    def grid(self) -> sitk.Image | None:
-        """That of both, None if the whole prior is missing."""
-        return self.image if self.image is not None else self.labels
-
-    @property
-    def parts(self) -> list[str]:
-        """What there is."""
-        return [name for name in ("image", "labels") if getattr(self, name) is not None]
+Prior = dict[str, sitk.Image]
+"""What is used of a prior scan, all on one grid: ``image`` and ``labels``, as far as they are there and wanted."""
 
 
 @dataclass(frozen=True)
@@ -129,13 +115,13 @@ def make_case(pair: Pair, pairing: Pairing, *, if_diverged: IfDiverged) -> Paire
     if pairing.match_histogram is not None:
         like = read_scan(Path(pairing.match_histogram))
         current = match_histogram(current, like)
-        if prior.image is not None:
-            prior = Prior(match_histogram(prior.image, like), prior.labels)
+        if "image" in prior:
+            prior["image"] = match_histogram(prior["image"], like)
 
     placement = place_prior(current, prior, pairing.registration)
     views, registration, problem = None, placement.registration, placement.problem
-    if registration is not None and prior.image is not None:
-        before, after = (moved_image(prior.image, current, one) for one in (unmoved(current), registration.transform))
+    if registration is not None:
+        before, after = (moved_image(prior["image"], current, by) for by in (unmoved(current), registration.transform))
         views = (current, before, after)
     record = {**placement.record, "problem": problem or None}
     warnings = [*placement.warnings]
@@ -145,7 +131,7 @@ def make_case(pair: Pair, pairing: Pairing, *, if_diverged: IfDiverged) -> Paire
             placement = by_the_headers(current, prior)
             warnings += [*placement.warnings, *filter(None, [placement.problem])]
         else:
-            prior = Prior()
+            prior = {}
 
     labelled = 0 if label is None else _count(label)
     if label is not None and not labelled:
@@ -159,17 +145,18 @@ def make_case(pair: Pair, pairing: Pairing, *, if_diverged: IfDiverged) -> Paire
             warnings.append(f"{lost} of {labelled} labelled voxels lie outside of the body and were cut off")
     channels = [grid]
     if pairing.prior_image:
-        channels.append(_on(grid, prior.image, placement.transform, moved_image))
+        channels.append(_on(grid, prior.get("image"), placement.transform, moved_image))
     if pairing.prior_labels:
-        moved = _on(grid, prior.labels, placement.transform, moved_labels)
+        labels = prior.get("labels")
+        moved = _on(grid, labels, placement.transform, moved_labels)
         for name, value in pairing.prior_values.items():
             channels.append(moved == value)
-            if prior.labels is not None and _count(prior.labels == value) and not _count(channels[-1]):
+            if labels is not None and _count(labels == value) and not _count(channels[-1]):
                 warnings.append(f"all of the prior label {name} lies outside of the image")
     record = {
         "patient": pair.patient,
         "files": {name: str(file.resolve()) for name, file in pair.files.items()},
-        "prior": " and ".join(prior.parts) or "missing",
+        "prior": " and ".join(prior) or "missing",
         **record,
         "warnings": warnings,
     }
@@ -182,24 +169,24 @@ def read_prior(pair: Pair, pairing: Pairing, *, dimensions: int) -> Prior:
     A UserError says if a file cannot be used, labels lie on another grid than their image or are to be registered
     without one, or the current image has other dimensions.
     """
-    image = None if pair.prior_image is None else read_scan(pair.prior_image)
-    labels = None
+    prior: Prior = {} if pair.prior_image is None else {"image": read_scan(pair.prior_image)}
     if pairing.prior_labels and pair.prior_label is not None:
-        labels = _read_labels_of(image, pair.prior_label, pairing, image_file=pair.prior_image)
-        if image is None and pairing.registration != "none":
+        labels = _read_labels_of(prior.get("image"), pair.prior_label, pairing, image_file=pair.prior_image)
+        if not prior and pairing.registration != "none":
             raise UserError(
                 f"Case {pair.case} has a prior label map, {pair.prior_label}, but no prior image, which the "
                 f"registration ({pairing.registration}) needs. Add the image, leave the cell of the label map empty "
                 "too, or use --registration none if the label map lies in the current scan's coordinates."
             )
-    if labels is None and not pairing.prior_image:
-        image = None  # it would only be registered and then left out
-    prior = Prior(image, labels)
-    if prior.grid is not None and prior.grid.GetDimension() != dimensions:
-        raise UserError(
-            f"Case {pair.case}: the current image {pair.current_image} has {dimensions} dimensions, its prior "
-            f"{prior.grid.GetDimension()}. Both must have the same number."
-        )
+        prior["labels"] = labels
+    elif not pairing.prior_image:
+        return {}  # the image would only be registered and then left out
+    for part in prior.values():
+        if part.GetDimension() != dimensions:
+            raise UserError(
+                f"Case {pair.case}: the current image {pair.current_image} has {dimensions} dimensions, its prior "
+                f"{part.GetDimension()}. Both must have the same number."
+            )
     return prior
 
 
@@ -216,13 +203,13 @@ def _read_labels_of(image: sitk.Image | None, file: Path, pairing: Pairing, *, i
 
 def place_prior(current: sitk.Image, prior: Prior, kind: Kind) -> Placement:
     """Find where a prior lies on the current scan; it has an image, unless it is missing or `kind` is ``none``."""
-    if kind == "none" or prior.image is None:
+    if kind == "none" or "image" not in prior:
         return by_the_headers(current, prior)
-    found = register_images(current, prior.image, kind)
+    found = register_images(current, prior["image"], kind)
     record = {
         "registration": kind,
         "reached": found.reached,
-        "resampled": [f"prior {part}" for part in prior.parts],
+        "resampled": [f"prior {part}" for part in prior],
         "similarity_before": _rounded(found.similarity_before),
         "similarity_after": _rounded(found.similarity_after),
         "mean_displacement_mm": _rounded(found.mean_displacement),
@@ -238,19 +225,20 @@ def by_the_headers(current: sitk.Image, prior: Prior) -> Placement:
     A prior that does not overlap the current scan at all is a problem.
     """
     record: dict[str, Any] = {"registration": "none", "resampled": []}
-    if prior.grid is None:
+    if not prior:
         return Placement(None, record)
-    if not (apart := difference(prior.grid, current)):
+    grid = next(iter(prior.values()))
+    if not (apart := difference(grid, current)):
         return Placement(None, {**record, "coverage": 1.0})
-    share = float(covered(current, prior.grid, unmoved(current)).mean())
-    record["resampled"] = [f"prior {part}" for part in prior.parts]
+    share = float(covered(current, grid, unmoved(current)).mean())
+    record["resampled"] = [f"prior {part}" for part in prior]
     record |= {"grids": f"prior and current differ: {apart}", "coverage": _rounded(share)}
     if share == 0:
         return Placement(unmoved(current), record, "by their headers, prior and current scan do not overlap")
     warnings = {
         f"by the headers, the prior covers {share:.0%} of the current image": share < LITTLE,
         "the grids differ and one header gives no position (spacing 1, origin 0): they may not fit each other": (
-            has_no_position(current) or has_no_position(prior.grid)
+            has_no_position(current) or has_no_position(grid)
         ),
     }
     return Placement(unmoved(current), record, warnings=tuple(text for text, fits in warnings.items() if fits))

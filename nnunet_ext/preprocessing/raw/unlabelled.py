@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,15 @@ from nnunet_ext.files import check_apart
 from nnunet_ext.formats.dataset_json import channel_names, read_dataset_json
 from nnunet_ext.messages import some
 from nnunet_ext.preprocessing.raw.new_dataset import check_new_name, new_dataset, write_description
-from nnunet_ext.preprocessing.raw.raw_dataset import Case, Labels, RawDataset, images_in, read_images, readable_endings
+from nnunet_ext.preprocessing.raw.raw_dataset import (
+    Case,
+    Labels,
+    RawDataset,
+    cases_in,
+    images_in,
+    read_images,
+    readable_endings,
+)
 from nnunet_ext.version import __version__
 
 LABELS = {"background": 0, "image": 1}
@@ -40,26 +46,22 @@ def find_cases(folder: Path) -> tuple[dict[str, Case], str]:
     if other := next((file for file, _, its in files if its != ending), None):
         found = f"{files[0][0].name}, {other.name}"
         raise UserError(f"{folder} has files of several kinds: {found}. A dataset has one; convert the others.")
-    images: dict[str, dict[int, Path]] = defaultdict(dict)
-    for file, name, _ in files:
-        match = re.fullmatch(r"(.+)_(\d{4})", name)
-        if match is None:
-            raise UserError(
-                f"{file} has no channel number. nnU-Net's names are needed: case_0000{ending} for the first channel, "
-                f"case_0001{ending} for the second."
-            )
-        images[match[1]][int(match[2])] = file
-    most = max(map(len, images.values()))
-    if wrong := [name for name, channels in images.items() if sorted(channels) != list(range(most))]:
-        examples = [f"{name} has {', '.join(f'{one:04d}' for one in sorted(images[name]))}" for name in wrong]
+    cases = cases_in(folder, ending)
+    named = {file for images in cases.values() for file in images}
+    if stray := [file for file, *_ in files if file not in named]:
         raise UserError(
-            f"{len(wrong)} of {len(images)} cases in {folder} do not have the channels 0000"
-            f"{f' to {most - 1:04d}' if most > 1 else ''}: {some(examples, 3)}. Every case needs the same channels."
+            f"{stray[0]} has no channel number. nnU-Net's names are needed: case_0000{ending} for the first channel, "
+            f"case_0001{ending} for the second."
         )
-    return {
-        name: Case(tuple(file for _, file in sorted(channels.items())), folder / f"{name}{ending}")
-        for name, channels in sorted(images.items())
-    }, ending
+    numbers = {name: [file.name.removesuffix(ending)[-4:] for file in images] for name, images in cases.items()}
+    expected = [f"{number:04d}" for number in range(max(map(len, cases.values())))]
+    if wrong := [f"{name} has {', '.join(found)}" for name, found in numbers.items() if found != expected]:
+        channels = " to ".join(dict.fromkeys((expected[0], expected[-1])))
+        raise UserError(
+            f"{len(wrong)} of {len(cases)} cases in {folder} do not have the channels {channels}: {some(wrong, 3)}. "
+            "Every case needs the same channels."
+        )
+    return {name: Case(images, folder / f"{name}{ending}") for name, images in cases.items()}, ending
 
 
 def read_neighbour(folder: Path) -> dict[str, Any]:

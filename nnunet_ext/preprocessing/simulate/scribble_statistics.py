@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan, nan
 from statistics import median
 
 import numpy as np
@@ -71,14 +72,13 @@ def scribble_table(cases: Sequence[CaseCounts]) -> list[list[str]]:
     rows = [["label", "cases", "slices", "of", "voxels", "share: median", "lowest", "highest", "agreement", "lowest"]]
     columns = [(name, [case.classes[name] for case in cases]) for name in cases[0].classes]
     for name, counts in [*columns, ("all", [case.whole for case in cases])]:
-        having = [one for one in counts if one.voxels]
+        shares = [one.share for one in counts if one.voxels]
         drawn = [one for one in counts if one.scribbled]
-        shares = [one.share for one in having]
-        total = sum(one.scribbled for one in drawn)
-        summed = (sum(one.annotated for one in having), sum(one.slices for one in having), total)
-        figures: list[float | None] = [median(shares), min(shares), max(shares)] if having else [None] * 3
-        if drawn:
-            figures += [sum(one.right for one in drawn) / total, min(one.right / one.scribbled for one in drawn)]
-        percents = [f"{100 * figure:.2f} %" if figure is not None else "–" for figure in figures]
-        rows.append([name, *map(str, (len(having), *summed)), *percents, *["–"] * (5 - len(percents))])
+        annotated, slices, total, right = (
+            sum(getattr(one, part) for one in counts) for part in ("annotated", "slices", "scribbled", "right")
+        )
+        figures = [median(shares), min(shares), max(shares)] if shares else [nan] * 3
+        figures += [right / total, min(one.right / one.scribbled for one in drawn)] if drawn else [nan] * 2
+        percents = ["–" if isnan(figure) else f"{100 * figure:.2f} %" for figure in figures]
+        rows.append([name, *map(str, (len(shares), annotated, slices, total)), *percents])
     return rows

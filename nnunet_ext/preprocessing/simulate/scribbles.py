@@ -28,13 +28,10 @@ class Strokes:
     """
 
     interior: float = 0.8  # how much of the skeleton of a region the interior stroke follows, above 0 and at most 1
-    # how much of the line one voxel inside its boundary the second stroke follows, from 0 (none) to 1
-    boundary: float = 0.7
+    boundary: float = 0.7  # how much of the line one voxel inside its boundary the second stroke follows, 0 to 1
     thickness: int = 1  # of all strokes, in voxels, at least 1. Thick strokes end where their region does
-    # standard deviation of the whole voxels by which each stroke is off along each axis of its slice
-    noise: float = 0.2
-    # the largest connected component of a class in a slice has strokes; the others have, too, if their size is at
-    # least this share of its size, from 0 (all) to 1
+    noise: float = 0.2  # standard deviation of each stroke's displacement along each axis of its slice, in voxels
+    # which connected components of a class in a slice have strokes: at least this share of the largest's size, 0 to 1
     components: float = 0.1
     slices: float = 1.0  # the share of a case's slices that are drawn in, above 0 and at most 1
     num_slices: int | None = None  # their number instead, at least 1; None for the share
@@ -76,9 +73,8 @@ def scribble_map(
     for index in chosen:
         plane = planes[index]
         of_value = {value: draw_class(plane == value, strokes, rng) for value in values if (plane == value).any()}
-        known = np.isin(plane, values)
         for value, stroke in of_value.items():
-            drawn[index][stroke & known] = value
+            drawn[index][stroke & np.isin(plane, values)] = value
         for value, stroke in of_value.items():
             drawn[index][stroke & (plane == value)] = value
     return scribbles, chosen

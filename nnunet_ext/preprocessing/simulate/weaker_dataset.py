@@ -55,9 +55,8 @@ class WeakerDataset:
     ) -> None:
         """Write dataset.json with its labels, the folds of the source, and what was done in the JSON file `record`."""
         about = {"version": __version__, "source": self.source.folder.name, **about}
-        write_description(
-            self.folder, self.name, self.source.cases, {**self.source.description, "labels": labels}, about=about
-        )
+        description = {**self.source.description, "labels": labels}
+        write_description(self.folder, self.name, self.source.cases, description, about=about)
         write_json(self.folder / record, {**about, "cases": cases})
         copy_splits(self.source, self.folder)
 
