@@ -10,7 +10,7 @@ import numpy as np
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.findings import Finding, Severity
+from nnunet_ext.findings import Finding
 from nnunet_ext.formats.dataset_json import channel_names, declared_values, values_of
 from nnunet_ext.messages import counted, some
 from nnunet_ext.preprocessing.checks.dataset_check import splits_file
@@ -23,6 +23,18 @@ PLACES = {
 }
 """What nnU-Net's readers tell of an image's place, and how messages call it."""
 
+FINE = {
+    "files": "all are there.",
+    "images": "all can be read.",
+    "label values": "only those of dataset.json.",
+    "geometry": "images and labels fit in shape and spacing.",
+}
+"""What is looked at in every case, and what is said if nothing is wrong."""
+
+PLACE_FIX = (
+    " nnU-Net pairs voxels by their number and ignores this. Look at one case: copy the image's header to the labels "
+    "if voxels belong together, otherwise resample the labels."
+)
 WHITE = {255, 65535}  # of grey pictures of 8 and 16 bits
 
 
@@ -77,35 +89,35 @@ class FileCheck:
         self.reader = dataset.reader_writer()
         self.channels = len(channel_names(dataset.description))
         self.values = declared_values(dataset.description)
+        self.wrong: dict[str, dict[str, str]] = {title: {} for title in (*FINE, "place")}  # by case
         self.wrong_values: set[int] = set()
-        # what is wrong, by case
-        self.missing, self.images, self.labels, self.geometry, self.places = ({} for _ in range(5))
 
     def read(self, case: str) -> Labels | None:
         """The case's labels, None if they cannot be used."""
         files = self.dataset.cases[case]
-        absent = [file for file in (*files.images, files.label) if not file.is_file()]
-        if absent:
-            self.missing[case] = f"{absent[0]} does not exist"
+        if absent := [file for file in (*files.images, files.label) if not file.is_file()]:
+            self.wrong["files"][case] = f"{absent[0]} does not exist"
         shape, place = (None, None) if set(absent) & set(files.images) else self._read_images(case)
         if files.label in absent:
             return None
         try:
             labels, properties = read_label_map(self.reader, files.label)
         except UserError as error:
-            self.labels[case] = str(error)
+            self.wrong["label values"][case] = str(error)
             return None
         present = set(np.unique(labels).tolist())
         if unknown := sorted(present - set(self.values)):
             self.wrong_values |= present
-            self.labels[case] = f"{files.label} has values that dataset.json does not list: {some(unknown)}."
+            self.wrong["label values"][case] = (
+                f"{files.label} has values that dataset.json does not list: {some(unknown)}."
+            )
         if shape is not None and labels.shape != shape:
-            self.geometry[case] = f"image {shape}, labels {labels.shape} voxels"
+            self.wrong["geometry"][case] = f"image {shape}, labels {labels.shape} voxels"
         elif place is not None and not alike(place["spacing"], properties["spacing"]):
-            spacings = [shown(one["spacing"], " × ") for one in (place, properties)]
-            self.geometry[case] = "image {}, labels {} mm spacing".format(*spacings)
+            ours, theirs = (shown(one["spacing"], " × ") for one in (place, properties))
+            self.wrong["geometry"][case] = f"image {ours}, labels {theirs} mm spacing"
         elif place is not None and (difference := misplaced(place, properties)):
-            self.places[case] = difference
+            self.wrong["place"][case] = difference
         return labels
 
     def _read_images(self, case: str) -> tuple[tuple[int, ...] | None, Mapping[str, Any] | None]:
@@ -113,27 +125,28 @@ class FileCheck:
         try:
             images, properties = read_images(self.reader, self.dataset.cases[case])
         except UserError as error:
-            self.images[case] = str(error)
+            self.wrong["images"][case] = str(error)
             return None, None
         if len(images) != self.channels:
-            self.images[case] = f"{len(images)} channels, but dataset.json names {self.channels}"
+            self.wrong["images"][case] = f"{len(images)} channels, but dataset.json names {self.channels}"
         elif not np.isfinite(images).all():
             kind = "not a number (NaN)" if np.isnan(images).any() else "infinite"
-            self.images[case] = f"some voxels are {kind}; after normalisation all would be. Replace them in the image"
+            self.wrong["images"][case] = (
+                f"some voxels are {kind}; after normalisation all would be. Replace them in the image"
+            )
         return images.shape[1:], properties
 
     def findings(self) -> Iterator[Finding]:
-        """One for files, images, label values and geometry each."""
-        yield self._finding("files", self.missing, "all are there")
-        yield self._finding("images", self.images, "all can be read")
-        yield self._finding("label values", self.labels, "only those of dataset.json", self._grey_values())
-        yield self._finding("geometry", self.geometry, "images and labels fit in shape and spacing")
-        if self.places:
-            fix = (
-                " nnU-Net pairs voxels by their number and ignores this. Look at one case: copy the image's header to "
-                "the labels if voxels belong together, otherwise resample the labels."
-            )
-            yield self._finding("place", self.places, "", fix, severity="warning")
+        """One for files, images, label values and geometry each, and a warning of labels in another place."""
+        fixes = {"label values": self._grey_values(), "place": PLACE_FIX}
+        for title, wrong in self.wrong.items():
+            if wrong:
+                case, reason = next(iter(wrong.items()))
+                which = f"wrong in {len(wrong)} of {len(self.dataset.cases)} cases ({some(wrong)})"
+                detail = f"{which}. {case}: {reason.rstrip('.')}.{fixes.get(title, '')}"
+                yield Finding("warning" if title == "place" else "problem", title, detail)
+            elif title in FINE:
+                yield Finding("ok", title, FINE[title])
 
     def _grey_values(self) -> str:
         """How to number labels that were drawn as a picture, which white tells; empty if there is no white."""
@@ -151,15 +164,6 @@ class FileCheck:
             " These are grey values of a picture; labels are 0, 1, 2, … as in dataset.json. If that is their order, "
             f"write {numbers}, with NumPy: np.searchsorted({found}, labels)."
         )
-
-    def _finding(
-        self, title: str, wrong: dict[str, str], fine: str, fix: str = "", *, severity: Severity = "problem"
-    ) -> Finding:
-        if not wrong:
-            return Finding("ok", title, f"{fine}.")
-        first = next(iter(wrong))
-        detail = f"wrong in {len(wrong)} of {len(self.dataset.cases)} cases ({some(wrong)}). {first}: {wrong[first]}"
-        return Finding(severity, title, f"{detail.rstrip('.')}.{fix}")
 
 
 def check_folds(dataset: RawDataset) -> Iterator[Finding]:

@@ -175,8 +175,5 @@ def displaced(stroke: Mask, region: Mask, noise: float, rng: np.random.Generator
 
     A stroke that would miss its region altogether stays where it is.
     """
-    places = np.argwhere(stroke) + np.rint(rng.normal(0, noise, 2)).astype(int)
-    places = places[((places >= 0) & (places < stroke.shape)).all(axis=1)]
-    moved = np.zeros_like(stroke)
-    moved[tuple(places.T)] = True
+    moved = ndimage.shift(stroke, np.rint(rng.normal(0, noise, 2)), order=0)
     return moved if (moved & region).any() else stroke
