@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -257,16 +258,8 @@ def totals(counts: Counts) -> dict[str, LabelCounts]:
 
 def print_outcome(output: str, counts: Counts) -> None:
     """Show what was added to which label, and what it is worth."""
-    rows = {
-        name: (
-            one.annotated_instances,
-            one.found_instances,
-            one.added_instances,
-            one.small_instances,
-            one.ignored_voxels,
-        )
-        for name, one in totals(counts).items()
-    }
+    columns = ("annotated_instances", "found_instances", "added_instances", "small_instances", "ignored_voxels")
+    rows = {name: attrgetter(*columns)(count) for name, count in totals(counts).items()}
     heads = ["instances", "annotated", "found again", "added", "too small", "ignored voxels"]
     table = aligned([heads, *([name, *map(str, numbers)] for name, numbers in rows.items())])
     print(f"\n{table}\n\nWrote {raw_folder(output)}")

@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING
 
 from nnunet_ext.arguments import not_negative_number
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import read_json
 from nnunet_ext.messages import SHOWN, counted, next_steps, some
 from nnunet_ext.plans.plans_file import raw_folder
 
@@ -106,17 +105,15 @@ def run(args: argparse.Namespace) -> int:
 
 def check_arguments(args: argparse.Namespace) -> None:
     """Raise a UserError unless the arguments fit each other."""
-    if args.table is not None and (given := [name for name in FOLDERS if getattr(args, name) is not None]):
-        raise UserError(f"--table says where all files are: leave {options(given)} out.")
+    if args.table is not None and (given := given_options(args, FOLDERS)):
+        raise UserError(f"--table says where all files are: leave {given} out.")
     if args.table is None and args.current is None:
         raise UserError("Where are the scans? Give --table, or --current and the other folders.")
     if args.predict:
         if args.like is None:
             raise UserError("--predict needs --like: the dataset of pairs, or the folder of a model trained on it.")
-        if given := [
-            name for name in FIXED_BY_LIKE if not any(getattr(args, name) is unset for unset in (None, False))
-        ]:
-            raise UserError(f"With --predict the scans are prepared as {args.like} was: leave {options(given)} out.")
+        if given := given_options(args, FIXED_BY_LIKE):
+            raise UserError(f"With --predict the scans are prepared as {args.like} was: leave {given} out.")
         return
     if args.like is not None:
         raise UserError("--like belongs to --predict.")
@@ -131,6 +128,11 @@ def check_arguments(args: argparse.Namespace) -> None:
                 f"Missing: {options(missing)}. A dataset needs the current label maps, and the prior's images and "
                 "label maps unless --no-prior-image or --no-prior-labels says that they are not used."
             )
+
+
+def given_options(args: argparse.Namespace, names: Sequence[str]) -> str:
+    """Those of some options that are given, as they are typed."""
+    return options([name for name in names if getattr(args, name) is not None and getattr(args, name) is not False])
 
 
 def options(names: Sequence[str]) -> str:
@@ -165,16 +167,18 @@ def asked_pairing(args: argparse.Namespace) -> Pairing:
 
 def pairing_like(like: str) -> tuple[Pairing, Path]:
     """What was made of the pairs of a raw dataset, by id, name or folder, or of a model's folder; and that folder."""
+    from nnunet_ext.formats.dataset_json import read_dataset_json
     from nnunet_ext.preprocessing.pairs.longitudinal_dataset import pairing_of
 
-    folder = Path(like) if (Path(like) / "dataset.json").is_file() else None
-    if folder is None and Path(like).is_dir():
+    folder = Path(like)
+    if not folder.is_dir():
+        folder = raw_folder(like)
+    elif not (folder / "dataset.json").is_file():
         raise UserError(
             f"{like} has no dataset.json. Expected: a dataset, or a model's folder TRAINER__PLANS__CONFIGURATION."
         )
-    folder = folder or raw_folder(like)
     file = folder / "dataset.json"
-    return pairing_of(read_json(file), where=file), folder
+    return pairing_of(read_dataset_json(file), where=file), folder
 
 
 def read_pairs(args: argparse.Namespace, pairing: Pairing) -> list[Pair]:
@@ -228,8 +232,7 @@ def outcome_summary(outcome: PreparedPairs, pairing: Pairing, pairs: Sequence[Pa
         few = " (fewer than 5 patients)" if len(outcome.folds) < 5 else ""
         lines.append(f"Folds: {len(outcome.folds)}, patients apart{few}.")
     warned = {case: record["warnings"] for case, record in records.items() if record["warnings"]}
-    for case, warnings in list(warned.items())[:SHOWN]:
-        lines.append(f"Warning, {case}: {'; '.join(warnings)}.")
+    lines += [f"Warning, {case}: {'; '.join(warnings)}." for case, warnings in list(warned.items())[:SHOWN]]
     if len(warned) > SHOWN:
         lines.append(f"… and warnings of {len(warned) - SHOWN} more cases.")
     lines.append(f"What was done to each case is in {RECORD}.")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,9 @@ def check_new_name(name: str, *, force: bool) -> Path:
     return target
 
 
-@contextmanager
-def new_dataset(name: str, *, force: bool, request: Mapping[str, Any] | None = None) -> Iterator[Path]:
-    """Yield an empty folder that becomes the raw dataset only if the block ends well; see `folder_written_whole`."""
-    with folder_written_whole(check_new_name(name, force=force), force=force, request=request) as folder:
-        yield folder
+def new_dataset(name: str, *, force: bool, request: Mapping[str, Any] | None = None) -> AbstractContextManager[Path]:
+    """An empty folder that becomes the raw dataset only if the block ends well; see `folder_written_whole`."""
+    return folder_written_whole(check_new_name(name, force=force), force=force, request=request)
 
 
 class CaseProgress:

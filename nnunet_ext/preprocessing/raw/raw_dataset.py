@@ -62,8 +62,7 @@ class RawDataset:
     def foreground_values(self) -> dict[str, int]:
         """Values by name of all labels but background and ignore; a UserError if the dataset has regions."""
         labels = {name: value for name, value in self.description["labels"].items() if name != "ignore"}
-        regions = [name for name, value in labels.items() if isinstance(value, list)]
-        if regions:
+        if regions := [name for name, value in labels.items() if isinstance(value, list)]:
             raise UserError(
                 f"{self.folder / 'dataset.json'} has regions ({', '.join(regions)}). Each label needs one value here: "
                 "write the labels without regions."
@@ -190,8 +189,7 @@ def read_raw_dataset(dataset: str) -> RawDataset:
     """The dataset of an id or name; a UserError if it is missing, its dataset.json is incomplete, or it has no case."""
     folder = raw_folder(dataset)
     description = read_dataset_json(folder / "dataset.json")
-    cases = training_cases(folder, description)
-    if not cases:
+    if not (cases := training_cases(folder, description)):
         raise UserError(f"{folder} has no cases in imagesTr.")
     return RawDataset(folder, description, cases)
 
