@@ -195,10 +195,7 @@ def check_folds(dataset: RawDataset) -> Iterator[Finding]:
 
 
 def misplaced(image: Mapping[str, Any], labels: Mapping[str, Any]) -> str:
-    """How the place of labels in the patient differs from their image's, by nnU-Net's tolerance; empty if it does not.
-
-    Both are what a reader of nnU-Net says of the file.
-    """
+    """How the place of labels differs from their image's, by what nnU-Net's reader says; empty if it does not."""
     for reader, keys in PLACES.items():
         for key, name in keys.items():
             theirs, ours = image.get(reader, {}).get(key), labels.get(reader, {}).get(key)

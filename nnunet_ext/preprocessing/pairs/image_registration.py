@@ -23,10 +23,7 @@ LARGEST_CHANGE_OF_VOLUME = 2.0
 
 @dataclass(frozen=True)
 class Registration:
-    """What registration found.
-
-    All figures are of the returned transform and over the current body.
-    """
+    """What registration found; all figures are of the returned transform and over the current body."""
 
     transform: sitk.Transform  # points of the current image -> points of the prior image, in mm
     kind: Kind  # what was asked for

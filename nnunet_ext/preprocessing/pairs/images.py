@@ -24,11 +24,7 @@ ORTHONORMAL = 1e-3
 
 
 def read_scan(file: Path) -> sitk.Image:
-    """Read an image of one channel and two or three dimensions; numbers that not every format holds become float32.
-
-    A UserError says if it cannot be read, has more channels or dimensions, values that are not finite, or axes that are
-    not at right angles.
-    """
+    """Read an image; a UserError unless it has one channel, 2 or 3 dimensions, finite values, and right angles."""
     image = _read(file)
     if not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
         raise UserError(

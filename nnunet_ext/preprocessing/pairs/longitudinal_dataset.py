@@ -66,10 +66,7 @@ def make_longitudinal_dataset(
 def make_prediction_images(
     pairs: Sequence[Pair], folder: str | Path, pairing: Pairing, *, if_diverged: IfDiverged, force: bool
 ) -> PreparedPairs:
-    """Write the channels of pairs into a folder for ``nnUNetv2_predict -i``, as in `make_longitudinal_dataset`.
-
-    `pairing` is that of the model's dataset; an interrupted run leaves nothing.
-    """
+    """Write the channels of pairs into a folder for ``nnUNetv2_predict -i``; an interrupted run leaves nothing."""
     start = time.monotonic()
     with folder_written_whole(Path(folder), force=force) as unfinished:
         records = _write_cases(pairs, unfinished, unfinished, pairing, labels=None, if_diverged=if_diverged)
@@ -91,10 +88,7 @@ def description_of(name: str, pairing: Pairing, *, cases: int) -> dict[str, Any]
 
 
 def pairing_of(description: Mapping[str, Any], *, where: Path) -> Pairing:
-    """What was made of the pairs of a dataset, by its dataset.json or that of a model, to make the same of new ones.
-
-    A UserError, which names the file `where` it comes from, says if `nnunet_ext pair` did not write it.
-    """
+    """What was made of a dataset's or model's pairs, by its dataset.json; a UserError if ``pair`` did not write it."""
     about = description.get(KEY, {})
     if about.get("made_by") != MADE_BY or not isinstance(about.get(PAIRING), dict):
         raise UserError(
@@ -109,11 +103,7 @@ def pairing_of(description: Mapping[str, Any], *, where: Path) -> Pairing:
 def _write_cases(
     pairs: Sequence[Pair], folder: Path, images: Path, pairing: Pairing, *, labels: Path | None, if_diverged: IfDiverged
 ) -> dict[str, Mapping[str, Any]]:
-    """Write all cases that an interrupted run has not, pictures, and the record of what was done, which is returned.
-
-    `folder` is that of progress, pictures and the record; `images` and `labels` are those of channels and current
-    labels.
-    """
+    """Write the cases that an interrupted run has not, pictures, and the record of what was done, which is returned."""
     for part in filter(None, (images, labels)):
         part.mkdir(exist_ok=True)
     progress = CaseProgress(folder)

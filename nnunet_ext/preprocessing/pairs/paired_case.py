@@ -164,11 +164,7 @@ def make_case(pair: Pair, pairing: Pairing, *, if_diverged: IfDiverged) -> Paire
 
 
 def read_prior(pair: Pair, pairing: Pairing, *, dimensions: int) -> Prior:
-    """Read what is used of a prior; `dimensions` are those of the current image.
-
-    A UserError says if a file cannot be used, labels lie on another grid than their image or are to be registered
-    without one, or the current image has other dimensions.
-    """
+    """Read what is used of a prior; a UserError if its files do not fit each other or the current image."""
     prior: Prior = {} if pair.prior_image is None else {"image": read_scan(pair.prior_image)}
     if pairing.prior_labels and pair.prior_label is not None:
         labels = _read_labels_of(prior.get("image"), pair.prior_label, pairing, image_file=pair.prior_image)
@@ -220,10 +216,7 @@ def place_prior(current: sitk.Image, prior: Prior, kind: Kind) -> Placement:
 
 
 def by_the_headers(current: sitk.Image, prior: Prior) -> Placement:
-    """The place that a prior has by its header: nothing is moved on the same grid, else it is resampled.
-
-    A prior that does not overlap the current scan at all is a problem.
-    """
+    """The place that a prior has by its header: nothing is moved on the same grid, else it is resampled."""
     record: dict[str, Any] = {"registration": "none", "resampled": []}
     if not prior:
         return Placement(None, record)

@@ -21,11 +21,7 @@ PROGRESS = ".progress.json"
 
 
 def check_new_name(name: str, *, force: bool) -> Path:
-    """Where a new raw dataset of the name ``DatasetXXX_Name`` goes.
-
-    A UserError says if the name has another form, its id is taken, or it may not be replaced, see
-    `check_output_folder`.
-    """
+    """Where a new raw dataset ``DatasetXXX_Name`` goes; a UserError if the name or id is wrong or taken."""
     match = NAME.fullmatch(name)
     if match is None or Path(name).name != name:
         raise UserError(

@@ -85,10 +85,7 @@ class RawDataset:
 
 
 def read_label_map(reader: Any, file: Path) -> tuple[Labels, dict[str, Any]]:
-    """A map of labels or instances, and its geometry, by a reader of nnU-Net; whole numbers may be stored as float.
-
-    A UserError says if the file is missing, cannot be read, has colours, or holds other than whole numbers from zero.
-    """
+    """A map of labels or instances, and its geometry; a UserError if its values are not whole numbers from 0."""
     _require([file])
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -116,10 +113,7 @@ def only_map(values: npt.NDArray[Any], *, file: Path) -> npt.NDArray[Any]:
 
 
 def read_images(reader: Any, case: Case) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
-    """The channels of a case, (C, Z, Y, X), and their geometry (``spacing`` in that order), by a reader of nnU-Net.
-
-    A UserError says if a file is missing or cannot be read, or the channels differ in shape or spacing.
-    """
+    """The channels of a case, (C, Z, Y, X), and their geometry, in that order; a UserError if they do not fit."""
     _require(case.images)
     said = io.StringIO()  # what nnU-Net's readers complain of, they print
     try:
@@ -195,10 +189,7 @@ def read_raw_dataset(dataset: str) -> RawDataset:
 
 
 def training_cases(folder: Path, description: Mapping[str, Any]) -> dict[str, Case]:
-    """The training cases of a raw dataset by name, in order, whether their label files exist or not.
-
-    They are those that nnU-Net finds, but for hidden files, which macOS leaves beside others.
-    """
+    """The training cases that nnU-Net finds, by name, in order, without hidden files; labels may not exist."""
     if "dataset" in description:
         cases = {}
         for name, files in sorted(description["dataset"].items()):

@@ -55,10 +55,7 @@ class PartialAnnotation:
 
 
 def origin_of_instances(source: RawDataset, asked: str | None) -> str:
-    """Where instances come from: the folder of maps or the ``components`` that was asked for, which must be there.
-
-    Without a wish it is ``instancesTr`` if that is there, else ``components``.
-    """
+    """The folder of instance maps or ``components``, as asked for; by default ``instancesTr`` if the source has it."""
     if asked is None:
         return INSTANCES if (source.folder / INSTANCES).is_dir() else COMPONENTS
     if asked != COMPONENTS and not (source.folder / asked).is_dir():
@@ -114,10 +111,7 @@ def simulate_partial_annotation(
 
 
 def read_instances(reader: Any, file: Path, labels: Labels, *, ignore: int | None) -> Labels:
-    """An instance map in the shape of a case's label map, without what it has on voxels of the ignore label.
-
-    A UserError says if it cannot be read, has another shape, or numbers that are too large to be read exactly.
-    """
+    """A case's instance map without what lies on the ignore label; a UserError if shape or numbers do not fit."""
     numbers, _ = read_label_map(reader, file)
     if numbers.shape != labels.shape:
         raise UserError(

@@ -72,10 +72,7 @@ def simulate_scribbles(
 
 
 def chosen_axis(axis: str | None, shape: Sequence[int], spacing: Sequence[float], *, file: Path) -> int:
-    """The number of the axis that slices are across: the one with a name, or None for that of the largest spacing.
-
-    A UserError says if the image is two-dimensional and slices across another axis would be lines.
-    """
+    """The number of a named axis, or that of the largest spacing; a UserError if slices across it are lines."""
     proper = slicing_axis(shape, spacing)
     if axis is None:
         return proper

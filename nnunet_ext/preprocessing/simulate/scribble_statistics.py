@@ -38,10 +38,7 @@ class CaseCounts:
 
 
 def count_scribbles(scribbles: Labels, dense: Labels, values: Mapping[str, int], *, axis: int) -> CaseCounts:
-    """Count what the scribbles of a case, (Z, Y, X), annotate, in slices across an axis.
-
-    Voxels whose value in the dense mask is not among the `values` of the classes, background included, do not count.
-    """
+    """Count what a case's scribbles, (Z, Y, X), annotate, in slices across an axis, among voxels of the classes."""
     across = tuple(other for other in range(dense.ndim) if other != axis)
     known = np.isin(dense, list(values.values()))
     scribbled = known & np.isin(scribbles, list(values.values()))
@@ -64,11 +61,7 @@ def class_values(dataset: RawDataset) -> dict[str, int]:
 
 
 def scribble_table(cases: Sequence[CaseCounts]) -> list[list[str]]:
-    """Rows of cells: for each class, and for all together, what is scribbled in at least one case.
-
-    The share is that of the class's own voxels, in the cases that have it. Agreement is of all scribbled voxels, and in
-    the worst case.
-    """
+    """Rows of cells: for each class, and for all, what is scribbled, its share of the class, and its agreement."""
     rows = [["label", "cases", "slices", "of", "voxels", "share: median", "lowest", "highest", "agreement", "lowest"]]
     columns = [(name, [case.classes[name] for case in cases]) for name in cases[0].classes]
     for name, counts in [*columns, ("all", [case.whole for case in cases])]:

@@ -22,10 +22,7 @@ GAP = 2  # voxels
 
 @dataclass(frozen=True)
 class Strokes:
-    """How scribbles are drawn.
-
-    By default they annotate about as much, and are about as often wrong, as what people drew into ACDC's images.
-    """
+    """How scribbles are drawn; by default about as much, and as often wrong, as what people drew into ACDC's images."""
 
     interior: float = 0.8  # how much of the skeleton of a region the interior stroke follows, above 0 and at most 1
     boundary: float = 0.7  # how much of the line one voxel inside its boundary the second stroke follows, 0 to 1

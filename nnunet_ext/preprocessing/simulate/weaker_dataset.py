@@ -63,10 +63,7 @@ class WeakerDataset:
 
 @contextmanager
 def weaker_dataset(source: RawDataset, name: str, *, force: bool) -> Iterator[WeakerDataset]:
-    """Begin a dataset that is there only if the block ends without an exception.
-
-    A UserError says if the name is taken and `force` is off, or the source's labels are not dense.
-    """
+    """Begin a dataset that is there only if the block ends well; a UserError if its source is not dense."""
     if name == source.folder.name:
         raise UserError(f"{name} is the source itself. Choose another name.")
     if (source.folder / DENSE).is_dir():
