@@ -84,11 +84,13 @@ def run(args: argparse.Namespace) -> int:
 
     register()
     rules = Rules(args.threshold, tuple(args.uncertain) if args.uncertain else None, args.min_voxels)
+    source = read_raw_dataset(args.dataset)
+    if args.output == source.folder.name:
+        raise UserError(f"{args.output} is the dataset that is to be completed. Choose another name for the new one.")
     check_new_name(args.output, force=args.force)
     device = choose_device(args.device)
     model = find_trained_model(args.model, list(dict.fromkeys(args.folds)), checkpoint=args.checkpoint)
-    source = read_raw_dataset(args.dataset)
-    check_source(source, model, output=args.output)
+    check_source(source, model)
     folds = folds_of_cases(source, model, out_of_fold=args.out_of_fold)
     mirroring = not args.disable_tta
     predictor = model_evaluation.load_predictor(model, device=device, mirroring=mirroring)
@@ -150,13 +152,11 @@ def trained_on(model: TrainedModel) -> str:
     return model.folder.resolve().parent.name
 
 
-def check_source(source: RawDataset, model: TrainedModel, *, output: str) -> None:
+def check_source(source: RawDataset, model: TrainedModel) -> None:
     """Raise a UserError unless the model fits the dataset, and the dataset's files are there, before any prediction."""
     from nnunet_ext.evaluation.model_evaluation import check_inputs, match_labels
 
     name, values = source.folder.name, sorted(source.foreground_values().values())
-    if output == name:
-        raise UserError(f"{output} is the dataset that is to be completed. Choose another name for the new one.")
     check_inputs(model.dataset_json, source.description, name=name)
     matched = match_labels(model.dataset_json, source.description, name=name)
     if matched.only_model or matched.only_dataset:

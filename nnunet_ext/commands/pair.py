@@ -174,9 +174,7 @@ def pairing_like(like: str) -> tuple[Pairing, Path]:
     if not folder.is_dir():
         folder = raw_folder(like)
     elif not (folder / "dataset.json").is_file():
-        raise UserError(
-            f"{like} has no dataset.json. Expected: a dataset, or a model's folder TRAINER__PLANS__CONFIGURATION."
-        )
+        raise UserError(f"{like} has no dataset.json. Expected: a dataset, or a folder TRAINER__PLANS__CONFIGURATION.")
     file = folder / "dataset.json"
     return pairing_of(read_dataset_json(file), where=file), folder
 

@@ -99,7 +99,7 @@ def test_planning_that_would_stop_is_announced(file, tmp_path, monkeypatch, caps
 def test_dataset_that_is_not_preprocessed_gets_its_folder(file, tmp_path, monkeypatch):
     raw = tmp_path / "raw" / "Dataset007_Raw"
     (raw / "imagesTr").mkdir(parents=True)
-    (raw / "dataset.json").write_text('{"file_ending": ".png"}')
+    (raw / "dataset.json").write_text(json.dumps({**DATASET_JSON, "file_ending": ".png"}))
     for case in "ab":
         (raw / "imagesTr" / f"{case}_0000.png").touch()
     monkeypatch.setenv("nnUNet_raw", str(raw.parent))

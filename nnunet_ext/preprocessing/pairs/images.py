@@ -27,9 +27,7 @@ def read_scan(file: Path) -> sitk.Image:
     """Read an image; a UserError unless it has one channel, 2 or 3 dimensions, finite values, and right angles."""
     image = _read(file)
     if not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
-        raise UserError(
-            f"{file} has values that are not finite (NaN or infinite). Replace them, e.g. by the value of air."
-        )
+        raise UserError(f"{file} has values that are not finite (NaN or infinite). Replace them, e.g. by that of air.")
     odd = (sitk.sitkFloat64, sitk.sitkInt64, sitk.sitkUInt64)
     return sitk.Cast(image, sitk.sitkFloat32) if image.GetPixelID() in odd else image
 

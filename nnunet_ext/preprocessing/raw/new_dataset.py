@@ -24,9 +24,7 @@ def check_new_name(name: str, *, force: bool) -> Path:
     """Where a new raw dataset ``DatasetXXX_Name`` goes; a UserError if the name or id is wrong or taken."""
     match = NAME.fullmatch(name)
     if match is None or Path(name).name != name:
-        raise UserError(
-            f"{name!r} cannot name a dataset of nnU-Net. Expected: Dataset, three digits, an underscore, a name."
-        )
+        raise UserError(f"{name!r} cannot name a dataset of nnU-Net. Expected: Dataset, three digits, _ and a name.")
     target = folder_of_variable("nnUNet_raw") / name
     for folder in (folder_of_variable(variable) for variable in DATA if os.environ.get(variable)):
         if others := [path for path in matching_datasets(folder, match[1]) if path.name != name]:

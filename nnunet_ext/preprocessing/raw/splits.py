@@ -159,7 +159,7 @@ def read_splits(file: Path) -> list[Fold]:
         return [fold.model_dump() for fold in _SPLITS_FILE.validate_python(read_json(file))]
     except ValidationError:
         raise UserError(
-            f'{file} is no split of nnU-Net. Expected: a list of {{"train": [...], "val": [...]}} with names of cases.'
+            f'{file} is no split of nnU-Net. Expected: a list of {{"train": [...], "val": [...]}} of cases.'
         ) from None
 
 

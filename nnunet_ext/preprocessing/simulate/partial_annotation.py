@@ -114,9 +114,7 @@ def read_instances(reader: Any, file: Path, labels: Labels, *, ignore: int | Non
     """A case's instance map without what lies on the ignore label; a UserError if shape or numbers do not fit."""
     numbers, _ = read_label_map(reader, file)
     if numbers.shape != labels.shape:
-        raise UserError(
-            f"{file} has the shape {numbers.shape}, but the case's label map has {labels.shape}. They must fit."
-        )
+        raise UserError(f"{file} has the shape {numbers.shape}, but the label map has {labels.shape}. They must fit.")
     if numbers.max(initial=0) >= LARGEST_EXACT:
         raise UserError(
             f"{file} has numbers up to {numbers.max()}. From {LARGEST_EXACT} on nnU-Net's readers do not tell them "
