@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="predict each case by those of the folds that have not trained on it: a fold has learned that the "
         "un-annotated instances of its own cases are background",
     )
-    parser.add_argument("--checkpoint", default="checkpoint_final.pth", help="default: %(default)s")
+    parser.add_argument("--checkpoint", default="checkpoint_final.pth", help="file in each fold (default: %(default)s)")
     threshold = "probability of foreground from which a voxel is predicted (default: %(default)s)"
     parser.add_argument("--threshold", type=float, default=0.5, metavar="P", help=threshold)
     parser.add_argument(
@@ -70,7 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     smallest = "minimum instance size in voxels (default: %(default)s)"
     parser.add_argument("--min-voxels", type=positive, default=1, metavar="N", help=smallest)
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: %(default)s")
+    devices = ("auto", "cpu", "cuda", "mps")
+    parser.add_argument("--device", choices=devices, default="auto", help="device to predict on (default: %(default)s)")
     parser.add_argument("--disable-tta", action="store_true", help="predict without mirroring: faster, less accurate")
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from nnunet_ext.preprocessing.pairs.paired_case import Pairing
     from nnunet_ext.preprocessing.pairs.pairing import Pair
 
+KINDS = ("none", "rigid", "affine", "bspline")
 FOLDERS = ("current", "prior", "prior_segmentations", "current_segmentations", "group")
 PREPARATION = ("labels", "modality", "registration", "no_prior_image", "no_prior_labels", "crop_to_body")
 FIXED_BY_LIKE = (*PREPARATION, "match_histogram")
@@ -50,15 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--prior", type=Path, metavar="DIR", help="prior images")
     where.add_argument("--prior-segmentations", type=Path, metavar="DIR", help="label maps of the prior images")
     where.add_argument("--current-segmentations", type=Path, metavar="DIR", help="label maps of the current images")
-    where.add_argument("--group", metavar="REGEX", help="searched in a file's name: its first group is the patient")
+    where.add_argument("--group", metavar="REGEX", help="pattern in a file's name whose first group is the patient")
     what = parser.add_argument_group("what is made of them; with --predict this is what it was for the model")
     what.add_argument("--labels", nargs="+", type=label, metavar="NAME=VALUE", help="all labels but background")
     what.add_argument("--modality", help="name of the current channel, e.g. CT (default: MRI)")
-    what.add_argument(
-        "--registration",
-        choices=("none", "rigid", "affine", "bspline"),
-        help="how each prior is registered to its current scan (default: none)",
-    )
+    what.add_argument("--registration", choices=KINDS, help="registration of priors to current scans (default: none)")
     what.add_argument("--no-prior-image", action="store_true", help="use the prior labels alone")
     what.add_argument("--no-prior-labels", action="store_true", help="use the prior image alone")
     margin = "crop to the current body and a margin around it"

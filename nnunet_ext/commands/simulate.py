@@ -44,28 +44,10 @@ if TYPE_CHECKING:
 
 STROKES = (
     ("interior", share, 0.8, "SHARE", "share of the skeleton that the interior stroke follows, up to 1"),
-    (
-        "boundary",
-        share_or_none,
-        0.7,
-        "SHARE",
-        "share of the line inside the boundary that the second stroke follows, or 0",
-    ),
+    ("boundary", share_or_none, 0.7, "SHARE", "share of the line inside the boundary to draw on, 0 for no such stroke"),
     ("thickness", positive, 1, "N", "thickness of strokes in voxels"),
-    (
-        "noise",
-        not_negative_number,
-        0.2,
-        "SD",
-        "standard deviation of each stroke's displacement along each axis, in voxels",
-    ),
-    (
-        "components",
-        share_or_none,
-        0.1,
-        "SHARE",
-        "size, as a share of a class's largest part in a slice, from which its other parts have strokes too, or 0",
-    ),
+    ("noise", not_negative_number, 0.2, "SD", "standard deviation of a stroke's shift along each axis, in voxels"),
+    ("components", share_or_none, 0.1, "SHARE", "minimum part with strokes, as a share of its class's largest"),
 )
 """The settings of strokes that are options of the same name, but for ``--length``: type, default, metavar, help."""
 

@@ -25,11 +25,11 @@ SHOWN = 10  # training cases that are named one by one
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-d", "--dataset", required=True, help="dataset id or name")
+    parser.add_argument("-d", "--dataset", required=True, help="id or name of the dataset")
     parser.add_argument("--shots", type=positive, required=True, metavar="K", help="training cases of a fold")
     parser.add_argument("--seed", type=not_negative, default=0, metavar="S", help="random seed (default: %(default)s)")
     parser.add_argument("--folds", type=positive, default=1, metavar="F", help="folds to draw (default: %(default)s)")
-    parser.add_argument("--group", metavar="REGEX", help="searched in a case's name: its first group is the patient")
+    parser.add_argument("--group", metavar="REGEX", help="pattern in a case's name whose first group is the patient")
     parser.add_argument("--val", type=positive, metavar="N", help="validation cases of a fold (default: all the rest)")
     parser.add_argument("--append", action="store_true", help="add the folds behind those that are there")
     parser.add_argument("--force", action="store_true", help="replace a splits_final.json that is there")

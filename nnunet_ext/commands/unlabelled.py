@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--channels",
         nargs="+",
         metavar="NAME",
-        help="in order, as in the dataset to be learned, since nnU-Net normalises by them (default: those of the "
-        "dataset.json beside the folder)",
+        help="names of the channels, as in the dataset to be learned: nnU-Net normalises by them (default: those of "
+        "the dataset.json beside the folder)",
     )
 
 

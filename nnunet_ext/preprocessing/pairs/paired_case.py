@@ -228,13 +228,12 @@ def by_the_headers(current: sitk.Image, prior: Prior) -> Placement:
     record |= {"grids": f"prior and current differ: {apart}", "coverage": _rounded(share)}
     if share == 0:
         return Placement(unmoved(current), record, "by their headers, prior and current scan do not overlap")
-    warnings = {
-        f"by the headers, the prior covers {share:.0%} of the current image": share < LITTLE,
-        "the grids differ and one header gives no position (spacing 1, origin 0): they may not fit each other": (
-            has_no_position(current) or has_no_position(grid)
-        ),
-    }
-    return Placement(unmoved(current), record, warnings=tuple(text for text, fits in warnings.items() if fits))
+    warnings = []
+    if share < LITTLE:
+        warnings.append(f"by the headers, the prior covers {share:.0%} of the current image")
+    if has_no_position(current) or has_no_position(grid):
+        warnings.append("the grids differ and one header gives no position (spacing 1, origin 0): they may not fit")
+    return Placement(unmoved(current), record, warnings=tuple(warnings))
 
 
 def _on(

@@ -86,12 +86,8 @@ class RawDataset:
 
 def read_label_map(reader: Any, file: Path) -> tuple[Labels, dict[str, Any]]:
     """A map of labels or instances, and its geometry; a UserError if its values are not whole numbers from 0."""
-    _require([file])
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            values, properties = reader.read_seg(str(file))
-    except UNREADABLE as error:
-        raise UserError(f"{file} cannot be read: {last_line(error)}") from None
+    with _reading([file]):
+        values, properties = reader.read_seg(str(file))
     return whole_numbers(only_map(values, file=file), file=file), properties
 
 
@@ -114,14 +110,22 @@ def only_map(values: npt.NDArray[Any], *, file: Path) -> npt.NDArray[Any]:
 
 def read_images(reader: Any, case: Case) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
     """The channels of a case, (C, Z, Y, X), and their geometry, in that order; a UserError if they do not fit."""
-    _require(case.images)
-    said = io.StringIO()  # what nnU-Net's readers complain of, they print
+    with _reading(case.images):
+        images, properties = reader.read_images([str(file) for file in case.images])
+    return images, properties
+
+
+@contextlib.contextmanager
+def _reading(files: Sequence[Path]) -> Iterator[None]:
+    """Raise a UserError if files are not whole, or a reader of nnU-Net raises in the block; it prints the reason."""
+    _require(files)
+    said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said):
-            return reader.read_images([str(file) for file in case.images])
+            yield
     except UNREADABLE as error:
         reason = last_line(error) or said.getvalue().strip().partition("\n")[0]
-        raise UserError(f"{', '.join(map(str, case.images))} cannot be read: {reason}") from None
+        raise UserError(f"{', '.join(map(str, files))} cannot be read: {reason}") from None
 
 
 def _require(files: Sequence[Path]) -> None:
