@@ -47,7 +47,7 @@ STROKES = (
     ("boundary", share_or_none, 0.7, "SHARE", "share of the line inside the boundary to draw on, 0 for no such stroke"),
     ("thickness", positive, 1, "N", "thickness of strokes in voxels"),
     ("noise", not_negative_number, 0.2, "SD", "standard deviation of a stroke's shift along each axis, in voxels"),
-    ("components", share_or_none, 0.1, "SHARE", "minimum part with strokes, as a share of its class's largest"),
+    ("components", share_or_none, 0.1, "SHARE", "smallest part of a class with strokes, as a share of its largest"),
 )
 """The settings of strokes that are options of the same name, but for ``--length``: type, default, metavar, help."""
 

@@ -110,7 +110,8 @@ def register_images(current: sitk.Image, prior: sitk.Image, kind: Kind, *, seed:
 def _divergence(pair: ImagePair, stage: Kind, start: sitk.Transform, found: sitk.Transform) -> str | None:
     """Why what a stage found from `start` is implausible; None if it is not."""
     if (inside := pair.inside(found)) < LEAST_INSIDE:
-        return f"{stage}: the moved prior covers {inside:.0%} of the current body; {LEAST_INSIDE:.0%} is expected"
+        needed = f"at least {LEAST_INSIDE:.0%} is expected"
+        return f"{stage}: the moved prior covers {inside:.0%} of the current body; {needed}"
     carried = float(np.linalg.norm((pair.shifts(found) - pair.shifts(start)).mean(axis=0)))
     if carried > (radius := pair.radius()):
         return f"{stage}: the body's centre was carried {carried:.0f} mm away; its radius is {radius:.0f} mm"
