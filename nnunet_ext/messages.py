@@ -41,7 +41,7 @@ def spread(numbers: Collection[float], unit: str, *, digits: int = 6) -> str:
     return f"{low}, {middle}, {high} {unit} (minimum, median, maximum)"
 
 
-def next_steps(name: str, trainer: str, *, configuration: str = "CONFIGURATION") -> str:
+def next_steps(name: str, trainer: str = "TRAINER", *, configuration: str = "CONFIGURATION") -> str:
     """The commands that follow when a raw dataset has been written."""
     number = name[len("Dataset") :][:3]
     return (

@@ -11,7 +11,7 @@ from typing import Any
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ext.files import read_json
-from nnunet_ext.plans.dataset_json import channel_names, values_of
+from nnunet_ext.formats.dataset_json import channel_names, values_of
 from nnunet_ext.plans.plans_file import check_configuration, preprocessed_folder, read_plans
 
 

@@ -27,8 +27,8 @@ from nnunet_ext.registry import technique_of
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_plans_options(parser)
-    parser.add_argument("-tr", "--trainer", required=True, help="trainer that is to learn from it")
-    parser.add_argument("-c", "--configuration", help="look at the plans too, and at this configuration of them")
+    parser.add_argument("-tr", "--trainer", required=True, help="trainer to check the dataset for")
+    parser.add_argument("-c", "--configuration", help="check this configuration of the plans too")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,8 @@ from nnunet_ext.checkpoints.trained_model import TrainedModel, find_trained_mode
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.text_table import aligned
 from nnunet_ext.files import sha256, size_and_time, write_json
-from nnunet_ext.messages import size, some
-from nnunet_ext.plans.dataset_json import channel_names
+from nnunet_ext.formats.dataset_json import channel_names
+from nnunet_ext.messages import next_steps, size, some
 from nnunet_ext.plans.plans_file import preprocessed_folder, raw_folder
 from nnunet_ext.registration import register
 from nnunet_ext.version import __version__
@@ -48,44 +49,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL_FOLDER", help="nnU-Net's TRAINER__PLANS__CONFIGURATION")
     parser.add_argument("-d", "--dataset", required=True, help="id or name of the raw dataset to complete")
     add_new_dataset_options(parser)
-    parser.add_argument(
-        "-f",
-        "--folds",
-        type=fold_name,
-        nargs="+",
-        default=[0],
-        metavar="FOLD",
-        help="folds of the model; several are an ensemble (default: 0)",
-    )
+    folds = "folds of the model; several are an ensemble (default: 0)"
+    parser.add_argument("-f", "--folds", type=fold_name, nargs="+", default=[0], metavar="FOLD", help=folds)
     parser.add_argument(
         "--out-of-fold",
         action="store_true",
         help="predict each case by those of the folds that have not trained on it: a fold has learned that the "
         "un-annotated instances of its own cases are background",
     )
-    parser.add_argument("--checkpoint", default="checkpoint_final.pth", help="default: %(default)s")
-    parser.add_argument(
-        "--threshold",
-        type=float,
-        default=0.5,
-        metavar="P",
-        help="probability of foreground from which a voxel is predicted (default: %(default)s)",
-    )
+    parser.add_argument("--checkpoint", default="checkpoint_final.pth", help="file in each fold (default: %(default)s)")
+    threshold = "probability of foreground from which a voxel is predicted (default: %(default)s)"
+    parser.add_argument("--threshold", type=float, default=0.5, metavar="P", help=threshold)
     parser.add_argument(
         "--uncertain",
         type=float,
         nargs=2,
         metavar=("LOW", "HIGH"),
-        help="un-annotated voxels from LOW on become ignore, those from HIGH on can be added; LOW <= P <= HIGH",
+        help="un-annotated voxels from a probability of LOW on become ignore; only those from HIGH on can be added. "
+        "LOW <= P <= HIGH",
     )
-    parser.add_argument(
-        "--min-voxels",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="minimum instance size in voxels (default: %(default)s)",
-    )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: %(default)s")
+    smallest = "minimum instance size in voxels (default: %(default)s)"
+    parser.add_argument("--min-voxels", type=positive, default=1, metavar="N", help=smallest)
+    devices = ("auto", "cpu", "cuda", "mps")
+    parser.add_argument("--device", choices=devices, default="auto", help="device to predict on (default: %(default)s)")
     parser.add_argument("--disable-tta", action="store_true", help="predict without mirroring: faster, less accurate")
 
 
@@ -99,11 +85,13 @@ def run(args: argparse.Namespace) -> int:
 
     register()
     rules = Rules(args.threshold, tuple(args.uncertain) if args.uncertain else None, args.min_voxels)
+    source = read_raw_dataset(args.dataset)
+    if args.output == source.folder.name:
+        raise UserError(f"{args.output} is the dataset that is to be completed. Choose another name for the new one.")
     check_new_name(args.output, force=args.force)
     device = choose_device(args.device)
     model = find_trained_model(args.model, list(dict.fromkeys(args.folds)), checkpoint=args.checkpoint)
-    source = read_raw_dataset(args.dataset)
-    check_source(source, model, output=args.output)
+    check_source(source, model)
     folds = folds_of_cases(source, model, out_of_fold=args.out_of_fold)
     mirroring = not args.disable_tta
     predictor = model_evaluation.load_predictor(model, device=device, mirroring=mirroring)
@@ -113,8 +101,9 @@ def run(args: argparse.Namespace) -> int:
         labels["ignore"] = max(source.foreground_values().values()) + 1  # nnU-Net wants it behind all others
 
     # what decides the new labels, beside the files of the cases: with the same, interrupted work goes on
+    common = {"version": __version__, **asdict(rules)}
     request = {
-        "version": __version__,
+        **common,
         "model": str(model.folder.resolve()),
         "checkpoint": model.checkpoint,
         "states of the checkpoints": [size_and_time(file) for file in model.checkpoints().values()],
@@ -122,13 +111,12 @@ def run(args: argparse.Namespace) -> int:
         "dataset": str(source.folder.resolve()),
         "labels": source.description["labels"],
         "folds of the cases": {case: list(chosen) for case, chosen in folds.items()},
-        **asdict(rules),
     }
     with new_dataset(args.output, force=args.force, request=request) as folder:
         counts = complete_cases(source, predictor, folds, weights, rules, folder=folder, ignore=labels.get("ignore"))
         about = {
             "made_by": "complete",
-            "version": __version__,
+            **common,
             "completed_from": source.folder.name,
             "model": {
                 "folder": model.folder.resolve().name,
@@ -140,10 +128,8 @@ def run(args: argparse.Namespace) -> int:
                 "mirroring": mirroring,
                 "nnunetv2": metadata.version("nnunetv2"),
             },
-            **asdict(rules),
         }
-        found = {"total": totals(counts), "cases": counts}
-        write_json(folder / RECORD, {**about, **found}, default=asdict)
+        write_json(folder / RECORD, {**about, "total": totals(counts), "cases": counts}, default=asdict)
         write_description(folder, args.output, source.cases, {**source.description, "labels": labels}, about=about)
         copy_splits(source, folder)
         for name in (DENSE, INSTANCES):  # what a simulated annotation was made from, to compare the new labels with
@@ -158,11 +144,7 @@ def run(args: argparse.Namespace) -> int:
             "The folds may have trained on the cases that they completed, with what is un-annotated there as "
             "background. With all folds trained, -f 0 1 2 3 4 --out-of-fold avoids that."
         )
-    number = args.output[len("Dataset") :].partition("_")[0]
-    print(
-        f"Next, with the trainer of your choice:\n    nnUNetv2_plan_and_preprocess -d {number}\n"
-        f"    nnUNetv2_train {number} CONFIGURATION FOLD"
-    )
+    print(next_steps(args.output))
     return 0
 
 
@@ -171,14 +153,11 @@ def trained_on(model: TrainedModel) -> str:
     return model.folder.resolve().parent.name
 
 
-def check_source(source: RawDataset, model: TrainedModel, *, output: str) -> None:
+def check_source(source: RawDataset, model: TrainedModel) -> None:
     """Raise a UserError unless the model fits the dataset, and the dataset's files are there, before any prediction."""
     from nnunet_ext.evaluation.model_evaluation import check_inputs, match_labels
 
-    name = source.folder.name
-    if output == name:
-        raise UserError(f"{output} is the dataset that is to be completed. Choose another name for the new one.")
-    values = sorted(source.foreground_values().values())
+    name, values = source.folder.name, sorted(source.foreground_values().values())
     check_inputs(model.dataset_json, source.description, name=name)
     matched = match_labels(model.dataset_json, source.description, name=name)
     if matched.only_model or matched.only_dataset:
@@ -280,13 +259,11 @@ def totals(counts: Counts) -> dict[str, LabelCounts]:
 
 def print_outcome(output: str, counts: Counts) -> None:
     """Show what was added to which label, and what it is worth."""
-    rows = [["instances", "annotated", "found again", "added", "too small", "ignored voxels"]]
-    for name, count in totals(counts).items():
-        numbers = (count.annotated_instances, count.found_instances, count.added_instances, count.small_instances)
-        rows.append([name, *map(str, (*numbers, count.ignored_voxels))])
-    print(f"\n{aligned(rows)}\n\nWrote {raw_folder(output)}")
-    if not any(count.added_instances for count in totals(counts).values()):
+    columns = ("annotated_instances", "found_instances", "added_instances", "small_instances", "ignored_voxels")
+    rows = {name: attrgetter(*columns)(count) for name, count in totals(counts).items()}
+    heads = ["instances", "annotated", "found again", "added", "too small", "ignored voxels"]
+    table = aligned([heads, *([name, *map(str, numbers)] for name, numbers in rows.items())])
+    print(f"\n{table}\n\nWrote {raw_folder(output)}")
+    if not any(added for _, _, added, _, _ in rows.values()):
         print("Nothing was added. A lower --threshold (with --uncertain, a lower HIGH) adds more.")
-    print(
-        "What was added are guesses of a model: look at them before you train on them, the more where there are many."
-    )
+    print("What was added are guesses of a model: look at them before you train on them, above all if there are many.")

@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING
 
 from nnunet_ext.arguments import not_negative_number
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import read_json
 from nnunet_ext.messages import SHOWN, counted, next_steps, some
 from nnunet_ext.plans.plans_file import raw_folder
 
@@ -39,15 +38,9 @@ if TYPE_CHECKING:
     from nnunet_ext.preprocessing.pairs.pairing import Pair
 
 KINDS = ("none", "rigid", "affine", "bspline")
-FIXED_BY_LIKE = (
-    "labels",
-    "modality",
-    "registration",
-    "no_prior_image",
-    "no_prior_labels",
-    "crop_to_body",
-    "match_histogram",
-)
+FOLDERS = ("current", "prior", "prior_segmentations", "current_segmentations", "group")
+PREPARATION = ("labels", "modality", "registration", "no_prior_image", "no_prior_labels", "crop_to_body")
+FIXED_BY_LIKE = (*PREPARATION, "match_histogram")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,19 +51,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--prior", type=Path, metavar="DIR", help="prior images")
     where.add_argument("--prior-segmentations", type=Path, metavar="DIR", help="label maps of the prior images")
     where.add_argument("--current-segmentations", type=Path, metavar="DIR", help="label maps of the current images")
-    where.add_argument("--group", metavar="REGEX", help="searched in a file's name: its first group is the patient")
+    where.add_argument("--group", metavar="REGEX", help="pattern in a file's name whose first group is the patient")
     what = parser.add_argument_group("what is made of them; with --predict this is what it was for the model")
     what.add_argument("--labels", nargs="+", type=label, metavar="NAME=VALUE", help="all labels but background")
     what.add_argument("--modality", help="name of the current channel, e.g. CT (default: MRI)")
-    what.add_argument("--registration", choices=KINDS, help="of the prior to the current scan (default: none)")
+    what.add_argument("--registration", choices=KINDS, help="registration of priors to current scans (default: none)")
     what.add_argument("--no-prior-image", action="store_true", help="use the prior labels alone")
     what.add_argument("--no-prior-labels", action="store_true", help="use the prior image alone")
-    what.add_argument(
-        "--crop-to-body", type=not_negative_number, metavar="MM", help="crop to the current body and a margin around it"
-    )
-    what.add_argument(
-        "--match-histogram", type=Path, metavar="IMAGE", help="give all images the intensities of this, e.g. CT of MRI"
-    )
+    margin = "crop to the current body and a margin around it"
+    what.add_argument("--crop-to-body", type=not_negative_number, metavar="MM", help=margin)
+    matched = "match the intensities of all images to this one, e.g. those of CT to an MRI"
+    what.add_argument("--match-histogram", type=Path, metavar="IMAGE", help=matched)
     parser.add_argument(
         "--if-diverged",
         choices=("stop", "unregistered", "without-prior"),
@@ -93,23 +84,14 @@ def label(text: str) -> tuple[str, int]:
 
 def run(args: argparse.Namespace) -> int:
     check_arguments(args)
-    from nnunet_ext.preprocessing.pairs.longitudinal_dataset import (
-        Diverged,
-        make_longitudinal_dataset,
-        make_prediction_images,
-    )
+    from nnunet_ext.preprocessing.pairs import longitudinal_dataset as longitudinal
 
     pairing, like = pairing_like(args.like) if args.predict else (asked_pairing(args), None)
     pairs = read_pairs(args, pairing)
+    make = longitudinal.make_prediction_images if args.predict else longitudinal.make_longitudinal_dataset
     try:
-        if args.predict:
-            folder = Path(args.output)
-            outcome = make_prediction_images(pairs, folder, pairing, if_diverged=args.if_diverged, force=args.force)
-        else:
-            outcome = make_longitudinal_dataset(
-                pairs, args.output, pairing, if_diverged=args.if_diverged, force=args.force
-            )
-    except Diverged as error:
+        outcome = make(pairs, args.output, pairing, if_diverged=args.if_diverged, force=args.force)
+    except longitudinal.Diverged as error:
         print(f"nnunet_ext pair: {error}", file=sys.stderr)
         return 1
     print(f"Wrote {args.output} in {outcome.seconds:.0f} s.\n")
@@ -120,18 +102,15 @@ def run(args: argparse.Namespace) -> int:
 
 def check_arguments(args: argparse.Namespace) -> None:
     """Raise a UserError unless the arguments fit each other."""
-    folders = ("current", "prior", "prior_segmentations", "current_segmentations", "group")
-    given = [name for name in folders if getattr(args, name) is not None]
-    if args.table is not None and given:
-        raise UserError(f"--table says where all files are: leave {options(given)} out.")
+    if args.table is not None and (given := given_options(args, FOLDERS)):
+        raise UserError(f"--table says where all files are: leave {given} out.")
     if args.table is None and args.current is None:
         raise UserError("Where are the scans? Give --table, or --current and the other folders.")
     if args.predict:
         if args.like is None:
             raise UserError("--predict needs --like: the dataset of pairs, or the folder of a model trained on it.")
-        given = [name for name in FIXED_BY_LIKE if getattr(args, name) is not None and getattr(args, name) is not False]
-        if given:
-            raise UserError(f"With --predict the scans are prepared as {args.like} was: leave {options(given)} out.")
+        if given := given_options(args, FIXED_BY_LIKE):
+            raise UserError(f"With --predict the scans are prepared as {args.like} was: leave {given} out.")
         return
     if args.like is not None:
         raise UserError("--like belongs to --predict.")
@@ -141,11 +120,16 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise UserError("--labels is needed, e.g. --labels tumour=1 node=2")
     if args.current is not None:
         unused = {"prior": args.no_prior_image, "prior_segmentations": args.no_prior_labels}
-        if missing := [name for name in folders[1:4] if getattr(args, name) is None and not unused.get(name)]:
+        if missing := [name for name in FOLDERS[1:4] if getattr(args, name) is None and not unused.get(name)]:
             raise UserError(
                 f"Missing: {options(missing)}. A dataset needs the current label maps, and the prior's images and "
                 "label maps unless --no-prior-image or --no-prior-labels says that they are not used."
             )
+
+
+def given_options(args: argparse.Namespace, names: Sequence[str]) -> str:
+    """Those of some options that are given, as they are typed."""
+    return options([name for name in names if getattr(args, name) is not None and getattr(args, name) is not False])
 
 
 def options(names: Sequence[str]) -> str:
@@ -179,21 +163,17 @@ def asked_pairing(args: argparse.Namespace) -> Pairing:
 
 
 def pairing_like(like: str) -> tuple[Pairing, Path]:
-    """What was made of the pairs of a dataset, and its folder or the model's.
-
-    Args:
-        like: id or name of a raw dataset, or the folder of one or of a model.
-    """
+    """What was made of the pairs of a raw dataset, by id, name or folder, or of a model's folder; and that folder."""
+    from nnunet_ext.formats.dataset_json import read_dataset_json
     from nnunet_ext.preprocessing.pairs.longitudinal_dataset import pairing_of
 
-    folder = Path(like) if (Path(like) / "dataset.json").is_file() else None
-    if folder is None and Path(like).is_dir():
-        raise UserError(
-            f"{like} has no dataset.json. Expected: a dataset, or a model's folder TRAINER__PLANS__CONFIGURATION."
-        )
-    folder = folder or raw_folder(like)
+    folder = Path(like)
+    if not folder.is_dir():
+        folder = raw_folder(like)
+    elif not (folder / "dataset.json").is_file():
+        raise UserError(f"{like} has no dataset.json. Expected: a dataset, or a folder TRAINER__PLANS__CONFIGURATION.")
     file = folder / "dataset.json"
-    return pairing_of(read_json(file), where=file), folder
+    return pairing_of(read_dataset_json(file), where=file), folder
 
 
 def read_pairs(args: argparse.Namespace, pairing: Pairing) -> list[Pair]:
@@ -218,14 +198,13 @@ def outcome_summary(outcome: PreparedPairs, pairing: Pairing, pairs: Sequence[Pa
 
     records = outcome.records
     patients = len({pair.patient for pair in pairs})
-    image = ["prior image"] * pairing.prior_image
-    labels = [f"prior {name}" for name in pairing.prior_values]
+    prior = ["prior image"] * pairing.prior_image + [f"prior {name}" for name in pairing.prior_values]
+    priors = Counter(record["prior"] for record in records.values()).most_common()
     lines = [
         f"Cases: {len(records)} of {counted(patients, 'patient')}.",
-        f"Channels: {', '.join((f'current {pairing.modality}', *image, *labels))}.",
+        f"Channels: {', '.join((f'current {pairing.modality}', *prior))}.",
+        f"Prior: {', '.join(f'{kind} in {number}' for kind, number in priors)}.",
     ]
-    priors = Counter(record["prior"] for record in records.values())
-    lines.append(f"Prior: {', '.join(f'{kind} in {number}' for kind, number in priors.most_common())}.")
     moved = [record for record in records.values() if record.get("similarity_after") is not None]
     if moved:
         before, after = (median(record[f"similarity_{when}"] for record in moved) for when in ("before", "after"))
@@ -234,13 +213,12 @@ def outcome_summary(outcome: PreparedPairs, pairing: Pairing, pairs: Sequence[Pa
             f"Registration ({pairing.registration}): median similarity {before:.3f} before, {after:.3f} after; median "
             f"displacement {shift:.1f} mm. Look at the pictures."
         )
-    resampled = [case for case, record in records.items() if record["registration"] == "none" and record["resampled"]]
-    if resampled:
+    unregistered = {case: record for case, record in records.items() if record["registration"] == "none"}
+    if resampled := [case for case, record in unregistered.items() if record["resampled"]]:
         lines.append(
             f"Resampled by their headers, because prior and current grids differ: {len(resampled)} ({some(resampled)})."
         )
-    replaced = [case for case, record in records.items() if record.get("if_diverged")]
-    if replaced:
+    if replaced := [case for case, record in records.items() if record.get("if_diverged")]:
         kind = records[replaced[0]]["if_diverged"]
         lines.append(f"Diverged, and taken as {kind}: {len(replaced)} ({some(replaced)}).")
     if not any(pair.prior_image or pair.prior_label for pair in pairs):
@@ -249,8 +227,7 @@ def outcome_summary(outcome: PreparedPairs, pairing: Pairing, pairs: Sequence[Pa
         few = " (fewer than 5 patients)" if len(outcome.folds) < 5 else ""
         lines.append(f"Folds: {len(outcome.folds)}, patients apart{few}.")
     warned = {case: record["warnings"] for case, record in records.items() if record["warnings"]}
-    for case, warnings in list(warned.items())[:SHOWN]:
-        lines.append(f"Warning, {case}: {'; '.join(warnings)}.")
+    lines += [f"Warning, {case}: {'; '.join(warnings)}." for case, warnings in list(warned.items())[:SHOWN]]
     if len(warned) > SHOWN:
         lines.append(f"… and warnings of {len(warned) - SHOWN} more cases.")
     lines.append(f"What was done to each case is in {RECORD}.")

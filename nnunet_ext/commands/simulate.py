@@ -10,9 +10,9 @@ was kept, and splits_final.json the source's folds.
 added if the source has none. A class in a slice, background included, has a stroke along its skeleton and, where it is
 wide enough, another near its boundary. By default the strokes annotate about as much, and are about as often wrong, as
 those that people drew into ACDC's images; --noise 0 draws no voxel wrong. Every class of a slice that is drawn in has a
-stroke there, and every class of a case in at least one slice, for which a slice more is drawn in if need be. Of the
-separate parts of a class the largest has strokes, and so have those that are not much smaller. A case's strokes depend
-on its name, the seed and its labels alone. labelsTr_dense keeps the dense labels, scribbles.json what was drawn, and
+stroke there, and every class of a case in at least one slice: if need be, another slice is drawn in. Of the separate
+parts of a class the largest has strokes, and so have those that are not much smaller. A case's strokes depend on its
+name, the seed and its labels alone. labelsTr_dense keeps the dense labels, scribbles.json what was drawn, and
 splits_final.json the source's folds. Example:
 
     nnunet_ext simulate instances 702 -o Dataset712_Lesions30 --keep 0.3
@@ -24,7 +24,7 @@ splits_final.json the source's folds. Example:
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
@@ -42,81 +42,107 @@ from nnunet_ext.messages import next_steps
 if TYPE_CHECKING:
     from nnunet_ext.preprocessing.simulate.partial_annotation import PartialAnnotation
 
+STROKES = (
+    ("interior", share, 0.8, "SHARE", "share of the skeleton that the interior stroke follows, up to 1"),
+    ("boundary", share_or_none, 0.7, "SHARE", "share of the line inside the boundary to draw on, 0 for no such stroke"),
+    ("thickness", positive, 1, "N", "thickness of strokes in voxels"),
+    ("noise", not_negative_number, 0.2, "SD", "standard deviation of a stroke's shift along each axis, in voxels"),
+    ("components", share_or_none, 0.1, "SHARE", "smallest part of a class with strokes, as a share of its largest"),
+)
+"""The settings of strokes that are options of the same name, but for ``--length``: type, default, metavar, help."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
-    add_instances_arguments(kinds.add_parser("instances", help="only some instances stay annotated"))
-    add_scribbles_arguments(kinds.add_parser("scribbles", help="only strokes stay annotated"))
+    instances = kinds.add_parser("instances", help="only some instances stay annotated")
+    instances.description = (
+        "Leave only some instances annotated. Example: nnunet_ext simulate instances 702 -o Dataset712_Lesions30 "
+        "--keep 0.3"
+    )
+    scribbles = kinds.add_parser("scribbles", help="only strokes stay annotated")
+    scribbles.description = (
+        "Leave only strokes annotated. Example: nnunet_ext simulate scribbles 4 -o Dataset714_Scribbles --slices 0.5"
+    )
+    for kind, simulate in ((instances, simulate_instances), (scribbles, draw_scribbles)):
+        kind.add_argument("source", metavar="SOURCE", help="id or name of the raw dataset with dense labels")
+        add_new_dataset_options(kind)
+        kind.add_argument(
+            "--seed", type=not_negative, default=0, metavar="S", help="random seed (default: %(default)s)"
+        )
+        kind.set_defaults(simulate=simulate)
+    add_instances_arguments(instances)
+    add_scribbles_arguments(scribbles)
 
 
 def run(args: argparse.Namespace) -> int:
     return args.simulate(args)
 
 
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """What both kinds take."""
-    parser.add_argument("source", metavar="SOURCE", help="id or name of the raw dataset with dense labels")
-    add_new_dataset_options(parser)
-    parser.add_argument("--seed", type=not_negative, default=0, metavar="S", help="random seed (default: %(default)s)")
-
-
 def add_instances_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Leave only some instances annotated. Example: nnunet_ext simulate instances 702 -o Dataset712_Lesions30 "
-        "--keep 0.3"
-    )
-    add_common_arguments(parser)
-    parser.add_argument(
-        "--keep", type=share, required=True, metavar="SHARE", help="share of the instances to keep, up to 1"
-    )
-    parser.add_argument(
-        "--scope",
-        choices=("case", "dataset"),
-        default="case",
-        help="where the share holds: in each case, or over all of them (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--order",
-        choices=("random", "largest", "smallest"),
-        default="random",
-        help="which instances are kept first (default: %(default)s)",
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--keep", type=share, required=True, metavar="SHARE", help="share of the instances to keep, up to 1")
+    where = "where the share holds: in each case, or over all of them (default: %(default)s)"
+    add("--scope", choices=("case", "dataset"), default="case", help=where)
+    order = "which instances are kept first (default: %(default)s)"
+    add("--order", choices=("random", "largest", "smallest"), default="random", help=order)
+    add(
         "--instances",
         metavar="FOLDER",
         help="folder of instance maps in SOURCE, or `components` for the connected components of each label (default: "
         "instancesTr if it is there)",
     )
-    parser.set_defaults(simulate=simulate_instances)
+
+
+def add_scribbles_arguments(parser: argparse.ArgumentParser) -> None:
+    which = parser.add_mutually_exclusive_group()
+    drawn = "share of the slices that are drawn in, up to 1, evenly spread (default: %(default)s)"
+    which.add_argument("--slices", type=share, default=1.0, metavar="SHARE", help=drawn)
+    which.add_argument("--num-slices", type=positive, metavar="N", help="number of slices that are drawn in, instead")
+    across = "axis of the file that the slices are across (default: that of the largest spacing)"
+    parser.add_argument("--axis", choices=("x", "y", "z"), help=across)
+    for name, kind, default, metavar, text in STROKES:
+        option = "--length" if name == "interior" else f"--{name}"
+        parser.add_argument(
+            option, dest=name, type=kind, default=default, metavar=metavar, help=f"{text} (default: %(default)s)"
+        )
+
+
+def print_outcome(
+    args: argparse.Namespace,
+    wrote: str,
+    table: Sequence[Sequence[str]],
+    notes: Sequence[str],
+    *,
+    flat: bool,
+    trainer: str,
+) -> int:
+    """Show what was written, a table of what is annotated, notes, and the commands that follow."""
+    print(f"Wrote {args.output} from {wrote}.\n\n{aligned(table)}")
+    print(*(f"\n{note}" for note in notes), sep="\n", end="\n" * bool(notes))
+    print(next_steps(args.output, trainer, configuration="2d" if flat else "3d_fullres"))
+    return 0
 
 
 def simulate_instances(args: argparse.Namespace) -> int:
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
-    from nnunet_ext.preprocessing.simulate.partial_annotation import (
-        COMPONENTS,
-        Selection,
-        origin_of_instances,
-        simulate_partial_annotation,
-    )
+    from nnunet_ext.preprocessing.simulate import partial_annotation as partial
 
     source = read_raw_dataset(args.source)
-    origin = origin_of_instances(source, args.instances)
-    selection = Selection(args.keep, args.scope, args.order, args.seed)
-    simulation = simulate_partial_annotation(source, args.output, selection, origin=origin, force=args.force)
+    origin = partial.origin_of_instances(source, args.instances)
+    selection = partial.Selection(args.keep, args.scope, args.order, args.seed)
+    done = partial.simulate_partial_annotation(source, args.output, selection, origin=origin, force=args.force)
 
-    kind = "the connected components of each label" if origin == COMPONENTS else f"those of {origin}"
-    print(f"Wrote {args.output} from {source.folder.name}; instances are {kind}.\n")
-    print(aligned(instance_table(simulation, source.foreground_values())))
-    if simulation.without_foreground:
-        print(f"\nWarning: {simulation.without_foreground} of {simulation.cases} cases have no instance at all.")
-    if simulation.unassigned:
-        print(
-            f"\nIn {simulation.unassigned} of {simulation.cases} cases some foreground belongs to no instance; it "
-            "stays annotated."
+    kind = "the connected components of each label" if origin == partial.COMPONENTS else f"those of {origin}"
+    notes = []
+    if done.without_foreground:
+        notes.append(f"Warning: {done.without_foreground} of {done.cases} cases have no instance at all.")
+    if done.unassigned:
+        notes.append(
+            f"In {done.unassigned} of {done.cases} cases some foreground belongs to no instance; it stays annotated."
         )
-    configuration = "2d" if simulation.flat else "3d_fullres"
-    print(next_steps(args.output, "nnUNetTrainerDBDMP", configuration=configuration))
-    return 0
+    wrote = f"{source.folder.name}; instances are {kind}"
+    table = instance_table(done, source.foreground_values())
+    return print_outcome(args, wrote, table, notes, flat=done.flat, trainer="nnUNetTrainerDBDMP")
 
 
 def instance_table(simulation: PartialAnnotation, labels: Mapping[str, int]) -> list[list[str]]:
@@ -132,65 +158,6 @@ def instance_table(simulation: PartialAnnotation, labels: Mapping[str, int]) -> 
     return rows
 
 
-def add_scribbles_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Leave only strokes annotated. Example: nnunet_ext simulate scribbles 4 -o Dataset714_Scribbles --slices 0.5"
-    )
-    add_common_arguments(parser)
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument(
-        "--slices",
-        type=share,
-        default=1.0,
-        metavar="SHARE",
-        help="share of the slices that are drawn in, up to 1, evenly spread (default: %(default)s)",
-    )
-    which.add_argument("--num-slices", type=positive, metavar="N", help="number of slices that are drawn in, instead")
-    parser.add_argument(
-        "--axis",
-        choices=("x", "y", "z"),
-        help="axis of the file that the slices are across (default: that of the largest spacing)",
-    )
-    parser.add_argument(
-        "--length",
-        dest="interior",
-        type=share,
-        default=0.8,
-        metavar="SHARE",
-        help="share of the skeleton that the interior stroke follows, up to 1 (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--boundary",
-        type=share_or_none,
-        default=0.7,
-        metavar="SHARE",
-        help="share of the line inside the boundary that the second stroke follows; 0 for none (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--thickness",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="thickness of strokes in voxels (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--noise",
-        type=not_negative_number,
-        default=0.2,
-        metavar="SD",
-        help="standard deviation of what each stroke is off along each axis, in voxels (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--components",
-        type=share_or_none,
-        default=0.1,
-        metavar="SHARE",
-        help="size, as a share of a class's largest part in a slice, from which its other parts have strokes, too; 0 "
-        "for all (default: %(default)s)",
-    )
-    parser.set_defaults(simulate=draw_scribbles)
-
-
 def draw_scribbles(args: argparse.Namespace) -> int:
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
     from nnunet_ext.preprocessing.simulate.scribble_annotation import simulate_scribbles
@@ -199,13 +166,11 @@ def draw_scribbles(args: argparse.Namespace) -> int:
 
     source = read_raw_dataset(args.source)
     strokes = Strokes(**{field.name: getattr(args, field.name) for field in fields(Strokes)})
-    annotation = simulate_scribbles(source, args.output, strokes, axis=args.axis, seed=args.seed, force=args.force)
+    done = simulate_scribbles(source, args.output, strokes, axis=args.axis, seed=args.seed, force=args.force)
 
-    print(f"Wrote {args.output} from {source.folder.name}; {annotation.ignore} is the ignore label.\n")
-    print(aligned(scribble_table(list(annotation.counts.values()))))
-    print("\nShares are of a label's own voxels in a case; agreement is with the dense labels.")
-    if annotation.without_foreground:
-        print(f"\nWarning: {annotation.without_foreground} of {len(annotation.counts)} cases have background alone.")
-    configuration = "2d" if annotation.flat else "3d_fullres"
-    print(next_steps(args.output, "nnUNetTrainerTDNet", configuration=configuration))
-    return 0
+    notes = ["Shares are of a label's own voxels in a case; agreement is with the dense labels."]
+    if done.without_foreground:
+        notes.append(f"Warning: {done.without_foreground} of {len(done.counts)} cases have background alone.")
+    wrote = f"{source.folder.name}; {done.ignore} is the ignore label"
+    table = scribble_table(list(done.counts.values()))
+    return print_outcome(args, wrote, table, notes, flat=done.flat, trainer="nnUNetTrainerTDNet")

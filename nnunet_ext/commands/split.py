@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from nnunet_ext.arguments import not_negative, positive
@@ -24,38 +25,27 @@ SHOWN = 10  # training cases that are named one by one
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-d", "--dataset", required=True, help="dataset id or name")
+    parser.add_argument("-d", "--dataset", required=True, help="id or name of the dataset")
     parser.add_argument("--shots", type=positive, required=True, metavar="K", help="training cases of a fold")
-    parser.add_argument("--seed", type=not_negative, default=0, metavar="S", help="of the draws (default: %(default)s)")
-    parser.add_argument("--folds", type=positive, default=1, metavar="F", help="how many draws (default: %(default)s)")
-    parser.add_argument("--group", metavar="REGEX", help="searched in a case's name: its first group is the patient")
+    parser.add_argument("--seed", type=not_negative, default=0, metavar="S", help="random seed (default: %(default)s)")
+    parser.add_argument("--folds", type=positive, default=1, metavar="F", help="folds to draw (default: %(default)s)")
+    parser.add_argument("--group", metavar="REGEX", help="pattern in a case's name whose first group is the patient")
     parser.add_argument("--val", type=positive, metavar="N", help="validation cases of a fold (default: all the rest)")
-    parser.add_argument("--append", action="store_true", help="put the folds behind those that are there")
+    parser.add_argument("--append", action="store_true", help="add the folds behind those that are there")
     parser.add_argument("--force", action="store_true", help="replace a splits_final.json that is there")
 
 
 def run(args: argparse.Namespace) -> int:
-    from nnunet_ext.preprocessing.raw.splits import (
-        SPLITS,
-        appended,
-        check_known,
-        draw_fold,
-        find_dataset,
-        group_cases,
-        read_splits,
-        refused_by_planning,
-    )
+    from nnunet_ext.preprocessing.raw import splits
 
     if args.append and args.force:
         raise UserError("--append keeps what is there and --force replaces it: give one of them.")
-    folder, cases = find_dataset(args.dataset)
-    file = folder / SPLITS
-    groups = group_cases(cases, args.group)
-    drawn = [
-        draw_fold(groups, shots=args.shots, seed=args.seed, fold=fold, validation=args.val)
-        for fold in range(args.folds)
-    ]
-    existing = read_splits(file) if file.is_file() and not args.force else []
+    folder, cases = splits.find_dataset(args.dataset)
+    file = folder / splits.SPLITS
+    groups = splits.group_cases(cases, args.group)
+    draw = partial(splits.draw_fold, groups, shots=args.shots, seed=args.seed, validation=args.val)
+    drawn = [draw(fold=fold) for fold in range(args.folds)]
+    existing = splits.read_splits(file) if file.is_file() and not args.force else []
     folds, numbers = drawn, list(range(args.folds))
     if args.append:
         if not existing:
@@ -63,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
                 f"{file} has no folds to append to. nnU-Net writes its five folds when the first training starts; "
                 "leave --append out to have the new folds alone."
             )
-        check_known(existing, cases, file=file)
-        folds, numbers = appended(existing, drawn)
+        splits.check_known(existing, cases, file=file)
+        folds, numbers = splits.appended(existing, drawn)
     elif existing and folds != existing:
         raise UserError(f"{file} has other folds. Add --append to keep them, or --force to replace them.")
     if folds != existing:
@@ -76,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"\nFold {number}{note}\n  training: {cases_and_patients(fold['train'], groups, named=True)}")
         print(f"  validation: {cases_and_patients(fold['val'], groups)}")
         print(f"  nnUNetv2_train {args.dataset} {usual_configuration(folder)} {number}")
-    if (source := refused_by_planning(folder.name, folds)) is not None:
+    if (source := splits.refused_by_planning(folder.name, folds)) is not None:
         print(
             f"\n{source} has other folds: nnUNetv2_plan_and_preprocess and nnUNetv2_plan_experiment will stop at the "
             "difference. Move that file away before planning again.",

@@ -21,8 +21,8 @@ import argparse
 from pathlib import Path
 
 from nnunet_ext.arguments import add_new_dataset_options
+from nnunet_ext.formats.dataset_json import channel_names
 from nnunet_ext.messages import counted
-from nnunet_ext.plans.dataset_json import channel_names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--channels",
         nargs="+",
         metavar="NAME",
-        help="in order, as in the dataset to be learned, since nnU-Net normalises by them (default: those of the "
-        "dataset.json beside the folder)",
+        help="names of the channels, as in the dataset to be learned: nnU-Net normalises by them (default: those of "
+        "the dataset.json beside the folder)",
     )
 
 

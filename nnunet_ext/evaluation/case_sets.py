@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.formats.dataset_json import read_dataset_json
-from nnunet_ext.plans.dataset_json import channel_names
+from nnunet_ext.formats.dataset_json import channel_names, read_dataset_json
 from nnunet_ext.plans.plans_file import preprocessed_folder, raw_folder
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, cases_in, training_cases
 from nnunet_ext.preprocessing.raw.splits import read_splits

@@ -1,7 +1,8 @@
-"""dataset.json, as nnU-Net v2 describes it."""
+"""dataset.json, as nnU-Net v2 describes it: checked when it is read, and what it says of channels and labels."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -95,3 +96,24 @@ def checked_dataset_json(content: Any, *, where: object) -> dict[str, Any]:
 def read_dataset_json(file: Path) -> dict[str, Any]:
     """Read a dataset.json; see `checked_dataset_json`."""
     return checked_dataset_json(read_json(file), where=file)
+
+
+def channel_names(dataset_json: Mapping[str, Any]) -> list[str]:
+    """The names of a dataset's channels, in order."""
+    # the key that dataset.json had before nnU-Net v2
+    names = dataset_json["channel_names"] if "channel_names" in dataset_json else dataset_json["modality"]
+    return [str(names[key]) for key in sorted(names, key=int)]
+
+
+def values_of(label: Any) -> set[int]:
+    """The values that a label or a region stands for."""
+    return {int(value) for value in (label if isinstance(label, (list, tuple)) else [label])}
+
+
+def declared_values(dataset_json: Mapping[str, Any]) -> dict[int, str]:
+    """Names by value of every label, ignore included; a value that only regions have is named by the first of them."""
+    values: dict[int, str] = {}
+    for name, label in dataset_json["labels"].items():
+        for value in values_of(label):
+            values.setdefault(value, str(name))
+    return values

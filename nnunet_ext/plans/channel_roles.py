@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.plans.dataset_json import channel_names
+from nnunet_ext.formats.dataset_json import channel_names
 from nnunet_ext.plans.settings import KEY
 from nnunet_ext.techniques.dual_encoder import ChannelRoles
 

@@ -464,7 +464,7 @@ def nothing(place: Workplace) -> None:
         (nothing, ["-f", "3"], "has: fold_0/checkpoint_final.pth, fold_1/checkpoint_final.pth"),
         (nothing, ["-d", "999"], "Dataset 999 is not in"),
         (nothing, ["-o", "Completed"], "'Completed' cannot name a dataset of nnU-Net"),
-        (nothing, ["-o", SOURCE], "not empty, and this package did not make it"),
+        (nothing, ["-o", SOURCE], "is the dataset that is to be completed"),
         (nothing, ["--threshold", "1.5"], "threshold is 1.5"),
         (nothing, ["--uncertain", "0.6", "0.9"], "uncertain range is 0.6 to 0.9 with the threshold 0.5"),
     ],

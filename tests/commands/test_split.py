@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from nnunet_ext.cli import main
+from support.raw_datasets import DATASET_JSON
 
 FIVE = [{"train": ["c1", "c2"], "val": ["c3"]}] * 5
 
@@ -16,7 +17,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "pre processed ü"
     folder = root / "Dataset004_Small"
     (folder / "gt_segmentations").mkdir(parents=True)
-    (folder / "dataset.json").write_text('{"file_ending": ".nii.gz"}')
+    (folder / "dataset.json").write_text(json.dumps(DATASET_JSON))
     for number in range(12):
         (folder / "gt_segmentations" / f"c{number}_p{number // 2}.nii.gz").touch()
     monkeypatch.setenv("nnUNet_preprocessed", str(root))
@@ -98,7 +99,7 @@ def test_planning_that_would_stop_is_announced(file, tmp_path, monkeypatch, caps
 def test_dataset_that_is_not_preprocessed_gets_its_folder(file, tmp_path, monkeypatch):
     raw = tmp_path / "raw" / "Dataset007_Raw"
     (raw / "imagesTr").mkdir(parents=True)
-    (raw / "dataset.json").write_text('{"file_ending": ".png"}')
+    (raw / "dataset.json").write_text(json.dumps({**DATASET_JSON, "file_ending": ".png"}))
     for case in "ab":
         (raw / "imagesTr" / f"{case}_0000.png").touch()
     monkeypatch.setenv("nnUNet_raw", str(raw.parent))
@@ -141,4 +142,13 @@ def test_numbers_below_their_least_are_wrong_usage(file, capsys, arguments):
     with pytest.raises(SystemExit) as stop:
         main(["split", "-d", "4", *arguments])
     assert stop.value.code == 2
+    assert not file.exists()
+
+
+def test_wrong_dataset_json_is_named_with_its_key(file, capsys):
+    (file.parent / "dataset.json").write_text(json.dumps({**DATASET_JSON, "file_ending": 5}))
+    assert main(["split", "-d", "4", "--shots", "2"]) == 2
+    message = capsys.readouterr().err
+    assert f"{file.parent / 'dataset.json'} is not as nnU-Net needs it" in message
+    assert "file_ending: must be text; 5 was found" in message
     assert not file.exists()

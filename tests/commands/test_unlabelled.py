@@ -11,7 +11,7 @@ from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset
 
 from nnunet_ext.cli import main
 from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
-from support.raw_datasets import image_like, read_array, write_array
+from support.raw_datasets import DATASET_JSON, image_like, read_array, write_array
 
 SHAPE = (6, 8, 10)
 
@@ -81,7 +81,8 @@ def test_channels_are_those_of_the_dataset_beside(images, raw):
     neighbour = images.parent / "dataset.json"
     write_array(image_like(np.zeros(SHAPE)), images / "a_0001.nii.gz")
     write_array(image_like(np.zeros(SHAPE)), images / "b_1_0001.nii.gz")
-    neighbour.write_text('{"channel_names": {"1": "PET", "0": "CT"}, "overwrite_image_reader_writer": "NibabelIO"}')
+    own = {"channel_names": {"1": "PET", "0": "CT"}, "overwrite_image_reader_writer": "NibabelIO"}
+    neighbour.write_text(json.dumps({**DATASET_JSON, **own}))
     assert unlabelled(images) == 0
     description = json.loads((raw / "Dataset012_Scans" / "dataset.json").read_text())
     assert description["channel_names"] == {"0": "CT", "1": "PET"}
@@ -124,7 +125,8 @@ def test_names_without_channel_number_are_refused(images, raw, capsys):
 
 
 def test_no_images_are_refused(tmp_path, raw, capsys):
-    assert "has no images" in refusal(capsys, raw, raw, "--channels", "CT")
+    (tmp_path / "empty").mkdir()
+    assert "has no images" in refusal(capsys, tmp_path / "empty", raw, "--channels", "CT")
     assert "is no folder" in refusal(capsys, tmp_path / "missing", raw, "--channels", "CT")
 
 

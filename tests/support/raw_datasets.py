@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from skimage import io
 
 SPACING = (1.0, 1.5, 3.0)
+DATASET_JSON = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "organ": 1}, "file_ending": ".nii.gz"}
 
 
 def write_raw(

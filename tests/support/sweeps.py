@@ -14,6 +14,7 @@ import pytest
 
 from nnunet_ext.jobs.claims import holder
 from nnunet_ext.jobs.sweep import Sweep
+from support.raw_datasets import DATASET_JSON
 
 DATASET = "Dataset004_Phantoms"
 
@@ -100,7 +101,7 @@ def nnunet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     (folder / "gt_segmentations").mkdir(parents=True)
     for number in range(6):
         (folder / "gt_segmentations" / f"case_{number}.nii.gz").touch()
-    (folder / "dataset.json").write_text('{"file_ending": ".nii.gz"}')
+    (folder / "dataset.json").write_text(json.dumps(DATASET_JSON))
     planned = {name: {"architecture": {}} for name in ("2d", "3d_fullres")}
     plans = {"plans_name": "nnUNetPlans", "configurations": planned}
     (folder / "nnUNetPlans.json").write_text(json.dumps(plans))

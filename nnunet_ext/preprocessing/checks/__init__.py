@@ -17,13 +17,9 @@ from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset
 def check_dataset(dataset: RawDataset, checks: Iterable[str | type]) -> list[Finding]:
     """Look at every case of a dataset once.
 
-    Args:
-        dataset: the dataset.
-        checks: what is looked at beyond the files, as `nnunet_ext.techniques.Technique` declares it.
-
-    Returns:
-        What was found: of the files first, then by the checks. Nothing more is looked at if nnU-Net does not
-        take the dataset.json or cannot read the first image.
+    `checks` are what is looked at beyond the files, as `nnunet_ext.techniques.Technique` declares it. The findings
+    about files come first. Nothing more is looked at if nnU-Net does not take the dataset.json or cannot read the first
+    image.
     """
     description = check_description(dataset)
     if description.severity == "problem":

@@ -24,6 +24,14 @@ class DatasetCheck(Protocol):
         """What was found in all cases."""
 
 
+def single_labels(dataset: RawDataset) -> tuple[dict[str, int], str]:
+    """Values by name of the foreground labels; if the dataset has regions none, and the reason."""
+    try:
+        return dataset.foreground_values(), ""
+    except UserError as error:
+        return {}, str(error)
+
+
 def splits_file(dataset: RawDataset) -> Path | None:
     """The splits_final.json that a training would read: the preprocessed one, else what planning will take over."""
     return next(iter(splits_files(dataset.folder)), None)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from nnunet_ext.findings import Finding
-from nnunet_ext.plans.dataset_json import declared_values
+from nnunet_ext.formats.dataset_json import declared_values
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset
 
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
+from nnunet_ext.formats.dataset_json import channel_names, declared_values, values_of
 from nnunet_ext.messages import counted, some
-from nnunet_ext.plans.dataset_json import channel_names, declared_values, values_of
 from nnunet_ext.preprocessing.checks.dataset_check import splits_file
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, read_images, read_label_map
-from nnunet_ext.preprocessing.raw.splits import read_splits
+from nnunet_ext.preprocessing.raw.splits import PARTS, read_splits
 
 PLACES = {
     "sitk_stuff": {"origin": "origins", "direction": "directions"},
@@ -23,6 +23,18 @@ PLACES = {
 }
 """What nnU-Net's readers tell of an image's place, and how messages call it."""
 
+FINE = {
+    "files": "all are there.",
+    "images": "all can be read.",
+    "label values": "only those of dataset.json.",
+    "geometry": "images and labels fit in shape and spacing.",
+}
+"""What is looked at in every case, and what is said if nothing is wrong."""
+
+PLACE_FIX = (
+    " nnU-Net pairs voxels by their number and ignores this. Look at one case: copy the image's header to the labels "
+    "if voxels belong together, otherwise resample the labels."
+)
 WHITE = {255, 65535}  # of grey pictures of 8 and 16 bits
 
 
@@ -49,11 +61,10 @@ def check_description(dataset: RawDataset) -> Finding:
 def check_names_of_files(dataset: RawDataset) -> Iterator[Finding]:
     """Files in imagesTr that nnU-Net takes for cases by mistake: hidden ones, and names without a channel number."""
     folder, ending = dataset.folder / "imagesTr", dataset.ending
-    if "dataset" in dataset.description or not folder.is_dir():
+    if "dataset" in dataset.description:
         return
     used = {file for case in dataset.cases.values() for file in case.images}
-    stray = [file.name for file in sorted(folder.glob(f"*{glob.escape(ending)}")) if file not in used]
-    if stray:
+    if stray := [file.name for file in sorted(folder.glob(f"*{glob.escape(ending)}")) if file not in used]:
         detail = f"nnU-Net takes {some(stray)} in {folder} for cases. Remove them, or name them CASE_0000{ending}."
         yield Finding("problem", "names of files", detail)
 
@@ -78,39 +89,35 @@ class FileCheck:
         self.reader = dataset.reader_writer()
         self.channels = len(channel_names(dataset.description))
         self.values = declared_values(dataset.description)
-        self.missing: dict[str, str] = {}
-        self.images: dict[str, str] = {}
-        self.labels: dict[str, str] = {}
-        self.values_of_wrong: set[int] = set()
-        self.geometry: dict[str, str] = {}
-        self.places: dict[str, str] = {}
+        self.wrong: dict[str, dict[str, str]] = {title: {} for title in (*FINE, "place")}  # by case
+        self.wrong_values: set[int] = set()
 
     def read(self, case: str) -> Labels | None:
         """The case's labels, None if they cannot be used."""
         files = self.dataset.cases[case]
-        absent = [file for file in (*files.images, files.label) if not file.is_file()]
-        if absent:
-            self.missing[case] = f"{absent[0]} does not exist"
+        if absent := [file for file in (*files.images, files.label) if not file.is_file()]:
+            self.wrong["files"][case] = f"{absent[0]} does not exist"
         shape, place = (None, None) if set(absent) & set(files.images) else self._read_images(case)
         if files.label in absent:
             return None
         try:
             labels, properties = read_label_map(self.reader, files.label)
         except UserError as error:
-            self.labels[case] = str(error)
+            self.wrong["label values"][case] = str(error)
             return None
         present = set(np.unique(labels).tolist())
         if unknown := sorted(present - set(self.values)):
-            self.values_of_wrong |= present
-            self.labels[case] = f"{files.label} has values that dataset.json does not list: {some(unknown)}."
-        if shape is not None and labels.shape != shape:
-            self.geometry[case] = f"image {shape}, labels {labels.shape} voxels"
-        elif place is not None and not alike(place["spacing"], properties["spacing"]):
-            self.geometry[case] = (
-                f"image {rounded(place['spacing'])}, labels {rounded(properties['spacing'])} mm spacing"
+            self.wrong_values |= present
+            self.wrong["label values"][case] = (
+                f"{files.label} has values that dataset.json does not list: {some(unknown)}."
             )
+        if shape is not None and labels.shape != shape:
+            self.wrong["geometry"][case] = f"image {shape}, labels {labels.shape} voxels"
+        elif place is not None and not alike(place["spacing"], properties["spacing"]):
+            ours, theirs = (shown(one["spacing"], " × ") for one in (place, properties))
+            self.wrong["geometry"][case] = f"image {ours}, labels {theirs} mm spacing"
         elif place is not None and (difference := misplaced(place, properties)):
-            self.places[case] = difference
+            self.wrong["place"][case] = difference
         return labels
 
     def _read_images(self, case: str) -> tuple[tuple[int, ...] | None, Mapping[str, Any] | None]:
@@ -118,32 +125,33 @@ class FileCheck:
         try:
             images, properties = read_images(self.reader, self.dataset.cases[case])
         except UserError as error:
-            self.images[case] = str(error)
+            self.wrong["images"][case] = str(error)
             return None, None
         if len(images) != self.channels:
-            self.images[case] = f"{len(images)} channels, but dataset.json names {self.channels}"
+            self.wrong["images"][case] = f"{len(images)} channels, but dataset.json names {self.channels}"
         elif not np.isfinite(images).all():
             kind = "not a number (NaN)" if np.isnan(images).any() else "infinite"
-            self.images[case] = f"some voxels are {kind}; after normalisation all would be. Replace them in the image"
+            self.wrong["images"][case] = (
+                f"some voxels are {kind}; after normalisation all would be. Replace them in the image"
+            )
         return images.shape[1:], properties
 
     def findings(self) -> Iterator[Finding]:
-        """One for files, images, label values and geometry each."""
-        yield self._finding("files", self.missing, "all are there")
-        yield self._finding("images", self.images, "all can be read")
-        yield self._finding("label values", self.labels, "only those of dataset.json", self._grey_values())
-        yield self._finding("geometry", self.geometry, "images and labels fit in shape and spacing")
-        if self.places:
-            fix = (
-                " nnU-Net pairs voxels by their number and ignores this. Look at one case: copy the image's header to "
-                "the labels if voxels belong together, otherwise resample the labels."
-            )
-            yield self._finding("place", self.places, "", fix, severity="warning")
+        """One for files, images, label values and geometry each, and a warning of labels in another place."""
+        fixes = {"label values": self._grey_values(), "place": PLACE_FIX}
+        for title, wrong in self.wrong.items():
+            if wrong:
+                case, reason = next(iter(wrong.items()))
+                which = f"wrong in {len(wrong)} of {len(self.dataset.cases)} cases ({some(wrong)})"
+                detail = f"{which}. {case}: {reason.rstrip('.')}.{fixes.get(title, '')}"
+                yield Finding("warning" if title == "place" else "problem", title, detail)
+            elif title in FINE:
+                yield Finding("ok", title, FINE[title])
 
     def _grey_values(self) -> str:
         """How to number labels that were drawn as a picture, which white tells; empty if there is no white."""
-        found = sorted(self.values_of_wrong)
-        if not WHITE & (self.values_of_wrong - set(self.values)):
+        found = sorted(self.wrong_values)
+        if not WHITE & (self.wrong_values - set(self.values)):
             return ""
         if len(found) > len(self.values):
             return (
@@ -157,21 +165,6 @@ class FileCheck:
             f"write {numbers}, with NumPy: np.searchsorted({found}, labels)."
         )
 
-    def _finding(
-        self,
-        title: str,
-        wrong: dict[str, str],
-        fine: str,
-        fix: str = "",
-        *,
-        severity: Literal["problem", "warning"] = "problem",
-    ) -> Finding:
-        if not wrong:
-            return Finding("ok", title, f"{fine}.")
-        first = next(iter(wrong))
-        detail = f"wrong in {len(wrong)} of {len(self.dataset.cases)} cases ({some(wrong)}). {first}: {wrong[first]}"
-        return Finding(severity, title, f"{detail.rstrip('.')}.{fix}")
-
 
 def check_folds(dataset: RawDataset) -> Iterator[Finding]:
     """Do the folds name cases of the dataset and keep training and validation apart, if there are folds already?"""
@@ -183,17 +176,18 @@ def check_folds(dataset: RawDataset) -> Iterator[Finding]:
     except UserError as error:
         yield Finding("problem", "folds", str(error))
         return
-    named = {case for fold in folds for part in ("train", "val") for case in fold[part]}
+    named = {case for fold in folds for part in PARTS for case in fold[part]}
     wrong = []
     if unknown := sorted(named - set(dataset.cases)):
         wrong.append(f"{file} names cases that the dataset does not have: {some(unknown)}.")
     for number, fold in enumerate(folds):
-        wrong += [f"fold {number} in {file} has no {part} case." for part in ("train", "val") if not fold[part]]
+        where = f"fold {number} in {file}"
+        wrong += [f"{where} has no {part} case." for part in PARTS if not fold[part]]
         if shared := sorted(set(fold["train"]) & set(fold["val"])):
-            wrong.append(f"fold {number} in {file} trains and validates on the same cases: {some(shared)}.")
-        for part in ("train", "val"):
+            wrong.append(f"{where} trains and validates on the same cases: {some(shared)}.")
+        for part in PARTS:
             if twice := sorted({case for case in fold[part] if fold[part].count(case) > 1}):
-                wrong.append(f"fold {number} in {file} names cases twice under {part}: {some(twice)}.")
+                wrong.append(f"{where} names cases twice under {part}: {some(twice)}.")
     if wrong:
         yield Finding("problem", "folds", some(wrong, 3))
     else:
@@ -201,12 +195,7 @@ def check_folds(dataset: RawDataset) -> Iterator[Finding]:
 
 
 def misplaced(image: Mapping[str, Any], labels: Mapping[str, Any]) -> str:
-    """How the place of labels in the patient differs from their image's, by nnU-Net's tolerance; empty if it does not.
-
-    Args:
-        image: what a reader of nnU-Net says of the image.
-        labels: the same of the label map.
-    """
+    """How the place of labels differs from their image's, by what nnU-Net's reader says; empty if it does not."""
     for reader, keys in PLACES.items():
         for key, name in keys.items():
             theirs, ours = image.get(reader, {}).get(key), labels.get(reader, {}).get(key)
@@ -220,11 +209,6 @@ def alike(ours: Any, theirs: Any) -> bool:
     return np.shape(ours) == np.shape(theirs) and np.allclose(ours, theirs)
 
 
-def shown(numbers: Any) -> str:
+def shown(numbers: Any, separator: str = " ") -> str:
     """A vector or matrix in a few digits."""
-    return " ".join(f"{number:.4g}" for number in np.ravel(numbers))
-
-
-def rounded(spacing: Sequence[float]) -> str:
-    """``1 × 0.5 × 0.5``."""
-    return " × ".join(f"{length:.4g}" for length in spacing)
+    return separator.join(f"{number:.4g}" for number in np.ravel(numbers))

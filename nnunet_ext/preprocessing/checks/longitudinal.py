@@ -10,14 +10,14 @@ import numpy as np
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
 from nnunet_ext.findings import Finding
+from nnunet_ext.formats.dataset_json import channel_names
 from nnunet_ext.messages import some
 from nnunet_ext.plans.channel_roles import LONGITUDINAL, roles_of_dataset
-from nnunet_ext.plans.dataset_json import channel_names
 from nnunet_ext.plans.settings import KEY
-from nnunet_ext.preprocessing.checks.dataset_check import splits_file
+from nnunet_ext.preprocessing.checks.dataset_check import known_folds, splits_file
 from nnunet_ext.preprocessing.pairs.longitudinal_dataset import RECORD
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, Labels, RawDataset, read_images
-from nnunet_ext.preprocessing.raw.splits import read_splits
+from nnunet_ext.preprocessing.raw.splits import PARTS
 from nnunet_ext.techniques.dual_encoder import ChannelRoles
 
 
@@ -29,7 +29,6 @@ class LongitudinalCheck:
         self.reader = dataset.reader_writer()
         self.names = channel_names(dataset.description)
         self.roles: ChannelRoles | None = None
-        self.refusal = ""
         try:
             self.roles = roles_of_dataset(dataset.description)
         except UserError as error:
@@ -69,10 +68,9 @@ class LongitudinalCheck:
         number = len(self.without_prior)
         if self.cases and number == self.cases:
             yield Finding("problem", "prior", "no case has one: all prior channels are 0.")
-        elif number:
-            yield Finding("ok", "prior", f"{number} of {self.cases} cases have none: {some(self.without_prior)}.")
         else:
-            yield Finding("ok", "prior", "each case has one.")
+            detail = f"{number} of {self.cases} cases have none: {some(self.without_prior)}." if number else ""
+            yield Finding("ok", "prior", detail or "each case has one.")
         yield from self.patients()
 
     def told_roles(self, roles: ChannelRoles) -> Finding:
@@ -81,10 +79,8 @@ class LongitudinalCheck:
         told = "; ".join(f"{part} {', '.join(map(str, channels))}" for part, channels in parts.items() if channels)
         if LONGITUDINAL in self.dataset.description.get(KEY, {}):
             return Finding("ok", "roles", f"{told}.")
-        detail = (
-            f'dataset.json does not say which channels are the prior\'s ("{KEY}": "{LONGITUDINAL}"); taken: {told}.'
-        )
-        return Finding("warning", "roles", detail)
+        unsaid = f'dataset.json does not say which channels are the prior\'s ("{KEY}": "{LONGITUDINAL}")'
+        return Finding("warning", "roles", f"{unsaid}; taken: {told}.")
 
     def channels(self, roles: ChannelRoles) -> Iterator[Finding]:
         """Whether channels of labels hold 0 and 1 and stay so, and images are no single value."""
@@ -96,10 +92,8 @@ class LongitudinalCheck:
             )
             yield Finding("problem", "prior labels", detail)
         elif self.not_binary:
-            fix = "Each label of the prior needs a channel of its own."
-            yield Finding(
-                "problem", "prior labels", f"{self._first(self.not_binary)} has other values than 0 and 1. {fix}"
-            )
+            fix = "has other values than 0 and 1. Each label of the prior needs a channel of its own."
+            yield Finding("problem", "prior labels", f"{self._first(self.not_binary)} {fix}")
         elif roles.prior_labels:
             yield Finding("ok", "prior labels", "channels hold 0 and 1 only.")
         if self.constant:
@@ -108,29 +102,24 @@ class LongitudinalCheck:
 
     def patients(self) -> Iterator[Finding]:
         """Whether a fold has a patient in both of its parts."""
-        title, file = "patients", splits_file(self.dataset)
+        title, folds = "patients", known_folds(self.dataset)
         patients = patients_of_cases(self.dataset.folder / RECORD)
         if not patients:
             detail = f"which cases are of one patient is not known: there is no {RECORD} of `nnunet_ext pair`."
             yield Finding("ok", title, detail)
-            return
-        if file is None:
-            if len(set(patients.values())) < len(patients):
-                detail = "there are no folds yet, and nnU-Net's own would take each case for a patient."
-                yield Finding("warning", title, detail)
-            return
-        leaks = False
-        try:
-            folds = read_splits(file)
-        except UserError:
-            return  # told already
-        for number, fold in enumerate(folds):
-            train, val = ({patients[case] for case in fold[part] if case in patients} for part in ("train", "val"))
-            if both := sorted(train & val):
-                leaks = True
-                yield Finding("problem", title, f"fold {number} of {file} has patients in both parts: {some(both)}.")
-        if not leaks:
-            yield Finding("ok", title, "none is in both parts of a fold.")
+        elif folds:
+            in_parts = [
+                [{patients[case] for case in fold[part] if case in patients} for part in PARTS] for fold in folds
+            ]
+            both = {number: sorted(train & val) for number, (train, val) in enumerate(in_parts) if train & val}
+            for number, shared in both.items():
+                where = f"fold {number} of {splits_file(self.dataset)}"
+                yield Finding("problem", title, f"{where} has patients in both parts: {some(shared)}.")
+            if not both:
+                yield Finding("ok", title, "none is in both parts of a fold.")
+        elif splits_file(self.dataset) is None and len(set(patients.values())) < len(patients):
+            detail = "there are no folds yet, and nnU-Net's own would take each case for a patient."
+            yield Finding("warning", title, detail)
 
     def _first(self, wrong: Mapping[str, int]) -> str:
         case, channel = next(iter(wrong.items()))

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
 from nnunet_ext.messages import some, spread
-from nnunet_ext.preprocessing.checks.dataset_check import known_folds
+from nnunet_ext.preprocessing.checks.dataset_check import known_folds, single_labels
 from nnunet_ext.preprocessing.raw.instances import Instance, components, instances_of
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset
 
@@ -21,10 +20,7 @@ class PartialInstancesCheck:
         self.cases: list[str] = []
         self.with_ignore = 0
         self.instances: list[Instance] = []
-        try:
-            self.labels, self.refusal = dataset.foreground_values(), ""
-        except UserError as error:
-            self.labels, self.refusal = {}, str(error)
+        self.labels, self.refusal = single_labels(dataset)
 
     def look_at(self, case: str, labels: Labels) -> None:
         self.cases.append(case)
@@ -36,30 +32,27 @@ class PartialInstancesCheck:
         if self.refusal:
             yield Finding("problem", "regions", self.refusal)
             return
+        total = len(self.cases)
         if self.dataset.ignore_label is not None:
             detail = (
-                f"{self.with_ignore} of {len(self.cases)} cases have voxels of it ({self.dataset.ignore_label}). They "
-                "leave the supervised terms, but take pseudo labels."
+                f"{self.with_ignore} of {total} cases have voxels of it ({self.dataset.ignore_label}). They leave the "
+                "supervised terms, but take pseudo labels."
             )
             yield Finding("ok", "ignore", detail)
         for name, value in self.labels.items():
-            members = [instance for instance in self.instances if instance.label == value]
-            if members:
-                yield Finding("ok", f"instances of {value}", instance_summary(name, members, cases=len(self.cases)))
-        yield from self.cases_without_annotation()
+            if members := [instance for instance in self.instances if instance.label == value]:
+                yield Finding("ok", f"instances of {value}", instance_summary(name, members, cases=total))
+        if annotated := {instance.case for instance in self.instances}:  # none at all is told already
+            yield from self.cases_without_annotation(annotated)
         detail = (
             "instances of one label that touch count as one. Whether a case has un-annotated instances cannot be told "
             "from its files."
         )
         yield Finding("ok", "note", detail)
 
-    def cases_without_annotation(self) -> Iterator[Finding]:
+    def cases_without_annotation(self, annotated: set[str]) -> Iterator[Finding]:
         """Warn of cases without annotation; folds whose training cases are all such are a problem."""
-        annotated = {instance.case for instance in self.instances}
-        if not annotated:
-            return  # a problem of the whole dataset, which is told already
-        empty = [case for case in self.cases if case not in annotated]
-        if empty:
+        if empty := [case for case in self.cases if case not in annotated]:
             detail = (
                 f"{len(empty)} of {len(self.cases)} cases have no annotated instance: {some(empty)}. All of their "
                 "voxels count as background in the supervised terms."

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sized
 from math import floor
+from pathlib import Path
 
 import numpy as np
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
 from nnunet_ext.messages import SHOWN, some, spread
-from nnunet_ext.preprocessing.checks.dataset_check import known_folds
+from nnunet_ext.preprocessing.checks.dataset_check import known_folds, single_labels
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, read_label_map
 from nnunet_ext.preprocessing.simulate.weaker_dataset import DENSE
 
@@ -24,30 +25,25 @@ class ScribbleCheck:
         self.dataset = dataset
         self.ignore = dataset.ignore_label
         self.reader = dataset.reader_writer()
-        self.cases: dict[str, Mapping[int, int]] = {}  # annotated voxels by label, without ignore
+        self.cases: dict[str, dict[int, int]] = {}  # annotated voxels by label, without ignore
         self.sizes: dict[str, int] = {}  # numbers of all voxels
         self.dense: dict[str, tuple[int, int]] = {}  # voxels that disagree with the dense labels, and all compared
         self.not_compared: dict[str, str] = {}
         self.missed: dict[int, list[str]] = {}  # cases whose dense labels have a label that no scribble has
-        try:
-            self.labels, self.refusal = {"background": 0, **dataset.foreground_values()}, ""
-        except UserError as error:
-            self.labels, self.refusal = {}, str(error)
+        foreground, self.refusal = single_labels(dataset)
+        self.labels = {"background": 0, **foreground}
 
     def look_at(self, case: str, labels: Labels) -> None:
         if self.refusal or self.ignore is None:
             return
         values, counts = np.unique(labels, return_counts=True)
-        voxels = dict(zip(values.tolist(), counts.tolist()))
-        voxels.pop(self.ignore, None)
-        self.cases[case], self.sizes[case] = voxels, labels.size
-        self._compare(case, labels)
+        self.cases[case], self.sizes[case] = dict(zip(values.tolist(), counts.tolist())), labels.size
+        self.cases[case].pop(self.ignore, None)
+        if (folder := self.dataset.folder / DENSE).is_dir():  # it is for evaluation only, and may be missing
+            self._compare(case, labels, folder)
 
-    def _compare(self, case: str, labels: Labels) -> None:
-        """Take note of a case's agreement with its dense labels, which are for evaluation only and may be missing."""
-        folder = self.dataset.folder / DENSE
-        if not folder.is_dir():
-            return
+    def _compare(self, case: str, labels: Labels, folder: Path) -> None:
+        """Take note of a case's agreement with its dense labels."""
         try:
             dense, _ = read_label_map(self.reader, folder / self.dataset.cases[case].label.name)
         except UserError as error:
@@ -89,30 +85,25 @@ class ScribbleCheck:
             return
         yield self.told_ignore(ignore)
         if empty := [case for case, voxels in self.cases.items() if not voxels]:
-            detail = (
-                f"{len(empty)} of {len(self.cases)} cases have none: {some(empty)}. Annotate them, or leave them out "
-                "of training."
-            )
-            yield Finding("warning", "scribbles", detail)
+            fix = "Annotate them, or leave them out of training."
+            yield Finding("warning", "scribbles", f"{self._share(empty)} cases have none: {some(empty)}. {fix}")
         else:
             yield Finding("ok", "scribbles", f"each of {len(self.cases)} cases has some.")
         shares = [100 * sum(voxels.values()) / self.sizes[case] for case, voxels in self.cases.items()]
         yield Finding("ok", "annotated", f"{spread(shares, '% of the voxels of a case', digits=3)}.")
-        yield self.told_background()
-        for name, value in self.labels.items():
-            if value != 0:
-                yield self.told_label(name, value)
+        yield from (
+            self.told_label(name, value) if value else self.told_background() for name, value in self.labels.items()
+        )
         yield from self.folds()
         yield from self.agreement()
 
     def told_ignore(self, ignore: int) -> Finding:
         """How many cases leave voxels to it."""
         full = [case for case, voxels in self.cases.items() if sum(voxels.values()) == self.sizes[case]]
-        number = len(self.cases)
         if not full:
             return Finding("ok", "ignore", f"each case has voxels of it ({ignore}).")
-        which = f"{len(full)} of {number} cases have no voxel of it ({ignore}) ({some(full)})"
-        if len(full) == number:
+        which = f"{self._share(full)} cases have no voxel of it ({ignore}) ({some(full)})"
+        if len(full) == len(self.cases):
             which = f"no case has voxels of it ({ignore})"
         detail = (
             f"{which}: all of their voxels count as annotated. If only strokes were drawn, write {ignore} wherever "
@@ -129,39 +120,38 @@ class ScribbleCheck:
         if len(without) == len(self.cases):
             detail = f"no case has a scribble of it (0): nothing would be learned of what is no structure. {fix}"
             return Finding("problem", "background", detail)
-        detail = f"{len(without)} of {len(self.cases)} cases have no scribble of it (0): {some(without)}. {fix}"
+        detail = f"{self._share(without)} cases have no scribble of it (0): {some(without)}. {fix}"
         return Finding("warning", "background", detail)
 
     def told_label(self, name: str, value: int) -> Finding:
         """In how many cases a label is annotated; whether the others have it is known from dense labels only."""
-        title = f"annotation of {value}"
-        without = self._without(value)
+        title, without = f"annotation of {value}", self._without(value)
         if len(without) == len(self.cases):
             detail = f"{name}: no case has a scribble of it, so that it cannot be learned. Draw some, or remove it."
             return Finding("problem", title, detail)
         detail = f"{name}: {self._described(value)}"
         if without:
             detail += f" None in {some(without)}."
-        if value not in self.missed:
-            return Finding("ok", title, detail)
-        missed = self.missed[value]
-        detail += f" {DENSE} has it in {len(missed)} of these: {some(missed)}."
-        return Finding("warning", title, detail)
+        if missed := self.missed.get(value):
+            return Finding("warning", title, f"{detail} {DENSE} has it in {len(missed)} of these: {some(missed)}.")
+        return Finding("ok", title, detail)
 
     def _without(self, value: int) -> list[str]:
         return [case for case, voxels in self.cases.items() if value not in voxels]
 
     def _described(self, value: int) -> str:
         numbers = [voxels[value] for voxels in self.cases.values() if value in voxels]
-        return f"in {len(numbers)} of {len(self.cases)} cases; {spread(numbers, 'voxels in a case that has any')}."
+        return f"in {self._share(numbers)} cases; {spread(numbers, 'voxels in a case that has any')}."
+
+    def _share(self, part: Sized) -> str:
+        return f"{len(part)} of {len(self.cases)}"
 
     def folds(self) -> Iterator[Finding]:
         """Folds whose training cases have no scribble of a label that other cases have."""
         present = {value for voxels in self.cases.values() for value in voxels}
         for number, fold in enumerate(known_folds(self.dataset)):
             trained = {value for case in fold["train"] for value in self.cases.get(case, ())}
-            lost = [f"{name} ({value})" for name, value in self.labels.items() if value in present - trained]
-            if lost:
+            if lost := [f"{name} ({value})" for name, value in self.labels.items() if value in present - trained]:
                 detail = (
                     f"fold {number} has no training case with a scribble of {', '.join(lost)}: {some(fold['train'])}. "
                     "Draw some, or move a case that has them into its training cases."
@@ -172,11 +162,10 @@ class ScribbleCheck:
         """Whether scribbles say what dense labels say, if there are any."""
         if self.not_compared:
             first, reason = next(iter(self.not_compared.items()))
-            detail = (
-                f"{len(self.not_compared)} of {len(self.cases)} cases cannot be compared with {DENSE} "
-                f"({some(list(self.not_compared))}). {first}: {reason.rstrip('.')}."
+            which = (
+                f"{self._share(self.not_compared)} cases cannot be compared with {DENSE} ({some(self.not_compared)})"
             )
-            yield Finding("warning", "dense labels", detail)
+            yield Finding("warning", "dense labels", f"{which}. {first}: {reason.rstrip('.')}.")
         compared = sum(number for _, number in self.dense.values())
         if not compared:
             return

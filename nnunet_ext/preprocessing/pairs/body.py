@@ -24,10 +24,9 @@ def clipped(image: sitk.Image) -> sitk.Image:
 def body_mask(image: sitk.Image) -> sitk.Image:
     """The body in a scan of any modality and one channel, cavities and lungs included, as uint8 on the image's grid.
 
-    Otsu's threshold on the square root of the intensities above the lowest, which keeps dark tissue with the body where
-    fat is much brighter (MRI) and changes little in CT; gaps of a few millimetres are closed, the largest component is
-    kept, and its holes are filled slice by slice: a cavity may leave the volume through its first or last slice. The
-    mask of an image of a single value is empty.
+    Otsu's threshold on the square root of the intensities keeps dark tissue with the body where fat is much brighter
+    (MRI) and changes little in CT. Gaps of a few millimetres are closed, the largest component is kept, and its holes
+    are filled slice by slice, since a cavity may leave the volume. The mask of an image of a single value is empty.
     """
     lifted = clipped(image)
     values = sitk.GetArrayFromImage(lifted)

@@ -39,17 +39,14 @@ class ImagePair:
     def similarity(self, transform: sitk.Transform) -> float:
         """Normalised mutual information of current and moved prior, 2 I / (H_current + H_prior), in the region.
 
-        All voxels of the region count, whichever the transform: what the prior does not cover has its lowest value.
-        Two transforms therefore compare, and a prior that is moved out of sight has 0. The expected excess of
-        independent images over zero is taken off (Miller and Madow's correction), so that those are near 0 too; equal
+        All voxels of the region count, whichever the transform (from points of current to points of prior): what the
+        prior does not cover has its lowest value, so that two transforms compare, and a prior that is out of sight has
+        0. The expected excess of independent images over zero is taken off (Miller and Madow's correction); equal
         images are near 1.
 
         It is measured on smoothed images of twice the finest spacing. On the scans themselves a transform that hits
         voxel centres, above all no movement, has an advantage over all others, which interpolation blurs: there, a
         deformation that lays organs on one another better can measure worse than none.
-
-        Args:
-            transform: points of current -> points of prior.
         """
         inside = as_bool(self.smooth_region)
         moved = moved_image(self.smooth_prior, self.smooth_current, transform)

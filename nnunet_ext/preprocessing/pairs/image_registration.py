@@ -23,10 +23,7 @@ LARGEST_CHANGE_OF_VOLUME = 2.0
 
 @dataclass(frozen=True)
 class Registration:
-    """What registration found.
-
-    All figures are of the returned transform and over the current body.
-    """
+    """What registration found; all figures are of the returned transform and over the current body."""
 
     transform: sitk.Transform  # points of the current image -> points of the prior image, in mm
     kind: Kind  # what was asked for
@@ -47,26 +44,21 @@ def register_images(current: sitk.Image, prior: sitk.Image, kind: Kind, *, seed:
     then a B-spline, as far as `kind` says. A stage that gains no similarity is left out, and `reached` tells. Two runs
     with one seed give equal transforms on one machine, however many threads it has.
 
-    Registration is taken for diverged, the transform before the stage in question is returned, and `problem` says so,
-    if
+    Registration counts as diverged, and the transform before the stage in question is returned, if
 
-    - the optimiser ends with an error,
-    - less than half of the current body lies in the moved prior's field of view,
+    - the optimiser ends with an error, or less than half of the current body lies in the moved prior's field of view,
     - the body's centre is carried further from the stage's start than the body's radius (root of the mean square),
     - affine: volume more than doubles or halves; B-spline: the deformation folds (a Jacobian determinant of 0 or less
-      in the body),
-    - rigid: similarity does not grow although the body is moved by more than half a voxel; if by less, the pair was
-      aligned before.
+        in the body),
+    - rigid: similarity does not grow although the body is moved by more than half a voxel. A pair that is moved by less
+        was aligned before.
 
-    There is a problem too if the similarity in the end is below LEAST_SIMILARITY, as it is of unrelated images, and if
-    an image cannot be registered: nearly constant, fewer than 4 voxels along an axis, a body of a few
-    voxels. Then the transform is the identity. A high similarity is no proof of a good registration: look at pictures.
+    There is a problem too, and the transform is the identity, if the similarity in the end is below LEAST_SIMILARITY
+    (unrelated images), or an image is nearly constant, has fewer than 4 voxels along an axis or a body of a few voxels.
+    A high similarity is no proof of a good registration: look at pictures.
 
-    Args:
-        current: one channel, two or three dimensions, finite values, as `read_scan` gives them.
-        prior: the same, of as many dimensions, on any grid.
-        kind: the last stage; ``none`` gives the identity.
-        seed: for the drawing of voxels, from 0.
+    Both images have one channel, two or three dimensions and finite values, as `read_scan` gives them. The seed, from
+    0, is that of the drawing of voxels. The kind ``none`` gives the identity.
     """
     identity = unmoved(current)
     pair = prepared_pair(current, prior)
@@ -118,9 +110,8 @@ def register_images(current: sitk.Image, prior: sitk.Image, kind: Kind, *, seed:
 def _divergence(pair: ImagePair, stage: Kind, start: sitk.Transform, found: sitk.Transform) -> str | None:
     """Why what a stage found from `start` is implausible; None if it is not."""
     if (inside := pair.inside(found)) < LEAST_INSIDE:
-        return (
-            f"{stage}: the moved prior covers {inside:.0%} of the current body; at least {LEAST_INSIDE:.0%} is expected"
-        )
+        needed = f"at least {LEAST_INSIDE:.0%} is expected"
+        return f"{stage}: the moved prior covers {inside:.0%} of the current body; {needed}"
     carried = float(np.linalg.norm((pair.shifts(found) - pair.shifts(start)).mean(axis=0)))
     if carried > (radius := pair.radius()):
         return f"{stage}: the body's centre was carried {carried:.0f} mm away; its radius is {radius:.0f} mm"

@@ -40,12 +40,9 @@ def crop_to_body(image: sitk.Image, margin_mm: float) -> Region:
 def match_histogram(ct: sitk.Image, mr: sitk.Image) -> sitk.Image:
     """A CT whose body has the distribution of intensities of an MRI's body, of any size, as float32.
 
-    A network that is to segment MRI can be pre-trained on such CTs. The order of intensities within the CT stays as it
-    is; the air around the body, of which every scan has another share, is left out of the matching and gets the median
-    of what surrounds the body in the MRI (its lowest value if nothing does).
-
-    Raises:
-        UserError: if no body is found in one of them.
+    A network that is to segment MRI can be pre-trained on such CTs. The order of intensities within the CT stays; the
+    air around the body, of which every scan has another share, is left out and gets the median of what surrounds the
+    body in the MRI (its lowest value if nothing does). A UserError says if no body is found in one of them.
 
     Source:
         pre-training of the HiLab entry to HNTS-MRG 2024 (arXiv 2412.14846).

@@ -46,44 +46,29 @@ class PreparedPairs:
 def make_longitudinal_dataset(
     pairs: Sequence[Pair], name: str, pairing: Pairing, *, if_diverged: IfDiverged, force: bool
 ) -> PreparedPairs:
-    """Write a raw dataset of pairs, with folds of whole patients.
+    """Write a raw dataset of pairs that have current labels, with folds of whole patients.
 
-    What an interrupted run has finished is there again the next time, if the pairing is the same; so is it when the
-    run stops at priors whose registration diverged.
-
-    Args:
-        pairs: with current labels.
-        name: of the new dataset, see `new_dataset`.
-        pairing: what is made of each pair.
-        if_diverged: see `make_case`.
-        force: see `new_dataset`.
-
-    Raises:
-        Diverged: after all cases, if `if_diverged` is ``stop`` and a registration has.
+    What an interrupted run has finished is there again the next time, if the pairing is the same; so is it when the run
+    stops at priors whose registration diverged: `Diverged` is raised after all cases if `if_diverged` is ``stop``. See
+    `make_case` for `if_diverged`, and `new_dataset` for `name` and `force`.
     """
     start = time.monotonic()
     with new_dataset(name, force=force, request={"version": __version__, **asdict(pairing)}) as folder:
-        records = _write_cases(
-            pairs, folder, folder / "imagesTr", pairing, labels=folder / "labelsTr", if_diverged=if_diverged
-        )
+        images, labels = folder / "imagesTr", folder / "labelsTr"
+        records = _write_cases(pairs, folder, images, pairing, labels=labels, if_diverged=if_diverged)
         _remove_others(folder, records, channels=len(pairing.channel_names))
-        folds = cross_validation(patients_of(pairs))
-        if folds:
+        if folds := cross_validation(patients_of(pairs)):
             write_json(folder / SPLITS, folds)
         write_json(folder / "dataset.json", description_of(name, pairing, cases=len(pairs)))
     return PreparedPairs(records, folds, time.monotonic() - start)
 
 
 def make_prediction_images(
-    pairs: Sequence[Pair], folder: Path, pairing: Pairing, *, if_diverged: IfDiverged, force: bool
+    pairs: Sequence[Pair], folder: str | Path, pairing: Pairing, *, if_diverged: IfDiverged, force: bool
 ) -> PreparedPairs:
-    """Write the channels of pairs into a folder for ``nnUNetv2_predict -i``.
-
-    Arguments and errors are those of `make_longitudinal_dataset`; `pairing` is that of the model's dataset, and an
-    interrupted run leaves nothing.
-    """
+    """Write the channels of pairs into a folder for ``nnUNetv2_predict -i``; an interrupted run leaves nothing."""
     start = time.monotonic()
-    with folder_written_whole(folder, force=force) as unfinished:
+    with folder_written_whole(Path(folder), force=force) as unfinished:
         records = _write_cases(pairs, unfinished, unfinished, pairing, labels=None, if_diverged=if_diverged)
     return PreparedPairs(records, [], time.monotonic() - start)
 
@@ -91,28 +76,19 @@ def make_prediction_images(
 def description_of(name: str, pairing: Pairing, *, cases: int) -> dict[str, Any]:
     """The dataset.json of a dataset of pairs."""
     repeated = ("modality", "registration", "crop_to_body", "match_histogram")
+    pairs = {LONGITUDINAL: pairing.roles, PAIRING: {key: getattr(pairing, key) for key in repeated}}
     return {
         "channel_names": {str(number): channel for number, channel in enumerate(pairing.channel_names)},
         "labels": {"background": 0, **pairing.labels},
         "numTraining": cases,
         "file_ending": ENDING,
         "name": name,
-        KEY: {
-            "made_by": MADE_BY,
-            "version": __version__,
-            LONGITUDINAL: pairing.roles,
-            PAIRING: {key: getattr(pairing, key) for key in repeated},
-        },
+        KEY: {"made_by": MADE_BY, "version": __version__, **pairs},
     }
 
 
 def pairing_of(description: Mapping[str, Any], *, where: Path) -> Pairing:
-    """What was made of the pairs of a dataset, to make the same of new ones.
-
-    Args:
-        description: a dataset.json, of the dataset or of a model that has learned from it.
-        where: its file, for the UserError if `nnunet_ext pair` did not write it.
-    """
+    """What was made of a dataset's or model's pairs, by its dataset.json; a UserError if ``pair`` did not write it."""
     about = description.get(KEY, {})
     if about.get("made_by") != MADE_BY or not isinstance(about.get(PAIRING), dict):
         raise UserError(
@@ -127,20 +103,8 @@ def pairing_of(description: Mapping[str, Any], *, where: Path) -> Pairing:
 def _write_cases(
     pairs: Sequence[Pair], folder: Path, images: Path, pairing: Pairing, *, labels: Path | None, if_diverged: IfDiverged
 ) -> dict[str, Mapping[str, Any]]:
-    """Write all cases that an interrupted run has not, pictures, and the record of what was done, which is returned.
-
-    Args:
-        pairs: the files of each case.
-        folder: where progress, pictures and the record are kept.
-        images: folder of the channels.
-        pairing: what is made of each pair.
-        labels: folder of the current labels, None if there are none.
-        if_diverged: see `make_case`.
-
-    Raises:
-        Diverged: if registrations did and `if_diverged` is ``stop``; all other cases are written then.
-    """
-    for part in (images, *([labels] if labels else [])):
+    """Write the cases that an interrupted run has not, pictures, and the record of what was done, which is returned."""
+    for part in filter(None, (images, labels)):
         part.mkdir(exist_ok=True)
     progress = CaseProgress(folder)
     records: dict[str, Mapping[str, Any]] = {}
@@ -180,9 +144,8 @@ def _remove_others(folder: Path, records: Mapping[str, Mapping[str, Any]], *, ch
         PICTURES: {f"{case}.png" for case, record in records.items() if "picture" in record},
     }
     for part, names in expected.items():
-        for file in (folder / part).glob("*"):
-            if file.name not in names:
-                file.unlink()
+        for file in [file for file in (folder / part).glob("*") if file.name not in names]:
+            file.unlink()
 
 
 def _picture(case: PairedCase, file: Path) -> dict[str, str]:
@@ -199,12 +162,11 @@ def _picture(case: PairedCase, file: Path) -> dict[str, str]:
 def _told(diverged: Mapping[str, str], *, total: int, kept: Path | None) -> str:
     """What to say of registrations that diverged."""
     cases = "\n".join(f"  {case}: {problem}" for case, problem in diverged.items())
-    done = "Nothing was written."
-    if kept is not None:
-        done = (
-            f"Nothing is lost: the other cases are kept in {kept}, where there are pictures too, and the same command "
-            "goes on from there."
-        )
+    done = (
+        f"Nothing is lost: the other cases are kept in {kept}, where there are pictures too, and the same command goes "
+        "on from there."
+    )
+    done = done if kept else "Nothing was written."
     return (
         f"{len(diverged)} of {total} priors could not be brought onto their current scans:\n{cases}\n{done} Look at "
         "these cases, then fix them or leave them out of the table, choose another --registration, or add one of\n"

@@ -39,14 +39,11 @@ class Pairing:
 
     labels: Mapping[str, int]  # values by name, without background; ``ignore`` is no label of the prior
     modality: str = "MRI"  # what nnU-Net is told of the current scan's intensities, e.g. MRI or CT
-    # how priors are brought onto current scans; ``none`` takes the positions of their headers
-    registration: Kind = "none"
+    registration: Kind = "none"  # how priors are brought onto current scans; ``none``: as their headers have them
     prior_image: bool = True  # whether the prior image is a channel
     prior_labels: bool = True  # whether each prior label is one
-    # margin in mm around the current body to which all is cropped; None crops nothing
-    crop_to_body: float | None = None
-    # file of the image whose intensities current and prior images are given; None changes nothing
-    match_histogram: str | None = None
+    crop_to_body: float | None = None  # margin in mm around the current body; None crops nothing
+    match_histogram: str | None = None  # file of the image whose intensities all images get; None changes nothing
 
     @property
     def known_values(self) -> set[int]:
@@ -75,22 +72,8 @@ class Pairing:
         }
 
 
-@dataclass(frozen=True)
-class Prior:
-    """What is used of a prior scan, both on one grid; None for what is missing or not wanted."""
-
-    image: sitk.Image | None = None
-    labels: sitk.Image | None = None
-
-    @property
-    def grid(self) -> sitk.Image | None:
-        """That of both, None if the whole prior is missing."""
-        return self.image if self.image is not None else self.labels
-
-    @property
-    def parts(self) -> list[str]:
-        """What there is."""
-        return ["image"] * (self.image is not None) + ["labels"] * (self.labels is not None)
+Prior = dict[str, sitk.Image]
+"""What is used of a prior scan, all on one grid: ``image`` and ``labels``, as far as they are there and wanted."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +84,7 @@ class PairedCase:
     label: sitk.Image | None  # the reference on the same grid, None if there is none
     record: Mapping[str, Any]  # what was done, for JSON
     problem: str = ""  # why the prior is not where it should be; empty if it is
-    # the current image, and on its grid the prior image as its header has it and as it was registered; None if
-    # nothing was registered
+    # if there was a registration: the current image, and on its grid the prior image before and after
     views: tuple[sitk.Image, sitk.Image, sitk.Image] | None = None
     registration: Registration | None = None  # the one that the views show
 
@@ -111,8 +93,7 @@ class PairedCase:
 class Placement:
     """How a prior comes to lie on the current grid."""
 
-    # points of the current scan -> points of the prior; None if the grids are the same already
-    transform: sitk.Transform | None
+    transform: sitk.Transform | None  # points of current -> points of prior; None if the grids are the same already
     record: Mapping[str, Any]  # what was done, for JSON
     problem: str = ""  # why it is not to be trusted; empty if it is
     warnings: tuple[str, ...] = ()  # what somebody should look at
@@ -120,17 +101,10 @@ class Placement:
 
 
 def make_case(pair: Pair, pairing: Pairing, *, if_diverged: IfDiverged) -> PairedCase:
-    """Read a pair and bring its prior onto the current grid.
+    """Read a pair and bring its prior onto the current grid; a UserError says if files cannot be used or do not fit.
 
-    Args:
-        pair: the files.
-        pairing: what is made of them.
-        if_diverged: what is made of a prior whose place has a problem: the case is left to be reported (``stop``), the
-            prior stays where its header has it (``unregistered``), or counts as missing (``without-prior``).
-
-    Raises:
-        UserError: if a file cannot be used or does not fit another, or if labels without an image are to be
-            registered.
+    `if_diverged` is what is made of a prior whose place has a problem: the case is left to be reported (``stop``), the
+    prior stays where its header has it (``unregistered``), or counts as missing (``without-prior``).
     """
     current = read_scan(pair.current_image)
     label = None
@@ -141,80 +115,74 @@ def make_case(pair: Pair, pairing: Pairing, *, if_diverged: IfDiverged) -> Paire
     if pairing.match_histogram is not None:
         like = read_scan(Path(pairing.match_histogram))
         current = match_histogram(current, like)
-        if prior.image is not None:
-            prior = Prior(match_histogram(prior.image, like), prior.labels)
+        if "image" in prior:
+            prior["image"] = match_histogram(prior["image"], like)
 
     placement = place_prior(current, prior, pairing.registration)
-    views, registration = None, placement.registration
-    if registration is not None and placement.transform is not None and prior.image is not None:
-        before, after = (moved_image(prior.image, current, one) for one in (unmoved(current), placement.transform))
+    views, registration, problem = None, placement.registration, placement.problem
+    if registration is not None:
+        before, after = (moved_image(prior["image"], current, by) for by in (unmoved(current), registration.transform))
         views = (current, before, after)
-    record = {**placement.record, "problem": placement.problem or None}
-    warnings = list(placement.warnings)
-    if placement.problem and if_diverged != "stop":
-        record["if_diverged"] = if_diverged
+    record = {**placement.record, "problem": problem or None}
+    warnings = [*placement.warnings]
+    if problem and if_diverged != "stop":
+        record["if_diverged"], problem = if_diverged, ""
         if if_diverged == "unregistered":
             placement = by_the_headers(current, prior)
-            warnings += [*placement.warnings, *([placement.problem] if placement.problem else [])]
+            warnings += [*placement.warnings, *filter(None, [placement.problem])]
         else:
-            prior = Prior()
+            prior = {}
 
-    if label is not None and not _count(label):
+    labelled = 0 if label is None else _count(label)
+    if label is not None and not labelled:
         warnings.append("the current label map is empty")
     grid = current
     if pairing.crop_to_body is not None:
         body = crop_to_body(current, pairing.crop_to_body)
-        grid = body.cut(current)
+        grid, label = body.cut(current), None if label is None else body.cut(label)
         record["cropped_from"], record["cropped_to"] = list(current.GetSize()), list(grid.GetSize())
-        if label is not None:
-            whole, label = label, body.cut(label)
-            if lost := _count(whole) - _count(label):
-                warnings.append(f"{lost} of {_count(whole)} labelled voxels lie outside of the body and were cut off")
+        if label is not None and (lost := labelled - _count(label)):
+            warnings.append(f"{lost} of {labelled} labelled voxels lie outside of the body and were cut off")
     channels = [grid]
     if pairing.prior_image:
-        channels.append(_on(grid, prior.image, placement.transform, moved_image))
+        channels.append(_on(grid, prior.get("image"), placement.transform, moved_image))
     if pairing.prior_labels:
-        moved = _on(grid, prior.labels, placement.transform, moved_labels)
+        labels = prior.get("labels")
+        moved = _on(grid, labels, placement.transform, moved_labels)
         for name, value in pairing.prior_values.items():
             channels.append(moved == value)
-            if prior.labels is not None and _count(prior.labels == value) and not _count(channels[-1]):
+            if labels is not None and _count(labels == value) and not _count(channels[-1]):
                 warnings.append(f"all of the prior label {name} lies outside of the image")
     record = {
         "patient": pair.patient,
         "files": {name: str(file.resolve()) for name, file in pair.files.items()},
-        "prior": " and ".join(prior.parts) or "missing",
+        "prior": " and ".join(prior) or "missing",
         **record,
         "warnings": warnings,
     }
-    problem = placement.problem if if_diverged == "stop" else ""
     return PairedCase(tuple(channels), label, record, problem, views, registration)
 
 
 def read_prior(pair: Pair, pairing: Pairing, *, dimensions: int) -> Prior:
-    """Read what is used of a prior; `dimensions` are those of the current image.
-
-    Raises:
-        UserError: if a file cannot be used, labels lie on another grid than the image or are to be registered without
-            one, or the current image has other dimensions.
-    """
-    image = None if pair.prior_image is None else read_scan(pair.prior_image)
-    labels = None
+    """Read what is used of a prior; a UserError if its files do not fit each other or the current image."""
+    prior: Prior = {} if pair.prior_image is None else {"image": read_scan(pair.prior_image)}
     if pairing.prior_labels and pair.prior_label is not None:
-        labels = _read_labels_of(image, pair.prior_label, pairing, image_file=pair.prior_image)
-        if image is None and pairing.registration != "none":
+        labels = _read_labels_of(prior.get("image"), pair.prior_label, pairing, image_file=pair.prior_image)
+        if not prior and pairing.registration != "none":
             raise UserError(
                 f"Case {pair.case} has a prior label map, {pair.prior_label}, but no prior image, which the "
                 f"registration ({pairing.registration}) needs. Add the image, leave the cell of the label map empty "
                 "too, or use --registration none if the label map lies in the current scan's coordinates."
             )
-    if labels is None and not pairing.prior_image:
-        image = None  # it would only be registered and then left out
-    prior = Prior(image, labels)
-    if prior.grid is not None and prior.grid.GetDimension() != dimensions:
-        raise UserError(
-            f"Case {pair.case}: the current image {pair.current_image} has {dimensions} dimensions, its prior "
-            f"{prior.grid.GetDimension()}. Both must have the same number."
-        )
+        prior["labels"] = labels
+    elif not pairing.prior_image:
+        return {}  # the image would only be registered and then left out
+    for part in prior.values():
+        if part.GetDimension() != dimensions:
+            raise UserError(
+                f"Case {pair.case}: the current image {pair.current_image} has {dimensions} dimensions, its prior "
+                f"{part.GetDimension()}. Both must have the same number."
+            )
     return prior
 
 
@@ -231,13 +199,13 @@ def _read_labels_of(image: sitk.Image | None, file: Path, pairing: Pairing, *, i
 
 def place_prior(current: sitk.Image, prior: Prior, kind: Kind) -> Placement:
     """Find where a prior lies on the current scan; it has an image, unless it is missing or `kind` is ``none``."""
-    if kind == "none" or prior.image is None:
+    if kind == "none" or "image" not in prior:
         return by_the_headers(current, prior)
-    found = register_images(current, prior.image, kind)
+    found = register_images(current, prior["image"], kind)
     record = {
         "registration": kind,
         "reached": found.reached,
-        "resampled": [f"prior {part}" for part in prior.parts],
+        "resampled": [f"prior {part}" for part in prior],
         "similarity_before": _rounded(found.similarity_before),
         "similarity_after": _rounded(found.similarity_after),
         "mean_displacement_mm": _rounded(found.mean_displacement),
@@ -248,32 +216,23 @@ def place_prior(current: sitk.Image, prior: Prior, kind: Kind) -> Placement:
 
 
 def by_the_headers(current: sitk.Image, prior: Prior) -> Placement:
-    """The place that a prior has by its header: nothing is moved on the same grid, else it is resampled.
-
-    A prior that does not overlap the current scan at all is a problem.
-    """
+    """The place that a prior has by its header: nothing is moved on the same grid, else it is resampled."""
     record: dict[str, Any] = {"registration": "none", "resampled": []}
-    if prior.grid is None:
+    if not prior:
         return Placement(None, record)
-    apart = difference(prior.grid, current)
-    if not apart:
+    grid = next(iter(prior.values()))
+    if not (apart := difference(grid, current)):
         return Placement(None, {**record, "coverage": 1.0})
-    share = float(covered(current, prior.grid, unmoved(current)).mean())
-    record = {
-        "registration": "none",
-        "resampled": [f"prior {part}" for part in prior.parts],
-        "grids": f"prior and current differ: {apart}",
-        "coverage": _rounded(share),
-    }
+    share = float(covered(current, grid, unmoved(current)).mean())
+    record["resampled"] = [f"prior {part}" for part in prior]
+    record |= {"grids": f"prior and current differ: {apart}", "coverage": _rounded(share)}
     if share == 0:
         return Placement(unmoved(current), record, "by their headers, prior and current scan do not overlap")
     warnings = []
     if share < LITTLE:
         warnings.append(f"by the headers, the prior covers {share:.0%} of the current image")
-    if has_no_position(current) or has_no_position(prior.grid):
-        warnings.append(
-            "the grids differ and one header gives no position (spacing 1, origin 0): they may not fit each other"
-        )
+    if has_no_position(current) or has_no_position(grid):
+        warnings.append("the grids differ and one header gives no position (spacing 1, origin 0): they may not fit")
     return Placement(unmoved(current), record, warnings=tuple(warnings))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,45 +40,30 @@ class Pair:
 
 
 def read_table(file: Path, *, wanted: Sequence[str], with_labels: bool) -> list[Pair]:
-    """Read pairs from a CSV file.
+    """Read pairs from a CSV file, in the order of their cases' names.
 
-    Its first line names the columns: patient, current_image, prior_image, prior_label, current_label, and perhaps
-    case, in any order and separated by commas, semicolons or tabs. Paths are relative to the table. An empty cell in
+    Its first line names the columns: patient, current_image, prior_image, prior_label, current_label, and perhaps case,
+    in any order and separated by commas, semicolons or tabs. Paths are relative to the table. An empty cell in
     prior_image or prior_label says that there is none.
 
     Args:
-        file: the table.
+        file: the table. A UserError says if it cannot be read, lacks a column or a value, or names a missing file, one
+            file in two roles or one case twice.
         wanted: those of prior_image and prior_label that are to be used.
-        with_labels: whether the current label maps are needed, as in training. Without, nothing but current images is
-            needed, and the columns of the prior may be left out.
-
-    Returns:
-        The pairs by the name of their case, in order.
-
-    Raises:
-        UserError: if the table cannot be read, lacks a column or a value, names a file that is not there, one file in
-            two roles, or one case twice.
+        with_labels: whether current label maps are needed, as in training. If not, the prior's columns may be missing.
     """
     rows = _rows(file, [*wanted, CURRENT_LABEL] if with_labels else [], optional=() if with_labels else wanted)
     needed = (PATIENT, CURRENT_IMAGE, *([CURRENT_LABEL] * with_labels))
-    problems = [
-        f"line {line} has no {' and no '.join(empty)}"
-        for line, row in rows
-        if (empty := [name for name in needed if not row.get(name)])
-    ]
-    if problems:
+    empty = {line: [name for name in needed if not row.get(name)] for line, row in rows}
+    if problems := [f"line {line} has no {' and no '.join(names)}" for line, names in empty.items() if names]:
         raise UserError(f"{file}: {some(problems, 3)}.")
     if not rows:
         raise UserError(f"{file} has no line below its header.")
     used = FILES if with_labels else [name for name in FILES if name != CURRENT_LABEL]
-    pairs = [
-        Pair(
-            row.get(CASE) or row[PATIENT],
-            row[PATIENT],
-            **{name: file.parent / value for name in used if (value := row.get(name))},
-        )
-        for _, row in rows
-    ]
+    pairs = []
+    for _, row in rows:
+        files = {name: file.parent / value for name in used if (value := row.get(name))}
+        pairs.append(Pair(row.get(CASE) or row[PATIENT], row[PATIENT], **files))
     if twice := [case for case, number in Counter(pair.case for pair in pairs).items() if number > 1]:
         raise UserError(
             f"{file} has more than one line for the case {some(twice, 3)}. A case is named by its patient unless a "
@@ -90,9 +75,8 @@ def read_table(file: Path, *, wanted: Sequence[str], with_labels: bool) -> list[
 def _rows(file: Path, needed: Sequence[str], *, optional: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
     """The lines of a table below its header, with their numbers, without those that are all empty.
 
-    Raises:
-        UserError: if it cannot be read, a column is missing, or one of the optional columns is missing while there is
-            an unknown one, which may be the same with a slip of the pen.
+    A column must be there if it is needed. An optional one may be missing unless there is an unknown column, which may
+    be the same one misspelt.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")  # spreadsheets begin a file with a byte order mark
@@ -129,15 +113,9 @@ def find_pairs(
 ) -> list[Pair]:
     """Find pairs in folders whose files have the same names, whatever they end in.
 
-    Names may carry nnU-Net's number of the first channel: ``case_0000.nii.gz`` is the case ``case``.
-
-    Args:
-        current: folder of the current images, one for each case.
-        prior: folder of the prior images, which not every case needs to have.
-        prior_segmentations: folder of their label maps, which not every case needs to have.
-        current_segmentations: folder of the current label maps, None in prediction; every case needs one.
-        group: regular expression that finds the patient in a case's name, see `group_cases`; None takes each case for
-            a patient of its own.
+    Names may carry nnU-Net's number of the first channel: ``case_0000.nii.gz`` is the case ``case``. Not every case
+    needs a file in `prior` or `prior_segmentations`. In training every case needs one in `current_segmentations`, which
+    is None in prediction. `group` finds the patient in a case's name, see `group_cases`.
 
     Raises:
         UserError: if a folder is not there or empty, a case has two files in one, a current label map is missing, or
@@ -183,8 +161,9 @@ def _checked(pairs: Sequence[Pair], *, where: Path) -> list[Pair]:
             f"{where}: {some(wrong, 3)} cannot be the name of a case, for files are named by it. Give it another in "
             "the column `case`."
         )
-    missing = [f"{file} (case {pair.case})" for pair in pairs for file in pair.files.values() if not file.is_file()]
-    if missing:
+    if missing := [
+        f"{file} (case {pair.case})" for pair in pairs for file in pair.files.values() if not file.is_file()
+    ]:
         raise UserError(f"{where} names files that do not exist ({len(missing)}): {some(missing, 3)}.")
     for pair in pairs:
         for one, other in ((CURRENT_IMAGE, PRIOR_IMAGE), (CURRENT_LABEL, PRIOR_LABEL)):
@@ -198,7 +177,7 @@ def _checked(pairs: Sequence[Pair], *, where: Path) -> list[Pair]:
 
 def patients_of(pairs: Sequence[Pair]) -> Mapping[str, list[str]]:
     """Cases by patient, both in order."""
-    groups = defaultdict(list)
+    groups: dict[str, list[str]] = {}
     for pair in sorted(pairs, key=lambda pair: (pair.patient, pair.case)):
-        groups[pair.patient].append(pair.case)
+        groups.setdefault(pair.patient, []).append(pair.case)
     return groups

@@ -28,14 +28,8 @@ def registration_picture(
     """Write a PNG of a registration: overlays before and after, and a checkerboard after, through the body's centre.
 
     In the overlays the current scan is green and the prior magenta: grey is agreement. Planes are those of the current
-    image's axes; two-dimensional images have one.
-
-    Args:
-        current: the scan that stayed.
-        prior_before: the prior on current's grid, as its header has it.
-        prior_after: the prior on current's grid, as registered.
-        file: the case's name and .png; its folder must exist.
-        registration: whose figures are printed.
+    image's axes; two-dimensional images have one. Both priors, as the header has it and as registered, are on current's
+    grid. `file` is named by the case, and its folder must exist.
     """
     images = [sitk.Cast(image, sitk.sitkFloat64) for image in (current, prior_before, prior_after)]
     now, before, after = (_grey(sitk.GetArrayFromImage(image)) for image in images)

@@ -29,11 +29,7 @@ def no_movement(pair: ImagePair) -> sitk.Transform:
 
 
 def first_guess(pair: ImagePair) -> sitk.Transform:
-    """The best by similarity of: no movement, the images' centres on one another, the bodies' centres on one another.
-
-    Returns:
-        A rigid transform about the current body's centre.
-    """
+    """The best of: no movement, the images' centres on one another, the bodies' centres on one another."""
     bodies = [body_points(body).mean(axis=0) for body in (pair.current_body, pair.prior_body)]
     images = [_centre(image) for image in (pair.current, pair.prior)]
     guesses = [no_movement(pair) for _ in range(3)]

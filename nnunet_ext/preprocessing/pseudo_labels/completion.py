@@ -25,17 +25,12 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Rules:
-    """When a prediction becomes a label.
-
-    Raises:
-        UserError: if a value is out of its range.
-    """
+    """When a prediction becomes a label; a UserError says if a value is out of its range."""
 
     # probability of foreground (1 - that of background) from which a voxel is predicted, between 0 and 1
     threshold: float = 0.5
-    # low and high, 0 < low <= threshold <= high < 1. Un-annotated voxels from low on become ``ignore`` unless they
-    # are added, and only those from high on are added. None adds all that is predicted and leaves the rest
-    # background
+    # low and high, 0 < low <= threshold <= high < 1. Un-annotated voxels from low on become ``ignore`` unless they are
+    # added, and only those from high on are added. None adds all that is predicted and leaves the rest background
     uncertain: tuple[float, float] | None = None
     min_voxels: int = 1  # an instance of fewer is not added
 
@@ -63,8 +58,7 @@ class LabelCounts:
     added_instances: int = 0  # connected components that were added
     added_voxels: int = 0  # their voxels
     small_instances: int = 0  # components that were left out because they are too small
-    # un-annotated voxels that were left out because their region belongs to an annotated instance
-    attached_voxels: int = 0
+    attached_voxels: int = 0  # un-annotated voxels left out because their region belongs to an annotated instance
     ignored_voxels: int = 0  # un-annotated voxels that became ``ignore``, by the likeliest label of each
 
     def __add__(self, other: LabelCounts) -> LabelCounts:
@@ -83,16 +77,13 @@ def completed_labels(
 
     Args:
         labels: the annotation, (Z, Y, X).
-        probabilities: the model's, (C, Z, Y, X), background first.
+        probabilities: of the model, (C, Z, Y, X), background first.
         foreground: the label's value for each further channel, in the channels' order.
         ignore: value of the ignore label; None if there is none, which `rules` with an uncertain range do not allow.
         rules: when a prediction becomes a label.
 
     Returns:
         The completed label map, and what was counted for each value of `foreground`.
-
-    Raises:
-        ValueError: if shapes or channels do not fit, or an ignore label is missing.
     """
     if probabilities.shape != (1 + len(foreground), *labels.shape):
         raise ValueError(f"probabilities of shape {probabilities.shape} for labels of shape {labels.shape}")
@@ -110,9 +101,7 @@ def completed_labels(
     sure = unannotated & ~attached & (predicted > 0) & (certainty >= high)
     # counted as they are in the result: where uncertain voxels cut a region in two, those are two
     instances = components(np.where(sure, predicted, 0), foreground)
-    too_small = np.bincount(instances.ravel()) < rules.min_voxels
-    too_small[0] = False
-    small = too_small[instances]
+    small = sure & (np.bincount(instances.ravel()) < rules.min_voxels)[instances]
     added = sure & ~small
 
     completed = labels.astype(np.int64)
@@ -148,10 +137,7 @@ def _belonging(predicted: Labels, labels: Labels, annotated: Mask, foreground: S
 
 def _marked(regions: Labels, mask: Mask) -> Mask:
     """All voxels of the regions that have a voxel in `mask`."""
-    marked = np.zeros(int(regions.max(initial=0)) + 1, bool)
-    marked[regions[mask]] = True
-    marked[0] = False
-    return marked[regions]
+    return (regions > 0) & np.isin(regions, np.unique(regions[mask]))
 
 
 def _different(regions: Labels, mask: Mask) -> int:

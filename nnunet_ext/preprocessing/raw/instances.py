@@ -33,11 +33,7 @@ def components(labels: Labels, foreground: Collection[int]) -> Labels:
 
 
 def instances_of(case: str, instances: Labels, labels: Labels) -> list[Instance]:
-    """The instances of a map, by their numbers, which need not be consecutive.
-
-    Raises:
-        ValueError: if an instance has voxels of several labels, or of background.
-    """
+    """The instances of a map, whatever their numbers; a ValueError if one has several labels, or background."""
     inside = instances > 0
     base = int(labels.max(initial=0)) + 1
     pairs, sizes = np.unique(instances[inside].astype(np.int64) * base + labels[inside], return_counts=True)

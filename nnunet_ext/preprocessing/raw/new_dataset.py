@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -21,35 +21,21 @@ PROGRESS = ".progress.json"
 
 
 def check_new_name(name: str, *, force: bool) -> Path:
-    """Where a new raw dataset of the name ``DatasetXXX_Name`` goes.
-
-    Raises:
-        UserError: if the name is not of that form, its id is taken, or it is there and may not be replaced, see
-            `check_output_folder`.
-    """
+    """Where a new raw dataset ``DatasetXXX_Name`` goes; a UserError if the name or id is wrong or taken."""
     match = NAME.fullmatch(name)
     if match is None or Path(name).name != name:
-        raise UserError(
-            f"{name!r} cannot name a dataset of nnU-Net. Expected: Dataset, three digits, an underscore, a name."
-        )
+        raise UserError(f"{name!r} cannot name a dataset of nnU-Net. Expected: Dataset, three digits, _ and a name.")
     target = folder_of_variable("nnUNet_raw") / name
-    for variable in DATA:
-        if os.environ.get(variable):
-            others = [path for path in matching_datasets(folder_of_variable(variable), match[1]) if path.name != name]
-            if others:
-                raise UserError(f"The id {match[1]} is taken by {others[0]}. Choose another.")
+    for folder in (folder_of_variable(variable) for variable in DATA if os.environ.get(variable)):
+        if others := [path for path in matching_datasets(folder, match[1]) if path.name != name]:
+            raise UserError(f"The id {match[1]} is taken by {others[0]}. Choose another.")
     check_output_folder(target, force=force)
     return target
 
 
-@contextmanager
-def new_dataset(name: str, *, force: bool, request: Mapping[str, Any] | None = None) -> Iterator[Path]:
-    """Yield an empty folder that becomes the raw dataset only if the block ends without an exception.
-
-    Arguments and errors are those of `check_new_name` and `folder_written_whole`.
-    """
-    with folder_written_whole(check_new_name(name, force=force), force=force, request=request) as folder:
-        yield folder
+def new_dataset(name: str, *, force: bool, request: Mapping[str, Any] | None = None) -> AbstractContextManager[Path]:
+    """An empty folder that becomes the raw dataset only if the block ends well; see `folder_written_whole`."""
+    return folder_written_whole(check_new_name(name, force=force), force=force, request=request)
 
 
 class CaseProgress:
@@ -82,24 +68,19 @@ def write_description(
     Images below nnUNet_raw are named relative to the dataset, so that nnUNet_raw can be moved as a whole; others by
     their absolute paths.
 
-    Args:
-        folder: that `new_dataset` gave.
-        name: of the new dataset.
-        cases: those that it has; their labels are not used.
-        content: a dataset.json with channel names, labels and file ending; its list of files is replaced.
-        about: where the dataset comes from, kept under ``nnunet_ext``.
+    `folder` is that of `new_dataset`; the labels of the cases are not used. `content` is a dataset.json with channel
+    names, labels and file ending, whose list of files is replaced; `about` tells where the dataset comes from, and is
+    kept under ``nnunet_ext``.
     """
     home = folder_of_variable("nnUNet_raw").resolve() / name
     ending = content["file_ending"]
     listed = {
-        case: {"images": [_reference(image, home) for image in cases[case].images], "label": f"labelsTr/{case}{ending}"}
-        for case in cases
+        case: {"images": [_reference(image, home) for image in files.images], "label": f"labelsTr/{case}{ending}"}
+        for case, files in cases.items()
     }
-    description = {key: value for key, value in content.items() if key not in ("dataset", "numTraining", "nnunet_ext")}
-    write_json(
-        folder / "dataset.json",
-        {**description, "name": name, "numTraining": len(cases), "nnunet_ext": dict(about), "dataset": listed},
-    )
+    kept = {key: value for key, value in content.items() if key not in ("dataset", "numTraining", "nnunet_ext")}
+    made = {"name": name, "numTraining": len(cases), "nnunet_ext": dict(about), "dataset": listed}
+    write_json(folder / "dataset.json", {**kept, **made})
 
 
 def _reference(image: Path, home: Path) -> str:
@@ -108,9 +89,6 @@ def _reference(image: Path, home: Path) -> str:
 
 
 def copy_splits(source: RawDataset, folder: Path) -> None:
-    """Keep the folds that a raw dataset comes with, and those of its preprocessing: patients must not leak.
-
-    nnU-Net's planning takes a splits_final.json in the raw dataset over.
-    """
+    """Keep the folds of a raw dataset or of its preprocessing, which planning takes over: patients must not leak."""
     for file in splits_files(source.folder)[-1:]:
         write_json(folder / SPLITS, read_json(file))

@@ -17,14 +17,14 @@ from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES, determine_reader_writer_from_dataset_json
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.formats.dataset_json import read_dataset_json
+from nnunet_ext.formats.dataset_json import declared_values, read_dataset_json
 from nnunet_ext.formats.whole_images import check_whole
 from nnunet_ext.messages import last_line, some
-from nnunet_ext.plans.dataset_json import declared_values
 from nnunet_ext.plans.plans_file import raw_folder
 
 PICTURES = tuple(NaturalImage2DIO.supported_file_endings)
 COLOURS_SHOWN = 5  # in a message
+UNREADABLE = (RuntimeError, OSError, ValueError, AssertionError)  # what nnU-Net's readers raise
 
 Labels = npt.NDArray[np.integer]
 """A map of labels or of instances, (Z, Y, X); two-dimensional images have Z = 1."""
@@ -69,8 +69,7 @@ class RawDataset:
     def foreground_values(self) -> dict[str, int]:
         """Values by name of all labels but background and ignore; a UserError if the dataset has regions."""
         labels = {name: value for name, value in self.description["labels"].items() if name != "ignore"}
-        regions = [name for name, value in labels.items() if isinstance(value, list)]
-        if regions:
+        if regions := [name for name, value in labels.items() if isinstance(value, list)]:
             raise UserError(
                 f"{self.folder / 'dataset.json'} has regions ({', '.join(regions)}). Each label needs one value here: "
                 "write the labels without regions."
@@ -93,17 +92,9 @@ class RawDataset:
 
 
 def read_label_map(reader: Any, file: Path) -> tuple[Labels, dict[str, Any]]:
-    """A map of labels or instances, and its geometry, by a reader of nnU-Net; whole numbers may be stored as float.
-
-    Raises:
-        UserError: if the file is missing, cannot be read, has colours, or holds other than whole numbers from zero.
-    """
-    _require([file])
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            values, properties = reader.read_seg(str(file))
-    except (RuntimeError, OSError, ValueError, AssertionError) as error:
-        raise UserError(f"{file} cannot be read: {last_line(error)}") from None
+    """A map of labels or instances, and its geometry; a UserError if its values are not whole numbers from 0."""
+    with _reading([file]):
+        values, properties = reader.read_seg(str(file))
     _require_three_axes(properties, file)
     return whole_numbers(only_map(values, file=file), file=file), properties
 
@@ -126,21 +117,24 @@ def only_map(values: npt.NDArray[Any], *, file: Path) -> npt.NDArray[Any]:
 
 
 def read_images(reader: Any, case: Case) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
-    """The channels of a case, (C, Z, Y, X), and their geometry (``spacing`` in that order), by a reader of nnU-Net.
-
-    Raises:
-        UserError: if a file is missing or cannot be read, or the channels differ in shape or spacing.
-    """
-    _require(case.images)
-    said = io.StringIO()  # what nnU-Net's readers complain of, they print
-    try:
-        with contextlib.redirect_stdout(said):
-            images, properties = reader.read_images([str(file) for file in case.images])
-    except (RuntimeError, OSError, ValueError, AssertionError) as error:
-        reason = last_line(error) or said.getvalue().strip().partition("\n")[0]
-        raise UserError(f"{', '.join(map(str, case.images))} cannot be read: {reason}") from None
+    """The channels of a case, (C, Z, Y, X), and their geometry, in that order; a UserError if they do not fit."""
+    with _reading(case.images):
+        images, properties = reader.read_images([str(file) for file in case.images])
     _require_three_axes(properties, case.images[0])
     return images, properties
+
+
+@contextlib.contextmanager
+def _reading(files: Sequence[Path]) -> Iterator[None]:
+    """Raise a UserError if files are not whole, or a reader of nnU-Net raises in the block; it prints the reason."""
+    _require(files)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):
+            yield
+    except UNREADABLE as error:
+        reason = last_line(error) or said.getvalue().strip().partition("\n")[0]
+        raise UserError(f"{', '.join(map(str, files))} cannot be read: {reason}") from None
 
 
 def _require_three_axes(properties: Mapping[str, Any], file: Path) -> None:
@@ -211,31 +205,23 @@ def read_raw_dataset(dataset: str) -> RawDataset:
     """The dataset of an id or name; a UserError if it is missing, its dataset.json is incomplete, or it has no case."""
     folder = raw_folder(dataset)
     description = read_dataset_json(folder / "dataset.json")
-    cases = training_cases(folder, description)
-    if not cases:
+    if not (cases := training_cases(folder, description)):
         raise UserError(f"{folder} has no cases in imagesTr.")
     return RawDataset(folder, description, cases)
 
 
 def training_cases(folder: Path, description: Mapping[str, Any]) -> dict[str, Case]:
-    """The training cases of a raw dataset by name, in order, whether their label files exist or not.
-
-    They are those that nnU-Net finds, but for hidden files, which macOS leaves beside others.
-    """
+    """The training cases that nnU-Net finds, by name, in order, without hidden files; labels may not exist."""
     if "dataset" in description:
-
-        def path(file: str) -> Path:
-            return Path(os.path.abspath(folder / os.path.expandvars(file)))
-
-        return {
-            name: Case(tuple(map(path, files["images"])), path(files["label"]))
-            for name, files in sorted(description["dataset"].items())
-        }
-    ending = description["file_ending"]
-    return {
-        name: Case(images, folder / "labelsTr" / f"{name}{ending}")
-        for name, images in cases_in(folder / "imagesTr", ending).items()
-    }
+        cases = {}
+        for name, files in sorted(description["dataset"].items()):
+            listed = (folder / os.path.expandvars(file) for file in (*files["images"], files["label"]))
+            *paths, label = (Path(os.path.abspath(file)) for file in listed)
+            cases[name] = Case(tuple(paths), label)
+        return cases
+    labels, ending = folder / "labelsTr", description["file_ending"]
+    images = cases_in(folder / "imagesTr", ending)
+    return {name: Case(files, labels / f"{name}{ending}") for name, files in images.items()}
 
 
 def cases_in(folder: Path, ending: str) -> dict[str, tuple[Path, ...]]:

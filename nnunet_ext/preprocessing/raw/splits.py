@@ -13,6 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
+from nnunet_ext.formats.dataset_json import read_dataset_json
 from nnunet_ext.messages import some
 from nnunet_ext.plans.plans_file import dataset_folder, folder_of_variable, raw_folder
 from nnunet_ext.preprocessing.raw.raw_dataset import training_cases
@@ -21,6 +22,8 @@ SPLITS = "splits_final.json"
 
 Fold = dict[str, list[str]]
 """One entry of splits_final.json: the cases of ``train`` and of ``val``."""
+
+PARTS = ("train", "val")
 
 
 class _FoldInFile(BaseModel, strict=True):
@@ -34,19 +37,15 @@ _SPLITS_FILE = TypeAdapter(list[_FoldInFile])
 def find_dataset(dataset: str) -> tuple[Path, list[str]]:
     """The folder in nnUNet_preprocessed whose splits_final.json a training reads, and the dataset's cases in order.
 
-    The cases are those of ``gt_segmentations``, which nnU-Net writes once for all configurations when it preprocesses,
-    so that the answer depends on no configuration and names nothing that a training cannot load. Before that, when the
-    folder may not exist yet, they are the training cases of the raw dataset, which are the ones that will be
-    preprocessed.
-
-    Raises:
-        UserError: if the dataset is in neither place or has no case.
+    The cases are those of ``gt_segmentations``, which nnU-Net's preprocessing writes once for all configurations: they
+    can all be loaded. Before preprocessing they are the training cases of the raw dataset, and the folder may not exist
+    yet. A UserError says if the dataset is in neither place or has no case.
     """
     preprocessed = dataset_folder("nnUNet_preprocessed", dataset)
     if preprocessed is not None and (cases := _preprocessed_cases(preprocessed)):
         return preprocessed, cases
     raw = raw_folder(dataset)
-    cases = list(training_cases(raw, read_json(raw / "dataset.json")))
+    cases = list(training_cases(raw, read_dataset_json(raw / "dataset.json")))
     if not cases:
         raise UserError(f"{raw} has no training case: its imagesTr is empty.")
     return preprocessed or folder_of_variable("nnUNet_preprocessed") / raw.name, cases
@@ -55,7 +54,7 @@ def find_dataset(dataset: str) -> tuple[Path, list[str]]:
 def _preprocessed_cases(folder: Path) -> list[str]:
     if not (folder / "gt_segmentations").is_dir() or not (folder / "dataset.json").is_file():
         return []
-    ending = read_json(folder / "dataset.json")["file_ending"]
+    ending = read_dataset_json(folder / "dataset.json")["file_ending"]
     files = (folder / "gt_segmentations").iterdir()
     return sorted(file.name.removesuffix(ending) for file in files if file.name.endswith(ending))
 
@@ -63,13 +62,9 @@ def _preprocessed_cases(folder: Path) -> list[str]:
 def group_cases(cases: Sequence[str], pattern: str | None) -> dict[str, list[str]]:
     """The cases of each patient, both in order.
 
-    Args:
-        cases: names.
-        pattern: regular expression, searched in each name: its first group is the patient, or the whole match if it
-            has no group. None makes each case a patient of its own.
-
-    Raises:
-        UserError: if the pattern does not compile or leaves a case without a patient.
+    The pattern is a regular expression that is searched in each name: its first group is the patient, or the whole
+    match if it has no group. None makes each case a patient of its own. A UserError says if the pattern is wrong or
+    leaves a case without a patient.
     """
     if pattern is None:
         return {case: [case] for case in sorted(cases)}
@@ -78,15 +73,10 @@ def group_cases(cases: Sequence[str], pattern: str | None) -> dict[str, list[str
     except re.error as error:
         raise UserError(f"{pattern!r} is no regular expression: {error}.") from None
     groups: dict[str, list[str]] = {}
-    missed = []
     for case in sorted(cases):
         match = expression.search(case)
-        patient = match[1 if expression.groups else 0] if match else None
-        if patient:
-            groups.setdefault(patient, []).append(case)
-        else:
-            missed.append(case)
-    if missed:
+        groups.setdefault((match and match[1 if expression.groups else 0]) or "", []).append(case)
+    if missed := groups.pop("", []):
         raise UserError(
             f"{pattern!r} finds no patient in the names of {len(missed)} of {len(cases)} cases: {some(missed, 3)}. "
             "Every case needs one: the first group of the pattern, or the whole match."
@@ -99,18 +89,15 @@ def draw_fold(
 ) -> Fold:
     """One few-shot fold: the first patients of a permutation for training, the last ones for validation.
 
-    The permutation depends on the patients, the seed and the fold alone. So the draws of one seed are nested: one shot
-    is among five shots, five are among ten, with the same validation cases for the same `validation`.
+    The permutation depends on the patients, the seed and the fold alone. So the draws of one seed are nested:
+    one shot is among five shots, five are among ten, with the same validation cases for the same `validation`.
 
     Args:
-        groups: cases by patient.
+        groups: cases by patient; a UserError says if there are too few patients.
         shots: patients for training, at least 1.
-        seed: not negative.
-        fold: which of the seed's draws, from 0.
+        seed: of the draws, not negative.
+        fold: which of the draws, from 0.
         validation: patients for validation, at least 1; None takes all that are left.
-
-    Raises:
-        UserError: if there are too few patients.
     """
     total = len(groups)
     if validation is None and shots == total:
@@ -122,8 +109,7 @@ def draw_fold(
         asked = f"{shots} shots" + (f" and {validation} for validation" if validation else "")
         raise UserError(f"{asked} need {shots + (validation or 0)}, but the dataset has {total}. Take fewer.")
     order = np.random.default_rng((seed, fold)).permutation(sorted(groups)).tolist()
-    chosen = {"train": order[:shots], "val": order[shots if validation is None else -validation :]}
-    return {part: sorted(case for patient in patients for case in groups[patient]) for part, patients in chosen.items()}
+    return _cases_of({"train": order[:shots], "val": order[shots if validation is None else -validation :]}, groups)
 
 
 def cross_validation(groups: Mapping[str, Sequence[str]], *, folds: int = 5) -> list[Fold]:
@@ -136,26 +122,26 @@ def cross_validation(groups: Mapping[str, Sequence[str]], *, folds: int = 5) -> 
     if folds < 2:
         return []
     drawn = generate_crossval_split(sorted(groups), n_splits=folds)
-    return [
-        {part: sorted(case for patient in fold[part] for case in groups[patient]) for part in ("train", "val")}
-        for fold in drawn
-    ]
+    return [_cases_of(fold, groups) for fold in drawn]
+
+
+def _cases_of(patients: Mapping[str, Sequence[str]], groups: Mapping[str, Sequence[str]]) -> Fold:
+    """The fold of cases that belongs to a fold of patients."""
+    return {part: sorted(case for patient in patients[part] for case in groups[patient]) for part in PARTS}
 
 
 def same_fold(one: Fold, other: Fold) -> bool:
     """Whether two folds hold the same cases, in whatever order."""
-    return all(set(one[part]) == set(other[part]) for part in ("train", "val"))
+    return all(set(one[part]) == set(other[part]) for part in PARTS)
 
 
 def appended(existing: Sequence[Fold], drawn: Sequence[Fold]) -> tuple[list[Fold], list[int]]:
     """Put folds behind existing ones unless they are there; all folds, and the number of each drawn one among them."""
-    folds = list(existing)
-    numbers = []
+    folds, numbers = list(existing), []
     for fold in drawn:
-        number = next((number for number, present in enumerate(folds) if same_fold(fold, present)), len(folds))
-        if number == len(folds):
+        numbers.append(next((at for at, present in enumerate(folds) if same_fold(fold, present)), len(folds)))
+        if numbers[-1] == len(folds):
             folds.append(fold)
-        numbers.append(number)
     return folds, numbers
 
 
@@ -173,13 +159,13 @@ def read_splits(file: Path) -> list[Fold]:
         return [fold.model_dump() for fold in _SPLITS_FILE.validate_python(read_json(file))]
     except ValidationError:
         raise UserError(
-            f'{file} is no split of nnU-Net. Expected: a list of {{"train": [...], "val": [...]}} with names of cases.'
+            f'{file} is no split of nnU-Net. Expected: a list of {{"train": [...], "val": [...]}} of cases.'
         ) from None
 
 
 def check_known(folds: Sequence[Fold], cases: Sequence[str], *, file: Path) -> None:
     """Raise a UserError if the folds of a file name cases that are not in the dataset."""
-    unknown = sorted({case for fold in folds for part in ("train", "val") for case in fold[part]} - set(cases))
+    unknown = sorted({case for fold in folds for part in PARTS for case in fold[part]} - set(cases))
     if unknown:
         raise UserError(
             f"{file} names {len(unknown)} cases that are not in the dataset: {some(unknown, 3)}. Fix it, or replace it "
@@ -190,8 +176,7 @@ def check_known(folds: Sequence[Fold], cases: Sequence[str], *, file: Path) -> N
 def refused_by_planning(dataset: str, folds: Sequence[Fold]) -> Path | None:
     """The raw dataset's own splits_final.json, if nnU-Net's planning would stop because these folds differ from it.
 
-    Planning takes such a file over, and compares it with one that is in nnUNet_preprocessed already, where only
-    further folds behind its own are allowed.
+    Planning copies that file to nnUNet_preprocessed. If there is one already, it may only have further folds behind.
     """
     if not os.environ.get("nnUNet_raw"):
         return None

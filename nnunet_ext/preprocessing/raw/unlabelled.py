@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +13,18 @@ from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_apart, read_json
-from nnunet_ext.formats.dataset_json import checked_dataset_json
+from nnunet_ext.formats.dataset_json import channel_names, checked_dataset_json
 from nnunet_ext.messages import some
-from nnunet_ext.plans.dataset_json import channel_names
 from nnunet_ext.preprocessing.raw.new_dataset import check_new_name, new_dataset, write_description
-from nnunet_ext.preprocessing.raw.raw_dataset import Case, Labels, RawDataset, images_in, read_images, readable_endings
+from nnunet_ext.preprocessing.raw.raw_dataset import (
+    Case,
+    Labels,
+    RawDataset,
+    cases_in,
+    images_in,
+    read_images,
+    readable_endings,
+)
 from nnunet_ext.version import __version__
 
 LABELS = {"background": 0, "image": 1}
@@ -30,41 +35,33 @@ READER = "overwrite_image_reader_writer"
 
 
 def find_cases(folder: Path) -> tuple[dict[str, Case], str]:
-    """The cases of a folder of images, named as nnU-Net names them: ``case_0000.nii.gz``, one file for each channel.
+    """The cases of a folder of images, and what the files end in.
 
-    Returns:
-        Cases by name, in order, whose labels do not exist; what the files end in.
-
-    Raises:
-        UserError: if there is no image, a name has no channel number, endings are mixed, or channels are missing.
+    Files are named as nnU-Net names them: ``case_0000.nii.gz``, one for each channel. The label files of the cases do
+    not exist. A UserError says if there is no image, a name has no channel number, endings are mixed, or channels are
+    missing.
     """
-    endings: dict[str, Path] = {}
-    images: dict[str, dict[int, Path]] = defaultdict(dict)
-    for file, name, ending in images_in(folder, readable_endings()):
-        match = re.fullmatch(r"(.+)_(\d{4})", name)
-        if match is None:
-            raise UserError(
-                f"{file} has no channel number. nnU-Net's names are needed: case_0000{ending} for the first channel, "
-                f"case_0001{ending} for the second."
-            )
-        endings.setdefault(ending, file)
-        images[match[1]][int(match[2])] = file
-    if len(endings) > 1:
-        found = ", ".join(file.name for file in endings.values())
+    files = list(images_in(folder, readable_endings()))
+    ending = files[0][2]
+    if other := next((file for file, _, its in files if its != ending), None):
+        found = f"{files[0][0].name}, {other.name}"
         raise UserError(f"{folder} has files of several kinds: {found}. A dataset has one; convert the others.")
-    (ending,) = endings
-    most = max(map(len, images.values()))
-    wrong = {name: channels for name, channels in images.items() if sorted(channels) != list(range(most))}
-    if wrong:
-        examples = [f"{name} has {', '.join(f'{one:04d}' for one in sorted(wrong[name]))}" for name in wrong]
+    cases = cases_in(folder, ending)
+    named = {file for images in cases.values() for file in images}
+    if stray := [file for file, *_ in files if file not in named]:
         raise UserError(
-            f"{len(wrong)} of {len(images)} cases in {folder} do not have the channels 0000"
-            f"{f' to {most - 1:04d}' if most > 1 else ''}: {some(examples, 3)}. Every case needs the same channels."
+            f"{stray[0]} has no channel number. nnU-Net's names are needed: case_0000{ending} for the first channel, "
+            f"case_0001{ending} for the second."
         )
-    return {
-        name: Case(tuple(channels[number] for number in sorted(channels)), folder / f"{name}{ending}")
-        for name, channels in sorted(images.items())
-    }, ending
+    numbers = {name: [file.name.removesuffix(ending)[-4:] for file in images] for name, images in cases.items()}
+    expected = [f"{number:04d}" for number in range(max(map(len, cases.values())))]
+    if wrong := [f"{name} has {', '.join(found)}" for name, found in numbers.items() if found != expected]:
+        channels = " to ".join(dict.fromkeys((expected[0], expected[-1])))
+        raise UserError(
+            f"{len(wrong)} of {len(cases)} cases in {folder} do not have the channels {channels}: {some(wrong, 3)}. "
+            "Every case needs the same channels."
+        )
+    return {name: Case(images, folder / f"{name}{ending}") for name, images in cases.items()}, ending
 
 
 def read_neighbour(folder: Path) -> dict[str, Any]:
@@ -88,23 +85,20 @@ def _named(names: Sequence[str]) -> dict[str, Any]:
 
 
 def placeholder(images: npt.NDArray[np.float32]) -> Labels:
-    """Labels for images, (C, Z, Y, X), that have none: 1 where nnU-Net sees an image, 0 where it sees surroundings.
+    """Labels for images, (C, Z, Y, X), that have none: 1 where nnU-Net sees an image, 0 in its surroundings.
 
     nnU-Net takes intensities for its plans from labelled voxels only, and stops where no case has any. Where label 0
-    and an image value of 0 meet outside of the image, it marks the voxel as surroundings, which some plans exclude
-    from normalisation; labelled voxels are never marked.
+    and an image value of 0 meet outside of the image, it marks the voxel as surroundings, which some plans exclude from
+    normalisation; labelled voxels are never marked.
     """
     return create_nonzero_mask(images).astype(np.uint8)
 
 
 def make_unlabelled_dataset(folder: Path, name: str, *, channels: Sequence[str] | None, force: bool) -> RawDataset:
-    """Write a raw dataset with placeholders in the place of labels; its images stay where they are.
+    """Write a raw dataset with placeholders as labels, of a folder of images, which stay where they are.
 
-    Args:
-        folder: of images.
-        name: of the new dataset, see `new_dataset`.
-        channels: names; None takes those of the dataset.json beside the folder.
-        force: see `new_dataset`.
+    `channels` are names; None takes those of the dataset.json beside the folder. `name` and `force` are as in
+    `new_dataset`.
 
     Returns:
         What it was made from: the cases, and a dataset.json that lists none.
@@ -125,10 +119,8 @@ def make_unlabelled_dataset(folder: Path, name: str, *, channels: Sequence[str] 
                     "normalisation all would be. Replace them in the image."
                 )
             if len(images) != len(expected):
-                raise UserError(
-                    f"{case} in {folder} has {len(images)} channels, but {len(expected)} are named: "
-                    f"{', '.join(expected)}."
-                )
+                named_channels = f"{len(expected)} are named: {', '.join(expected)}"
+                raise UserError(f"{case} in {folder} has {len(images)} channels, but {named_channels}.")
             labels = placeholder(images)
             if not labels.any():
                 raise UserError(f"{files.images[0]} is 0 everywhere, which nnU-Net cannot crop. Move it away.")

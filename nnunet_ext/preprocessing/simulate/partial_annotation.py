@@ -55,10 +55,7 @@ class PartialAnnotation:
 
 
 def origin_of_instances(source: RawDataset, asked: str | None) -> str:
-    """Where a dataset's instances come from: a folder of instance maps in it, or ``components`` of each label.
-
-    The one that was asked for, which must be there, or without ``instancesTr`` if that is there.
-    """
+    """The folder of instance maps or ``components``, as asked for; by default ``instancesTr`` if the source has it."""
     if asked is None:
         return INSTANCES if (source.folder / INSTANCES).is_dir() else COMPONENTS
     if asked != COMPONENTS and not (source.folder / asked).is_dir():
@@ -72,14 +69,7 @@ def simulate_partial_annotation(
     """Write a raw dataset of the same images in which only some instances are annotated.
 
     Beside its labels there are the dense ones, the instance maps, the folds of the source, and a JSON file of what was
-    kept.
-
-    Args:
-        source: a dataset with dense labels.
-        name: of the new dataset, see `weaker_dataset`.
-        selection: what stays annotated.
-        origin: of the instances, see `origin_of_instances`.
-        force: see `weaker_dataset`.
+    kept. `origin` is that of the instances, see `origin_of_instances`; for `name` and `force` see `weaker_dataset`.
     """
     foreground = set(source.foreground_values().values())
     instances: list[Instance] = []
@@ -121,16 +111,10 @@ def simulate_partial_annotation(
 
 
 def read_instances(reader: Any, file: Path, labels: Labels, *, ignore: int | None) -> Labels:
-    """An instance map in the shape of a case's label map, without what it has on voxels of the ignore label.
-
-    Raises:
-        UserError: if it cannot be read, has another shape than the label map, or numbers that are too large to read.
-    """
+    """A case's instance map without what lies on the ignore label; a UserError if shape or numbers do not fit."""
     numbers, _ = read_label_map(reader, file)
     if numbers.shape != labels.shape:
-        raise UserError(
-            f"{file} has the shape {numbers.shape}, but the case's label map has {labels.shape}. They must fit."
-        )
+        raise UserError(f"{file} has the shape {numbers.shape}, but the label map has {labels.shape}. They must fit.")
     if numbers.max(initial=0) >= LARGEST_EXACT:
         raise UserError(
             f"{file} has numbers up to {numbers.max()}. From {LARGEST_EXACT} on nnU-Net's readers do not tell them "

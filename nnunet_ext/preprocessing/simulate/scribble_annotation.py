@@ -39,15 +39,8 @@ def simulate_scribbles(
     """Write a raw dataset of the same images whose labels are scribbles and the ignore label.
 
     Beside its labels there are the dense ones, the folds of the source, and a JSON file of what was drawn. The draws of
-    a case depend on its name and the seed, not on the other cases.
-
-    Args:
-        source: a dataset with dense labels.
-        name: of the new dataset, see `weaker_dataset`.
-        strokes: how to draw.
-        axis: that the slices are across, x, y or z; None for that of the largest spacing, in each case.
-        seed: of the draws, not negative.
-        force: see `weaker_dataset`.
+    a case depend on its name and the seed, not on the other cases. Slices are across the `axis` x, y or z; None takes
+    that of the largest spacing, in each case. For `name` and `force` see `weaker_dataset`.
     """
     values = class_values(source)
     ignore = max(values.values()) + 1 if source.ignore_label is None else source.ignore_label
@@ -79,11 +72,7 @@ def simulate_scribbles(
 
 
 def chosen_axis(axis: str | None, shape: Sequence[int], spacing: Sequence[float], *, file: Path) -> int:
-    """The number of the axis that slices are across: the one with a name, or None for that of the largest spacing.
-
-    Raises:
-        UserError: if the image is two-dimensional and slices across another axis would be lines.
-    """
+    """The number of a named axis, or that of the largest spacing; a UserError if slices across it are lines."""
     proper = slicing_axis(shape, spacing)
     if axis is None:
         return proper

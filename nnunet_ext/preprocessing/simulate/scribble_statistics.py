@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan, nan
 from statistics import median
 
 import numpy as np
-from tqdm import tqdm
 
-from nnunet_ext.errors import UserError
-from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, read_label_map
-from nnunet_ext.preprocessing.simulate.scribbles import Mask, slicing_axis
-from nnunet_ext.preprocessing.simulate.weaker_dataset import DENSE
+from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset
+from nnunet_ext.preprocessing.simulate.scribbles import Mask
 
 
 @dataclass(frozen=True)
@@ -40,13 +38,7 @@ class CaseCounts:
 
 
 def count_scribbles(scribbles: Labels, dense: Labels, values: Mapping[str, int], *, axis: int) -> CaseCounts:
-    """Count what the scribbles of a case annotate, in slices across an axis.
-
-    Args:
-        scribbles: their map, (Z, Y, X).
-        dense: the dense mask of the same shape. Voxels whose value is not among the classes do not count.
-        values: of the classes by name, background included.
-    """
+    """Count what a case's scribbles, (Z, Y, X), annotate, in slices across an axis, among voxels of the classes."""
     across = tuple(other for other in range(dense.ndim) if other != axis)
     known = np.isin(dense, list(values.values()))
     scribbled = known & np.isin(scribbles, list(values.values()))
@@ -63,55 +55,23 @@ def count_scribbles(scribbles: Labels, dense: Labels, values: Mapping[str, int],
     return CaseCounts(classes, count(known, scribbled, scribbled & (scribbles == dense)))
 
 
-def scribble_statistics(dataset: RawDataset) -> dict[str, CaseCounts]:
-    """Count the scribbles of a dataset that has dense masks beside them in labelsTr_dense, by case.
-
-    Raises:
-        UserError: if the dataset has no ignore label or dense masks, or files are missing or do not fit.
-    """
-    if dataset.ignore_label is None:
-        raise UserError(
-            f"{dataset.folder / 'dataset.json'} has no label 'ignore', so that every voxel counts as annotated. Name a "
-            "dataset of scribbles."
-        )
-    if not (dataset.folder / DENSE).is_dir():
-        raise UserError(f"{dataset.folder} has no folder {DENSE} of dense masks to compare its scribbles with.")
-    values = class_values(dataset)
-    reader = dataset.reader_writer()
-    counts = {}
-    for case, files in tqdm(dataset.cases.items(), desc="Reading scribbles", unit="case", disable=None):
-        scribbles, properties = read_label_map(reader, files.label)
-        file = dataset.folder / DENSE / f"{case}{dataset.ending}"
-        dense, _ = read_label_map(reader, file)
-        if dense.shape != scribbles.shape:
-            raise UserError(f"{file} has the shape {dense.shape}, but the scribbles have {scribbles.shape}.")
-        axis = slicing_axis(dense.shape, properties["spacing"])
-        counts[case] = count_scribbles(scribbles, dense, values, axis=axis)
-    return counts
-
-
 def class_values(dataset: RawDataset) -> dict[str, int]:
     """Values of all labels by name, background first; a UserError if the dataset has regions."""
     return {"background": 0, **dataset.foreground_values()}
 
 
 def scribble_table(cases: Sequence[CaseCounts]) -> list[list[str]]:
-    """Rows of cells: for each class, and for all together, what is scribbled.
-
-    The share is that of the class's own voxels, in the cases that have it. Agreement is of all scribbled voxels, and in
-    the worst case. There is at least one case, and all have the same classes.
-    """
+    """Rows of cells: for each class, and for all, what is scribbled, its share of the class, and its agreement."""
     rows = [["label", "cases", "slices", "of", "voxels", "share: median", "lowest", "highest", "agreement", "lowest"]]
     columns = [(name, [case.classes[name] for case in cases]) for name in cases[0].classes]
     for name, counts in [*columns, ("all", [case.whole for case in cases])]:
-        having = [one for one in counts if one.voxels]
+        shares = [one.share for one in counts if one.voxels]
         drawn = [one for one in counts if one.scribbled]
-        shares = [one.share for one in having]
-        total = sum(one.scribbled for one in drawn)
-        summed = (sum(one.annotated for one in having), sum(one.slices for one in having), total)
-        figures: list[float | None] = [median(shares), min(shares), max(shares)] if having else [None] * 3
-        if drawn:
-            figures += [sum(one.right for one in drawn) / total, min(one.right / one.scribbled for one in drawn)]
-        percents = [f"{100 * figure:.2f} %" if figure is not None else "–" for figure in figures]
-        rows.append([name, *map(str, (len(having), *summed)), *percents, *["–"] * (5 - len(percents))])
+        annotated, slices, total, right = (
+            sum(getattr(one, part) for one in counts) for part in ("annotated", "slices", "scribbled", "right")
+        )
+        figures = [median(shares), min(shares), max(shares)] if shares else [nan] * 3
+        figures += [right / total, min(one.right / one.scribbled for one in drawn)] if drawn else [nan] * 2
+        percents = ["–" if isnan(figure) else f"{100 * figure:.2f} %" for figure in figures]
+        rows.append([name, *map(str, (len(shares), annotated, slices, total)), *percents])
     return rows

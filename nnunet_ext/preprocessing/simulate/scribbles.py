@@ -22,29 +22,23 @@ GAP = 2  # voxels
 
 @dataclass(frozen=True)
 class Strokes:
-    """How scribbles are drawn.
-
-    By default they annotate about as much, and are about as often wrong, as what people drew into ACDC's images.
-    """
+    """How scribbles are drawn; by default about as much, and as often wrong, as what people drew into ACDC's images."""
 
     interior: float = 0.8  # how much of the skeleton of a region the interior stroke follows, above 0 and at most 1
-    # how much of the line one voxel inside its boundary the second stroke follows, from 0 (none) to 1
-    boundary: float = 0.7
+    boundary: float = 0.7  # how much of the line one voxel inside its boundary the second stroke follows, 0 to 1
     thickness: int = 1  # of all strokes, in voxels, at least 1. Thick strokes end where their region does
-    # standard deviation of the whole voxels by which each stroke is off along each axis of its slice
-    noise: float = 0.2
-    # the largest connected component of a class in a slice has strokes; the others have, too, if their size is at
-    # least this share of its size, from 0 (all) to 1
+    noise: float = 0.2  # standard deviation of each stroke's displacement along each axis of its slice, in voxels
+    # which connected components of a class in a slice have strokes: at least this share of the largest's size, 0 to 1
     components: float = 0.1
     slices: float = 1.0  # the share of a case's slices that are drawn in, above 0 and at most 1
     num_slices: int | None = None  # their number instead, at least 1; None for the share
 
 
 def slicing_axis(shape: Sequence[int], spacing: Sequence[float]) -> int:
-    """The axis across the slices in which a person would draw: that of the largest spacing.
+    """The axis across the slices in which a person would draw: that of the largest spacing, the first of equal ones.
 
-    An axis of one voxel comes first, whatever its spacing: that is a two-dimensional image. Of equal spacings, to a
-    thousandth of a millimetre, the first counts.
+    An axis of one voxel comes first, whatever its spacing: that is a two-dimensional image. Spacings are compared to a
+    thousandth of a millimetre.
     """
     if 1 in shape:
         return list(shape).index(1)
@@ -76,25 +70,18 @@ def scribble_map(
     for index in chosen:
         plane = planes[index]
         of_value = {value: draw_class(plane == value, strokes, rng) for value in values if (plane == value).any()}
-        known = np.isin(plane, values)
         for value, stroke in of_value.items():
-            drawn[index][stroke & known] = value
+            drawn[index][stroke & np.isin(plane, values)] = value
         for value, stroke in of_value.items():
             drawn[index][stroke & (plane == value)] = value
     return scribbles, chosen
 
 
 def annotated_slices(planes: Labels, values: Sequence[int], strokes: Strokes, rng: np.random.Generator) -> list[int]:
-    """Which slices are drawn in: evenly spread from a random start.
+    """Which slices of a dense label map, slices first, are drawn in: evenly spread from a random start.
 
-    For a class that none of them has, the slice with most of its voxels is added. Slices with none of the classes
-    cannot be drawn in.
-
-    Args:
-        planes: the dense label map, slices first.
-        values: the classes.
-        strokes: with the share or number of the slices.
-        rng: draws.
+    For a class that none of them has, the slice with most of its voxels is added. Slices without any class are not
+    drawn in.
     """
     voxels = np.stack([np.count_nonzero(planes == value, axis=(1, 2)) for value in values])
     possible = np.flatnonzero(voxels.any(axis=0))
@@ -145,8 +132,7 @@ def boundary_line(region: Mask, skeleton: Mask, share: float, rng: np.random.Gen
     """A connected share of a line near the boundary of a region, (H, W): one voxel is between them.
 
     The edge of the image is no boundary. The line leaves out what is within `GAP` voxels of the skeleton: where a
-    region is thin the interior stroke is near the boundary anyhow. If the line has several parts, one of them counts.
-    Nothing is drawn if the region is too thin for such a line or has no boundary.
+    region is thin the interior stroke is near the boundary anyhow. Nothing is drawn if no line is left.
     """
     inside = ndimage.binary_erosion(region, EIGHT_NEIGHBOURS, border_value=1)
     line = inside & ~ndimage.binary_erosion(inside, border_value=1)
@@ -157,12 +143,9 @@ def boundary_line(region: Mask, skeleton: Mask, share: float, rng: np.random.Gen
 
 
 def connected_part(line: Mask, start: int, share: float) -> Mask:
-    """What is nearest along a line, (H, W), to one of its voxels: all of it is connected, being reached through it.
+    """The share of a line, (H, W), that is nearest along it to one of its voxels: at least one voxel, all connected.
 
-    Args:
-        line: not empty.
-        start: number of the voxel among the line's, row by row.
-        share: of the voxels of the line that are connected with that one; at least one is taken.
+    `start` is that voxel's number among the line's, row by row; the share is of the voxels that are connected with it.
     """
     places = np.argwhere(line)
     distances = walked(places, start)
@@ -185,12 +168,9 @@ def thickened(line: Mask, thickness: int) -> Mask:
 
 
 def displaced(stroke: Mask, region: Mask, noise: float, rng: np.random.Generator) -> Mask:
-    """A stroke, (H, W), moved by a normal draw along each axis, rounded to voxels; what leaves the image is lost.
+    """A stroke, (H, W), moved along each axis by a normal draw of `noise` voxels (SD), rounded; it may leave the image.
 
-    A stroke that would miss its region altogether stays where it is. `noise` is the standard deviation in voxels.
+    A stroke that would miss its region altogether stays where it is.
     """
-    places = np.argwhere(stroke) + np.rint(rng.normal(0, noise, 2)).astype(int)
-    places = places[((places >= 0) & (places < stroke.shape)).all(axis=1)]
-    moved = np.zeros_like(stroke)
-    moved[tuple(places.T)] = True
+    moved = ndimage.shift(stroke, np.rint(rng.normal(0, noise, 2)), order=0)
     return moved if (moved & region).any() else stroke

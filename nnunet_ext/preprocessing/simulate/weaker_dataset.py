@@ -53,25 +53,17 @@ class WeakerDataset:
     def finish(
         self, about: Mapping[str, Any], *, record: str, cases: Mapping[str, Any], labels: Mapping[str, Any]
     ) -> None:
-        """Write what is not images: dataset.json with its labels, the folds of the source, and what was done.
-
-        What was done is how the labels were made weaker, and by case, in the JSON file `record`.
-        """
+        """Write dataset.json with its labels, the folds of the source, and what was done in the JSON file `record`."""
         about = {"version": __version__, "source": self.source.folder.name, **about}
-        write_description(
-            self.folder, self.name, self.source.cases, {**self.source.description, "labels": labels}, about=about
-        )
+        description = {**self.source.description, "labels": labels}
+        write_description(self.folder, self.name, self.source.cases, description, about=about)
         write_json(self.folder / record, {**about, "cases": cases})
         copy_splits(self.source, self.folder)
 
 
 @contextmanager
 def weaker_dataset(source: RawDataset, name: str, *, force: bool) -> Iterator[WeakerDataset]:
-    """Begin a dataset that is there only if the block ends without an exception.
-
-    Raises:
-        UserError: if the name is taken and `force` is off, or the source's labels are not dense.
-    """
+    """Begin a dataset that is there only if the block ends well; a UserError if its source is not dense."""
     if name == source.folder.name:
         raise UserError(f"{name} is the source itself. Choose another name.")
     if (source.folder / DENSE).is_dir():

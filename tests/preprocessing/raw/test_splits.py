@@ -18,6 +18,7 @@ from nnunet_ext.preprocessing.raw.splits import (
     read_splits,
     refused_by_planning,
 )
+from support.raw_datasets import DATASET_JSON
 
 CASES = [f"patient{patient:03d}_{phase}" for patient in range(20) for phase in ("ED", "ES")]
 PATIENTS = group_cases(CASES, "patient[0-9]+")
@@ -136,7 +137,7 @@ def test_a_file_that_is_no_split_is_refused(tmp_path, content):
 def make_raw(root, name, cases, **more):
     folder = root / "nnUNet_raw" / name
     (folder / "imagesTr").mkdir(parents=True)
-    (folder / "dataset.json").write_text(json.dumps({"file_ending": ".nii.gz", **more}))
+    (folder / "dataset.json").write_text(json.dumps({**DATASET_JSON, **more}))
     for case in cases:
         for channel in range(2):
             (folder / "imagesTr" / f"{case}_{channel:04d}.nii.gz").touch()
@@ -167,7 +168,7 @@ def test_preprocessed_cases_win(roots):
     make_raw(roots, "Dataset005_New", ["a", "b", "c"])
     folder = roots / "nnUNet_preprocessed" / "Dataset005_New"
     (folder / "gt_segmentations").mkdir(parents=True)
-    (folder / "dataset.json").write_text('{"file_ending": ".nii.gz"}')
+    (folder / "dataset.json").write_text(json.dumps(DATASET_JSON))
     for case in ("a", "b"):
         (folder / "gt_segmentations" / f"{case}.nii.gz").touch()
     assert find_dataset("5") == (folder, ["a", "b"])

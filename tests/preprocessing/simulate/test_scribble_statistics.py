@@ -1,29 +1,12 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from nnunet_ext.errors import UserError
-from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
-from nnunet_ext.preprocessing.simulate.scribble_statistics import (
-    Counts,
-    count_scribbles,
-    scribble_statistics,
-    scribble_table,
-)
-from support.raw_datasets import write_array, write_raw
+from nnunet_ext.preprocessing.simulate.scribble_statistics import Counts, count_scribbles, scribble_table
 
 VALUES = {"background": 0, "organ": 1, "tumour": 2}
 # two slices of 2 × 4; 7 is not a class
 DENSE = np.array([[[0, 0, 1, 1], [0, 0, 1, 7]], [[0, 0, 0, 0], [0, 0, 0, 0]]])
 SCRIBBLES = np.array([[[0, 3, 1, 3], [1, 3, 1, 0]], [[3, 3, 3, 3], [3, 3, 3, 3]]])
-NAMES = {**VALUES, "ignore": 3}
-
-
-@pytest.fixture
-def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
-    return tmp_path
 
 
 def test_counts_of_a_case_by_hand():
@@ -53,36 +36,3 @@ def test_table_has_median_range_and_agreement_over_cases():
     # 4 of 15, 16 of 16 and 13 of 16 voxels
     assert rows["all"][4:7] == ["81.25 %", "26.67 %", "100.00 %"]
     assert rows["all"][7:] == ["96.97 %", "75.00 %"]
-
-
-def write_scribbles(raw: Path, **content) -> Path:
-    folder = write_raw(raw / "Dataset005_Scribbles", {"a": SCRIBBLES.astype(np.uint8)}, **{"names": NAMES, **content})
-    write_array(np.where(DENSE == 7, 3, DENSE).astype(np.uint8), folder / "labelsTr_dense" / "a.nii.gz")
-    return folder
-
-
-def test_dataset_with_dense_masks_is_counted_across_its_thickest_axis(raw):
-    write_scribbles(raw)
-    found = scribble_statistics(read_raw_dataset("5"))
-    # the files' spacing is largest along z, the first axis
-    assert found == {"a": count_scribbles(SCRIBBLES, DENSE, VALUES, axis=0)}
-
-
-def test_dataset_without_ignore_label_is_refused(raw):
-    write_scribbles(raw, names=VALUES)
-    with pytest.raises(UserError, match="no label 'ignore'"):
-        scribble_statistics(read_raw_dataset("5"))
-
-
-def test_missing_or_misshapen_dense_masks_are_refused(raw):
-    folder = write_scribbles(raw)
-    file = folder / "labelsTr_dense" / "a.nii.gz"
-    write_array(DENSE[:1].astype(np.uint8), file)
-    with pytest.raises(UserError, match=r"a.nii.gz has the shape \(1, 2, 4\)"):
-        scribble_statistics(read_raw_dataset("5"))
-    file.unlink()
-    with pytest.raises(UserError, match="a.nii.gz does not exist"):
-        scribble_statistics(read_raw_dataset("5"))
-    file.parent.rmdir()
-    with pytest.raises(UserError, match="no folder labelsTr_dense"):
-        scribble_statistics(read_raw_dataset("5"))
