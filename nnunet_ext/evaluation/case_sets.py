@@ -82,7 +82,7 @@ def select_cases(
             raise UserError(f"{folder} has no folder {name}. It has: {there}.")
     description = read_dataset_json(folder / "dataset.json")
     if selection is None:
-        test = _with_references(raw_test_cases(folder, description), folder, description, references)
+        test = with_references(raw_test_cases(folder, description), folder, description, references)
         selection = "test" if test and not _without_label(test) else "val"
     if selection == "test":
         cases = raw_test_cases(folder, description)
@@ -90,7 +90,7 @@ def select_cases(
         cases = training_cases(folder, description)
         if selection == "val":
             cases = _validation_cases(cases, folder.name, folds)
-    cases = _with_references(cases, folder, description, references)
+    cases = with_references(cases, folder, description, references)
     if not cases:
         raise UserError(f"{folder} has no cases in {'imagesTs' if selection == 'test' else 'imagesTr'}.")
     if missing := _without_label(cases):
@@ -125,7 +125,7 @@ def check_instance_maps(cases: CaseSet) -> None:
         raise UserError(f"{len(without)} of {total} cases have no map of instances: {without[0]} does not exist.")
 
 
-def _with_references(
+def with_references(
     cases: Mapping[str, Case], folder: Path, description: Mapping[str, Any], references: str | None
 ) -> dict[str, Case]:
     """The cases with references from another folder of the dataset, if one is named."""

@@ -234,10 +234,7 @@ def predict_missing(
                 predictor.predict_from_files_sequential(images, targets)
             else:
                 predictor.predict_from_files(
-                    images,
-                    targets,
-                    num_processes_preprocessing=PROCESSES,
-                    num_processes_segmentation_export=PROCESSES,
+                    images, targets, num_processes_preprocessing=PROCESSES, num_processes_segmentation_export=PROCESSES
                 )
         for name in names:
             keep_prediction(unfinished, folder, name, ending)

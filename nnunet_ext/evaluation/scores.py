@@ -1,4 +1,4 @@
-"""Dice of cases: their mean, and how many have one."""
+"""Means of the scores that are defined."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ from dataclasses import dataclass
 from statistics import fmean
 
 
+def nanmean(values: Iterable[float]) -> float:
+    """The mean of the values that are not NaN; NaN if there is none."""
+    defined = [value for value in values if not math.isnan(value)]
+    return fmean(defined) if defined else math.nan
+
+
 @dataclass(frozen=True)
 class Scores:
-    """Dice of the cases of one run for one label; NaN where neither reference nor prediction has the label."""
+    """Dice of each case; NaN where neither reference nor prediction has the label."""
 
     dice: Mapping[str, float]
 
@@ -19,15 +25,5 @@ class Scores:
         return [value for value in self.dice.values() if not math.isnan(value)]
 
     @property
-    def count(self) -> int:
-        return len(self.defined)
-
-    @property
     def mean(self) -> float:
-        return fmean(self.defined) if self.defined else math.nan
-
-
-def nanmean(values: Iterable[float]) -> float:
-    """The mean of the values that are not NaN; NaN if there is none."""
-    defined = [value for value in values if not math.isnan(value)]
-    return fmean(defined) if defined else math.nan
+        return nanmean(self.dice.values())

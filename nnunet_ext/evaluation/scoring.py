@@ -218,11 +218,7 @@ def _score_case(
                 rows.append((files.case, name, metric.name, *metric.compute(label)))
         if reached is not None:
             points[name] = count_operating_points(
-                label,
-                reached.steps[name],
-                reached.thresholds,
-                thresholds=options.thresholds,
-                lesions=options.lesions,
+                label, reached.steps[name], reached.thresholds, thresholds=options.thresholds, lesions=options.lesions
             )
     return rows, points
 

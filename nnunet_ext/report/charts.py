@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -96,13 +96,11 @@ def _as_svg(figure: Figure, label: str) -> Markup:
     """A figure as an element of the page: no prolog, no metadata, the page's colours and font."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = buffer.getvalue()
-    body = svg[svg.index("<svg") :]
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    body = re.sub(r"<!--.*?-->\s*", "", body, flags=re.DOTALL)
-    body = re.sub(r"\s+xmlns(:\w+)?=\"[^\"]*\"", "", body)
-    body = re.sub(r"(<svg[^>]*?) width=\"[^\"]*\"", r"\1", body, count=1)
-    body = re.sub(r"(<svg[^>]*?) height=\"[^\"]*\"", r"\1", body, count=1)
+    body = buffer.getvalue()
+    body = body[body.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->\s*|\s+xmlns(:\w+)?=\"[^\"]*\"", "", body, flags=re.DOTALL)
+    for size in ("width", "height"):
+        body = re.sub(rf"(<svg[^>]*?) {size}=\"[^\"]*\"", r"\1", body, count=1)
     for number, colour in enumerate(RUN_COLOURS):
         body = body.replace(colour, f"var(--run{number})")
     body = body.replace(INK, "var(--ink)").replace(GRID, "var(--grid)")
@@ -115,23 +113,15 @@ def run_colour(number: int) -> str:
 
 def mean_curve(curves: Sequence[Sequence[float]]) -> list[float]:
     """The mean of several curves at each epoch that one of them has a value at; NaN at the others."""
-    values = np.full((len(curves), max(map(len, curves))), np.nan)
-    for row, curve in zip(values, curves):
-        row[: len(curve)] = curve
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # an epoch without any value is NaN, as wanted
-        return [float(value) for value in np.nanmean(values, axis=0)]
+    return [float(value) for value in pd.DataFrame(map(pd.Series, curves)).mean()]
 
 
 def thinned(values: Sequence[float]) -> tuple[list[float], list[float]]:
     """Epochs and values of a curve; of a long one means over neighbouring epochs, at most `POINTS`."""
-    epochs = np.arange(len(values), dtype=np.float64)
-    if len(values) <= POINTS:
-        return list(epochs), list(values)
-    width = -(-len(values) // POINTS)
-    parts = [slice(start, start + width) for start in range(0, len(values), width)]
-    means = [mean_curve([[value] for value in values[part]])[0] for part in parts]
-    return [float(epochs[part].mean()) for part in parts], means
+    width = -(-len(values) // POINTS) or 1
+    curve = pd.DataFrame({"epoch": np.arange(len(values), dtype=float), "value": list(values)})
+    means = curve.groupby(curve.index // width).mean()
+    return means["epoch"].tolist(), means["value"].tolist()
 
 
 def draw_charts(runs: Sequence[Sequence[TrainingRecord]]) -> list[dict[str, Any]]:
@@ -141,7 +131,7 @@ def draw_charts(runs: Sequence[Sequence[TrainingRecord]]) -> list[dict[str, Any]
     that of all parameters has a chart; the others are in a table.
 
     Args:
-        runs: the trainings of each run. Of several a line shows the mean, and faint ones each.
+        runs: the trainings of each run. With several, a strong line shows their mean and faint ones show each.
 
     Returns:
         For each chart its title, a note on how to read it, and the SVG.

@@ -13,12 +13,7 @@ from nnunet_ext.report.training import TrainingRecord
 
 @dataclass(frozen=True)
 class Run:
-    """A column of the report.
-
-    Attributes:
-        name: its heading.
-        sources: what the folders hold; several are seeds of one method.
-    """
+    """What the user named, a column of the report; several sources are seeds of one method."""
 
     name: str
     sources: tuple[Source, ...]
@@ -36,16 +31,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Column:
-    """A run's scores on the cases of a board.
+    """A run's scores on the cases of a board."""
 
-    Attributes:
-        run: the run's name.
-        number: of the run in the report, which decides its colour.
-        seeds: one for each seed.
-    """
-
-    run: str
-    number: int
+    run: str  # name
+    number: int  # of the run in the report, which decides its colour
     seeds: tuple[ScoredCases, ...]
 
     @property
@@ -55,15 +44,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Board:
-    """Runs that are shown in one table.
+    """Runs that are shown in one table."""
 
-    Attributes:
-        cases_of: what the cases are.
-        columns: the runs, in the report's order.
-    """
-
-    cases_of: str
-    columns: tuple[Column, ...]
+    cases_of: str  # what the cases are
+    columns: tuple[Column, ...]  # in the report's order
 
 
 def as_runs(named: Sequence[tuple[str | None, Source]]) -> list[Run]:

@@ -81,9 +81,5 @@ class LabelInCase:
         from nnunet_ext.evaluation.lesions import count_lesions
 
         return count_lesions(
-            self.reference,
-            self.prediction,
-            instances=self.instances,
-            ignored=self.ignored,
-            overlap=self.overlap_share,
+            self.reference, self.prediction, instances=self.instances, ignored=self.ignored, overlap=self.overlap_share
         )
