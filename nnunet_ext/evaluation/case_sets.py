@@ -26,9 +26,8 @@ class CaseSet:
         dataset: the dataset's name, ``DatasetXXX_Name``.
         selection: ``test``, ``val`` or ``all``; ``predicted`` for what is in a folder of predictions.
         description: the dataset's dataset.json.
-        cases: by name, in order.
         references: name of the folder with the references where it is not nnU-Net's own.
-        instances: folder with maps of the references' instances, if there is to be one.
+        instances: folder with maps of the references' instances.
     """
 
     dataset: str
@@ -100,12 +99,11 @@ def select_cases(
             f"{first} does not exist. Choose other cases: {', '.join(f'{folder.name}:{name}' for name in SELECTIONS)}."
         )
     channels = len(channel_names(description))
-    for name, case in cases.items():
-        if len(case.images) != channels:
-            raise UserError(
-                f"{folder.name} has {channels} channels by its dataset.json, but case {name} has {len(case.images)} "
-                "image files."
-            )
+    if wrong := [name for name, case in cases.items() if len(case.images) != channels]:
+        raise UserError(
+            f"{folder.name} has {channels} channels by its dataset.json, but case {wrong[0]} has "
+            f"{len(cases[wrong[0]].images)} image files."
+        )
     chosen = CaseSet(
         folder.name, selection, description, cases, references, None if instances is None else folder / instances
     )
@@ -114,11 +112,7 @@ def select_cases(
 
 
 def check_instance_maps(cases: CaseSet) -> None:
-    """See that every case has its map of instances, if there are to be maps.
-
-    Raises:
-        UserError: if one is missing.
-    """
+    """Raises UserError if the cases have maps of instances, but one is missing."""
     without = [file for name in cases.cases if (file := cases.instance_map(name)) is not None and not file.is_file()]
     if without:
         total = len(cases.cases)
@@ -145,11 +139,7 @@ def raw_test_cases(folder: Path, description: Mapping[str, Any]) -> dict[str, Ca
 
 
 def _validation_cases(cases: Mapping[str, Case], dataset: str, folds: Sequence[int | str]) -> dict[str, Case]:
-    """Those of `cases` that are for validation in the one fold.
-
-    Raises:
-        UserError: if there is not exactly one fold with a number, or the dataset's splits do not have it.
-    """
+    """Those of `cases` that are for validation in the one fold."""
     if len(folds) > 1:
         raise UserError(
             f"{dataset}:val cannot score an ensemble of the folds {' '.join(map(str, folds))}: each fold has trained "

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnunet_ext.evaluation.lesions import DetectionCounts, Mask, count_lesions
+from nnunet_ext.evaluation.lesions import DetectionCounts, count_lesions
 from nnunet_ext.evaluation.metrics.label_in_case import LabelInCase
 from nnunet_ext.evaluation.surface import bounding_box
 from nnunet_ext.files import written_whole
@@ -128,36 +128,31 @@ def count_operating_points(
         thresholds: those of them to count at, ascending.
         lesions: whether to count instances too.
     """
-    reference, ignored, instances = label.reference, label.ignored, label.instances
+    reference, instances = label.reference, label.instances
+    counted = np.ones_like(reference) if label.ignored is None else ~label.ignored
     wanted = {threshold: known.index(threshold) + 1 for threshold in thresholds}
-    voxels = _voxels(reference, steps, wanted, ignored)
-    if not lesions:
-        return OperatingPoints({"voxel": voxels}, {"voxel": label.voxels})
-    found: Curve = dict.fromkeys(wanted, DetectionCounts())
-    if reference.any() or steps.any():
-        box = bounding_box(reference | (steps > 0))  # all instances are in it; most of a volume is often empty
-        reference, steps = reference[box], steps[box]
-        instances = components(reference.astype(np.uint8), [1]) if instances is None else instances[box]
-        ignored = None if ignored is None else ignored[box]
-        share = label.overlap_share
-        found = {
-            threshold: count_lesions(reference, steps >= step, instances=instances, ignored=ignored, overlap=share)
+    some = (steps > 0) & counted
+    predicted, both = (_at_least(steps[where], max(wanted.values())) for where in (some, some & reference))
+    curves: dict[str, Curve] = {
+        "voxel": {
+            threshold: DetectionCounts(label.voxels.reference, int(both[step]), int(predicted[step]), int(both[step]))
             for threshold, step in wanted.items()
         }
-    own = {"voxel": label.voxels, "lesion": label.lesions}
-    return OperatingPoints({"voxel": voxels, "lesion": found}, own)
-
-
-def _voxels(reference: Mask, steps: Steps, wanted: Mapping[float, int], ignored: Mask | None) -> Curve:
-    """The counts in voxels; arguments as of `count_operating_points`, with the step of each threshold."""
-    known = reference if ignored is None else reference & ~ignored
-    some = steps > 0 if ignored is None else (steps > 0) & ~ignored
-    predicted, both = (_at_least(steps[where], max(wanted.values())) for where in (some, some & known))
-    total = int(np.count_nonzero(known))
-    return {
-        threshold: DetectionCounts(total, int(both[step]), int(predicted[step]), int(both[step]))
-        for threshold, step in wanted.items()
     }
+    if not lesions:
+        return OperatingPoints(curves, {"voxel": label.voxels})
+    curves["lesion"] = dict.fromkeys(wanted, DetectionCounts())
+    if reference.any() or steps.any():
+        box = bounding_box(reference | (steps > 0))  # all instances are in it; most of a volume is often empty
+        reference, steps, ignored = reference[box], steps[box], ~counted[box]
+        instances = components(reference.astype(np.uint8), [1]) if instances is None else instances[box]
+        curves["lesion"] = {
+            threshold: count_lesions(
+                reference, steps >= step, instances=instances, ignored=ignored, overlap=label.overlap_share
+            )
+            for threshold, step in wanted.items()
+        }
+    return OperatingPoints(curves, {"voxel": label.voxels, "lesion": label.lesions})
 
 
 def _at_least(steps: Steps, highest: int) -> npt.NDArray[np.int64]:

@@ -18,13 +18,7 @@ SELECTION = "predicted"
 
 @dataclass(frozen=True)
 class PredictedCases:
-    """The cases that have both a prediction and a reference.
-
-    Attributes:
-        cases: by name, in order.
-        labels: those of the predictions and the references.
-        remarks: which cases were left out.
-    """
+    """The cases that have both a prediction and a reference, and remarks on those that were left out."""
 
     cases: CaseSet
     labels: ScoredLabels
@@ -102,9 +96,5 @@ def _case_names(folder: Path, ending: str) -> list[str]:
 def _only_in_one(here: Path, cases: Sequence[str], others: Sequence[str], lacking: str, there: Path) -> list[str]:
     """A sentence about the cases of one folder that the other lacks, if there are any."""
     missing = [case for case in cases if case not in set(others)]
-    if not missing:
-        return []
-    more = ", …" if len(missing) > SHOWN else ""
-    return [
-        f"{len(missing)} of {len(cases)} cases in {here} have no {lacking} {there}: {', '.join(missing[:SHOWN])}{more}."
-    ]
+    shown = ", ".join(missing[:SHOWN]) + (", …" if len(missing) > SHOWN else "")
+    return [f"{len(missing)} of {len(cases)} cases in {here} have no {lacking} {there}: {shown}."] if missing else []

@@ -19,18 +19,12 @@ from nnunet_ext.preprocessing.raw.splits import Fold
 def predict_probabilities(
     predictor: nnUNetPredictor, images: Sequence[Path], weights: Sequence[Mapping[str, Any]]
 ) -> npt.NDArray[np.float32]:
-    """A model's probabilities in the geometry of the image files.
+    """A model's probabilities in the geometry of the image files; see `predict_case`.
 
     Args:
         predictor: with a model of plain labels, no regions.
         images: the files of one case, one for each channel.
         weights: those of the predictor's ``list_of_parameters`` to predict with; several are an ensemble.
-
-    Returns:
-        (C, Z, Y, X): background, then each label in the order of its value.
-
-    Raises:
-        UserError: if the model gives values that are no numbers.
     """
     predictor.list_of_parameters = list(weights)
     with redirect_stdout(io.StringIO()):  # where nnU-Net tells of every step
