@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 LEVEL = 0.95
 SEED = 0
@@ -181,8 +180,9 @@ def _once_first(drawn: Table) -> Table:
 
 def _cube(seeds: Sequence[SeedScores], cases: Sequence[str]) -> Table:
     """Values by (label, case, seed), NaN where there is none."""
-    by_seed = [pd.DataFrame(seed.values, index=pd.Index(seed.cases)).reindex(cases).to_numpy() for seed in seeds]
-    return np.stack(by_seed, axis=-1).swapaxes(0, 1)
+    none, rows = np.full(seeds[0].parts.shape[1], math.nan), [dict(zip(seed.cases, seed.values)) for seed in seeds]
+    values = np.array([[row.get(case, none) for row in rows] for case in cases])
+    return values.reshape(len(cases), len(seeds), len(none)).transpose(2, 0, 1)
 
 
 def _label_differences(

@@ -48,12 +48,6 @@ class ScoredLabels:
         ignore: value of voxels of the reference that do not count.
     """
 
-    keys: by name, what nnU-Net's metrics take: a value, or the values of a region.
-        only_model: names that the dataset does not have.
-        only_dataset: names that the model does not have.
-        ignore: value of voxels of the reference that do not count.
-    """
-
     keys: Mapping[str, LabelKey]
     only_model: tuple[str, ...]
     only_dataset: tuple[str, ...]
