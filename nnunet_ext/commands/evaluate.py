@@ -85,66 +85,64 @@ def tolerance(text: str) -> tuple[str | None, float]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "model", type=Path, nargs="?", metavar="MODEL_FOLDER", help="nnU-Net's TRAINER__PLANS__CONFIGURATION"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("model", type=Path, nargs="?", metavar="MODEL_FOLDER", help="nnU-Net's TRAINER__PLANS__CONFIGURATION")
+    add(
         "--on",
         type=dataset_and_cases,
         action="append",
         metavar="DATASET[:CASES]",
         help="dataset id or name, and its cases: test (imagesTs with labelsTs), val (the validation cases of the fold, "
-        "by the dataset's splits_final.json) or all (imagesTr with labelsTr); without: test if each image in imagesTs "
-        "has a label, else val. Can be given several times",
+        "by the dataset's splits_final.json) or all (imagesTr with labelsTr). The default is test if each image in "
+        "imagesTs has a label, else val. Can be given several times",
     )
-    parser.add_argument("-f", "--folds", type=fold_name, nargs="+", metavar="FOLD", help="of the model (default: 0)")
-    parser.add_argument(
-        "--predictions", type=Path, metavar="FOLDER", help="score the label maps in this folder, in place of a model"
+    add(
+        "-f",
+        "--folds",
+        type=fold_name,
+        nargs="+",
+        metavar="FOLD",
+        help="folds to predict with (default: 0)",
     )
-    parser.add_argument(
+    add("--predictions", type=Path, metavar="FOLDER", help="score the label maps in this folder, in place of a model")
+    add(
         "--dataset-json",
         type=Path,
         metavar="FILE",
         help="for --predictions: dataset.json with the labels and the file ending (default: the one among the "
         "predictions, or beside the folder of labels)",
     )
-    parser.add_argument(
+    add(
         "--partial",
         action="store_true",
-        help="for --predictions: leave out cases that have only a prediction or only a label. Without, they are an "
-        "error",
+        help="for --predictions: leave out cases that have only a prediction or only a label, which is else an error",
     )
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--json", action="store_true", help="print evaluation.json, and nothing else, on stdout")
-    parser.add_argument(
-        "--metrics",
-        nargs="+",
-        choices=GROUPS,
-        default=[DICE.group],
-        help="what to score by; dice is always among it (default: dice)",
-    )
-    parser.add_argument(
+    add("-o", "--out", type=Path, required=True, help="folder to write")
+    add("--json", action="store_true", help="print evaluation.json, and nothing else, on stdout")
+    metrics = "metrics to score by; dice is always among them (default: dice)"
+    add("--metrics", nargs="+", choices=GROUPS, default=[DICE.group], help=metrics)
+    add(
         "--tolerance",
         type=tolerance,
         nargs="+",
         metavar="[LABEL=]MM",
-        help="for nsd: in mm, for a label by its name, or as a number alone for all others; each label needs one",
+        help="for nsd: tolerance in mm, for a label by its name, or for all other labels; each label needs one",
     )
-    parser.add_argument(
+    add(
         "--labels",
         nargs="+",
         metavar="FOLDER",
         help="folders with the references; each is scored against by itself. For a model they are folders of the "
         "dataset, such as labelsTr_dense (default: labelsTr, labelsTs); for --predictions they are paths",
     )
-    parser.add_argument(
+    add(
         "--instances",
         metavar="FOLDER",
-        help="for lesions: folder with maps of the references' instances, such as instancesTr; of the dataset for a "
-        "model, a path for --predictions. Without, and for labels that they leave out, instances are connected "
-        "components of the reference",
+        help="for lesions: folder with maps of the references' instances, such as instancesTr. For a model it is a "
+        "folder of the dataset, for --predictions a path. Without it, and for labels that the maps leave out, instances "
+        "are connected components of the reference",
     )
-    parser.add_argument(
+    add(
         "--overlap",
         type=share,
         default=0.1,
@@ -152,7 +150,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for lesions: share of an instance's voxels that must overlap for it to count as found, or as right "
         "(default: %(default)s)",
     )
-    parser.add_argument(
+    add(
         "--thresholds",
         type=probability,
         nargs="*",
@@ -161,17 +159,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "numbers, at 21 from 0.001 to 0.999",
     )
     add_interval_options(parser, purpose="the intervals")
-    parser.add_argument(
+    add(
         "--workers",
         type=positive,
         metavar="N",
-        help="processes to score with, at most; each holds a whole case in memory (default: the cores that are "
-        "available, but not more than 8)",
+        help="maximum number of processes that score; each holds a whole case in memory (default: the available "
+        "cores, at most 8)",
     )
-    parser.add_argument("--checkpoint", help=f"default: {CHECKPOINT}")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="default: auto")
-    parser.add_argument("--disable-tta", action="store_true", help="predict without mirroring: faster, less accurate")
-    parser.add_argument("--force", action="store_true", help="empty OUT first, if this command made it")
+    add("--checkpoint", help=f"file name of the checkpoint in each fold (default: {CHECKPOINT})")
+    add("--device", choices=("auto", "cpu", "cuda", "mps"), help="device to predict on (default: auto)")
+    add("--disable-tta", action="store_true", help="predict without mirroring: faster, less accurate")
+    add("--force", action="store_true", help="empty OUT first, if this command made it")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -230,11 +228,11 @@ def of_folder(args: argparse.Namespace) -> Job:
     found = [predicted_cases(args.predictions, folder, **more) for folder in folders]
     wanted = {"predictions": str(args.predictions.resolve())}
     return Job(
-        sets=[(one.cases, one.labels) for one in found],
+        sets=[(cases, labels) for cases, labels, _ in found],
         origin={**wanted, "labels": [str(folder.resolve()) for folder in folders]},
         wanted=wanted,
         read=[args.predictions, *folders],
-        remarks=[remark for one in found for remark in one.remarks],
+        remarks=[remark for _, _, remarks in found for remark in remarks],
     )
 
 
@@ -332,11 +330,7 @@ def write_curves(out: Path, results: list[Result]) -> None:
 
 
 def open_output(out: Path, wanted: Mapping[str, Any], *, force: bool) -> None:
-    """Make the output folder, which records what decides the predictions, or go on in one where the same was asked.
-
-    Raises:
-        UserError: if the folder holds something else and `force` is off, or it was not made by this command.
-    """
+    """Make the output folder, which records what decides the predictions, or go on in one where the same was asked."""
     record = out / REQUEST
     if record.is_file() and (out / MARKER).is_file() and not force:
         before = read_json(record)

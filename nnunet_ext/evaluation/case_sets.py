@@ -93,10 +93,9 @@ def select_cases(
     if not cases:
         raise UserError(f"{folder} has no cases in {'imagesTs' if selection == 'test' else 'imagesTr'}.")
     if missing := _without_label(cases):
-        first = cases[missing[0]].label
         raise UserError(
             f"{len(missing)} of {len(cases)} cases of {folder.name}:{selection} have no label to score against, e.g. "
-            f"{first} does not exist. Choose other cases: {', '.join(f'{folder.name}:{name}' for name in SELECTIONS)}."
+            f"{missing[0]} does not exist. Choose other cases: {', '.join(f'{folder.name}:{name}' for name in SELECTIONS)}."
         )
     channels = len(channel_names(description))
     if wrong := [name for name, case in cases.items() if len(case.images) != channels]:
@@ -113,9 +112,8 @@ def select_cases(
 
 def check_instance_maps(cases: CaseSet) -> None:
     """Raises UserError if the cases have maps of instances, but one is missing."""
-    without = [file for name in cases.cases if (file := cases.instance_map(name)) is not None and not file.is_file()]
-    if without:
-        total = len(cases.cases)
+    total, maps = len(cases.cases), map(cases.instance_map, cases.cases)
+    if without := [file for file in maps if file is not None and not file.is_file()]:
         raise UserError(f"{len(without)} of {total} cases have no map of instances: {without[0]} does not exist.")
 
 
@@ -162,5 +160,5 @@ def _validation_cases(cases: Mapping[str, Case], dataset: str, folds: Sequence[i
     return {name: cases[name] for name in sorted(splits[fold]["val"])}
 
 
-def _without_label(cases: Mapping[str, Case]) -> list[str]:
-    return [name for name, case in cases.items() if not case.label.is_file()]
+def _without_label(cases: Mapping[str, Case]) -> list[Path]:
+    return [case.label for case in cases.values() if not case.label.is_file()]

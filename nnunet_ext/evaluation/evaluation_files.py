@@ -48,16 +48,14 @@ def _intervals(estimates: Mapping[str, Estimate]) -> dict[str, list[float] | Non
 
 def _lesions(result: Result) -> dict[Any, dict[str, dict[str, Any]]]:
     """Counts and rates of instances, of each case and label and (under the case None) of all cases."""
-    metrics = [metric for metric in result.options.figures if metric.group == LESIONS_RECALL.group]
-    cases, labels = list(result.cases.cases), list(result.labels.keys)
-    entries: dict[Any, dict[str, dict[str, Any]]] = {case: {label: {} for label in labels} for case in (*cases, None)}
-    for metric in metrics:
+    cases, labels = (*result.cases.cases, None), list(result.labels.keys)
+    entries: dict[Any, dict[str, dict[str, Any]]] = {case: {label: {} for label in labels} for case in cases}
+    for metric in (one for one in result.options.figures if one.group == LESIONS_RECALL.group):
         parts = result.parts[metric.name]
-        for case, row in zip((*cases, None), [*parts, parts.sum(axis=0)]):
+        for case, row in zip(cases, [*parts, parts.sum(axis=0)]):
             for label, sums in zip(labels, row):
-                entry = entries[case][label]
-                entry |= dict(zip(metric.parts or (), map(int, sums[0])))
-                entry[metric.name.removeprefix("lesions_")] = _or_null(float(metric.aggregate(sums)))
+                entries[case][label] |= dict(zip(metric.parts or (), map(int, sums[0])))
+                entries[case][label][metric.name.removeprefix("lesions_")] = _or_null(float(metric.aggregate(sums)))
     return entries
 
 

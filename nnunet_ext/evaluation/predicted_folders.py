@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,6 @@ from nnunet_ext.preprocessing.raw.raw_dataset import Case
 SELECTION = "predicted"
 
 
-@dataclass(frozen=True)
-class PredictedCases:
-    """The cases that have both a prediction and a reference, and remarks on those that were left out."""
-
-    cases: CaseSet
-    labels: ScoredLabels
-    remarks: tuple[str, ...]
-
-
 def predicted_cases(
     predictions: Path,
     references: Path,
@@ -32,7 +22,7 @@ def predicted_cases(
     dataset_json: Path | None = None,
     instances: Path | None = None,
     partial: bool = False,
-) -> PredictedCases:
+) -> tuple[CaseSet, ScoredLabels, list[str]]:
     """The cases of a folder of predictions, with their references.
 
     Args:
@@ -42,6 +32,10 @@ def predicted_cases(
             for their labels, and the one beside the folder of references for theirs; if there is only one, it is both.
         instances: folder with maps of the references' instances.
         partial: whether to leave out cases that are in one of the folders alone.
+
+    Returns:
+        The cases that have both a prediction and a reference, their labels, and remarks on the cases that were left
+        out.
 
     Raises:
         UserError: if a folder or the dataset.json is missing, or the cases or labels do not fit.
@@ -68,7 +62,7 @@ def predicted_cases(
     files = {case: Case((), references / f"{case}{ending}") for case in common}
     cases = CaseSet(references.parent.name, SELECTION, theirs, files, references.name, instances)
     check_instance_maps(cases)
-    return PredictedCases(cases, match_labels(ours, theirs, name=str(references)), tuple(remarks))
+    return cases, match_labels(ours, theirs, name=str(references)), remarks
 
 
 def _descriptions(

@@ -245,12 +245,14 @@ def _covering(instances: Labels, reference: Labels, key: LabelKey, labels: Path)
     Raises:
         UserError: if it covers a value in part, or part of the label would go uncounted.
     """
-    numbered = [instances[reference == value] > 0 for value in (key if isinstance(key, tuple) else (key,))]
-    for value, some in zip(key if isinstance(key, tuple) else (key,), numbered):
-        if some.any() and not some.all():
+    covered = True
+    for value in key if isinstance(key, tuple) else (key,):
+        numbered = instances[reference == value] > 0
+        covered &= bool(numbered.all())
+        if numbered.any() and not numbered.all():
             raise UserError(
-                f"{np.count_nonzero(~some)} of {some.size} voxels with the value {value} in {labels} belong to no "
-                "instance of the case's map. Give maps of all instances, or leave out --instances: then connected "
+                f"{np.count_nonzero(~numbered)} of {numbered.size} voxels with the value {value} in {labels} belong to "
+                "no instance of the case's map. Give maps of all instances, or leave out --instances: then connected "
                 "components are the instances."
             )
-    return instances if all(some.all() for some in numbered) else None
+    return instances if covered else None

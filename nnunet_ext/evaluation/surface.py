@@ -66,10 +66,7 @@ def surface_dice(reference: Mask, prediction: Mask, spacing: Sequence[float], *,
     DeepMind's surface-distance weighs by area, so that its numbers differ, most where voxels are far from cubic.
 
     Args:
-        reference: as of `surface_distances`.
-        prediction: as of `surface_distances`.
-        spacing: as of `surface_distances`.
-        tolerance: in mm, at least 0. A voxel at this very distance counts.
+        tolerance: in mm, at least 0. A voxel at this very distance counts. Other arguments as of `surface_distances`.
 
     Returns:
         Between 0 and 1. As with Dice, 0 if one of the masks is empty, and NaN if both are.

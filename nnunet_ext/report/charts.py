@@ -27,15 +27,9 @@ STYLE = {
     "text.parse_math": False,
     "font.family": "sans-serif",
     "font.size": 9,
-    "text.color": INK,
-    "axes.edgecolor": GRID,
-    "axes.labelcolor": INK,
-    "xtick.color": GRID,
-    "ytick.color": GRID,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "grid.color": GRID,
     "grid.linewidth": 0.6,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), GRID),
 }
 
 CHART_INCHES = (3.7, 2.5)
@@ -64,15 +58,9 @@ def draw_chart(title: str, lines: Sequence[Line], *, limits: tuple[float, float]
     with _axes(CHART_INCHES) as (figure, axes):
         for line in lines:
             epochs, values = thinned(line.values)
-            axes.plot(
-                epochs,
-                values,
-                color=line.colour,
-                linestyle=line.style,
-                linewidth=1.6 if line.opacity == 1 else 0.9,
-                alpha=line.opacity,
-                marker="o" if np.isfinite(values).sum() == 1 else None,
-            )
+            look = {"linewidth": 1.6 if line.opacity == 1 else 0.9, "alpha": line.opacity}
+            look["marker"] = "o" if np.isfinite(values).sum() == 1 else None
+            axes.plot(epochs, values, color=line.colour, linestyle=line.style, **look)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes.grid(True, axis="y")
@@ -141,27 +129,22 @@ def draw_charts(runs: Sequence[Sequence[TrainingRecord]]) -> list[dict[str, Any]
         drawn = []
         for number, trainings in enumerate(runs):
             curves = [one.curves[key] for one in trainings if np.isfinite(one.curves.get(key, [])).any()]
-            if len(curves) > 1 and not only_single:
+            several = len(curves) > 1
+            if several and not only_single:
                 drawn += [Line(key, curve, run_colour(number), style, opacity=0.25) for curve in curves]
+            if curves and not (several and only_single):
                 drawn.append(Line(key, mean_curve(curves), run_colour(number), style))
-            elif len(curves) == 1:
-                drawn.append(Line(key, curves[0], run_colour(number), style))
         return drawn
 
+    patches = "random validation patches; solid: moving average, dotted: each epoch"
     wanted = [
         ("Loss", "solid: training, dashed: validation", lines("train_losses") + lines("val_losses", "--"), None),
-        (
-            "Pseudo Dice",
-            "of random validation patches; solid: moving average, dotted: each epoch",
-            lines("ema_fg_dice") + lines("mean_fg_dice", ":", only_single=True),
-            (0.0, 1.0),
-        ),
+        ("Pseudo Dice", patches, lines("ema_fg_dice") + lines("mean_fg_dice", ":", only_single=True), (0.0, 1.0)),
         ("Learning rate", "", lines("lrs"), None),
     ]
     terms = dict.fromkeys(key for trainings in runs for one in trainings for key in one.curves if "/" in key)
-    wanted += [
-        (term, "", lines(term), None) for term in sorted(terms) if not term.startswith("moved/") or term == "moved/all"
-    ]
+    shown = [term for term in sorted(terms) if not term.startswith("moved/") or term == "moved/all"]
+    wanted += [(term, "", lines(term), None) for term in shown]
     return [
         {"title": title, "note": note, "svg": draw_chart(title, drawn, limits=limits)}
         for title, note, drawn, limits in wanted
@@ -170,12 +153,7 @@ def draw_charts(runs: Sequence[Sequence[TrainingRecord]]) -> list[dict[str, Any]
 
 
 def draw_strips(title: str, runs: Sequence[tuple[int, Sequence[float]]]) -> Markup:
-    """A strip for each run with a point for each case, and a bar at their median, as inline SVG.
-
-    Args:
-        title: what the values are, for screen readers.
-        runs: number and values of each, none NaN; at least one value.
-    """
+    """A strip for each run, by number and values, with a point for each case and a bar at their median, as SVG."""
     with _axes((1.4 * CHART_INCHES[0], 0.5 + 0.3 * len(runs))) as (figure, axes):
         for row, (number, values) in enumerate(runs):
             # spread by a fixed pattern, so that the same report has the same picture

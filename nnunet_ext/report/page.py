@@ -50,7 +50,7 @@ def write_report(
     """Write the report, whole or not at all.
 
     Args:
-        target: the HTML file; its folder must exist. An existing file is replaced.
+        target: the HTML file in a folder that exists; an existing file is replaced.
         runs: at least one; their order is the order of the columns.
         title: heading of the page.
         patients: the patient of each case; cases of one patient are drawn together.
@@ -62,9 +62,6 @@ def write_report(
 
     Returns:
         What the page says is missing.
-
-    Raises:
-        ValueError: if there is no run.
     """
     if not runs:
         raise ValueError("A report needs at least one run.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.report.sources import ScoredCases, Source
@@ -56,11 +55,10 @@ def as_runs(named: Sequence[tuple[str | None, Source]]) -> list[Run]:
     Raises:
         UserError: if a folder is given twice, or two without a name would be called the same.
     """
-    seen: set[Path] = set()
-    for _, source in named:
-        if source.path in seen:
-            raise UserError(f"{source.path} is given twice.")
-        seen.add(source.path)
+    paths = [source.path for _, source in named]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise UserError(f"{path} is given twice.")
     given = {name for name, _ in named if name is not None}
     runs: dict[str, list[Source]] = {}
     for name, source in named:

@@ -113,9 +113,9 @@ def read_source(path: Path) -> Source:
 
 def _candidates(path: Path) -> str:
     """What in a folder could have been meant."""
-    found = [file.parent for file in (*sorted(path.glob("*/plans.json")), *sorted(path.glob(f"*/{EVALUATION}")))]
+    found = [str(file.parent) for name in ("plans.json", EVALUATION) for file in sorted(path.glob(f"*/{name}"))]
     if found:
-        listed = ", ".join(str(folder) for folder in found[:SHOWN])
+        listed = ", ".join(found[:SHOWN])
         return f" Name the folders in it: {listed}{', …' if len(found) > SHOWN else ''}."
     return (
         " Name a model folder TRAINER__PLANS__CONFIGURATION of nnUNet_results, a fold_X in it, an output folder of "
@@ -144,11 +144,7 @@ def _fold_order(fold: Path) -> tuple[bool, int, str]:
 
 
 def _read_folds(model: Path, folds: Sequence[Path], *, name: str, at: Path) -> Source:
-    """The validation of some folds of a model as one; `at` is the folder that the user named.
-
-    Raises:
-        UserError: if no fold has a summary.json, or folds share cases.
-    """
+    """The validation of some folds of a model as one; `at` is the folder that the user named."""
     scored = {fold: file for fold in folds if (file := fold / "validation" / SUMMARY).is_file()}
     if not scored:
         raise UserError(_no_summary(model, folds, at=at))
@@ -277,15 +273,14 @@ def _evaluated(
     predictions: Path | None,
     out: Path,
 ) -> ScoredCases:
-    """The scores on one set of cases, an entry of evaluation.json in `out`.
+    """The scores on one set of cases.
 
     Args:
         entry: the set's part of evaluation.json.
         scores: the scores table.
         model: dataset.json of the model or beside the predictions, if it is there.
         near: paths to look for the raw data from.
-        predictions: folder of the predictions, if they are not in `out`.
-        out: the output folder.
+        predictions: folder of the predictions, if they are not in the output folder `out`.
     """
     name, references = f"{entry['dataset']}_{entry['cases']}", entry.get("references")
     of_set = scores[(scores["dataset"] == name) & (scores["references"] == (references or ""))]
