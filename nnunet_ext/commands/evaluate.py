@@ -138,9 +138,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--instances",
         metavar="FOLDER",
-        help="for lesions: folder with maps of the references' instances, such as instancesTr. For a model it is a "
-        "folder of the dataset, for --predictions a path. Without it, and for labels that the maps leave out, instances "
-        "are connected components of the reference",
+        help="for lesions: folder with maps of the references' instances, such as instancesTr (of the dataset for a "
+        "model, a path for --predictions). Without it, and for labels that the maps leave out, instances are connected "
+        "components of the reference",
     )
     add(
         "--overlap",

@@ -93,9 +93,10 @@ def select_cases(
     if not cases:
         raise UserError(f"{folder} has no cases in {'imagesTs' if selection == 'test' else 'imagesTr'}.")
     if missing := _without_label(cases):
+        others = ", ".join(f"{folder.name}:{name}" for name in SELECTIONS)
         raise UserError(
             f"{len(missing)} of {len(cases)} cases of {folder.name}:{selection} have no label to score against, e.g. "
-            f"{missing[0]} does not exist. Choose other cases: {', '.join(f'{folder.name}:{name}' for name in SELECTIONS)}."
+            f"{missing[0]} does not exist. Choose other cases: {others}."
         )
     channels = len(channel_names(description))
     if wrong := [name for name, case in cases.items() if len(case.images) != channels]:
