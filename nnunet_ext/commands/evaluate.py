@@ -185,7 +185,7 @@ def check_options(args: argparse.Namespace) -> None:
     """Raises UserError if the options do not go together."""
     of_model = [f"--{name.replace('_', '-')}" for name in OF_MODELS if getattr(args, name) not in (None, False)]
     by_folder, nsd, folders = args.predictions is not None, NSD.group in args.metrics, args.labels or []
-    refusals = {
+    refusals: dict[str, Any] = {
         "MODEL_FOLDER and --predictions exclude each other: score one of them.": by_folder and args.model is not None,
         f"{', '.join(of_model)}: only for a model, not for --predictions.": by_folder and of_model,
         "--predictions needs --labels FOLDER, the folder with the references.": by_folder and args.labels is None,
@@ -224,7 +224,7 @@ def of_folder(args: argparse.Namespace) -> Job:
     from nnunet_ext.evaluation.predicted_folders import predicted_cases
 
     instances, folders = args.instances and Path(args.instances), [Path(folder) for folder in args.labels]
-    more = {"dataset_json": args.dataset_json, "instances": instances, "partial": args.partial}
+    more: dict[str, Any] = {"dataset_json": args.dataset_json, "instances": instances, "partial": args.partial}
     found = [predicted_cases(args.predictions, folder, **more) for folder in folders]
     wanted = {"predictions": str(args.predictions.resolve())}
     return Job(
@@ -297,10 +297,12 @@ def evaluate(args: argparse.Namespace) -> Path:
         if job.predictor is not None:
             folder.mkdir(exist_ok=True)
             log, names = args.out / "nnunet.log", list(labels.keys)
-            wanted = {"labels": names, "thresholds": options.thresholds}
-            predict_missing(job.predictor, cases, folder, log=log, few_cores=few_cores, **wanted)
-        drawn = {"patients": patients, "resamples": args.bootstrap}
-        results.append(score(cases, labels, folder, options, **drawn, workers=workers))
+            predict_missing(
+                job.predictor, cases, folder, log=log, few_cores=few_cores, labels=names, thresholds=options.thresholds
+            )
+        results.append(
+            score(cases, labels, folder, options, patients=patients, resamples=args.bootstrap, workers=workers)
+        )
     write_results(args.out, job.origin, results)
     print(f"\n{results_table(results)}")
     for line in [*job.remarks, *(line for result in results for line in remarks(result))]:

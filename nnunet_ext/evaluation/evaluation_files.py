@@ -43,7 +43,8 @@ def _or_null(value: float) -> float | None:
 
 
 def _intervals(estimates: Mapping[str, Estimate]) -> dict[str, list[float] | None]:
-    return {name: one.interval and [one.interval.low, one.interval.high] for name, one in estimates.items()}
+    intervals = {name: one.interval for name, one in estimates.items()}
+    return {name: None if one is None else [one.low, one.high] for name, one in intervals.items()}
 
 
 def _lesions(result: Result) -> dict[Any, dict[str, dict[str, Any]]]:

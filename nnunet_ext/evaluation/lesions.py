@@ -73,7 +73,7 @@ def count_lesions(
 
     Args:
         reference: (Z, Y, X), where the label is.
-        prediction: of the same shape, where it is predicted.
+        prediction: of the same shape.
         instances: numbers that tell the reference's instances apart; without, they are its connected components.
             Voxels connect at faces, edges and corners.
         ignored: voxels where the reference is unknown.

@@ -21,11 +21,7 @@ def default_workers() -> int:
 
 
 def choose_device(wanted: str) -> str:
-    """The device for nnU-Net's ``-device``: the wanted one, for ``auto`` the best there is.
-
-    Raises:
-        UserError: if the wanted one is not there.
-    """
+    """The device for nnU-Net's ``-device``: the wanted one, for ``auto`` the best; UserError if it is not there."""
     import torch
 
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}

@@ -55,12 +55,7 @@ class ScoredLabels:
 
 
 def match_labels(model: Mapping[str, Any], dataset: Mapping[str, Any], *, name: str) -> ScoredLabels:
-    """Find the labels or regions that are in both, by name.
-
-    Args:
-        model: the model's dataset.json.
-        dataset: the dataset's dataset.json.
-        name: of the dataset, for messages.
+    """Find the labels or regions that are in both dataset.json files, by name; `name` is the dataset's, for messages.
 
     Raises:
         UserError: if a name stands for other values in the other, or there is no common name.
@@ -184,8 +179,6 @@ def predict_missing(
     prediction, and a run that was interrupted goes on where it was.
 
     Args:
-        predictor: with the model.
-        cases: what to predict.
         folder: existing folder for the predictions, ``<case>.<ending>``.
         log: file that gets what nnU-Net prints.
         few_cores: predict one case after the other in this process. Starting nnU-Net's processes costs more than they
@@ -227,11 +220,7 @@ def predict_missing(
 
 
 def keep_prediction(unfinished: Path, folder: Path, name: str, ending: str) -> None:
-    """Move a prediction that is whole, with what belongs to it: TIFF keeps its spacing in a file beside it.
-
-    Raises:
-        UserError: if it was not written to its end.
-    """
+    """Move a prediction that is whole, with what belongs to it: TIFF keeps its spacing in a file beside it."""
     made = unfinished / f"{name}{ending}"
     if not made.is_file():
         raise UserError(f"{folder / made.name} could not be written. Is there room on the disk?")

@@ -13,12 +13,7 @@ EXPECTED = 'The file needs {"CASE": "PATIENT", ...}, or a pairs.json as nnunet_e
 
 
 def read_patients(file: Path, cases: Iterable[str]) -> dict[str, str]:
-    """The patient of each case.
-
-    Args:
-        file: JSON, ``{case: patient}``, or ``{"cases": {case: {"patient": patient, ...}, ...}, ...}`` as in pairs.json.
-            It may name other cases too.
-        cases: those that need one.
+    """The patient of each of some cases, from JSON: ``{case: patient}``, or a pairs.json.
 
     Raises:
         UserError: if the file is not of either form, or a case has no patient in it.

@@ -16,26 +16,18 @@ SELECTION = "predicted"
 
 
 def predicted_cases(
-    predictions: Path,
-    references: Path,
-    *,
-    dataset_json: Path | None = None,
-    instances: Path | None = None,
-    partial: bool = False,
+    predictions: Path, references: Path, *, dataset_json: Path | None, instances: Path | None, partial: bool
 ) -> tuple[CaseSet, ScoredLabels, list[str]]:
-    """The cases of a folder of predictions, with their references.
+    """The cases of a folder of predictions, ``<case>.<ending>``, with references of the same names in another folder.
 
     Args:
-        predictions: folder with ``<case>.<ending>``.
-        references: folder with files of the same names.
         dataset_json: file with the labels and the file ending. Without, it is the dataset.json among the predictions
             for their labels, and the one beside the folder of references for theirs; if there is only one, it is both.
         instances: folder with maps of the references' instances.
         partial: whether to leave out cases that are in one of the folders alone.
 
     Returns:
-        The cases that have both a prediction and a reference, their labels, and remarks on the cases that were left
-        out.
+        The cases that are in both folders, their labels, and remarks on the cases that were left out.
 
     Raises:
         UserError: if a folder or the dataset.json is missing, or the cases or labels do not fit.

@@ -145,13 +145,9 @@ def score(
     resamples: int = 0,
     workers: int = 1,
 ) -> Result:
-    """Compare predictions with the references.
+    """Compare the predictions in a folder with the references; without options, by Dice alone.
 
     Args:
-        cases: what was predicted.
-        labels: what to score.
-        folder: with the predictions.
-        options: without, Dice alone.
         patients: that of each case; None takes every case for a patient of its own.
         resamples: for the intervals; 0 for no intervals.
         workers: processes, each with one case at a time, if it takes long; see `in_order`. The scores are the same.

@@ -8,13 +8,9 @@ from nnunet_ext.errors import UserError
 
 
 def tolerances_by_label(given: Sequence[tuple[str | None, float]], labels: Iterable[str]) -> dict[str, float]:
-    """The tolerance of each label that is scored, in mm.
+    """The tolerance of each label that is scored, in mm. None among those given stands for all labels without a name.
 
     There is no default, as what deviation is harmless is a clinical choice.
-
-    Args:
-        given: a label's name and its tolerance; None stands for all labels that are not named.
-        labels: those that are scored.
 
     Raises:
         UserError: if a label has none or two, or a name is none of the labels.

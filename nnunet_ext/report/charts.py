@@ -58,7 +58,7 @@ def draw_chart(title: str, lines: Sequence[Line], *, limits: tuple[float, float]
     with _axes(CHART_INCHES) as (figure, axes):
         for line in lines:
             epochs, values = thinned(line.values)
-            look = {"linewidth": 1.6 if line.opacity == 1 else 0.9, "alpha": line.opacity}
+            look: dict[str, Any] = {"linewidth": 1.6 if line.opacity == 1 else 0.9, "alpha": line.opacity}
             look["marker"] = "o" if np.isfinite(values).sum() == 1 else None
             axes.plot(epochs, values, color=line.colour, linestyle=line.style, **look)
         axes.set_xlabel("epoch")

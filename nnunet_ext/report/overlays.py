@@ -110,7 +110,7 @@ def draw_case(files: CaseFiles, labels: Mapping[Label, str], description: Mappin
     """The picture of a case, a data URL; `labels` are those to outline, with their colours.
 
     Raises:
-        UserError: if one of the files is not known or not there, cannot be read, or is of another size.
+        UserError: if a file is not known or not there, cannot be read, or is of another size.
     """
     if files.image is None or files.reference is None or description is None:
         raise UserError("the raw dataset was not found")

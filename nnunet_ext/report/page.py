@@ -230,8 +230,10 @@ def _versions() -> list[tuple[str, str]]:
 
 def _derived_commands(runs: Sequence[Run], report_command: str | None) -> list[str]:
     """The commands of all trainings, those that several share once, then those of the scores and of this page."""
-    by_run = ((*run.trainings.values(), *run.sources) for run in runs)
-    lines = dict.fromkeys(line for made in by_run for one in made for line in one.commands)
+    lines: dict[str, None] = {}
+    for run in runs:
+        lines |= dict.fromkeys(line for training in run.trainings.values() for line in training.commands)
+        lines |= dict.fromkeys(line for source in run.sources for line in source.commands)
     return [*lines, *([] if report_command is None else [report_command])]
 
 

@@ -46,11 +46,7 @@ def find_checkpoint(fold_folder: Path) -> Path | None:
 
 
 def read_training(fold_folder: Path) -> TrainingRecord:
-    """Read what the checkpoint in nnU-Net's folder ``fold_X`` says.
-
-    Raises:
-        UserError: if the folder has no checkpoint, or it is refused.
-    """
+    """Read what the checkpoint in nnU-Net's folder ``fold_X`` says; UserError if there is none, or it is refused."""
     source = find_checkpoint(fold_folder)
     if source is None:
         raise UserError(f"{fold_folder / FINAL} does not exist. The report needs a finished training.")
@@ -64,6 +60,8 @@ def read_training(fold_folder: Path) -> TrainingRecord:
         for key, values in checkpoint.get("logging", {}).items()
         if all(isinstance(value, (int, float, np.number)) for value in values)
     }
+    started, ended = curves.get("epoch_start_timestamps", []), curves.get("epoch_end_timestamps", [])
+    seconds = [end - start for start, end in zip(started, ended)]
     own = checkpoint.get(KEY, {})  # absent from checkpoints of stock nnU-Net
     shares = own.get("moved", {}).get("shares", {})
     content = PlansManager(plans).get_configuration(configuration).configuration
@@ -72,7 +70,8 @@ def read_training(fold_folder: Path) -> TrainingRecord:
         "Configuration": configuration,
         "Plans": str(plans.get("plans_name", "–")),
         "Fold": fold,
-        **_measured(curves),
+        "Epochs": str(len(curves.get("train_losses", []))),
+        "Seconds per epoch (median)": f"{median(seconds):.1f}" if seconds else "–",
         "Patch size": " × ".join(map(str, content.get("patch_size", []))) or "–",
         "Batch size": str(content.get("batch_size", "–")),
         "Spacing in mm": " × ".join(f"{value:g}" for value in content.get("spacing", [])) or "–",
@@ -87,15 +86,6 @@ def read_training(fold_folder: Path) -> TrainingRecord:
         version=own.get("version"),
         commands=training_commands(plans, trainer=trainer, configuration=configuration, fold=fold),
     )
-
-
-def _measured(curves: Mapping[str, Sequence[float]]) -> dict[str, str]:
-    started, ended = curves.get("epoch_start_timestamps", []), curves.get("epoch_end_timestamps", [])
-    seconds = [end - start for start, end in zip(started, ended)]
-    return {
-        "Epochs": str(len(curves.get("train_losses", []))),
-        "Seconds per epoch (median)": f"{median(seconds):.1f}" if seconds else "–",
-    }
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,14 +53,12 @@ class LabelInCase:
 
     @cached_property
     def distances(self) -> SurfaceDistances:
-        """ASSD and HD95."""
         from nnunet_ext.evaluation.surface import surface_distances
 
         return surface_distances(self.reference, self.known_prediction, self.spacing)
 
-    @cached_property
+    @property
     def surface_dice(self) -> float:
-        """Normalized surface Dice."""
         from nnunet_ext.evaluation.surface import surface_dice
 
         return surface_dice(self.reference, self.known_prediction, self.spacing, tolerance=self.tolerance)
@@ -70,5 +68,5 @@ class LabelInCase:
         """Counts of instances."""
         from nnunet_ext.evaluation.lesions import count_lesions
 
-        given = {"instances": self.instances, "ignored": self.ignored}
+        given: dict[str, Any] = {"instances": self.instances, "ignored": self.ignored}
         return count_lesions(self.reference, self.prediction, **given, overlap=self.overlap_share)
