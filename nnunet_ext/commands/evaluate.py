@@ -42,9 +42,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +116,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--partial",
         action="store_true",
-        help="for --predictions: leave out cases that have only a prediction or only a label, which is else an error",
+        help="for --predictions: leave out cases that have only a prediction or only a label (default: an error)",
     )
     add("-o", "--out", type=Path, required=True, help="folder to write")
     add("--json", action="store_true", help="print evaluation.json, and nothing else, on stdout")
@@ -216,7 +217,7 @@ class Job:
     wanted: Mapping[str, Any]  # what decides the predictions
     read: Sequence[Path]  # files and folders
     remarks: Sequence[str] = ()
-    predictor: nnUNetPredictor | None = None  # None for predictions that are there
+    load: Callable[[], nnUNetPredictor | None] = lambda: None  # the predictor; None for predictions that are there
 
 
 def of_folder(args: argparse.Namespace) -> Job:
@@ -261,7 +262,7 @@ def of_model(args: argparse.Namespace) -> Job:
         origin=origin_of_model(model, mirroring=mirroring),
         wanted=request(model, chosen, mirroring=mirroring),
         read=[model.folder, *(file for one in chosen for case in one.cases.values() for file in case.images)],
-        predictor=load_predictor(model, device=device, mirroring=mirroring),
+        load=partial(load_predictor, model, device=device, mirroring=mirroring),
     )
 
 
@@ -289,16 +290,17 @@ def evaluate(args: argparse.Namespace) -> Path:
         thresholds=() if args.thresholds is None else tuple(sorted(set(args.thresholds or DEFAULT_THRESHOLDS))),
     )
     check_apart(args.out, job.read)
+    predictor = job.load()
     open_output(args.out, job.wanted, force=args.force)
     few_cores, workers = available_cores() <= FEW_CORES, args.workers or default_workers()
     results = []
     for cases, labels in job.sets:
         folder = args.predictions or args.out / cases.name
-        if job.predictor is not None:
+        if predictor is not None:
             folder.mkdir(exist_ok=True)
             log, names = args.out / "nnunet.log", list(labels.keys)
             predict_missing(
-                job.predictor, cases, folder, log=log, few_cores=few_cores, labels=names, thresholds=options.thresholds
+                predictor, cases, folder, log=log, few_cores=few_cores, labels=names, thresholds=options.thresholds
             )
         results.append(
             score(cases, labels, folder, options, patients=patients, resamples=args.bootstrap, workers=workers)

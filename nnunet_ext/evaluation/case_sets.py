@@ -20,22 +20,14 @@ SHOWN = 3  # examples in a message
 
 @dataclass(frozen=True)
 class CaseSet:
-    """Some cases of a dataset.
+    """Some cases of a dataset."""
 
-    Attributes:
-        dataset: the dataset's name, ``DatasetXXX_Name``.
-        selection: ``test``, ``val`` or ``all``; ``predicted`` for what is in a folder of predictions.
-        description: the dataset's dataset.json.
-        references: name of the folder with the references where it is not nnU-Net's own.
-        instances: folder with maps of the references' instances.
-    """
-
-    dataset: str
-    selection: str
-    description: Mapping[str, Any]
+    dataset: str  # ``DatasetXXX_Name``
+    selection: str  # ``test``, ``val`` or ``all``; ``predicted`` for what is in a folder of predictions
+    description: Mapping[str, Any]  # the dataset's dataset.json
     cases: Mapping[str, Case]
-    references: str | None = None
-    instances: Path | None = None
+    references: str | None = None  # name of the folder with the references where it is not nnU-Net's own
+    instances: Path | None = None  # folder with maps of the references' instances
 
     @property
     def name(self) -> str:

@@ -41,17 +41,12 @@ LabelKey = int | tuple[int, ...]
 
 @dataclass(frozen=True)
 class ScoredLabels:
-    """The labels that a model and a dataset have in common, and the names that only one of them has.
+    """The labels that a model and a dataset have in common, and the names that only one of them has."""
 
-    Attributes:
-        keys: by name, what nnU-Net's metrics take: a value, or the values of a region.
-        ignore: value of voxels of the reference that do not count.
-    """
-
-    keys: Mapping[str, LabelKey]
+    keys: Mapping[str, LabelKey]  # by name, what nnU-Net's metrics take: a value, or the values of a region
     only_model: tuple[str, ...]
     only_dataset: tuple[str, ...]
-    ignore: int | None
+    ignore: int | None  # value of voxels of the reference that do not count
 
 
 def match_labels(model: Mapping[str, Any], dataset: Mapping[str, Any], *, name: str) -> ScoredLabels:

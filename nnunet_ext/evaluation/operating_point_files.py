@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.figure import Figure
 
 from nnunet_ext.evaluation.lesions import DetectionCounts
@@ -114,8 +115,9 @@ def _panel(ax: Any, result: Result, label: str) -> None:
     written: list[tuple[float, float]] = []
     for level, curve in points.curves.items():
         _curve(ax, level, curve, written)
-        if _is_defined(points.own[level]):
-            place = (points.own[level].recall, points.own[level].precision)
+        own = points.own[level]
+        if own.reference and own.predicted:
+            place = (own.recall, own.precision)
             ax.plot(*place, "D", color=COLOURS[level], markersize=6, label=f"{level}s, nnU-Net's decision")
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize=7, loc="best", framealpha=0.8)
@@ -125,9 +127,8 @@ def _panel(ax: Any, result: Result, label: str) -> None:
 
 def _curve(ax: Any, level: str, curve: Curve, written: list[tuple[float, float]]) -> None:
     """Draw one curve; `written` are the places that have a threshold beside them already, and gets the new ones."""
-    points = {
-        threshold: (counts.recall, counts.precision) for threshold, counts in curve.items() if _is_defined(counts)
-    }
+    known = {threshold: counts for threshold, counts in curve.items() if counts.reference and counts.predicted}
+    points = {threshold: (counts.recall, counts.precision) for threshold, counts in known.items()}
     if not points:
         return
     colour = COLOURS[level]
@@ -138,16 +139,7 @@ def _curve(ax: Any, level: str, curve: Curve, written: list[tuple[float, float]]
         ax.plot(*points[best], "o", color=colour, markersize=10, fillstyle="none", markeredgewidth=1.5, label=title)
     for threshold in sorted(points, key=lambda one: one != best):  # the best one first: it is always written
         place = points[threshold]
-        if threshold == best or not any(_cover(place, other) for other in written):
+        distances = np.abs(np.array(written).reshape(-1, 2) - place)
+        if threshold == best or not (distances < WRITING).all(axis=1).any():
             ax.annotate(f"{threshold:g}", place, (4, 4), textcoords="offset points", color=colour, fontsize=7)
             written.append(place)
-
-
-def _cover(place: tuple[float, float], other: tuple[float, float]) -> bool:
-    """Whether what is written at two places could not be read."""
-    return all(abs(one - two) < size for one, two, size in zip(place, other, WRITING))
-
-
-def _is_defined(counts: DetectionCounts) -> bool:
-    """Whether there is both a recall and a precision."""
-    return bool(counts.reference and counts.predicted)

@@ -32,28 +32,21 @@ Curve = Mapping[float, DetectionCounts]
 
 @dataclass(frozen=True)
 class ReachedThresholds:
-    """How many of the thresholds the probabilities of a case reach.
+    """How many of the thresholds the probabilities of a case reach."""
 
-    Attributes:
-        thresholds: ascending, each above 0 and below 1.
-        steps: by label name, (Z, Y, X), each from 0 to the number of thresholds.
-    """
-
-    thresholds: tuple[float, ...]
-    steps: Mapping[str, Steps]
+    thresholds: tuple[float, ...]  # ascending, each above 0 and below 1
+    steps: Mapping[str, Steps]  # by label name, (Z, Y, X), each from 0 to the number of thresholds
 
 
 @dataclass(frozen=True)
 class OperatingPoints:
-    """What is found of one label, in a case or, added up, in several.
+    """What is found of one label, in a case or, added up, in several, by what is counted.
 
-    Attributes:
-        curves: at each threshold, by what is counted: ``voxel`` (without ignored ones), ``lesion`` if asked for.
-        own: by nnU-Net's own decision, which takes the most probable label, counted in the same ways.
+    That is ``voxel`` (without ignored ones) and, if asked for, ``lesion``.
     """
 
     curves: Mapping[str, Curve]
-    own: Mapping[str, DetectionCounts]
+    own: Mapping[str, DetectionCounts]  # by nnU-Net's own decision, which takes the most probable label
 
     def __add__(self, other: OperatingPoints) -> OperatingPoints:
         curves = {
@@ -122,7 +115,6 @@ def count_operating_points(
     """Count what is found of a label in a case at each threshold.
 
     Args:
-        label: reference and prediction.
         steps: how many of the known thresholds each voxel reaches.
         known: thresholds, ascending.
         thresholds: those of them to count at, ascending.

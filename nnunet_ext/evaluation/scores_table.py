@@ -7,8 +7,11 @@ is 0 / 0, which adds nothing to either sum.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pandas as pd
@@ -75,3 +78,24 @@ def read_scores(file: Path) -> pd.DataFrame:
             f"{AGAIN}"
         )
     return scores[list(COLUMNS)]
+
+
+def nanmean(values: Iterable[float]) -> float:
+    """The mean of the values that are not NaN; NaN if there is none."""
+    defined = [value for value in values if not math.isnan(value)]
+    return fmean(defined) if defined else math.nan
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Dice of each case; NaN where neither reference nor prediction has the label."""
+
+    dice: Mapping[str, float]
+
+    @property
+    def defined(self) -> list[float]:
+        return [value for value in self.dice.values() if not math.isnan(value)]
+
+    @property
+    def mean(self) -> float:
+        return nanmean(self.dice.values())

@@ -31,8 +31,7 @@ from nnunet_ext.evaluation.operating_points import (
     thresholds_file,
 )
 from nnunet_ext.evaluation.parallel import in_order
-from nnunet_ext.evaluation.scores import nanmean
-from nnunet_ext.evaluation.scores_table import case_scores, seed_scores
+from nnunet_ext.evaluation.scores_table import case_scores, nanmean, seed_scores
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, read_label_map
 from nnunet_ext.preprocessing.simulate.partial_annotation import read_instances
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.scores import Scores, nanmean
+from nnunet_ext.evaluation.scores_table import Scores, nanmean
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, read_images, read_label_map
 from nnunet_ext.report.case_files import CaseFiles
 from nnunet_ext.report.summary import Label

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from nnunet_ext.arguments import RESAMPLES
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.bootstrap import Interval, Resampling
-from nnunet_ext.evaluation.scores import Scores, nanmean
+from nnunet_ext.evaluation.scores_table import Scores, nanmean
 from nnunet_ext.files import write_text
 from nnunet_ext.report.charts import RUN_COLOURS, draw_charts, draw_strips
 from nnunet_ext.report.overlays import LABEL_COLOURS, choose_cases, draw_case

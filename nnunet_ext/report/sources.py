@@ -13,8 +13,7 @@ import pandas as pd
 from nnunet_ext.checkpoints.trained_model import FINAL
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.metrics import DICE, LESIONS_RECALL, METRICS, NSD
-from nnunet_ext.evaluation.scores import Scores, nanmean
-from nnunet_ext.evaluation.scores_table import labels_with, read_scores, seed_scores
+from nnunet_ext.evaluation.scores_table import Scores, labels_with, nanmean, read_scores, seed_scores
 from nnunet_ext.files import read_json
 from nnunet_ext.report.case_files import CaseFiles, RawFiles, find_raw_files
 from nnunet_ext.report.summary import Evaluation, Label, read_labels, read_summary
@@ -37,7 +36,7 @@ class ScoredCases:
     notes: Mapping[str, str] = field(default_factory=dict)  # how metrics were computed, by their group
 
     def dice(self) -> Scores:
-        """The mean of each case over its labels."""
+        """The mean over the labels of each case."""
         values = seed_scores(self.scores, DICE, list(self.files), labels_with(self.scores, DICE)).values
         return Scores(dict(zip(self.files, map(nanmean, values.tolist()))))
 

@@ -13,8 +13,7 @@ import pandas as pd
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.metrics import DICE
 from nnunet_ext.evaluation.metrics.metric import plain
-from nnunet_ext.evaluation.scores import Scores, nanmean
-from nnunet_ext.evaluation.scores_table import case_scores
+from nnunet_ext.evaluation.scores_table import Scores, case_scores, nanmean
 from nnunet_ext.files import read_json
 
 

@@ -11,8 +11,7 @@ import pandas as pd
 
 from nnunet_ext.evaluation.bootstrap import DIGITS, Estimate, Resampling, SeedScores, paired_differences
 from nnunet_ext.evaluation.metrics import METRICS, Metric
-from nnunet_ext.evaluation.scores import nanmean
-from nnunet_ext.evaluation.scores_table import labels_with, seed_scores
+from nnunet_ext.evaluation.scores_table import labels_with, nanmean, seed_scores
 from nnunet_ext.report.runs import Board, Column
 from nnunet_ext.report.statistics import SignedRank, holm, signed_rank
 
