@@ -224,7 +224,7 @@ def of_folder(args: argparse.Namespace) -> Job:
     """Predictions that are there."""
     from nnunet_ext.evaluation.predicted_folders import predicted_cases
 
-    instances, folders = args.instances and Path(args.instances), [Path(folder) for folder in args.labels]
+    folders, instances = list(map(Path, args.labels)), None if args.instances is None else Path(args.instances)
     more: dict[str, Any] = {"dataset_json": args.dataset_json, "instances": instances, "partial": args.partial}
     found = [predicted_cases(args.predictions, folder, **more) for folder in folders]
     wanted = {"predictions": str(args.predictions.resolve())}

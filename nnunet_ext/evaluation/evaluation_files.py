@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from nnunet_ext.checkpoints.trained_model import TrainedModel
-from nnunet_ext.evaluation.bootstrap import LEVEL, SEED, Estimate
+from nnunet_ext.evaluation.bootstrap import LEVEL, SEED, Estimate, Interval
 from nnunet_ext.evaluation.metrics import (
     AGGREGATED_DICE,
     DICE,
@@ -38,13 +38,13 @@ INTERVAL_RULE = (
 )
 
 
-def _or_null(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _intervals(estimates: Mapping[str, Estimate]) -> dict[str, list[float] | None]:
-    intervals = {name: one.interval for name, one in estimates.items()}
-    return {name: None if one is None else [one.low, one.high] for name, one in intervals.items()}
+def _plain(value: Any) -> Any:
+    """What JSON can hold: undefined numbers are null, intervals are lists."""
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, Interval):
+        return [value.low, value.high]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _lesions(result: Result) -> dict[Any, dict[str, dict[str, Any]]]:
@@ -56,7 +56,7 @@ def _lesions(result: Result) -> dict[Any, dict[str, dict[str, Any]]]:
         for case, row in zip(cases, [*parts, parts.sum(axis=0)]):
             for label, sums in zip(labels, row):
                 entries[case][label] |= dict(zip(metric.parts or (), map(int, sums[0])))
-                entries[case][label][metric.name.removeprefix("lesions_")] = _or_null(float(metric.aggregate(sums)))
+                entries[case][label][metric.name.removeprefix("lesions_")] = float(metric.aggregate(sums))
     return entries
 
 
@@ -77,14 +77,14 @@ def _label_entry(result: Result, label: str, lesions: Mapping[Any, Any] | None) 
     estimates = result.estimates[label]
     for metric in result.options.figures:
         if metric.group != LESIONS_RECALL.group:
-            entry[metric.figure] = _or_null(estimates[metric.name].value)
+            entry[metric.figure] = estimates[metric.name].value
         if metric.counted:
             entry[f"cases_with_{metric.counted}"] = result.count(metric, label)
     entry["cases_without_dice"] = len(result.cases.cases) - entry["cases_with_dice"]
     if lesions is not None:
         entry["lesions"] = lesions[None][label]
     if result.resamples:
-        entry["intervals"] = _intervals({one.figure: estimates[one.name] for one in result.options.figures})
+        entry["intervals"] = {one.figure: estimates[one.name].interval for one in result.options.figures}
     return entry
 
 
@@ -104,18 +104,15 @@ def _result_entry(result: Result) -> dict[str, Any]:
     if result.resamples:
         entry["number_of_patients"] = result.resampling.number_of_patients
     means = {metric.mean: result.means[metric.name] for metric in options.figures if metric.mean}
-    entry |= {name: _or_null(estimate.value) for name, estimate in means.items()}
+    entry |= {name: estimate.value for name, estimate in means.items()}
     if result.resamples:
-        entry["intervals"] = _intervals(means)
+        entry["intervals"] = {name: estimate.interval for name, estimate in means.items()}
     entry["labels"] = {label: _label_entry(result, label, lesions) for label in result.labels.keys}
     entry["not_scored"] = {
         "only_in_model": list(result.labels.only_model),
         "only_in_dataset": list(result.labels.only_dataset),
     }
-    for metric in options.figures:
-        if metric.of_cases:
-            values = result.values(metric).items()
-            entry[metric.name] = {case: {label: _or_null(one) for label, one in row.items()} for case, row in values}
+    entry |= {metric.name: result.values(metric) for metric in options.figures if metric.of_cases}
     entry["volumes"] = _volumes(result)
     if lesions is not None:
         entry["lesions"] = {case: by_label for case, by_label in lesions.items() if case is not None}
@@ -143,7 +140,7 @@ def as_json(origin: Mapping[str, Any], results: Sequence[Result]) -> dict[str, A
         "versions": {"nnunet_ext": __version__, "nnunetv2": metadata.version("nnunetv2")},
         "rule": " ".join([*rules, *([INTERVAL_RULE] if first.resamples else [])]),
         **bootstrap,
-        "datasets": [_result_entry(result) for result in results],
+        "datasets": [_plain(_result_entry(result)) for result in results],
     }
 
 

@@ -98,14 +98,11 @@ class Result:
     def means(self) -> Mapping[str, Estimate]:
         """The means over the labels by metric, without labels that have no figure."""
         every_label = list(range(len(self.labels.keys)))
-        return {
-            metric.name: Estimate(
-                nanmean(one[metric.name].value for one in self.estimates.values()),
-                self._estimate(metric, every_label).interval,
-            )
-            for metric in self.options.figures
-            if metric.mean
-        }
+        means = {}
+        for name, metric in ((one.name, one) for one in self.options.figures if one.mean):
+            value = nanmean(of_label[name].value for of_label in self.estimates.values())
+            means[name] = Estimate(value, self._estimate(metric, every_label).interval)
+        return means
 
     def values(self, metric: Metric) -> Mapping[str, Mapping[str, float]]:
         """The value of each case and label; NaN where there is none."""
