@@ -42,29 +42,28 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.arguments import add_interval_options, fold_name, not_negative_number, positive, probability, share
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.metrics import DICE, GROUPS, LESIONS_RECALL, NSD
-from nnunet_ext.files import check_apart
+from nnunet_ext.files import MARKER, check_apart, prepare_output_folder, read_json, write_json
 
 if TYPE_CHECKING:
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    from nnunet_ext.evaluation.case_sets import CaseSet
+    from nnunet_ext.evaluation.model_evaluation import ScoredLabels
     from nnunet_ext.evaluation.scoring import Result
 
 REQUEST = "request.json"
 CHECKPOINT = "checkpoint_final.pth"
-# options that say how a model predicts, by their names in the parsed arguments
-OF_MODELS = {
-    "on": "--on",
-    "folds": "--folds",
-    "thresholds": "--thresholds",
-    "checkpoint": "--checkpoint",
-    "device": "--device",
-    "disable_tta": "--disable-tta",
-}
+OF_MODELS = ("on", "folds", "thresholds", "checkpoint", "device", "disable_tta")  # options that need a model
 
 
 def dataset_and_cases(text: str) -> tuple[str, str | None]:
@@ -87,66 +86,64 @@ def tolerance(text: str) -> tuple[str | None, float]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "model", type=Path, nargs="?", metavar="MODEL_FOLDER", help="nnU-Net's TRAINER__PLANS__CONFIGURATION"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("model", type=Path, nargs="?", metavar="MODEL_FOLDER", help="nnU-Net's TRAINER__PLANS__CONFIGURATION")
+    add(
         "--on",
         type=dataset_and_cases,
         action="append",
         metavar="DATASET[:CASES]",
         help="dataset id or name, and its cases: test (imagesTs with labelsTs), val (the validation cases of the fold, "
-        "by the dataset's splits_final.json) or all (imagesTr with labelsTr); without: test if each image in imagesTs "
-        "has a label, else val. Can be given several times",
+        "by the dataset's splits_final.json) or all (imagesTr with labelsTr). The default is test if each image in "
+        "imagesTs has a label, else val. Can be given several times",
     )
-    parser.add_argument("-f", "--folds", type=fold_name, nargs="+", metavar="FOLD", help="of the model (default: 0)")
-    parser.add_argument(
-        "--predictions", type=Path, metavar="FOLDER", help="score the label maps in this folder, in place of a model"
+    add(
+        "-f",
+        "--folds",
+        type=fold_name,
+        nargs="+",
+        metavar="FOLD",
+        help="folds to predict with (default: 0)",
     )
-    parser.add_argument(
+    add("--predictions", type=Path, metavar="FOLDER", help="score the label maps in this folder, in place of a model")
+    add(
         "--dataset-json",
         type=Path,
         metavar="FILE",
         help="for --predictions: dataset.json with the labels and the file ending (default: the one among the "
         "predictions, or beside the folder of labels)",
     )
-    parser.add_argument(
+    add(
         "--partial",
         action="store_true",
-        help="for --predictions: leave out cases that have only a prediction or only a label. Without, they are an "
-        "error",
+        help="for --predictions: leave out cases that have only a prediction or only a label (default: an error)",
     )
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--json", action="store_true", help="print evaluation.json, and nothing else, on stdout")
-    parser.add_argument(
-        "--metrics",
-        nargs="+",
-        choices=GROUPS,
-        default=[DICE.group],
-        help="what to score by; dice is always among it (default: dice)",
-    )
-    parser.add_argument(
+    add("-o", "--out", type=Path, required=True, help="folder to write")
+    add("--json", action="store_true", help="print evaluation.json, and nothing else, on stdout")
+    metrics = "metrics to score by; dice is always among them (default: dice)"
+    add("--metrics", nargs="+", choices=GROUPS, default=[DICE.group], help=metrics)
+    add(
         "--tolerance",
         type=tolerance,
         nargs="+",
         metavar="[LABEL=]MM",
-        help="for nsd: in mm, for a label by its name, or as a number alone for all others; each label needs one",
+        help="for nsd: tolerance in mm, for a label by its name, or for all other labels; each label needs one",
     )
-    parser.add_argument(
+    add(
         "--labels",
         nargs="+",
         metavar="FOLDER",
         help="folders with the references; each is scored against by itself. For a model they are folders of the "
         "dataset, such as labelsTr_dense (default: labelsTr, labelsTs); for --predictions they are paths",
     )
-    parser.add_argument(
+    add(
         "--instances",
         metavar="FOLDER",
-        help="for lesions: folder with maps of the references' instances, such as instancesTr; of the dataset for a "
-        "model, a path for --predictions. Without, and for labels that they leave out, instances are connected "
+        help="for lesions: folder with maps of the references' instances, such as instancesTr (of the dataset for a "
+        "model, a path for --predictions). Without it, and for labels that the maps leave out, instances are connected "
         "components of the reference",
     )
-    parser.add_argument(
+    add(
         "--overlap",
         type=share,
         default=0.1,
@@ -154,7 +151,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for lesions: share of an instance's voxels that must overlap for it to count as found, or as right "
         "(default: %(default)s)",
     )
-    parser.add_argument(
+    add(
         "--thresholds",
         type=probability,
         nargs="*",
@@ -163,17 +160,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "numbers, at 21 from 0.001 to 0.999",
     )
     add_interval_options(parser, purpose="the intervals")
-    parser.add_argument(
+    add(
         "--workers",
         type=positive,
         metavar="N",
-        help="processes to score with, at most; each holds a whole case in memory (default: the cores that are "
-        "available, but not more than 8)",
+        help="maximum number of processes that score; each holds a whole case in memory (default: the available "
+        "cores, at most 8)",
     )
-    parser.add_argument("--checkpoint", help=f"default: {CHECKPOINT}")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="default: auto")
-    parser.add_argument("--disable-tta", action="store_true", help="predict without mirroring: faster, less accurate")
-    parser.add_argument("--force", action="store_true", help="empty OUT first, if this command made it")
+    add("--checkpoint", help=f"file name of the checkpoint in each fold (default: {CHECKPOINT})")
+    add("--device", choices=("auto", "cpu", "cuda", "mps"), help="device to predict on (default: auto)")
+    add("--disable-tta", action="store_true", help="predict without mirroring: faster, less accurate")
+    add("--force", action="store_true", help="empty OUT first, if this command made it")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -186,136 +183,131 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """See that the options go together.
+    """Raises UserError if the options do not go together."""
+    of_model = [f"--{name.replace('_', '-')}" for name in OF_MODELS if getattr(args, name) not in (None, False)]
+    by_folder, nsd, folders = args.predictions is not None, NSD.group in args.metrics, args.labels or []
+    refusals: dict[str, Any] = {
+        "MODEL_FOLDER and --predictions exclude each other: score one of them.": by_folder and args.model is not None,
+        f"{', '.join(of_model)}: only for a model, not for --predictions.": by_folder and of_model,
+        "--predictions needs --labels FOLDER, the folder with the references.": by_folder and args.labels is None,
+        "Give MODEL_FOLDER and --on DATASET, or --predictions FOLDER and --labels FOLDER.": not by_folder
+        and (args.model is None or args.on is None),
+        "--dataset-json and --partial are only for --predictions.": not by_folder
+        and (args.dataset_json is not None or args.partial),
+        "--instances is for the lesions alone. Add lesions to --metrics, or leave --instances out.": (
+            args.instances is not None and LESIONS_RECALL.group not in args.metrics
+        ),
+        "--tolerance is for NSD alone. Add nsd to --metrics, or leave --tolerance out.": args.tolerance and not nsd,
+        "NSD needs a tolerance, as only you can say which deviation is harmless. Add --tolerance MM, or --tolerance "
+        "LABEL=MM for each label.": nsd and args.tolerance is None,
+        f"--labels names a folder twice: {' '.join(folders)}.": len(set(map(Path, folders))) < len(folders),
+        "--patients is for the intervals alone. Leave it or --bootstrap 0 out.": args.patients and not args.bootstrap,
+    }
+    for message, wrong in refusals.items():
+        if wrong:
+            raise UserError(message)
 
-    Raises:
-        UserError: if they do not.
-    """
-    given = {name: option for name, option in OF_MODELS.items() if getattr(args, name) not in (None, False)}
-    if args.predictions is not None:
-        if args.model is not None:
-            raise UserError("MODEL_FOLDER and --predictions exclude each other: score one of them.")
-        if given:
-            raise UserError(f"{', '.join(given.values())}: only for a model, not for --predictions.")
-        if args.labels is None:
-            raise UserError("--predictions needs --labels FOLDER, the folder with the references.")
-    elif args.model is None or args.on is None:
-        raise UserError("Give MODEL_FOLDER and --on DATASET, or --predictions FOLDER and --labels FOLDER.")
-    elif args.dataset_json is not None or args.partial:
-        raise UserError("--dataset-json and --partial are only for --predictions.")
-    if args.instances is not None and LESIONS_RECALL.group not in args.metrics:
-        raise UserError("--instances is for the lesions alone. Add lesions to --metrics, or leave --instances out.")
-    if args.tolerance is not None and NSD.group not in args.metrics:
-        raise UserError("--tolerance is for NSD alone. Add nsd to --metrics, or leave --tolerance out.")
-    if args.tolerance is None and NSD.group in args.metrics:
-        raise UserError(
-            "NSD needs a tolerance, as only you can say which deviation is harmless. Add --tolerance MM, or "
-            "--tolerance LABEL=MM for each label."
-        )
-    if args.labels is not None and len(set(map(Path, args.labels))) < len(args.labels):
-        raise UserError(f"--labels names a folder twice: {' '.join(args.labels)}.")
-    if args.patients is not None and not args.bootstrap:
-        raise UserError("--patients is for the intervals alone. Leave it or --bootstrap 0 out.")
+
+@dataclass(frozen=True)
+class Job:
+    """What to score."""
+
+    sets: Sequence[tuple[CaseSet, ScoredLabels]]
+    origin: Mapping[str, Any]  # what evaluation.json says about the predictions
+    wanted: Mapping[str, Any]  # what decides the predictions
+    read: Sequence[Path]  # files and folders
+    remarks: Sequence[str] = ()
+    load: Callable[[], nnUNetPredictor | None] = lambda: None  # the predictor; None for predictions that are there
+
+
+def of_folder(args: argparse.Namespace) -> Job:
+    """Predictions that are there."""
+    from nnunet_ext.evaluation.predicted_folders import predicted_cases
+
+    folders, instances = list(map(Path, args.labels)), None if args.instances is None else Path(args.instances)
+    more: dict[str, Any] = {"dataset_json": args.dataset_json, "instances": instances, "partial": args.partial}
+    found = [predicted_cases(args.predictions, folder, **more) for folder in folders]
+    wanted = {"predictions": str(args.predictions.resolve())}
+    return Job(
+        sets=[(cases, labels) for cases, labels, _ in found],
+        origin={**wanted, "labels": [str(folder.resolve()) for folder in folders]},
+        wanted=wanted,
+        read=[args.predictions, *folders],
+        remarks=[remark for _, _, remarks in found for remark in remarks],
+    )
+
+
+def of_model(args: argparse.Namespace) -> Job:
+    """A model that predicts."""
+    from nnunet_ext.checkpoints.trained_model import find_trained_model
+    from nnunet_ext.evaluation.case_sets import select_cases
+    from nnunet_ext.evaluation.evaluation_files import origin_of_model
+    from nnunet_ext.evaluation.machine import choose_device
+    from nnunet_ext.evaluation.model_evaluation import check_inputs, load_predictor, match_labels, request
+    from nnunet_ext.registration import register
+
+    register()
+    device, mirroring = choose_device(args.device or "auto"), not args.disable_tta
+    folds = list(dict.fromkeys(args.folds or [0]))
+    model = find_trained_model(args.model, folds, checkpoint=args.checkpoint or CHECKPOINT)
+    chosen = [
+        select_cases(dataset, selection, folds=model.folds, references=references, instances=args.instances)
+        for dataset, selection in args.on
+        for references in args.labels or [None]
+    ]
+    for cases in chosen:
+        check_inputs(model.dataset_json, cases.description, name=cases.dataset)
+    return Job(
+        sets=[(one, match_labels(model.dataset_json, one.description, name=one.dataset)) for one in chosen],
+        origin=origin_of_model(model, mirroring=mirroring),
+        wanted=request(model, chosen, mirroring=mirroring),
+        read=[model.folder, *(file for one in chosen for case in one.cases.values() for file in case.images)],
+        load=partial(load_predictor, model, device=device, mirroring=mirroring),
+    )
 
 
 def evaluate(args: argparse.Namespace) -> Path:
     """Predict if a model is given, score, write and print; returns evaluation.json."""
-    from nnunet_ext.checkpoints.trained_model import find_trained_model
-    from nnunet_ext.evaluation.case_sets import select_cases
-    from nnunet_ext.evaluation.evaluation_files import JSON, origin_of_model, remarks, results_table, write_results
-    from nnunet_ext.evaluation.machine import FEW_CORES, available_cores, choose_device, default_workers
-    from nnunet_ext.evaluation.model_evaluation import (
-        check_inputs,
-        load_predictor,
-        match_labels,
-        predict_missing,
-        request,
-    )
+    from nnunet_ext.evaluation.evaluation_files import JSON, remarks, results_table, write_results
+    from nnunet_ext.evaluation.machine import FEW_CORES, available_cores, default_workers
+    from nnunet_ext.evaluation.model_evaluation import predict_missing
     from nnunet_ext.evaluation.operating_points import DEFAULT_THRESHOLDS
     from nnunet_ext.evaluation.patients import read_patients
-    from nnunet_ext.evaluation.predicted_folders import predicted_cases
     from nnunet_ext.evaluation.scoring import Options, score
     from nnunet_ext.evaluation.tolerances import tolerances_by_label
-    from nnunet_ext.registration import register
 
-    notes: list[str] = []
-    if args.predictions is not None:
-        model = None
-        instances = None if args.instances is None else Path(args.instances)
-        found = [
-            predicted_cases(
-                args.predictions,
-                Path(folder),
-                dataset_json=args.dataset_json,
-                instances=instances,
-                partial=args.partial,
-            )
-            for folder in args.labels
-        ]
-        sets = [(one.cases, one.labels) for one in found]
-        notes = [remark for one in found for remark in one.remarks]
-    else:
-        register()
-        device = choose_device(args.device or "auto")
-        folds = list(dict.fromkeys(args.folds or [0]))
-        model = find_trained_model(args.model, folds, checkpoint=args.checkpoint or CHECKPOINT)
-        chosen = [
-            select_cases(dataset, selection, folds=model.folds, references=references, instances=args.instances)
-            for dataset, selection in args.on
-            for references in args.labels or [None]
-        ]
-        for cases in chosen:
-            check_inputs(model.dataset_json, cases.description, name=cases.dataset)
-        sets = [(one, match_labels(model.dataset_json, one.description, name=one.dataset)) for one in chosen]
-    titles = [cases.title for cases, _ in sets]
+    job = of_model(args) if args.predictions is None else of_folder(args)
+    titles = [cases.title for cases, _ in job.sets]
     if len(set(titles)) < len(titles):
         raise UserError(f"The same cases are given twice: {', '.join(titles)}.")
-    every_case = dict.fromkeys(case for cases, _ in sets for case in cases.cases)
+    every_case = dict.fromkeys(case for cases, _ in job.sets for case in cases.cases)
+    scored = dict.fromkeys(label for _, labels in job.sets for label in labels.keys)
     patients = None if args.patients is None else read_patients(args.patients, every_case)
-    scored = dict.fromkeys(label for _, labels in sets for label in labels.keys)
     options = Options(
         groups=tuple(args.metrics),
         overlap=args.overlap,
         tolerances=tolerances_by_label(args.tolerance, scored) if args.tolerance else {},
         thresholds=() if args.thresholds is None else tuple(sorted(set(args.thresholds or DEFAULT_THRESHOLDS))),
     )
-    mirroring = not args.disable_tta
-    if model is None:
-        predictor = None
-        origin = {
-            "predictions": str(args.predictions.resolve()),
-            "labels": [str(Path(folder).resolve()) for folder in args.labels],
-        }
-        wanted = {"predictions": origin["predictions"]}
-    else:
-        predictor = load_predictor(model, device=device, mirroring=mirroring)
-        origin = origin_of_model(model, mirroring=mirroring)
-        wanted = request(model, [cases for cases, _ in sets], mirroring=mirroring)
-    read = [args.predictions, *map(Path, args.labels)] if model is None else [model.folder]
-    check_apart(args.out, [*read, *(file for one, _ in sets for case in one.cases.values() for file in case.images)])
-    open_output(args.out, wanted, force=args.force)
-
+    check_apart(args.out, job.read)
+    predictor = job.load()
+    open_output(args.out, job.wanted, force=args.force)
+    few_cores, workers = available_cores() <= FEW_CORES, args.workers or default_workers()
     results = []
-    for cases, labels in sets:
+    for cases, labels in job.sets:
         folder = args.predictions or args.out / cases.name
         if predictor is not None:
             folder.mkdir(exist_ok=True)
+            log, names = args.out / "nnunet.log", list(labels.keys)
             predict_missing(
-                predictor,
-                cases,
-                folder,
-                log=args.out / "nnunet.log",
-                few_cores=available_cores() <= FEW_CORES,
-                labels=list(labels.keys),
-                thresholds=options.thresholds,
+                predictor, cases, folder, log=log, few_cores=few_cores, labels=names, thresholds=options.thresholds
             )
-        workers = args.workers or default_workers()
         results.append(
             score(cases, labels, folder, options, patients=patients, resamples=args.bootstrap, workers=workers)
         )
-    write_results(args.out, origin, results)
+    write_results(args.out, job.origin, results)
     print(f"\n{results_table(results)}")
-    for line in [*notes, *(line for result in results for line in remarks(result))]:
+    for line in [*job.remarks, *(line for result in results for line in remarks(result))]:
         print(line)
     write_curves(args.out, results)
     print(f"\nWrote {args.out / JSON}")
@@ -329,37 +321,20 @@ def write_curves(out: Path, results: list[Result]) -> None:
         table.unlink(missing_ok=True)
         picture.unlink(missing_ok=True)
         return
-    from nnunet_ext.evaluation.operating_point_files import (
-        OPTIMISTIC,
-        operating_points_table,
-        remarks_on_operating_points,
-        write_operating_points,
-    )
-    from nnunet_ext.evaluation.operating_point_picture import draw_operating_points  # matplotlib takes a while
+    from nnunet_ext.evaluation import operating_point_files as files  # matplotlib takes a while
 
-    write_operating_points(table, results)
-    draw_operating_points(picture, results)
+    files.write_operating_points(table, results)
+    files.draw_operating_points(picture, results)
     for result in results:
-        print(f"\n{operating_points_table(result)}")
-    for line in [line for result in results for line in remarks_on_operating_points(result)]:
+        print(f"\n{files.operating_points_table(result)}")
+    for line in [line for result in results for line in files.remarks_on_operating_points(result)]:
         print(line)
-    print(OPTIMISTIC)
+    print(files.OPTIMISTIC)
     print(f"\nWrote {table} and {picture}")
 
 
-def open_output(out: Path, wanted: dict[str, Any], *, force: bool) -> None:
-    """Make the output folder, or go on in one where the same was asked.
-
-    Args:
-        out: the folder.
-        wanted: what decides the predictions; it is recorded in the folder.
-        force: begin anew.
-
-    Raises:
-        UserError: if the folder holds something else and `force` is off, or it was not made by this command.
-    """
-    from nnunet_ext.files import MARKER, prepare_output_folder, read_json, write_json
-
+def open_output(out: Path, wanted: Mapping[str, Any], *, force: bool) -> None:
+    """Make the output folder, which records what decides the predictions, or go on in one where the same was asked."""
     record = out / REQUEST
     if record.is_file() and (out / MARKER).is_file() and not force:
         before = read_json(record)

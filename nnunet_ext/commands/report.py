@@ -44,9 +44,8 @@ def named_path(text: str) -> tuple[str | None, Path]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "results", type=named_path, nargs="+", metavar="[NAME=]RESULTS", help="folder with results; see above"
-    )
+    results = "folder with results; see above"
+    parser.add_argument("results", type=named_path, nargs="+", metavar="[NAME=]RESULTS", help=results)
     parser.add_argument("-o", "--out", type=Path, required=True, help="file to write, ending in .html")
     parser.add_argument("--title", help="heading of the page (default: the name of the dataset)")
     parser.add_argument("--baseline", metavar="NAME", help="run to compare the others with (default: the first)")
@@ -90,25 +89,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def find_baseline(runs: list[Run], name: str | None) -> int:
-    """The number of the run that the others are compared with.
-
-    Raises:
-        UserError: if no run has the name.
-    """
+    """The number of the run that the others are compared with; UserError if no run has the name."""
     names = [run.name for run in runs]
-    if name is None:
-        return 0
-    if name not in names:
+    if name is not None and name not in names:
         raise UserError(f"--baseline {name} is none of the runs. They are called: {'; '.join(names)}.")
-    return names.index(name)
+    return 0 if name is None else names.index(name)
 
 
 def command_line(args: argparse.Namespace) -> str:
     """The command that makes the same page again."""
     results = [str(path) if name is None else f"{name}={path}" for name, path in args.results]
     command = ["nnunet_ext", "report", *results, "-o", str(args.out)]
-    command += [] if args.title is None else ["--title", args.title]
-    command += [] if args.baseline is None else ["--baseline", args.baseline]
-    command += [] if args.patients is None else ["--patients", str(args.patients)]
-    command += [] if args.bootstrap == RESAMPLES else ["--bootstrap", str(args.bootstrap)]
+    for option in ("title", "baseline", "patients", "bootstrap"):
+        value = getattr(args, option)
+        command += [] if value in (None, RESAMPLES) else [f"--{option}", str(value)]
     return shlex.join(command)

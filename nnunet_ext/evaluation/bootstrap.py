@@ -7,7 +7,7 @@ share its resamples: differences between runs are paired.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,12 +33,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its interval.
-
-    Attributes:
-        value: NaN where it is undefined.
-        interval: None where there are fewer than two patients, or no resamples.
-    """
+    """A figure, NaN where it is undefined; no interval with fewer than two patients, or without resamples."""
 
     value: float
     interval: Interval | None = None
@@ -49,7 +44,6 @@ class SeedScores:
     """The scores of one seed's cases.
 
     Attributes:
-        cases: their names.
         parts: (cases, labels, metrics, 2), numerators and denominators; zeros where a case does not count.
     """
 
@@ -79,13 +73,7 @@ def known_mean(values: Table, weights: Table) -> Table:
 
 
 def drawn_counts(size: int, rng: np.random.Generator, *, resamples: int) -> npt.NDArray[np.int64]:
-    """How often each of some values is drawn in each resample, (resamples, `size`).
-
-    Args:
-        size: how many values there are; each resample draws as many, with replacement.
-        rng: draws.
-        resamples: how many.
-    """
+    """How often each of `size` values is drawn, with replacement and as many of them, (resamples, `size`)."""
     return rng.multinomial(size, np.full(size, 1 / size), size=resamples)
 
 
@@ -123,12 +111,7 @@ class Resampling:
         return _once_first(self._drawn[:, self._numbers(cases)])
 
     def seed_weights(self, count: int, *, run: int) -> Table:
-        """The same of a run's seeds, (1 + resamples, `count`); each run draws its own.
-
-        Args:
-            count: of the seeds.
-            run: the run's number.
-        """
+        """The same for the `count` seeds of a run, (1 + resamples, `count`); each run, by its number, draws its own."""
         rng = np.random.default_rng([SEED, 1 + run])
         return _once_first(drawn_counts(count, rng, resamples=self.resamples).astype(np.float64))
 
@@ -163,22 +146,14 @@ class Resampling:
     def mean_difference(
         self, ours: Sequence[SeedScores], theirs: Sequence[SeedScores], *, runs: tuple[int, int]
     ) -> Estimate:
-        """The mean of the cases' differences, over the cases that both runs have; see `paired_differences`.
-
-        Args:
-            ours: of one run, by seed.
-            theirs: of the other.
-            runs: their numbers.
-        """
+        """The mean of the cases' differences, over the cases that both runs have; see `paired_differences`."""
         pairs = [case for case, value in paired_differences(ours, theirs).items() if not math.isnan(value)]
         if not pairs:
             return Estimate(math.nan)
-        weights = self.seed_weights(len(ours), run=runs[0]), self.seed_weights(len(theirs), run=runs[1])
-        first, second = _cube(ours, pairs), _cube(theirs, pairs)
+        weights = [self.seed_weights(len(seeds), run=run) for seeds, run in zip((ours, theirs), runs)]
         total = np.zeros((1 + self.resamples, len(pairs)))
         known = np.zeros_like(total)
-        for label in range(first.shape[1]):  # one at a time, for the memory
-            difference = _seed_means(first[:, label], weights[0]) - _seed_means(second[:, label], weights[1])
+        for difference in _label_differences(ours, theirs, pairs, weights):
             total += np.nan_to_num(difference)
             known += ~np.isnan(difference)
         samples = known_mean(ratio(total, known), self.case_weights(pairs))
@@ -204,14 +179,18 @@ def _once_first(drawn: Table) -> Table:
 
 
 def _cube(seeds: Sequence[SeedScores], cases: Sequence[str]) -> Table:
-    """Values by (case, label, seed), NaN where there is none."""
-    cube = np.full((len(cases), seeds[0].parts.shape[1], len(seeds)), math.nan)
-    for number, seed in enumerate(seeds):
-        rows = dict(zip(seed.cases, seed.values))
-        for place, case in enumerate(cases):
-            if case in rows:
-                cube[place, :, number] = rows[case]
-    return cube
+    """Values by (label, case, seed), NaN where there is none."""
+    none, rows = np.full(seeds[0].parts.shape[1], math.nan), [dict(zip(seed.cases, seed.values)) for seed in seeds]
+    values = np.array([[row.get(case, none) for row in rows] for case in cases])
+    return values.reshape(len(cases), len(seeds), len(none)).transpose(2, 0, 1)
+
+
+def _label_differences(
+    ours: Sequence[SeedScores], theirs: Sequence[SeedScores], cases: Sequence[str], weights: Sequence[Table]
+) -> Iterator[Table]:
+    """For each label the differences of the runs' means over seeds, (R, cases); one at a time, for the memory."""
+    for first, second in zip(_cube(ours, cases), _cube(theirs, cases)):
+        yield _seed_means(first, weights[0]) - _seed_means(second, weights[1])
 
 
 def _seed_means(values: Table, weights: Table) -> Table:
@@ -226,13 +205,10 @@ def paired_differences(ours: Sequence[SeedScores], theirs: Sequence[SeedScores])
     A value is the mean over the seeds, and a difference the mean over the labels that both have; NaN where there is
     none.
     """
-    common = [case for case in _all_cases(ours) if case in _all_cases(theirs)]
-    once = np.ones((1, len(ours))), np.ones((1, len(theirs)))
-    first, second = _cube(ours, common), _cube(theirs, common)
-    by_label = [
-        _seed_means(first[:, label], once[0])[0] - _seed_means(second[:, label], once[1])[0]
-        for label in range(first.shape[1])
-    ]
+    theirs_too = _all_cases(theirs)
+    common = [case for case in _all_cases(ours) if case in theirs_too]
+    once = [np.ones((1, len(seeds))) for seeds in (ours, theirs)]
+    by_label = [differences[0] for differences in _label_differences(ours, theirs, common, once)]
     means = known_mean(np.stack(by_label, axis=-1), np.ones(len(by_label)))
     return {case: round(float(value), DIGITS) for case, value in zip(common, means)}
 

@@ -19,23 +19,14 @@ SHOWN = 3  # examples in a message
 
 @dataclass(frozen=True)
 class CaseSet:
-    """Some cases of a dataset.
+    """Some cases of a dataset."""
 
-    Attributes:
-        dataset: the dataset's name, ``DatasetXXX_Name``.
-        selection: ``test``, ``val`` or ``all``; ``predicted`` for what is in a folder of predictions.
-        description: the dataset's dataset.json.
-        cases: by name, in order.
-        references: name of the folder with the references where it is not nnU-Net's own.
-        instances: folder with maps of the references' instances, if there is to be one.
-    """
-
-    dataset: str
-    selection: str
-    description: Mapping[str, Any]
+    dataset: str  # ``DatasetXXX_Name``
+    selection: str  # ``test``, ``val`` or ``all``; ``predicted`` for what is in a folder of predictions
+    description: Mapping[str, Any]  # the dataset's dataset.json
     cases: Mapping[str, Case]
-    references: str | None = None
-    instances: Path | None = None
+    references: str | None = None  # name of the folder with the references where it is not nnU-Net's own
+    instances: Path | None = None  # folder with maps of the references' instances
 
     @property
     def name(self) -> str:
@@ -81,7 +72,7 @@ def select_cases(
             raise UserError(f"{folder} has no folder {name}. It has: {there}.")
     description = read_dataset_json(folder / "dataset.json")
     if selection is None:
-        test = _with_references(raw_test_cases(folder, description), folder, description, references)
+        test = with_references(raw_test_cases(folder, description), folder, description, references)
         selection = "test" if test and not _without_label(test) else "val"
     if selection == "test":
         cases = raw_test_cases(folder, description)
@@ -89,22 +80,21 @@ def select_cases(
         cases = training_cases(folder, description)
         if selection == "val":
             cases = _validation_cases(cases, folder.name, folds)
-    cases = _with_references(cases, folder, description, references)
+    cases = with_references(cases, folder, description, references)
     if not cases:
         raise UserError(f"{folder} has no cases in {'imagesTs' if selection == 'test' else 'imagesTr'}.")
     if missing := _without_label(cases):
-        first = cases[missing[0]].label
+        others = ", ".join(f"{folder.name}:{name}" for name in SELECTIONS)
         raise UserError(
             f"{len(missing)} of {len(cases)} cases of {folder.name}:{selection} have no label to score against, e.g. "
-            f"{first} does not exist. Choose other cases: {', '.join(f'{folder.name}:{name}' for name in SELECTIONS)}."
+            f"{missing[0]} does not exist. Choose other cases: {others}."
         )
     channels = len(channel_names(description))
-    for name, case in cases.items():
-        if not case.has_channels(channels):
-            raise UserError(
-                f"{folder.name} has {channels} channels by its dataset.json, but case {name} has {len(case.images)} "
-                "image files."
-            )
+    if wrong := [name for name, case in cases.items() if not case.has_channels(channels)]:
+        raise UserError(
+            f"{folder.name} has {channels} channels by its dataset.json, but case {wrong[0]} has "
+            f"{len(cases[wrong[0]].images)} image files."
+        )
     chosen = CaseSet(
         folder.name, selection, description, cases, references, None if instances is None else folder / instances
     )
@@ -113,18 +103,13 @@ def select_cases(
 
 
 def check_instance_maps(cases: CaseSet) -> None:
-    """See that every case has its map of instances, if there are to be maps.
-
-    Raises:
-        UserError: if one is missing.
-    """
-    without = [file for name in cases.cases if (file := cases.instance_map(name)) is not None and not file.is_file()]
-    if without:
-        total = len(cases.cases)
+    """Raises UserError if the cases have maps of instances, but one is missing."""
+    total, maps = len(cases.cases), map(cases.instance_map, cases.cases)
+    if without := [file for file in maps if file is not None and not file.is_file()]:
         raise UserError(f"{len(without)} of {total} cases have no map of instances: {without[0]} does not exist.")
 
 
-def _with_references(
+def with_references(
     cases: Mapping[str, Case], folder: Path, description: Mapping[str, Any], references: str | None
 ) -> dict[str, Case]:
     """The cases with references from another folder of the dataset, if one is named."""
@@ -144,11 +129,7 @@ def raw_test_cases(folder: Path, description: Mapping[str, Any]) -> dict[str, Ca
 
 
 def _validation_cases(cases: Mapping[str, Case], dataset: str, folds: Sequence[int | str]) -> dict[str, Case]:
-    """Those of `cases` that are for validation in the one fold.
-
-    Raises:
-        UserError: if there is not exactly one fold with a number, or the dataset's splits do not have it.
-    """
+    """Those of `cases` that are for validation in the one fold."""
     if len(folds) > 1:
         raise UserError(
             f"{dataset}:val cannot score an ensemble of the folds {' '.join(map(str, folds))}: each fold has trained "
@@ -171,5 +152,5 @@ def _validation_cases(cases: Mapping[str, Case], dataset: str, folds: Sequence[i
     return {name: cases[name] for name in sorted(splits[fold]["val"])}
 
 
-def _without_label(cases: Mapping[str, Case]) -> list[str]:
-    return [name for name, case in cases.items() if not case.label.is_file()]
+def _without_label(cases: Mapping[str, Case]) -> list[Path]:
+    return [case.label for case in cases.values() if not case.label.is_file()]

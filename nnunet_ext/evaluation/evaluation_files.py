@@ -38,37 +38,36 @@ INTERVAL_RULE = (
 )
 
 
-def _or_null(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _interval(interval: Interval | None) -> list[float] | None:
-    return None if interval is None else [interval.low, interval.high]
+def _plain(value: Any) -> Any:
+    """What JSON can hold: undefined numbers are null, intervals are lists."""
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, Interval):
+        return [value.low, value.high]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _lesions(result: Result) -> dict[Any, dict[str, dict[str, Any]]]:
     """Counts and rates of instances, of each case and label and (under the case None) of all cases."""
-    metrics = [metric for metric in result.options.figures if metric.group == LESIONS_RECALL.group]
-    cases, labels = list(result.cases.cases), list(result.labels.keys)
-    entries: dict[Any, dict[str, dict[str, Any]]] = {case: {label: {} for label in labels} for case in (*cases, None)}
-    for metric in metrics:
+    cases, labels = (*result.cases.cases, None), list(result.labels.keys)
+    entries: dict[Any, dict[str, dict[str, Any]]] = {case: {label: {} for label in labels} for case in cases}
+    for metric in (one for one in result.options.figures if one.group == LESIONS_RECALL.group):
         parts = result.parts[metric.name]
-        for case, row in zip((*cases, None), [*parts, parts.sum(axis=0)]):
+        for case, row in zip(cases, [*parts, parts.sum(axis=0)]):
             for label, sums in zip(labels, row):
-                entry = entries[case][label]
-                entry |= dict(zip(metric.parts or (), map(int, sums[0])))
-                entry[metric.name.removeprefix("lesions_")] = _or_null(float(metric.aggregate(sums)))
+                entries[case][label] |= dict(zip(metric.parts or (), map(int, sums[0])))
+                entries[case][label][metric.name.removeprefix("lesions_")] = float(metric.aggregate(sums))
     return entries
 
 
 def _volumes(result: Result) -> dict[str, dict[str, dict[str, float]]]:
     """By case and label, in mm³."""
-    parts = (result.parts[metric.name][:, :, 0, 0] for metric in (VOLUME_REFERENCE, VOLUME_PREDICTED, AGGREGATED_DICE))
-    reference, predicted, twice = parts
-    table = np.stack([reference, predicted, twice / 2], axis=-1).tolist()
+    metrics = {"reference": VOLUME_REFERENCE, "predicted": VOLUME_PREDICTED, "both": AGGREGATED_DICE}
+    numerators = np.stack([result.parts[metric.name][:, :, 0, 0] for metric in metrics.values()], axis=-1)
+    numerators /= [1, 1, 2]  # the numerator of Dice is twice the shared volume
     return {
-        case: {label: dict(zip(("reference", "predicted", "both"), one)) for label, one in zip(result.labels.keys, row)}
-        for case, row in zip(result.cases.cases, table)
+        case: {label: dict(zip(metrics, volumes)) for label, volumes in zip(result.labels.keys, row)}
+        for case, row in zip(result.cases.cases, numerators.tolist())
     }
 
 
@@ -78,16 +77,14 @@ def _label_entry(result: Result, label: str, lesions: Mapping[Any, Any] | None) 
     estimates = result.estimates[label]
     for metric in result.options.figures:
         if metric.group != LESIONS_RECALL.group:
-            entry[metric.figure] = _or_null(estimates[metric.name].value)
+            entry[metric.figure] = estimates[metric.name].value
         if metric.counted:
             entry[f"cases_with_{metric.counted}"] = result.count(metric, label)
     entry["cases_without_dice"] = len(result.cases.cases) - entry["cases_with_dice"]
     if lesions is not None:
         entry["lesions"] = lesions[None][label]
     if result.resamples:
-        entry["intervals"] = {
-            metric.figure: _interval(estimates[metric.name].interval) for metric in result.options.figures
-        }
+        entry["intervals"] = {one.figure: estimates[one.name].interval for one in result.options.figures}
     return entry
 
 
@@ -107,20 +104,15 @@ def _result_entry(result: Result) -> dict[str, Any]:
     if result.resamples:
         entry["number_of_patients"] = result.resampling.number_of_patients
     means = {metric.mean: result.means[metric.name] for metric in options.figures if metric.mean}
-    entry |= {name: _or_null(estimate.value) for name, estimate in means.items()}
+    entry |= {name: estimate.value for name, estimate in means.items()}
     if result.resamples:
-        entry["intervals"] = {name: _interval(estimate.interval) for name, estimate in means.items()}
+        entry["intervals"] = {name: estimate.interval for name, estimate in means.items()}
     entry["labels"] = {label: _label_entry(result, label, lesions) for label in result.labels.keys}
     entry["not_scored"] = {
         "only_in_model": list(result.labels.only_model),
         "only_in_dataset": list(result.labels.only_dataset),
     }
-    for metric in options.figures:
-        if metric.of_cases:
-            entry[metric.name] = {
-                case: {label: _or_null(value) for label, value in by_label.items()}
-                for case, by_label in result.values(metric).items()
-            }
+    entry |= {metric.name: result.values(metric) for metric in options.figures if metric.of_cases}
     entry["volumes"] = _volumes(result)
     if lesions is not None:
         entry["lesions"] = {case: by_label for case, by_label in lesions.items() if case is not None}
@@ -148,33 +140,28 @@ def as_json(origin: Mapping[str, Any], results: Sequence[Result]) -> dict[str, A
         "versions": {"nnunet_ext": __version__, "nnunetv2": metadata.version("nnunetv2")},
         "rule": " ".join([*rules, *([INTERVAL_RULE] if first.resamples else [])]),
         **bootstrap,
-        "datasets": [_result_entry(result) for result in results],
+        "datasets": [_plain(_result_entry(result)) for result in results],
     }
 
 
 def scores_table(run: str, results: Sequence[Result]) -> pd.DataFrame:
     """The scores on all sets of cases as one table; `run` is what the predictions are called in it."""
     return pd.concat(
-        [
-            result.scores.assign(
-                run=run,
-                seed="",
-                dataset=result.cases.name,
-                references=result.cases.references or "",
-                patient=result.scores["case"].map(dict(result.resampling.patients)),
-            )
-            for result in results
-        ]
+        result.scores.assign(
+            run=run,
+            seed="",
+            dataset=result.cases.name,
+            references=result.cases.references or "",
+            patient=result.scores["case"].map(dict(result.resampling.patients)),
+        )
+        for result in results
     )
 
 
 def write_results(out: Path, origin: Mapping[str, Any], results: Sequence[Result]) -> None:
-    """Write evaluation.csv, the scores table, and evaluation.json, the summary.
+    """Write evaluation.csv, the scores table, and evaluation.json, the summary, into an existing folder.
 
-    Args:
-        out: existing folder.
-        origin: where the predictions come from: `origin_of_model`, or their folder as ``predictions``.
-        results: the scores on each set of cases.
+    `origin` says where the predictions come from: `origin_of_model`, or their folder as ``predictions``.
     """
     run = str(origin.get("model") or Path(origin["predictions"]).name)
     write_scores(out / CSV, scores_table(run, results))
@@ -213,11 +200,9 @@ def _cell(estimate: Estimate | None) -> str:
 def remarks(result: Result) -> list[str]:
     """What the table does not show of one set of cases: labels that were not scored, cases without a score."""
     name, total = result.cases.title, len(result.cases.cases)
-    lines = []
     others = [f"{label} (only in the model)" for label in result.labels.only_model]
     others += [f"{label} (only in the dataset)" for label in result.labels.only_dataset]
-    if others:
-        lines.append(f"{name}: not scored: {', '.join(others)}")
+    lines = [f"{name}: not scored: {', '.join(others)}"] if others else []
     for label in result.labels.keys:
         for metric in result.options.figures:
             if metric.uncounted and (without := total - result.count(metric, label)):
@@ -225,13 +210,11 @@ def remarks(result: Result) -> list[str]:
     aggregated = {label: one[AGGREGATED_DICE.name] for label, one in result.estimates.items()}
     if absent := [label for label, one in aggregated.items() if math.isnan(one.value)]:
         lines.append(f"{name}: no case has {', '.join(absent)}: not in the mean of aggregated Dice")
-    if not result.resamples:
-        return lines
     patients = result.resampling.number_of_patients
-    if patients == 1:
-        return [*lines, f"{name}: all cases are of one patient, so there are no intervals"]
-    lines.append(f"{name}: in brackets {100 * LEVEL:.0f} % bootstrap intervals over {patients} patients")
-    for label, one in aggregated.items():
-        if not math.isnan(one.value) and one.interval is None:
-            lines.append(f"{name}: only one patient has {label}, so it has no interval")
+    if result.resamples and patients == 1:
+        lines.append(f"{name}: all cases are of one patient, so there are no intervals")
+    elif result.resamples:
+        lines.append(f"{name}: in brackets {100 * LEVEL:.0f} % bootstrap intervals over {patients} patients")
+        single = [label for label, one in aggregated.items() if label not in absent and one.interval is None]
+        lines += [f"{name}: only one patient has {label}, so it has no interval" for label in single]
     return lines

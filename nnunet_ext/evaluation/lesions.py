@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from operator import add
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +22,8 @@ class DetectionCounts:
     """What a prediction finds, counted in instances or in voxels, of one case or, added up, of several.
 
     Attributes:
-        reference: instances or voxels of the reference.
-        found: those of them that are predicted.
-        predicted: instances or voxels of the prediction.
-        right: those of them that are in the reference. Of voxels these are the ones that are found.
+        found: instances or voxels of the reference that are predicted.
+        right: instances or voxels of the prediction that are in the reference. Of voxels these are the ones found.
     """
 
     reference: int = 0
@@ -52,12 +51,7 @@ class DetectionCounts:
         return 2 * self.recall * self.precision / (self.recall + self.precision)
 
     def __add__(self, other: DetectionCounts) -> DetectionCounts:
-        return DetectionCounts(
-            self.reference + other.reference,
-            self.found + other.found,
-            self.predicted + other.predicted,
-            self.right + other.right,
-        )
+        return DetectionCounts(*map(add, astuple(self), astuple(other)))
 
 
 def count_lesions(
@@ -79,7 +73,7 @@ def count_lesions(
 
     Args:
         reference: (Z, Y, X), where the label is.
-        prediction: of the same shape, where it is predicted.
+        prediction: of the same shape.
         instances: numbers that tell the reference's instances apart; without, they are its connected components.
             Voxels connect at faces, edges and corners.
         ignored: voxels where the reference is unknown.
@@ -96,13 +90,7 @@ def count_lesions(
 
 
 def _covered(numbers: Labels, hits: Mask, overlap: float) -> tuple[int, int]:
-    """How many instances there are, and how many of them have at least a share of hits.
-
-    Args:
-        numbers: of each voxel, that of its instance.
-        hits: of each voxel, whether it is one.
-        overlap: the share.
-    """
+    """How many instances there are, and how many have at least a share `overlap` of hits, by their voxels."""
     _, index, sizes = np.unique(numbers, return_inverse=True, return_counts=True)
     shares = np.bincount(index, weights=hits, minlength=len(sizes)) / sizes
     return len(sizes), int(np.count_nonzero(shares >= overlap))

@@ -12,9 +12,7 @@ MOST_WORKERS = 8  # each holds a whole case in memory
 
 def available_cores() -> int:
     """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_workers() -> int:
@@ -23,11 +21,7 @@ def default_workers() -> int:
 
 
 def choose_device(wanted: str) -> str:
-    """The device for nnU-Net's ``-device``: the wanted one, for ``auto`` the best there is.
-
-    Raises:
-        UserError: if the wanted one is not there.
-    """
+    """The device for nnU-Net's ``-device``: the wanted one, for ``auto`` the best; UserError if it is not there."""
     import torch
 
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}

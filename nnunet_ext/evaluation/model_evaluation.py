@@ -41,28 +41,16 @@ LabelKey = int | tuple[int, ...]
 
 @dataclass(frozen=True)
 class ScoredLabels:
-    """The labels that a model and a dataset have in common, and the others.
+    """The labels that a model and a dataset have in common, and the names that only one of them has."""
 
-    Attributes:
-        keys: by name, what nnU-Net's metrics take: a value, or the values of a region.
-        only_model: names that the dataset does not have.
-        only_dataset: names that the model does not have.
-        ignore: value of voxels of the reference that do not count.
-    """
-
-    keys: Mapping[str, LabelKey]
+    keys: Mapping[str, LabelKey]  # by name, what nnU-Net's metrics take: a value, or the values of a region
     only_model: tuple[str, ...]
     only_dataset: tuple[str, ...]
-    ignore: int | None
+    ignore: int | None  # value of voxels of the reference that do not count
 
 
 def match_labels(model: Mapping[str, Any], dataset: Mapping[str, Any], *, name: str) -> ScoredLabels:
-    """Find the labels or regions that are in both, by name.
-
-    Args:
-        model: the model's dataset.json.
-        dataset: the dataset's dataset.json.
-        name: of the dataset, for messages.
+    """Find the labels or regions that are in both dataset.json files, by name; `name` is the dataset's, for messages.
 
     Raises:
         UserError: if a name stands for other values in the other, or there is no common name.
@@ -71,9 +59,10 @@ def match_labels(model: Mapping[str, Any], dataset: Mapping[str, Any], *, name: 
     common = [label for label in ours if label in theirs]
     for label in common:
         if set(ours[label]) != set(theirs[label]):
+            value, other = (" + ".join(map(str, values[label])) for values in (ours, theirs))
             raise UserError(
-                f"Label {label!r} has the value {_shown(ours[label])} in the model and {_shown(theirs[label])} in "
-                f"{name}. Only labels of the same name and values can be scored."
+                f"Label {label!r} has the value {value} in the model and {other} in {name}. Only labels of the same "
+                "name and values can be scored."
             )
     if not common:
         raise UserError(
@@ -99,11 +88,9 @@ def _foreground(description: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def label_channels(model: Mapping[str, Any], labels: Sequence[str]) -> dict[str, int]:
-    """Which channel of a model's probabilities each label has: its value, or its place among the regions.
+    """Which channel of the probabilities each label of a model with this dataset.json has.
 
-    Args:
-        model: the model's dataset.json.
-        labels: names.
+    That is the label's value or, in a model of regions, its place among them.
     """
     values = _foreground(model)
     if any(len(value) > 1 for value in values.values()):
@@ -111,16 +98,8 @@ def label_channels(model: Mapping[str, Any], labels: Sequence[str]) -> dict[str,
     return {label: values[label][0] for label in labels}
 
 
-def _shown(values: Sequence[int]) -> str:
-    return " + ".join(map(str, values))
-
-
 def check_inputs(model: Mapping[str, Any], dataset: Mapping[str, Any], *, name: str) -> None:
-    """See that a dataset's images are of the kind that the model takes; arguments as of `match_labels`.
-
-    Raises:
-        UserError: if channels or file ending differ.
-    """
+    """Raises UserError if a model takes other channels or another file ending; arguments as of `match_labels`."""
     ours, theirs = channel_names(model), channel_names(dataset)
     if ours != theirs:
         raise UserError(
@@ -170,8 +149,7 @@ def load_predictor(model: TrainedModel, *, device: str, mirroring: bool) -> nnUN
         trainer_name,
         checkpoints[0].get("inference_allowed_mirroring_axes"),
     )
-    previous = predictor.configuration_manager.previous_stage_name
-    if previous is not None:
+    if (previous := predictor.configuration_manager.previous_stage_name) is not None:
         raise UserError(
             f"{model.folder.name} is the second stage of a cascade, which needs the predictions of {previous}. Predict "
             "with nnUNetv2_predict -prev_stage_predictions. Then score the predictions: nnunet_ext evaluate "
@@ -196,8 +174,6 @@ def predict_missing(
     prediction, and a run that was interrupted goes on where it was.
 
     Args:
-        predictor: with the model.
-        cases: what to predict.
         folder: existing folder for the predictions, ``<case>.<ending>``.
         log: file that gets what nnU-Net prints.
         few_cores: predict one case after the other in this process. Starting nnU-Net's processes costs more than they
@@ -207,13 +183,11 @@ def predict_missing(
             after the other, as probabilities take much memory, and predictions that are there stay as they are.
     """
     ending = predictor.dataset_json["file_ending"]
-    known = {
-        name: known_thresholds(thresholds_file(folder, name), labels) if thresholds else () for name in cases.cases
-    }
+    known = {name: known_thresholds(thresholds_file(folder, name), labels) for name in cases.cases if thresholds}
     missing = [
         name
         for name in cases.cases
-        if not _is_whole(folder / f"{name}{ending}") or not set(thresholds) <= set(known[name])
+        if not _is_whole(folder / f"{name}{ending}") or not set(thresholds) <= set(known.get(name, ()))
     ]
     size = 1 if few_cores or thresholds else BATCH
     unfinished = folder.with_name(f".{folder.name}.unfinished")
@@ -233,30 +207,20 @@ def predict_missing(
             elif few_cores:
                 predictor.predict_from_files_sequential(images, targets)
             else:
-                predictor.predict_from_files(
-                    images,
-                    targets,
-                    num_processes_preprocessing=PROCESSES,
-                    num_processes_segmentation_export=PROCESSES,
-                )
+                processes = {"num_processes_preprocessing": PROCESSES, "num_processes_segmentation_export": PROCESSES}
+                predictor.predict_from_files(images, targets, **processes)
         for name in names:
             keep_prediction(unfinished, folder, name, ending)
     shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def keep_prediction(unfinished: Path, folder: Path, name: str, ending: str) -> None:
-    """Move a prediction that is whole, with what belongs to it: TIFF keeps its spacing in a file beside it.
-
-    Raises:
-        UserError: if it was not written to its end.
-    """
+    """Move a prediction that is whole, with what belongs to it: TIFF keeps its spacing in a file beside it."""
     made = unfinished / f"{name}{ending}"
     if not made.is_file():
         raise UserError(f"{folder / made.name} could not be written. Is there room on the disk?")
-    try:
-        check_whole(made)
-    except UserError:
-        raise UserError(f"{folder / made.name} could not be written to its end. Make room and repeat.") from None
+    if not _is_whole(made):
+        raise UserError(f"{folder / made.name} could not be written to its end. Make room and repeat.")
     if _is_whole(folder / made.name):
         return
     for file in unfinished.iterdir():
@@ -292,15 +256,16 @@ def request(model: TrainedModel, case_sets: Sequence[CaseSet], *, mirroring: boo
     Checkpoints and images count with their sizes and times, so that predictions of a model that was trained further, or
     of images that were replaced, are not taken for the ones that are asked for.
     """
+    files = {cases.name: {name: case.images for name, case in cases.cases.items()} for cases in case_sets}
     return {
         "model": str(model.folder.resolve()),
         "folds": list(model.folds),
         "checkpoint": model.checkpoint,
         "states of the checkpoints": [size_and_time(file) for file in model.checkpoints().values()],
         "mirroring": mirroring,
-        "cases": {cases.name: list(cases.cases) for cases in case_sets},
+        "cases": {name: list(images) for name, images in files.items()},
         "states of the images": {
-            cases.name: {name: [size_and_time(file) for file in case.images] for name, case in cases.cases.items()}
-            for cases in case_sets
+            name: {case: [size_and_time(file) for file in images] for case, images in by_case.items()}
+            for name, by_case in files.items()
         },
     }

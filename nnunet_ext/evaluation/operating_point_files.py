@@ -1,16 +1,21 @@
-"""Precision against recall over thresholds as operating_points.csv and as text."""
+"""Precision against recall over thresholds as operating_points.csv, as a picture and as text."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
 
 from nnunet_ext.evaluation.lesions import DetectionCounts
-from nnunet_ext.evaluation.operating_points import best_threshold
+from nnunet_ext.evaluation.operating_points import Curve, best_threshold
 from nnunet_ext.evaluation.scoring import Result
 from nnunet_ext.evaluation.text_table import aligned
-from nnunet_ext.files import write_csv
+from nnunet_ext.files import write_csv, written_whole
 
 COUNTS = ("reference", "found", "predicted", "right")
 RATES = ("precision", "recall", "f1")
@@ -18,6 +23,14 @@ OPTIMISTIC = (
     "A threshold that is chosen on the cases that it is scored on looks better than it is. Choose it on validation "
     "cases, and report its scores on others."
 )
+
+
+STYLE = {"text.parse_math": False, "font.size": 9, "figure.facecolor": "white", "axes.facecolor": "white"}
+COLOURS = {"voxel": "#1f5fa8", "lesion": "#b8480e"}
+COLUMNS = 4  # panels in a row
+INCHES = 4.0
+PIXELS_PER_INCH = 110
+WRITING = (0.13, 0.045)  # width and height of a threshold, as shares of a panel
 
 
 def write_operating_points(file: Path, results: Sequence[Result]) -> None:
@@ -71,3 +84,62 @@ def remarks_on_operating_points(result: Result) -> list[str]:
                 end, beyond = ("lowest", "lower") if best == tried[0] else ("highest", "higher")
                 lines.append(f"{name}: for {label} in {level}s the {end} threshold is the best: try {beyond} ones")
     return lines
+
+
+def draw_operating_points(file: Path, results: Sequence[Result]) -> None:
+    """Write a PNG, in a folder that exists, with a panel for each set of cases and label.
+
+    A curve joins the operating points of ascending thresholds, which are written beside them where there is room. The
+    best F1 has a ring, and nnU-Net's own decision is a diamond.
+    """
+    panels = [(result, label) for result in results for label in result.labels.keys]
+    columns = min(COLUMNS, max(len(result.labels.keys) for result in results))
+    rows = math.ceil(len(panels) / columns)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(INCHES * columns, INCHES * rows), dpi=PIXELS_PER_INCH, layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for ax, (result, label) in zip(axes, panels):
+            _panel(ax, result, label)
+        for ax in axes[len(panels) :]:
+            ax.set_visible(False)
+        with written_whole(file) as temporary:
+            figure.savefig(temporary, format="png")
+
+
+def _panel(ax: Any, result: Result, label: str) -> None:
+    ax.set_title(f"{label}\n{result.cases.title}", fontsize=9)
+    ax.set(xlabel="recall", ylabel="precision", xlim=(-0.03, 1.06), ylim=(-0.03, 1.06), aspect="equal")
+    ax.grid(True, color="#dddddd", linewidth=0.6)
+    ax.spines[["top", "right"]].set_visible(False)
+    points = result.points[label]
+    written: list[tuple[float, float]] = []
+    for level, curve in points.curves.items():
+        _curve(ax, level, curve, written)
+        own = points.own[level]
+        if own.reference and own.predicted:
+            place = (own.recall, own.precision)
+            ax.plot(*place, "D", color=COLOURS[level], markersize=6, label=f"{level}s, nnU-Net's decision")
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(fontsize=7, loc="best", framealpha=0.8)
+    else:
+        ax.text(0.5, 0.5, "in no reference, or never predicted", ha="center", transform=ax.transAxes)
+
+
+def _curve(ax: Any, level: str, curve: Curve, written: list[tuple[float, float]]) -> None:
+    """Draw one curve; `written` are the places that have a threshold beside them already, and gets the new ones."""
+    known = {threshold: counts for threshold, counts in curve.items() if counts.reference and counts.predicted}
+    points = {threshold: (counts.recall, counts.precision) for threshold, counts in known.items()}
+    if not points:
+        return
+    colour = COLOURS[level]
+    ax.plot(*zip(*points.values()), "-o", color=colour, markersize=3, linewidth=1.2, label=f"{level}s")
+    best = best_threshold(curve)
+    if best is not None:
+        title = f"{level}s, best F1: {curve[best].f1:.3f} at {best:g}"
+        ax.plot(*points[best], "o", color=colour, markersize=10, fillstyle="none", markeredgewidth=1.5, label=title)
+    for threshold in sorted(points, key=lambda one: one != best):  # the best one first: it is always written
+        place = points[threshold]
+        distances = np.abs(np.array(written).reshape(-1, 2) - place)
+        if threshold == best or not (distances < WRITING).all(axis=1).any():
+            ax.annotate(f"{threshold:g}", place, (4, 4), textcoords="offset points", color=colour, fontsize=7)
+            written.append(place)

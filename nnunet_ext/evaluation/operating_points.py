@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnunet_ext.evaluation.lesions import DetectionCounts, Mask, count_lesions
+from nnunet_ext.evaluation.lesions import DetectionCounts, count_lesions
 from nnunet_ext.evaluation.metrics.label_in_case import LabelInCase
 from nnunet_ext.evaluation.surface import bounding_box
 from nnunet_ext.files import written_whole
@@ -32,28 +32,21 @@ Curve = Mapping[float, DetectionCounts]
 
 @dataclass(frozen=True)
 class ReachedThresholds:
-    """How many of the thresholds the probabilities of a case reach.
+    """How many of the thresholds the probabilities of a case reach."""
 
-    Attributes:
-        thresholds: ascending, each above 0 and below 1.
-        steps: by label name, (Z, Y, X), each from 0 to the number of thresholds.
-    """
-
-    thresholds: tuple[float, ...]
-    steps: Mapping[str, Steps]
+    thresholds: tuple[float, ...]  # ascending, each above 0 and below 1
+    steps: Mapping[str, Steps]  # by label name, (Z, Y, X), each from 0 to the number of thresholds
 
 
 @dataclass(frozen=True)
 class OperatingPoints:
-    """What is found of one label, in a case or, added up, in several.
+    """What is found of one label, in a case or, added up, in several, by what is counted.
 
-    Attributes:
-        curves: at each threshold, by what is counted: ``voxel`` (without ignored ones), ``lesion`` if asked for.
-        own: by nnU-Net's own decision, which takes the most probable label, counted in the same ways.
+    That is ``voxel`` (without ignored ones) and, if asked for, ``lesion``.
     """
 
     curves: Mapping[str, Curve]
-    own: Mapping[str, DetectionCounts]
+    own: Mapping[str, DetectionCounts]  # by nnU-Net's own decision, which takes the most probable label
 
     def __add__(self, other: OperatingPoints) -> OperatingPoints:
         curves = {
@@ -122,42 +115,36 @@ def count_operating_points(
     """Count what is found of a label in a case at each threshold.
 
     Args:
-        label: reference and prediction.
         steps: how many of the known thresholds each voxel reaches.
         known: thresholds, ascending.
         thresholds: those of them to count at, ascending.
         lesions: whether to count instances too.
     """
-    reference, ignored, instances = label.reference, label.ignored, label.instances
+    reference, instances = label.reference, label.instances
+    counted = np.ones_like(reference) if label.ignored is None else ~label.ignored
     wanted = {threshold: known.index(threshold) + 1 for threshold in thresholds}
-    voxels = _voxels(reference, steps, wanted, ignored)
-    if not lesions:
-        return OperatingPoints({"voxel": voxels}, {"voxel": label.voxels})
-    found: Curve = dict.fromkeys(wanted, DetectionCounts())
-    if reference.any() or steps.any():
-        box = bounding_box(reference | (steps > 0))  # all instances are in it; most of a volume is often empty
-        reference, steps = reference[box], steps[box]
-        instances = components(reference.astype(np.uint8), [1]) if instances is None else instances[box]
-        ignored = None if ignored is None else ignored[box]
-        share = label.overlap_share
-        found = {
-            threshold: count_lesions(reference, steps >= step, instances=instances, ignored=ignored, overlap=share)
+    some = (steps > 0) & counted
+    predicted, both = (_at_least(steps[where], max(wanted.values())) for where in (some, some & reference))
+    curves: dict[str, Curve] = {
+        "voxel": {
+            threshold: DetectionCounts(label.voxels.reference, int(both[step]), int(predicted[step]), int(both[step]))
             for threshold, step in wanted.items()
         }
-    own = {"voxel": label.voxels, "lesion": label.lesions}
-    return OperatingPoints({"voxel": voxels, "lesion": found}, own)
-
-
-def _voxels(reference: Mask, steps: Steps, wanted: Mapping[float, int], ignored: Mask | None) -> Curve:
-    """The counts in voxels; arguments as of `count_operating_points`, with the step of each threshold."""
-    known = reference if ignored is None else reference & ~ignored
-    some = steps > 0 if ignored is None else (steps > 0) & ~ignored
-    predicted, both = (_at_least(steps[where], max(wanted.values())) for where in (some, some & known))
-    total = int(np.count_nonzero(known))
-    return {
-        threshold: DetectionCounts(total, int(both[step]), int(predicted[step]), int(both[step]))
-        for threshold, step in wanted.items()
     }
+    if not lesions:
+        return OperatingPoints(curves, {"voxel": label.voxels})
+    curves["lesion"] = dict.fromkeys(wanted, DetectionCounts())
+    if reference.any() or steps.any():
+        box = bounding_box(reference | (steps > 0))  # all instances are in it; most of a volume is often empty
+        reference, steps, ignored = reference[box], steps[box], ~counted[box]
+        instances = components(reference.astype(np.uint8), [1]) if instances is None else instances[box]
+        curves["lesion"] = {
+            threshold: count_lesions(
+                reference, steps >= step, instances=instances, ignored=ignored, overlap=label.overlap_share
+            )
+            for threshold, step in wanted.items()
+        }
+    return OperatingPoints(curves, {"voxel": label.voxels, "lesion": label.lesions})
 
 
 def _at_least(steps: Steps, highest: int) -> npt.NDArray[np.int64]:

@@ -29,10 +29,9 @@ def in_order(
 ) -> Generator[Answer, None, None]:
     """The function's answers in the items' order, whichever process they come from.
 
-    Processes are started for what is left after `SECONDS_ALONE` in this one, if that is at least two items: work that
-    is soon done is not held up by them. They are new processes, not forks, as torch's threads do not survive a fork.
-    Close the iterator (``contextlib.closing``) to end them at once when an exception, such as that of Ctrl-C, ends the
-    loop early.
+    Processes are started for what is left after `SECONDS_ALONE` in this one, if that is at least two items. They are
+    new processes, not forks, as torch's threads do not survive a fork. Close the iterator (``contextlib.closing``) to
+    end them at once when an exception, such as that of Ctrl-C, ends the loop early.
 
     Args:
         function: with more than one worker it has to be picklable, such as one of a module.

@@ -13,12 +13,7 @@ EXPECTED = 'The file needs {"CASE": "PATIENT", ...}, or a pairs.json as nnunet_e
 
 
 def read_patients(file: Path, cases: Iterable[str]) -> dict[str, str]:
-    """The patient of each case.
-
-    Args:
-        file: JSON, ``{case: patient}``, or ``{"cases": {case: {"patient": patient, ...}, ...}, ...}`` as in pairs.json.
-            It may name other cases too.
-        cases: those that need one.
+    """The patient of each of some cases, from JSON: ``{case: patient}``, or a pairs.json.
 
     Raises:
         UserError: if the file is not of either form, or a case has no patient in it.
@@ -35,12 +30,8 @@ def read_patients(file: Path, cases: Iterable[str]) -> dict[str, str]:
             f"{file} names no patient for {len(missing)} of {len(cases)} cases, e.g. {missing[0]}. Add them, or leave "
             "out --patients if every case is a patient of its own."
         )
-    return {case: _patient(entries[case], case=case, file=file) for case in cases}
-
-
-def _patient(entry: Any, *, case: str, file: Path) -> str:
-    """Name or number of a case's patient."""
-    patient = entry.get("patient") if isinstance(entry, dict) else entry
-    if isinstance(patient, bool) or not isinstance(patient, str | int) or patient == "":
-        raise UserError(f"{file} has {patient!r} as the patient of case {case}, which is no name. {EXPECTED}")
-    return str(patient)
+    patients = {case: entry.get("patient") if isinstance(entry := entries[case], dict) else entry for case in cases}
+    for case, patient in patients.items():
+        if isinstance(patient, bool) or not isinstance(patient, str | int) or patient == "":
+            raise UserError(f"{file} has {patient!r} as the patient of case {case}, which is no name. {EXPECTED}")
+    return {case: str(patient) for case, patient in patients.items()}

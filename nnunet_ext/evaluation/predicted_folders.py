@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,38 +15,19 @@ from nnunet_ext.preprocessing.raw.raw_dataset import Case
 SELECTION = "predicted"
 
 
-@dataclass(frozen=True)
-class PredictedCases:
-    """The cases that have both a prediction and a reference.
-
-    Attributes:
-        cases: by name, in order.
-        labels: those of the predictions and the references.
-        remarks: which cases were left out.
-    """
-
-    cases: CaseSet
-    labels: ScoredLabels
-    remarks: tuple[str, ...]
-
-
 def predicted_cases(
-    predictions: Path,
-    references: Path,
-    *,
-    dataset_json: Path | None = None,
-    instances: Path | None = None,
-    partial: bool = False,
-) -> PredictedCases:
-    """The cases of a folder of predictions, with their references.
+    predictions: Path, references: Path, *, dataset_json: Path | None, instances: Path | None, partial: bool
+) -> tuple[CaseSet, ScoredLabels, list[str]]:
+    """The cases of a folder of predictions, ``<case>.<ending>``, with references of the same names in another folder.
 
     Args:
-        predictions: folder with ``<case>.<ending>``.
-        references: folder with files of the same names.
         dataset_json: file with the labels and the file ending. Without, it is the dataset.json among the predictions
             for their labels, and the one beside the folder of references for theirs; if there is only one, it is both.
         instances: folder with maps of the references' instances.
         partial: whether to leave out cases that are in one of the folders alone.
+
+    Returns:
+        The cases that are in both folders, their labels, and remarks on the cases that were left out.
 
     Raises:
         UserError: if a folder or the dataset.json is missing, or the cases or labels do not fit.
@@ -74,7 +54,7 @@ def predicted_cases(
     files = {case: Case((), references / f"{case}{ending}") for case in common}
     cases = CaseSet(references.parent.name, SELECTION, theirs, files, references.name, instances)
     check_instance_maps(cases)
-    return PredictedCases(cases, match_labels(ours, theirs, name=str(references)), tuple(remarks))
+    return cases, match_labels(ours, theirs, name=str(references)), remarks
 
 
 def _descriptions(
@@ -102,9 +82,5 @@ def _case_names(folder: Path, ending: str) -> list[str]:
 def _only_in_one(here: Path, cases: Sequence[str], others: Sequence[str], lacking: str, there: Path) -> list[str]:
     """A sentence about the cases of one folder that the other lacks, if there are any."""
     missing = [case for case in cases if case not in set(others)]
-    if not missing:
-        return []
-    more = ", …" if len(missing) > SHOWN else ""
-    return [
-        f"{len(missing)} of {len(cases)} cases in {here} have no {lacking} {there}: {', '.join(missing[:SHOWN])}{more}."
-    ]
+    shown = ", ".join(missing[:SHOWN]) + (", …" if len(missing) > SHOWN else "")
+    return [f"{len(missing)} of {len(cases)} cases in {here} have no {lacking} {there}: {shown}."] if missing else []

@@ -19,18 +19,12 @@ from nnunet_ext.preprocessing.raw.splits import Fold
 def predict_probabilities(
     predictor: nnUNetPredictor, images: Sequence[Path], weights: Sequence[Mapping[str, Any]]
 ) -> npt.NDArray[np.float32]:
-    """A model's probabilities in the geometry of the image files.
+    """A model's probabilities in the geometry of the image files; see `predict_case`.
 
     Args:
         predictor: with a model of plain labels, no regions.
         images: the files of one case, one for each channel.
         weights: those of the predictor's ``list_of_parameters`` to predict with; several are an ensemble.
-
-    Returns:
-        (C, Z, Y, X): background, then each label in the order of its value.
-
-    Raises:
-        UserError: if the model gives values that are no numbers.
     """
     predictor.list_of_parameters = list(weights)
     with redirect_stdout(io.StringIO()):  # where nnU-Net tells of every step
@@ -47,8 +41,8 @@ def predict_case(
         images: the files of one case, one for each channel.
 
     Returns:
-        The label map (Z, Y, X), and probabilities (C, Z, Y, X): background, then each label in the order of its value;
-        of a model of regions, each region in the order of dataset.json.
+        The label map (Z, Y, X), and probabilities (C, Z, Y, X): background, then each label in the order of its value,
+        or each region in the order of dataset.json.
 
     Raises:
         UserError: if the model gives values that are no numbers.
@@ -67,13 +61,7 @@ def predict_case(
 def folds_that_have_not_seen(
     cases: Iterable[str], splits: Sequence[Fold], folds: Sequence[int | str], *, file: Path
 ) -> dict[str, list[int]]:
-    """For each case, the folds that did not train on it.
-
-    Args:
-        cases: names.
-        splits: the folds that were trained by.
-        folds: those of the model that may be taken.
-        file: where the splits are from, for messages.
+    """For each case, which of the model's folds did not train on it, by the splits that were read from `file`.
 
     Raises:
         UserError: if a fold is not among the splits, or all folds have trained on a case.

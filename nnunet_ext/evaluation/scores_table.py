@@ -7,8 +7,11 @@ is 0 / 0, which adds nothing to either sum.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pandas as pd
@@ -19,6 +22,7 @@ from nnunet_ext.evaluation.metrics import Metric
 from nnunet_ext.files import write_text
 
 COLUMNS = ("run", "seed", "dataset", "references", "case", "patient", "label", "metric", "numerator", "denominator")
+AGAIN = "Make it anew with nnunet_ext evaluate."
 NUMBERS = ("numerator", "denominator")
 OF_CASES = ("case", "label", "metric", *NUMBERS)  # the columns that differ within a run's set of cases
 
@@ -34,14 +38,7 @@ def labels_with(scores: pd.DataFrame, metric: Metric) -> list[str]:
 
 
 def seed_scores(scores: pd.DataFrame, metric: Metric, cases: Sequence[str], labels: Sequence[str]) -> SeedScores:
-    """What the cases add to a metric's figure.
-
-    Args:
-        scores: of one set of cases.
-        metric: which.
-        cases: their names.
-        labels: their names; one without the metric adds nothing.
-    """
+    """What the cases add to a metric's figure, by the scores of one set of cases; a label without it adds nothing."""
     wanted = pd.MultiIndex.from_product([cases, labels, metric.summed])
     found = scores.set_index(["case", "label", "metric"])[list(NUMBERS)].reindex(wanted, fill_value=0.0)
     parts = found.to_numpy(np.float64).reshape(len(cases), len(labels), len(metric.summed), 2)
@@ -49,12 +46,7 @@ def seed_scores(scores: pd.DataFrame, metric: Metric, cases: Sequence[str], labe
 
 
 def write_scores(file: Path, scores: pd.DataFrame) -> None:
-    """Write a scores table as CSV, its numbers so that reading gives them back bit for bit.
-
-    Args:
-        file: where.
-        scores: with the columns `COLUMNS`, in any order; further columns are not written.
-    """
+    """Write a table with the columns `COLUMNS` as CSV, its numbers so that reading gives them back bit for bit."""
     write_text(file, scores.to_csv(columns=list(COLUMNS), index=False, lineterminator="\n"))
 
 
@@ -77,18 +69,33 @@ def read_scores(file: Path) -> pd.DataFrame:
             float_precision="round_trip",
         )
     except (ValueError, OSError) as error:
-        raise UserError(
-            f"{file} cannot be read as a scores table: {error}. Make it anew with nnunet_ext evaluate."
-        ) from None
-    missing = [column for column in COLUMNS if column not in scores]
-    if missing:
-        raise UserError(
-            f"{file} is no scores table: it lacks the columns {', '.join(missing)}. Make it anew with "
-            "nnunet_ext evaluate."
-        )
+        raise UserError(f"{file} cannot be read as a scores table: {error}. {AGAIN}") from None
+    if missing := [column for column in COLUMNS if column not in scores]:
+        raise UserError(f"{file} is no scores table: it lacks the columns {', '.join(missing)}. {AGAIN}")
     if scores[list(NUMBERS)].isna().any(axis=None) or scores.duplicated(list(text)).any():
         raise UserError(
             f"{file} is no scores table: a row has no number, or two rows are of the same run, case, label and metric. "
-            "Make it anew with nnunet_ext evaluate."
+            f"{AGAIN}"
         )
     return scores[list(COLUMNS)]
+
+
+def nanmean(values: Iterable[float]) -> float:
+    """The mean of the values that are not NaN; NaN if there is none."""
+    defined = [value for value in values if not math.isnan(value)]
+    return fmean(defined) if defined else math.nan
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Dice of each case; NaN where neither reference nor prediction has the label."""
+
+    dice: Mapping[str, float]
+
+    @property
+    def defined(self) -> list[float]:
+        return [value for value in self.dice.values() if not math.isnan(value)]
+
+    @property
+    def mean(self) -> float:
+        return nanmean(self.dice.values())

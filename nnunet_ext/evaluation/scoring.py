@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property, partial, reduce
+from itertools import chain
 from operator import add
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,7 @@ from nnunet_ext.evaluation.operating_points import (
     thresholds_file,
 )
 from nnunet_ext.evaluation.parallel import in_order
-from nnunet_ext.evaluation.scores import nanmean
-from nnunet_ext.evaluation.scores_table import case_scores, seed_scores
+from nnunet_ext.evaluation.scores_table import case_scores, nanmean, seed_scores
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, read_label_map
 from nnunet_ext.preprocessing.simulate.partial_annotation import read_instances
 
@@ -41,19 +41,12 @@ Row = tuple[str, str, str, float, float]
 
 @dataclass(frozen=True)
 class Options:
-    """What to score by.
+    """What to score by."""
 
-    Attributes:
-        groups: of metrics, beside Dice.
-        overlap: share of an instance's voxels that makes it found or right.
-        tolerances: of normalized surface Dice in mm, by label name.
-        thresholds: of the probability, ascending, to count operating points at; empty if they are not asked for.
-    """
-
-    groups: tuple[str, ...] = ()
-    overlap: float = OVERLAP
-    tolerances: Mapping[str, float] = field(default_factory=dict)
-    thresholds: tuple[float, ...] = ()
+    groups: tuple[str, ...] = ()  # of metrics, beside Dice
+    overlap: float = OVERLAP  # share of an instance's voxels that makes it found or right
+    tolerances: Mapping[str, float] = field(default_factory=dict)  # for normalized surface Dice in mm, by label name
+    thresholds: tuple[float, ...] = ()  # of the probability, ascending; empty without operating points
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -71,32 +64,21 @@ class Options:
 
 @dataclass(frozen=True)
 class Result:
-    """The scores on one set of cases.
-
-    Attributes:
-        cases: what was scored.
-        labels: which labels.
-        options: what was asked for.
-        scores: a row for each case, label and metric.
-        points: operating points over all cases, by label name; empty if not asked for.
-        patients: that of each case; None takes every case for a patient of its own.
-        resamples: for the intervals; 0 for no intervals.
-    """
+    """The scores on one set of cases."""
 
     cases: CaseSet
     labels: ScoredLabels
     options: Options
-    scores: pd.DataFrame
-    points: Mapping[str, OperatingPoints] = field(default_factory=dict)
-    patients: Mapping[str, str] | None = None
-    resamples: int = 0
+    scores: pd.DataFrame  # a row for each case, label and metric
+    points: Mapping[str, OperatingPoints] = field(default_factory=dict)  # over all cases, by label name
+    patients: Mapping[str, str] | None = None  # that of each case; None takes every case for a patient of its own
+    resamples: int = 0  # for the intervals; 0 for no intervals
 
     @cached_property
     def resampling(self) -> Resampling:
         """Resamples of the patients, for all figures."""
-        patients = self.patients
-        of_case = {case: case if patients is None else patients[case] for case in self.cases.cases}
-        return Resampling(of_case, resamples=self.resamples)
+        patients = {case: case for case in self.cases.cases} if self.patients is None else self.patients
+        return Resampling({case: patients[case] for case in self.cases.cases}, resamples=self.resamples)
 
     @cached_property
     def parts(self) -> Mapping[str, Table]:
@@ -116,14 +98,11 @@ class Result:
     def means(self) -> Mapping[str, Estimate]:
         """The means over the labels by metric, without labels that have no figure."""
         every_label = list(range(len(self.labels.keys)))
-        return {
-            metric.name: Estimate(
-                nanmean(one[metric.name].value for one in self.estimates.values()),
-                self._estimate(metric, every_label).interval,
-            )
-            for metric in self.options.figures
-            if metric.mean
-        }
+        means = {}
+        for name, metric in ((one.name, one) for one in self.options.figures if one.mean):
+            value = nanmean(of_label[name].value for of_label in self.estimates.values())
+            means[name] = Estimate(value, self._estimate(metric, every_label).interval)
+        return means
 
     def values(self, metric: Metric) -> Mapping[str, Mapping[str, float]]:
         """The value of each case and label; NaN where there is none."""
@@ -162,13 +141,9 @@ def score(
     resamples: int = 0,
     workers: int = 1,
 ) -> Result:
-    """Compare predictions with the references.
+    """Compare the predictions in a folder with the references; without options, by Dice alone.
 
     Args:
-        cases: what was predicted.
-        labels: what to score.
-        folder: with the predictions.
-        options: what to score by; without, by Dice alone.
         patients: that of each case; None takes every case for a patient of its own.
         resamples: for the intervals; 0 for no intervals.
         workers: processes, each with one case at a time, if it takes long; see `in_order`. The scores are the same.
@@ -190,19 +165,12 @@ def score(
         )
         for name, case in cases.cases.items()
     ]
-    rows: list[Row] = []
-    points: list[dict[str, OperatingPoints]] = []
     score_case = partial(_score_case, reader=reader, labels=labels, options=options)
-    with (
-        closing(in_order(score_case, files, workers=workers)) as scored,
-        tqdm(total=len(files), desc=f"Scoring {cases.title}", unit="case", disable=None, leave=False) as progress,
-    ):
-        for of_case, of_thresholds in scored:
-            rows += of_case
-            points.append(of_thresholds)
-            progress.update()
+    progress = partial(tqdm, total=len(files), desc=f"Scoring {cases.title}", unit="case", disable=None, leave=False)
+    with closing(in_order(score_case, files, workers=workers)) as scored:
+        rows, points = zip(*progress(scored))
     pooled = {label: reduce(add, (one[label] for one in points)) for label in points[0]}
-    return Result(cases, labels, options, case_scores(rows), pooled, patients, resamples)
+    return Result(cases, labels, options, case_scores(chain.from_iterable(rows)), pooled, patients, resamples)
 
 
 def _score_case(
@@ -213,16 +181,11 @@ def _score_case(
     points = {}
     reached = None if files.thresholds is None else read_thresholds(files.thresholds)
     for name, label in _labels_in_case(files, reader, labels, options):
-        for metric in options.metrics:
-            if metric.compute is not None:
-                rows.append((files.case, name, metric.name, *metric.compute(label)))
+        measured = ((metric.name, metric.compute) for metric in options.metrics if metric.compute is not None)
+        rows += [(files.case, name, metric, *compute(label)) for metric, compute in measured]
         if reached is not None:
             points[name] = count_operating_points(
-                label,
-                reached.steps[name],
-                reached.thresholds,
-                thresholds=options.thresholds,
-                lesions=options.lesions,
+                label, reached.steps[name], reached.thresholds, thresholds=options.thresholds, lesions=options.lesions
             )
     return rows, points
 
@@ -235,32 +198,27 @@ def _labels_in_case(
     # the prediction has the geometry of the image; that of a reference may have been lost when it was made
     prediction, properties = read_label_map(reader, files.prediction)
     if reference.shape != prediction.shape:
+        theirs, ours = (" x ".join(map(str, one.shape)) for one in (reference, prediction))
         raise UserError(
-            f"{files.reference} has {_shape(reference)} voxels, but {files.prediction} has {_shape(prediction)}. They "
-            "must be of the same image."
+            f"{files.reference} has {theirs} voxels, but {files.prediction} has {ours}. They must be of the same image."
         )
     instances = _read_instances(reader, files, reference, ignore=labels.ignore)
+    ignored = None if labels.ignore is None else reference == labels.ignore
     for name, key in labels.keys.items():
-        yield (
-            name,
-            LabelInCase(
-                region_or_label_to_mask(reference, key),
-                region_or_label_to_mask(prediction, key),
-                properties["spacing"],
-                ignored=None if labels.ignore is None else reference == labels.ignore,
-                instances=None if instances is None else _covering(instances, reference, key, files.reference),
-                overlap_share=options.overlap,
-                tolerance=options.tolerances[name] if NSD.group in options.groups else 0.0,
-            ),
+        label = LabelInCase(
+            region_or_label_to_mask(reference, key),
+            region_or_label_to_mask(prediction, key),
+            properties["spacing"],
+            ignored=ignored,
+            instances=None if instances is None else _covering(instances, reference, key, files.reference),
+            overlap_share=options.overlap,
+            tolerance=options.tolerances[name] if NSD.group in options.groups else 0.0,
         )
+        yield name, label
 
 
 def _read_instances(reader: Any, files: _Files, reference: Labels, *, ignore: int | None) -> Labels | None:
-    """A case's map of instances, if it has one.
-
-    Raises:
-        UserError: if it does not go with the reference.
-    """
+    """A case's map of instances, if it has one; UserError if it does not go with the reference."""
     if files.instances is None:
         return None
     instances = read_instances(reader, files.instances, reference, ignore=ignore)
@@ -282,15 +240,11 @@ def _covering(instances: Labels, reference: Labels, key: LabelKey, labels: Path)
     covered = True
     for value in key if isinstance(key, tuple) else (key,):
         numbered = instances[reference == value] > 0
+        covered &= bool(numbered.all())
         if numbered.any() and not numbered.all():
             raise UserError(
                 f"{np.count_nonzero(~numbered)} of {numbered.size} voxels with the value {value} in {labels} belong to "
                 "no instance of the case's map. Give maps of all instances, or leave out --instances: then connected "
                 "components are the instances."
             )
-        covered &= bool(numbered.all())
     return instances if covered else None
-
-
-def _shape(labels: Labels) -> str:
-    return " x ".join(map(str, labels.shape))

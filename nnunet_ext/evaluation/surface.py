@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,12 +53,9 @@ def surface_distances(reference: Mask, prediction: Mask, spacing: Sequence[float
 
     ours, theirs, millimetres = _for_monai(reference, prediction, spacing)
     with _monai_is_quiet():
-        assd = compute_average_surface_distance(
-            ours, theirs, include_background=True, symmetric=True, spacing=millimetres
-        )
-        hd95 = compute_hausdorff_distance(
-            ours, theirs, include_background=True, percentile=PERCENTILE, spacing=millimetres
-        )
+        given: dict[str, Any] = {"include_background": True, "spacing": millimetres}
+        assd = compute_average_surface_distance(ours, theirs, symmetric=True, **given)
+        hd95 = compute_hausdorff_distance(ours, theirs, percentile=PERCENTILE, **given)
     return SurfaceDistances(float(assd), float(hd95))
 
 
@@ -68,11 +66,7 @@ def surface_dice(reference: Mask, prediction: Mask, spacing: Sequence[float], *,
     DeepMind's surface-distance weighs by area, so that its numbers differ, most where voxels are far from cubic.
 
     Args:
-        reference: (Z, Y, X) or (Y, X). With a single slice, across whichever axis, the surface is that of the
-            2D mask.
-        prediction: of the same shape.
-        spacing: voxel size in mm, in the order of the axes.
-        tolerance: in mm, at least 0. A voxel at this very distance counts.
+        tolerance: in mm, at least 0. A voxel at this very distance counts. Other arguments as of `surface_distances`.
 
     Returns:
         Between 0 and 1. As with Dice, 0 if one of the masks is empty, and NaN if both are.
@@ -116,9 +110,5 @@ def bounding_box(mask: Mask) -> tuple[slice, ...]:
 
     MONAI crops too, but only after it has made floats of the whole image, which takes longer than the distances.
     """
-    box = []
-    for axis in range(mask.ndim):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        inside = np.flatnonzero(mask.any(axis=others))
-        box.append(slice(int(inside[0]), int(inside[-1]) + 1))
-    return tuple(box)
+    inside = [np.flatnonzero(mask.any(axis=(*range(axis), *range(axis + 1, mask.ndim)))) for axis in range(mask.ndim)]
+    return tuple(slice(int(places[0]), int(places[-1]) + 1) for places in inside)

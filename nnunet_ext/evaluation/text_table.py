@@ -6,15 +6,9 @@ from collections.abc import Sequence
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Lay rows out in columns, the first aligned left, the others right.
-
-    Args:
-        rows: the cells; every row has as many.
-    """
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    """Lay rows of equally many cells out in columns, the first aligned left, the others right."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join(
-        "  ".join(
-            cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in enumerate(zip(row, widths))
-        )
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
         for row in rows
     )

@@ -8,11 +8,10 @@ from nnunet_ext.errors import UserError
 
 
 def tolerances_by_label(given: Sequence[tuple[str | None, float]], labels: Iterable[str]) -> dict[str, float]:
-    """The tolerance of each label, in mm.
+    """The tolerance of each label that is scored, in mm, from pairs of a label and its tolerance.
 
-    Args:
-        given: a label's name and its tolerance; None stands for all labels that are not named.
-        labels: those that are scored. There is no default, as what deviation is harmless is a clinical choice.
+    A pair with None holds for all labels that are not named. There is no default, as what deviation is harmless is a
+    clinical choice.
 
     Raises:
         UserError: if a label has none or two, or a name is none of the labels.

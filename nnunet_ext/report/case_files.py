@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nnunet_ext.evaluation.case_sets import raw_test_cases
+from nnunet_ext.evaluation.case_sets import raw_test_cases, with_references
 from nnunet_ext.files import read_json
 from nnunet_ext.preprocessing.raw.raw_dataset import training_cases
 
@@ -17,70 +17,48 @@ VARIABLE = "nnUNet_raw"
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """The files of a case, as far as they are known; they may not exist.
+    """The files of a case, as far as they are known; they may not exist."""
 
-    Attributes:
-        prediction: predicted label map.
-        reference: label map.
-        image: of the first channel.
-    """
-
-    prediction: Path
-    reference: Path | None
-    image: Path | None
+    prediction: Path  # label map
+    reference: Path | None  # label map
+    image: Path | None  # first channel
 
 
 @dataclass(frozen=True)
 class RawFiles:
-    """The first images and the references of a raw dataset's cases.
+    """A raw dataset's dataset.json, and the first image and the reference of each case; empty if it was not found."""
 
-    Attributes:
-        description: its dataset.json.
-        images: by case.
-        references: by case.
-    """
-
-    description: Mapping[str, Any]
-    images: Mapping[str, Path]
-    references: Mapping[str, Path]
+    description: Mapping[str, Any] = field(default_factory=dict)
+    images: Mapping[str, Path] = field(default_factory=dict)
+    references: Mapping[str, Path] = field(default_factory=dict)
 
 
-def find_raw_dataset(dataset: str, near: Iterable[Path]) -> Path | None:
-    """The folder of a raw dataset, where it can be guessed.
+def find_raw_files(dataset: str, near: Iterable[Path], *, references: str | None = None) -> RawFiles:
+    """The files of a raw dataset's training and test cases.
 
-    Looks in the folder that the variable nnUNet_raw names, then for a folder ``nnUNet_raw`` beside those that hold the
-    given paths (as beside nnUNet_results), then for the dataset's own folder among them.
+    The dataset is looked for in the folder that the variable nnUNet_raw names, then in a folder ``nnUNet_raw`` beside
+    those that hold the given paths (as beside nnUNet_results), then among these folders themselves.
 
     Args:
         dataset: name of its folder; empty if it is not known.
-        near: files and folders that came of it.
+        near: files and folders to start from, such as results on this dataset.
+        references: name of the folder with the references, where it is not labelsTr and labelsTs.
     """
-    if not dataset:
-        return None
     root = os.environ.get(VARIABLE)
     candidates = [Path(root) / dataset] if root else []
     for path in near:
         for parent in path.parents:
             candidates += [parent] if parent.name == dataset else []
             candidates.append(parent / VARIABLE / dataset)
-    return next((folder for folder in candidates if _is_raw(folder)), None)
+    folder = next((one for one in candidates if dataset and _is_raw(one)), None)
+    if folder is None:
+        return RawFiles()
+    description = read_json(folder / "dataset.json")
+    cases = raw_test_cases(folder, description) | training_cases(folder, description)
+    cases = with_references(cases, folder, description, references)
+    images = {name: case.images[0] for name, case in cases.items() if case.images}
+    return RawFiles(description, images, {name: case.label for name, case in cases.items()})
 
 
 def _is_raw(folder: Path) -> bool:
     return (folder / "dataset.json").is_file() and any((folder / name).is_dir() for name in ("labelsTr", "labelsTs"))
-
-
-def read_raw_files(folder: Path, *, references: str | None = None) -> RawFiles:
-    """The files of a raw dataset's training and test cases.
-
-    Args:
-        folder: of the dataset.
-        references: name of the folder that the references are in, where it is not labelsTr and labelsTs.
-    """
-    description = read_json(folder / "dataset.json")
-    cases = raw_test_cases(folder, description) | training_cases(folder, description)
-    images = {name: case.images[0] for name, case in cases.items() if case.images}
-    labels = {name: case.label for name, case in cases.items()}
-    if references is not None:
-        labels = {name: folder / references / f"{name}{description['file_ending']}" for name in labels}
-    return RawFiles(description, images, labels)

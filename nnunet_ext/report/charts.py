@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -27,15 +27,9 @@ STYLE = {
     "text.parse_math": False,
     "font.family": "sans-serif",
     "font.size": 9,
-    "text.color": INK,
-    "axes.edgecolor": GRID,
-    "axes.labelcolor": INK,
-    "xtick.color": GRID,
-    "ytick.color": GRID,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "grid.color": GRID,
     "grid.linewidth": 0.6,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), GRID),
 }
 
 CHART_INCHES = (3.7, 2.5)
@@ -64,15 +58,9 @@ def draw_chart(title: str, lines: Sequence[Line], *, limits: tuple[float, float]
     with _axes(CHART_INCHES) as (figure, axes):
         for line in lines:
             epochs, values = thinned(line.values)
-            axes.plot(
-                epochs,
-                values,
-                color=line.colour,
-                linestyle=line.style,
-                linewidth=1.6 if line.opacity == 1 else 0.9,
-                alpha=line.opacity,
-                marker="o" if np.isfinite(values).sum() == 1 else None,
-            )
+            look: dict[str, Any] = {"linewidth": 1.6 if line.opacity == 1 else 0.9, "alpha": line.opacity}
+            look["marker"] = "o" if np.isfinite(values).sum() == 1 else None
+            axes.plot(epochs, values, color=line.colour, linestyle=line.style, **look)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes.grid(True, axis="y")
@@ -96,13 +84,11 @@ def _as_svg(figure: Figure, label: str) -> Markup:
     """A figure as an element of the page: no prolog, no metadata, the page's colours and font."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = buffer.getvalue()
-    body = svg[svg.index("<svg") :]
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    body = re.sub(r"<!--.*?-->\s*", "", body, flags=re.DOTALL)
-    body = re.sub(r"\s+xmlns(:\w+)?=\"[^\"]*\"", "", body)
-    body = re.sub(r"(<svg[^>]*?) width=\"[^\"]*\"", r"\1", body, count=1)
-    body = re.sub(r"(<svg[^>]*?) height=\"[^\"]*\"", r"\1", body, count=1)
+    body = buffer.getvalue()
+    body = body[body.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->\s*|\s+xmlns(:\w+)?=\"[^\"]*\"", "", body, flags=re.DOTALL)
+    for size in ("width", "height"):
+        body = re.sub(rf"(<svg[^>]*?) {size}=\"[^\"]*\"", r"\1", body, count=1)
     for number, colour in enumerate(RUN_COLOURS):
         body = body.replace(colour, f"var(--run{number})")
     body = body.replace(INK, "var(--ink)").replace(GRID, "var(--grid)")
@@ -115,23 +101,15 @@ def run_colour(number: int) -> str:
 
 def mean_curve(curves: Sequence[Sequence[float]]) -> list[float]:
     """The mean of several curves at each epoch that one of them has a value at; NaN at the others."""
-    values = np.full((len(curves), max(map(len, curves))), np.nan)
-    for row, curve in zip(values, curves):
-        row[: len(curve)] = curve
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # an epoch without any value is NaN, as wanted
-        return [float(value) for value in np.nanmean(values, axis=0)]
+    return [float(value) for value in pd.DataFrame(map(pd.Series, curves)).mean()]
 
 
 def thinned(values: Sequence[float]) -> tuple[list[float], list[float]]:
     """Epochs and values of a curve; of a long one means over neighbouring epochs, at most `POINTS`."""
-    epochs = np.arange(len(values), dtype=np.float64)
-    if len(values) <= POINTS:
-        return list(epochs), list(values)
-    width = -(-len(values) // POINTS)
-    parts = [slice(start, start + width) for start in range(0, len(values), width)]
-    means = [mean_curve([[value] for value in values[part]])[0] for part in parts]
-    return [float(epochs[part].mean()) for part in parts], means
+    width = -(-len(values) // POINTS) or 1
+    curve = pd.DataFrame({"epoch": np.arange(len(values), dtype=float), "value": list(values)})
+    means = curve.groupby(curve.index // width).mean()
+    return means["epoch"].tolist(), means["value"].tolist()
 
 
 def draw_charts(runs: Sequence[Sequence[TrainingRecord]]) -> list[dict[str, Any]]:
@@ -141,7 +119,7 @@ def draw_charts(runs: Sequence[Sequence[TrainingRecord]]) -> list[dict[str, Any]
     that of all parameters has a chart; the others are in a table.
 
     Args:
-        runs: the trainings of each run. Of several a line shows the mean, and faint ones each.
+        runs: the trainings of each run. With several, a strong line shows their mean and faint ones show each.
 
     Returns:
         For each chart its title, a note on how to read it, and the SVG.
@@ -151,27 +129,22 @@ def draw_charts(runs: Sequence[Sequence[TrainingRecord]]) -> list[dict[str, Any]
         drawn = []
         for number, trainings in enumerate(runs):
             curves = [one.curves[key] for one in trainings if np.isfinite(one.curves.get(key, [])).any()]
-            if len(curves) > 1 and not only_single:
+            several = len(curves) > 1
+            if several and not only_single:
                 drawn += [Line(key, curve, run_colour(number), style, opacity=0.25) for curve in curves]
+            if curves and not (several and only_single):
                 drawn.append(Line(key, mean_curve(curves), run_colour(number), style))
-            elif len(curves) == 1:
-                drawn.append(Line(key, curves[0], run_colour(number), style))
         return drawn
 
+    patches = "random validation patches; solid: moving average, dotted: each epoch"
     wanted = [
         ("Loss", "solid: training, dashed: validation", lines("train_losses") + lines("val_losses", "--"), None),
-        (
-            "Pseudo Dice",
-            "of random validation patches; solid: moving average, dotted: each epoch",
-            lines("ema_fg_dice") + lines("mean_fg_dice", ":", only_single=True),
-            (0.0, 1.0),
-        ),
+        ("Pseudo Dice", patches, lines("ema_fg_dice") + lines("mean_fg_dice", ":", only_single=True), (0.0, 1.0)),
         ("Learning rate", "", lines("lrs"), None),
     ]
     terms = dict.fromkeys(key for trainings in runs for one in trainings for key in one.curves if "/" in key)
-    wanted += [
-        (term, "", lines(term), None) for term in sorted(terms) if not term.startswith("moved/") or term == "moved/all"
-    ]
+    shown = [term for term in sorted(terms) if not term.startswith("moved/") or term == "moved/all"]
+    wanted += [(term, "", lines(term), None) for term in shown]
     return [
         {"title": title, "note": note, "svg": draw_chart(title, drawn, limits=limits)}
         for title, note, drawn, limits in wanted
@@ -180,12 +153,7 @@ def draw_charts(runs: Sequence[Sequence[TrainingRecord]]) -> list[dict[str, Any]
 
 
 def draw_strips(title: str, runs: Sequence[tuple[int, Sequence[float]]]) -> Markup:
-    """A strip for each run with a point for each case, and a bar at their median, as inline SVG.
-
-    Args:
-        title: what the values are, for screen readers.
-        runs: number and values of each, none NaN; at least one value.
-    """
+    """A strip for each run, by number and values, with a point for each case and a bar at their median, as SVG."""
     with _axes((1.4 * CHART_INCHES[0], 0.5 + 0.3 * len(runs))) as (figure, axes):
         for row, (number, values) in enumerate(runs):
             # spread by a fixed pattern, so that the same report has the same picture

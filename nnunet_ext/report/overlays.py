@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from matplotlib.figure import Figure
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.scores import Scores, nanmean
+from nnunet_ext.evaluation.scores_table import Scores, nanmean
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, read_images, read_label_map
 from nnunet_ext.report.case_files import CaseFiles
 from nnunet_ext.report.summary import Label
@@ -51,10 +52,10 @@ def draw_overlay(
 
     Args:
         image: (Z, Y, X) intensities, as nnU-Net's readers give them; Z is 1 for a 2D image.
-        reference: (Z, Y, X) label map; values that no label holds (as ignore) are not drawn.
-        prediction: (Z, Y, X) label map.
+        reference: label map of the same shape; values that no label has, such as ignore, are not drawn.
+        prediction: label map of the same shape.
         spacing: voxel size in mm along Z, Y, X.
-        labels: what to outline, and each one's colour.
+        labels: those to outline, with their colours.
 
     Returns:
         The data URL of a PNG.
@@ -91,33 +92,25 @@ def choose_cases(runs: Sequence[Scores]) -> list[tuple[str, str]]:
     """The worst, the median and the best case by Dice, averaged over the runs that have the case.
 
     Args:
-        runs: of each run, Dice of the cases averaged over the labels.
+        runs: Dice of the cases of each run, averaged over the labels.
 
     Returns:
         Pairs of rank and case, without repetition; the median of an even number is the lower of the two.
     """
-    names = dict.fromkeys(case for scores in runs for case in scores.dice)
-    means = {case: nanmean(scores.dice[case] for scores in runs if case in scores.dice) for case in names}
-    ranked = sorted((case for case in means if not np.isnan(means[case])), key=lambda case: means[case])
+    dice = pd.concat([pd.Series(scores.dice, dtype=float) for scores in runs])
+    ranked = list(dice.groupby(level=0, sort=False).agg(nanmean).dropna().sort_values(kind="stable").index)
     if not ranked:
         return []
-    chosen = {"Worst": ranked[0], "Median": ranked[(len(ranked) - 1) // 2], "Best": ranked[-1]}
-    unique: dict[str, str] = {}
-    for rank, case in chosen.items():
-        unique.setdefault(case, rank)
-    return [(rank, case) for case, rank in unique.items()]
+    # the first rank of a case counts
+    chosen = {ranked[-1]: "Best", ranked[(len(ranked) - 1) // 2]: "Median", ranked[0]: "Worst"}
+    return [(rank, case) for case, rank in reversed(chosen.items())]
 
 
 def draw_case(files: CaseFiles, labels: Mapping[Label, str], description: Mapping[str, Any] | None) -> str:
-    """The picture of a case, a data URL.
-
-    Args:
-        files: of the case.
-        labels: what to outline, and each one's colour.
-        description: a dataset.json that tells how to read the files.
+    """The picture of a case, a data URL; `labels` are those to outline, with their colours.
 
     Raises:
-        UserError: if one of the files is not known or not there, cannot be read, or is of another size.
+        UserError: if a file is not known or not there, cannot be read, or is of another size.
     """
     if files.image is None or files.reference is None or description is None:
         raise UserError("the raw dataset was not found")

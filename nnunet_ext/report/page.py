@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from nnunet_ext.arguments import RESAMPLES
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.bootstrap import Interval, Resampling
-from nnunet_ext.evaluation.scores import Scores, nanmean
+from nnunet_ext.evaluation.scores_table import Scores, nanmean
 from nnunet_ext.files import write_text
 from nnunet_ext.report.charts import RUN_COLOURS, draw_charts, draw_strips
 from nnunet_ext.report.overlays import LABEL_COLOURS, choose_cases, draw_case
@@ -30,6 +30,9 @@ from nnunet_ext.report.tables import metric_tables
 PACKAGES = ("nnunet-ext", "nnunetv2", "torch", "numpy", "dynamic-network-architectures", "batchgeneratorsv2")
 VALUES_SHOWN = 6  # of a setting that differs between the trainings of a run
 NOTHING = "–"
+
+Rows = list[tuple[str, list[str]]]
+"""A name and a value for each run."""
 
 
 def write_report(
@@ -47,7 +50,7 @@ def write_report(
     """Write the report, whole or not at all.
 
     Args:
-        target: the HTML file; its folder must exist. An existing file is replaced.
+        target: the HTML file in a folder that exists; an existing file is replaced.
         runs: at least one; their order is the order of the columns.
         title: heading of the page.
         patients: the patient of each case; cases of one patient are drawn together.
@@ -59,9 +62,6 @@ def write_report(
 
     Returns:
         What the page says is missing.
-
-    Raises:
-        ValueError: if there is no run.
     """
     if not runs:
         raise ValueError("A report needs at least one run.")
@@ -70,39 +70,34 @@ def write_report(
     sections = [_section(board, resampling, baseline=baseline) for board in all_boards]
     differing, same = _setting_rows(runs)
     remarks = [f"{run.name}: {remark}" for run in runs for source in run.sources for remark in source.remarks]
-    without = [section["without_pictures"] for section in sections if section["without_pictures"]]
-    page = (
-        _environment()
-        .get_template("report.html")
-        .render(
-            title=title,
-            subtitle=subtitle,
-            written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-            runs=[{"name": run.name, "sources": run.sources, "trainings": len(run.trainings)} for run in runs],
-            run_colours=len(RUN_COLOURS),
-            baseline=runs[baseline].name,
-            remarks=remarks,
-            sections=sections,
-            resamples=resamples,
-            grouped=len(set(patients.values())) < len(patients),
-            seeds=any(len(column.seeds) > 1 for board in all_boards for column in board.columns),
-            has_tests=any(table.comparisons for section in sections for table in section["tables"]),
-            charts=draw_charts([list(run.trainings.values()) for run in runs]),
-            several_trainings=any(len(run.trainings) > 1 for run in runs),
-            moved=_moved_rows(runs),
-            differing=differing,
-            same=same,
-            recorded=_recorded_versions(runs),
-            versions=_versions(),
-            commands=_derived_commands(runs, report_command) if commands is None else commands,
-            derived=commands is None,
-        )
+    page = _template().render(
+        title=title,
+        subtitle=subtitle,
+        written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        runs=runs,
+        run_colours=len(RUN_COLOURS),
+        baseline=runs[baseline].name,
+        remarks=remarks,
+        sections=sections,
+        resamples=resamples,
+        grouped=len(set(patients.values())) < len(patients),
+        seeds=any(len(column.seeds) > 1 for board in all_boards for column in board.columns),
+        has_tests=any(table.comparisons for section in sections for table in section["tables"]),
+        charts=draw_charts([list(run.trainings.values()) for run in runs]),
+        several_trainings=any(len(run.trainings) > 1 for run in runs),
+        moved=_moved_rows(runs),
+        differing=differing,
+        same=same,
+        recorded=_recorded_versions(runs),
+        versions=_versions(),
+        commands=_derived_commands(runs, report_command) if commands is None else commands,
+        derived=commands is None,
     )
     write_text(target, page)
-    return [*remarks, *without]
+    return [*remarks, *filter(None, (section["without_pictures"] for section in sections))]
 
 
-def _environment() -> jinja2.Environment:
+def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -110,47 +105,34 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "breakable": _breakable,
-        "number": _number,
-        "difference": _difference,
-        "interval": _interval,
-        "p_value": _p_value,
-    }
-    return environment
+    filters = (_breakable, _number, _difference, _interval, _p_value)
+    environment.filters |= {filter_.__name__.removeprefix("_"): filter_ for filter_ in filters}
+    return environment.get_template("report.html")
 
 
 def _section(board: Board, resampling: Resampling, *, baseline: int) -> dict[str, Any]:
     """Everything that is shown of a board."""
     dice = {column.number: _dice_of_cases(column) for column in board.columns}
-    pictures, without = _pictures(board, dice)
+    names = dict.fromkeys(label.name for column in board.columns for seed in column.seeds for label in seed.labels)
+    colours = {name: LABEL_COLOURS[place % len(LABEL_COLOURS)] for place, name in enumerate(names)}
+    pictures, without = _pictures(board, dice, colours)
     strips = [(number, scores.defined) for number, scores in dice.items() if scores.defined]
-    common = set.intersection(*(set(column.cases) for column in board.columns))
-    counts = {len(column.cases) for column in board.columns}
+    by_run = [set(column.cases) for column in board.columns]
+    counts, common = sorted({len(cases) for cases in by_run}), len(set.intersection(*by_run))
     return {
         "cases_of": board.cases_of,
         "columns": board.columns,
         "mixed": len({seed.cases_of for column in board.columns for seed in column.seeds}) > 1,
-        "case_counts": _spread(sorted(counts)),
-        "plural": counts != {1},
-        "common": None if all(len(common) == count for count in counts) else len(common),
-        "patients": len({resampling.patients[case] for column in board.columns for case in column.cases}),
+        "case_counts": " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))),
+        "plural": counts != [1],
+        "common": None if counts == [common] else common,
+        "patients": len({resampling.patients[case] for case in set.union(*by_run)}),
         "tables": metric_tables(board, resampling, baseline=baseline),
         "strips": draw_strips("Dice, mean over the labels", strips) if strips else Markup(""),
         "pictures": pictures,
         "without_pictures": without,
-        "legend": _label_colours(board),
+        "legend": colours,
     }
-
-
-def _label_colours(board: Board) -> dict[str, str]:
-    """The colour of each label by its name."""
-    names = dict.fromkeys(label.name for column in board.columns for seed in column.seeds for label in seed.labels)
-    return {name: LABEL_COLOURS[place % len(LABEL_COLOURS)] for place, name in enumerate(names)}
-
-
-def _spread(numbers: Sequence[int]) -> str:
-    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
 
 
 def _dice_of_cases(column: Column) -> Scores:
@@ -159,9 +141,8 @@ def _dice_of_cases(column: Column) -> Scores:
     return Scores({case: nanmean(seed[case] for seed in seeds if case in seed) for case in column.cases})
 
 
-def _pictures(board: Board, dice: Mapping[int, Scores]) -> tuple[list[dict[str, Any]], str]:
+def _pictures(board: Board, dice: Mapping[int, Scores], colours: Mapping[str, str]) -> tuple[list[dict[str, Any]], str]:
     """For each chosen case its rank, name, and one picture per run; and which are missing, as a sentence."""
-    colours = _label_colours(board)
     chosen = [
         (rank, case, column)
         for rank, case in choose_cases(list(dice.values()))
@@ -193,54 +174,48 @@ def _pictures(board: Board, dice: Mapping[int, Scores]) -> tuple[list[dict[str, 
     )
 
 
-def _setting_rows(runs: Sequence[Run]) -> tuple[list[tuple[str, list[str]]], list[tuple[str, list[str]]]]:
-    """Name and a value for each run: the settings in which runs differ, and the others."""
+def _setting_rows(runs: Sequence[Run]) -> tuple[Rows, Rows]:
+    """The settings in which runs differ, and the others."""
     keys = dict.fromkeys(key for run in runs for training in run.trainings.values() for key in training.settings)
-    rows = [
-        (key, [_joined([one.settings.get(key, NOTHING) for one in run.trainings.values()]) for run in runs])
-        for key in keys
-    ]
+    rows = _rows(runs, keys, lambda run, key: [one.settings.get(key, NOTHING) for one in run.trainings.values()])
     # a run without a checkpoint says nothing about its settings
     known = [place for place, run in enumerate(runs) if run.trainings]
-    differs = {key: len({values[place] for place in known}) > 1 for key, values in rows}
-    return [row for row in rows if differs[row[0]]], [row for row in rows if not differs[row[0]]]
+    differing = [row for row in rows if len({row[1][place] for place in known}) > 1]
+    return differing, [row for row in rows if row not in differing]
 
 
-def _joined(values: Sequence[str]) -> str:
-    """The different values of a run's trainings."""
-    different = list(dict.fromkeys(values))
-    more = f", … ({len(different)} values)" if len(different) > VALUES_SHOWN else ""
-    return ", ".join(different[:VALUES_SHOWN]) + more or NOTHING
+def _rows(runs: Sequence[Run], names: Iterable[str], values: Callable[[Run, str], Sequence[str]]) -> Rows:
+    """For each name and run the different values, such as those of several trainings."""
+
+    def cell(run: Run, name: str) -> str:
+        different = list(dict.fromkeys(values(run, name)))
+        more = f", … ({len(different)} values)" if len(different) > VALUES_SHOWN else ""
+        return ", ".join(different[:VALUES_SHOWN]) + more or NOTHING
+
+    return [(name, [cell(run, name) for run in runs]) for name in names]
 
 
-def _moved_rows(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """For each role of parameters the share that moved, run by run; empty if no run is a fine-tuning."""
+def _moved_rows(runs: Sequence[Run]) -> Rows:
+    """For each role of parameters the share that moved; empty if no run is a fine-tuning."""
     roles = dict.fromkeys(role for run in runs for training in run.trainings.values() for role in training.moved)
 
-    def cell(run: Run, role: str) -> str:
-        shares = [one.moved[role] for one in run.trainings.values() if role in one.moved]
-        return _joined([f"{100 * moved / entries:.3g} % of {entries:,}" for moved, entries in shares if entries])
+    def shares(run: Run, role: str) -> list[str]:
+        counts = [one.moved[role] for one in run.trainings.values() if role in one.moved]
+        return [f"{100 * moved / entries:.3g} % of {entries:,}" for moved, entries in counts if entries]
 
-    return [(role, [cell(run, role) for run in runs]) for role in roles]
+    return _rows(runs, roles, shares)
 
 
-def _recorded_versions(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """Versions that checkpoints and evaluations recorded, a value for each run."""
-    rows = [
-        (
-            "nnunet_ext in training",
-            [_joined([one.version or "none (stock nnU-Net)" for one in run.trainings.values()]) for run in runs],
-        )
-    ]
+def _recorded_versions(runs: Sequence[Run]) -> Rows:
+    """Versions that checkpoints and evaluations recorded."""
+    training = _rows(
+        runs,
+        ["nnunet_ext in training"],
+        lambda run, _: [one.version or "none (stock nnU-Net)" for one in run.trainings.values()],
+    )
     names = dict.fromkeys(name for run in runs for source in run.sources for name in source.versions)
-    rows += [
-        (
-            f"{name} in evaluation",
-            [_joined([source.versions[name] for source in run.sources if name in source.versions]) for run in runs],
-        )
-        for name in names
-    ]
-    return rows
+    scoring = _rows(runs, names, lambda run, name: [one.versions[name] for one in run.sources if name in one.versions])
+    return [*training, *((f"{name} in evaluation", values) for name, values in scoring)]
 
 
 def _versions() -> list[tuple[str, str]]:

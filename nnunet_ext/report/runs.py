@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.report.sources import ScoredCases, Source
@@ -13,12 +12,7 @@ from nnunet_ext.report.training import TrainingRecord
 
 @dataclass(frozen=True)
 class Run:
-    """A column of the report.
-
-    Attributes:
-        name: its heading.
-        sources: what the folders hold; several are seeds of one method.
-    """
+    """What the user named, a column of the report; several sources are seeds of one method."""
 
     name: str
     sources: tuple[Source, ...]
@@ -36,16 +30,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Column:
-    """A run's scores on the cases of a board.
+    """A run's scores on the cases of a board."""
 
-    Attributes:
-        run: the run's name.
-        number: of the run in the report, which decides its colour.
-        seeds: one for each seed.
-    """
-
-    run: str
-    number: int
+    run: str  # name
+    number: int  # of the run in the report, which decides its colour
     seeds: tuple[ScoredCases, ...]
 
     @property
@@ -55,15 +43,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Board:
-    """Runs that are shown in one table.
+    """Runs that are shown in one table."""
 
-    Attributes:
-        cases_of: what the cases are.
-        columns: the runs, in the report's order.
-    """
-
-    cases_of: str
-    columns: tuple[Column, ...]
+    cases_of: str  # what the cases are
+    columns: tuple[Column, ...]  # in the report's order
 
 
 def as_runs(named: Sequence[tuple[str | None, Source]]) -> list[Run]:
@@ -72,11 +55,10 @@ def as_runs(named: Sequence[tuple[str | None, Source]]) -> list[Run]:
     Raises:
         UserError: if a folder is given twice, or two without a name would be called the same.
     """
-    seen: set[Path] = set()
-    for _, source in named:
-        if source.path in seen:
-            raise UserError(f"{source.path} is given twice.")
-        seen.add(source.path)
+    paths = [source.path for _, source in named]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise UserError(f"{path} is given twice.")
     given = {name for name, _ in named if name is not None}
     runs: dict[str, list[Source]] = {}
     for name, source in named:

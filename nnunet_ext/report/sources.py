@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,9 @@ import pandas as pd
 from nnunet_ext.checkpoints.trained_model import FINAL
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.metrics import DICE, LESIONS_RECALL, METRICS, NSD
-from nnunet_ext.evaluation.metrics.metric import plain
-from nnunet_ext.evaluation.scores import Scores, nanmean
-from nnunet_ext.evaluation.scores_table import case_scores, labels_with, read_scores, seed_scores
+from nnunet_ext.evaluation.scores_table import Scores, labels_with, nanmean, read_scores, seed_scores
 from nnunet_ext.files import read_json
-from nnunet_ext.report.case_files import CaseFiles, RawFiles, find_raw_dataset, read_raw_files
+from nnunet_ext.report.case_files import CaseFiles, RawFiles, find_raw_files
 from nnunet_ext.report.summary import Evaluation, Label, read_labels, read_summary
 from nnunet_ext.report.training import TrainingRecord, find_checkpoint, read_training
 
@@ -28,94 +26,58 @@ NO_TRAINING = "The training behind predictions is not known: no curves, no setti
 
 @dataclass(frozen=True)
 class ScoredCases:
-    """The scores of one trained model on some cases.
+    """The scores of one trained model on some cases."""
 
-    Attributes:
-        cases_of: what the cases are, such as ``Dataset004_Hippocampus_val``.
-        scores: a row for each case, label and metric; see `case_scores`.
-        labels: those that are scored, with their values as far as they are known.
-        files: of each case.
-        description: a dataset.json that tells how to read them; None where there is none.
-        notes: by group of metrics, how they were computed where that can be chosen.
-    """
-
-    cases_of: str
-    scores: pd.DataFrame
-    labels: tuple[Label, ...]
-    files: Mapping[str, CaseFiles]
-    description: Mapping[str, Any] | None
-    notes: Mapping[str, str] = field(default_factory=dict)
+    cases_of: str  # what the cases are, such as ``Dataset004_Hippocampus_val``
+    scores: pd.DataFrame  # a row for each case, label and metric; see `case_scores`
+    labels: tuple[Label, ...]  # with their values as far as they are known
+    files: Mapping[str, CaseFiles]  # by case
+    description: Mapping[str, Any] | None  # a dataset.json that tells how to read the files
+    notes: Mapping[str, str] = field(default_factory=dict)  # how metrics were computed, by their group
 
     def dice(self) -> Scores:
-        """The mean of each case over its labels."""
+        """The mean over the labels of each case."""
         values = seed_scores(self.scores, DICE, list(self.files), labels_with(self.scores, DICE)).values
         return Scores(dict(zip(self.files, map(nanmean, values.tolist()))))
 
 
 @dataclass(frozen=True)
 class Source:
-    """What one folder holds.
-
-    Attributes:
-        path: the folder.
-        name: how a report calls it if the user does not say.
-        kind: what it is, in words.
-        outcomes: one for each set of cases.
-        trainings: by fold, as far as there are checkpoints.
-        remarks: what is missing or to be known.
-        commands: that made the scores from trained models.
-        versions: of the software that scored.
-    """
+    """What one folder holds."""
 
     path: Path
-    name: str
-    kind: str
-    outcomes: tuple[ScoredCases, ...]
-    trainings: Mapping[str, TrainingRecord]
-    remarks: tuple[str, ...] = ()
-    commands: tuple[str, ...] = ()
-    versions: Mapping[str, str] = field(default_factory=dict)
+    name: str  # in the report, if the user gives none
+    kind: str  # what it is, in words
+    outcomes: tuple[ScoredCases, ...]  # one for each set of cases
+    trainings: Mapping[str, TrainingRecord]  # by fold, as far as there are checkpoints
+    remarks: tuple[str, ...] = ()  # what is missing or to be known
+    commands: tuple[str, ...] = ()  # that made the scores from trained models
+    versions: Mapping[str, str] = field(default_factory=dict)  # of the software that scored
 
 
 @dataclass(frozen=True)
 class PredictedFolder:
-    """Predictions of a fold's model that nnU-Net has scored.
+    """Predictions of a fold's model that nnU-Net has scored."""
 
-    Attributes:
-        name: how a report calls them.
-        fold_folder: nnU-Net's ``fold_X`` folder with a checkpoint.
-        summary: ``summary.json`` of ``nnUNetv2_evaluate_folder`` on the predictions.
-        predictions: folder that ``nnUNetv2_predict`` wrote, with its ``dataset.json``.
-        images: folder with the predicted cases' images, ``<case>_0000.<ending>``; None leaves pictures out.
-    """
-
-    name: str
-    fold_folder: Path
-    summary: Path
-    predictions: Path
-    images: Path | None = None
+    name: str  # in the report
+    fold_folder: Path  # nnU-Net's ``fold_X`` with a checkpoint
+    summary: Path  # what ``nnUNetv2_evaluate_folder`` wrote about the predictions
+    predictions: Path  # what ``nnUNetv2_predict`` wrote, with its ``dataset.json``
+    images: Path | None = None  # folder with ``<case>_0000.<ending>``; without, there are no pictures
 
 
 def read_evaluation(run: PredictedFolder) -> Evaluation:
-    """The scores of predictions.
-
-    Raises:
-        UserError: if a file is missing or the summary holds no case.
-    """
+    """The scores of predictions; errors as of `read_summary`."""
     return read_summary(run.summary, read_json(run.predictions / "dataset.json"))
 
 
 def read_predicted_folder(run: PredictedFolder) -> Source:
-    """Predictions of known origin as a source.
-
-    Raises:
-        UserError: as of `read_evaluation` and `read_training`.
-    """
+    """Predictions of known origin as a source; errors as of `read_summary` and `read_training`."""
     description = read_json(run.predictions / "dataset.json")
     evaluation = read_evaluation(run)
-    ending, cases = f"_0000{description['file_ending']}", evaluation.predictions
-    images = {} if run.images is None else {case: run.images / f"{case}{ending}" for case in cases}
-    outcome = _scored_by_nnunet("", [evaluation], description, images=images, references={})
+    ending = f"_0000{description['file_ending']}"
+    images = {} if run.images is None else {case: run.images / f"{case}{ending}" for case in evaluation.predictions}
+    outcome = _scored_by_nnunet("", [evaluation], description, RawFiles(images=images))
     trainings = {run.fold_folder.name.replace("_", " "): read_training(run.fold_folder)}
     return Source(run.predictions, run.name, "predictions", (outcome,), trainings)
 
@@ -150,9 +112,9 @@ def read_source(path: Path) -> Source:
 
 def _candidates(path: Path) -> str:
     """What in a folder could have been meant."""
-    found = [file.parent for file in (*sorted(path.glob("*/plans.json")), *sorted(path.glob(f"*/{EVALUATION}")))]
+    found = [str(file.parent) for name in ("plans.json", EVALUATION) for file in sorted(path.glob(f"*/{name}"))]
     if found:
-        listed = ", ".join(str(folder) for folder in found[:SHOWN])
+        listed = ", ".join(found[:SHOWN])
         return f" Name the folders in it: {listed}{', …' if len(found) > SHOWN else ''}."
     return (
         " Name a model folder TRAINER__PLANS__CONFIGURATION of nnUNet_results, a fold_X in it, an output folder of "
@@ -181,51 +143,33 @@ def _fold_order(fold: Path) -> tuple[bool, int, str]:
 
 
 def _read_folds(model: Path, folds: Sequence[Path], *, name: str, at: Path) -> Source:
-    """The validation of some folds as one.
-
-    Args:
-        model: the model's folder.
-        folds: in it.
-        name: how a report calls it.
-        at: what the user named.
-
-    Raises:
-        UserError: if no fold has a summary.json, or folds share cases.
-    """
-    scored = [fold for fold in folds if (fold / "validation" / SUMMARY).is_file()]
+    """The validation of some folds of a model as one; `at` is the folder that the user named."""
+    scored = {fold: file for fold in folds if (file := fold / "validation" / SUMMARY).is_file()}
     if not scored:
         raise UserError(_no_summary(model, folds, at=at))
     description = read_json(model / "dataset.json")
-    evaluations = [read_summary(fold / "validation" / SUMMARY, description) for fold in scored]
-    remarks = [_without_scores(fold) for fold in folds if fold not in scored and find_checkpoint(fold) is not None]
-    _refuse_shared_cases(scored, evaluations, at=at)
-    trainings = {}
+    evaluations = {fold: read_summary(file, description) for fold, file in scored.items()}
+    _refuse_shared_cases(evaluations, at=at)
+    trainings = {fold: read_training(fold) for fold in folds if find_checkpoint(fold) is not None}
+    remarks = [
+        f"{fold.name} has no validation/summary.json, so its cases are not among those scored."
+        for fold in trainings
+        if fold not in scored
+    ]
     for fold in folds:
-        if find_checkpoint(fold) is None:
-            if fold in scored:
-                remarks.append(f"{fold.name} has no checkpoint, so its curves and settings are missing.")
-            continue
-        training = read_training(fold)
-        trainings[fold.name.replace("_", " ")] = training
-        if not training.is_finished:
+        training = trainings.get(fold)
+        if training is None and fold in scored:
+            remarks.append(f"{fold.name} has no checkpoint, so its curves and settings are missing.")
+        elif training is not None and not training.is_finished:
             remarks.append(f"{fold.name} has no checkpoint_final.pth: curves are those of {training.checkpoint.name}.")
     if any(fold.name == "fold_all" for fold in scored):
         remarks.append("fold_all was validated on cases that it has trained on: its scores are too good.")
     dataset = model.parent.name
-    raw = _raw_files(dataset, [model, _first_reference(evaluations)])
-    outcome = _scored_by_nnunet(
-        f"{dataset}_val", evaluations, description, images=raw.images, references=raw.references
-    )
-    kind = f"validation cases of {_plural(len(scored), 'fold')}" if len(scored) > 1 else "validation cases of a fold"
-    return Source(at, name, kind, (outcome,), trainings, tuple(remarks))
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _without_scores(fold: Path) -> str:
-    return f"{fold.name} has no validation/summary.json, so its cases are not among those scored."
+    raw = find_raw_files(dataset, [model, next(iter(evaluations.values())).a_reference])
+    outcome = _scored_by_nnunet(f"{dataset}_val", list(evaluations.values()), description, raw)
+    kind = f"validation cases of {f'{len(scored)} folds' if len(scored) > 1 else 'a fold'}"
+    by_name = {fold.name.replace("_", " "): training for fold, training in trainings.items()}
+    return Source(at, name, kind, (outcome,), by_name, tuple(remarks))
 
 
 def _no_summary(model: Path, folds: Sequence[Path], *, at: Path) -> str:
@@ -240,9 +184,9 @@ def _no_summary(model: Path, folds: Sequence[Path], *, at: Path) -> str:
     )
 
 
-def _refuse_shared_cases(folds: Sequence[Path], evaluations: Sequence[Evaluation], *, at: Path) -> None:
+def _refuse_shared_cases(evaluations: Mapping[Path, Evaluation], *, at: Path) -> None:
     seen: dict[str, str] = {}
-    for fold, evaluation in zip(folds, evaluations):
+    for fold, evaluation in evaluations.items():
         for case in evaluation.references:
             if case in seen:
                 raise UserError(
@@ -252,50 +196,22 @@ def _refuse_shared_cases(folds: Sequence[Path], evaluations: Sequence[Evaluation
             seen[case] = fold.name
 
 
-def _first_reference(evaluations: Sequence[Evaluation]) -> Path:
-    return next(iter(evaluations[0].references.values()))
-
-
 def _scored_by_nnunet(
-    cases_of: str,
-    evaluations: Sequence[Evaluation],
-    description: Mapping[str, Any],
-    *,
-    images: Mapping[str, Path],
-    references: Mapping[str, Path],
+    cases_of: str, evaluations: Sequence[Evaluation], description: Mapping[str, Any], raw: RawFiles
 ) -> ScoredCases:
-    """What summary.json files hold as one set of cases.
-
-    Args:
-        cases_of: what the cases are.
-        evaluations: the files.
-        description: a dataset.json.
-        images: of the cases, as far as they are known.
-        references: where they are if they are no longer where summary.json says.
-    """
+    """Evaluations of distinct cases as one; a reference that has gone is taken from the raw dataset."""
     files = {
         case: CaseFiles(
             evaluation.predictions[case],
-            file if file.is_file() else references.get(case, file),
-            images.get(case),
+            file if file.is_file() else raw.references.get(case, file),
+            raw.images.get(case),
         )
         for evaluation in evaluations
         for case, file in evaluation.references.items()
     }
     labels = tuple(dict.fromkeys(label for evaluation in evaluations for label in evaluation.labels))
-    scores = case_scores(
-        (case, label.name, DICE.name, *plain(value))
-        for evaluation in evaluations
-        for label, scores in evaluation.labels.items()
-        for case, value in scores.dice.items()
-    )
+    scores = pd.concat([evaluation.scores for evaluation in evaluations])
     return ScoredCases(cases_of, scores, labels, files, description)
-
-
-def _raw_files(dataset: str, near: Iterable[Path], *, references: str | None = None) -> RawFiles:
-    """A dataset's files, none if it is not found."""
-    folder = find_raw_dataset(dataset, near)
-    return RawFiles({}, {}, {}) if folder is None else read_raw_files(folder, references=references)
 
 
 def _read_predictions(path: Path) -> Source:
@@ -304,12 +220,11 @@ def _read_predictions(path: Path) -> Source:
         raise UserError(f"{path} has a summary.json but no dataset.json, which nnUNetv2_predict writes beside it.")
     description = read_json(path / "dataset.json")
     evaluation = read_summary(path / SUMMARY, description)
-    reference = _first_reference([evaluation])
+    reference = evaluation.a_reference
     dataset = next((parent.name for parent in reference.parents if parent.name.startswith("Dataset")), "")
-    raw = _raw_files(dataset, [reference])
     # the folder of the references tells which cases of the dataset they are
     cases_of = "_".join(part for part in (dataset, reference.parent.name) if part)
-    outcome = _scored_by_nnunet(cases_of, [evaluation], description, images=raw.images, references=raw.references)
+    outcome = _scored_by_nnunet(cases_of, [evaluation], description, find_raw_files(dataset, [reference]))
     return Source(path, path.name, "predictions", (outcome,), {}, (NO_TRAINING,))
 
 
@@ -321,36 +236,31 @@ def _read_evaluate_folder(path: Path) -> Source:
     scores = read_scores(path / TABLE)
     request = read_json(path / REQUEST) if (path / REQUEST).is_file() else {}
     origin = Path(request.get("model") or request.get("predictions") or content.get("model") or content["predictions"])
-    folds = content.get("folds", [])
-    trainings: dict[str, TrainingRecord] = {}
-    remarks = [] if folds else [NO_TRAINING]
-    for fold in folds:
-        if find_checkpoint(origin / f"fold_{fold}") is None:
-            remarks.append(
-                f"The checkpoint of fold {fold} is not where it was, so its curves and settings are missing."
-            )
-        else:
-            trainings[f"fold {fold}"] = read_training(origin / f"fold_{fold}")
+    folders = {fold: origin / f"fold_{fold}" for fold in content.get("folds", [])}
+    trainings = {
+        f"fold {fold}": read_training(folder) for fold, folder in folders.items() if find_checkpoint(folder) is not None
+    }
+    remarks = [
+        f"The checkpoint of fold {fold} is not where it was, so its curves and settings are missing."
+        for fold in folders
+        if f"fold {fold}" not in trainings
+    ]
+    by_model = f"{content.get('model')}, {'fold' if len(folders) == 1 else 'folds'} {', '.join(map(str, folders))}"
     description = read_json(origin / "dataset.json") if (origin / "dataset.json").is_file() else None
     near = [path, origin, *map(Path, content.get("labels", []))]
-    predicted_by = f"{content['model']}, {_folds(folds)}" if folds else f"predictions in {origin}"
     return Source(
         path,
         path.name,
-        f"{predicted_by}, scored by nnunet_ext evaluate",
+        f"{by_model if folders else f'predictions in {origin}'}, scored by nnunet_ext evaluate",
         tuple(
-            _evaluated(entry, scores, description, near=near, predictions=None if folds else origin, out=path)
+            _evaluated(entry, scores, description, near=near, predictions=None if folders else origin, out=path)
             for entry in content["datasets"]
         ),
         trainings,
-        tuple(remarks),
+        tuple(remarks if folders else [NO_TRAINING]),
         (_evaluate_command(content, origin),),
         {str(name): str(version) for name, version in content.get("versions", {}).items()},
     )
-
-
-def _folds(folds: Sequence[int | str]) -> str:
-    return f"{'fold' if len(folds) == 1 else 'folds'} {', '.join(map(str, folds))}"
 
 
 def _evaluated(
@@ -369,23 +279,21 @@ def _evaluated(
         scores: the scores table.
         model: dataset.json of the model or beside the predictions, if it is there.
         near: paths to look for the raw data from.
-        predictions: folder of the predictions, if they are not in `out`.
-        out: the output folder.
+        predictions: folder of the predictions, if they are not in the output folder `out`.
     """
-    dataset, references = str(entry["dataset"]), entry.get("references")
-    name = f"{dataset}_{entry['cases']}"
+    name, references = f"{entry['dataset']}_{entry['cases']}", entry.get("references")
     of_set = scores[(scores["dataset"] == name) & (scores["references"] == (references or ""))]
     title = name if references is None else f"{name} ({references})"
     if of_set.empty:
         raise UserError(
             f"{out / TABLE} has no scores of {title}, which {EVALUATION} names. Run nnunet_ext evaluate again."
         )
-    raw = _raw_files(dataset, near, references=references)
+    raw = find_raw_files(str(entry["dataset"]), near, references=references)
     description = raw.description or model
     values = {} if description is None else {label: key for key, label in read_labels(description).items()}
-    ending = "" if description is None else description["file_ending"]
+    ending, folder = "" if description is None else description["file_ending"], predictions or out / name
     files = {
-        case: CaseFiles((predictions or out / name) / f"{case}{ending}", raw.references.get(case), raw.images.get(case))
+        case: CaseFiles(folder / f"{case}{ending}", raw.references.get(case), raw.images.get(case))
         for case in map(str, of_set["case"].unique())
     }
     labels = tuple(Label(label, values.get(label, ())) for label in entry["labels"])

@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.scores import Scores, nanmean
+from nnunet_ext.evaluation.metrics import DICE
+from nnunet_ext.evaluation.metrics.metric import plain
+from nnunet_ext.evaluation.scores_table import Scores, case_scores, nanmean
 from nnunet_ext.files import read_json
 
 
@@ -23,19 +27,25 @@ class Label:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A summary.json, read.
-
-    Attributes:
-        labels: scores by label, in the order of the label values.
-        cases: scores of the mean over the labels of each case.
-        references: reference file of each case.
-        predictions: predicted file of each case.
-    """
+    """A summary.json, read: scores by label in the order of the label values, and the files of each case."""
 
     labels: Mapping[Label, Scores]
-    cases: Scores
     references: Mapping[str, Path]
     predictions: Mapping[str, Path]
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """The scores table; see `case_scores`."""
+        return case_scores(
+            (case, label.name, DICE.name, *plain(value))
+            for label, scores in self.labels.items()
+            for case, value in scores.dice.items()
+        )
+
+    @property
+    def a_reference(self) -> Path:
+        """The first case's reference."""
+        return next(iter(self.references.values()))
 
     @property
     def foreground_mean(self) -> float:
@@ -45,20 +55,14 @@ class Evaluation:
 
 def read_labels(dataset_json: Mapping[str, Any]) -> dict[tuple[int, ...], str]:
     """Names of labels and regions by their values, from dataset.json."""
-    names: dict[tuple[int, ...], str] = {}
-    for name, values in dataset_json["labels"].items():
-        names[tuple(values) if isinstance(values, list) else (int(values),)] = str(name)
-    return names
+    labels = dataset_json["labels"].items()
+    return {tuple(values) if isinstance(values, list) else (int(values),): str(name) for name, values in labels}
 
 
 def read_summary(file: Path, dataset_json: Mapping[str, Any]) -> Evaluation:
-    """Read a summary.json.
+    """Read a summary.json; `dataset_json` is that of the model or the dataset.
 
-    Predictions that are no longer where it says are taken for those beside it, as in a folder that was moved.
-
-    Args:
-        file: the summary.
-        dataset_json: content of the dataset.json of the model or the dataset.
+    If predictions are no longer where it says, those beside it are taken, as in a folder that was moved.
 
     Raises:
         UserError: if it is missing, no summary of nnU-Net, or holds no case.
@@ -82,5 +86,4 @@ def read_summary(file: Path, dataset_json: Mapping[str, Any]) -> Evaluation:
         Label(names.get(values, f"label {', '.join(map(str, values))}"), values): Scores(dice[values])
         for values in sorted(dice)
     }
-    means = {case: nanmean(scores.dice[case] for scores in labels.values()) for case in references}
-    return Evaluation(labels=labels, cases=Scores(means), references=references, predictions=predictions)
+    return Evaluation(labels, references, predictions)

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
+import pandas as pd
+
 from nnunet_ext.evaluation.bootstrap import DIGITS, Estimate, Resampling, SeedScores, paired_differences
 from nnunet_ext.evaluation.metrics import METRICS, Metric
-from nnunet_ext.evaluation.scores import nanmean
-from nnunet_ext.evaluation.scores_table import labels_with, seed_scores
+from nnunet_ext.evaluation.scores_table import labels_with, nanmean, seed_scores
 from nnunet_ext.report.runs import Board, Column
 from nnunet_ext.report.statistics import SignedRank, holm, signed_rank
 
@@ -19,67 +20,39 @@ MEAN = "Mean"
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure of a run.
-
-    Attributes:
-        estimate: the figure.
-        cases: how many count in it.
-        of: how many were scored.
-        median: of the cases' values; None if the figure is computed once from all cases.
-        worst: of the cases' values: the lowest, or the highest distance.
-        is_best: whether it is the best of its row.
-    """
+    """A figure of a run."""
 
     estimate: Estimate
-    cases: int
-    of: int
-    median: float | None
-    worst: float | None
-    is_best: bool = False
+    cases: int  # that count in the figure
+    of: int  # cases that were scored
+    median: float | None = None  # over the cases; None if the figure is computed once from all cases
+    worst: float | None = None  # over the cases: the lowest, or the highest distance
+    is_best: bool = False  # in its row
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A run beside the baseline.
+    """A run beside the baseline, for one label."""
 
-    Attributes:
-        number: of the run.
-        run: its name.
-        label: of which label.
-        difference: the run's figure minus the baseline's.
-        pairs: cases that both have.
-        equal: how many cases (or patients) do not differ.
-        test: None where there is none.
-        corrected: its p value, corrected for the number of tests in the table; None with a single one.
-        reason: why there is no test.
-    """
-
-    number: int
+    number: int  # of the run
     run: str
     label: str
-    difference: Estimate
-    pairs: int
-    equal: int = 0
+    difference: Estimate  # the run's figure minus the baseline's
+    pairs: int  # cases that both have
+    equal: int = 0  # patients that do not differ
     test: SignedRank | None = None
-    corrected: float | None = None
-    reason: str = ""
+    corrected: float | None = None  # p value, corrected for the number of tests in the table; None with a single one
+    reason: str = ""  # why there is no test
 
 
 @dataclass(frozen=True)
 class MetricTable:
-    """A metric of all runs on a board.
-
-    Attributes:
-        metric: which.
-        rows: by label, the last of them the mean over the labels if there is one; a cell for each run.
-        comparisons: by label, then by run.
-        notes: how the metric was computed, if that can be chosen; several where the runs differ in it.
-    """
+    """A metric of all runs on a board."""
 
     metric: Metric
-    rows: Mapping[str, tuple[Cell | None, ...]]
-    comparisons: tuple[Comparison, ...]
-    notes: tuple[str, ...] = ()
+    rows: Mapping[str, tuple[Cell | None, ...]]  # by label, the mean over the labels last; a cell for each run
+    comparisons: tuple[Comparison, ...]  # by label, then by run
+    notes: tuple[str, ...] = ()  # how the metric was computed, where that can be chosen; several if the runs differ
 
     @property
     def title(self) -> str:
@@ -94,13 +67,7 @@ class MetricTable:
 
 
 def metric_tables(board: Board, resampling: Resampling, *, baseline: int) -> list[MetricTable]:
-    """The tables of each metric that a run on the board has.
-
-    Args:
-        board: the runs.
-        resampling: of their cases.
-        baseline: number of the run that the others are compared with.
-    """
+    """The tables of each metric that a run on the board has; `baseline` is the number of the run to compare with."""
     tables = (_table(board, metric, resampling, baseline=baseline) for metric in METRICS if metric.has_figure)
     return [table for table in tables if table.rows]
 
@@ -143,14 +110,11 @@ def _cell(column: Column, metric: Metric, labels: Sequence[str], resampling: Res
         return None
     estimate = resampling.estimate(seeds, metric.statistic, run=column.number)
     counting = {case for seed in seeds for case, parts in zip(seed.cases, seed.parts) if parts.any()}
-    cell = Cell(estimate, len(counting), len(column.cases), None, None)
+    cell = Cell(estimate, len(counting), len(column.cases))
     if not metric.of_cases:
         return cell
-    by_case: dict[str, list[float]] = {}
-    for seed in seeds:
-        for case, row in zip(seed.cases, seed.values):
-            by_case.setdefault(case, []).append(nanmean(row))
-    values = [value for value in map(nanmean, by_case.values()) if not math.isnan(value)]
+    means = pd.concat([pd.Series(map(nanmean, seed.values), index=seed.cases) for seed in seeds])
+    values = list(means.groupby(level=0).agg(nanmean).dropna())
     return replace(cell, median=median(values), worst=metric.worst(values)) if values else cell
 
 
@@ -182,10 +146,8 @@ def _compare(
     if not known:
         return comparison
     estimate = resampling.mean_difference(ours, theirs, runs=runs)
-    by_patient: dict[str, list[float]] = {}
-    for case, value in known.items():
-        by_patient.setdefault(resampling.patients[case], []).append(value)
-    differences = [round(nanmean(values), DIGITS) for values in by_patient.values()]
+    by_patient = pd.Series(known).groupby(dict(resampling.patients)).agg(nanmean)
+    differences = [round(value, DIGITS) for value in by_patient]
     test = signed_rank(differences)
     equal = sum(value == 0 for value in differences)
     reason = "" if test is not None else f"{len(differences) - equal} differ: too few to be significant at 5 %"

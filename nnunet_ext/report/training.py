@@ -26,23 +26,14 @@ DEFAULT_TRAINER, DEFAULT_PLANS = "nnUNetTrainer", "nnUNetPlans"
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What a checkpoint says about how it came to be.
+    """What a checkpoint says about how it came to be."""
 
-    Attributes:
-        checkpoint: the file that was read.
-        curves: one float per epoch by the logger's key; NaN where the epoch has no value.
-        settings: name and value, in reading order.
-        moved: of a fine-tuning, by role of the parameters, how many entries ever moved, and how many there are.
-        version: of this package in the training; None of stock nnU-Net's.
-        commands: that repeat it, comments among them.
-    """
-
-    checkpoint: Path
-    curves: Mapping[str, Sequence[float]]
-    settings: Mapping[str, str]
-    moved: Mapping[str, tuple[int, int]]
-    version: str | None
-    commands: tuple[str, ...]
+    checkpoint: Path  # the file
+    curves: Mapping[str, Sequence[float]]  # one value per epoch by the logger's key; NaN where an epoch has none
+    settings: Mapping[str, str]  # in reading order
+    moved: Mapping[str, tuple[int, int]]  # in a fine-tuning, by role: parameters that ever moved, and all of them
+    version: str | None  # of this package in the training; None for stock nnU-Net
+    commands: tuple[str, ...]  # that repeat the training, with comments
 
     @property
     def is_finished(self) -> bool:
@@ -55,11 +46,7 @@ def find_checkpoint(fold_folder: Path) -> Path | None:
 
 
 def read_training(fold_folder: Path) -> TrainingRecord:
-    """Read what the checkpoint in nnU-Net's folder ``fold_X`` says.
-
-    Raises:
-        UserError: if the folder has no checkpoint, or it is refused.
-    """
+    """Read what the checkpoint in nnU-Net's folder ``fold_X`` says; UserError if there is none, or it is refused."""
     source = find_checkpoint(fold_folder)
     if source is None:
         raise UserError(f"{fold_folder / FINAL} does not exist. The report needs a finished training.")
@@ -73,6 +60,8 @@ def read_training(fold_folder: Path) -> TrainingRecord:
         for key, values in checkpoint.get("logging", {}).items()
         if all(isinstance(value, (int, float, np.number)) for value in values)
     }
+    started, ended = curves.get("epoch_start_timestamps", []), curves.get("epoch_end_timestamps", [])
+    seconds = [end - start for start, end in zip(started, ended)]
     own = checkpoint.get(KEY, {})  # absent from checkpoints of stock nnU-Net
     shares = own.get("moved", {}).get("shares", {})
     content = PlansManager(plans).get_configuration(configuration).configuration
@@ -81,7 +70,8 @@ def read_training(fold_folder: Path) -> TrainingRecord:
         "Configuration": configuration,
         "Plans": str(plans.get("plans_name", "–")),
         "Fold": fold,
-        **_measured(curves),
+        "Epochs": str(len(curves.get("train_losses", []))),
+        "Seconds per epoch (median)": f"{median(seconds):.1f}" if seconds else "–",
         "Patch size": " × ".join(map(str, content.get("patch_size", []))) or "–",
         "Batch size": str(content.get("batch_size", "–")),
         "Spacing in mm": " × ".join(f"{value:g}" for value in content.get("spacing", [])) or "–",
@@ -98,25 +88,12 @@ def read_training(fold_folder: Path) -> TrainingRecord:
     )
 
 
-def _measured(curves: Mapping[str, Sequence[float]]) -> dict[str, str]:
-    seconds = [
-        end - start
-        for start, end in zip(curves.get("epoch_start_timestamps", []), curves.get("epoch_end_timestamps", []))
-    ]
-    return {
-        "Epochs": str(len(curves.get("train_losses", []))),
-        "Seconds per epoch (median)": f"{median(seconds):.1f}" if seconds else "–",
-    }
-
-
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as one level with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
+        nested = isinstance(value, Mapping)
+        flat |= flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
     return flat
 
 
@@ -126,14 +103,7 @@ def count_weights(state_dict: Mapping[str, torch.Tensor]) -> int:
 
 
 def training_commands(plans: Mapping[str, Any], *, trainer: str, configuration: str, fold: str) -> tuple[str, ...]:
-    """The commands that write a training's configurations and train, as far as its plans tell.
-
-    Args:
-        plans: content of the plans in the checkpoint.
-        trainer: class name.
-        configuration: that was trained.
-        fold: its number, or ``all``.
-    """
+    """The commands that write a training's configurations and train, as far as the plans in its checkpoint tell."""
     dataset, name = _number(str(plans.get("dataset_name", "DATASET"))), str(plans.get("plans_name", DEFAULT_PLANS))
     named = [] if name == DEFAULT_PLANS else ["-p", name]
     train = ["nnUNetv2_train", dataset, configuration, fold]
@@ -158,10 +128,8 @@ def _configure(dataset: str, plans: Sequence[str], name: str, content: Mapping[s
     """The command that writes a configuration, or a comment where `nnunet_ext configure` cannot have written it."""
     if set(content) != {"inherits_from", KEY}:
         return f"# configuration {name}: take it from plans.json in the model's folder, as it sets more than nnunet_ext"
-    settings = [
-        f"{key}={value if isinstance(value, str) else json.dumps(value)}"
-        for key, value in flatten(content[KEY]).items()
-    ]
+    flat = flatten(content[KEY]).items()
+    settings = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in flat]
     command = ["nnunet_ext", "configure", "-d", dataset, *plans, "-c", content["inherits_from"], "--name", name]
     return shlex.join([*command, *settings])
 

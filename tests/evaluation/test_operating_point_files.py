@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from nnunet_ext.evaluation.operating_point_files import (
+    draw_operating_points,
     operating_points_table,
     remarks_on_operating_points,
     write_operating_points,
 )
-from nnunet_ext.evaluation.operating_point_picture import draw_operating_points
 from nnunet_ext.evaluation.operating_points import reached_thresholds, thresholds_file, write_thresholds
 from nnunet_ext.evaluation.scoring import Options, score
 from support.rows_of_voxels import write_cases

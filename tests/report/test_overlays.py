@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.scores import Scores
+from nnunet_ext.evaluation.scores_table import Scores
 from nnunet_ext.report.case_files import CaseFiles
 from nnunet_ext.report.overlays import DPI, HEIGHT, WIDTH, best_slice, choose_cases, draw_case, draw_overlay
 from nnunet_ext.report.summary import Label

@@ -1,4 +1,4 @@
-"""The metrics, a file for each. A new one is a new file and an entry in `METRICS`.
+"""The metrics, a file for each kind. A new one is a new file and an entry in `METRICS`.
 
 Importing this package is cheap: what computes the scores is imported when it is needed.
 """
@@ -8,14 +8,11 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from nnunet_ext.evaluation.metrics.aggregated_dice import AGGREGATED_DICE
-from nnunet_ext.evaluation.metrics.assd import ASSD
 from nnunet_ext.evaluation.metrics.dice import DICE
-from nnunet_ext.evaluation.metrics.hd95 import HD95
-from nnunet_ext.evaluation.metrics.lesions_f1 import LESIONS_F1
-from nnunet_ext.evaluation.metrics.lesions_precision import LESIONS_PRECISION
-from nnunet_ext.evaluation.metrics.lesions_recall import LESIONS_RECALL
+from nnunet_ext.evaluation.metrics.lesions import LESIONS_F1, LESIONS_PRECISION, LESIONS_RECALL
 from nnunet_ext.evaluation.metrics.metric import Metric
 from nnunet_ext.evaluation.metrics.nsd import NSD
+from nnunet_ext.evaluation.metrics.surface_distances import ASSD, HD95
 from nnunet_ext.evaluation.metrics.volumes import VOLUME_PREDICTED, VOLUME_REFERENCE
 
 METRICS: tuple[Metric, ...] = (

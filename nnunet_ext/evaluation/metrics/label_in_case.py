@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,25 +20,15 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class LabelInCase:
-    """A label in a case.
-
-    Attributes:
-        reference: (Z, Y, X), where the label is.
-        prediction: of the same shape, where it is predicted.
-        spacing: voxel size in mm, in the order of the axes.
-        ignored: voxels where the reference is unknown; they do not count.
-        instances: numbers that tell the reference's instances apart; without, they are its connected components.
-        overlap_share: share of an instance's voxels that makes it found or right.
-        tolerance: of normalized surface Dice, in mm.
-    """
+    """A label in a case, as arrays of one shape, (Z, Y, X)."""
 
     reference: Mask
     prediction: Mask
-    spacing: Sequence[float]
-    ignored: Mask | None = None
-    instances: npt.NDArray[np.integer] | None = None
-    overlap_share: float = 0.1
-    tolerance: float = 0.0
+    spacing: Sequence[float]  # voxel size in mm, in the order of the axes
+    ignored: Mask | None = None  # voxels where the reference is unknown; they do not count
+    instances: npt.NDArray[np.integer] | None = None  # numbers of the reference's; without, its connected components
+    overlap_share: float = 0.1  # share of an instance's voxels that makes it found or right
+    tolerance: float = 0.0  # for normalized surface Dice, in mm
 
     @cached_property
     def known_prediction(self) -> Mask:
@@ -63,14 +53,12 @@ class LabelInCase:
 
     @cached_property
     def distances(self) -> SurfaceDistances:
-        """ASSD and HD95."""
         from nnunet_ext.evaluation.surface import surface_distances
 
         return surface_distances(self.reference, self.known_prediction, self.spacing)
 
-    @cached_property
+    @property
     def surface_dice(self) -> float:
-        """Normalized surface Dice."""
         from nnunet_ext.evaluation.surface import surface_dice
 
         return surface_dice(self.reference, self.known_prediction, self.spacing, tolerance=self.tolerance)
@@ -80,10 +68,5 @@ class LabelInCase:
         """Counts of instances."""
         from nnunet_ext.evaluation.lesions import count_lesions
 
-        return count_lesions(
-            self.reference,
-            self.prediction,
-            instances=self.instances,
-            ignored=self.ignored,
-            overlap=self.overlap_share,
-        )
+        given: dict[str, Any] = {"instances": self.instances, "ignored": self.ignored}
+        return count_lesions(self.reference, self.prediction, **given, overlap=self.overlap_share)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nnunet_ext.evaluation.bootstrap import Statistic, Table, quotient, ratio
+from nnunet_ext.evaluation.bootstrap import Statistic, Table, known_mean, quotient
 
 if TYPE_CHECKING:
     from nnunet_ext.evaluation.metrics.label_in_case import LabelInCase
@@ -25,45 +25,25 @@ def plain(value: float) -> Parts:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric.
+    """A metric."""
 
-    Attributes:
-        name: in the scores table.
-        title: in the table that ``evaluate`` prints.
-        group: the value of ``--metrics`` that asks for it.
-        compute: scores one label in one case; None for a figure that is derived from `sources` alone.
-        full_title: heading in a report; without, the title.
-        unit: of its values, such as ``mm``.
-        sources: names of the metrics whose sums `aggregate` takes; without, the metric itself.
-        aggregate: computes the figure over cases.
-        of_cases: whether the figure is the mean of the cases' values. Otherwise it is computed once from all cases.
-        mean: name of the mean over the labels in evaluation.json; empty if there is none.
-        better: which figure is best, ``higher`` or ``lower``.
-        decimals: to show in a report.
-        has_figure: whether there is a figure over cases at all. Without, it is a measurement of each case.
-        parts: names of numerator and denominator in evaluation.json, if these are counts.
-        counted: name, in evaluation.json, of what cases have if they count in the mean.
-        uncounted: how the cases that do not count are described, with ``{label}`` in it.
-        rule: how it is computed, for evaluation.json.
-    """
-
-    name: str
-    title: str
-    group: str
-    compute: Callable[[LabelInCase], Parts] | None
-    full_title: str = ""
-    unit: str = ""
-    sources: tuple[str, ...] = ()
-    aggregate: Statistic = quotient
-    of_cases: bool = True
-    mean: str = ""
-    better: str = "higher"
-    decimals: int = 3
-    has_figure: bool = True
-    parts: tuple[str, str] | None = None
-    counted: str = ""
-    uncounted: str = ""
-    rule: str = ""
+    name: str  # in the scores table
+    title: str  # in the table that ``evaluate`` prints
+    group: str  # the value of ``--metrics`` that asks for it
+    compute: Callable[[LabelInCase], Parts] | None  # scores one label in one case; None if derived from `sources`
+    full_title: str = ""  # heading in a report; without, the title
+    unit: str = ""  # of its values, such as ``mm``
+    sources: tuple[str, ...] = ()  # metrics whose sums `aggregate` takes; without, the metric itself
+    aggregate: Statistic = quotient  # computes the figure over cases
+    of_cases: bool = True  # whether the figure is the mean of the cases' values, not computed once from all cases
+    mean: str = ""  # name of the mean over the labels in evaluation.json; empty if there is none
+    better: str = "higher"  # which figure is best, ``higher`` or ``lower``
+    decimals: int = 3  # to show in a report
+    has_figure: bool = True  # over cases; without, it is only a measurement of each case
+    parts: tuple[str, str] | None = None  # names of numerator and denominator in evaluation.json, if these are counts
+    counted: str = ""  # name, in evaluation.json, of what cases have if they count in the mean
+    uncounted: str = ""  # how the cases that do not count are described, with ``{label}`` in it
+    rule: str = ""  # how it is computed, for evaluation.json
 
     @property
     def figure(self) -> str:
@@ -80,12 +60,10 @@ class Metric:
         title = self.full_title if full and self.full_title else self.title
         return f"{title} in {self.unit}" if self.unit else title
 
-    def best(self, values: Any) -> float:
-        """The best of some values."""
+    def best(self, values: Sequence[float]) -> float:
         return max(values) if self.better == "higher" else min(values)
 
-    def worst(self, values: Any) -> float:
-        """The worst of some values."""
+    def worst(self, values: Sequence[float]) -> float:
         return min(values) if self.better == "higher" else max(values)
 
     def statistic(self, sums: Table) -> Table:
@@ -94,7 +72,4 @@ class Metric:
         That of a single label is its own; that of several is the mean of those that are defined.
         """
         figures = self.aggregate(sums)
-        if figures.shape[-1] == 1:
-            return figures[..., 0]
-        known = ~np.isnan(figures)
-        return ratio(np.where(known, figures, 0.0).sum(axis=-1), known.sum(axis=-1).astype(np.float64))
+        return figures[..., 0] if figures.shape[-1] == 1 else known_mean(figures, np.ones(figures.shape))
