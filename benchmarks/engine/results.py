@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,19 +11,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.engine.evaluations import mean_over_labels, read_evaluation, write_table
 from benchmarks.engine.experiment import Comparison, Experiment, Test, Training
 from benchmarks.engine.provenance import REPOSITORY, markdown_table, provenance_lines
 from benchmarks.engine.runner import Runner, best_rate, evaluation_name
-from benchmarks.engine.statistics import Estimate, Figures, holm
+from benchmarks.engine.statistics import METRIC, Estimate, Figures, figure
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.scores_table import COLUMNS, read_scores
-from nnunet_ext.files import write_text
+from nnunet_ext.files import write_text, written_whole
 from nnunet_ext.registration import discovery_folder
+from nnunet_ext.report.statistics import holm
 
 PROVENANCE = "## Where the figures come from"
-LOWER_IS_BETTER = ("assd", "hd95")
 ALPHA = 0.05
+DIGITS = 6
 
 
 # ---------------------------------------------------------------------- the table
@@ -43,11 +44,18 @@ def collect(runner: Runner) -> pd.DataFrame:
     """The scores table of everything that has been scored."""
     tables = []
     for training, test in scored(runner):
-        table = read_evaluation(runner.evaluation(training, test))
+        table = runner.scores(training, test)
         patients = table.case.map(runner.experiment.patient_of)
         run = {"run": training.label, "seed": str(training.seed), "dataset": test.name, "patient": patients}
         tables.append(table.assign(**run))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(COLUMNS))
+
+
+def write_table(file: Path, scores: pd.DataFrame) -> None:
+    """Write a scores table as compressed CSV; the same scores give the same bytes."""
+    text = scores.to_csv(columns=list(COLUMNS), index=False, lineterminator="\n", float_format=f"%.{DIGITS}g")
+    with written_whole(file) as temporary:
+        temporary.write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
 # ---------------------------------------------------------------------- the page
@@ -67,7 +75,7 @@ class Judged:
     @property
     def gain(self) -> float:
         """The difference towards better, in the margin's terms."""
-        sign = -1 if self.comparison.metric in LOWER_IS_BETTER else 1
+        sign = -1 if METRIC[self.comparison.metric].better == "lower" else 1
         return sign * self.difference.value / (self.reference.value if self.comparison.is_relative else 1)
 
     def verdict(self, p: float) -> str:
@@ -119,8 +127,7 @@ def run_lines(experiment: Experiment, figures: Figures) -> list[str]:
         found = [figures.estimate(label, *column) for column in columns]
         seeds = dict.fromkeys(seed for one in found for seed in one.seeds)
         if seeds:
-            digits = [1 if metric in LOWER_IS_BETTER else 3 for _, metric in columns]
-            cells = [one.text(digits=places) for one, places in zip(found, digits)]
+            cells = [one.text(digits=METRIC[metric].decimals) for one, (_, metric) in zip(found, columns)]
             rows.append([label, *cells, ", ".join(seeds)])
     header = ["", *(f"{metric}, {test}" for test, metric in columns), "seeds"]
     return markdown_table(header, rows) if rows else ["None is scored yet."]
@@ -135,7 +142,7 @@ def pilot_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
         run = experiment.trials(method, steps, lr)[0].label
         tried = scores[(scores.run == run) & (scores.dataset == experiment.pilot_test.name)]
         if len(tried):
-            each = [mean_over_labels(tried[tried.seed == seed], pilot.metric) for seed in tried.seed.unique()]
+            each = [figure(tried[tried.seed == seed], pilot.metric) for seed in tried.seed.unique()]
             found.setdefault(f"{method.family_name}, {steps} steps", {})[lr] = sum(each) / len(each)
     lrs = sorted({lr for values in found.values() for lr in values})
     rows = []

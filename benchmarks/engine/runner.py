@@ -10,10 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmarks.engine.evaluations import mean_over_labels, read_evaluation
+import pandas as pd
+
 from benchmarks.engine.experiment import Dataset, Draw, Experiment, Method, Test, Training
 from benchmarks.engine.journal import Journal, NotDone
+from benchmarks.engine.statistics import figure
 from nnunet_ext.errors import UserError
+from nnunet_ext.evaluation.scores_table import read_scores
 from nnunet_ext.files import write_json
 from nnunet_ext.plans.plans_file import read_plans
 
@@ -227,7 +230,7 @@ class Runner:
         for training in self.experiment.trials(method, steps, lr):
             if not self.journal.is_finished(evaluation_name(training, test)):
                 return None
-            values.append(mean_over_labels(read_evaluation(self.evaluation(training, test)), metric))
+            values.append(figure(self.scores(training, test), metric))
         return sum(values) / len(values)
 
     # ------------------------------------------------------------------ scores
@@ -235,6 +238,10 @@ class Runner:
     def evaluation(self, training: Training, test: Test) -> Path:
         """The folder of an evaluation."""
         return self.out / "evaluations" / evaluation_name(training, test).removeprefix("evaluate_")
+
+    def scores(self, training: Training, test: Test) -> pd.DataFrame:
+        """The scores table of an evaluation that is finished."""
+        return read_scores(self.evaluation(training, test) / "evaluation.csv")
 
     def evaluate(self, training: Training, test: Test) -> None:
         """Score a model."""
