@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import cycle
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -42,21 +43,13 @@ class LocalJobs:
         return {name: state for name, state in states.items() if state == WAITING}
 
     def check(self) -> None:
-        """See that a process can be started.
-
-        Raises:
-            UserError: if there is one.
-        """
-        folder = self.sweep.folder
+        """See that a process can be started; a UserError if there is one."""
         if self.is_alive():
+            folder = self.sweep.folder
             raise UserError(f"{folder} is at work. Wait for its end, or stop it: nnunet_ext jobs stop {folder}")
 
     def submit(self, trainings: Sequence[Training], program: Path) -> str:
-        """Start the process, and wait until it has begun.
-
-        Args:
-            trainings: those that wait; it finds them by their records.
-            program: ``nnUNetv2_train``.
+        """Start the process, which finds its trainings by their records, and wait until it has begun.
 
         Returns:
             What was done, a sentence.
@@ -91,8 +84,7 @@ class LocalJobs:
         Raises:
             UserError: if they are on another machine, or do not end.
         """
-        pool = holder(self.sweep.pool_file)
-        running = self._commands()
+        pool, running = holder(self.sweep.pool_file), self._commands()
         hosts = {content["host"] for content in (*running, *([pool] if pool else []))} - {socket.gethostname()}
         if hosts:
             raise UserError(f"The sweep runs on {', '.join(sorted(hosts))}. Stop it there.")
@@ -128,15 +120,12 @@ def visible_gpus() -> list[str]:
 def work(sweep: Sweep, program: str, gpus: Sequence[str]) -> None:
     """What the background process does: run the trainings that wait, some at a time, or until a signal.
 
-    Args:
-        sweep: with the number of trainings at a time in its means.
-        program: path of ``nnUNetv2_train``.
-        gpus: values of CUDA_VISIBLE_DEVICES that the trainings share; empty to leave it as it is.
+    `gpus` are values of CUDA_VISIBLE_DEVICES that the trainings share; none leaves it as it is.
     """
     at_a_time = sweep.means.local or 1
     places: SimpleQueue[str | None] = SimpleQueue()
-    for number in range(at_a_time):
-        places.put(gpus[number % len(gpus)] if gpus else None)
+    for _, gpu in zip(range(at_a_time), cycle(gpus or [None])):
+        places.put(gpu)
     asked_to_end = threading.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_number, lambda *_: asked_to_end.set())

@@ -99,15 +99,8 @@ class Worker:
             is_ended = status in (None, -signal.SIGTERM)
             return replace(record, state=WAITING, reason="requeued") if is_ended and signals.must_requeue else record
 
-        record = run_training(
-            sweep,
-            training,
-            self.program,
-            signals.is_asked_to_requeue,
-            after=requeued,
-            shell=SHELL,
-            patience_s=PATIENCE_S,
-        )
+        asked = signals.is_asked_to_requeue
+        record = run_training(sweep, training, self.program, asked, after=requeued, shell=SHELL, patience_s=PATIENCE_S)
         if record is None:
             return f"{self.name} is done, or being trained by another job."
         if record.state == FAILED:
