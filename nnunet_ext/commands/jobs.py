@@ -75,8 +75,8 @@ def add_start_arguments(parser: argparse.ArgumentParser) -> None:
         "--slurm",
         nargs="+",
         metavar="KEY=VALUE",
-        help="run by Slurm. Keys are those of submitit, named as options of sbatch with _ for -: time, partition, account, "
-        "gpus_per_node, cpus_per_task, mem, array_parallelism, signal_delay_s, setup, ... and max_num_timeout",
+        help="run by Slurm. Keys are those of submitit, named as options of sbatch with _ for -: time, partition, "
+        "account, gpus_per_node, cpus_per_task, mem, array_parallelism, signal_delay_s, setup, ..., max_num_timeout",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="SWEEP", help="folder of the sweep")
 
