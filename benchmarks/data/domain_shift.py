@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 from scipy.ndimage import gaussian_filter1d
 
+from benchmarks.data.folds import drawn
 from benchmarks.data.raw import ENDING, original
 from benchmarks.engine.experiment import Draw, Fold
 from nnunet_ext.errors import UserError
@@ -79,10 +81,9 @@ class Shift:
         """
         parts = self.parts()
         folds = [{"train": sorted(parts["pilot"][:PILOT_SHOTS]), "val": sorted(parts["validation"])}]
-        for shots in sizes:
-            for seed in seeds:
-                order = np.random.default_rng(seed).permutation(sorted(parts["pool"])).tolist()
-                folds.append({"train": sorted(order[:shots]), "val": sorted(parts["validation"][:ONLINE_VALIDATION])})
+        for shots, seed in product(sizes, seeds):
+            training = drawn(parts["pool"], seed)[:shots]
+            folds.append({"train": sorted(training), "val": sorted(parts["validation"][:ONLINE_VALIDATION])})
         return folds
 
 
@@ -145,15 +146,10 @@ def copy_image(source: Path, target: Path, case: str) -> None:
 
 
 def drawn_parts(names: Sequence[str], sizes: Mapping[str, int]) -> dict[str, list[str]]:
-    """Disjoint parts of a seeded permutation.
-
-    Raises:
-        UserError: if there are too few.
-    """
+    """Disjoint parts of a seeded permutation; a UserError if there are too few."""
     if len(set(names)) < sum(sizes.values()):
         raise UserError(f"{sum(sizes.values())} cases are needed, {len(set(names))} are there.")
-    order = np.random.default_rng(SEED).permutation(sorted(set(names))).tolist()
-    parts = {}
+    order, parts = drawn(names, SEED), {}
     for part, size in sizes.items():
         parts[part], order = order[:size], order[size:]
     return parts

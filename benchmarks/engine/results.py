@@ -31,12 +31,12 @@ DIGITS = 6
 
 def scored(runner: Runner) -> list[tuple[Training, Test]]:
     """What has been scored, the pilot's trainings first."""
-    experiment, possible = runner.experiment, []
-    for method, steps in experiment.searches():
-        for lr in experiment.pilot.rates if experiment.pilot else ():
-            possible += [(one, experiment.pilot_test) for one in experiment.trials(method, steps, lr)]
-    for training in [*experiment.shared(), *experiment.trainings()]:
-        possible += [(training, test) for test in experiment.tests if test.takes(training.method)]
+    experiment = runner.experiment
+    rates = experiment.pilot.rates if experiment.pilot else ()
+    tried = (experiment.trials(*search, lr) for search, lr in product(experiment.searches(), rates))
+    possible = [(one, experiment.pilot_test) for trials in tried for one in trials]
+    trainings = [*experiment.shared(), *experiment.trainings()]
+    possible += [(one, test) for one in trainings for test in experiment.tests if test.takes(one.method)]
     return [pair for pair in possible if runner.journal.is_finished(evaluation_name(*pair))]
 
 
@@ -108,12 +108,10 @@ def comparison_lines(results: Sequence[Judged]) -> list[str]:
     corrected = dict(zip(map(id, primary), holm([one.difference.p for one in primary])))
     rows = []
     for one in results:
-        p = corrected.get(id(one), one.difference.p)
-        margin = f"{one.comparison.margin:.0%}" if one.comparison.is_relative else f"{one.comparison.margin:g}"
-        text = one.difference.text(is_signed=True)
-        metric = f"{one.comparison.metric}, {one.test}"
-        kind = "primary" if id(one) in corrected else ""
-        rows.append([f"{one.ours} − {one.theirs}", metric, text, margin, f"{p:.3f}", one.verdict(p), kind])
+        p, asked = corrected.get(id(one), one.difference.p), one.comparison
+        margin = f"{asked.margin:.0%}" if asked.is_relative else f"{asked.margin:g}"
+        row = [f"{one.ours} − {one.theirs}", f"{asked.metric}, {one.test}", one.difference.text(is_signed=True)]
+        rows.append([*row, margin, f"{p:.3f}", one.verdict(p), "primary" if asked.is_primary else ""])
     header = ["", "metric, test", "difference [95 %]", "margin", "p", "verdict", ""]
     return markdown_table(header, rows) if rows else ["None is complete."]
 
@@ -148,9 +146,9 @@ def pilot_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
     rows = []
     for name, values in found.items():
         best = best_rate(values)
-        at_edge = best in (min(values), max(values))
+        at_edge = " (at the edge)" if best in (min(values), max(values)) else ""
         cells = [f"{values[lr]:.3f}" if lr in values else "" for lr in lrs]
-        rows.append([name, *cells, f"{best:g}" + (" (at the edge)" if at_edge else "")])
+        rows.append([name, *cells, f"{best:g}{at_edge}"])
     return markdown_table(["", *(f"{lr:g}" for lr in lrs), "best"], rows) if rows else ["Not run."]
 
 
@@ -221,10 +219,7 @@ def is_rendered(page: Path) -> bool:
 
 
 def render(experiment: Experiment, folder: Path) -> list[str]:
-    """Render the page from the table anew; what is below the figures, their provenance, stays.
-
-    Returns:
-        The lines of the page.
+    """Render the page from the table anew and return its lines; what is below the figures, their provenance, stays.
 
     Raises:
         UserError: if the page that is there was made by something else.
@@ -241,9 +236,8 @@ def render(experiment: Experiment, folder: Path) -> list[str]:
 
 def primary_lines(experiments: Sequence[Experiment], folder: Path) -> list[str]:
     """The primary comparisons of all experiments that have results, with Holm's correction over all of them."""
-    found = []
-    for experiment in experiments:
-        file = folder / f"{experiment.name}.csv.gz"
-        if file.is_file():
-            found += judged(experiment, Figures(read_scores(file)))
+    files = [(experiment, folder / f"{experiment.name}.csv.gz") for experiment in experiments]
+    found = [
+        one for experiment, file in files if file.is_file() for one in judged(experiment, Figures(read_scores(file)))
+    ]
     return comparison_lines([one for one in found if one.comparison.is_primary])

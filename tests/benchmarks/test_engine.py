@@ -143,6 +143,11 @@ def test_comparison_of_an_unknown_method_is_refused():
         replace(EXPERIMENT, comparisons=(Comparison("stock", "nothing"),))
 
 
+def test_unknown_metric_is_refused():
+    with pytest.raises(UserError, match="there is no metric hd99"):
+        replace(EXPERIMENT, comparisons=(Comparison("MixUp", "stock", "hd99"),))
+
+
 def test_experiment_without_learning_rate_is_refused():
     with pytest.raises(UserError, match="lr or a pilot"):
         replace(EXPERIMENT, pilot=None)
