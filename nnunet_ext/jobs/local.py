@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,11 +19,10 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.jobs.claims import Claim, holder
 from nnunet_ext.jobs.runs import identity, run_training
 from nnunet_ext.jobs.sweep import WAITING, Sweep, Training
-from nnunet_ext.programs import end_group
+from nnunet_ext.programs import end_group, wait_until
 
 START_S = 120.0
 STOP_S = 30.0
-PAUSE_S = 0.1
 
 
 class LocalJobs:
@@ -49,10 +47,7 @@ class LocalJobs:
             raise UserError(f"{folder} is at work. Wait for its end, or stop it: nnunet_ext jobs stop {folder}")
 
     def submit(self, trainings: Sequence[Training], program: Path) -> str:
-        """Start the process, which finds its trainings by their records, and wait until it has begun.
-
-        Returns:
-            What was done, a sentence.
+        """Start the process, which finds its trainings by their records; what was done, a sentence.
 
         Raises:
             UserError: if it does not begin.
@@ -60,26 +55,22 @@ class LocalJobs:
         gpus = visible_gpus() if self.sweep.means.device == "cuda" else []
         log = self.sweep.folder / "pool.log"
         with log.open("ab") as output:
+            command = [sys.executable, "-m", __name__, str(self.sweep.folder), str(program), *gpus]
             # away from this terminal: Ctrl-C and closing it must not reach the trainings, nor their output a pipe
             process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(self.sweep.folder), str(program), *gpus],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
             )
-        deadline = time.monotonic() + START_S
-        while (holder(self.sweep.pool_file) or {}).get("pid") != process.pid and process.poll() != 0:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise UserError(f"The background process does not begin. What it says is in {log}.")
-            time.sleep(PAUSE_S)
+
+        def has_begun() -> bool:
+            return (holder(self.sweep.pool_file) or {}).get("pid") == process.pid or process.poll() == 0
+
+        wait_until(lambda: has_begun() or process.poll() is not None, seconds=START_S)
+        if not has_begun():
+            raise UserError(f"The background process does not begin. What it says is in {log}.")
         return f"{self.sweep.means.local} at a time in the background of this machine."
 
     def stop(self) -> str:
-        """End the process and its commands, and wait until they have ended.
-
-        Returns:
-            What was done, a sentence.
+        """End the process and its commands, and wait until they have ended; what was done, a sentence.
 
         Raises:
             UserError: if they are on another machine, or do not end.
@@ -91,11 +82,8 @@ class LocalJobs:
         if pool:
             with suppress(ProcessLookupError):
                 os.kill(pool["pid"], signal.SIGTERM)
-            deadline = time.monotonic() + STOP_S
-            while self.is_alive():
-                if time.monotonic() > deadline:
-                    raise UserError(f"The background process does not end; its process id: {pool['pid']}.")
-                time.sleep(PAUSE_S)
+            if not wait_until(lambda: not self.is_alive(), seconds=STOP_S):
+                raise UserError(f"The background process does not end; its process id: {pool['pid']}.")
         for content in self._commands():  # of a process that was killed
             if "group" in content:
                 end_group(content["group"])

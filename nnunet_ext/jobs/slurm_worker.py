@@ -41,10 +41,6 @@ class Signals:
         self._requeue: Any = signal.signal(self.requeue_signal, self._note_requeue)
         signal.signal(signal.SIGTERM, self._note_kill)
 
-    def is_asked_to_requeue(self) -> bool:
-        """Whether the training must be left for later."""
-        return self.must_requeue
-
     def requeue(self) -> None:
         """What submitit does on its signal: note how to go on, requeue the job and leave this process."""
         if not callable(self._requeue):
@@ -99,8 +95,15 @@ class Worker:
             is_ended = status in (None, -signal.SIGTERM)
             return replace(record, state=WAITING, reason="requeued") if is_ended and signals.must_requeue else record
 
-        asked = signals.is_asked_to_requeue
-        record = run_training(sweep, training, self.program, asked, after=requeued, shell=SHELL, patience_s=PATIENCE_S)
+        record = run_training(
+            sweep,
+            training,
+            self.program,
+            lambda: signals.must_requeue,
+            after=requeued,
+            shell=SHELL,
+            patience_s=PATIENCE_S,
+        )
         if record is None:
             return f"{self.name} is done, or being trained by another job."
         if record.state == FAILED:
