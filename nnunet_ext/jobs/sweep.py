@@ -77,14 +77,6 @@ class Record:
     reason: str = ""  # why it failed or stopped
 
 
-@dataclass(frozen=True)
-class SweepFile:
-    """What a sweep's folder keeps about the sweep itself."""
-
-    request: Request
-    means: Means
-
-
 def seeded_name(configuration: str, seed: int) -> str:
     """Name of the configuration that is another one with a seed."""
     return f"{configuration}_s{seed}"
@@ -119,15 +111,14 @@ class Sweep:
         folder = folder.absolute()
         if not (folder / SWEEP).is_file():
             raise UserError(f"{folder} holds no sweep: it has no {SWEEP}. `nnunet_ext jobs start` makes one.")
-        content = _read(SweepFile, folder / SWEEP)
-        return cls(folder, content.request, content.means)
+        return _read(cls, folder / SWEEP, folder=folder)
 
     def write(self) -> None:
         """Make the folder and write what was asked for."""
         try:
             for part in ("trainings", "logs"):
                 (self.folder / part).mkdir(parents=True, exist_ok=True)
-            write_json(self.folder / SWEEP, asdict(SweepFile(self.request, self.means)))
+            write_json(self.folder / SWEEP, {"request": asdict(self.request), "means": asdict(self.means)})
         except OSError as error:
             raise UserError(f"{self.folder} cannot be written to ({error.strerror}).") from None
 
@@ -190,10 +181,11 @@ class Sweep:
         )
 
 
-def _read(kind: type[T], file: Path) -> T:
-    """What a file of the sweep's folder holds; a UserError names the key that is wrong."""
+def _read(kind: type[T], file: Path, **known: Any) -> T:
+    """What a file of the sweep's folder holds, and what is known; a UserError names the key that is wrong."""
+    content = read_json(file)
     try:
-        return TypeAdapter(kind).validate_python(read_json(file))
+        return TypeAdapter(kind).validate_python({**content, **known} if isinstance(content, dict) else content)
     except ValidationError as error:
         wrong = error.errors()[0]
         key = ".".join(map(str, wrong["loc"]))
