@@ -16,13 +16,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
 
 T = TypeVar("T")
+KNOWN_KEYS = ConfigDict(extra="forbid")
 
 WAITING, RUNNING, FINISHED, FAILED, STOPPED = "waiting", "running", "finished", "failed", "stopped"
 SWEEP = "sweep.json"
@@ -45,7 +46,7 @@ class Training:
         return f"{self.trainer}__{self.configuration}__fold_{self.fold}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=KNOWN_KEYS)
 class Request:
     """What is to be trained. A sweep's folder is for one request."""
 
@@ -59,7 +60,7 @@ class Request:
     folders: dict[str, str]  # nnU-Net's, by the variable's name, absolute
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=KNOWN_KEYS)
 class Means:
     """How a sweep is run; this may change from one start to the next."""
 
@@ -68,7 +69,7 @@ class Means:
     slurm: dict[str, Any] | None = None  # submitit's parameters; None on this machine
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=KNOWN_KEYS)
 class Record:
     """What is remembered about a training."""
 

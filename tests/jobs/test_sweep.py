@@ -90,6 +90,9 @@ def test_a_wrong_value_in_a_sweeps_files_is_named(tmp_path):
     record.write_text('{"state": "failed", "attempts": "often"}')
     with pytest.raises(UserError, match=r"fold_0\.json is not what .*: attempts: .*valid integer"):
         sweep.record(sweep.trainings[0])
+    record.write_text('{"status": "failed"}')
+    with pytest.raises(UserError, match="status: Unexpected keyword argument"):
+        sweep.record(sweep.trainings[0])
     content = read_json(tmp_path / "sweep" / "sweep.json")
     write_json(tmp_path / "sweep" / "sweep.json", {**content, "means": {"device": None}})
     with pytest.raises(UserError, match=r"sweep\.json is not what .*: means\.device: "):
