@@ -8,7 +8,7 @@ case; both are tested on the same cases (patients), which neither trains on.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -140,11 +140,6 @@ def write_shifted(source: Path, target: Path, case: str) -> None:
     sitk.WriteImage(image, str(target))
 
 
-def copy_image(source: Path, target: Path, case: str) -> None:
-    """Copy the image of a case as it is."""
-    shutil.copyfile(source, target)
-
-
 def drawn_parts(names: Sequence[str], sizes: Mapping[str, int]) -> dict[str, list[str]]:
     """Disjoint parts of a seeded permutation; a UserError if there are too few."""
     if len(set(names)) < sum(sizes.values()):
@@ -163,29 +158,21 @@ def files_of(folder: Path, cases: Mapping[str, str], labels: str) -> dict[str, F
     }
 
 
-def write_source(folder: Path, draw: Draw, *, shift: Shift) -> None:
-    """Write the source of a shift."""
-    _write(folder, shift, 0, ("source_train", "source_val"), copy_image)
-
-
-def write_target(folder: Path, draw: Draw, *, shift: Shift) -> None:
-    """Write the target of a shift."""
-    write_image = write_shifted if shift.name == "hippocampus" else copy_image
-    _write(folder, shift, 1, ("pool", "pilot", "validation"), write_image)
-
-
-def _write(
-    folder: Path, shift: Shift, side: int, training: Sequence[str], write_image: Callable[[Path, Path, str], None]
-) -> None:
-    """Write a raw dataset with imagesTr and imagesTs."""
-    files, parts = shift.files()[side], shift.parts()
+def write_side(folder: Path, draw: Draw, *, shift: Shift, is_target: bool) -> None:
+    """Write the source or the target of a shift, a raw dataset with imagesTr and imagesTs."""
+    files, parts = shift.files()[is_target], shift.parts()
+    training = ("pool", "pilot", "validation") if is_target else ("source_train", "source_val")
     for part, names in (("Tr", training), ("Ts", ("test",))):
         images, labels = folder / f"images{part}", folder / f"labels{part}"
         images.mkdir(parents=True)
         labels.mkdir()
         for case in [case for name in names for case in sorted(parts[name])]:
-            write_image(files[case][0], images / f"{case}_0000{ENDING}", case)
-            shutil.copyfile(files[case][1], labels / f"{case}{ENDING}")
+            image, label = files[case]
+            if is_target and shift.name == "hippocampus":
+                write_shifted(image, images / f"{case}_0000{ENDING}", case)
+            else:
+                shutil.copyfile(image, images / f"{case}_0000{ENDING}")
+            shutil.copyfile(label, labels / f"{case}{ENDING}")
     description = read_json(original(shift.origin) / "dataset.json")
     labels_of = {name: value for name, value in description["labels"].items() if name != "ignore"}
     content = {"channel_names": description["channel_names"], "labels": labels_of, "file_ending": ENDING}
