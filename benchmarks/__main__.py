@@ -38,14 +38,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run what is missing; the same command goes on where it was stopped")
-    status = commands.add_parser("status", help="what is done, running, waiting and failed")
+    status = commands.add_parser("status", help="print what is done, running, waiting and failed")
     rendering = commands.add_parser("render", help="render pages of results from their tables")
     experiment = f"one of {', '.join(experiment_names())}, or a .py file that defines EXPERIMENT"
     for command in (run, status):
         command.add_argument("experiment", help=experiment)
         command.add_argument("--out", type=Path, required=True, help="folder for everything; give it again to resume")
     run.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
-    run.add_argument("--nice", action="store_true", help="at low priority")
+    run.add_argument("--nice", action="store_true", help="run at low priority")
     run.add_argument("--max-minutes", type=float, help="begin no step after this time; results are written then")
     run.add_argument("--results", type=Path, help="folder for NAME.csv.gz and NAME.md (default: OUT)")
     run.add_argument("--dry-run", action="store_true", help="print the plan")

@@ -59,9 +59,9 @@ def row_of(name: str, folders: Sequence[Path], references: Path) -> list[str]:
     for file in [file for folder in folders for file in sorted(folder.glob("*.nii.gz"))]:
         if not (references / file.name).is_file():
             raise UserError(f"{file} has no reference of the same name in {references}.")
-        image, reference = sitk.ReadImage(file), sitk.ReadImage(references / file.name)
-        arrays = sitk.GetArrayFromImage(image), sitk.GetArrayFromImage(reference)
-        found.append(false_positives(*arrays, image.GetSpacing()[::-1]))
+        images = sitk.ReadImage(file), sitk.ReadImage(references / file.name)
+        predicted, reference = map(sitk.GetArrayFromImage, images)
+        found.append(false_positives(predicted, reference, images[0].GetSpacing()[::-1]))
     if not found:
         raise UserError(f"{name}: there is no prediction *.nii.gz in {', '.join(map(str, folders))}.")
     return [name, *(f"{value:.3f}" for value in np.mean(found, axis=0)), str(len(found))]
@@ -72,22 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("references", type=Path, help="folder with the dense label maps, CASE.nii.gz")
     parser.add_argument("runs", nargs="+", metavar="NAME=FOLDER", help="folders of predictions, separated by commas")
     options = parser.parse_args(arguments)
+    runs = [run.partition("=") for run in options.runs]
     try:
-        rows = []
-        for run in options.runs:
-            name, _, folders = run.partition("=")
-            rows.append(row_of(name, [Path(folder) for folder in folders.split(",")], options.references))
+        rows = [row_of(name, [*map(Path, folders.split(","))], options.references) for name, _, folders in runs]
     except UserError as error:
         print(error, file=sys.stderr)
         return WRONG_USAGE
-    header = [
-        "",
-        "false foreground",
-        f"over {FAR:g} mm away",
-        f"of it, under {NEAR_BORDER:g} mm from the edge",
-        "cases",
-    ]
-    print("\n".join(markdown_table(header, rows)))
+    away, near = f"over {FAR:g} mm away", f"of it, under {NEAR_BORDER:g} mm from the edge"
+    print("\n".join(markdown_table(["", "false foreground", away, near, "cases"], rows)))
     return FINE
 
 

@@ -55,9 +55,7 @@ def without_decorators(source: str) -> str:
         decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
         if not decorators or decorators in (["staticmethod"], ["classmethod"]):
             continue
-        call = node.name
-        for decorator in reversed(decorators):
-            call = f"{decorator}({call})"
+        call = "(".join([*decorators, node.name]) + ")" * len(decorators)
         lines.insert(node.end_lineno or 0, f"{' ' * node.col_offset}{node.name} = {call}")
         del lines[node.decorator_list[0].lineno - 1 : node.lineno - 1]
     return "\n".join(lines)
@@ -84,18 +82,12 @@ def prepare(work: Path) -> None:
 
 
 def mutmut(work: Path, *arguments: str, is_shown: bool = False) -> str:
-    """Run mutmut in the copy; returns what it printed, or lets it print.
-
-    Raises:
-        UserError: if it is not installed or fails.
-    """
+    """Run mutmut in the copy; returns what it printed, or lets it print. A UserError if it fails or is missing."""
     program = Path(sys.executable).with_name("mutmut")
     if not program.is_file():
         raise UserError(f"mutmut is not installed beside {Path(sys.executable).name}: pip install -e '.[mutants]'")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [str(program), *arguments], cwd=work, env=environment, text=True, stdout=None if is_shown else subprocess.PIPE
-    )
+    environment, output = {**os.environ, "OMP_NUM_THREADS": "1"}, None if is_shown else subprocess.PIPE
+    done = subprocess.run([str(program), *arguments], cwd=work, env=environment, text=True, stdout=output)
     if done.returncode:
         raise UserError(f"'mutmut {' '.join(arguments)}' ended with exit status {done.returncode}.")
     return done.stdout or ""
@@ -105,13 +97,12 @@ def try_mutants(work: Path, processes: int) -> None:
     """Try the mutants that have not been tried, and again those that had survived, on the tests as they are now."""
     run = ("run", "--max-children", str(processes))
     state = work / "mutants"
-    had_survived = unnoticed(statuses(mutmut(work, "results", "--all", "true"))) if state.is_dir() else []
+    had_survived = unnoticed(statuses(work)) if state.is_dir() else []
     # which test reaches which function: mutmut looks again only for tests of a new name
     (state / "mutmut-stats.json").unlink(missing_ok=True)
     mutmut(work, *run, is_shown=True)
-    still_there = set(statuses(mutmut(work, "results", "--all", "true")))
-    again = [name for name in had_survived if name in still_there]
-    if again:
+    still_there = statuses(work)
+    if again := [name for name in had_survived if name in still_there]:
         mutmut(work, *run, *again, is_shown=True)
 
 
@@ -120,8 +111,9 @@ def unnoticed(found: Mapping[str, str]) -> list[str]:
     return sorted(name for name, status in found.items() if outcome(status) == "survived")
 
 
-def statuses(printed: str) -> dict[str, str]:
-    """What became of each mutant, by its name, from ``mutmut results --all true``."""
+def statuses(work: Path) -> dict[str, str]:
+    """What became of each mutant, by its name."""
+    printed = mutmut(work, "results", "--all", "true")
     return dict(line.strip().rsplit(": ", 1) for line in printed.splitlines() if ": " in line)
 
 
@@ -133,11 +125,9 @@ def function_of(mutant: str) -> str:
 
 def survivor(mutant: str, shown: str) -> Survivor:
     """A survivor from what ``mutmut show`` prints, a unified diff."""
-    changed: dict[str, list[str]] = {"-": [], "+": []}
-    for line in shown.splitlines():
-        if line[:1] in changed and not line.startswith(("---", "+++")):
-            changed[line[0]].append(line[1:].strip())
-    return Survivor(function_of(mutant), " ".join(changed["-"]), " ".join(changed["+"]))
+    changed = [line for line in shown.splitlines() if not line.startswith(("---", "+++"))]
+    before, after = (" ".join(line[1:].strip() for line in changed if line.startswith(sign)) for sign in "-+")
+    return Survivor(function_of(mutant), before, after)
 
 
 def read_reasons(path: Path) -> dict[Survivor, tuple[str, str]]:
@@ -151,13 +141,12 @@ def read_reasons(path: Path) -> dict[Survivor, tuple[str, str]]:
 
 def counts_table(found: Mapping[str, str]) -> tuple[list[str], Counter[str]]:
     """How many mutants of each folder were noticed, survived, or have not been tried: as a table, and of all."""
-    rows, total = [], Counter[str]()
-    for folder in FOLDERS:
-        counts = Counter(outcome(status) for name, status in found.items() if name.split(".")[1] == folder)
-        total += counts
-        rows.append(_table_row(folder, counts))
+    counts = {folder: Counter[str]() for folder in (*FOLDERS, "all")}
+    for name, status in found.items():
+        for folder in (name.split(".")[1], "all"):
+            counts[folder][outcome(status)] += 1
     header = ("folder", "mutants tried", "noticed", "survived", "share", "not tried")
-    return markdown_table(header, [*rows, _table_row("all", total)]), total
+    return markdown_table(header, [_table_row(*one) for one in counts.items()]), counts["all"]
 
 
 def outcome(status: str) -> str:
@@ -187,7 +176,7 @@ def survivors_lines(rows: Sequence[Mapping[str, str]]) -> list[str]:
 
 def write_report(work: Path, stem: Path, command: str) -> int:
     """Write ``<stem>.md`` and ``<stem>.csv`` from what mutmut has found; 1 if too much survived or is still untried."""
-    found = statuses(mutmut(work, "results", "--all", "true"))
+    found = statuses(work)
     reasons = read_reasons(stem.with_name(f"{stem.name}_reasons.csv"))
     rows = []
     for one in [survivor(name, mutmut(work, "show", name)) for name in unnoticed(found)]:
@@ -196,22 +185,15 @@ def write_report(work: Path, stem: Path, command: str) -> int:
     table, total = counts_table(found)
     survived, tried = total["survived"], total["survived"] + total["noticed"]
     verdict = "not kept" if survived > LIMIT * tried else "not known yet" if total["not tried"] else "kept"
-    lines = [
-        "# Mutants that the unit tests do not notice",
-        "",
-        *table,
-        "",
-        f"At most {100 * LIMIT:.0f} % may survive: {verdict}.",
-        "",
-        *provenance_lines("cpu", [command]),
-        "",
-        *(survivors_lines(rows) if rows else []),
-    ]
+    lines = ["# Mutants that the unit tests do not notice", "", *table, ""]
+    lines += [f"At most {100 * LIMIT:.0f} % may survive: {verdict}.", "", *provenance_lines("cpu", [command]), ""]
+    lines += survivors_lines(rows) if rows else []
     write_text(stem.with_name(f"{stem.name}.md"), "\n".join(lines) + "\n")
+    listing = stem.with_name(f"{stem.name}.csv")
     if rows:
-        write_csv(stem.with_name(f"{stem.name}.csv"), rows)
+        write_csv(listing, rows)
     else:
-        stem.with_name(f"{stem.name}.csv").unlink(missing_ok=True)
+        listing.unlink(missing_ok=True)
     print("\n".join(table))
     return FINE if verdict == "kept" else PROBLEM
 

@@ -13,8 +13,9 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.engine.provenance import markdown_table, provenance_lines, shown_command
 from benchmarks.engine.statistics import Estimate, estimate
-from benchmarks.synthetic import PRESETS, STOCK_SETTINGS, NetworkPreset, build_trainer, random_batch
+from benchmarks.synthetic import PRESETS, STOCK_SETTINGS, build_trainer, random_batch
 from nnunet_ext import trainers
 from nnunet_ext.cli import FINE, PROBLEM, WRONG_USAGE
 from nnunet_ext.commands.configure import parse_settings
@@ -103,27 +104,20 @@ class Row:
 
     def cells(self) -> dict[str, str]:
         """The figures by the title of their column."""
-        return {
-            "trainer": self.name,
-            "step, s": f"{self.seconds:.4f}",
-            "time ratio": f"{self.time_ratio.value:.3f}",
-            "95 % low": f"{self.time_ratio.low:.3f}",
-            "95 % high": f"{self.time_ratio.high:.3f}",
-            "CPU time ratio": f"{self.cpu_time_ratio.value:.3f}",
-            "FLOP ratio": f"{self.flop_ratio:.3f}",
-            "overhead": f"{self.overhead.value:.3f}",
-            "peak MiB": f"{self.memory / MIB:.1f}",
-            "memory ratio": f"{self.memory_ratio:.3f}",
+        ratios = {
+            "time ratio": self.time_ratio.value,
+            "95 % low": self.time_ratio.low,
+            "95 % high": self.time_ratio.high,
+            "CPU time ratio": self.cpu_time_ratio.value,
+            "FLOP ratio": self.flop_ratio,
+            "overhead": self.overhead.value,
         }
+        cells = {"trainer": self.name, "step, s": f"{self.seconds:.4f}"}
+        cells |= {title: f"{value:.3f}" for title, value in ratios.items()}
+        return {**cells, "peak MiB": f"{self.memory / MIB:.1f}", "memory ratio": f"{self.memory_ratio:.3f}"}
 
 
 # ---------------------------------------------------------------------- one step
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def step_flops(trainer: Any, batch: Mapping[str, Any]) -> int:
@@ -134,10 +128,9 @@ def step_flops(trainer: Any, batch: Mapping[str, Any]) -> int:
 
 
 def step_memory(trainer: Any, batch: Mapping[str, Any]) -> int:
-    """Peak bytes of tensors during one training step.
+    """Peak bytes of tensors during one training step: those that stay, and the highest rise above them.
 
-    What this trainer keeps between steps (weights, optimizer state), and the highest rise above that during a step: on
-    CUDA by the allocator's own record, on the CPU by the sum over the profiler's allocations and releases. Scratch
+    The rise is the allocator's own record on CUDA, and the profiler's running sum of allocations on the CPU. Scratch
     memory that a library allocates by itself is in neither.
     """
     trainer.optimizer.zero_grad(set_to_none=True)  # the profiler sees no release of what was there before it
@@ -168,11 +161,8 @@ def peak_of_events(events: Sequence[Mapping[str, Any]]) -> int:
 def resident_bytes(trainer: Any) -> int:
     """Bytes of the tensors that a trainer keeps between steps, shared memory counted once."""
     state = trainer.optimizer.state.values()
-    tensors = [
-        *trainer.network.parameters(),
-        *trainer.network.buffers(),
-        *(value for values in state for value in values.values() if isinstance(value, torch.Tensor)),
-    ]
+    tensors = [*trainer.network.parameters(), *trainer.network.buffers()]
+    tensors += [value for values in state for value in values.values() if isinstance(value, torch.Tensor)]
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
     return sum(storages.values())
 
@@ -182,33 +172,20 @@ def resident_bytes(trainer: Any) -> int:
 
 def trainer_classes(names: Sequence[str]) -> Iterator[tuple[str, type]]:
     """Stock nnU-Net twice, the second as a control, then the registered trainers that are wanted."""
-    yield STOCK, nnUNetTrainer
-    yield CONTROL, nnUNetTrainer
-    for entry in TRAINERS:
-        if entry.name in names:
-            yield entry.name, getattr(trainers, entry.name)
+    yield from ((STOCK, nnUNetTrainer), (CONTROL, nnUNetTrainer))
+    yield from ((entry.name, getattr(trainers, entry.name)) for entry in TRAINERS if entry.name in names)
 
 
 def prepare(
-    names: Sequence[str],
-    preset: NetworkPreset,
-    device: torch.device,
-    root: Path,
-    *,
-    compiled: bool,
-    settings: Mapping[str, Any],
+    names: Sequence[str], build: Callable[..., Any], *, compiled: bool
 ) -> tuple[list[Contender], dict[str, str]]:
-    """Build and warm up the trainers.
-
-    Returns:
-        Those that can train on this plan; and of the others, why not.
-    """
+    """Build the trainers with `build` and warm them up: those that can train on this plan; of the others, why not."""
     contenders, refused = [], {}
     for name, trainer_class in trainer_classes(names):
         try:
             # the counter does not see into compiled code
-            flops = _flops_of(build_trainer(trainer_class, preset, device, root, settings=settings))
-            trainer = build_trainer(trainer_class, preset, device, root, compiled=compiled, settings=settings)
+            flops = _flops_of(build(trainer_class))
+            trainer = build(trainer_class, compiled=compiled)
         except (NotImplementedError, UserError) as error:
             refused[name] = str(error)
             continue
@@ -235,11 +212,12 @@ def interleaved(
     for index in range(rounds):
         for position in rng.permutation(len(contenders)):
             contender = contenders[position]
-            synchronize(contender.trainer.device)
+            synchronize = torch.cuda.synchronize if contender.trainer.device.type == "cuda" else lambda: None
+            synchronize()
             wall, cpu = time.perf_counter(), time.process_time()
             for _ in range(steps):
                 contender.trainer.train_step(batches[contender.name])
-            synchronize(contender.trainer.device)
+            synchronize()
             seconds[contender.name][:, index] = time.perf_counter() - wall, time.process_time() - cpu
         if (index + 1) % progress_at == 0:
             print(f"  round {index + 1} of {rounds}", file=sys.stderr, flush=True)
@@ -248,20 +226,13 @@ def interleaved(
 
 def compare(contenders: Sequence[Contender], times: Mapping[str, Times], rng: np.random.Generator) -> list[Row]:
     """Every trainer beside the first one, which is stock nnU-Net."""
-    stock = contenders[0]
+    stock, rows = contenders[0], []
     reference = times[stock.name]
-    return [
-        Row(
-            name=contender.name,
-            seconds=float(np.median(own.wall)),
-            time_ratio=estimate(own.wall / reference.wall, np.median, rng),
-            cpu_time_ratio=estimate(own.cpu / reference.cpu, np.median, rng),
-            flop_ratio=contender.flops / stock.flops,
-            memory=contender.memory,
-            memory_ratio=contender.memory / stock.memory,
-        )
-        for contender, own in ((one, times[one.name]) for one in contenders)
-    ]
+    for one in contenders:
+        own, flops, memory = times[one.name], one.flops / stock.flops, one.memory / stock.memory
+        wall, cpu = (estimate(ratio, np.median, rng) for ratio in (own.wall / reference.wall, own.cpu / reference.cpu))
+        rows.append(Row(one.name, float(np.median(own.wall)), wall, cpu, flops, one.memory, memory))
+    return rows
 
 
 # ---------------------------------------------------------------------- report
@@ -289,8 +260,8 @@ def verdicts(
         if not {requirement.trainer, requirement.reference} <= by_name.keys():
             continue
         own, other = by_name[requirement.trainer], by_name[requirement.reference]
-        ratio = estimate(times[own.name].wall / times[other.name].wall, np.median, rng)
-        ratio = ratio.divided_by(own.flops / other.flops)
+        ratios = times[own.name].wall / times[other.name].wall
+        ratio = estimate(ratios, np.median, rng).divided_by(own.flops / other.flops)
         result = verdict(ratio, requirement.time)
         sentence = (
             f"Requirement: {own.name} takes at most {requirement.time - 1:.0%} longer than {other.name}. "
@@ -298,37 +269,27 @@ def verdicts(
             f"(95 % interval {ratio.low - 1:+.1%} to {ratio.high - 1:+.1%})."
         )
         if requirement.bytes_per_weight is not None:
-            extra = (own.memory - other.memory) / own.weights
-            is_kept = extra <= requirement.bytes_per_weight
-            sentence += (
-                f" At most {requirement.bytes_per_weight:g} byte(s) a weight more memory: {extra:+.2f}, "
-                f"{'met' if is_kept else 'missed'}."
-            )
-            result = result if is_kept else "missed"
+            extra, limit = (own.memory - other.memory) / own.weights, requirement.bytes_per_weight
+            kept = "met" if extra <= limit else "missed"
+            sentence += f" At most {limit:g} byte(s) a weight more memory: {extra:+.2f}, {kept}."
+            result = result if kept == "met" else kept
         found.append((result, sentence))
     return found
 
 
 def measure(name: str, args: argparse.Namespace, device: torch.device) -> tuple[list[Row], list[str], list[str]]:
-    """Everything about one preset.
-
-    Returns:
-        The figures of each trainer, the same as lines of Markdown, and the verdicts.
-    """
+    """Everything about one preset: the figures of each trainer, the same as lines of Markdown, and the verdicts."""
     preset = PRESETS[name]
     print(f"{name}: {preset.describe()}", file=sys.stderr, flush=True)
     rng = np.random.default_rng(args.seed)
     with tempfile.TemporaryDirectory() as root:
         settings = {**STOCK_SETTINGS, **args.settings}
-        contenders, refused = prepare(
-            args.trainers, preset, device, Path(root), compiled=args.compile, settings=settings
-        )
+        build = partial(build_trainer, preset=preset, device=device, root=Path(root), settings=settings)
+        contenders, refused = prepare(args.trainers, build, compiled=args.compile)
         times = interleaved(contenders, rounds=args.rounds, steps=args.steps, rng=rng)
     rows = compare(contenders, times, rng)
     found = verdicts(contenders, times, rng)
-    lines = [f"## {name}: {preset.describe()}", "", *table_lines(rows)]
-    for _, sentence in found:
-        lines += ["", sentence]
+    lines = [f"## {name}: {preset.describe()}", "", *table_lines(rows), *(f"\n{sentence}" for _, sentence in found)]
     lines += [f"\nNot measured: {refusing}: {reason}" for refusing, reason in refused.items()]
     return rows, lines, [verdict for verdict, _ in found]
 
@@ -356,23 +317,25 @@ def build_parser() -> argparse.ArgumentParser:
         "--preset", nargs="+", choices=list(PRESETS), help="network sizes (default: small on CPU, full on CUDA)"
     )
     names = [entry.name for entry in TRAINERS]
-    parser.add_argument("--trainers", nargs="+", choices=names, default=names, help="default: all registered")
+    parser.add_argument("--trainers", nargs="+", choices=names, default=names, help="trainers to time (default: all)")
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of the trainers, as of nnunet_ext configure"
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="settings of the trainers, as nnunet_ext configure takes them",
     )
     parser.add_argument("--compile", action="store_true", help="let nnU-Net use torch.compile (CUDA only)")
     parser.add_argument("--threads", type=int, help="CPU threads of PyTorch (default: PyTorch's own)")
-    parser.add_argument("--seed", type=int, default=0, help="of the order and the bootstrap (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the order and the bootstrap (default: %(default)s)"
+    )
     parser.add_argument("--out", type=Path, help="write OUT.csv and OUT.md")
     return parser
 
 
 def check(args: argparse.Namespace) -> None:
-    """Refuse what cannot be measured, and read the settings.
-
-    Raises:
-        UserError: naming the argument.
-    """
+    """Read the settings; a UserError names the argument that cannot be measured."""
     if args.rounds < 2 or args.steps < 1:
         raise UserError("--rounds must be at least 2 and --steps at least 1.")
     if args.device == "cuda" and not torch.cuda.is_available():
@@ -396,9 +359,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     presets = args.preset or DEFAULT_PRESETS[args.device]
     measured = [measure(name, args, device) for name in presets]
     command = shown_command(["python", "-m", "benchmarks.step_time", *arguments], {Path.cwd(): "."})
-    lines = ["# Step time and peak memory", "", method_line(args, device), ""]
-    for _, section, _ in measured:
-        lines += [*section, ""]
+    sections = [line for _, section, _ in measured for line in (*section, "")]
+    lines = ["# Step time and peak memory", "", method_line(args, device), "", *sections]
     lines += provenance_lines(device.type, [command])
     print("\n".join(lines))
     if args.out is not None:

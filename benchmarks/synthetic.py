@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Mapping
+from contextlib import redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 
+from nnunet_ext.messages import size
 from nnunet_ext.plans.channel_roles import LONGITUDINAL
 from nnunet_ext.plans.settings import KEY
 from nnunet_ext.trainers.dual_encoder import DualEncoderMixin
@@ -54,8 +55,7 @@ class NetworkPreset:
 
     def describe(self) -> str:
         """In words."""
-        sides = " x ".join(str(side) for side in self.patch_size)
-        return f"patch {sides}, batch {self.batch_size}, {self.base_features} base features"
+        return f"patch {size(self.patch_size)}, batch {self.batch_size}, {self.base_features} base features"
 
 
 PRESETS: Mapping[str, NetworkPreset] = {
@@ -72,6 +72,22 @@ def synthetic_plans(preset: NetworkPreset, settings: Mapping[str, Any]) -> dict[
     spacing = [1.0] * dims
     _, strides, kernel_sizes, _, _ = get_pool_and_conv_props(spacing, preset.patch_size, MIN_FEATURE_MAP, 999)
     stages = len(strides)
+    network: dict[str, Any] = {
+        "n_stages": stages,
+        "features_per_stage": [min(preset.base_features * 2**stage, preset.max_features) for stage in range(stages)],
+        "conv_op": f"torch.nn.modules.conv.Conv{dims}d",
+        "kernel_sizes": kernel_sizes,
+        "strides": strides,
+        "n_conv_per_stage": [2] * stages,
+        "n_conv_per_stage_decoder": [2] * (stages - 1),
+        "conv_bias": True,
+        "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dims}d",
+        "norm_op_kwargs": {"eps": 1e-05, "affine": True},
+        "dropout_op": None,
+        "dropout_op_kwargs": None,
+        "nonlin": "torch.nn.LeakyReLU",
+        "nonlin_kwargs": {"inplace": True},
+    }
     configuration = {
         "data_identifier": f"{PLANS}_{CONFIGURATION}",
         "preprocessor_name": "DefaultPreprocessor",
@@ -84,24 +100,7 @@ def synthetic_plans(preset: NetworkPreset, settings: Mapping[str, Any]) -> dict[
         "batch_dice": dims == 2,
         "architecture": {
             "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-            "arch_kwargs": {
-                "n_stages": stages,
-                "features_per_stage": [
-                    min(preset.base_features * 2**stage, preset.max_features) for stage in range(stages)
-                ],
-                "conv_op": f"torch.nn.modules.conv.Conv{dims}d",
-                "kernel_sizes": [list(size) for size in kernel_sizes],
-                "strides": [list(stride) for stride in strides],
-                "n_conv_per_stage": [2] * stages,
-                "n_conv_per_stage_decoder": [2] * (stages - 1),
-                "conv_bias": True,
-                "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dims}d",
-                "norm_op_kwargs": {"eps": 1e-05, "affine": True},
-                "dropout_op": None,
-                "dropout_op_kwargs": None,
-                "nonlin": "torch.nn.LeakyReLU",
-                "nonlin_kwargs": {"inplace": True},
-            },
+            "arch_kwargs": network,
             "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
         },
         KEY: dict(settings),
@@ -116,21 +115,6 @@ def synthetic_plans(preset: NetworkPreset, settings: Mapping[str, Any]) -> dict[
         "foreground_intensity_properties_per_channel": {},
         "configurations": {CONFIGURATION: configuration},
     }
-
-
-@contextmanager
-def nnunet_folders(root: Path, *, compiled: bool) -> Iterator[None]:
-    """Point nnU-Net at folders below `root`, with what it looks for there, and choose torch.compile for the block."""
-    values = {
-        "nnUNet_preprocessed": str(root / "preprocessed"),
-        "nnUNet_results": str(root / "results"),
-        "nnUNet_compile": "true" if compiled else "false",
-    }
-    data = root / "preprocessed" / DATASET / f"{PLANS}_{CONFIGURATION}"
-    data.mkdir(parents=True, exist_ok=True)
-    (data / "case.b2nd").touch()  # initialize() tells the storage format by a file's ending
-    with patch.dict(os.environ, values):
-        yield
 
 
 def build_trainer(
@@ -149,7 +133,12 @@ def build_trainer(
     """
     plans = {**deepcopy(synthetic_plans(preset, settings)), "continue_training": False}
     dataset_json = {**DATASET_JSON, **(PRIOR if issubclass(trainer_class, DualEncoderMixin) else {})}
-    with nnunet_folders(root, compiled=compiled), torch.random.fork_rng(), redirect_stdout(io.StringIO()):
+    variables = {f"nnUNet_{part}": str(root / part) for part in ("preprocessed", "results")}
+    variables["nnUNet_compile"] = "true" if compiled else "false"
+    data = root / "preprocessed" / DATASET / f"{PLANS}_{CONFIGURATION}"
+    data.mkdir(parents=True, exist_ok=True)
+    (data / "case.b2nd").touch()  # initialize() tells the storage format by a file's ending
+    with patch.dict(os.environ, variables), torch.random.fork_rng(), redirect_stdout(io.StringIO()):
         torch.manual_seed(0)
         trainer = trainer_class(plans, CONFIGURATION, 0, deepcopy(dataset_json), device)
         trainer.initialize()

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -73,13 +73,24 @@ def end_group(group: int, *, leader: subprocess.Popen[bytes] | None = None, pati
         # macOS forbids to signal a group of which only an ended process is left
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(group, number)
-        deadline = time.monotonic() + patience_s
-        while time.monotonic() < deadline:
-            if leader is not None:
-                leader.poll()
-            if not group_exists(group):
-                return
-            time.sleep(PAUSE_S)
+        if wait_until(lambda: _has_ended(group, leader), seconds=patience_s):
+            return
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float) -> bool:
+    """Wait until a condition holds, but no longer than some time; whether it holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(PAUSE_S)
+    return True
+
+
+def _has_ended(group: int, leader: subprocess.Popen[bytes] | None) -> bool:
+    if leader is not None:
+        leader.poll()
+    return not group_exists(group)
 
 
 def group_exists(group: int) -> bool:

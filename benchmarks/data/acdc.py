@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,13 +10,14 @@ import SimpleITK as sitk
 from benchmarks.data.raw import copy_labels, groups_of_splits, original
 from benchmarks.engine.experiment import Draw
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import read_json, write_text
+from nnunet_ext.files import read_json, write_csv
 from nnunet_ext.plans.channel_roles import LONGITUDINAL, roles_of_dataset
 from nnunet_ext.preprocessing.raw.new_dataset import new_dataset, write_description
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset, read_raw_dataset
 
 ORIGIN = "Dataset027_ACDCScribble"
 MASKS = "labelsTr_dense"
+PHASES = ("current", "prior")
 LABELS = {"RV": 1, "MYO": 2, "LV": 3}
 
 
@@ -70,15 +69,12 @@ def write_labels(folder: Path, draw: Draw, *, is_dense: bool) -> None:
 
 def pairs(folder: Path, draw: Draw, *, options: Sequence[str] = ()) -> Sequence[str]:
     """Write the table of pairs, end of diastole before end of systole; the command that makes the dataset of it."""
-    origin, text = original(ORIGIN).resolve(), io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["patient", "current_image", "prior_image", "prior_label", "current_label"])
+    origin, table, rows = original(ORIGIN).resolve(), folder.parents[1] / "pairs.csv", []
     for pair in read_json(origin / "two_phase_pairs.json"):
-        images = [origin / "imagesTr" / f"{pair[phase]}_0000.nii.gz" for phase in ("current", "prior")]
-        masks = [origin / MASKS / f"{pair[phase]}.nii.gz" for phase in ("prior", "current")]
-        writer.writerow([pair["patient"], *images, *masks])
-    table = folder.parents[1] / "pairs.csv"
-    write_text(table, text.getvalue())
+        row = {"patient": pair["patient"]}
+        row |= {f"{phase}_image": str(origin / "imagesTr" / f"{pair[phase]}_0000.nii.gz") for phase in PHASES}
+        rows.append(row | {f"{phase}_label": str(origin / MASKS / f"{pair[phase]}.nii.gz") for phase in PHASES})
+    write_csv(table, rows)
     labels = [f"{name}={value}" for name, value in LABELS.items()]
     command = ["nnunet_ext", "pair", "-o", folder.name, "--table", str(table), "--modality", "cineMRI"]
     return [*command, "--labels", *labels, "--registration", "none", *options]

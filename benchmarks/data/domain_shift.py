@@ -8,8 +8,9 @@ case; both are tested on the same cases (patients), which neither trains on.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 from scipy.ndimage import gaussian_filter1d
 
+from benchmarks.data.folds import drawn
 from benchmarks.data.raw import ENDING, original
 from benchmarks.engine.experiment import Draw, Fold
 from nnunet_ext.errors import UserError
@@ -79,10 +81,9 @@ class Shift:
         """
         parts = self.parts()
         folds = [{"train": sorted(parts["pilot"][:PILOT_SHOTS]), "val": sorted(parts["validation"])}]
-        for shots in sizes:
-            for seed in seeds:
-                order = np.random.default_rng(seed).permutation(sorted(parts["pool"])).tolist()
-                folds.append({"train": sorted(order[:shots]), "val": sorted(parts["validation"][:ONLINE_VALIDATION])})
+        for shots, seed in product(sizes, seeds):
+            training = drawn(parts["pool"], seed)[:shots]
+            folds.append({"train": sorted(training), "val": sorted(parts["validation"][:ONLINE_VALIDATION])})
         return folds
 
 
@@ -139,21 +140,11 @@ def write_shifted(source: Path, target: Path, case: str) -> None:
     sitk.WriteImage(image, str(target))
 
 
-def copy_image(source: Path, target: Path, case: str) -> None:
-    """Copy the image of a case as it is."""
-    shutil.copyfile(source, target)
-
-
 def drawn_parts(names: Sequence[str], sizes: Mapping[str, int]) -> dict[str, list[str]]:
-    """Disjoint parts of a seeded permutation.
-
-    Raises:
-        UserError: if there are too few.
-    """
+    """Disjoint parts of a seeded permutation; a UserError if there are too few."""
     if len(set(names)) < sum(sizes.values()):
         raise UserError(f"{sum(sizes.values())} cases are needed, {len(set(names))} are there.")
-    order = np.random.default_rng(SEED).permutation(sorted(set(names))).tolist()
-    parts = {}
+    order, parts = drawn(names, SEED), {}
     for part, size in sizes.items():
         parts[part], order = order[:size], order[size:]
     return parts
@@ -167,29 +158,21 @@ def files_of(folder: Path, cases: Mapping[str, str], labels: str) -> dict[str, F
     }
 
 
-def write_source(folder: Path, draw: Draw, *, shift: Shift) -> None:
-    """Write the source of a shift."""
-    _write(folder, shift, 0, ("source_train", "source_val"), copy_image)
-
-
-def write_target(folder: Path, draw: Draw, *, shift: Shift) -> None:
-    """Write the target of a shift."""
-    write_image = write_shifted if shift.name == "hippocampus" else copy_image
-    _write(folder, shift, 1, ("pool", "pilot", "validation"), write_image)
-
-
-def _write(
-    folder: Path, shift: Shift, side: int, training: Sequence[str], write_image: Callable[[Path, Path, str], None]
-) -> None:
-    """Write a raw dataset with imagesTr and imagesTs."""
-    files, parts = shift.files()[side], shift.parts()
+def write_side(folder: Path, draw: Draw, *, shift: Shift, is_target: bool) -> None:
+    """Write the source or the target of a shift, a raw dataset with imagesTr and imagesTs."""
+    files, parts = shift.files()[is_target], shift.parts()
+    training = ("pool", "pilot", "validation") if is_target else ("source_train", "source_val")
     for part, names in (("Tr", training), ("Ts", ("test",))):
         images, labels = folder / f"images{part}", folder / f"labels{part}"
         images.mkdir(parents=True)
         labels.mkdir()
         for case in [case for name in names for case in sorted(parts[name])]:
-            write_image(files[case][0], images / f"{case}_0000{ENDING}", case)
-            shutil.copyfile(files[case][1], labels / f"{case}{ENDING}")
+            image, label = files[case]
+            if is_target and shift.name == "hippocampus":
+                write_shifted(image, images / f"{case}_0000{ENDING}", case)
+            else:
+                shutil.copyfile(image, images / f"{case}_0000{ENDING}")
+            shutil.copyfile(label, labels / f"{case}{ENDING}")
     description = read_json(original(shift.origin) / "dataset.json")
     labels_of = {name: value for name, value in description["labels"].items() if name != "ignore"}
     content = {"channel_names": description["channel_names"], "labels": labels_of, "file_ending": ENDING}

@@ -35,34 +35,27 @@ class PatientFolds:
             UserError: if there are too few patients to train on.
         """
         groups = self.groups()
-        pool = [self.pilot_train] if self.pilot_train is not None else self._others(groups, self.pilot_test)
         pilot_size = self.pilot_size or (sizes[0] if sizes else None)
-        folds = [self._fold(groups, pool, self.pilot_test, pilot_size, seed=0)]
-        for size in sizes:
-            for seed in seeds:
-                tested = seed % self.tested
-                folds.append(self._fold(groups, self._others(groups, tested), tested, size, seed=seed))
+        folds = [self._fold(groups, self.pilot_test, pilot_size, seed=0, pool=self.pilot_train)]
+        folds += [self._fold(groups, seed % self.tested, size, seed=seed) for size in sizes for seed in seeds]
         return folds
-
-    @staticmethod
-    def _others(groups: Sequence[object], left_out: int) -> list[int]:
-        return [number for number in range(len(groups)) if number != left_out]
 
     def _fold(
         self,
         groups: Sequence[Mapping[str, Sequence[str]]],
-        pool: Sequence[int],
         tested: int,
         size: int | None,
         *,
         seed: int,
+        pool: int | None = None,
     ) -> Fold:
-        patients = {patient: cases for number in pool for patient, cases in groups[number].items()}
+        """A fold that draws from the group `pool`, or from all but the one that it tests."""
+        pools = [groups[pool]] if pool is not None else [*groups[:tested], *groups[tested + 1 :]]
+        patients = {patient: cases for group in pools for patient, cases in group.items()}
         if size is not None and size > len(patients):
             raise UserError(f"A fold wants {size} patients to train on; there are {len(patients)}.")
         # seeds that share a group share the patients who are tested
-        test = drawn(groups[tested], tested)[: self.most_tested]
-        train = drawn(patients, seed)[:size]
+        test, train = drawn(groups[tested], tested)[: self.most_tested], drawn(patients, seed)[:size]
         return {
             "train": sorted(case for patient in train for case in patients[patient]),
             "val": sorted(case for patient in test for case in groups[tested][patient]),
@@ -80,16 +73,15 @@ def grouped(validation_sets: Sequence[Sequence[str]], patient_of: Callable[[str]
     Raises:
         UserError: if a patient is in two of them.
     """
-    groups: list[dict[str, list[str]]] = []
-    for cases in validation_sets:
-        group: dict[str, list[str]] = {}
+    groups: list[dict[str, list[str]]] = [{} for _ in validation_sets]
+    fold_of: dict[str, int] = {}
+    for number, cases in enumerate(validation_sets):
         for case in cases:
-            group.setdefault(patient_of(case), []).append(case)
-        for number, other in enumerate(groups):
-            if shared := sorted(group.keys() & other.keys()):
+            patient = patient_of(case)
+            groups[number].setdefault(patient, []).append(case)
+            if fold_of.setdefault(patient, number) != number:
                 raise UserError(
-                    f"{shared[0]} is in the validation sets of the folds {number} and {len(groups)} of "
+                    f"{patient} is in the validation sets of the folds {fold_of[patient]} and {number} of "
                     "splits_final.json; each patient must be in one."
                 )
-        groups.append(group)
     return groups

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import re
+import runpy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.evaluation.metrics import METRICS
 
 Fold = dict[str, list[str]]
 """One entry of splits_final.json: the cases of ``train`` and of ``val``."""
@@ -239,6 +240,11 @@ class Experiment:
         names = [method.name for method in self.methods]
         unknown = {name for one in self.comparisons for name in (one.ours, one.theirs)} - set(names)
         unknown |= {name for test in self.tests for name in test.methods} - set(names)
+        metrics = {*(one.metric for one in self.comparisons), *(metric for _, metric in self.columns)}
+        if self.pilot is not None:
+            metrics.add(self.pilot.metric)
+        if metrics := metrics - {metric.name for metric in METRICS}:
+            raise UserError(f"{self.name}: there is no metric {', '.join(sorted(metrics))}.")
         if unknown or len({method.slug for method in self.methods}) < len(names):
             raise UserError(f"{self.name}: methods must have names of their own; unknown: {sorted(unknown)}.")
         if self.pilot is None and any(one.lr is None for one in self.methods) and self.lr is None:
@@ -254,8 +260,8 @@ class Experiment:
         ranks = range(max((len(self.steps_of(method)) for method in own), default=0))
         for rank, size, seed, method in product(ranks, self.sizes, self.seeds, own):
             has_it = size in (method.sizes or self.sizes) and seed in (method.seeds or self.seeds)
-            if has_it and rank < len(self.steps_of(method)):
-                yield Training(self, method, seed, size, self.steps_of(method)[rank])
+            for steps in self.steps_of(method)[rank : rank + 1] if has_it else ():
+                yield Training(self, method, seed, size, steps)
 
     def shared(self) -> list[Training]:
         """The trainings that serve all seeds."""
@@ -273,8 +279,8 @@ class Experiment:
 
     def searches(self) -> Iterator[tuple[Method, int]]:
         """The methods and lengths that learning rates may have been searched for."""
-        own = self.pilot.steps if self.pilot else None
         for method in self.methods if self.pilot else ():
+            own = self.pilot and self.pilot.steps
             yield from ((method, steps) for steps in ((own,) if own else self.steps_of(method)))
 
     def piloting(self, training: Training) -> Method:
@@ -295,19 +301,17 @@ def load_experiment(name: str) -> Experiment:
     Raises:
         UserError: if there is none.
     """
-    if not name.endswith(".py"):
-        if name not in experiment_names():
-            raise UserError(f"{name} is no experiment. There are: {', '.join(experiment_names())}; or give a .py file.")
-        found: Experiment = importlib.import_module(f"benchmarks.experiments.{name}").EXPERIMENT
-        return found
-    specification = importlib.util.spec_from_file_location(Path(name).stem, name)
-    if specification is None or specification.loader is None or not Path(name).is_file():
+    if name in experiment_names():
+        found = importlib.import_module(f"benchmarks.experiments.{name}").EXPERIMENT
+    elif not name.endswith(".py"):
+        raise UserError(f"{name} is no experiment. There are: {', '.join(experiment_names())}; or give a .py file.")
+    elif not Path(name).is_file():
         raise UserError(f"{name} is not a Python file.")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    if not isinstance(getattr(module, "EXPERIMENT", None), Experiment):
+    else:
+        found = runpy.run_path(name).get("EXPERIMENT")
+    if not isinstance(found, Experiment):
         raise UserError(f"{name} defines no EXPERIMENT.")
-    return module.EXPERIMENT
+    return found
 
 
 def experiment_names() -> list[str]:

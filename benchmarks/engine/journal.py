@@ -40,21 +40,15 @@ class Journal:
         self.planned: dict[str, str] = {}
         """Every step that was asked for, with its command."""
         self._failed_now: set[str] = set()
-        self._lock: Any = None
 
     def lock(self) -> bool:
         """Take the folder for this process; False if another works in it."""
         try:
-            import fcntl  # not on Windows
-        except ImportError:
+            from nnunet_ext.jobs.claims import Claim
+        except ImportError:  # Windows has no such locks
             return True
-        self._lock = (self.folder / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            return False
-        return True
+        self._lock = Claim(self.folder / ".lock")  # held as long as this object is
+        return self._lock.take({}, patience_s=0)
 
     def is_finished(self, name: str) -> bool:
         """Whether a step has been done."""
@@ -87,9 +81,8 @@ class Journal:
         """See that a finished step was what the declaration says now."""
         if self.is_dry or not name.startswith(DECLARED):
             return
-        before, now = (
-            text.removesuffix(" --c") for text in (self.state["finished"][name]["command"], self.planned[name])
-        )
+        commands = (self.state["finished"][name]["command"], self.planned[name])
+        before, now = (command.removesuffix(" --c") for command in commands)
         if before != now:
             raise UserError(
                 f"{name} has been done otherwise than the experiment says now. Before: {before}. Now: {now}. Give what "
@@ -123,13 +116,11 @@ class Journal:
 
     def status(self) -> dict[str, list[str]]:
         """The planned steps by state: done, running, waiting, failed; a step that was killed is waiting."""
-        is_at_work = not self.lock()
+        running = None if self.lock() else self.state["running"]
         states: dict[str, list[str]] = {"done": [], "running": [], "waiting": [], "failed": []}
         for name in self.planned:
-            is_running = is_at_work and name == self.state["running"]
-            is_failed = name in self.state["failed"] and not is_running
-            key = "running" if is_running else "failed" if is_failed else "waiting"
-            states["done" if self.is_finished(name) else key].append(name)
+            state = "running" if name == running else "failed" if name in self.state["failed"] else "waiting"
+            states["done" if self.is_finished(name) else state].append(name)
         return states
 
 

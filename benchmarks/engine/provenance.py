@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -21,12 +22,8 @@ MEASURED_CODE = ("nnunet_ext", "benchmarks/*.py", "benchmarks/*/*.py")
 def cpu_model() -> str:
     """The processor's name, as far as the system tells it."""
     information = Path("/proc/cpuinfo")
-    if information.is_file():
-        for line in information.read_text(encoding="utf-8").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
+    found = re.search(r"^model name\s*: (.+)", information.read_text("utf-8"), re.M) if information.is_file() else None
+    return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 def commit(repository: Path) -> str | None:
@@ -40,9 +37,8 @@ def commit(repository: Path) -> str | None:
 
 
 def _git(repository: Path, *arguments: str) -> str:
-    return subprocess.run(
-        ["git", "-C", str(repository), *arguments], check=True, capture_output=True, text=True
-    ).stdout.strip()
+    command = ["git", "-C", str(repository), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def shown_command(command: Sequence[str], placeholders: Mapping[Path, str]) -> str:
@@ -60,27 +56,21 @@ def provenance_lines(device: str, commands: Sequence[str], *, commits: str | Non
     if device == "cuda":
         machine["gpu"] = torch.cuda.get_device_name()
     versions = {"python": platform.python_version(), "torch": torch.__version__, "nnunetv2": version("nnunetv2")}
-    return [
+    lines = [
         f"- Machine: {', '.join(f'{key} {value}' for key, value in machine.items())}",
         f"- Versions: {', '.join(f'{key} {value}' for key, value in versions.items())}, nnunet_ext {__version__}",
         f"- Commit: {commits or commit(REPOSITORY) or 'not in a git repository'}",
-        "",
-        "```",
-        *commands,
-        "```",
     ]
+    return [*lines, "", "```", *commands, "```"]
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a Markdown table that also reads well as plain text: first column left, the others right."""
     widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
 
-    def line(cells: Sequence[str]) -> str:
-        aligned = [
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(cells, widths))
-        ]
+    def line(first: str, *others: str) -> str:
+        aligned = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:]))]
         return f"| {' | '.join(aligned)} |"
 
-    rule = ["-" * width if column == 0 else f"{'-' * (width - 1)}:" for column, width in enumerate(widths)]
-    return [line(header), f"| {' | '.join(rule)} |", *(line(row) for row in rows)]
+    rule = ["-" * widths[0], *(f"{'-' * (width - 1)}:" for width in widths[1:])]
+    return [line(*header), line(*rule), *(line(*row) for row in rows)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,19 +11,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.engine.evaluations import mean_over_labels, read_evaluation, write_table
 from benchmarks.engine.experiment import Comparison, Experiment, Test, Training
 from benchmarks.engine.provenance import REPOSITORY, markdown_table, provenance_lines
 from benchmarks.engine.runner import Runner, best_rate, evaluation_name
-from benchmarks.engine.statistics import Estimate, Figures, holm
+from benchmarks.engine.statistics import METRIC, Estimate, Figures, figure
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.scores_table import COLUMNS, read_scores
-from nnunet_ext.files import write_text
+from nnunet_ext.files import write_text, written_whole
 from nnunet_ext.registration import discovery_folder
+from nnunet_ext.report.statistics import holm
 
 PROVENANCE = "## Where the figures come from"
-LOWER_IS_BETTER = ("assd", "hd95")
 ALPHA = 0.05
+DIGITS = 6
 
 
 # ---------------------------------------------------------------------- the table
@@ -30,12 +31,12 @@ ALPHA = 0.05
 
 def scored(runner: Runner) -> list[tuple[Training, Test]]:
     """What has been scored, the pilot's trainings first."""
-    experiment, possible = runner.experiment, []
-    for method, steps in experiment.searches():
-        for lr in experiment.pilot.rates if experiment.pilot else ():
-            possible += [(one, experiment.pilot_test) for one in experiment.trials(method, steps, lr)]
-    for training in [*experiment.shared(), *experiment.trainings()]:
-        possible += [(training, test) for test in experiment.tests if test.takes(training.method)]
+    experiment = runner.experiment
+    rates = experiment.pilot.rates if experiment.pilot else ()
+    tried = (experiment.trials(*search, lr) for search, lr in product(experiment.searches(), rates))
+    possible = [(one, experiment.pilot_test) for trials in tried for one in trials]
+    trainings = [*experiment.shared(), *experiment.trainings()]
+    possible += [(one, test) for one in trainings for test in experiment.tests if test.takes(one.method)]
     return [pair for pair in possible if runner.journal.is_finished(evaluation_name(*pair))]
 
 
@@ -43,11 +44,18 @@ def collect(runner: Runner) -> pd.DataFrame:
     """The scores table of everything that has been scored."""
     tables = []
     for training, test in scored(runner):
-        table = read_evaluation(runner.evaluation(training, test))
+        table = runner.scores(training, test)
         patients = table.case.map(runner.experiment.patient_of)
         run = {"run": training.label, "seed": str(training.seed), "dataset": test.name, "patient": patients}
         tables.append(table.assign(**run))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(COLUMNS))
+
+
+def write_table(file: Path, scores: pd.DataFrame) -> None:
+    """Write a scores table as compressed CSV; the same scores give the same bytes."""
+    text = scores.to_csv(columns=list(COLUMNS), index=False, lineterminator="\n", float_format=f"%.{DIGITS}g")
+    with written_whole(file) as temporary:
+        temporary.write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
 # ---------------------------------------------------------------------- the page
@@ -67,7 +75,7 @@ class Judged:
     @property
     def gain(self) -> float:
         """The difference towards better, in the margin's terms."""
-        sign = -1 if self.comparison.metric in LOWER_IS_BETTER else 1
+        sign = -1 if METRIC[self.comparison.metric].better == "lower" else 1
         return sign * self.difference.value / (self.reference.value if self.comparison.is_relative else 1)
 
     def verdict(self, p: float) -> str:
@@ -100,12 +108,10 @@ def comparison_lines(results: Sequence[Judged]) -> list[str]:
     corrected = dict(zip(map(id, primary), holm([one.difference.p for one in primary])))
     rows = []
     for one in results:
-        p = corrected.get(id(one), one.difference.p)
-        margin = f"{one.comparison.margin:.0%}" if one.comparison.is_relative else f"{one.comparison.margin:g}"
-        text = one.difference.text(is_signed=True)
-        metric = f"{one.comparison.metric}, {one.test}"
-        kind = "primary" if id(one) in corrected else ""
-        rows.append([f"{one.ours} − {one.theirs}", metric, text, margin, f"{p:.3f}", one.verdict(p), kind])
+        p, asked = corrected.get(id(one), one.difference.p), one.comparison
+        margin = f"{asked.margin:.0%}" if asked.is_relative else f"{asked.margin:g}"
+        row = [f"{one.ours} − {one.theirs}", f"{asked.metric}, {one.test}", one.difference.text(is_signed=True)]
+        rows.append([*row, margin, f"{p:.3f}", one.verdict(p), "primary" if asked.is_primary else ""])
     header = ["", "metric, test", "difference [95 %]", "margin", "p", "verdict", ""]
     return markdown_table(header, rows) if rows else ["None is complete."]
 
@@ -119,8 +125,7 @@ def run_lines(experiment: Experiment, figures: Figures) -> list[str]:
         found = [figures.estimate(label, *column) for column in columns]
         seeds = dict.fromkeys(seed for one in found for seed in one.seeds)
         if seeds:
-            digits = [1 if metric in LOWER_IS_BETTER else 3 for _, metric in columns]
-            cells = [one.text(digits=places) for one, places in zip(found, digits)]
+            cells = [one.text(digits=METRIC[metric].decimals) for one, (_, metric) in zip(found, columns)]
             rows.append([label, *cells, ", ".join(seeds)])
     header = ["", *(f"{metric}, {test}" for test, metric in columns), "seeds"]
     return markdown_table(header, rows) if rows else ["None is scored yet."]
@@ -135,15 +140,15 @@ def pilot_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
         run = experiment.trials(method, steps, lr)[0].label
         tried = scores[(scores.run == run) & (scores.dataset == experiment.pilot_test.name)]
         if len(tried):
-            each = [mean_over_labels(tried[tried.seed == seed], pilot.metric) for seed in tried.seed.unique()]
+            each = [figure(tried[tried.seed == seed], pilot.metric) for seed in tried.seed.unique()]
             found.setdefault(f"{method.family_name}, {steps} steps", {})[lr] = sum(each) / len(each)
     lrs = sorted({lr for values in found.values() for lr in values})
     rows = []
     for name, values in found.items():
         best = best_rate(values)
-        at_edge = best in (min(values), max(values))
+        at_edge = " (at the edge)" if best in (min(values), max(values)) else ""
         cells = [f"{values[lr]:.3f}" if lr in values else "" for lr in lrs]
-        rows.append([name, *cells, f"{best:g}" + (" (at the edge)" if at_edge else "")])
+        rows.append([name, *cells, f"{best:g}{at_edge}"])
     return markdown_table(["", *(f"{lr:g}" for lr in lrs), "best"], rows) if rows else ["Not run."]
 
 
@@ -214,10 +219,7 @@ def is_rendered(page: Path) -> bool:
 
 
 def render(experiment: Experiment, folder: Path) -> list[str]:
-    """Render the page from the table anew; what is below the figures, their provenance, stays.
-
-    Returns:
-        The lines of the page.
+    """Render the page from the table anew and return its lines; what is below the figures, their provenance, stays.
 
     Raises:
         UserError: if the page that is there was made by something else.
@@ -234,9 +236,8 @@ def render(experiment: Experiment, folder: Path) -> list[str]:
 
 def primary_lines(experiments: Sequence[Experiment], folder: Path) -> list[str]:
     """The primary comparisons of all experiments that have results, with Holm's correction over all of them."""
-    found = []
-    for experiment in experiments:
-        file = folder / f"{experiment.name}.csv.gz"
-        if file.is_file():
-            found += judged(experiment, Figures(read_scores(file)))
+    files = [(experiment, folder / f"{experiment.name}.csv.gz") for experiment in experiments]
+    found = [
+        one for experiment, file in files if file.is_file() for one in judged(experiment, Figures(read_scores(file)))
+    ]
     return comparison_lines([one for one in found if one.comparison.is_primary])

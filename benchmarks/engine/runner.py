@@ -10,10 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmarks.engine.evaluations import mean_over_labels, read_evaluation
+import pandas as pd
+
 from benchmarks.engine.experiment import Dataset, Draw, Experiment, Method, Test, Training
 from benchmarks.engine.journal import Journal, NotDone
+from benchmarks.engine.statistics import figure
 from nnunet_ext.errors import UserError
+from nnunet_ext.evaluation.scores_table import read_scores
 from nnunet_ext.files import write_json
 from nnunet_ext.plans.plans_file import read_plans
 
@@ -41,11 +44,14 @@ class Runner:
                 for test in self.experiment.tests:
                     if test.takes(training.method):
                         self.evaluate(training, test)
-        if self.experiment.pilot and not self.experiment.seeds:  # the search is all there is
-            for method in self.experiment.methods:
-                for steps in self.experiment.steps_of(method) if method.lr is None else ():
-                    with suppress(NotDone):
-                        self.chosen_lr(method, steps)
+        for method in () if self.experiment.seeds else self.experiment.methods:  # the search is all there is
+            for steps in self.experiment.steps_of(method) if self.experiment.pilot and method.lr is None else ():
+                with suppress(NotDone):
+                    self.chosen_lr(method, steps)
+
+    def run_command(self, name: str, *command: str) -> None:
+        """Do a step that is a command."""
+        self.journal.do(name, lambda: command)
 
     # ------------------------------------------------------------------ data
 
@@ -87,20 +93,18 @@ class Runner:
         self.make(dataset, training)
         name, number, network = dataset.name_for(training), str(dataset.number_for(training)), self.experiment.network
         workers = os.environ.get("nnUNet_def_n_proc", "8")  # nnU-Net's own default
+        planned = ["-d", number, "-c", network.configuration]
         if dataset.plans_of is None:
-            plan = ["nnUNetv2_plan_and_preprocess", "-d", number, "-c", network.configuration]
-            plan += ["-npfp", workers, "--no_pp"]
-            self.journal.do(f"plan_{name}", lambda: plan)
+            self.run_command(f"plan_{name}", "nnUNetv2_plan_and_preprocess", *planned, "-npfp", workers, "--no_pp")
             if network.preset:
-                preset = ["nnunet_ext", "plan", "-d", number, "--preset", network.preset, "-c", network.configuration]
-                self.journal.do(f"preset_{name}", lambda: preset)
+                self.run_command(f"preset_{name}", "nnunet_ext", "plan", *planned, "--preset", network.preset)
             if network.changes or network.stages:
                 file = self.preprocessed(name) / f"{PLANS}.json"
                 shown = f"{network.name} gets {json.dumps(dict(network.changes))}, {network.stages} stages"
                 self.journal.do(f"change_{name}", lambda: self.change_network(file), shown=shown)
         else:
             move = ["nnUNetv2_move_plans_between_datasets", "-s", str(dataset.plans_of.number_for(training))]
-            self.journal.do(f"plan_{name}", lambda: [*move, "-t", number, "-sp", PLANS, "-tp", PLANS])
+            self.run_command(f"plan_{name}", *move, "-t", number, "-sp", PLANS, "-tp", PLANS)
             fingerprint = f"{dataset.plans_of.name_for(training)}/dataset_fingerprint.json"
 
             def copy() -> None:
@@ -108,7 +112,7 @@ class Runner:
 
             self.journal.do(f"fingerprint_{name}", copy, shown=f"copy {fingerprint}")
         preprocess = ["nnUNetv2_preprocess", "-d", number, "-plans_name", PLANS, "-c", network.name, "-np", workers]
-        self.journal.do(f"preprocess_{name}", lambda: preprocess)
+        self.run_command(f"preprocess_{name}", *preprocess)
 
     def change_network(self, plans_file: Path) -> None:
         """Give the configuration another patch, spacing or depth."""
@@ -167,14 +171,14 @@ class Runner:
         settings = self.settings(training, self.lr_of(training))
         configure = ["nnunet_ext", "configure", "-d", number, "-c", self.experiment.network.name]
         configure += ["--name", training.name, *assignments(settings)]
-        self.journal.do(f"configure_{training.name}", lambda: configure)
+        self.run_command(f"configure_{training.name}", *configure)
         train = ["nnUNetv2_train", number, training.name, str(training.fold), "-tr", method.trainer]
         train += ["-p", PLANS, "-device", self.device]
         if start is not None and method.start_by.startswith("-"):
             train += [method.start_by, str(self.checkpoint(start))]
         if any(self.checkpoint(training).parent.glob(CHECKPOINTS)):
             train.append("--c")
-        self.journal.do(f"train_{training.name}", lambda: train)
+        self.run_command(f"train_{training.name}", *train)
 
     def made_by_command(self, training: Training, start: Training | None) -> Sequence[str]:
         """The command that makes a model from its start, whose network it has."""
@@ -227,7 +231,7 @@ class Runner:
         for training in self.experiment.trials(method, steps, lr):
             if not self.journal.is_finished(evaluation_name(training, test)):
                 return None
-            values.append(mean_over_labels(read_evaluation(self.evaluation(training, test)), metric))
+            values.append(figure(self.scores(training, test), metric))
         return sum(values) / len(values)
 
     # ------------------------------------------------------------------ scores
@@ -235,6 +239,10 @@ class Runner:
     def evaluation(self, training: Training, test: Test) -> Path:
         """The folder of an evaluation."""
         return self.out / "evaluations" / evaluation_name(training, test).removeprefix("evaluate_")
+
+    def scores(self, training: Training, test: Test) -> pd.DataFrame:
+        """The scores table of an evaluation that is finished."""
+        return read_scores(self.evaluation(training, test) / "evaluation.csv")
 
     def evaluate(self, training: Training, test: Test) -> None:
         """Score a model."""
@@ -246,7 +254,7 @@ class Runner:
         # intervals are over the seeds, too; on few cores, starting a process takes longer than scoring
         command += [*test.options, "--bootstrap", "0", "--workers", "1", "--disable-tta", "--device", self.device]
         command += ["-o", str(self.evaluation(training, test))]
-        self.journal.do(evaluation_name(training, test), lambda: command)
+        self.run_command(evaluation_name(training, test), *command)
 
 
 def evaluation_name(training: Training, test: Test) -> str:

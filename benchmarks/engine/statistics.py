@@ -10,17 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from nnunet_ext.evaluation.bootstrap import drawn_counts, percentile_interval, ratio
-from nnunet_ext.report.statistics import holm
-
-__all__ = ["RESAMPLES", "Estimate", "Figures", "estimate", "holm"]
+from nnunet_ext.evaluation.bootstrap import Resampling, Table, percentile_interval
+from nnunet_ext.evaluation.metrics import METRICS, Metric
+from nnunet_ext.evaluation.scores_table import labels_with, seed_scores
 
 RESAMPLES = 5000
-SEED = 0
-HARMONIC: Mapping[str, tuple[str, str]] = {"lesions_f1": ("lesions_recall", "lesions_precision")}
-"""Metrics that are the harmonic mean of two others."""
-
-Samples = npt.NDArray[np.float64]
+METRIC = {metric.name: metric for metric in METRICS}
 
 
 @dataclass(frozen=True)
@@ -55,6 +50,14 @@ def estimate(values: npt.ArrayLike, statistic: object, rng: np.random.Generator)
     return Estimate(float(statistic(sample)), interval.low, interval.high)  # type: ignore[operator]
 
 
+def figure(scores: pd.DataFrame, metric: str) -> float:
+    """A metric of one model: of each label over the cases, then the mean over the labels that have one."""
+    labels, cases = labels_with(scores, METRIC[metric]), [*scores.case.unique()]
+    if not labels:
+        return math.nan
+    return float(METRIC[metric].statistic(seed_scores(scores, METRIC[metric], cases, labels).parts.sum(axis=0)))
+
+
 class Figures:
     """Figures of runs in one scores table.
 
@@ -65,73 +68,49 @@ class Figures:
     def __init__(self, scores: pd.DataFrame) -> None:
         self.scores = scores
 
-    def seeds(self, run: str, test: str) -> tuple[str, ...]:
-        """The seeds whose models of a run were scored on a test."""
-        return tuple(sorted(self._rows(run, test).seed.unique()))
-
     def estimate(self, run: str, test: str, metric: str) -> Estimate:
         """A metric of a run: over a seed's cases, the mean over the labels, the mean over the seeds."""
-        seeds = self.seeds(run, test)
         rows = self._rows(run, test)
-        return self._estimate(_samples(rows, metric, seeds, sorted(rows.patient.unique())), seeds)
+        seeds = _seeds(rows)
+        return _estimate(_samples(rows, METRIC[metric], seeds, _patients(rows)), seeds)
 
     def difference(self, ours: str, theirs: str, test: str, metric: str) -> Estimate:
-        """A metric of one run less that of another, over the seeds that both have."""
-        seeds = tuple(seed for seed in self.seeds(ours, test) if seed in self.seeds(theirs, test))
+        """A metric of one run minus that of another, over the seeds that both have."""
         first, second = self._rows(ours, test), self._rows(theirs, test)
-        patients = sorted({*first.patient, *second.patient})
-        samples = _samples(first, metric, seeds, patients) - _samples(second, metric, seeds, patients)
-        return self._estimate(samples, seeds)
+        seeds = tuple(seed for seed in _seeds(first) if seed in _seeds(second))
+        patients = _patients(pd.concat([first, second]))
+        samples = (_samples(rows, METRIC[metric], seeds, patients) for rows in (first, second))
+        return _estimate(next(samples) - next(samples), seeds)
 
     def _rows(self, run: str, test: str) -> pd.DataFrame:
         return self.scores[(self.scores.run == run) & (self.scores.dataset == test)]
 
-    def _estimate(self, samples: Samples, seeds: tuple[str, ...]) -> Estimate:
-        interval = percentile_interval(samples[1:])
-        value = float(samples[0])
-        if math.isnan(value) or interval is None:
-            return Estimate(value, math.nan, math.nan, seeds=seeds)
-        known = samples[1:][~np.isnan(samples[1:])]
-        tail = min(np.count_nonzero(known <= 0), np.count_nonzero(known >= 0))
-        p = min(1.0, 2 * (int(tail) + 1) / (len(known) + 1))
-        return Estimate(value, interval.low, interval.high, p, seeds)
+
+def _seeds(rows: pd.DataFrame) -> tuple[str, ...]:
+    return tuple(sorted(rows.seed.unique()))
 
 
-def _samples(rows: pd.DataFrame, metric: str, seeds: tuple[str, ...], patients: list[str]) -> Samples:
+def _patients(rows: pd.DataFrame) -> dict[str, str]:
+    """The patient of each case, in the order of the patients."""
+    ordered = rows[["case", "patient"]].drop_duplicates().sort_values(["patient", "case"])
+    return dict(zip(ordered.case, ordered.patient))
+
+
+def _samples(rows: pd.DataFrame, metric: Metric, seeds: tuple[str, ...], patients: Mapping[str, str]) -> Table:
     """The figure of a run itself, then of each resample, (1 + RESAMPLES,)."""
-    by_seed = [_known(_by_label(rows[rows.seed == seed], metric, patients)) for seed in seeds]
-    if not by_seed:
+    labels = labels_with(rows, metric)
+    if not (seeds and labels):
         return np.full(1 + RESAMPLES, math.nan)
-    return _weighted(np.stack(by_seed, axis=-1), _draws(len(seeds), 1))
+    tables = (rows[rows.seed == seed] for seed in seeds)
+    scores = [seed_scores(table, metric, [*table.case.unique()], labels) for table in tables]
+    return Resampling(patients, resamples=RESAMPLES).samples(scores, metric.statistic)
 
 
-def _by_label(rows: pd.DataFrame, metric: str, patients: list[str]) -> Samples:
-    """A metric of one model in each resample of patients, (1 + RESAMPLES, labels)."""
-    if metric in HARMONIC:
-        one, other = (_by_label(rows, part, patients) for part in HARMONIC[metric])
-        mean = ratio(2 * np.nan_to_num(one) * np.nan_to_num(other), np.nan_to_num(one) + np.nan_to_num(other))
-        return np.where(np.isnan(one) & np.isnan(other), math.nan, np.nan_to_num(mean))
-    draws, chosen = _draws(len(patients), 0), rows[rows.metric == metric]
-    if chosen.empty:
-        return np.full((len(draws), 1), math.nan)
-    sums = chosen.groupby(["patient", "label"])[["numerator", "denominator"]].sum().unstack("label")
-    sums = sums.reindex(patients).fillna(0.0)
-    return ratio(draws @ sums["numerator"].to_numpy(), draws @ sums["denominator"].to_numpy())
-
-
-def _known(values: Samples) -> Samples:
-    """The mean over the last axis of what is defined."""
-    return _weighted(values, np.ones_like(values))
-
-
-def _weighted(values: Samples, weights: Samples) -> Samples:
-    known = np.where(np.isnan(values), 0.0, weights)
-    return ratio((np.nan_to_num(values) * known).sum(axis=-1), known.sum(axis=-1))
-
-
-def _draws(size: int, stream: int) -> Samples:
-    """How often each of some values counts: once in the first row, as drawn in the others, (1 + RESAMPLES, `size`)."""
-    if size == 0:
-        return np.ones((1 + RESAMPLES, 1))
-    counts = drawn_counts(size, np.random.default_rng([SEED, stream]), resamples=RESAMPLES)
-    return np.concatenate([np.ones((1, size)), counts.astype(np.float64)])
+def _estimate(samples: Table, seeds: tuple[str, ...]) -> Estimate:
+    value, known = float(samples[0]), samples[1:][~np.isnan(samples[1:])]
+    interval = percentile_interval(known)
+    if math.isnan(value) or interval is None:
+        return Estimate(value, math.nan, math.nan, seeds=seeds)
+    smaller_side = min(np.count_nonzero(known <= 0), np.count_nonzero(known >= 0))
+    p = min(1.0, 2 * (int(smaller_side) + 1) / (len(known) + 1))
+    return Estimate(value, interval.low, interval.high, p, seeds)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-from benchmarks.data.domain_shift import DESCRIPTIONS, HIPPOCAMPUS, Shift, write_source, write_target
+from benchmarks.data.domain_shift import DESCRIPTIONS, HIPPOCAMPUS, Shift, write_side
 from benchmarks.engine.experiment import Comparison, Dataset, Experiment, Method, Pilot, Test
 
 STOCK = "nnUNetTrainerConfigurable"
@@ -18,12 +18,13 @@ class FewShot:
     @cached_property
     def source(self) -> Dataset:
         """What the source model is trained on."""
-        return Dataset(804, "Source", partial(write_source, shift=self.shift), folds=self.shift.source_folds)
+        write = partial(write_side, shift=self.shift, is_target=False)
+        return Dataset(804, "Source", write, folds=self.shift.source_folds)
 
     @cached_property
     def target(self) -> Dataset:
         """What the others are tuned on, in the source's network."""
-        return Dataset(805, "Shifted", partial(write_target, shift=self.shift), plans_of=self.source)
+        return Dataset(805, "Shifted", partial(write_side, shift=self.shift, is_target=True), plans_of=self.source)
 
     @cached_property
     def source_model(self) -> Method:

@@ -39,16 +39,15 @@ ALL_FINISHED, NEEDS_YOU, AT_WORK = 0, 1, 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     add_start_arguments(actions.add_parser("start", help="begin a sweep, or go on with it"))
-    for name, action, summary in (
-        ("status", status, "print the state of each training"),
-        ("resume", resume, "run what is not finished"),
-        ("stop", stop, "end the jobs; trainings keep their last checkpoint"),
+    for name, summary in (
+        ("status", "print the state of each training"),
+        ("resume", "run what is not finished"),
+        ("stop", "end the jobs; trainings keep their last checkpoint"),
     ):
-        subparser = actions.add_parser(
-            name, help=summary, description=f"{summary.capitalize()}. Example: nnunet_ext jobs {name} SWEEP"
+        about = f"{summary.capitalize()}. Example: nnunet_ext jobs {name} SWEEP"
+        actions.add_parser(name, help=summary, description=about).add_argument(
+            "sweep", type=Path, metavar="SWEEP", help="folder of the sweep"
         )
-        subparser.add_argument("sweep", type=Path, metavar="SWEEP", help="folder of the sweep")
-        subparser.set_defaults(jobs=action)
 
 
 def add_start_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,41 +56,44 @@ def add_start_arguments(parser: argparse.ArgumentParser) -> None:
         "0 1 2 -o SWEEP"
     )
     parser.add_argument("-d", "--dataset", required=True, help="dataset id or name")
-    parser.add_argument("-c", "--configuration", required=True, help="of the plans")
-    parser.add_argument("-tr", "--trainers", nargs="+", required=True, metavar="TRAINER", help="class names")
+    parser.add_argument("-c", "--configuration", required=True, help="configuration in the plans")
     parser.add_argument(
-        "-f", "--folds", nargs="+", type=fold_name, required=True, metavar="FOLD", help="numbers, or all"
+        "-tr", "--trainers", nargs="+", required=True, metavar="TRAINER", help="class names of trainers"
     )
-    parser.add_argument("--seeds", nargs="+", type=not_negative, metavar="S", help="values of the setting seed")
+    parser.add_argument(
+        "-f", "--folds", nargs="+", type=fold_name, required=True, metavar="FOLD", help="numbers of folds, or all"
+    )
+    parser.add_argument("--seeds", nargs="+", type=not_negative, metavar="S", help="train once for each of these seeds")
     parser.add_argument("-p", "--plans", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
-    parser.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda", "mps"),
-        default="auto",
-        help="auto: the best of this machine; for Slurm, cuda (default: %(default)s)",
-    )
+    devices = "device to train on; auto is the best of this machine, and cuda for Slurm (default: %(default)s)"
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help=devices)
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
-        "--local", type=positive, metavar="N", help="on this machine, N trainings at a time (default: 1)"
+        "--local", type=positive, metavar="N", help="run N trainings at a time on this machine (default: 1)"
     )
     where.add_argument(
         "--slurm",
         nargs="+",
         metavar="KEY=VALUE",
-        help="by Slurm. Keys are those of submitit, named as options of sbatch with _ for -: time, partition, account, "
-        "gpus_per_node, cpus_per_task, mem, array_parallelism, signal_delay_s, setup, ... and max_num_timeout",
+        help="run by Slurm. Keys are those of submitit, named as options of sbatch with _ for -: time, partition, "
+        "account, gpus_per_node, cpus_per_task, mem, array_parallelism, signal_delay_s, setup, ..., max_num_timeout",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="SWEEP", help="folder of the sweep")
-    parser.set_defaults(jobs=start)
 
 
 def run(args: argparse.Namespace) -> int:
     if os.name == "nt":
         raise UserError("Sweeps need file locks and signals that Windows does not have. Use Linux, WSL or macOS.")
-    return args.jobs(args)
+    if args.action == "start":
+        return start(args)
+
+    from nnunet_ext.jobs.sweep import Sweep
+
+    return {"status": status, "resume": submit, "stop": stop}[args.action](Sweep.read(args.sweep))
 
 
 def start(args: argparse.Namespace) -> int:
+    """Begin a sweep, or go on with it."""
     from nnunet_ext.jobs.control import open_sweep
 
     request = requested(args)
@@ -99,27 +101,20 @@ def start(args: argparse.Namespace) -> int:
     return submit(open_sweep(args.output, request, means(args)))
 
 
-def resume(args: argparse.Namespace) -> int:
-    from nnunet_ext.jobs.sweep import Sweep
-
-    return submit(Sweep.read(args.sweep))
-
-
 def submit(sweep: Sweep) -> int:
     """Run what is not finished, and say what that is."""
     from nnunet_ext.jobs import control
 
-    print(control.submit(sweep))
-    print(f"See: nnunet_ext jobs status {sweep.folder}")
+    print(f"{control.submit(sweep)}\nSee: nnunet_ext jobs status {sweep.folder}")
     return ALL_FINISHED
 
 
-def status(args: argparse.Namespace) -> int:
+def status(sweep: Sweep) -> int:
+    """Print the state of each training."""
     from nnunet_ext.evaluation.text_table import aligned
     from nnunet_ext.jobs.control import states, status_table
-    from nnunet_ext.jobs.sweep import FAILED, FINISHED, STOPPED, Sweep
+    from nnunet_ext.jobs.sweep import FAILED, FINISHED, STOPPED
 
-    sweep = Sweep.read(args.sweep)
     present = states(sweep)
     rows, reasons = status_table(sweep, present)
     print("\n\n".join([aligned(rows), *reasons]))
@@ -128,11 +123,11 @@ def status(args: argparse.Namespace) -> int:
     return ALL_FINISHED if set(present.values()) == {FINISHED} else AT_WORK
 
 
-def stop(args: argparse.Namespace) -> int:
+def stop(sweep: Sweep) -> int:
+    """End the jobs."""
     from nnunet_ext.jobs.control import jobs_of
-    from nnunet_ext.jobs.sweep import Sweep
 
-    print(jobs_of(Sweep.read(args.sweep)).stop())
+    print(jobs_of(sweep).stop())
     return 0
 
 

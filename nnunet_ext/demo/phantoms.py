@@ -7,6 +7,7 @@ Arrays are (X, Y, Z), `spacing` is the voxel size in mm, and `rng` is the source
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,28 @@ LIVER, SPLEEN, LESION = 1, 2, 3
 
 # Tissues, i.e. what differs in intensity. Several are unlabelled and look like a labelled one: the bowel's intensity
 # overlaps the liver's, the vessels' is the lesions', and the bias field blurs the rest, so that no threshold works.
-AIR, FAT, LIVER_TISSUE, SPLEEN_TISSUE, BONE, VESSEL, BOWEL, LESION_TISSUE = range(8)
+AIR, FAT, LIVER_TISSUE, SPLEEN_TISSUE, BOWEL, BONE, VESSEL, LESION_TISSUE = range(8)
+INTENSITIES = np.array([[90, 5], [150, 7], [185, 7], [150, 15], [280, 15], [235, 10], [235, 10]])
+"""Mean and standard deviation over patients of each tissue's intensity, from `FAT` on; air is 0."""
+
+
+@dataclass(frozen=True)
+class Organ:
+    """An organ as a rough ellipsoid; sizes are relative to the grid's."""
+
+    tissue: int
+    label: int  # a value of LABELS
+    center: tuple[float, float, float]
+    radii: tuple[float, float, float]
+    roughness: float
+
+
+ORGANS = (  # each leaves room to those before it
+    Organ(BONE, 0, (0.5, 0.80, 0.5), (0.09, 0.08, 2.0), 0.05),
+    Organ(LIVER_TISSUE, LIVER, (0.34, 0.42, 0.52), (0.21, 0.24, 0.30), 0.13),
+    Organ(SPLEEN_TISSUE, SPLEEN, (0.71, 0.56, 0.58), (0.15, 0.18, 0.27), 0.12),
+    Organ(BOWEL, 0, (0.64, 0.28, 0.32), (0.13, 0.10, 0.16), 0.15),
+)
 
 MIN_SHAPE = 32
 TOUCHING = np.ones((3, 3, 3), dtype=bool)  # 26-connectivity
@@ -44,7 +66,7 @@ class Geometry:
     spacing: Spacing
 
 
-def smooth_noise(rng: np.random.Generator, shape: Shape, scale: tuple[float, float, float]) -> FloatArray:
+def smooth_noise(rng: np.random.Generator, shape: Shape, scale: npt.ArrayLike) -> FloatArray:
     """Gaussian noise smoothed to a given size of its blobs, with mean 0 and standard deviation 1.
 
     Args:
@@ -69,10 +91,15 @@ def positions(shape: Shape, spacing: Spacing) -> npt.NDArray[np.float64]:
     return np.moveaxis(np.indices(shape), 0, -1) * np.asarray(spacing)
 
 
+def random_direction(rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """A vector of length 1, uniform over all directions."""
+    direction = rng.standard_normal(3)
+    return direction / np.linalg.norm(direction)
+
+
 def random_rotation(rng: np.random.Generator, max_degrees: float) -> npt.NDArray[np.float64]:
     """A 3 × 3 rotation matrix about a uniformly drawn axis, by a uniform angle of at most `max_degrees`."""
-    axis = rng.standard_normal(3)
-    axis /= np.linalg.norm(axis)
+    axis = random_direction(rng)
     angle = np.deg2rad(rng.uniform(-max_degrees, max_degrees))
     cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
     return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
@@ -99,8 +126,7 @@ def blob(
     radii = np.asarray(radii, dtype=np.float64)
     grid = positions(shape, spacing) - np.asarray(center)
     distance = np.linalg.norm(grid @ random_rotation(rng, max_degrees) / radii, axis=-1)
-    blob_size = 0.5 * float(radii.mean())
-    scale = (blob_size / spacing[0], blob_size / spacing[1], blob_size / spacing[2])
+    scale = 0.5 * radii.mean() / np.asarray(spacing)
     return largest_component(distance + roughness * smooth_noise(rng, shape, scale) < 1)
 
 
@@ -113,9 +139,7 @@ def tube(
         through: a point of its axis, in mm from the corner of the grid.
         radius: in mm.
     """
-    direction = rng.standard_normal(3)
-    direction /= np.linalg.norm(direction)
-    grid = positions(shape, spacing) - np.asarray(through)
+    direction, grid = random_direction(rng), positions(shape, spacing) - np.asarray(through)
     along = grid @ direction
     return np.linalg.norm(grid - along[..., None] * direction, axis=-1) < radius
 
@@ -163,7 +187,7 @@ def make_geometry(
 
     Args:
         shape: (X, Y, Z) of the grid, at least 32 voxels each.
-        lesions_between: least and most lesions to place; there are fewer where there is no room.
+        lesions_between: fewest and most lesions to place; there are fewer where there is no room.
 
     Raises:
         ValueError: if the grid is too small.
@@ -171,12 +195,6 @@ def make_geometry(
     if min(shape) < MIN_SHAPE:
         raise ValueError(f"shape is {shape}; a phantom needs at least {MIN_SHAPE} voxels along each axis.")
     size = np.asarray(shape) * np.asarray(spacing)
-
-    def place(center: tuple[float, float, float], radii: tuple[float, float, float], roughness: float) -> MaskArray:
-        """A blob with center and radii relative to the grid's size, both varied between phantoms."""
-        moved = np.asarray(center) + rng.uniform(-0.04, 0.04, size=3)
-        scaled = np.asarray(radii) * rng.uniform(0.85, 1.15, size=3)
-        return blob(rng, shape, spacing, center=moved * size, radii=scaled * size, roughness=roughness)
 
     body = blob(
         rng,
@@ -187,50 +205,34 @@ def make_geometry(
         roughness=0.03,
         max_degrees=5,
     )
-    bone = place((0.5, 0.80, 0.5), (0.09, 0.08, 2.0), 0.05) & body
-    liver = place((0.34, 0.42, 0.52), (0.21, 0.24, 0.30), 0.13) & body & ~bone
-    spleen = place((0.71, 0.56, 0.58), (0.15, 0.18, 0.27), 0.12) & body & ~bone & ~liver
-    bowel = place((0.64, 0.28, 0.32), (0.13, 0.10, 0.16), 0.15) & body & ~bone & ~liver & ~spleen
+    tissues, organs = np.where(body, FAT, AIR).astype(np.uint8), np.zeros(shape, dtype=np.uint8)
+    for organ in ORGANS:
+        center = np.asarray(organ.center) + rng.uniform(-0.04, 0.04, size=3)
+        radii = np.asarray(organ.radii) * rng.uniform(0.85, 1.15, size=3)
+        mask = blob(rng, shape, spacing, center=center * size, radii=radii * size, roughness=organ.roughness)
+        mask &= tissues == FAT
+        tissues[mask], organs[mask] = organ.tissue, organ.label
 
     # the air beyond the body is as far from a lesion as the grid's border is
     depth = ndimage.distance_transform_edt(np.pad(body, 1), sampling=spacing)[1:-1, 1:-1, 1:-1]
-    room = (depth > 3.0) & ~bone & ~spleen & ~bowel
+    liver = organs == LIVER
+    room = (depth > 3.0) & (liver | (tissues == FAT))
     fewest, most = lesions_between
     lesions = make_lesions(rng, room, room & liver, spacing, int(rng.integers(fewest, most + 1)))
     vessel = np.zeros(shape, dtype=bool)
     for _ in range(3):
         through = size * rng.uniform(0.3, 0.7, size=3)
         vessel |= tube(rng, shape, spacing, through=through, radius=rng.uniform(2.0, 3.0))
-    vessel &= body & ~bone & ~ndimage.binary_dilation(lesions > 0, structure=TOUCHING, iterations=2)
-
-    tissues = np.zeros(shape, dtype=np.uint8)
-    organs = np.zeros(shape, dtype=np.uint8)
-    for mask, tissue, label in (
-        (body, FAT, 0),
-        (bowel, BOWEL, 0),
-        (liver, LIVER_TISSUE, LIVER),
-        (spleen, SPLEEN_TISSUE, SPLEEN),
-        (bone, BONE, 0),
-        (vessel, VESSEL, None),  # a vessel inside an organ belongs to it
-        (lesions > 0, LESION_TISSUE, LESION),
-    ):
-        tissues[mask] = tissue
-        if label is not None:
-            organs[mask] = label
+    vessel &= body & (tissues != BONE)
+    vessel &= ~ndimage.binary_dilation(lesions > 0, structure=TOUCHING, iterations=2)
+    tissues[vessel] = VESSEL  # inside an organ it belongs to the organ
+    tissues[lesions > 0], organs[lesions > 0] = LESION_TISSUE, LESION
     return Geometry(tissues=tissues, organs=organs, lesion_instances=lesions, spacing=spacing)
 
 
 def draw_contrast(rng: np.random.Generator) -> FloatArray:
     """Mean intensity of each tissue, in the order of the tissue constants, as one scanner shows it for one patient."""
-    mean = np.zeros(8, dtype=np.float32)
-    mean[FAT] = rng.normal(90, 5)
-    mean[LIVER_TISSUE] = rng.normal(150, 7)
-    mean[SPLEEN_TISSUE] = rng.normal(185, 7)
-    mean[BOWEL] = rng.normal(150, 15)
-    mean[BONE] = rng.normal(280, 15)
-    mean[VESSEL] = rng.normal(235, 10)
-    mean[LESION_TISSUE] = rng.normal(235, 10)
-    return mean
+    return np.concatenate([[0.0], rng.normal(*INTENSITIES.T)]).astype(np.float32)
 
 
 def render(
@@ -258,6 +260,12 @@ def render(
     shape: Shape = geometry.tissues.shape
     image = ndimage.gaussian_filter(draw_contrast(rng)[geometry.tissues], blur)
     image += texture * smooth_noise(rng, shape, (1.5, 1.5, 1.5)) * (geometry.tissues != AIR)
-    image *= np.exp(bias * smooth_noise(rng, shape, (shape[0] / 4, shape[1] / 4, shape[2] / 4)))
+    image *= np.exp(bias * smooth_noise(rng, shape, np.array(shape) / 4))
     image += noise * rng.standard_normal(shape)
     return image.astype(np.float32)
+
+
+def make_phantom(rng: np.random.Generator, shape: Shape) -> dict[str, npt.NDArray[Any]]:
+    """Draw a body and image it: the ``images``, ``labels`` and lesion ``instances`` of one case."""
+    geometry = make_geometry(rng, shape)
+    return {"images": render(rng, geometry), "labels": geometry.organs, "instances": geometry.lesion_instances}

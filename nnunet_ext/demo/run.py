@@ -24,7 +24,7 @@ from nnunet_ext.demo.two_dates import LABELS
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.machine import FEW_CORES, available_cores, choose_device
 from nnunet_ext.evaluation.text_table import aligned
-from nnunet_ext.files import prepare_output_folder, read_json
+from nnunet_ext.files import check_apart, prepare_output_folder, read_json
 from nnunet_ext.formats.dataset_json import read_dataset_json
 from nnunet_ext.plans.channel_roles import roles_of_dataset
 from nnunet_ext.preprocessing.raw.raw_dataset import training_cases
@@ -45,9 +45,6 @@ REPORT_SECONDS = 30.0  # between signs of life where there is no terminal
 
 Commands = Sequence[tuple[str, Sequence[str]]]
 """Commands with the names of their logs."""
-
-
-# ---------------------------------------------------------------------- what is compared
 
 
 @dataclass(frozen=True)
@@ -120,9 +117,6 @@ def at_two_dates(current: Path, out: Path, trainer: str) -> Demonstration:
     )
 
 
-# ---------------------------------------------------------------------- commands
-
-
 class CommandFailed(Exception):
     """A command of the demonstration did not succeed; the message names it, its last output and its log."""
 
@@ -137,11 +131,7 @@ class CommandRunner:
     shown: list[str] = field(default_factory=list)  # the commands so far
 
     def run(self, name: str, command: Sequence[str]) -> None:
-        """Run a command to its end.
-
-        Args:
-            name: for the log's name, such as ``train_mixup``.
-            command: the program's name without its folder, and its arguments.
+        """Run a command, whose program has no folder in its name, to its end; `name` is that of the log.
 
         Raises:
             CommandFailed: if it exits with another status than 0.
@@ -170,18 +160,17 @@ def _wait(process: subprocess.Popen[bytes], log: Path) -> int:
     live, shown, shown_at = sys.stdout.isatty(), "", time.monotonic()
     while True:
         try:
-            status = process.wait(timeout=0.5)
-            break
+            return process.wait(timeout=0.5)
         except subprocess.TimeoutExpired:
             state = training_status(log)
+        finally:
+            if live:
+                print("\r\033[K", end="", flush=True)
         if live:
-            print(f"\r      {state[:70]}\033[K", end="", flush=True)
+            print(f"      {state[:70]}", end="", flush=True)
         elif state != shown and time.monotonic() - shown_at > REPORT_SECONDS:
             shown_at, shown = time.monotonic(), state
             print(f"      {state}", flush=True)
-    if live:
-        print("\r\033[K", end="", flush=True)
-    return status
 
 
 def training_status(log: Path) -> str:
@@ -213,18 +202,12 @@ def child_environment(out: Path, present: Mapping[str, str], *, cores: int) -> d
     return environment
 
 
-# ---------------------------------------------------------------------- data
-
-
 def link_or_copy(source: Path, target: Path) -> None:
     """Make `target` show what is at `source`: a symbolic link, or a copy where links are not possible."""
     try:
         target.symlink_to(source.resolve(), target_is_directory=source.is_dir())
     except OSError:
-        if source.is_dir():
-            shutil.copytree(source, target)
-        else:
-            shutil.copyfile(source, target)
+        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)
 
 
 def link_validation_cases(dataset: Path, splits: Path, target: Path) -> None:
@@ -257,8 +240,7 @@ def check_data(data: Path, out: Path, *, needs_prior: bool = False) -> None:
             raise UserError(f"{data} is no raw dataset of nnU-Net: it has no {part}.")
     if needs_prior:
         roles_of_dataset(read_dataset_json(data / "dataset.json"))
-    if data == out or data in out.parents or out in data.parents:
-        raise UserError(f"The output folder {out} and the data {data} must not contain one another.")
+    check_apart(out, [data])
 
 
 def quick_configuration(plans: Path) -> str:
@@ -267,14 +249,9 @@ def quick_configuration(plans: Path) -> str:
     Raises:
         UserError: if there is none.
     """
-    configurations = read_json(plans)["configurations"]
-    for name in CONFIGURATIONS:
-        if name in configurations:
-            return name
+    if found := [name for name in CONFIGURATIONS if name in read_json(plans)["configurations"]]:
+        return found[0]
     raise UserError(f"{plans} has none of the configurations {', '.join(CONFIGURATIONS)}.")
-
-
-# ---------------------------------------------------------------------- the program
 
 
 def run_demo(
@@ -305,11 +282,9 @@ def run_demo(
         UserError: if an argument cannot be used.
         CommandFailed: if a command fails.
     """
-    out = out.resolve()
+    out, data, device = out.resolve(), data and data.resolve(), choose_device(device)
     if data is not None:
-        data = data.resolve()
         check_data(data, out, needs_prior=needs_prior)
-    device = choose_device(device)
     prepare_output_folder(out, force=force)
     raw, cores = out / "nnUNet_raw", available_cores()
     for folder in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "logs", "predictions"):
@@ -320,26 +295,20 @@ def run_demo(
     if data is not None:
         link_or_copy(data, raw / data.name)
         demonstration = on_one_dataset(raw / data.name, out, trainer)
-    elif needs_prior:
-        print("Making the phantoms, at two dates", flush=True)
-        demonstration = at_two_dates(write_follow_up_dataset(raw), out, trainer)
     else:
-        print("Making the phantoms", flush=True)
-        demonstration = on_one_dataset(write_phantom_dataset(raw), out, trainer)
+        print(f"Making the phantoms{', at two dates' if needs_prior else ''}", flush=True)
+        write, compare = (
+            (write_follow_up_dataset, at_two_dates) if needs_prior else (write_phantom_dataset, on_one_dataset)
+        )
+        demonstration = compare(write(raw), out, trainer)
     runner = CommandRunner(environment, out / "logs", total=0)
     with stopping_signals_interrupt():
         runs = _run(demonstration, out, runner, device=device, epochs=epochs, few_cores=cores <= FEW_CORES)
-    target = out / "report.html"
+    target, title, about = out / "report.html", demonstration.title, demonstration.description
     columns = as_runs([(run.name, read_predicted_folder(run)) for run in runs])
-    write_report(
-        target,
-        columns,
-        title=demonstration.title,
-        subtitle=demonstration.description,
-        patients=every_case_a_patient(columns),
-        commands=[*exports, *runner.shown],
-    )
-    print(f"\n{demonstration.description}\n{dice_table(runs)}\n\nReport: {target}")
+    patients, commands = every_case_a_patient(columns), [*exports, *runner.shown]
+    write_report(target, columns, title=title, subtitle=about, patients=patients, commands=commands)
+    print(f"\n{about}\n{dice_table(runs)}\n\nReport: {target}")
     return target
 
 
@@ -353,43 +322,45 @@ def _run(
     others = [*demonstration.before, *demonstration.after]
     runner.total = 2 * len(datasets) + len(models) + 2 * len(columns) + len(others)
 
+    def run(name: str, *command: str | Path, on_few_cores: str = "") -> None:
+        runner.run(name, [*map(str, command), *(on_few_cores.split() if few_cores else ())])
+
     for name, command in demonstration.before:
-        runner.run(name, command)
+        run(name, *command)
     configurations = {}
     for dataset in datasets:
-        plan = ["nnUNetv2_plan_and_preprocess", "-d", number_of(dataset)]
-        runner.run("plan_and_preprocess", [*plan, *(["-npfp", "2", "-np", "2"] if few_cores else [])])
-        quick = ["nnunet_ext", "plan", "--preset", "quick", "-d", number_of(dataset)]
-        runner.run("plan_quick", [*quick, *([] if epochs is None else ["--epochs", str(epochs)])])
+        number = number_of(dataset)
+        run("plan_and_preprocess", "nnUNetv2_plan_and_preprocess", "-d", number, on_few_cores="-npfp 2 -np 2")
+        quick = ["nnunet_ext", "plan", "--preset", "quick", "-d", number]
+        run("plan_quick", *quick, *(("--epochs", str(epochs)) if epochs else ()))
         configurations[dataset] = quick_configuration(preprocessed / dataset.name / f"{PLANS}.json")
     for dataset, trainer in models:
-        train = ["nnUNetv2_train", number_of(dataset), configurations[dataset], "0", "-tr", trainer, "-device", device]
-        runner.run(f"train_{trainer}", train)
+        train = ["nnUNetv2_train", number_of(dataset), configurations[dataset], "0"]
+        run(f"train_{trainer}", *train, "-tr", trainer, "-device", device)
     for name, command in demonstration.after:
-        runner.run(name, command)
+        run(name, *command)
     if not demonstration.labels.is_dir():
         dataset = columns[0].dataset
-        splits = preprocessed / dataset.name / "splits_final.json"
-        link_validation_cases(dataset, splits, demonstration.labels.parent)
+        link_validation_cases(dataset, preprocessed / dataset.name / "splits_final.json", demonstration.labels.parent)
     runs = []
     for column in columns:
-        configuration = configurations[column.dataset]
-        folder = out / "nnUNet_results" / column.dataset.name / f"{column.trainer}__{PLANS}__{configuration}"
-        predictions = out / "predictions" / f"{column.trainer}{column.suffix}"
-        predict = [
+        dataset, trainer, configuration = column.dataset, column.trainer, configurations[column.dataset]
+        folder = out / "nnUNet_results" / dataset.name / f"{trainer}__{PLANS}__{configuration}"
+        predictions = out / "predictions" / f"{trainer}{column.suffix}"
+        predict: list[str | Path] = [
             "nnUNetv2_predict",
             "-d",
-            number_of(column.dataset),
+            number_of(dataset),
             "-i",
-            str(column.images),
+            column.images,
             "-o",
-            str(predictions),
+            predictions,
         ]
-        predict += ["-c", configuration, "-f", "0", "-tr", column.trainer, "-device", device]
-        runner.run(f"predict_{predictions.name}", predict + (["-npp", "1", "-nps", "1"] if few_cores else []))
-        evaluate = ["nnUNetv2_evaluate_folder", str(demonstration.labels), str(predictions)]
-        evaluate += ["-djfile", str(folder / "dataset.json"), "-pfile", str(folder / "plans.json")]
-        runner.run(f"evaluate_{predictions.name}", evaluate)
+        predict += ["-c", configuration, "-f", "0", "-tr", trainer, "-device", device]
+        run(f"predict_{predictions.name}", *predict, on_few_cores="-npp 1 -nps 1")
+        evaluate: list[str | Path] = ["nnUNetv2_evaluate_folder", demonstration.labels, predictions]
+        evaluate += ["-djfile", folder / "dataset.json", "-pfile", folder / "plans.json"]
+        run(f"evaluate_{predictions.name}", *evaluate)
         summary = predictions / "summary.json"
         runs.append(PredictedFolder(column.name, folder / "fold_0", summary, predictions, column.images))
     return runs

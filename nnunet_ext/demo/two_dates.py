@@ -7,6 +7,7 @@ prior alone does not say what has become of a lesion.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +33,7 @@ LABELS = {"background": 0, "lesion": 1}
 STRUCTURES_BETWEEN = (4, 8)
 VANISHING, SHRINKING = 0.25, 0.5  # shares of the structures; the others stay
 LEFT_BETWEEN = (0.25, 0.7)  # of a shrinking one's volume
+DEFORMATION = 1.0  # between the dates: standard deviation of the displacement along each axis, in mm
 BRIGHT = 300.0  # intensity above nearly everything, which a change of contrast leaves in its place
 
 
@@ -91,18 +93,26 @@ def draw_changes(
     return left
 
 
+def changed(geometry: Geometry, change: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> Geometry:
+    """A geometry with every map changed in the same way."""
+    maps: tuple[npt.NDArray[Any], ...] = (geometry.tissues, geometry.organs, geometry.lesion_instances)
+    tissues, organs, instances = map(change, maps)
+    return Geometry(tissues, organs, instances, geometry.spacing)
+
+
 def with_structures(geometry: Geometry, instances: InstanceArray) -> Geometry:
     """A geometry in which less is left of the structures; where they were is the tissue beside them.
 
     Args:
         instances: (X, Y, Z), zero wherever the geometry's are.
     """
-    freed = (geometry.lesion_instances > 0) & (instances == 0)
+    before = geometry.lesion_instances > 0
     beside = ndimage.distance_transform_edt(
-        geometry.lesion_instances > 0, sampling=geometry.spacing, return_distances=False, return_indices=True
+        before, sampling=geometry.spacing, return_distances=False, return_indices=True
     )
-    tissues, organs = (np.where(freed, values[tuple(beside)], values) for values in (geometry.tissues, geometry.organs))
-    return replace(geometry, tissues=tissues, organs=organs, lesion_instances=instances)
+    freed = before & (instances == 0)
+    filled = changed(geometry, lambda values: np.where(freed, values[tuple(beside)], values))
+    return replace(filled, lesion_instances=instances)
 
 
 def deformed(rng: np.random.Generator, geometry: Geometry, size: float) -> Geometry:
@@ -112,20 +122,10 @@ def deformed(rng: np.random.Generator, geometry: Geometry, size: float) -> Geome
         size: standard deviation of the displacement along each axis, in mm.
     """
     shape: Shape = geometry.tissues.shape
-    scale = (shape[0] / 6, shape[1] / 6, shape[2] / 6)
     places = np.indices(shape, dtype=np.float64)
     for axis, length in enumerate(geometry.spacing):
-        places[axis] += size / length * smooth_noise(rng, shape, scale)
-
-    def moved(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return ndimage.map_coordinates(values, places, order=0, mode="nearest")
-
-    return replace(
-        geometry,
-        tissues=moved(geometry.tissues),
-        organs=moved(geometry.organs),
-        lesion_instances=moved(geometry.lesion_instances),
-    )
+        places[axis] += size / length * smooth_noise(rng, shape, np.array(shape) / 6)
+    return changed(geometry, lambda values: ndimage.map_coordinates(values, places, order=0, mode="nearest"))
 
 
 def changed_contrast(rng: np.random.Generator, image: FloatArray) -> FloatArray:
@@ -134,12 +134,11 @@ def changed_contrast(rng: np.random.Generator, image: FloatArray) -> FloatArray:
     return (rng.uniform(0.5, 2) * BRIGHT * (np.clip(image, 0, None) / BRIGHT) ** power).astype(np.float32)
 
 
-def make_two_dates(rng: np.random.Generator, shape: Shape = (48, 48, 40), *, deformation: float = 1.0) -> TwoDates:
+def make_two_dates(rng: np.random.Generator, shape: Shape = (48, 48, 40)) -> TwoDates:
     """Draw a body at two dates: half of its bright structures, rounded up, are lesions.
 
     Args:
         shape: (X, Y, Z) of the grid, at least 32 voxels each.
-        deformation: between the dates: standard deviation of the displacement along each axis, in mm.
 
     Raises:
         ValueError: if the grid is too small.
@@ -147,8 +146,8 @@ def make_two_dates(rng: np.random.Generator, shape: Shape = (48, 48, 40), *, def
     prior = make_geometry(rng, shape, lesions_between=STRUCTURES_BETWEEN)
     count = int(prior.lesion_instances.max())
     lesions = frozenset(int(number) + 1 for number in rng.permutation(count)[: (count + 1) // 2])
-    changed = with_structures(prior, draw_changes(rng, prior.lesion_instances, lesions, prior.spacing))
-    return TwoDates(prior, deformed(rng, changed, deformation), lesions)
+    later = with_structures(prior, draw_changes(rng, prior.lesion_instances, lesions, prior.spacing))
+    return TwoDates(prior, deformed(rng, later, DEFORMATION), lesions)
 
 
 def make_follow_up(rng: np.random.Generator, shape: Shape = (48, 48, 40)) -> dict[str, npt.NDArray[Any]]:

@@ -6,23 +6,22 @@ import errno
 import fcntl
 import json
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.programs import wait_until
 
 PATIENCE_S = 1.0
-PAUSE_S = 0.05
 WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 class Claim:
     """An exclusive lock on a file, in which its holder says who it is.
 
-    The lock is the kernel's. It lasts as long as a process lives that has the open file, be it this one or a child that
-    got it by `fileno`, and no longer: nothing is left to clean up after ``kill -9`` or a loss of power.
+    The kernel keeps the lock as long as a process has the open file, be it this one or a child that got it by `fileno`.
+    Nothing is left to clean up after ``kill -9`` or a loss of power.
 
     Args:
         file: made when the claim is taken, and left behind.
@@ -47,10 +46,7 @@ class Claim:
             descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise UserError(f"{self.file} cannot be written ({error.strerror}).") from None
-        deadline = time.monotonic() + patience_s
-        while not (is_taken := _locked(descriptor, fcntl.LOCK_EX, self.file)) and time.monotonic() < deadline:
-            time.sleep(PAUSE_S)
-        if not is_taken:
+        if not wait_until(lambda: _locked(descriptor, fcntl.LOCK_EX, self.file), seconds=patience_s):
             os.close(descriptor)
             return False
         self._descriptor = descriptor

@@ -22,7 +22,6 @@ from nnunet_ext.jobs.sweep import (
     Record,
     Request,
     Sweep,
-    Training,
     differing_keys,
 )
 from nnunet_ext.training_log import planned_epochs, read_progress
@@ -54,17 +53,12 @@ def states(sweep: Sweep) -> dict[str, str]:
 
     ``stopped`` is what is not finished, has not failed, and nobody is at work on.
     """
-    at_work = jobs_of(sweep).at_work()
-
-    def state(training: Training) -> str:
-        if sweep.is_finished(training):
-            return FINISHED
-        if holder(sweep.claim_file(training)) is not None:
-            return RUNNING
-        otherwise = FAILED if sweep.record(training).state == FAILED else STOPPED
-        return at_work.get(training.name, otherwise)
-
-    return {training.name: state(training) for training in sweep.trainings}
+    waiting = jobs_of(sweep).at_work()
+    # before the records and the results, which a training writes before it lets its claim go
+    running = {one.name: RUNNING for one in sweep.trainings if holder(sweep.claim_file(one)) is not None}
+    others = {one.name: FAILED if sweep.record(one).state == FAILED else STOPPED for one in sweep.trainings}
+    finished = {one.name: FINISHED for one in sweep.trainings if sweep.is_finished(one)}
+    return others | waiting | running | finished
 
 
 def open_sweep(folder: Path, request: Request, means: Means) -> Sweep:

@@ -8,10 +8,10 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import cycle
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -19,11 +19,10 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.jobs.claims import Claim, holder
 from nnunet_ext.jobs.runs import identity, run_training
 from nnunet_ext.jobs.sweep import WAITING, Sweep, Training
-from nnunet_ext.programs import end_group
+from nnunet_ext.programs import end_group, wait_until
 
 START_S = 120.0
 STOP_S = 30.0
-PAUSE_S = 0.1
 
 
 class LocalJobs:
@@ -42,24 +41,13 @@ class LocalJobs:
         return {name: state for name, state in states.items() if state == WAITING}
 
     def check(self) -> None:
-        """See that a process can be started.
-
-        Raises:
-            UserError: if there is one.
-        """
-        folder = self.sweep.folder
+        """See that a process can be started; a UserError if there is one."""
         if self.is_alive():
+            folder = self.sweep.folder
             raise UserError(f"{folder} is at work. Wait for its end, or stop it: nnunet_ext jobs stop {folder}")
 
     def submit(self, trainings: Sequence[Training], program: Path) -> str:
-        """Start the process, and wait until it has begun.
-
-        Args:
-            trainings: those that wait; it finds them by their records.
-            program: ``nnUNetv2_train``.
-
-        Returns:
-            What was done, a sentence.
+        """Start the process, which finds its trainings by their records; what was done, a sentence.
 
         Raises:
             UserError: if it does not begin.
@@ -67,43 +55,35 @@ class LocalJobs:
         gpus = visible_gpus() if self.sweep.means.device == "cuda" else []
         log = self.sweep.folder / "pool.log"
         with log.open("ab") as output:
+            command = [sys.executable, "-m", __name__, str(self.sweep.folder), str(program), *gpus]
             # away from this terminal: Ctrl-C and closing it must not reach the trainings, nor their output a pipe
             process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(self.sweep.folder), str(program), *gpus],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
             )
-        deadline = time.monotonic() + START_S
-        while (holder(self.sweep.pool_file) or {}).get("pid") != process.pid and process.poll() != 0:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise UserError(f"The background process does not begin. What it says is in {log}.")
-            time.sleep(PAUSE_S)
+
+        def has_begun() -> bool:
+            return (holder(self.sweep.pool_file) or {}).get("pid") == process.pid or process.poll() == 0
+
+        wait_until(lambda: has_begun() or process.poll() is not None, seconds=START_S)
+        if not has_begun():
+            raise UserError(f"The background process does not begin. What it says is in {log}.")
         return f"{self.sweep.means.local} at a time in the background of this machine."
 
     def stop(self) -> str:
-        """End the process and its commands, and wait until they have ended.
-
-        Returns:
-            What was done, a sentence.
+        """End the process and its commands, and wait until they have ended; what was done, a sentence.
 
         Raises:
             UserError: if they are on another machine, or do not end.
         """
-        pool = holder(self.sweep.pool_file)
-        running = self._commands()
+        pool, running = holder(self.sweep.pool_file), self._commands()
         hosts = {content["host"] for content in (*running, *([pool] if pool else []))} - {socket.gethostname()}
         if hosts:
             raise UserError(f"The sweep runs on {', '.join(sorted(hosts))}. Stop it there.")
         if pool:
             with suppress(ProcessLookupError):
                 os.kill(pool["pid"], signal.SIGTERM)
-            deadline = time.monotonic() + STOP_S
-            while self.is_alive():
-                if time.monotonic() > deadline:
-                    raise UserError(f"The background process does not end; its process id: {pool['pid']}.")
-                time.sleep(PAUSE_S)
+            if not wait_until(lambda: not self.is_alive(), seconds=STOP_S):
+                raise UserError(f"The background process does not end; its process id: {pool['pid']}.")
         for content in self._commands():  # of a process that was killed
             if "group" in content:
                 end_group(content["group"])
@@ -128,15 +108,12 @@ def visible_gpus() -> list[str]:
 def work(sweep: Sweep, program: str, gpus: Sequence[str]) -> None:
     """What the background process does: run the trainings that wait, some at a time, or until a signal.
 
-    Args:
-        sweep: with the number of trainings at a time in its means.
-        program: path of ``nnUNetv2_train``.
-        gpus: values of CUDA_VISIBLE_DEVICES that the trainings share; empty to leave it as it is.
+    `gpus` are values of CUDA_VISIBLE_DEVICES that the trainings share; none leaves it as it is.
     """
     at_a_time = sweep.means.local or 1
     places: SimpleQueue[str | None] = SimpleQueue()
-    for number in range(at_a_time):
-        places.put(gpus[number % len(gpus)] if gpus else None)
+    for _, gpu in zip(range(at_a_time), cycle(gpus or [None])):
+        places.put(gpu)
     asked_to_end = threading.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_number, lambda *_: asked_to_end.set())

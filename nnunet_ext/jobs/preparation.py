@@ -18,11 +18,7 @@ FOLDS = 5
 
 
 def prepare(request: Request) -> None:
-    """Write the configurations of the seeds, and the folds.
-
-    Raises:
-        UserError: if what they are made from is not there or cannot be used.
-    """
+    """Write the configurations of the seeds, and the folds; a UserError says what they lack."""
     prepare_configurations(request)
     if any(fold != "all" for fold in request.folds):
         prepare_splits(request)
@@ -39,26 +35,25 @@ def prepare_configurations(request: Request) -> None:
     plans = read_plans(file)
     base = request.configuration
     inherited = configured_settings(plans, base)
-    seeded: dict[str, dict[str, Any]] = {
-        seeded_name(base, seed): {"inherits_from": base, KEY: {"seed": seed}} for seed in request.seeds or []
-    }
+    seeds = {seeded_name(base, seed): seed for seed in request.seeds or []}
     validated_settings(inherited, where=f"configuration {base!r}")
-    if seeded and inherited_value(plans["configurations"], base, PREVIOUS) is not None:
+    if seeds and inherited_value(plans["configurations"], base, PREVIOUS) is not None:
         raise UserError(
             f"Configuration {base!r} is the second stage of a cascade, which reads the predictions of a first stage of "
             f"its own. Write a pair for each seed (nnunet_ext configure -d {request.dataset} -c {base} --name NAME "
             "seed=N), sweep the first stages, then the second ones, without --seeds."
         )
-    for name, content in seeded.items():
-        settings = validated_settings(merged(inherited, content[KEY]), where=f"configuration {name!r}")
+    contents: dict[str, Any] = {name: {"inherits_from": base, KEY: {"seed": seed}} for name, seed in seeds.items()}
+    for name, content in contents.items():
+        validated_settings(merged(inherited, content[KEY]), where=f"configuration {name!r}")
         if plans["configurations"].get(name, content) != content:
             raise UserError(
-                f"{file} has a configuration {name!r} that is not {base!r} with the seed {settings.seed}. Rename it, "
-                "or use another seed."
+                f"{file} has a configuration {name!r} that is not {base!r} with the seed {seeds[name]}. Rename it, or "
+                "use another seed."
             )
-    for name, content in seeded.items():
+    for name, content in contents.items():
         command = ["nnunet_ext", "configure", "-d", request.dataset, "-p", request.plans, "-c", base]
-        command += ["--name", name, f"seed={content[KEY]['seed']}"]
+        command += ["--name", name, f"seed={seeds[name]}"]
         add_configurations(file, {name: content}, command=shlex.join(command))
 
 

@@ -69,13 +69,12 @@ def run_training(
                 claim.write({**identity(sweep), "group": process.pid})
                 status = _wait(process, is_asked_to_end)
         if status is None:
-            record = replace(record, state=STOPPED, reason="ended by a signal")
-        elif status == 0:
-            record = replace(record, state=FINISHED)
+            state, reason = STOPPED, "ended by a signal"
+        elif status < 0:
+            state, reason = FAILED, f"ended by {signal.Signals(-status).name}"
         else:
-            reason = f"ended by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-            record = replace(record, state=FAILED, reason=reason)
-        record = after(record, status)
+            state, reason = (FAILED, f"exit status {status}") if status else (FINISHED, "")
+        record = after(replace(record, state=state, reason=reason), status)
         sweep.remember(training, record)
     print(f"{training.name}: {record.state} {record.reason}".rstrip(), flush=True)
     return record

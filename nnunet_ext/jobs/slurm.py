@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import math
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,13 @@ JOBS = "slurm_jobs.json"
 AT_WORK = ("RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED")
 # submitit's own limit of 3 is soon reached by a training of 1000 epochs
 MAX_TIMEOUTS = 20
+LIMITS: Mapping[str, tuple[int | None, int, float, str]] = {
+    "time": (None, 1, math.inf, "the time limit in minutes, such as time=720"),
+    "max_num_timeout": (MAX_TIMEOUTS, 0, math.inf, "a whole number of at least 0"),
+    "nodes": (1, 1, 1, "1, because a training is one process"),
+    "ntasks_per_node": (1, 1, 1, "1, because a training is one process"),
+}
+"""Of parameters that are checked here: default, lowest and highest value, and what is wanted, in words."""
 
 
 class SlurmJobs:
@@ -29,31 +37,17 @@ class SlurmJobs:
         self.sweep = sweep
 
     def at_work(self) -> dict[str, str]:
-        """The trainings that have a job which has not ended, by name, as waiting or running.
-
-        Raises:
-            UserError: if Slurm cannot be asked.
-        """
+        """The trainings that have a job which has not ended, by name, as waiting or running."""
         jobs = self._jobs()
-        if not jobs:
-            return {}
-        queue = _queue()
-        states = {name: queue[job] for name, job in jobs.items() if job in queue}
-        return {name: RUNNING if state in AT_WORK else WAITING for name, state in states.items()}
+        queue = _queue() if jobs else {}
+        return {name: RUNNING if queue[job] in AT_WORK else WAITING for name, job in jobs.items() if job in queue}
 
     def check(self) -> None:
         """See that jobs could be submitted; raises what `slurm_executor` raises."""
         slurm_executor(self.sweep)
 
     def submit(self, trainings: Sequence[Training], program: Path) -> str:
-        """Submit a job for each training.
-
-        Returns:
-            What was done, a sentence.
-
-        Raises:
-            UserError: if Slurm refuses them.
-        """
+        """Submit a job for each training; what was done, a sentence. A UserError if Slurm refuses them."""
         executor = slurm_executor(self.sweep)
         workers = [Worker(str(self.sweep.folder), training.name, str(program)) for training in trainings]
         try:
@@ -65,13 +59,8 @@ class SlurmJobs:
         return f"Slurm job {jobs[0].job_id.partition('_')[0]}, its script: {jobs[0].paths.submission_file}"
 
     def stop(self) -> str:
-        """Cancel the jobs that have not ended.
-
-        Returns:
-            What was done, a sentence.
-        """
-        jobs = self._jobs()
-        names = self.at_work()
+        """Cancel the jobs that have not ended; what was done, a sentence."""
+        jobs, names = self._jobs(), self.at_work()
         for name in names:
             SlurmJob(self.sweep.folder / "submitit", jobs[name]).cancel()
         return f"Cancelled {len(names)} Slurm jobs." if names else "Nothing was at work."
@@ -87,8 +76,7 @@ def slurm_executor(sweep: Sweep) -> SlurmExecutor:
     Raises:
         UserError: if this is no machine of a cluster with Slurm, or a parameter is wrong.
     """
-    assert sweep.means.slurm is not None
-    parameters = {"job_name": sweep.folder.name, **sweep.means.slurm}
+    parameters = {"job_name": sweep.folder.name, **(sweep.means.slurm or {})}
     check_parameters(parameters)
     timeouts = parameters.pop("max_num_timeout", MAX_TIMEOUTS)
     for key in ("setup", "teardown"):
@@ -105,21 +93,12 @@ def slurm_executor(sweep: Sweep) -> SlurmExecutor:
 
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:
-    """See that the parameters ask for jobs of one process and a known time.
-
-    Raises:
-        UserError: naming the one that is wrong.
-    """
-    time = parameters.get("time")
-    if type(time) is not int or time < 1:
-        found = "nothing" if time is None else repr(time)
-        raise UserError(f"--slurm time=MINUTES is needed, the time limit as a whole number; found {found}.")
-    timeouts = parameters.get("max_num_timeout", MAX_TIMEOUTS)
-    if type(timeouts) is not int or timeouts < 0:
-        raise UserError(f"--slurm max_num_timeout must be a whole number of at least 0; found {timeouts!r}.")
-    for key in ("nodes", "ntasks_per_node"):
-        if parameters.get(key, 1) != 1:
-            raise UserError(f"--slurm {key} must be 1: a training is one process; found {parameters[key]!r}.")
+    """See that the parameters ask for jobs of one process and a known time; a UserError names the one that is wrong."""
+    for key, (default, lowest, highest, wanted) in LIMITS.items():
+        value = parameters.get(key, default)
+        if type(value) is not int or not lowest <= value <= highest:
+            found = "nothing" if value is None else repr(value)
+            raise UserError(f"--slurm {key} must be {wanted}; found {found}.")
 
 
 def _queue() -> dict[str, str]:

@@ -41,10 +41,6 @@ class Signals:
         self._requeue: Any = signal.signal(self.requeue_signal, self._note_requeue)
         signal.signal(signal.SIGTERM, self._note_kill)
 
-    def is_asked_to_requeue(self) -> bool:
-        """Whether the training must be left for later."""
-        return self.must_requeue
-
     def requeue(self) -> None:
         """What submitit does on its signal: note how to go on, requeue the job and leave this process."""
         if not callable(self._requeue):
@@ -103,7 +99,7 @@ class Worker:
             sweep,
             training,
             self.program,
-            signals.is_asked_to_requeue,
+            lambda: signals.must_requeue,
             after=requeued,
             shell=SHELL,
             patience_s=PATIENCE_S,

@@ -11,13 +11,19 @@ SWEEP/
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
+
+T = TypeVar("T")
+KNOWN_KEYS = ConfigDict(extra="forbid")
 
 WAITING, RUNNING, FINISHED, FAILED, STOPPED = "waiting", "running", "finished", "failed", "stopped"
 SWEEP = "sweep.json"
@@ -40,7 +46,7 @@ class Training:
         return f"{self.trainer}__{self.configuration}__fold_{self.fold}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=KNOWN_KEYS)
 class Request:
     """What is to be trained. A sweep's folder is for one request."""
 
@@ -53,18 +59,8 @@ class Request:
     seeds: list[int] | None  # None to use the configuration as it is
     folders: dict[str, str]  # nnU-Net's, by the variable's name, absolute
 
-    def trainings(self) -> list[Training]:
-        """Every training of the sweep, in the order in which they are begun."""
-        seeds: list[int | None] = [None] if self.seeds is None else [*self.seeds]
-        return [
-            Training(trainer, self.configuration if seed is None else seeded_name(self.configuration, seed), fold, seed)
-            for seed in seeds
-            for fold in self.folds
-            for trainer in self.trainers
-        ]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=KNOWN_KEYS)
 class Means:
     """How a sweep is run; this may change from one start to the next."""
 
@@ -73,7 +69,7 @@ class Means:
     slurm: dict[str, Any] | None = None  # submitit's parameters; None on this machine
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=KNOWN_KEYS)
 class Record:
     """What is remembered about a training."""
 
@@ -94,10 +90,17 @@ class Sweep:
     folder: Path
     request: Request
     means: Means
-    trainings: list[Training] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "trainings", self.request.trainings())
+    @cached_property
+    def trainings(self) -> list[Training]:
+        """Every training, in the order in which they are begun."""
+        request, base = self.request, self.request.configuration
+        return [
+            Training(trainer, base if seed is None else seeded_name(base, seed), fold, seed)
+            for seed in ([None] if request.seeds is None else request.seeds)
+            for fold in request.folds
+            for trainer in request.trainers
+        ]
 
     @classmethod
     def read(cls, folder: Path) -> Sweep:
@@ -109,11 +112,7 @@ class Sweep:
         folder = folder.absolute()
         if not (folder / SWEEP).is_file():
             raise UserError(f"{folder} holds no sweep: it has no {SWEEP}. `nnunet_ext jobs start` makes one.")
-        content = read_json(folder / SWEEP)
-        try:
-            return cls(folder, Request(**content["request"]), Means(**content["means"]))
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{folder / SWEEP} is not what `nnunet_ext jobs start` writes: {error}.") from None
+        return _read(cls, folder / SWEEP, folder=folder)
 
     def write(self) -> None:
         """Make the folder and write what was asked for."""
@@ -165,15 +164,12 @@ class Sweep:
 
     def record(self, training: Training) -> Record:
         """What is remembered about a training."""
-        file = self._record_file(training)
-        return Record(**read_json(file)) if file.is_file() else Record()
+        file = self.folder / "trainings" / f"{training.name}.json"
+        return _read(Record, file) if file.is_file() else Record()
 
     def remember(self, training: Training, record: Record) -> None:
         """Replace what is remembered about a training."""
-        write_json(self._record_file(training), asdict(record))
-
-    def _record_file(self, training: Training) -> Path:
-        return self.folder / "trainings" / f"{training.name}.json"
+        write_json(self.folder / "trainings" / f"{training.name}.json", asdict(record))
 
     def is_finished(self, training: Training) -> bool:
         """Whether there is nothing left to do: the final checkpoint and the validation are there.
@@ -186,8 +182,18 @@ class Sweep:
         )
 
 
+def _read(kind: type[T], file: Path, **known: Any) -> T:
+    """What a file of the sweep's folder holds, and what is known; a UserError names the key that is wrong."""
+    content = read_json(file)
+    try:
+        return TypeAdapter(kind).validate_python({**content, **known} if isinstance(content, dict) else content)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        key = ".".join(map(str, wrong["loc"]))
+        raise UserError(f"{file} is not what `nnunet_ext jobs` writes: {key}: {wrong['msg']}.") from None
+
+
 def differing_keys(present: Request, asked: Request) -> dict[str, tuple[Any, Any]]:
     """Where two requests differ, each key with both values."""
-    old: Mapping[str, Any] = asdict(present)
-    new: Mapping[str, Any] = asdict(asked)
+    old, new = asdict(present), asdict(asked)
     return {key: (old[key], new[key]) for key in old if old[key] != new[key]}

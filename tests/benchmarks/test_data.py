@@ -18,8 +18,7 @@ from benchmarks.data.domain_shift import (
     inverted,
     shifted,
     write_shifted,
-    write_source,
-    write_target,
+    write_side,
 )
 from benchmarks.data.folds import PatientFolds, grouped
 from benchmarks.data.raw import linked
@@ -203,8 +202,8 @@ def test_shots_are_nested_draws_from_the_pool(raw):
 def test_source_and_target_share_no_training_case_and_all_test_cases(shift, raw):
     shift = replace(shift, sizes=SIZES)
     source, target = raw / "Dataset804_Source", raw / "Dataset805_Target"
-    write_source(source, DRAW, shift=shift)
-    write_target(target, DRAW, shift=shift)
+    write_side(source, DRAW, shift=shift, is_target=False)
+    write_side(target, DRAW, shift=shift, is_target=True)
     trained, tested = (
         [{file.name for file in (folder / part).iterdir()} for folder in (source, target)]
         for part in ("labelsTr", "labelsTs")

@@ -13,15 +13,14 @@ import pytest
 from benchmarks.__main__ import main, planned
 from benchmarks.engine import journal as journal_module
 from benchmarks.engine.children import CommandFailed
-from benchmarks.engine.evaluations import mean_over_labels, read_evaluation, write_table
 from benchmarks.engine.experiment import Comparison, Test, experiment_names, load_experiment
 from benchmarks.engine.journal import Journal, OutOfTime, open_folder
-from benchmarks.engine.results import page_lines, primary_lines, render, write_results
+from benchmarks.engine.results import page_lines, primary_lines, render, write_results, write_table
 from benchmarks.engine.runner import Runner, next_rate
-from benchmarks.engine.statistics import Figures, estimate
+from benchmarks.engine.statistics import Figures, estimate, figure
 from nnunet_ext.commands.configure import parse_settings
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.scores_table import COLUMNS, read_scores
+from nnunet_ext.evaluation.scores_table import COLUMNS, read_scores, write_scores
 from nnunet_ext.files import read_json, write_json
 from nnunet_ext.plans.settings import validated_settings
 from nnunet_ext.registry import TRAINERS
@@ -81,10 +80,10 @@ class Commands:
         (preprocessed,) = (out / "nnUNet_preprocessed").glob(f"Dataset{dataset}_*")
         cases = read_json(preprocessed / "splits_final.json")[fold]["val"]
         dice = self.dice(model.name.split("__")[2])
-        volumes = {"volume_reference": 10, "volume_predicted": 10, "volume_both": 10 * dice}
         folder.mkdir()
-        rows = [{"dataset": "D", "cases": "val", "case": case, "label": "square", "dice": dice} for case in cases]
-        pd.DataFrame([{**row, **volumes} for row in rows]).to_csv(folder / "evaluation.csv", index=False)
+        parts = (0.0, 0.0) if math.isnan(dice) else (dice, 1.0)
+        rows = [("model", "", "D", "", case, case, "square", "dice", *parts) for case in cases]
+        write_scores(folder / "evaluation.csv", pd.DataFrame(rows, columns=list(COLUMNS)))
 
 
 @pytest.fixture
@@ -142,6 +141,11 @@ def test_unknown_experiment_is_wrong_usage(name, message, tmp_path, capsys):
 def test_comparison_of_an_unknown_method_is_refused():
     with pytest.raises(UserError, match="unknown: .*'nothing'"):
         replace(EXPERIMENT, comparisons=(Comparison("stock", "nothing"),))
+
+
+def test_unknown_metric_is_refused():
+    with pytest.raises(UserError, match="there is no metric hd99"):
+        replace(EXPERIMENT, comparisons=(Comparison("MixUp", "stock", "hd99"),))
 
 
 def test_experiment_without_learning_rate_is_refused():
@@ -395,23 +399,16 @@ def test_nothing_is_written_before_anything_is_scored(out, commands, capsys):
     assert not (out / "tiny.md").exists()
 
 
-def test_evaluation_becomes_rows_with_parts_of_quotients(tmp_path):
-    wide = {"dataset": "D", "cases": "val", "case": ["a", "b"], "label": "l", "dice": [0.5, None], "assd": [2.0, None]}
-    wide |= {"volume_reference": [4, 0], "volume_predicted": [4, 0], "volume_both": [2, 0]}
-    wide |= {"lesions_reference": [3, 1], "lesions_found": [1, 0], "lesions_predicted": [2, 0], "lesions_right": [1, 0]}
-    pd.DataFrame(wide).to_csv(tmp_path / "evaluation.csv", index=False)
-    found = read_evaluation(tmp_path)
-    rows = {(row.case, row.metric): (row.numerator, row.denominator) for row in found.itertuples()}
-    assert rows["a", "dice"] == (0.5, 1)
-    assert rows["b", "dice"] == (0, 0)
-    assert rows["a", "assd"] == (2, 1)
-    assert rows["a", "aggregated_dice"] == (4, 8)
-    assert (rows["a", "lesions_recall"], rows["b", "lesions_precision"]) == ((1, 3), (0, 0))
-    assert mean_over_labels(found, "dice") == 0.5
-    assert mean_over_labels(found, "lesions_recall") == 0.25
-    tidy = found.assign(run="", seed="")
-    tidy.to_csv(tmp_path / "evaluation.csv", index=False)
-    pd.testing.assert_frame_equal(read_evaluation(tmp_path), tidy, check_dtype=False)
+def test_figure_of_one_model_is_the_mean_over_the_labels_that_have_one():
+    parts = {"l": [(1, 3), (0, 1)], "m": [(0, 0), (0, 0)], "n": [(1, 1), (1, 3)]}
+    rows = [
+        ("", "", "", "", case, "", label, "lesions_recall", *one)
+        for label in parts
+        for case, one in zip("ab", parts[label])
+    ]
+    scores = pd.DataFrame(rows, columns=list(COLUMNS))
+    assert figure(scores, "lesions_recall") == pytest.approx((0.25 + 0.5) / 2)
+    assert math.isnan(figure(scores, "dice"))
 
 
 # ---------------------------------------------------------------------- statistics

@@ -68,6 +68,7 @@ class Run:
         write_json(self.out / "steps.json", state)
 
 
+@pytest.mark.full
 def test_killed_run_goes_on_to_the_same_table(tmp_path):
     whole, killed = Run(tmp_path, "whole"), Run(tmp_path, "killed")
     whole.to_the_end()

@@ -1,5 +1,6 @@
 import os
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,7 +28,7 @@ from benchmarks.step_time import (
     verdict,
     verdicts,
 )
-from benchmarks.synthetic import STOCK_SETTINGS, NetworkPreset, build_trainer, random_batch
+from benchmarks.synthetic import NetworkPreset, build_trainer, random_batch
 from nnunet_ext.trainers import nnUNetTrainerConfigurable, nnUNetTrainerDualEncoder, nnUNetTrainerMixUp
 
 CPU = torch.device("cpu")
@@ -215,7 +216,8 @@ def test_a_trainer_that_cannot_train_on_the_plan_is_named_with_its_reason(tmp_pa
         unsupported = {"3d": "for a test"}  # noqa: RUF012
 
     monkeypatch.setattr(step_time, "trainer_classes", lambda names: [("stock", nnUNetTrainer), ("refusing", Refusing)])
-    contenders, refused = prepare([], TINY, CPU, tmp_path, compiled=False, settings=STOCK_SETTINGS)
+    build = partial(build_trainer, preset=TINY, device=CPU, root=tmp_path)
+    contenders, refused = prepare([], build, compiled=False)
     assert [one.name for one in contenders] == ["stock"]
     assert "for a test" in refused["refusing"]
 

@@ -64,10 +64,21 @@ def test_a_folder_with_content_is_refused_and_kept(tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["mine.txt"]
 
 
-@pytest.mark.parametrize("wrong", [{"cases": 0}, {"test_cases": -1}, {"dataset_id": 1000}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"cases": 0},
+        {"test_cases": -1},
+        {"without_prior": 25},
+        {"without_prior": -1},
+        {"dataset_id": 0},
+        {"dataset_id": 1000},
+    ],
+)
 def test_impossible_numbers_are_refused(tmp_path: Path, wrong: dict[str, int]) -> None:
-    with pytest.raises(ValueError):
-        write_phantom_dataset(tmp_path, **wrong)
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        write_follow_up_dataset(tmp_path, **wrong)
+    assert not list(tmp_path.iterdir())
 
 
 # ---------------------------------------------------------------------- two dates
@@ -119,21 +130,3 @@ def test_a_patient_does_not_depend_on_how_many_there_are(dataset, tmp_path: Path
     few = write_follow_up_dataset(tmp_path, cases=1, test_cases=1, without_prior=0)
     for name in ("imagesTr/patient_000_0000", "priorsTr/patient_000", "imagesTs/patient_test_000_0000"):
         assert np.array_equal(read(few / f"{name}.nii.gz"), read(dataset / f"{name}.nii.gz"))
-
-
-def test_a_follow_up_folder_with_content_is_refused_and_kept(tmp_path: Path):
-    folder = tmp_path / "Dataset901_FollowUp"
-    folder.mkdir()
-    (folder / "mine.txt").write_text("precious")
-    with pytest.raises(UserError, match="not empty"):
-        write_follow_up_dataset(tmp_path)
-    assert [path.name for path in folder.iterdir()] == ["mine.txt"]
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"cases": 0}, {"test_cases": -1}, {"without_prior": 25}, {"without_prior": -1}, {"dataset_id": 0}]
-)
-def test_impossible_numbers_of_patients_are_refused(tmp_path: Path, wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        write_follow_up_dataset(tmp_path, **wrong)
-    assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 import pytest
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.files import read_json, write_json
 from nnunet_ext.jobs.sweep import CHECKPOINTS, FAILED, FINISHED, Means, Record, Request, Sweep, differing_keys
 
 
@@ -80,3 +81,19 @@ def test_a_folder_without_a_sweep_is_refused(tmp_path):
     (tmp_path / "sweep.json").write_text('{"request": {"datasets": 1}, "means": {}}')
     with pytest.raises(UserError, match="is not what"):
         Sweep.read(tmp_path)
+
+
+def test_a_wrong_value_in_a_sweeps_files_is_named(tmp_path):
+    sweep = sweep_in(tmp_path)
+    sweep.write()
+    record = tmp_path / "sweep" / "trainings" / f"{sweep.trainings[0].name}.json"
+    record.write_text('{"state": "failed", "attempts": "often"}')
+    with pytest.raises(UserError, match=r"fold_0\.json is not what .*: attempts: .*valid integer"):
+        sweep.record(sweep.trainings[0])
+    record.write_text('{"status": "failed"}')
+    with pytest.raises(UserError, match="status: Unexpected keyword argument"):
+        sweep.record(sweep.trainings[0])
+    content = read_json(tmp_path / "sweep" / "sweep.json")
+    write_json(tmp_path / "sweep" / "sweep.json", {**content, "means": {"device": None}})
+    with pytest.raises(UserError, match=r"sweep\.json is not what .*: means\.device: "):
+        Sweep.read(tmp_path / "sweep")
