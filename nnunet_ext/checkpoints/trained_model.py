@@ -31,7 +31,7 @@ class TrainedModel:
 def find_trained_model(
     folder: Path, folds: Sequence[int | str] | None = None, *, checkpoint: str = FINAL
 ) -> TrainedModel:
-    """The model in nnU-Net's folder, with all folds that are there if `folds` is None; a UserError if part is missing."""
+    """The model in a folder of nnU-Net, by default with all its folds; a UserError if a part is missing."""
     for part in ("plans.json", "dataset.json"):
         if not (folder / part).is_file():
             expected = "Expected: a folder nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION."

@@ -93,10 +93,8 @@ def parse_settings(assignments: list[str]) -> dict[str, Any]:
 def check_name(name: str) -> None:
     """Raise a UserError if a name has a character that a file system or nnU-Net's own folder names reserve."""
     if not name or name.strip() != name or "__" in name or any(letter in '/\\:*?"<>|' for letter in name):
-        raise UserError(
-            f"{name!r} cannot name a configuration: it becomes part of a folder's name, where slashes, wildcards, "
-            "quotes and a double underscore (nnU-Net's own separator) are not allowed."
-        )
+        forbidden = "slashes, wildcards, quotes and a double underscore (nnU-Net's own separator) are not allowed"
+        raise UserError(f"{name!r} cannot name a configuration, which becomes part of a folder's name: {forbidden}.")
 
 
 def list_configurations(file: Path) -> None:
@@ -113,6 +111,5 @@ def list_configurations(file: Path) -> None:
 def tell_vanished(vanished: dict[str, str]) -> None:
     """Say which configurations have gone, and how to have them back."""
     for name, command in vanished.items():
-        print(
-            f"Configuration {name} was written here earlier and has gone. To have it back: {command}", file=sys.stderr
-        )
+        message = f"Configuration {name} was written here earlier and has gone. To have it back: {command}"
+        print(message, file=sys.stderr)

@@ -22,24 +22,15 @@ class Rows:
     A weight (out, in / groups, k…) of a convolution and (out, in) of a linear layer has row r in ``weight[r]``. That of
     a transposed convolution is (in, out / groups, k…): the row of output channel r is
     ``weight[g·in/groups : (g+1)·in/groups, o]`` with g, o = divmod(r, out / groups).
-
-    Attributes:
-        shape: of the weight.
-        is_transposed: whether it is that of a transposed convolution.
-        groups: of the convolution.
     """
 
-    shape: tuple[int, ...]
-    is_transposed: bool = False
-    groups: int = 1
+    shape: tuple[int, ...]  # of the weight
+    is_transposed: bool = False  # whether it is that of a transposed convolution
+    groups: int = 1  # of the convolution
 
     @classmethod
     def of(cls, module: nn.Module) -> Rows:
-        """The rows of a module's weight.
-
-        Raises:
-            TypeError: if the module is neither a convolution, nor transposed, nor linear.
-        """
+        """The rows of a module's weight; a TypeError if it is no convolution, transposed or not, and not linear."""
         if isinstance(module, (*CONVOLUTIONS, nn.Linear)):
             return cls(tuple(module.weight.shape))
         if isinstance(module, TRANSPOSED_CONVOLUTIONS):
@@ -65,14 +56,7 @@ class Rows:
         return grouped.transpose(1, 2).reshape(self.count, -1)
 
     def entries(self, columns: torch.Tensor) -> Entries:
-        """The positions in the weight of some entries of each row.
-
-        Args:
-            columns: (rows, k), their places in the row as `matrix` has it.
-
-        Returns:
-            Index tensors of shape (rows, k).
-        """
+        """Positions in the weight, index tensors (rows, k), of the entries in some columns (rows, k) of `matrix`."""
         rows = torch.arange(self.count, device=columns.device)[:, None].expand_as(columns)
         if not self.is_transposed:
             return (rows, *torch.unravel_index(columns, self.shape[1:]))

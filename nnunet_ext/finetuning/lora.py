@@ -36,12 +36,9 @@ def add_adapters(network: nn.Module, *, rank: int, alpha: float, dropout: float)
         ValueError: if a convolution is of a kind for which peft's adapter is not its low-rank update: dilated, grouped
             or not padded with zeros.
     """
-    heads = {id(module) for head in head_modules(network) for module in head.modules()}
-    targets = [
-        (name, module)
-        for name, module in network.named_modules()
-        if isinstance(module, ADAPTABLE) and id(module) not in heads
-    ]
+    heads = {module for head in head_modules(network) for module in head.modules()}
+    modules = network.named_modules()
+    targets = [(name, one) for name, one in modules if isinstance(one, ADAPTABLE) and one not in heads]
     for name, module in targets:
         if any(step != 1 for step in module.dilation) or module.groups != 1 or module.padding_mode != "zeros":
             raise ValueError(f"No low-rank adapter for {name}: it is dilated, grouped or not padded with zeros.")
@@ -49,17 +46,10 @@ def add_adapters(network: nn.Module, *, rank: int, alpha: float, dropout: float)
         # here and not above: it takes seconds, and the libraries behind it upset nnU-Net's search for trainers
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise UserError(
-            f"nnUNetTrainerLoRA needs the library peft, which cannot be imported ({error}). Install it: "
-            "pip install 'nnunet-ext[lora]'"
-        ) from None
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=cast(int, alpha),
-        lora_dropout=dropout,
-        bias="none",
-        target_modules=[name for name, _ in targets],
-    )
+        missing = f"nnUNetTrainerLoRA needs the library peft, which cannot be imported ({error})"
+        raise UserError(f"{missing}. Install it: pip install 'nnunet-ext[lora]'") from None
+    names = [name for name, _ in targets]
+    config = LoraConfig(r=rank, lora_alpha=cast(int, alpha), lora_dropout=dropout, bias="none", target_modules=names)
     inject_adapter_in_model(config, network, adapter_name=ADAPTER)
     _follow_aliases(network)
     for layer in adapted_layers(network):

@@ -38,14 +38,7 @@ class StrictStep(torch.optim.Optimizer):
     def update(
         group: dict[str, Any], weight: torch.Tensor, gradient: torch.Tensor, moments: list[torch.Tensor]
     ) -> None:
-        """One step of some entries, in place.
-
-        Args:
-            group: the hyperparameters.
-            weight: values of the entries, any shape.
-            gradient: the same shape; may be overwritten.
-            moments: what `begin_step` returned, of these entries.
-        """
+        """One step of some entries, in place; the gradient may be overwritten. Moments are what `begin_step` gave."""
         raise NotImplementedError
 
     @torch.no_grad()

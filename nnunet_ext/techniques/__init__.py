@@ -26,19 +26,12 @@ FOREGROUND = "nnunet_ext.preprocessing.checks.foreground:ForegroundCheck"
 
 @dataclass(frozen=True)
 class TrainerEntry:
-    """What ``nnunet_ext list`` says of a trainer.
+    """What ``nnunet_ext list`` says of a trainer."""
 
-    Attributes:
-        name: class name, what goes behind ``nnUNetv2_train … -tr``.
-        summary: what it does, in a few words.
-        needs: what the dataset must have beyond images and labels.
-        paper: where the technique comes from; empty if it comes from nowhere else.
-    """
-
-    name: str
-    summary: str
-    needs: str = "nothing"
-    paper: str = ""
+    name: str  # class name, what goes behind ``nnUNetv2_train … -tr``
+    summary: str  # what it does, in a few words
+    needs: str = "nothing"  # what the dataset must have beyond images and labels
+    paper: str = ""  # where the technique comes from; empty if it comes from nowhere else
 
 
 @dataclass(frozen=True, eq=False)

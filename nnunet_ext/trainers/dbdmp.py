@@ -30,19 +30,12 @@ Terms = dict[str, torch.Tensor]
 
 
 class KnownVoxels(NamedTuple):
-    """What is known of a batch at one resolution, each (B, 1 or C, [X,] Y, Z).
+    """What is known of a batch at one resolution, each (B, 1 or C, [X,] Y, Z)."""
 
-    Attributes:
-        target: the labels, `one_hot`; background where the ignore label was.
-        annotated: true where an instance is annotated.
-        counts: true where a voxel takes part in the supervised terms.
-        inside: true inside the image, where a voxel takes part in the pseudo-label terms.
-    """
-
-    target: torch.Tensor
-    annotated: torch.Tensor
-    counts: torch.Tensor
-    inside: torch.Tensor
+    target: torch.Tensor  # the labels, `one_hot`; background where the ignore label was
+    annotated: torch.Tensor  # true where an instance is annotated
+    counts: torch.Tensor  # true where a voxel takes part in the supervised terms
+    inside: torch.Tensor  # true inside the image, where a voxel takes part in the pseudo-label terms
 
 
 class DBDMPMixin(ImageBorderMixin, MultiDecoderMixin, technique=DBDMP):
@@ -89,31 +82,21 @@ class DBDMPMixin(ImageBorderMixin, MultiDecoderMixin, technique=DBDMP):
 
     def supervised_terms(self, log_p: torch.Tensor, annotation: KnownVoxels) -> Terms:
         """Tversky, symmetric and partial cross-entropy of one head's log-probabilities, each with its own weight."""
-        settings = self.section(DBDMP)
-        counts = annotation.counts
-        tversky = tversky_loss(
-            log_p, annotation.target, counts, alpha=settings.tversky_alpha, beta=settings.tversky_beta
-        )
-        label_log_p = label_log_probabilities(log_p, annotation.target)
+        settings, target, counts = self.section(DBDMP), annotation.target, annotation.counts
+        tversky = tversky_loss(log_p, target, counts, alpha=settings.tversky_alpha, beta=settings.tversky_beta)
+        label_log_p = label_log_probabilities(log_p, target)
+        weights = {"ce_weight": settings.ce_weight, "rce_weight": settings.rce_weight}
         return {
             "tversky": settings.tversky_weight * tversky,
-            "symmetric_ce": symmetric_cross_entropy(
-                label_log_p, counts, ce_weight=settings.ce_weight, rce_weight=settings.rce_weight
-            ),
+            "symmetric_ce": symmetric_cross_entropy(label_log_p, counts, **weights),
             "partial_ce": settings.partial_ce_weight * partial_cross_entropy(label_log_p, annotation.annotated),
         }
 
     def pseudo_label_term(self, main: torch.Tensor, auxiliary: torch.Tensor, annotation: KnownVoxels) -> torch.Tensor:
         """λ(t) ½ [KLCE(main | aux) + KLCE(aux | main)] of the full-resolution heads' log-probabilities."""
-        settings = self.section(DBDMP)
-        pseudo_labels = mixed_pseudo_labels(
-            main,
-            auxiliary,
-            annotation.target,
-            annotation.annotated,
-            ratio=float(self.shared_rng.random()),
-            temperature=settings.temperature,
-        )
+        settings, known = self.section(DBDMP), (annotation.target, annotation.annotated)
+        ratio, temperature = float(self.shared_rng.random()), settings.temperature
+        pseudo_labels = mixed_pseudo_labels(main, auxiliary, *known, ratio=ratio, temperature=temperature)
         ramp = settings.pseudo_label_weight * sigmoid_ramp(self.current_epoch, settings.ramp_epochs)
         self.observe("dbdmp/ramp", ramp)
         # what argmax() > 0 says; argmax over the classes took half of all losses' time on a CPU

@@ -22,14 +22,8 @@ def faster_memory_format(
 ) -> tuple[str, dict[str, float]]:
     """Compare both layouts on copies of a network, in turns, so that other load on the machine hits both alike.
 
-    Weights, gradients, buffers and global generators are not touched.
-
-    Args:
-        network: not compiled and not wrapped, on `device`.
-        shape: of a training batch, (B, C, [X,] Y, Z).
-        device: CPU or CUDA; CUDA is timed under autocast, as training runs there.
-        repeats: timed passes for each layout, at most; one more of each goes before, untimed.
-        budget: seconds after which no further repeat is begun (one is always timed).
+    Weights, gradients, buffers and global generators are not touched. Each layout has at most `repeats` timed passes,
+    at least one, and no further one after a `budget` in seconds. `shape` is (B, C, [X,] Y, Z).
 
     Returns:
         ``"channels_last"`` if its median is lower by more than 5 %, else ``"contiguous"``; and both medians in seconds.
