@@ -29,8 +29,7 @@ MARGIN = 3
 
 
 def drawn_generator() -> np.random.Generator:
-    """A generator seeded from numpy's global one, which all transforms of batchgeneratorsv2 draw from, so that what
-    seeds theirs seeds ours."""
+    """A generator seeded from numpy's global one, from which all transforms of batchgeneratorsv2 draw."""
     return np.random.default_rng(np.random.randint(2**31, dtype=np.int64))  # noqa: NPY002
 
 
@@ -121,14 +120,9 @@ class BezierIntensity(ImageOnlyTransform):
     """
 
     def __init__(self, *, p_invert: float = 0.5, points: int = 1000) -> None:
-        """
-        Args:
-            p_invert: probability of a falling curve.
-            points: of the curve, between which it is linear.
-        """
+        """`p_invert` is the probability of a falling curve, which is linear between its `points`."""
         super().__init__()
-        self.p_invert = p_invert
-        self.points = points
+        self.p_invert, self.points = p_invert, points
 
     def get_parameters(self, **data_dict: Any) -> dict[str, Any]:
         rng = drawn_generator()
@@ -153,8 +147,7 @@ def bezier_curve(controls: np.ndarray, points: int) -> tuple[np.ndarray, np.ndar
 
     Both coordinates rise along it, whichever control point comes first: a coordinate with controls a and b has the
     derivative 3 (1 - t)² a + 6 t (1 - t) (b - a) + 3 t² (1 - b), which is never negative for a and b between 0 and 1,
-    as a - b is then at most a (1 - b) and so at most its root. Sorting the coordinates, as the authors do, mends
-    rounding alone.
+    as a - b is then at most a (1 - b). Sorting the coordinates, as the authors do, corrects rounding alone.
 
     Args:
         controls: (2, 2), the x and y of the first and the second control point, between 0 and 1.
@@ -171,8 +164,7 @@ def bezier_curve(controls: np.ndarray, points: int) -> tuple[np.ndarray, np.ndar
 
 
 class Painting(ImageOnlyTransform):
-    """Fills boxes of the patch with noise (in-painting), or everything but boxes (out-painting), all channels at the
-    same places.
+    """Fills boxes of the patch with noise (in-painting), or all but boxes (out-painting), alike in all channels.
 
     In-painting has up to five boxes, with sides from a sixth to a third of the patch's, and out-painting one to five,
     with sides from about 3/7 to 4/7. A box follows another, and in-painting has a first one, with probability 0.95
@@ -184,16 +176,9 @@ class Painting(ImageOnlyTransform):
     """
 
     def __init__(self, *, p_inside: float = 0.2, p_next: float = 0.95, most: int = 5) -> None:
-        """
-        Args:
-            p_inside: probability of noise in the boxes; else it is around them.
-            p_next: probability of each further box, until one does not come.
-            most: largest number of boxes.
-        """
+        """With probability `p_inside` noise is in the boxes, else around them; each further box has `p_next`."""
         super().__init__()
-        self.p_inside = p_inside
-        self.p_next = p_next
-        self.most = most
+        self.p_inside, self.p_next, self.most = p_inside, p_next, most
 
     def get_parameters(self, **data_dict: Any) -> dict[str, Any]:
         rng = drawn_generator()
@@ -225,12 +210,12 @@ def random_box(shape: Sequence[int], sides: Sequence[tuple[int, int]], rng: np.r
 
     Args:
         shape: of the patch, ([X,] Y, Z).
-        sides: the least and the largest side of the box along each axis, in voxels.
+        sides: the smallest and the largest side of the box along each axis, in voxels.
         rng: draws.
     """
     box = []
-    for length, (least, largest) in zip(shape, sides):
-        side = int(rng.integers(least, largest, endpoint=True))
+    for length, (smallest, largest) in zip(shape, sides):
+        side = int(rng.integers(smallest, largest, endpoint=True))
         margin = min(MARGIN, (length - side) // 2)
         start = int(rng.integers(margin, length - side - margin, endpoint=True))
         box.append(slice(start, start + side))

@@ -30,13 +30,9 @@ be negative too."""
 
 
 class MarkedAir:
-    """A stored segmentation in which air is -2. It is read as it is cropped, like the original."""
+    """A stored segmentation (1, X, Y, Z), in memory or in a file, in which air is -2. It is read as it is cropped."""
 
     def __init__(self, segmentation: Any) -> None:
-        """
-        Args:
-            segmentation: (1, X, Y, Z), an array in memory or in a file.
-        """
         self.segmentation = segmentation
         self.shape: tuple[int, ...] = segmentation.shape
 
@@ -49,10 +45,6 @@ class CasesWithMarkedAir:
     """One of nnU-Net's datasets, whose segmentations are `MarkedAir`: what its data loader needs of one."""
 
     def __init__(self, cases: Any) -> None:
-        """
-        Args:
-            cases: with ``identifiers`` and ``load_case``.
-        """
         self.cases = cases
         self.identifiers = cases.identifiers
 

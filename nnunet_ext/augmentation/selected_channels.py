@@ -72,14 +72,11 @@ def only_image_channels(transforms: ComposeTransforms, channels: Sequence[int]) 
     Returns:
         The same transforms in the same order, with the same probabilities.
     """
-    return ComposeTransforms(
-        [
-            RandomTransform(OnChannels(one.transform, channels), one.apply_probability)
-            if is_intensity_transform(one)
-            else one
-            for one in transforms.transforms
-        ]
-    )
+    restricted = list(transforms.transforms)
+    for place, one in enumerate(restricted):
+        if is_intensity_transform(one):
+            restricted[place] = RandomTransform(OnChannels(one.transform, channels), one.apply_probability)
+    return ComposeTransforms(restricted)
 
 
 def before_intensity(transforms: ComposeTransforms, added: BasicTransform) -> ComposeTransforms:

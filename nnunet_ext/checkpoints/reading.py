@@ -46,7 +46,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     _require_checkpoint_file(file)
     content = _load(file)
     if not isinstance(content, dict):
-        raise UserError(f"{file} is no checkpoint of nnU-Net v2: it is a {type(content).__name__}, not a dictionary.")
+        raise UserError(f"{file} is no checkpoint of nnU-Net v2: it holds a {type(content).__name__}, no dictionary.")
     weights = content.get("network_weights")
     if not isinstance(weights, Mapping):
         raise UserError(_without_weights(file, content))

@@ -17,9 +17,10 @@ EPSILON = 1e-6
 """Added to class affinities, so that no row of them is all zero."""
 
 
-def mean_log_probabilities(branches: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The logarithm of the branches' mean probabilities, P̄, of the same shape."""
-    return torch.logsumexp(torch.stack(list(branches)), dim=0) - math.log(len(branches))
+def mean_log_probabilities(branches: Sequence[torch.Tensor], *, detach: bool = False) -> torch.Tensor:
+    """The logarithm of the branches' mean probabilities, P̄, of the same shape; no gradient flows if it is detached."""
+    stack = torch.stack(list(branches))
+    return torch.logsumexp(stack.detach() if detach else stack, dim=0) - math.log(len(branches))
 
 
 def uncertainty_weighted_consistency(
@@ -45,7 +46,7 @@ def uncertainty_weighted_consistency(
 
     Source: arXiv 2309.09730, equation of L_USPC.
     """
-    mean = mean_log_probabilities(_fixed(branches) if detach_target else branches)
+    mean = mean_log_probabilities(branches, detach=detach_target)
     divergences = torch.stack([_divergence(branch, mean, dim=1) for branch in branches]).mean(dim=0)
     mask = None if mask is None else mask[:, 0]
     if not uncertainty_weights:
@@ -103,7 +104,7 @@ def multi_view_class_consistency(
     divergences = []
     for axis in range(branches[0].ndim - 2):
         affinities = [class_affinities(one, axis, mask).log() for one in probabilities]
-        mean = mean_log_probabilities(_fixed(affinities) if detach_target else affinities)
+        mean = mean_log_probabilities(affinities, detach=detach_target)
         divergences += [_divergence(one, mean, dim=2).mean() for one in affinities]
     return torch.stack(divergences).mean()
 
@@ -111,11 +112,6 @@ def multi_view_class_consistency(
 def entropy(log_p: torch.Tensor) -> torch.Tensor:
     """-Σ_c p_c log p_c of every voxel, (B, 1, [X,] Y, Z), between 0 and log C."""
     return -(log_p.exp() * log_p).sum(dim=1, keepdim=True)
-
-
-def _fixed(branches: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The same numbers, through which no gradient flows."""
-    return [branch.detach() for branch in branches]
 
 
 def _divergence(log_p: torch.Tensor, log_q: torch.Tensor, *, dim: int) -> torch.Tensor:

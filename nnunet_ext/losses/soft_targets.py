@@ -7,14 +7,11 @@ from torch.nn import functional as F
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Mean of the values where the mask is true; zero, with zero gradients, where it is true nowhere.
+    """Mean of the values, a scalar, where the mask is true; zero, with zero gradients, where it is true nowhere.
 
     Args:
         values: any shape.
         mask: boolean, broadcastable to `values`; None for all.
-
-    Returns:
-        A scalar.
     """
     if mask is None:
         return values.mean()
@@ -24,15 +21,12 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor
 
 
 def weighted_mean(values: torch.Tensor, weights: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Σ w v / Σ w where the mask is true; zero, with zero gradients, where it is true nowhere.
+    """Σ w v / Σ w, a scalar, where the mask is true; zero, with zero gradients, where it is true nowhere.
 
     Args:
         values: any shape.
         weights: of the same shape, not negative and not all too small to add up.
         mask: boolean, of the same shape; None for all.
-
-    Returns:
-        A scalar.
     """
     if mask is None:
         return (weights * values).sum() / weights.sum()

@@ -38,10 +38,9 @@ class MultiDecoderUNet(nn.Module):
             ValueError: if their number does not fit.
         """
         super().__init__()
-        if len(perturbations) != 1 + len(auxiliary_decoders):
-            raise ValueError(
-                f"{1 + len(auxiliary_decoders)} decoders need as many perturbations, found {len(perturbations)}."
-            )
+        decoders = 1 + len(auxiliary_decoders)
+        if len(perturbations) != decoders:
+            raise ValueError(f"{decoders} decoders need as many perturbations, found {len(perturbations)}.")
         self.encoder: Any = unet.encoder
         self.decoder: Any = unet.decoder
         for decoder in auxiliary_decoders:
@@ -64,9 +63,7 @@ class MultiDecoderUNet(nn.Module):
 
     def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
         """Voxels of the main U-Net's feature maps, times their channels: what nnU-Net estimates memory from."""
-        return self.encoder.compute_conv_feature_map_size(input_size) + self.decoder.compute_conv_feature_map_size(
-            input_size
-        )
+        return sum(part.compute_conv_feature_map_size(input_size) for part in (self.encoder, self.decoder))
 
     def stock_key(self, key: str) -> str | None:
         """The name that a state dict's key has in the plain U-Net: that of the main decoder for an auxiliary one."""
@@ -80,11 +77,7 @@ class FeatureDropout(nn.Module):
     """In training, sets whole channels of every feature map to zero, and scales the others up."""
 
     def __init__(self, spatial_dims: int, probability: float) -> None:
-        """
-        Args:
-            spatial_dims: 2 or 3.
-            probability: of a channel to be dropped.
-        """
+        """For 2 or 3 spatial dimensions, with the probability that a channel is dropped."""
         super().__init__()
         self.dropout = {2: nn.Dropout2d, 3: nn.Dropout3d}[spatial_dims](probability)
 

@@ -29,11 +29,9 @@ class Settings(Section):
     num_epochs: int | None = Field(None, ge=1, description="Length of the training. nnU-Net: 1000.")
     num_iterations_per_epoch: int | None = Field(None, ge=1, description="Training steps in an epoch. nnU-Net: 250.")
     num_val_iterations_per_epoch: int | None = Field(
-        None, ge=1, description="Validation batches in an epoch, for the pseudo Dice of the log. nnU-Net: 50."
+        None, ge=1, description="Validation batches per epoch. nnU-Net: 50."
     )
-    initial_lr: float | None = Field(
-        None, gt=0, description="Learning rate at the start of the polynomial decay. nnU-Net: 0.01."
-    )
+    initial_lr: float | None = Field(None, gt=0, description="Initial learning rate; it decays to 0. nnU-Net: 0.01.")
     weight_decay: float | None = Field(None, ge=0, description="Weight decay. nnU-Net: 3e-5.")
     momentum: float = Field(0.99, ge=0, lt=1, description="Momentum of SGD. nnU-Net: 0.99.")
     nesterov: bool = Field(True, description="Whether SGD's momentum is Nesterov's, as in nnU-Net.")
@@ -41,9 +39,7 @@ class Settings(Section):
     oversample_foreground_percent: float | None = Field(
         None, ge=0, le=1, description="Share of a batch whose patches are sure to hold foreground. nnU-Net: 0.33."
     )
-    save_every: int | None = Field(
-        None, ge=1, description="Epochs between two writings of checkpoint_latest.pth. nnU-Net: 50."
-    )
+    save_every: int | None = Field(None, ge=1, description="Epochs from one checkpoint to the next. nnU-Net: 50.")
     seed: int | None = Field(
         None,
         ge=0,

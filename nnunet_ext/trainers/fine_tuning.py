@@ -83,7 +83,7 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
             raise UserError(
                 f"{type(self).__name__} fine-tunes a trained model, and none was given. Set fine_tuning.source "
                 "(nnunet_ext configure … fine_tuning.source=CHECKPOINT.pth), or call nnUNetv2_train with "
-                "-pretrained_weights CHECKPOINT.pth. To train from random weights, set fine_tuning.allow_random_start=true."
+                "-pretrained_weights CHECKPOINT.pth. To do without, set fine_tuning.allow_random_start=true."
             )
         network = self.unwrapped_network()
         target = ModelDescription(self.plans_manager.plans, self.configuration_name, self.dataset_json)
