@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform
+from torch import Tensor
 
 Box = tuple[slice, ...]
 
@@ -60,7 +61,7 @@ class LocalShuffling(ImageOnlyTransform):
         starts, sides = boxes_to_shuffle(shape, rng)
         return {"source": torch.from_numpy(shuffled_places(starts, sides, shape, rng))}
 
-    def _apply_to_image(self, img: torch.Tensor, **params: Any) -> torch.Tensor:
+    def _apply_to_image(self, img: Tensor, **params: Any) -> Tensor:
         return img.flatten(1)[:, params["source"]].reshape(img.shape)
 
 
@@ -129,7 +130,7 @@ class BezierIntensity(ImageOnlyTransform):
         channels = len(data_dict["image"])
         return {"controls": rng.random((channels, 2, 2)), "falls": rng.random(channels) < self.p_invert}
 
-    def _apply_to_image(self, img: torch.Tensor, **params: Any) -> torch.Tensor:
+    def _apply_to_image(self, img: Tensor, **params: Any) -> Tensor:
         result = img.clone()
         for values, controls, falls in zip(result, params["controls"], params["falls"]):
             low, high = values.amin(), values.amax()
@@ -196,7 +197,7 @@ class Painting(ImageOnlyTransform):
         noise = torch.from_numpy(rng.random(tuple(image.shape))).to(image.dtype)
         return {"is_inside": is_inside, "boxes": boxes, "noise": noise}
 
-    def _apply_to_image(self, img: torch.Tensor, **params: Any) -> torch.Tensor:
+    def _apply_to_image(self, img: Tensor, **params: Any) -> Tensor:
         over = tuple(range(1, img.ndim))
         low, high = img.amin(over, keepdim=True), img.amax(over, keepdim=True)
         painted = torch.full(img.shape[1:], not params["is_inside"])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from nnunet_ext.augmentation.genesis_corruptions import drawn_generator
@@ -53,9 +54,7 @@ class Misalignment(BasicTransform):
         return {**data_dict, "image": image}
 
 
-def moved(
-    image: torch.Tensor, *, shift: Sequence[float], rotation: Sequence[float], spacing: Sequence[float]
-) -> torch.Tensor:
+def moved(image: Tensor, *, shift: Sequence[float], rotation: Sequence[float], spacing: Sequence[float]) -> Tensor:
     """An image turned about its centre, then shifted: out(x) = image(Rᵀ (x − t)), x in mm from the centre.
 
     Args:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nnunet_ext.checkpoints.description import (
     STRUCTURE,
@@ -27,10 +26,9 @@ def adapt(source: Mapping[str, Any], network: nn.Module, target: ModelDescriptio
     """Weights for a network from a checkpoint of another dataset, with other channels or labels, or fewer decoders.
 
     Tensors of the same name and shape are copied. The first convolution is fitted to other input channels
-    (`nnunet_ext.checkpoints.inputs`), heads to other labels (`nnunet_ext.checkpoints.heads`). A network with several
-    decoders says by a method ``stock_key(key) -> str | None`` which tensor of a plain U-Net corresponds to one of its
-    own; where the source lacks a name, that one is taken. For None there is no such tensor: what the source lacks then
-    stays random. A network that gives its U-Net some of the input channels names them in ``stock_inputs``.
+    (`nnunet_ext.checkpoints.inputs`), heads to other labels (`nnunet_ext.checkpoints.heads`). A network's method
+    ``stock_key(key) -> str | None`` says which tensor of a plain U-Net is taken where the source lacks one of its own;
+    None leaves it random. A network that gives its U-Net some of the input channels names them in ``stock_inputs``.
 
     Args:
         source: as `nnunet_ext.checkpoints.reading.read_checkpoint` gives it.
@@ -53,7 +51,7 @@ class _Adapter:
 
     def __init__(self, source: Mapping[str, Any], network: nn.Module, target: ModelDescription, *, keep_heads: bool):
         self.source, self.target, self.keep_heads = source, target, keep_heads
-        self.given: Mapping[str, torch.Tensor] = source["network_weights"]
+        self.given: Mapping[str, Tensor] = source["network_weights"]
         self.origin = ModelDescription.of(source)
         own = network.state_dict(keep_vars=True)
         self.keys, self.groups = list(own), aliases(own)
@@ -67,7 +65,7 @@ class _Adapter:
         self.mismatches: list[str] = []
 
     def run(self) -> Adaptation:
-        weights: dict[str, torch.Tensor] = {}
+        weights: dict[str, Tensor] = {}
         report = []
         for keys, tensor in self.groups:
             own = tensor.detach().cpu()
@@ -91,7 +89,7 @@ class _Adapter:
             source, network = (str(list(shape)) if shape is not None else "missing" for shape in both)
             self.mismatches.append(f"{key}: source {source}, network {network}")
 
-    def _body(self, keys: tuple[str, ...], own: torch.Tensor) -> tuple[torch.Tensor, Outcome, str]:
+    def _body(self, keys: tuple[str, ...], own: Tensor) -> tuple[Tensor, Outcome, str]:
         """A tensor of encoder or decoder."""
         found = next((name for name in self._names(keys) if name in self.given), None)
         stock = {name for name in map(self.stock_key, keys) if name is not None}
@@ -115,7 +113,7 @@ class _Adapter:
             return own, "random", "another shape in the source"
         return value, "copied", reason
 
-    def _head(self, keys: tuple[str, ...], own: torch.Tensor) -> tuple[torch.Tensor, Outcome, str]:
+    def _head(self, keys: tuple[str, ...], own: Tensor) -> tuple[Tensor, Outcome, str]:
         """A tensor of a segmentation head."""
         if not self.keep_heads:
             return own, "random", "heads are not kept"
@@ -189,9 +187,9 @@ class _Adapter:
         return message
 
 
-def aliases(weights: Mapping[str, torch.Tensor]) -> list[tuple[tuple[str, ...], torch.Tensor]]:
+def aliases(weights: Mapping[str, Tensor]) -> list[tuple[tuple[str, ...], Tensor]]:
     """The tensors of a state dict, each once, with all of its names: a decoder of nnU-Net refers to its encoder."""
-    groups: dict[Any, tuple[list[str], torch.Tensor]] = {}
+    groups: dict[Any, tuple[list[str], Tensor]] = {}
     for key, tensor in weights.items():
         identity: Any = id(tensor)
         if tensor.numel() > 0 and tensor.data_ptr() != 0:
@@ -201,12 +199,12 @@ def aliases(weights: Mapping[str, torch.Tensor]) -> list[tuple[tuple[str, ...], 
     return [(tuple(keys), tensor) for keys, tensor in groups.values()]
 
 
-def _first_convolution(weights: Mapping[str, torch.Tensor]) -> set[str]:
+def _first_convolution(weights: Mapping[str, Tensor]) -> set[str]:
     """Every name of the convolution that reads the image: the first tensor of a network with spatial dimensions."""
     return next((set(keys) for keys, tensor in aliases(weights) if tensor.ndim >= 4), set())
 
 
-def _without_channels(weight: torch.Tensor) -> tuple[int, ...]:
+def _without_channels(weight: Tensor) -> tuple[int, ...]:
     return (weight.shape[0], *weight.shape[2:])
 
 

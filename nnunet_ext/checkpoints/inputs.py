@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+from torch import Tensor
 
 
 def adapted_input(
-    weight: torch.Tensor, n_target: int, source_names: tuple[str, ...], target_names: tuple[str, ...]
-) -> tuple[torch.Tensor, str]:
+    weight: Tensor, n_target: int, source_names: tuple[str, ...], target_names: tuple[str, ...]
+) -> tuple[Tensor, str]:
     """The first convolution for another set of input channels.
 
     With the same channel names in another order the channels change places. With another number of channels, each gets

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal, get_args
 
-import torch
+from torch import Tensor
 
 Outcome = Literal["copied", "adapted", "random", "unused"]
 
@@ -29,7 +29,7 @@ class AdaptedTensor:
 class Adaptation:
     """Weights for a network, and where they come from."""
 
-    weights: dict[str, torch.Tensor]  # complete, on the CPU; tensors that are one in the network are one here
+    weights: dict[str, Tensor]  # complete, on the CPU; tensors that are one in the network are one here
     tensors: tuple[AdaptedTensor, ...]  # what became of each, in the network's order, unused ones last
 
     def table(self) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.messages import some
@@ -50,7 +51,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     weights = content.get("network_weights")
     if not isinstance(weights, Mapping):
         raise UserError(_without_weights(file, content))
-    if not weights or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         raise UserError(f"{file} is no checkpoint of nnU-Net v2: its network_weights are not tensors by name.")
     return {**content, "network_weights": {_without_prefixes(key): value for key, value in weights.items()}}
 
@@ -132,7 +133,7 @@ def _without_weights(file: Path, content: Mapping[Any, Any]) -> str:
             "do not fit v2: convert the dataset with nnUNetv2_convert_old_nnUNet_dataset and train it with v2, or use "
             "a checkpoint of nnU-Net v2."
         )
-    if content and all(isinstance(value, torch.Tensor) for value in content.values()):
+    if content and all(isinstance(value, Tensor) for value in content.values()):
         return (
             f"{file} is no checkpoint of nnU-Net v2 but bare weights. If their names are those of nnU-Net's networks, "
             "wrap them: torch.save({'network_weights': torch.load(FILE, map_location='cpu')}, NEW_FILE)"

@@ -17,9 +17,7 @@ HEADER = """# Written by {package} {version}, `{package} export-stock`; licence:
 def standalone_source(module: str) -> str:
     """The text of a module and of all modules of this package that it imports, as one module.
 
-    Args:
-        module: full name. It and what it imports may name this package in ``from … import`` at the top alone, without
-            ``as``, and no two of them define the same name.
+    They may name this package only in ``from … import`` at the top, without ``as``, and define no name twice.
     """
     parts = [_without_package(_source(name)) for name in _with_imported(module)]
     header = HEADER.format(package=PACKAGE, version=__version__)

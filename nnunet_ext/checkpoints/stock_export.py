@@ -14,7 +14,7 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.file_path_utilities import folds_tuple_to_string
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from nnunet_ext.checkpoints.adaptation import aliases
@@ -69,9 +69,7 @@ def export(model: TrainedModel, folder: Path) -> Export:
     return _Exporter(model, folder).run()
 
 
-def stock_weights(
-    weights: Mapping[str, torch.Tensor], stock: nn.Module
-) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
+def stock_weights(weights: Mapping[str, Tensor], stock: nn.Module) -> tuple[dict[str, Tensor], dict[str, int]]:
     """The part of a state dict that a plain network has, and how many entries of each other part are left out.
 
     Raises:
@@ -109,10 +107,8 @@ class _Exporter:
         dataset_json = {key: value for key, value in model.dataset_json.items() if key != PATIENTS}
         self.description = ModelDescription(model.plans, self.configuration, dataset_json)
         if self.configuration not in model.plans["configurations"]:
-            raise UserError(
-                f"{model.folder / 'plans.json'} has no configuration {self.configuration!r}, with which "
-                f"{self.trainer_name} was trained. Put the plans.json back that belongs to the model."
-            )
+            missing = f"{model.folder / 'plans.json'} has no configuration {self.configuration!r}, which was trained"
+            raise UserError(f"{missing}. Put the plans.json back that belongs to the model.")
         self.trainer = find_trainer(self.trainer_name)
         self.inference_module: str | None = getattr(self.trainer, "inference_module", None)
         self.plans = resolved_plans(self.trainer, self.description)
@@ -205,10 +201,8 @@ class _Exporter:
             before, after = own.eval()(data), exported.eval()(data)
         if not torch.equal(before, after):
             difference = float((before - after).abs().max())
-            raise UserError(
-                f"The exported model of {file} gives other logits (largest difference {difference:g}), so nothing was "
-                "written. Please report this with the plans.json."
-            )
+            found = f"The exported model of {file} gives other logits (largest difference {difference:g})"
+            raise UserError(f"{found}, so nothing was written. Please report this with the plans.json.")
 
     def _write_trainer(self) -> Any:
         """Write the module that builds the network, and load it from there."""
@@ -237,7 +231,7 @@ class _Exporter:
         return name
 
 
-def _load_strictly(network: nn.Module, weights: Mapping[str, torch.Tensor], file: Path, builder: str) -> None:
+def _load_strictly(network: nn.Module, weights: Mapping[str, Tensor], file: Path, builder: str) -> None:
     try:
         network.load_state_dict(dict(weights))
     except RuntimeError as error:

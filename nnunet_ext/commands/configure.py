@@ -43,9 +43,9 @@ def run(args: argparse.Namespace) -> int:
 
     file = preprocessed_folder(args.dataset) / f"{args.plans}.json"
     plans = read_plans(file)
+    if args.name is None and args.settings:
+        raise UserError("Settings are given but no --name for the configuration that is to hold them.")
     if args.name is None:
-        if args.settings:
-            raise UserError("Settings are given but no --name for the configuration that is to hold them.")
         list_configurations(file)
         return 0
     if args.name == args.configuration:

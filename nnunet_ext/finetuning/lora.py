@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.finetuning.roles import head_modules
@@ -28,8 +28,8 @@ def add_adapters(network: nn.Module, *, rank: int, alpha: float, dropout: float)
     Args:
         network: neither compiled nor wrapped.
         rank: r, at least 1.
-        alpha: the adapter counts alpha / r.
-        dropout: probability of an input of the adapter to be dropped in training.
+        alpha: the adapter's factor is alpha / r.
+        dropout: probability that an input of the adapter is dropped in training.
 
     Raises:
         UserError: if peft is not installed.
@@ -84,7 +84,7 @@ def _follow_aliases(network: nn.Module) -> None:
                 setattr(module, name, layer)
 
 
-def low_rank_update(layer: Any) -> torch.Tensor:
+def low_rank_update(layer: Any) -> Tensor:
     """(alpha / r) · B·A of an adapted layer, in the shape of its weight.
 
     Not peft's own ``get_delta_weight``, which fails on a 3D convolution with a kernel of one (0.21).
@@ -112,13 +112,13 @@ def _load_from_plain(layer: Any, state: MutableMapping[str, Any], prefix: str, *
     state[f"{prefix}lora_B.{ADAPTER}.weight"] = torch.zeros_like(up)
 
 
-def raw_parameters(network: nn.Module) -> dict[str, torch.Tensor]:
+def raw_parameters(network: nn.Module) -> dict[str, Tensor]:
     """Copies of the frozen weights and the adapters apart, which the state dict does not tell apart."""
     return {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
 
 
 @torch.no_grad()
-def load_raw_parameters(network: nn.Module, parameters: Mapping[str, torch.Tensor]) -> None:
+def load_raw_parameters(network: nn.Module, parameters: Mapping[str, Tensor]) -> None:
     """Take back what `raw_parameters` gave."""
     for name, parameter in network.named_parameters():
         parameter.copy_(parameters[name])

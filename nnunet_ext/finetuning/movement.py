@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nnunet_ext.finetuning.roles import Role
 
@@ -36,13 +37,13 @@ class Movement:
         """Watch the parameters that `roles` and `shapes` are of, by name."""
         self.roles = dict(roles)
         self._moved = {name: np.zeros(tuple(shapes[name]), dtype=bool) for name in roles}
-        self._last: dict[str, torch.Tensor] = {}
+        self._last: dict[str, Tensor] = {}
 
-    def start(self, parameters: Mapping[str, torch.Tensor]) -> None:
+    def start(self, parameters: Mapping[str, Tensor]) -> None:
         """Remember the values to compare with; what has been seen to move stays noted."""
         self._last = {name: parameters[name].detach().to("cpu", copy=True) for name in self.roles}
 
-    def look(self, parameters: Mapping[str, torch.Tensor]) -> None:
+    def look(self, parameters: Mapping[str, Tensor]) -> None:
         """Note what changed since the last look; `parameters` are the values now, by name."""
         for name in self.roles:
             now = parameters[name].detach().to("cpu", copy=True)

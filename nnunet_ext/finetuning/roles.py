@@ -41,11 +41,7 @@ def decoders(network: nn.Module) -> Iterator[tuple[nn.Module, nn.ModuleList]]:
 
 
 def head_modules(network: nn.Module) -> list[nn.Module]:
-    """The segmentation heads of every decoder and every resolution.
-
-    Raises:
-        ValueError: if the network has none that could be recognised.
-    """
+    """The segmentation heads of every decoder and every resolution; a ValueError if none is recognised."""
     heads = [head for _, heads in decoders(network) for head in heads]
     if not heads:
         raise ValueError(
@@ -56,10 +52,7 @@ def head_modules(network: nn.Module) -> list[nn.Module]:
 
 
 def parameter_roles(network: nn.Module) -> dict[str, Role]:
-    """The role of each parameter.
-
-    Args:
-        network: neither compiled nor wrapped.
+    """The role of each parameter of a network, neither compiled nor wrapped.
 
     Returns:
         Roles by name, in the order and with the names of ``network.named_parameters()``: a tensor that the network

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Initialisation = Literal["kaiming", "xavier", "normal"]
 INITIALISATIONS: tuple[Initialisation, ...] = ("kaiming", "xavier", "normal")
@@ -64,7 +64,7 @@ class BottleneckDropout(nn.Module):
         super().__init__()
         self.largest = largest
 
-    def forward(self, features: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         *skips, bottleneck = features
         if self.training and self.largest > 0:
             # tensors, not Python numbers: torch.compile would compile anew for each share

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-Outputs: TypeAlias = torch.Tensor | list[torch.Tensor]
+Outputs: TypeAlias = Tensor | list[Tensor]
 """Logits of one decoder: a tensor (B, C, [X,] Y, Z) or, under deep supervision, a list, highest resolution first."""
 
 AUXILIARY = "auxiliary_decoders."
@@ -49,7 +48,7 @@ class MultiDecoderUNet(nn.Module):
         self.auxiliary_decoders = nn.ModuleList(auxiliary_decoders)
         self.perturbations = nn.ModuleList(perturbations)
 
-    def forward(self, data: torch.Tensor) -> Outputs | list[Outputs]:
+    def forward(self, data: Tensor) -> Outputs | list[Outputs]:
         features = self.encoder(data)
         if not self.training:
             return self.decoder(features)
@@ -81,5 +80,5 @@ class FeatureDropout(nn.Module):
         super().__init__()
         self.dropout = {2: nn.Dropout2d, 3: nn.Dropout3d}[spatial_dims](probability)
 
-    def forward(self, features: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         return [self.dropout(feature) for feature in features]

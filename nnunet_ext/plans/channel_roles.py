@@ -45,9 +45,8 @@ def check_roles(roles: ChannelRoles, channels: int, *, where: str) -> None:
     if not roles.prior:
         raise UserError(f"{where} names no prior channel: expected prior_image, prior_labels or both.")
     if missing := sorted({channel for channel in named if not 0 <= channel < channels}):
-        raise UserError(
-            f"{where} names channel {', '.join(map(str, missing))}; the dataset has the channels 0 to {channels - 1}."
-        )
+        numbers = ", ".join(map(str, missing))
+        raise UserError(f"{where} names channel {numbers}; the dataset has the channels 0 to {channels - 1}.")
     if twice := sorted({channel for channel in named if named.count(channel) > 1}):
         raise UserError(f"{where} gives channel {', '.join(map(str, twice))} more than one role; each channel has one.")
 

@@ -58,7 +58,7 @@ def quick_configuration(plans: Mapping[str, Any], base: str, resolved: Mapping[s
     """
     if resolved.get("previous_stage") is not None:
         others = ", ".join(name for name in plans["configurations"] if "cascade" not in name)
-        raise UserError(f"Configuration {base!r} is the second stage of a cascade, which has no preset. Use it on {others}.")
+        raise UserError(f"Configuration {base!r} is the second stage of a cascade. Use it on {others}.")
     architecture = resolved["architecture"]
     kwargs = dict(architecture["arch_kwargs"])
     blocks_key = next((key for key in ("n_conv_per_stage", "n_blocks_per_stage") if key in kwargs), None)

@@ -16,8 +16,8 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.helpers import dummy_context
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import Tensor, nn
 from torch import distributed as dist
-from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
@@ -31,6 +31,7 @@ from nnunet_ext.trainers.memory_format import channels_last_format, faster_memor
 from nnunet_ext.trainers.reproducibility import seed_global_generators, seeded_augmenter, single_torch_thread
 from nnunet_ext.version import __version__
 
+CUDA = torch.device("cuda")
 MAX_GRADIENT_NORM = 12.0
 ALLOW_CHANGED_SETTINGS = "nnUNet_ext_allow_changed_settings"
 
@@ -38,7 +39,7 @@ Batch = dict[str, Any]
 """``data``: (B, C, [X,] Y, Z) float; ``target``: the same with one channel (or one for each region), a list of them,
 highest resolution first, under deep supervision; ``keys``: case names; and what a technique adds."""
 
-Outputs: TypeAlias = torch.Tensor | list[torch.Tensor] | tuple[torch.Tensor, ...]
+Outputs: TypeAlias = Tensor | list[Tensor] | tuple[Tensor, ...]
 """Logits, one tensor or, under deep supervision, several, highest resolution first."""
 
 
@@ -51,8 +52,7 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
     """
 
     techniques: ClassVar[tuple[Technique[Any], ...]] = (BASE,)
-    """The techniques of the class and of all its bases. A class names its own in its first line:
-    ``class DBDMPMixin(MultiDecoderMixin, technique=DBDMP)``."""
+    """Those of the class and of all its bases, which are named as in ``class DBDMPMixin(Base, technique=DBDMP)``."""
     libraries: ClassVar[tuple[str, ...]] = ()
     """Optional libraries that this trainer needs, by the name that is imported."""
     alters_the_network: ClassVar[bool] = False
@@ -62,28 +62,19 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
     needs_prior: ClassVar[bool] = False
     """Whether its data have channels of a prior scan beside the current one."""
     inference_module: ClassVar[str | None] = None
-    """Where plain nnU-Net cannot build the network: the module of a trainer that needs nothing of this package but
-    networks. `nnunet_ext export-stock` writes it beside the model."""
-
+    """Where plain nnU-Net cannot build the network: the module of a trainer that can, for `nnunet_ext export-stock`."""
     default_settings: ClassVar[Mapping[str, Any]] = {}
     """Settings that hold where the plans file says nothing."""
-
     unsupported: ClassVar[Mapping[str, str]] = {}
-    """What a technique cannot do, by capability (see `needed_capabilities`), with the reason and what to use
-    instead; such a dataset or configuration is refused with a NotImplementedError."""
+    """By capability that it lacks (see `needed_capabilities`), the reason and what to use instead."""
 
     def __init_subclass__(cls, *, technique: Technique[Any] | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         inherited = [one for base in reversed(cls.__mro__[1:]) for one in vars(base).get("techniques", ())]
         cls.techniques = tuple(dict.fromkeys([*inherited, technique] if technique else inherited))
 
-    def __init__(
-        self,
-        plans: dict,
-        configuration: str,
-        fold: int,
-        dataset_json: dict,
-        device: torch.device = torch.device("cuda"),  # noqa: B008  nnU-Net's signature
+    def __init__(  # nnU-Net's signature
+        self, plans: dict, configuration: str, fold: int, dataset_json: dict, device: torch.device = CUDA
     ) -> None:
         # Everything that can be wrong is looked at before nnU-Net makes a folder.
         plans = self.resolved_plans(plans, configuration, dataset_json)
@@ -102,18 +93,16 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         # Draws of this process, and draws that every process of a DDP training must make alike.
         self.rng = np.random.default_rng()
         self.shared_rng = np.random.default_rng()
-        self._observations: dict[str, torch.Tensor] = {}
+        self._observations: dict[str, Tensor] = {}
 
     # ------------------------------------------------------------------ what a technique declares
 
     @classmethod
     def planned_settings(cls, plans: Mapping[str, Any], configuration: str) -> Settings:
         """The settings of a configuration, this trainer's own where the plans file says nothing."""
-        return validated_settings(
-            merged(cls.default_settings, configured_settings(plans, configuration)),
-            where=f"configuration {configuration!r} of the plans {plans.get('plans_name', '')!r}",
-            techniques=cls.techniques,
-        )
+        values = merged(cls.default_settings, configured_settings(plans, configuration))
+        where = f"configuration {configuration!r} of the plans {plans.get('plans_name', '')!r}"
+        return validated_settings(values, where=where, techniques=cls.techniques)
 
     @classmethod
     def needed_capabilities(cls, plans: dict, configuration: str, dataset_json: dict) -> set[str]:
@@ -191,11 +180,11 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         """The network's output for a prepared batch."""
         return self.network(batch["data"])
 
-    def loss_terms(self, outputs: Outputs, batch: Batch) -> dict[str, torch.Tensor]:
+    def loss_terms(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """The terms of the loss by name, weights included; here nnU-Net's own loss, ``segmentation``."""
         return {"segmentation": self.loss(outputs, batch["target"])}
 
-    def backward(self, loss: torch.Tensor) -> None:
+    def backward(self, loss: Tensor) -> None:
         """Compute the gradients, free of the loss scale of mixed precision."""
         if self.grad_scaler is None:
             loss.backward()
@@ -221,15 +210,15 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
 
     # ------------------------------------------------------------------ tools for the hooks
 
-    def observe(self, name: str, value: torch.Tensor | float) -> None:
+    def observe(self, name: str, value: Tensor | float) -> None:
         """Log a scalar of this step under a name with a slash (``mixup/lambda``); the log shows its mean per epoch."""
         self._observations[name] = torch.as_tensor(value, device=self.device).detach().float()
 
-    def full_resolution(self, outputs: Outputs) -> torch.Tensor:
+    def full_resolution(self, outputs: Outputs) -> Tensor:
         """The logits at the resolution of the patch, (B, C, [X,] Y, Z)."""
         return outputs[0] if isinstance(outputs, (list, tuple)) else outputs
 
-    def heads(self, outputs: Any) -> list[torch.Tensor]:
+    def heads(self, outputs: Any) -> list[Tensor]:
         """A decoder's outputs, or their targets, by resolution, the full one first."""
         return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
 
@@ -430,7 +419,7 @@ def _sums(steps: Iterable[Iterable[tuple[str, np.ndarray]]]) -> dict[str, tuple[
     return sums
 
 
-def total_loss(terms: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def total_loss(terms: Mapping[str, Tensor]) -> Tensor:
     """Sum of the loss terms; one term alone is returned as it is."""
     first, *rest = terms.values()
     for term in rest:

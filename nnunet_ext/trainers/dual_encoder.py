@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
-import torch
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
-from torch import nn
+from torch import Tensor, nn
 
 from nnunet_ext.augmentation.registration_error import Misalignment
 from nnunet_ext.augmentation.selected_channels import before_intensity, only_image_channels
@@ -80,7 +79,7 @@ class DualEncoderMixin(nnUNetTrainerConfigurable, technique=DUAL_ENCODER):
         return {**batch, "data": without_prior(batch["data"], np.flatnonzero(is_dropped).tolist(), self.roles.prior)}
 
 
-def without_prior(data: torch.Tensor, samples: Sequence[int], prior: Sequence[int]) -> torch.Tensor:
+def without_prior(data: Tensor, samples: Sequence[int], prior: Sequence[int]) -> Tensor:
     """(B, C, [X,] Y, Z) data with the prior channels of some samples zero; a copy if there are any."""
     if samples:
         data = data.clone()

@@ -25,7 +25,4 @@ class nnUNetTrainerDualEncoderInference(nnUNetTrainer):
         return dual_encoder_unet(configuration_manager, *arguments, **keywords, settings=settings)
 
     def initialize(self) -> None:
-        raise NotImplementedError(
-            "nnUNetTrainerDualEncoderInference predicts with a model that was exported, and does not train. Install "
-            "nnunet_ext and train with nnUNetTrainerDualEncoder."
-        )
+        raise NotImplementedError("This trainer predicts only. Train with nnUNetTrainerDualEncoder of nnunet_ext.")

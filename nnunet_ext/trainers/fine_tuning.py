@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nnunet_ext.checkpoints.adaptation import ModelDescription, adapt
 from nnunet_ext.checkpoints.reading import read_checkpoint
@@ -97,7 +97,7 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
 
     # ------------------------------------------------------------------ what moved
 
-    def watched_parameters(self) -> Mapping[str, torch.Tensor]:
+    def watched_parameters(self) -> Mapping[str, Tensor]:
         """The present values of the parameters that `movement` watches."""
         return self.unwrapped_network().state_dict()
 

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def channels_last_format(spatial_dims: int) -> torch.memory_format:
@@ -46,7 +46,7 @@ def faster_memory_format(
     return chosen, medians
 
 
-def pass_seconds(network: nn.Module, data: torch.Tensor) -> float:
+def pass_seconds(network: nn.Module, data: Tensor) -> float:
     """Seconds of one forward and backward pass."""
     started = perf_counter()
     with torch.autocast(data.device.type, enabled=data.device.type == "cuda"):
@@ -57,9 +57,9 @@ def pass_seconds(network: nn.Module, data: torch.Tensor) -> float:
     return perf_counter() - started
 
 
-def every_tensor(outputs: Any) -> Iterator[torch.Tensor]:
+def every_tensor(outputs: Any) -> Iterator[Tensor]:
     """The tensors in a network's output: one, a list by resolution, or such a list for each decoder."""
-    if isinstance(outputs, torch.Tensor):
+    if isinstance(outputs, Tensor):
         yield outputs
     else:
         for part in outputs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 from torch import distributed as dist
 
 from nnunet_ext.augmentation import batch_mixing as mixing
@@ -15,7 +16,7 @@ MIXING_PROBABILITY = {"additional": 1.0, "alternate": 0.5}
 
 
 class MixUpMixin(nnUNetTrainerConfigurable, technique=MIXUP):
-    """Adds the term ``mixup`` to whatever loss it is combined with.
+    """Adds the term ``mixup`` to the loss that it is combined with.
 
     ``additional``: L = L_clean + w · L_mixed, by a second forward pass. ``alternate``: a step is either mixed or clean.
     L_mixed looks at the full-resolution head alone: soft cross-entropy for MixUp (binary for regions), the hard Dice +
@@ -34,7 +35,7 @@ class MixUpMixin(nnUNetTrainerConfigurable, technique=MIXUP):
             return {**batch, "mixed": mixed}
         return {**batch, "data": mixed["data"], "mixed": mixed}
 
-    def loss_terms(self, outputs: Outputs, batch: Batch) -> dict[str, torch.Tensor]:
+    def loss_terms(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         mixed = batch.get("mixed")
         if mixed is None:
             return super().loss_terms(outputs, batch)
@@ -88,7 +89,7 @@ class MixUpMixin(nnUNetTrainerConfigurable, technique=MIXUP):
             "mixed_mask": valid & valid[torch.as_tensor(partners, device=valid.device)],
         }
 
-    def mixed_loss(self, outputs: Outputs, mixed: Batch) -> torch.Tensor:
+    def mixed_loss(self, outputs: Outputs, mixed: Batch) -> Tensor:
         """The loss on a mixed batch, a scalar, without the weight."""
         logits = self.full_resolution(outputs)
         if self.section(MIXUP).kind == "cutmix":

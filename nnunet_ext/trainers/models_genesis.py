@@ -7,13 +7,12 @@ from os.path import join
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from torch import Tensor, nn
 from torch import distributed as dist
-from torch import nn
 
 from nnunet_ext.augmentation.genesis_corruptions import BezierIntensity, CleanImageAsTarget, LocalShuffling, Painting
 from nnunet_ext.checkpoints.heads import IMAGES, OUTPUTS
@@ -47,7 +46,7 @@ class nnUNetTrainerModelsGenesis(MultiDecoderMixin, technique=MODELS_GENESIS):
 
     unsupported: ClassVar[Mapping[str, str]] = {
         "cascade": "the second stage of a cascade reads labels beside the image, and there is nothing to restore in "
-        "them. Pre-train on the configuration that the first stage uses.",
+        "them. Pre-train on the configuration that the first stage uses."
     }
 
     def initialize(self) -> None:
@@ -93,12 +92,9 @@ class nnUNetTrainerModelsGenesis(MultiDecoderMixin, technique=MODELS_GENESIS):
         """The corruptions without flips: what is to be undone."""
         return ComposeTransforms(self.corruptions())
 
-    def loss_terms(self, outputs: Any, batch: Batch) -> dict[str, torch.Tensor]:
-        names = ("restoration", "auxiliary_restoration")
-        return {
-            name: nn.functional.mse_loss(self.heads(branch)[0].float(), batch["target"])
-            for name, branch in zip(names, outputs)
-        }
+    def loss_terms(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
+        losses = [nn.functional.mse_loss(self.heads(one)[0].float(), batch["target"]) for one in outputs]
+        return dict(zip(("restoration", "auxiliary_restoration"), losses))
 
     def validation_step(self, batch: Batch) -> dict[str, np.ndarray]:
         """The main decoder's squared error, and how much of the patch's variance it explains."""

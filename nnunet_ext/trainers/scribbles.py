@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nnunet_ext.augmentation.image_border import OUTSIDE
 from nnunet_ext.losses.hard_labels import label_log_probabilities, one_hot, partial_cross_entropy
@@ -21,8 +21,8 @@ SCHEDULE_OF_THE_PAPERS = {"num_epochs": 240, "momentum": 0.9, "nesterov": False,
 class Scribbles(NamedTuple):
     """The annotation at one resolution. Without an ignore label, everything within the image is known."""
 
-    labels: torch.Tensor  # one-hot, (B, C, [X,] Y, Z); without meaning where they are not known
-    is_known: torch.Tensor  # (B, 1, [X,] Y, Z), true where somebody annotated
+    labels: Tensor  # one-hot, (B, C, [X,] Y, Z); without meaning where they are not known
+    is_known: Tensor  # (B, 1, [X,] Y, Z), true where somebody annotated
 
 
 class ScribbleMixin(ImageBorderMixin):
@@ -30,7 +30,7 @@ class ScribbleMixin(ImageBorderMixin):
 
     unsupported: ClassVar[Mapping[str, str]] = {
         "regions": "a scribble says that a voxel has one label and no other, and the losses are of a softmax over such "
-        "labels. Write the regions as labels of their own, or train each region as a dataset of its own.",
+        "labels. Write the regions as labels of their own, or train each region as a dataset of its own."
     }
 
     def scribbles(self, batch: Batch) -> list[Scribbles]:
@@ -44,7 +44,7 @@ class ScribbleMixin(ImageBorderMixin):
             found.append(Scribbles(known, is_known))
         return found
 
-    def partial_ce(self, heads: Sequence[torch.Tensor], scribbles: Sequence[Scribbles]) -> torch.Tensor:
+    def partial_ce(self, heads: Sequence[Tensor], scribbles: Sequence[Scribbles]) -> Tensor:
         """Cross-entropy over the scribbled voxels from log-probabilities, summed over resolutions by their weights."""
         terms = [
             weight * partial_cross_entropy(label_log_probabilities(log_p, known), is_known)
@@ -53,9 +53,7 @@ class ScribbleMixin(ImageBorderMixin):
         ]
         return torch.stack(terms).sum()
 
-    def supervised_term(
-        self, branches: Sequence[Any], batch: Batch, supervision: Supervision
-    ) -> dict[str, torch.Tensor]:
+    def supervised_term(self, branches: Sequence[Any], batch: Batch, supervision: Supervision) -> dict[str, Tensor]:
         """What branches learn from the scribbled voxels: the mean over them, under the name of the supervision.
 
         Branches are log-probabilities by resolution. ``dice_ce`` is nnU-Net's own loss, whose softmax of

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from itertools import cycle
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nnunet_ext.losses.consistency import multi_view_class_consistency, uncertainty_weighted_consistency
 from nnunet_ext.losses.hard_labels import log_probabilities
@@ -49,7 +48,7 @@ class nnUNetTrainerTDNet(ScribbleMixin, MultiDecoderMixin, technique=TDNET):
             initialise(decoder, kind)
         return network
 
-    def loss_terms(self, outputs: Any, batch: Batch) -> dict[str, torch.Tensor]:
+    def loss_terms(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
         settings = self.section(TDNET)
         branches = [[log_probabilities(head) for head in self.heads(branch)] for branch in outputs]
         terms = self.supervised_term(branches, batch, settings.supervision)
