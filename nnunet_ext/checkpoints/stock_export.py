@@ -107,7 +107,9 @@ class _Exporter:
         dataset_json = {key: value for key, value in model.dataset_json.items() if key != PATIENTS}
         self.description = ModelDescription(model.plans, self.configuration, dataset_json)
         if self.configuration not in model.plans["configurations"]:
-            missing = f"{model.folder / 'plans.json'} has no configuration {self.configuration!r}, which was trained"
+            missing = (
+                f"{model.folder / 'plans.json'} has no configuration {self.configuration!r}, the one that was trained"
+            )
             raise UserError(f"{missing}. Put the plans.json back that belongs to the model.")
         self.trainer = find_trainer(self.trainer_name)
         self.inference_module: str | None = getattr(self.trainer, "inference_module", None)

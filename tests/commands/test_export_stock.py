@@ -177,7 +177,7 @@ def test_nothing_is_replaced_unless_asked(model, out, capsys):
     (out / "fold_0" / "stale").touch()
     assert main(["export-stock", str(model), "-o", str(out), "--force"]) == 0
     assert not (out / "fold_0" / "stale").exists()
-    assert "did not make it" in refusal(capsys, model, "-o", model, "--force")
+    assert "is the input" in refusal(capsys, model, "-o", model, "--force")
     assert (model / "fold_0" / "checkpoint_final.pth").is_file()
 
 
