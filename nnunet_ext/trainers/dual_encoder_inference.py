@@ -25,4 +25,5 @@ class nnUNetTrainerDualEncoderInference(nnUNetTrainer):
         return dual_encoder_unet(configuration_manager, *arguments, **keywords, settings=settings)
 
     def initialize(self) -> None:
-        raise NotImplementedError("This trainer predicts only. Train with nnUNetTrainerDualEncoder of nnunet_ext.")
+        name = type(self).__name__
+        raise NotImplementedError(f"{name} predicts only. Train with nnUNetTrainerDualEncoder of nnunet_ext.")
