@@ -44,20 +44,11 @@ def fold_name(text: str) -> int | str:
 
 def add_interval_options(parser: argparse.ArgumentParser, *, purpose: str) -> None:
     """The options of commands that show bootstrap intervals: ``--patients``, for a purpose, and ``--bootstrap``."""
-    parser.add_argument(
-        "--patients",
-        type=Path,
-        metavar="FILE",
-        help=f'for {purpose}: JSON, {{"CASE": "PATIENT", ...}} or a pairs.json of nnunet_ext pair. The cases of one '
-        "patient are drawn together (default: each case is a patient)",
-    )
-    parser.add_argument(
-        "--bootstrap",
-        type=not_negative,
-        default=RESAMPLES,
-        metavar="N",
-        help="resamples for the intervals, 0 for no intervals (default: %(default)s)",
-    )
+    patients = f'for {purpose}: JSON, {{"CASE": "PATIENT", ...}} or a pairs.json of nnunet_ext pair. The cases of one '
+    patients += "patient are drawn together (default: each case is a patient)"
+    parser.add_argument("--patients", type=Path, metavar="FILE", help=patients)
+    resamples = "resamples for the intervals, 0 for no intervals (default: %(default)s)"
+    parser.add_argument("--bootstrap", type=not_negative, default=RESAMPLES, metavar="N", help=resamples)
 
 
 def add_new_dataset_options(parser: argparse.ArgumentParser) -> None:

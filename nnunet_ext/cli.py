@@ -12,23 +12,8 @@ from nnunet_ext.files import COMMAND
 from nnunet_ext.version import __version__
 
 COMMANDS = (
-    "path",
-    "list",
-    "doctor",
-    "configure",
-    "plan",
-    "split",
-    "simulate",
-    "unlabelled",
-    "pair",
-    "check",
-    "jobs",
-    "evaluate",
-    "report",
-    "complete",
-    "adapt-weights",
-    "export-stock",
-    "demo",
+    *("path", "list", "doctor", "configure", "plan", "split", "simulate", "unlabelled", "pair", "check"),
+    *("jobs", "evaluate", "report", "complete", "adapt-weights", "export-stock", "demo"),
 )
 
 WRONG_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.EFBIG)

@@ -96,13 +96,9 @@ def read_json(source: str | os.PathLike[str]) -> Any:
 
 
 def check_new_file(target: Path, *, force: bool, ending: str = "", source: Path | None = None) -> None:
-    """Raise a UserError unless a result can be written behind ``-o``, before any work is done.
+    """Raise a UserError unless a file can be written behind ``-o``, before any work is done.
 
-    Args:
-        target: the file.
-        force: whether one that is there may be replaced.
-        ending: what its name must end in, such as ``.zip``.
-        source: file that the command reads, which is never replaced.
+    Its name must end in `ending`, such as ``.zip``. The `source` that the command reads is never replaced.
     """
     if target.is_dir():
         raise UserError(f"{target} is a folder; the name of a file is needed behind -o.")
@@ -143,16 +139,10 @@ REQUEST = ".request.json"
 
 
 def check_output_folder(folder: Path, *, force: bool) -> bool:
-    """See that results can be written into a folder, before any work is done.
+    """Whether a folder for results has content, which may be replaced; before any work is done.
 
-    Only a folder that the same command made may be replaced, so that a slip of the hand (a home folder, a folder of
-    data, another command's result) costs nothing.
-
-    Returns:
-        Whether it has content, which may be replaced.
-
-    Raises:
-        UserError: if it is a file, has content that this command did not make, or content that `force` is needed for.
+    A UserError says if it is a file, has content that `force` is needed for, or that this command did not make, so that
+    a slip of the hand (a home folder, a folder of data, another command's result) costs nothing.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; a folder is needed here.")
@@ -163,10 +153,8 @@ def check_output_folder(folder: Path, *, force: bool) -> bool:
         raise UserError(f"{folder} is not empty, and this package did not make it. Choose another name.")
     maker = (folder / MARKER).read_text(encoding="utf-8", errors="replace")
     if maker != COMMAND.get():
-        by = f"by nnunet_ext {maker}" if maker else "in another way"
-        raise UserError(
-            f"{folder} is not empty, and was made {by}, not by this command. Choose another name, or remove it."
-        )
+        made = f"{folder} is not empty, and was made {f'by nnunet_ext {maker}' if maker else 'in another way'}"
+        raise UserError(f"{made}, not by this command. Choose another name, or remove it.")
     if not force:
         raise UserError(f"{folder} exists and is not empty. Choose another name, or add --force to replace it.")
     return True
@@ -186,15 +174,7 @@ def prepare_output_folder(folder: str | os.PathLike[str], *, force: bool) -> Pat
 
 
 def check_apart(output: Path, inputs: Iterable[Path]) -> None:
-    """See that a result does not lie in, over or above what it is made from, before any work is done.
-
-    Args:
-        output: file or folder to be written.
-        inputs: files and folders that are read.
-
-    Raises:
-        UserError: naming both.
-    """
+    """Raise a UserError if a result would lie in, over or above what it is made from, before any work is done."""
     target = output.resolve()
     for given in inputs:
         source = given.resolve()
@@ -208,16 +188,9 @@ def check_apart(output: Path, inputs: Iterable[Path]) -> None:
 def folder_written_whole(folder: Path, *, force: bool, request: Mapping[str, Any] | None = None) -> Iterator[Path]:
     """Yield a marked folder whose content becomes that of `folder` only if the block ends without an exception.
 
-    With a `request`, what an interrupted block had written is there again the next time that the same is requested, so
-    that long work goes on where it was.
-
-    Args:
-        folder: where the results will be. What it has stays until the block ends.
-        force: replace its content, see `check_output_folder`, and unfinished work of another request.
-        request: what decides the content, for JSON. None begins anew every time.
-
-    Raises:
-        UserError: if content or unfinished work may not be replaced, or the folder cannot be written to.
+    With a `request`, the JSON that decides the content, what an interrupted block had written is there again the next
+    time that the same is requested. `force` replaces content, see `check_output_folder`, and unfinished work of another
+    request. A UserError says what may not be replaced, or that the folder cannot be written to.
     """
     check_output_folder(folder, force=force)
     # inside a folder that is there, which may be a mount, or whose parent may be read-only

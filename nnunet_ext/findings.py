@@ -18,19 +18,12 @@ Severity = Literal["ok", "warning", "problem"]
 
 @dataclass(frozen=True)
 class Finding:
-    """The outcome of one check.
+    """The outcome of one check."""
 
-    Attributes:
-        severity: ``ok``; ``warning`` (works, but not as well or not for long); ``problem`` (something will fail).
-        title: what was looked at, in a word or two.
-        detail: what was found.
-        fix: the command that fixes it; empty if all is well.
-    """
-
-    severity: Severity
-    title: str
-    detail: str
-    fix: str = ""
+    severity: Severity  # ``warning``: works, but not as well or not for long; ``problem``: something will fail
+    title: str  # what was looked at, in a word or two
+    detail: str  # what was found
+    fix: str = ""  # the command that fixes it; empty if all is well
 
     def __str__(self) -> str:
         """The finding as lines of text. The command that fixes it is never wrapped, so that it can be copied."""

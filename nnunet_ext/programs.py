@@ -34,11 +34,7 @@ def running(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start a program; when the block ends, however it does, end the program and everything that it has started.
 
-    Args:
-        command: the program and its arguments.
-        output: file for what it prints and for its errors.
-        variables: environment variables beside those of this process.
-        pass_fds: file descriptors that it inherits.
+    `output` takes what it prints and its errors; `variables` are set beside the environment of this process.
     """
     process = subprocess.Popen(
         command,
@@ -56,12 +52,9 @@ def running(
 
 
 def end_group(group: int, *, leader: subprocess.Popen[bytes] | None = None, patience_s: float = PATIENCE_S) -> None:
-    """End a group of processes: ask, wait, kill what is left. On Windows, which has no such groups, the leader alone.
+    """End a group of processes, by the id of its leader: ask, wait, kill what is left, wait again.
 
-    Args:
-        group: its id, which is the process id of its leader.
-        leader: the leader, if it is a child of this process; it is waited for.
-        patience_s: how long to wait, after asking and after killing.
+    A leader that is a child of this process is waited for. On Windows, which has no such groups, it alone is ended.
     """
     if not hasattr(os, "killpg"):
         if leader is not None:

@@ -19,22 +19,13 @@ def folders_of_users() -> list[str]:
     One that lies around this package or in it is left out: it was meant to be ours, and ``nnunet_ext doctor`` says so.
     """
     package = Path(__file__).resolve().parent
-    folders = [
-        entry for entry in os.environ.get(VARIABLE, "").split(os.pathsep) if entry.strip() and Path(entry).is_dir()
-    ]
-    paths = {folder: Path(folder).resolve() for folder in folders}
+    entries = os.environ.get(VARIABLE, "").split(os.pathsep)
+    paths = {entry: Path(entry).resolve() for entry in entries if entry.strip() and Path(entry).is_dir()}
     return [name for name, path in paths.items() if not (path.is_relative_to(package) or package.is_relative_to(path))]
 
 
 def extended_value(current: str | None) -> str:
-    """The variable's value with our folder in it, everything else that is there kept and in its order.
-
-    Args:
-        current: the present value, folders separated by `os.pathsep`; None or empty if there is none.
-
-    Returns:
-        `current` itself if it holds our folder already, else `current` followed by our folder.
-    """
+    """The variable's present value, followed by our folder unless it is there already."""
     ours = str(discovery_folder())
     entries = [entry for entry in (current or "").split(os.pathsep) if entry.strip()]
     if ours in entries:
@@ -45,11 +36,8 @@ def extended_value(current: str | None) -> str:
 def register() -> str:
     """Make nnU-Net find this package's trainers in this process and in those it starts.
 
-    Does for a Python program what ``export nnUNet_extTrainer=$(nnunet_ext path)`` does for a shell.
-
-    Returns:
-        The new value of ``nnUNet_extTrainer``.
+    Does for a Python program what ``export nnUNet_extTrainer=$(nnunet_ext path)`` does for a shell, and returns the
+    new value of the variable.
     """
-    value = extended_value(os.environ.get(VARIABLE))
-    os.environ[VARIABLE] = value
-    return value
+    os.environ[VARIABLE] = extended_value(os.environ.get(VARIABLE))
+    return os.environ[VARIABLE]

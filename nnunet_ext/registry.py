@@ -25,13 +25,9 @@ def declared_in(module: ModuleType) -> list[Technique[Any]]:
     return [value for value in vars(module).values() if isinstance(value, Technique)]
 
 
-TECHNIQUES: tuple[Technique[Any], ...] = tuple(
-    dict.fromkeys(
-        technique
-        for module in pkgutil.iter_modules(techniques.__path__)
-        for technique in declared_in(import_module(f"{techniques.__name__}.{module.name}"))
-    )
-)
+_MODULES = [import_module(f"{techniques.__name__}.{one.name}") for one in pkgutil.iter_modules(techniques.__path__)]
+
+TECHNIQUES: tuple[Technique[Any], ...] = tuple(dict.fromkeys(one for module in _MODULES for one in declared_in(module)))
 """Those of this package."""
 
 TRAINERS: tuple[TrainerEntry, ...] = tuple(entry for technique in TECHNIQUES for entry in technique.trainers)
@@ -39,11 +35,7 @@ TRAINERS: tuple[TrainerEntry, ...] = tuple(entry for technique in TECHNIQUES for
 
 
 def user_techniques() -> tuple[list[Technique[Any]], list[str]]:
-    """The techniques in the folders that ``nnUNet_extTrainer`` names beside ours.
-
-    Returns:
-        The techniques, and a sentence for each module that cannot be imported.
-    """
+    """The techniques in other folders of ``nnUNet_extTrainer``, and a sentence for each module that is broken."""
     found: list[Technique[Any]] = []
     broken: list[str] = []
     for folder in folders_of_users():
@@ -58,18 +50,10 @@ def user_techniques() -> tuple[list[Technique[Any]], list[str]]:
 
 
 def technique_of(trainer: str) -> tuple[Technique[Any], TrainerEntry]:
-    """The technique that declares a trainer, and what it says of it. Ours are found without a look into folders.
-
-    Args:
-        trainer: the name of its class.
-
-    Raises:
-        UserError: if nobody declares it.
-    """
-    for technique in TECHNIQUES:
-        for entry in technique.trainers:
-            if entry.name == trainer:
-                return technique, entry
+    """The technique that declares a trainer, and its entry; a UserError if none does."""
+    ours = {entry.name: (technique, entry) for technique in TECHNIQUES for entry in technique.trainers}
+    if trainer in ours:
+        return ours[trainer]
     techniques_of_users, broken = user_techniques()
     theirs = {entry.name: (technique, entry) for technique in techniques_of_users for entry in technique.trainers}
     if trainer in theirs:
@@ -89,20 +73,13 @@ def modules_of(folder: str, prefix: str = "") -> Iterator[str]:
 
 
 def imported(folder: str) -> tuple[list[ModuleType], dict[str, str]]:
-    """Import every module below a folder as nnU-Net's lookup does, which forgets them afterwards.
-
-    Returns:
-        The modules, and the error of each that cannot be imported.
-    """
-    from nnunetv2.utilities.find_class_by_name import (
-        temporarily_cleanup_imports_from_path,
-        temporarily_extend_syspath,
-    )
+    """Import every module below a folder as nnU-Net's lookup does, which forgets them; modules, and errors by name."""
+    from nnunetv2.utilities import find_class_by_name as lookup
 
     modules, errors = [], {}
     with (
-        temporarily_extend_syspath(folder),
-        temporarily_cleanup_imports_from_path(folder),
+        lookup.temporarily_extend_syspath(folder),
+        lookup.temporarily_cleanup_imports_from_path(folder),
         contextlib.redirect_stdout(sys.stderr),  # what they print must not mix with a command's output
     ):
         for name in modules_of(folder):

@@ -20,8 +20,7 @@ class Progress:
 
     epoch: int | None = None  # the last one that began, counted from 1; None before the first
     has_trained: bool = False  # whether the epochs are over and validation has begun
-    # pseudo Dice of each label in the last complete epoch; NaN for a label that no patch had
-    dice_by_label: tuple[float, ...] = ()
+    dice_by_label: tuple[float, ...] = ()  # pseudo Dice in the last complete epoch; NaN for a label that no patch had
     best_dice: float | None = None  # the best moving average of it, by which nnU-Net chooses checkpoint_best.pth
     last_line: str = ""  # the last line that was printed; of a progress bar, its last state
 

@@ -451,7 +451,7 @@ def test_diagnosis_goes_on_without_torch_and_nnunet(
 ) -> None:
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(diagnosis, "installed_version", lambda distribution: nnunet_version)
+    monkeypatch.setattr(installation, "installed_version", lambda distribution: nnunet_version)
     findings = {finding.title: finding for finding in diagnosis.diagnose({**os.environ, VARIABLE: OURS})}
     assert findings["nnunetv2"].severity == ("ok" if nnunet_version else "problem")
     assert findings["torch"].severity == "problem"

@@ -9,21 +9,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 RATIO_MARGIN = 1e-4
 
 
 def draw_partners(batch_size: int, rng: np.random.Generator) -> np.ndarray:
-    """A partner for each sample, never itself: a uniformly drawn cyclic permutation (Sattolo's algorithm).
+    """Index (B,) of a partner for each sample, never itself: a uniform cyclic permutation (Sattolo's algorithm).
 
     Drawn in one pass, where shuffling until nothing stays in place would never end for a batch of one.
-
-    Args:
-        batch_size: at least 2.
-        rng: source of randomness.
-
-    Returns:
-        Indices, (B,).
 
     Raises:
         ValueError: for a batch of fewer than two.
@@ -42,7 +36,7 @@ def draw_ratios(batch_size: int, alpha: float, rng: np.random.Generator) -> np.n
     return np.clip(rng.beta(alpha, alpha, size=batch_size), RATIO_MARGIN, 1 - RATIO_MARGIN)
 
 
-def blend(values: torch.Tensor, partners: np.ndarray, ratios: np.ndarray) -> torch.Tensor:
+def blend(values: Tensor, partners: np.ndarray, ratios: np.ndarray) -> Tensor:
     """λ·x + (1 − λ)·x' for each sample x and its partner x'.
 
     Args:
@@ -69,7 +63,7 @@ def draw_box(spatial_shape: Sequence[int], rng: np.random.Generator) -> tuple[sl
     return tuple(box)
 
 
-def paste(values: torch.Tensor, partners: np.ndarray, box: tuple[slice, ...]) -> torch.Tensor:
+def paste(values: Tensor, partners: np.ndarray, box: tuple[slice, ...]) -> Tensor:
     """A copy in which the box of each sample holds what its partner has there; (B, C, [X,] Y, Z) of any type."""
     result = values.clone()
     region = (slice(None), slice(None), *box)
@@ -77,9 +71,7 @@ def paste(values: torch.Tensor, partners: np.ndarray, box: tuple[slice, ...]) ->
     return result
 
 
-def class_targets(
-    target: torch.Tensor, num_classes: int, ignore_label: int | None
-) -> tuple[torch.Tensor, torch.Tensor]:
+def class_targets(target: Tensor, num_classes: int, ignore_label: int | None) -> tuple[Tensor, Tensor]:
     """A label map as one channel for each class, and where it counts.
 
     Args:
@@ -99,7 +91,7 @@ def class_targets(
     return onehot, valid
 
 
-def region_targets(target: torch.Tensor, has_ignore_label: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def region_targets(target: Tensor, has_ignore_label: bool) -> tuple[Tensor, Tensor]:
     """nnU-Net's region target as float32, and where it counts.
 
     Args:

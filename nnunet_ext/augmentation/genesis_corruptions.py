@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform
+from torch import Tensor
 
 Box = tuple[slice, ...]
 
@@ -29,8 +30,7 @@ MARGIN = 3
 
 
 def drawn_generator() -> np.random.Generator:
-    """A generator seeded from numpy's global one, which all transforms of batchgeneratorsv2 draw from, so that what
-    seeds theirs seeds ours."""
+    """A generator seeded from numpy's global one, from which all transforms of batchgeneratorsv2 draw."""
     return np.random.default_rng(np.random.randint(2**31, dtype=np.int64))  # noqa: NPY002
 
 
@@ -61,7 +61,7 @@ class LocalShuffling(ImageOnlyTransform):
         starts, sides = boxes_to_shuffle(shape, rng)
         return {"source": torch.from_numpy(shuffled_places(starts, sides, shape, rng))}
 
-    def _apply_to_image(self, img: torch.Tensor, **params: Any) -> torch.Tensor:
+    def _apply_to_image(self, img: Tensor, **params: Any) -> Tensor:
         return img.flatten(1)[:, params["source"]].reshape(img.shape)
 
 
@@ -121,21 +121,16 @@ class BezierIntensity(ImageOnlyTransform):
     """
 
     def __init__(self, *, p_invert: float = 0.5, points: int = 1000) -> None:
-        """
-        Args:
-            p_invert: probability of a falling curve.
-            points: of the curve, between which it is linear.
-        """
+        """`p_invert` is the probability of a falling curve, which is linear between its `points`."""
         super().__init__()
-        self.p_invert = p_invert
-        self.points = points
+        self.p_invert, self.points = p_invert, points
 
     def get_parameters(self, **data_dict: Any) -> dict[str, Any]:
         rng = drawn_generator()
         channels = len(data_dict["image"])
         return {"controls": rng.random((channels, 2, 2)), "falls": rng.random(channels) < self.p_invert}
 
-    def _apply_to_image(self, img: torch.Tensor, **params: Any) -> torch.Tensor:
+    def _apply_to_image(self, img: Tensor, **params: Any) -> Tensor:
         result = img.clone()
         for values, controls, falls in zip(result, params["controls"], params["falls"]):
             low, high = values.amin(), values.amax()
@@ -153,8 +148,7 @@ def bezier_curve(controls: np.ndarray, points: int) -> tuple[np.ndarray, np.ndar
 
     Both coordinates rise along it, whichever control point comes first: a coordinate with controls a and b has the
     derivative 3 (1 - t)² a + 6 t (1 - t) (b - a) + 3 t² (1 - b), which is never negative for a and b between 0 and 1,
-    as a - b is then at most a (1 - b) and so at most its root. Sorting the coordinates, as the authors do, mends
-    rounding alone.
+    as a - b is then at most a (1 - b). Sorting the coordinates, as the authors do, corrects rounding alone.
 
     Args:
         controls: (2, 2), the x and y of the first and the second control point, between 0 and 1.
@@ -171,8 +165,7 @@ def bezier_curve(controls: np.ndarray, points: int) -> tuple[np.ndarray, np.ndar
 
 
 class Painting(ImageOnlyTransform):
-    """Fills boxes of the patch with noise (in-painting), or everything but boxes (out-painting), all channels at the
-    same places.
+    """Fills boxes of the patch with noise (in-painting), or all but boxes (out-painting), alike in all channels.
 
     In-painting has up to five boxes, with sides from a sixth to a third of the patch's, and out-painting one to five,
     with sides from about 3/7 to 4/7. A box follows another, and in-painting has a first one, with probability 0.95
@@ -184,16 +177,9 @@ class Painting(ImageOnlyTransform):
     """
 
     def __init__(self, *, p_inside: float = 0.2, p_next: float = 0.95, most: int = 5) -> None:
-        """
-        Args:
-            p_inside: probability of noise in the boxes; else it is around them.
-            p_next: probability of each further box, until one does not come.
-            most: largest number of boxes.
-        """
+        """With probability `p_inside` noise is in the boxes, else around them; each further box has `p_next`."""
         super().__init__()
-        self.p_inside = p_inside
-        self.p_next = p_next
-        self.most = most
+        self.p_inside, self.p_next, self.most = p_inside, p_next, most
 
     def get_parameters(self, **data_dict: Any) -> dict[str, Any]:
         rng = drawn_generator()
@@ -211,7 +197,7 @@ class Painting(ImageOnlyTransform):
         noise = torch.from_numpy(rng.random(tuple(image.shape))).to(image.dtype)
         return {"is_inside": is_inside, "boxes": boxes, "noise": noise}
 
-    def _apply_to_image(self, img: torch.Tensor, **params: Any) -> torch.Tensor:
+    def _apply_to_image(self, img: Tensor, **params: Any) -> Tensor:
         over = tuple(range(1, img.ndim))
         low, high = img.amin(over, keepdim=True), img.amax(over, keepdim=True)
         painted = torch.full(img.shape[1:], not params["is_inside"])
@@ -225,12 +211,12 @@ def random_box(shape: Sequence[int], sides: Sequence[tuple[int, int]], rng: np.r
 
     Args:
         shape: of the patch, ([X,] Y, Z).
-        sides: the least and the largest side of the box along each axis, in voxels.
+        sides: the smallest and the largest side of the box along each axis, in voxels.
         rng: draws.
     """
     box = []
-    for length, (least, largest) in zip(shape, sides):
-        side = int(rng.integers(least, largest, endpoint=True))
+    for length, (smallest, largest) in zip(shape, sides):
+        side = int(rng.integers(smallest, largest, endpoint=True))
         margin = min(MARGIN, (length - side) // 2)
         start = int(rng.integers(margin, length - side - margin, endpoint=True))
         box.append(slice(start, start + side))

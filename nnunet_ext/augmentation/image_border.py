@@ -21,6 +21,7 @@ from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, Se
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
 from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
+from torch import Tensor
 
 OUTSIDE = -1
 """What nnU-Net pads segmentations with, and what preprocessing writes into air."""
@@ -30,13 +31,9 @@ be negative too."""
 
 
 class MarkedAir:
-    """A stored segmentation in which air is -2. It is read as it is cropped, like the original."""
+    """A stored segmentation (1, X, Y, Z), in memory or in a file, in which air is -2. It is read as it is cropped."""
 
     def __init__(self, segmentation: Any) -> None:
-        """
-        Args:
-            segmentation: (1, X, Y, Z), an array in memory or in a file.
-        """
         self.segmentation = segmentation
         self.shape: tuple[int, ...] = segmentation.shape
 
@@ -49,10 +46,6 @@ class CasesWithMarkedAir:
     """One of nnU-Net's datasets, whose segmentations are `MarkedAir`: what its data loader needs of one."""
 
     def __init__(self, cases: Any) -> None:
-        """
-        Args:
-            cases: with ``identifiers`` and ``load_case``.
-        """
         self.cases = cases
         self.identifiers = cases.identifiers
 
@@ -72,7 +65,7 @@ class KeepOutside(SegOnlyTransform):
     stage has found, has 0 there, as nnU-Net expects.
     """
 
-    def _apply_to_segmentation(self, segmentation: torch.Tensor, **params: Any) -> torch.Tensor:
+    def _apply_to_segmentation(self, segmentation: Tensor, **params: Any) -> Tensor:
         segmentation[segmentation == AIR] = 0
         segmentation[1:][segmentation[1:] == OUTSIDE] = 0
         return segmentation
@@ -100,7 +93,7 @@ def _keeping_outside(transform: BasicTransform) -> BasicTransform:
     return transform
 
 
-def without_outside(target: torch.Tensor, *, has_regions: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def without_outside(target: Tensor, *, has_regions: bool) -> tuple[Tensor, Tensor]:
     """What nnU-Net would have given as the target, and which voxels lie inside the image.
 
     Args:
@@ -117,9 +110,7 @@ def without_outside(target: torch.Tensor, *, has_regions: bool) -> tuple[torch.T
     return torch.where(is_inside, target, 0), is_inside
 
 
-def ignored_outside(
-    target: torch.Tensor, is_inside: torch.Tensor, ignore_label: int | None, *, has_regions: bool
-) -> torch.Tensor:
+def ignored_outside(target: Tensor, is_inside: Tensor, ignore_label: int | None, *, has_regions: bool) -> Tensor:
     """nnU-Net's target with the ignore label outside the image, if the dataset has one.
 
     Args:

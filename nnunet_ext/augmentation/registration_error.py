@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from nnunet_ext.augmentation.genesis_corruptions import drawn_generator
@@ -36,10 +37,8 @@ class Misalignment(BasicTransform):
             spacing: of the voxels along the patch's axes, in millimetres: the configuration's.
         """
         super().__init__()
-        self.channels = list(channels)
-        self.max_shift = max_shift
-        self.max_rotation = max_rotation
-        self.spacing = [float(length) for length in spacing]
+        self.channels, self.spacing = list(channels), [float(length) for length in spacing]
+        self.max_shift, self.max_rotation = max_shift, max_rotation
 
     def get_parameters(self, **data_dict: Any) -> dict[str, Any]:
         rng = drawn_generator()
@@ -51,15 +50,11 @@ class Misalignment(BasicTransform):
 
     def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
         image = data_dict["image"].clone()
-        image[self.channels] = moved(
-            image[self.channels], shift=params["shift"], rotation=params["rotation"], spacing=self.spacing
-        )
+        image[self.channels] = moved(image[self.channels], **params, spacing=self.spacing)
         return {**data_dict, "image": image}
 
 
-def moved(
-    image: torch.Tensor, *, shift: Sequence[float], rotation: Sequence[float], spacing: Sequence[float]
-) -> torch.Tensor:
+def moved(image: Tensor, *, shift: Sequence[float], rotation: Sequence[float], spacing: Sequence[float]) -> Tensor:
     """An image turned about its centre, then shifted: out(x) = image(Rᵀ (x − t)), x in mm from the centre.
 
     Args:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform
 from batchgeneratorsv2.transforms.nnunet.random_binary_operator import ApplyRandomBinaryOperatorTransform
 from batchgeneratorsv2.transforms.nnunet.remove_connected_components import (
@@ -16,6 +15,7 @@ from batchgeneratorsv2.transforms.nnunet.remove_connected_components import (
 )
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from torch import Tensor
 
 # image-only, but of the labels that a cascade's first stage has put beside the image, which they count from the end
 OF_A_CASCADE = (ApplyRandomBinaryOperatorTransform, RemoveRandomConnectedComponentFromOneHotEncodingTransform)
@@ -47,7 +47,7 @@ class OnChannels(BasicTransform):
         return self.transform.get_parameters(image=data_dict["image"][self.channels])
 
     def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
-        image: torch.Tensor = data_dict["image"]
+        image: Tensor = data_dict["image"]
         changed = self.transform.apply({"image": image[self.channels]}, **params)["image"]
         image = image.clone()  # as the sample may still be used, e.g. as the target
         image[self.channels] = changed
@@ -55,11 +55,9 @@ class OnChannels(BasicTransform):
 
 
 def is_intensity_transform(transform: BasicTransform) -> bool:
-    """Whether this is one of nnU-Net's training transforms that change intensities, of all channels: a
-    RandomTransform around an ImageOnlyTransform that is not one of a cascade's labels."""
-    if not isinstance(transform, RandomTransform):
-        return False
-    return isinstance(transform.transform, ImageOnlyTransform) and not isinstance(transform.transform, OF_A_CASCADE)
+    """Whether this is a RandomTransform of nnU-Net's that changes the intensities of all channels."""
+    inner = getattr(transform, "transform", None) if isinstance(transform, RandomTransform) else None
+    return isinstance(inner, ImageOnlyTransform) and not isinstance(inner, OF_A_CASCADE)
 
 
 def only_image_channels(transforms: ComposeTransforms, channels: Sequence[int]) -> ComposeTransforms:
@@ -68,18 +66,12 @@ def only_image_channels(transforms: ComposeTransforms, channels: Sequence[int]) 
     Args:
         transforms: what nnUNetTrainer.get_training_transforms gives; it stays as it is.
         channels: those that hold images, from 0.
-
-    Returns:
-        The same transforms in the same order, with the same probabilities.
     """
-    return ComposeTransforms(
-        [
-            RandomTransform(OnChannels(one.transform, channels), one.apply_probability)
-            if is_intensity_transform(one)
-            else one
-            for one in transforms.transforms
-        ]
-    )
+    restricted = list(transforms.transforms)
+    for place, one in enumerate(restricted):
+        if is_intensity_transform(one):
+            restricted[place] = RandomTransform(OnChannels(one.transform, channels), one.apply_probability)
+    return ComposeTransforms(restricted)
 
 
 def before_intensity(transforms: ComposeTransforms, added: BasicTransform) -> ComposeTransforms:

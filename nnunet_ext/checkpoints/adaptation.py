@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nnunet_ext.checkpoints.description import (
     STRUCTURE,
@@ -27,10 +26,9 @@ def adapt(source: Mapping[str, Any], network: nn.Module, target: ModelDescriptio
     """Weights for a network from a checkpoint of another dataset, with other channels or labels, or fewer decoders.
 
     Tensors of the same name and shape are copied. The first convolution is fitted to other input channels
-    (`nnunet_ext.checkpoints.inputs`), heads to other labels (`nnunet_ext.checkpoints.heads`). A network with several
-    decoders says by a method ``stock_key(key) -> str | None`` which tensor of a plain U-Net corresponds to one of its
-    own; where the source lacks a name, that one is taken. For None there is no such tensor: what the source lacks then
-    stays random. A network that gives its U-Net some of the input channels names them in ``stock_inputs``.
+    (`nnunet_ext.checkpoints.inputs`), heads to other labels (`nnunet_ext.checkpoints.heads`). A network's method
+    ``stock_key(key) -> str | None`` says which tensor of a plain U-Net is taken where the source lacks one of its own;
+    None leaves it random. A network that gives its U-Net some of the input channels names them in ``stock_inputs``.
 
     Args:
         source: as `nnunet_ext.checkpoints.reading.read_checkpoint` gives it.
@@ -48,26 +46,15 @@ def adapt(source: Mapping[str, Any], network: nn.Module, target: ModelDescriptio
     return _Adapter(source, network, target, keep_heads=keep_heads).run()
 
 
-def _mismatch(key: str, source: Sequence[int] | None, network: Sequence[int] | None) -> str:
-    """A tensor that is missing on one side, or of another shape."""
-    shapes = [str(list(shape)) if shape is not None else "missing" for shape in (source, network)]
-    return f"{key}: source {shapes[0]}, network {shapes[1]}"
-
-
 class _Adapter:
     """One run of `adapt`."""
 
-    def __init__(
-        self, source: Mapping[str, Any], network: nn.Module, target: ModelDescription, *, keep_heads: bool
-    ) -> None:
-        self.source = source
-        self.given: Mapping[str, torch.Tensor] = source["network_weights"]
+    def __init__(self, source: Mapping[str, Any], network: nn.Module, target: ModelDescription, *, keep_heads: bool):
+        self.source, self.target, self.keep_heads = source, target, keep_heads
+        self.given: Mapping[str, Tensor] = source["network_weights"]
         self.origin = ModelDescription.of(source)
-        self.target = target
-        self.keep_heads = keep_heads
         own = network.state_dict(keep_vars=True)
-        self.keys = list(own)
-        self.groups = aliases(own)
+        self.keys, self.groups = list(own), aliases(own)
         self.stock_key: Callable[[str], str | None] = getattr(network, "stock_key", lambda key: key)
         inputs = target.input_channels()
         self.own_inputs = tuple(inputs[channel] for channel in getattr(network, "stock_inputs", range(len(inputs))))
@@ -78,7 +65,7 @@ class _Adapter:
         self.mismatches: list[str] = []
 
     def run(self) -> Adaptation:
-        weights: dict[str, torch.Tensor] = {}
+        weights: dict[str, Tensor] = {}
         report = []
         for keys, tensor in self.groups:
             own = tensor.detach().cpu()
@@ -91,19 +78,25 @@ class _Adapter:
         differences = architecture_differences(self.origin, self.target) if self.origin else {}
         if set(differences) & set(STRUCTURE):
             # a tensor too many means here that the network is the source's with layers left out
-            self.mismatches += [_mismatch(one.key, one.shape, None) for one in unused if not is_head(one.key)]
+            self._note_mismatches((one.key, one.shape, None) for one in unused if not is_head(one.key))
         if self.mismatches:
             raise UserError(self._refusal(differences))
         return Adaptation({key: weights[key] for key in self.keys}, (*report, *unused))
 
-    def _body(self, keys: tuple[str, ...], own: torch.Tensor) -> tuple[torch.Tensor, Outcome, str]:
+    def _note_mismatches(self, found: Iterable[tuple[str, Sequence[int] | None, Sequence[int] | None]]) -> None:
+        """Note tensors by name, shape in the source and shape in the network; None: missing there."""
+        for key, *both in found:
+            source, network = (str(list(shape)) if shape is not None else "missing" for shape in both)
+            self.mismatches.append(f"{key}: source {source}, network {network}")
+
+    def _body(self, keys: tuple[str, ...], own: Tensor) -> tuple[Tensor, Outcome, str]:
         """A tensor of encoder or decoder."""
-        found = self._found(keys)
+        found = next((name for name in self._names(keys) if name in self.given), None)
         stock = {name for name in map(self.stock_key, keys) if name is not None}
         if found is None and not stock:
             return own, "random", "a plain U-Net has no such part"
         if found is None:
-            self.mismatches.append(_mismatch(keys[0], None, tuple(own.shape)))
+            self._note_mismatches([(keys[0], None, own.shape)])
             return own, "random", "missing in the source"
         # all names: a source may hold a copy of the tensor under each
         self.used |= {found, *keys, *stock}
@@ -111,17 +104,16 @@ class _Adapter:
         reason = "" if found in keys else f"from the source's {_differing_part(keys[0], found)}"
         is_input = bool(self.source_inputs & {found, *keys, *stock})
         if is_input and value.ndim == own.ndim and _without_channels(value) == _without_channels(own):
-            value, change = adapted_input(
-                value, own.shape[1], self.origin.input_channels() if self.origin else (), self.own_inputs
-            )
+            source_inputs = self.origin.input_channels() if self.origin else ()
+            value, change = adapted_input(value, own.shape[1], source_inputs, self.own_inputs)
             outcome: Outcome = "copied" if value is self.given[found] else "adapted"
             return value, outcome, "; ".join(part for part in (change, reason) if part)
         if value.shape != own.shape:
-            self.mismatches.append(_mismatch(keys[0], tuple(value.shape), tuple(own.shape)))
+            self._note_mismatches([(keys[0], value.shape, own.shape)])
             return own, "random", "another shape in the source"
         return value, "copied", reason
 
-    def _head(self, keys: tuple[str, ...], own: torch.Tensor) -> tuple[torch.Tensor, Outcome, str]:
+    def _head(self, keys: tuple[str, ...], own: Tensor) -> tuple[Tensor, Outcome, str]:
         """A tensor of a segmentation head."""
         if not self.keep_heads:
             return own, "random", "heads are not kept"
@@ -138,19 +130,15 @@ class _Adapter:
         origin = "" if found in keys or outcome == "random" else f"from the source's {_differing_part(keys[0], found)}"
         return value, outcome, "; ".join(part for part in (reason, origin) if part)
 
-    def _found(self, keys: tuple[str, ...]) -> str | None:
-        """The source's name of a tensor: one of its own names, else the one of a plain U-Net."""
-        names = [*keys, *(self.stock_key(key) for key in keys)]
-        return next((name for name in names if name is not None and name in self.given), None)
+    def _names(self, keys: tuple[str, ...]) -> list[str]:
+        """What the source may call a tensor: one of its own names, else the one of a plain U-Net."""
+        return [name for name in (*keys, *map(self.stock_key, keys)) if name is not None]
 
     def _found_head(self, keys: tuple[str, ...]) -> str | None:
         """The source's head of the same resolution, counted from the full one, which is the last."""
-        for key in (*keys, *(self.stock_key(key) for key in keys)):
-            if key is None or not is_head(key):
-                continue
-            own_decoder, level, rest = head_level(keys[0])
-            decoder = head_level(key)[0]
-            from_full = self.own_head_counts[own_decoder] - level
+        own_decoder, level, rest = head_level(keys[0])
+        from_full = self.own_head_counts[own_decoder] - level
+        for decoder in (head_level(name)[0] for name in self._names(keys) if is_head(name)):
             name = f"{decoder}{self.source_head_counts.get(decoder, 0) - from_full}.{rest}"
             if name in self.given:
                 return name
@@ -169,16 +157,14 @@ class _Adapter:
         number = len(self.mismatches)
         message = f"The source's weights do not fit the network; {number} tensors differ:{listed(self.mismatches)}\n"
         if self.origin is None:
-            return message + (
-                "The source has no init_args, so it does not say which plans it was trained with. The target needs "
-                "plans with the source's architecture: name a checkpoint that nnU-Net has written, or write the "
-                "architecture into the plans file by hand."
+            return (
+                f"{message}The source has no init_args, so its plans are not known. Name a checkpoint that nnU-Net has "
+                "written, or write the source's architecture into the target's plans file by hand."
             )
         if not differences:
-            trainer = self.source.get("trainer_name", "unknown")
-            return message + (
-                f"The plans have the same architecture, so the trainers build different networks; the source's is "
-                f"{trainer}. Use a trainer with the source's network."
+            return (
+                f"{message}The plans have the same architecture, so the trainers build different networks; the "
+                f"source's is {self.source.get('trainer_name', 'unknown')}. Use a trainer with the source's network."
             )
         message += f"The architectures in the plans differ ({self.origin.name} -> {self.target.name}):"
         message += listed([f"{key}: {change}" for key, change in differences.items()], len(differences))
@@ -188,12 +174,10 @@ class _Adapter:
         move, preprocess, plans_name = plans_transfer_commands(self.origin, self.target)
         origin = self.origin.plans
         message += (
-            "\nGive the target dataset plans with the source's architecture:"
-            f"\n  {move}\n  {preprocess}\n"
+            f"\nGive the target dataset plans with the source's architecture:\n  {move}\n  {preprocess}\n"
             f"and then use the plans {plans_name} with the configuration {self.origin.configuration}. The first "
-            f"command reads {origin['plans_name']}.json in nnUNet_preprocessed/{origin['dataset_name']} (if that "
-            "folder is not there, make it and put the plans.json of the model's folder into it under this name), and "
-            "the target's data in nnUNet_raw."
+            f"command needs {origin['plans_name']}.json in nnUNet_preprocessed/{origin['dataset_name']}: if it is not "
+            "there, put the plans.json of the model's folder there under this name."
         )
         if len(self.origin.input_channels()) != len(self.target.input_channels()):
             message += (
@@ -203,31 +187,24 @@ class _Adapter:
         return message
 
 
-def aliases(weights: Mapping[str, torch.Tensor]) -> list[tuple[tuple[str, ...], torch.Tensor]]:
-    """The tensors of a state dict, each once, with all of its names.
-
-    nnU-Net's networks hold most tensors under several names: a decoder refers to its encoder, a block of convolution
-    and norm to its parts twice.
-    """
-    groups: dict[Any, tuple[list[str], torch.Tensor]] = {}
+def aliases(weights: Mapping[str, Tensor]) -> list[tuple[tuple[str, ...], Tensor]]:
+    """The tensors of a state dict, each once, with all of its names: a decoder of nnU-Net refers to its encoder."""
+    groups: dict[Any, tuple[list[str], Tensor]] = {}
     for key, tensor in weights.items():
-        groups.setdefault(_identity(tensor), ([], tensor))[0].append(key)
+        identity: Any = id(tensor)
+        if tensor.numel() > 0 and tensor.data_ptr() != 0:
+            # common to all names, even where a file or ``detach`` gave each a tensor object
+            identity = tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
+        groups.setdefault(identity, ([], tensor))[0].append(key)
     return [(tuple(keys), tensor) for keys, tensor in groups.values()]
 
 
-def _identity(tensor: torch.Tensor) -> Any:
-    """What two names of one tensor have in common, even where a file or ``detach`` gave each an object of its own."""
-    if tensor.numel() == 0 or tensor.data_ptr() == 0:
-        return id(tensor)
-    return tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
-
-
-def _first_convolution(weights: Mapping[str, torch.Tensor]) -> set[str]:
+def _first_convolution(weights: Mapping[str, Tensor]) -> set[str]:
     """Every name of the convolution that reads the image: the first tensor of a network with spatial dimensions."""
     return next((set(keys) for keys, tensor in aliases(weights) if tensor.ndim >= 4), set())
 
 
-def _without_channels(weight: torch.Tensor) -> tuple[int, ...]:
+def _without_channels(weight: Tensor) -> tuple[int, ...]:
     return (weight.shape[0], *weight.shape[2:])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import stat
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -13,6 +14,8 @@ from nnunet_ext.messages import listed
 
 LARGEST_RATIO = 1000
 """Weights hardly shrink in an archive; text does so by far less than this."""
+MOST_ENTRIES, LARGEST_GB = 100_000, 50
+"""A model has some dozens of files and a few gigabytes."""
 
 
 def extract(archive: Path, folder: Path, *, wanted: Callable[[PurePosixPath], bool]) -> list[PurePosixPath]:
@@ -22,8 +25,8 @@ def extract(archive: Path, folder: Path, *, wanted: Callable[[PurePosixPath], bo
         What was taken, as paths in the archive and in `folder`.
 
     Raises:
-        UserError: if the archive is damaged, an entry has an absolute path, leads out of the folder, is a link or has
-            the name of another one, or if it unpacks to far more than it holds.
+        UserError: if the archive is damaged or too large, an entry has an absolute path, leads out of the folder, is a
+            link or has the name of another one, or if it unpacks to far more than it holds.
     """
     try:
         with zipfile.ZipFile(archive) as content:
@@ -43,11 +46,16 @@ def extract(archive: Path, folder: Path, *, wanted: Callable[[PurePosixPath], bo
 
 
 def _refuse_dangerous(archive: Path, files: Sequence[zipfile.ZipInfo]) -> None:
-    names = [entry.filename for entry in files]
+    size = sum(entry.file_size for entry in files) / 1e9
+    if len(files) > MOST_ENTRIES or size > LARGEST_GB:
+        raise UserError(
+            f"{archive} has {len(files)} files of {size:.1f} GB in all. At most {MOST_ENTRIES} files of {LARGEST_GB} "
+            "GB are unpacked, which is far more than a model has. Unpack it yourself if you trust its origin."
+        )
     problems = [f"{entry.filename!r}: {problem}" for entry in files if (problem := _danger(entry))]
     # names that differ in case alone are one file on some systems
-    folded = [name.casefold() for name in names]
-    problems += [f"{name!r}: it is there twice" for name in names if folded.count(name.casefold()) > 1]
+    counts = Counter(entry.filename.casefold() for entry in files)
+    problems += [f"{one.filename!r}: it is there twice" for one in files if counts[one.filename.casefold()] > 1]
     if problems:
         raise UserError(
             f"{archive} is refused, and nothing of it was unpacked. A model exported by nnU-Net has no such entries:"

@@ -64,16 +64,12 @@ class ModelDescription:
         return tuple(names)
 
     def head_rows(self) -> HeadRows:
-        """Which label or region each output channel stands for: nnU-Net's own order.
-
-        Labels are ordered by value, regions as dataset.json lists them; the ignore label has no channel.
-        """
+        """The label (by value) or region (in the order of dataset.json) of each channel; the ignore label has none."""
         manager = PlansManager(dict(self.plans)).get_label_manager(self.dataset_json)
         if not manager.has_regions:
             return HeadRows(tuple(self._label_name(label) for label in manager.all_labels), "softmax")
-        names = tuple(
-            name for name, value in self.dataset_json["labels"].items() if name != "ignore" and values_of(value) != {0}
-        )
+        labels = self.dataset_json["labels"].items()
+        names = tuple(name for name, value in labels if name != "ignore" and values_of(value) != {0})
         assert len(names) == manager.num_segmentation_heads
         return HeadRows(names, "sigmoid")
 
@@ -112,18 +108,13 @@ def architecture_differences(source: ModelDescription, target: ModelDescription)
 
 def configurations_with_architecture(source: ModelDescription, target: ModelDescription) -> list[str]:
     """The configurations of the target's plans that have the source's architecture."""
-    return [
-        name
-        for name in target.plans["configurations"]
-        if not architecture_differences(source, replace(target, configuration=name))
-    ]
+    names = target.plans["configurations"]
+    return [name for name in names if not architecture_differences(source, replace(target, configuration=name))]
 
 
 def _plain(value: Any) -> Any:
     """A value with its tuples as lists, as JSON would give it back."""
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def plans_transfer_commands(source: ModelDescription, target: ModelDescription) -> tuple[str, str, str]:

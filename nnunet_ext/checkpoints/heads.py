@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch
+from torch import Tensor
 
 from nnunet_ext.checkpoints.description import HeadRows
 from nnunet_ext.checkpoints.outcome import Outcome
@@ -36,17 +36,8 @@ def head_counts(keys: list[str]) -> dict[str, int]:
     return counts
 
 
-def adapted_head(
-    own: torch.Tensor, source: torch.Tensor, own_rows: HeadRows, source_rows: HeadRows
-) -> tuple[torch.Tensor, Outcome, str]:
-    """A head's weight or bias with the rows of labels that the source knows by name, its outcome, and the reason.
-
-    Args:
-        own: as the network initialised it, a row for each of `own_rows`.
-        source: the same of the source, a row for each of `source_rows`.
-        own_rows: what the network's rows stand for.
-        source_rows: what the source's rows stand for.
-    """
+def adapted_head(own: Tensor, source: Tensor, own_rows: HeadRows, source_rows: HeadRows) -> tuple[Tensor, Outcome, str]:
+    """A head's weight or bias with the rows of labels that the source knows by name, its outcome, and the reason."""
     if own_rows.activation != source_rows.activation:
         return own, "random", f"{own_rows.activation} head, but the source's is {source_rows.activation}"
     if len(own_rows.names) != len(own) or len(source_rows.names) != len(source):

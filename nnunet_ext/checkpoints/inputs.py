@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-
-import torch
+from torch import Tensor
 
 
 def adapted_input(
-    weight: torch.Tensor, n_target: int, source_names: tuple[str, ...], target_names: tuple[str, ...]
-) -> tuple[torch.Tensor, str]:
+    weight: Tensor, n_target: int, source_names: tuple[str, ...], target_names: tuple[str, ...]
+) -> tuple[Tensor, str]:
     """The first convolution for another set of input channels.
 
     With the same channel names in another order the channels change places. With another number of channels, each gets
@@ -19,8 +17,7 @@ def adapted_input(
     Args:
         weight: of the source, (features, n_source, [X,] Y, Z).
         n_target: number of input channels.
-        source_names: of the source's channels; ignored if they are not n_source.
-        target_names: of the target's channels; ignored if they are not n_target.
+        source_names, target_names: of the channels; ignored if their number does not fit.
 
     Returns:
         The weight, (features, n_target, [X,] Y, Z), and what was done; empty if it is as it was and the names agree.
@@ -28,8 +25,8 @@ def adapted_input(
     n_source = weight.shape[1]
     named = len(source_names) == n_source and len(target_names) == n_target
     if n_source != n_target:
-        factor = f"{n_source}/{n_target}"
-        reason = f"{n_source} -> {n_target} input channels: each gets the mean of the source's, times {factor}"
+        reason = f"{n_source} -> {n_target} input channels: each gets the mean of the source's, times "
+        reason += f"{n_source}/{n_target}"
         shared = [name for name in dict.fromkeys(target_names) if name in source_names] if named else []
         if shared:
             reason += f" (so does {', '.join(shared)}, which both have)"
@@ -38,14 +35,8 @@ def adapted_input(
     if not named or source_names == target_names:
         return weight, ""
     if sorted(source_names) == sorted(target_names):
-        order = _positions(source_names, target_names)
+        # of a name that occurs several times, the next one
+        places = {name: iter([i for i, one in enumerate(source_names) if one == name]) for name in source_names}
+        order = [next(places[name]) for name in target_names]
         return weight[:, order], f"input channels in the order {', '.join(target_names)}"
     return weight, f"input channels {', '.join(source_names)} serve as {', '.join(target_names)}"
-
-
-def _positions(source: tuple[str, ...], target: tuple[str, ...]) -> list[int]:
-    """For each name of `target` its place in `source`; of a name that occurs several times, the next one."""
-    places = defaultdict(list)
-    for place, name in enumerate(source):
-        places[name].append(place)
-    return [places[name].pop(0) for name in target]

@@ -20,26 +20,21 @@ from nnunet_ext.registry import TRAINERS
 
 
 def find_trainer(name: str) -> Any:
-    """The trainer's class: one of ours, or one that nnU-Net finds.
-
-    Raises:
-        UserError: if there is none of that name, or a module that nnU-Net imports on the way is broken.
-    """
+    """The trainer's class, ours or one that nnU-Net finds; a UserError if there is none or a module is broken."""
     if any(entry.name == name for entry in TRAINERS):
         return getattr(import_module("nnunet_ext.trainers"), name)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it tells where it looks
             return recursive_find_trainer_class_by_name(name)
     except (Exception, SystemExit) as error:
-        if not isinstance(error, RuntimeError) or name not in str(error):
-            raise UserError(
-                f"nnU-Net's lookup of the trainer {name!r} failed in a module that is not this package's "
-                f"({in_one_line(error)}). `nnunet_ext doctor` names it."
-            ) from None
-        raise UserError(
+        reason = (
             f"There is no trainer {name!r}. This package has: {', '.join(entry.name for entry in TRAINERS)}; nnU-Net "
             "has nnUNetTrainer and its variants, and those in the folders that nnUNet_extTrainer names."
-        ) from None
+        )
+        if not isinstance(error, RuntimeError) or name not in str(error):
+            reason = f"nnU-Net's lookup of the trainer {name!r} failed in a module that is not this package's "
+            reason += f"({in_one_line(error)}). `nnunet_ext doctor` names it."
+        raise UserError(reason) from None
 
 
 def input_channels(model: ModelDescription) -> int:
@@ -50,12 +45,7 @@ def input_channels(model: ModelDescription) -> int:
 
 
 def build_network(trainer: Any, model: ModelDescription, *, deep_supervision: bool) -> nn.Module:
-    """A trainer's network, freshly initialised, on the CPU; built as nnU-Net does it.
-
-    Args:
-        trainer: its class.
-        model: what the network is for.
-        deep_supervision: True for the network that is trained, False for the one that predicts.
+    """The network of a trainer's class, freshly initialised, on the CPU, with `deep_supervision` as it is trained.
 
     Raises:
         UserError: if the plans name code that is no part of a network.
@@ -64,19 +54,12 @@ def build_network(trainer: Any, model: ModelDescription, *, deep_supervision: bo
     configuration_manager = plans_manager.get_configuration(model.configuration)
     check_named_code(plans_manager, configuration_manager)
     heads = plans_manager.get_label_manager(model.dataset_json).num_segmentation_heads
-    if "plans_manager" in inspect.signature(trainer.build_network_architecture).parameters:
-        return trainer.build_network_architecture(
-            plans_manager, configuration_manager, input_channels(model), heads, deep_supervision
-        )
-    # the signature before nnU-Net 2.8, which nnU-Net still accepts
-    return trainer.build_network_architecture(
-        configuration_manager.network_arch_class_name,
-        configuration_manager.network_arch_init_kwargs,
-        configuration_manager.network_arch_init_kwargs_req_import,
-        input_channels(model),
-        heads,
-        deep_supervision,
-    )
+    architecture = (plans_manager, configuration_manager)
+    if "plans_manager" not in inspect.signature(trainer.build_network_architecture).parameters:
+        # the signature before nnU-Net 2.8, which nnU-Net still accepts
+        names = ("class_name", "init_kwargs", "init_kwargs_req_import")
+        architecture = tuple(getattr(configuration_manager, f"network_arch_{name}") for name in names)
+    return trainer.build_network_architecture(*architecture, input_channels(model), heads, deep_supervision)
 
 
 def resolved_plans(trainer: Any, model: ModelDescription) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal, get_args
 
-import torch
+from torch import Tensor
 
 Outcome = Literal["copied", "adapted", "random", "unused"]
 
@@ -20,9 +20,7 @@ class AdaptedTensor:
     """One tensor, however many names it has."""
 
     key: str  # its first name in the network's state dict; for ``unused``, in the source's
-    # ``copied`` from the source, ``adapted`` from it, left ``random`` as the network initialised it, or a tensor of
-    # the source that stays ``unused``
-    outcome: Outcome
+    outcome: Outcome  # ``copied`` or ``adapted`` from the source, left ``random``, or ``unused`` of the source's
     reason: str  # why, and how; empty where the source has it under the same name and in the same shape
     shape: tuple[int, ...]  # of the tensor in the network; for ``unused``, in the source
 
@@ -31,11 +29,8 @@ class AdaptedTensor:
 class Adaptation:
     """Weights for a network, and where they come from."""
 
-    # complete state dict of the network, under all of its names, on the CPU; tensors that are one in the network are
-    # one here
-    weights: dict[str, torch.Tensor]
-    # what became of each tensor, in the network's order, those of the source that stay unused last
-    tensors: tuple[AdaptedTensor, ...]
+    weights: dict[str, Tensor]  # complete, on the CPU; tensors that are one in the network are one here
+    tensors: tuple[AdaptedTensor, ...]  # what became of each, in the network's order, unused ones last
 
     def table(self) -> str:
         """The outcomes by part of the network; neighbouring stages with the same outcome share a line."""

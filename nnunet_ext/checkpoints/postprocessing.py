@@ -13,9 +13,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
 
 TEXT, PICKLE = "postprocessing.json", "postprocessing.pkl"
-FUNCTIONS = {
-    function.__name__: function for function in (remove_all_but_largest_component_from_segmentation,)
-}  # all that nnU-Net has
+FUNCTION = remove_all_but_largest_component_from_segmentation  # nnU-Net has no other
 ARGUMENTS = {"labels_or_regions", "background_label"}
 
 
@@ -27,16 +25,15 @@ def copy_postprocessing(source: Path, target: Path) -> None:
     """
     content = read_json(source / TEXT)
     try:
-        names, arguments = content["postprocessing_fns"], content["postprocessing_kwargs"]
-        functions = [FUNCTIONS[name] for name in names]
-        kwargs = [_kwargs(one) for one in arguments]
+        functions = [{FUNCTION.__name__: FUNCTION}[name] for name in content["postprocessing_fns"]]
+        kwargs = [_kwargs(one) for one in content["postprocessing_kwargs"]]
         if len(functions) != len(kwargs):
             raise ValueError(f"{len(functions)} functions have {len(kwargs)} sets of arguments")
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{source / TEXT} is not as nnU-Net writes it ({type(error).__name__}: {error}). Expected: the lists "
-            f"postprocessing_fns, with {', '.join(FUNCTIONS)} alone, and postprocessing_kwargs. Remove the folder to "
-            "go without postprocessing."
+            f"postprocessing_fns, with {FUNCTION.__name__} alone, and postprocessing_kwargs. Remove the folder to go "
+            "without postprocessing."
         ) from None
     write_json(target / TEXT, content)
     (target / PICKLE).write_bytes(pickle.dumps((functions, kwargs)))
@@ -48,9 +45,9 @@ def _kwargs(given: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"unknown argument {sorted(unknown)[0]!r}")
     # a list of labels and a region of them are kept by the same mask, so flat lists need no telling apart
     labels = given["labels_or_regions"]
-    regions = (
+    several = (
         [tuple(map(int, one)) if isinstance(one, list) else int(one) for one in labels]
         if isinstance(labels, list)
         else int(labels)
     )
-    return {"labels_or_regions": regions} | {key: int(given[key]) for key in given if key == "background_label"}
+    return {"labels_or_regions": several} | {key: int(given[key]) for key in given if key == "background_label"}

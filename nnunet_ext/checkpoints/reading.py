@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.messages import some
@@ -26,6 +27,7 @@ PREFIXES = ("module.", "_orig_mod.")
 """What DDP and torch.compile put before the names of weights."""
 
 MANY = 10
+EXPECTED = "Expected: a checkpoint_final.pth or checkpoint_best.pth of nnU-Net v2."
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -34,28 +36,22 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     Nothing that is pickled in the file is executed: beside tensors and plain data only numpy's numbers and arrays are
     accepted, which nnU-Net's logs hold.
 
-    Args:
-        path: e.g. ``…/fold_0/checkpoint_final.pth``.
-
     Returns:
         The checkpoint. The names in ``network_weights`` are free of the prefixes of DDP and torch.compile; tensors that
         are one in the file stay one.
 
     Raises:
-        UserError: if there is no such file, or if it is damaged, no checkpoint of nnU-Net v2, or holds anything else
-            than data.
+        UserError: if there is no such file, or if it is damaged, no checkpoint of nnU-Net v2, or holds other than data.
     """
     file = Path(path)
     _require_checkpoint_file(file)
     content = _load(file)
     if not isinstance(content, dict):
-        raise UserError(
-            f"{file} is no checkpoint of nnU-Net v2: it holds a {type(content).__name__}, not a dictionary."
-        )
+        raise UserError(f"{file} is no checkpoint of nnU-Net v2: it holds a {type(content).__name__}, no dictionary.")
     weights = content.get("network_weights")
     if not isinstance(weights, Mapping):
         raise UserError(_without_weights(file, content))
-    if not weights or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         raise UserError(f"{file} is no checkpoint of nnU-Net v2: its network_weights are not tensors by name.")
     return {**content, "network_weights": {_without_prefixes(key): value for key, value in weights.items()}}
 
@@ -75,14 +71,11 @@ def _require_checkpoint_file(file: Path) -> None:
     if not start:
         raise UserError(f"{file} is empty. Copy it again from where it was trained.")
     if start != LEGACY_MAGIC and not start.startswith(b"PK\x03\x04"):
-        raise UserError(
-            f"{file} is no checkpoint: it does not begin like a file that torch has written. A checkpoint_final.pth or "
-            "checkpoint_best.pth of nnU-Net v2 is expected."
-        )
+        raise UserError(f"{file} is no checkpoint: torch has not written it. {EXPECTED}")
     if start.startswith(b"PK") and zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
-        if not any(name.endswith("data.pkl") for name in names):
+            is_checkpoint = any(name.endswith("data.pkl") for name in archive.namelist())
+        if not is_checkpoint:
             raise UserError(
                 f"{file} is a zip archive, but no checkpoint. If it is an exported model, install it with "
                 "nnUNetv2_install_pretrained_model_from_zip and name the checkpoint in the installed model's folder."
@@ -92,10 +85,8 @@ def _require_checkpoint_file(file: Path) -> None:
 def _load(file: Path) -> Any:
     installed = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if installed < OLDEST_TORCH:
-        raise UserError(
-            f"Reading a checkpoint without running code in it needs torch >= 2.6; torch {torch.__version__} is "
-            "installed. Update torch."
-        )
+        needed = "Reading a checkpoint without running code in it needs torch >= 2.6"
+        raise UserError(f"{needed}; torch {torch.__version__} is installed. Update torch.")
     try:
         with torch.serialization.safe_globals(_numpy_globals()):
             return torch.load(file, map_location="cpu", weights_only=True)
@@ -108,10 +99,7 @@ def _load(file: Path) -> Any:
         ) from None
     except Exception as error:  # a damaged file makes torch raise nearly anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"{file} cannot be read as a checkpoint; it is damaged or cut off. Copy it again from where it was "
-            f"trained. (torch says: {reason})"
-        ) from None
+        raise UserError(f"{file} is damaged or cut off. Copy it again from where it was trained. ({reason})") from None
 
 
 def _numpy_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
@@ -145,16 +133,13 @@ def _without_weights(file: Path, content: Mapping[Any, Any]) -> str:
             "do not fit v2: convert the dataset with nnUNetv2_convert_old_nnUNet_dataset and train it with v2, or use "
             "a checkpoint of nnU-Net v2."
         )
-    if content and all(isinstance(value, torch.Tensor) for value in content.values()):
+    if content and all(isinstance(value, Tensor) for value in content.values()):
         return (
             f"{file} is no checkpoint of nnU-Net v2 but bare weights. If their names are those of nnU-Net's networks, "
             "wrap them: torch.save({'network_weights': torch.load(FILE, map_location='cpu')}, NEW_FILE)"
         )
-    keys = ", ".join(str(key) for key in list(content)[:MANY])
-    return (
-        f"{file} is no checkpoint of nnU-Net v2: it has no network_weights. It has: {keys or 'nothing'}. A "
-        "checkpoint_final.pth or checkpoint_best.pth is expected."
-    )
+    keys = ", ".join(str(key) for key in list(content)[:MANY]) or "nothing"
+    return f"{file} is no checkpoint of nnU-Net v2: it has no network_weights. It has: {keys}. {EXPECTED}"
 
 
 def _without_prefixes(key: str) -> str:

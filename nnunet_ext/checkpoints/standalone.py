@@ -17,9 +17,7 @@ HEADER = """# Written by {package} {version}, `{package} export-stock`; licence:
 def standalone_source(module: str) -> str:
     """The text of a module and of all modules of this package that it imports, as one module.
 
-    Args:
-        module: full name. It and what it imports may name this package in ``from … import`` at the top alone, without
-            ``as``, and no two of them define the same name.
+    They may name this package only in ``from … import`` at the top, without ``as``, and define no name twice.
     """
     parts = [_without_package(_source(name)) for name in _with_imported(module)]
     header = HEADER.format(package=PACKAGE, version=__version__)
@@ -29,30 +27,27 @@ def standalone_source(module: str) -> str:
 def _with_imported(module: str) -> list[str]:
     """Names of the modules, each after those that it imports."""
     found: list[str] = []
-    for node in ast.parse(_source(module)).body:
-        if _is_of_package(node):
-            assert isinstance(node, ast.ImportFrom)
-            found += _with_imported(str(node.module))
+    for node in _imports_from(PACKAGE, ast.parse(_source(module))):
+        found += _with_imported(str(node.module))
     return list(dict.fromkeys([*found, module]))
 
 
 def _source(module: str) -> str:
     spec = find_spec(module)
-    assert spec is not None
-    assert spec.origin is not None
-    return Path(spec.origin).read_text(encoding="utf-8")
+    assert spec
+    return Path(str(spec.origin)).read_text(encoding="utf-8")
 
 
-def _is_of_package(node: ast.stmt) -> bool:
-    return isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == PACKAGE
+def _imports_from(package: str, tree: ast.Module) -> list[ast.ImportFrom]:
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    return [node for node in imports if (node.module or "").partition(".")[0] == package]
 
 
 def _without_package(source: str) -> str:
     """A module's text without its docstring, what it imports from this package, and ``from __future__``."""
     lines = source.splitlines()
     tree = ast.parse(source)
-    left_out = [node for node in tree.body if _is_of_package(node)]
-    left_out += [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
+    left_out: list[ast.stmt] = [*_imports_from(PACKAGE, tree), *_imports_from("__future__", tree)]
     if ast.get_docstring(tree) is not None:
         left_out.append(tree.body[0])
     for node in left_out:

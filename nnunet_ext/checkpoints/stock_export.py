@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -13,20 +14,21 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.file_path_utilities import folds_tuple_to_string
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
+from nnunet_ext.checkpoints.adaptation import aliases
 from nnunet_ext.checkpoints.description import ModelDescription
 from nnunet_ext.checkpoints.heads import IMAGES, OUTPUTS
 from nnunet_ext.checkpoints.networks import build_network, find_trainer, input_channels, resolved_plans
 from nnunet_ext.checkpoints.postprocessing import TEXT, copy_postprocessing
 from nnunet_ext.checkpoints.reading import read_checkpoint
 from nnunet_ext.checkpoints.standalone import standalone_source
-from nnunet_ext.checkpoints.stock_weights import NotStock, stock_weights
 from nnunet_ext.checkpoints.trained_model import FINAL, TrainedModel, training_of
 from nnunet_ext.checkpoints.writing import write_checkpoint
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, sha256, write_json, write_text
+from nnunet_ext.messages import some
 from nnunet_ext.plans.settings import KEY
 from nnunet_ext.version import __version__
 
@@ -67,27 +69,48 @@ def export(model: TrainedModel, folder: Path) -> Export:
     return _Exporter(model, folder).run()
 
 
+def stock_weights(weights: Mapping[str, Tensor], stock: nn.Module) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """The part of a state dict that a plain network has, and how many entries of each other part are left out.
+
+    Raises:
+        ValueError: naming what the plain network needs and is missing or of another shape.
+    """
+    expected = stock.state_dict()
+    problems = [f"{key} is missing" for key in expected if key not in weights]
+    problems += [
+        f"{key} is {list(weights[key].shape)}, not {list(tensor.shape)}"
+        for key, tensor in expected.items()
+        if key in weights and weights[key].shape != tensor.shape
+    ]
+    if problems:
+        raise ValueError(some(problems))
+    left_out = Counter[str]()
+    for keys, tensor in aliases(weights):
+        if not any(key in expected for key in keys):
+            left_out[keys[0].partition(".")[0]] += tensor.numel()
+    return {key: weights[key] for key in expected}, dict(left_out)
+
+
 class _Exporter:
     """One run of `export`."""
 
     def __init__(self, model: TrainedModel, folder: Path) -> None:
-        self.model = model
-        self.folder = folder
+        self.model, self.folder = model, folder
         file = next(iter(model.checkpoints().values()))
         first = read_checkpoint(file)
         self.trainer_name, self.configuration = training_of(first, file)
         if first.get(KEY, {}).get(OUTPUTS) == IMAGES:
             raise UserError(
-                f"{model.folder} was pre-trained to restore images, so there is no segmentation to predict. Train a "
-                "model that begins with its weights (-pretrained_weights), and export that."
+                f"{model.folder} was pre-trained to restore images and predicts no segmentation. Train a model that "
+                "begins with its weights (-pretrained_weights), and export that."
             )
         dataset_json = {key: value for key, value in model.dataset_json.items() if key != PATIENTS}
         self.description = ModelDescription(model.plans, self.configuration, dataset_json)
         if self.configuration not in model.plans["configurations"]:
-            raise UserError(
-                f"{model.folder / 'plans.json'} has no configuration {self.configuration!r}, with which "
-                f"{self.trainer_name} was trained. Put the plans.json back that belongs to the model."
+            missing = (
+                f"{model.folder / 'plans.json'} has no configuration {self.configuration!r}, the one that was trained"
             )
+            raise UserError(f"{missing}. Put the plans.json back that belongs to the model.")
         self.trainer = find_trainer(self.trainer_name)
         self.inference_module: str | None = getattr(self.trainer, "inference_module", None)
         self.plans = resolved_plans(self.trainer, self.description)
@@ -103,19 +126,20 @@ class _Exporter:
             str(fold): self._export_fold(fold, file, exported_trainer)
             for fold, file in tqdm(files.items(), desc="Exporting", unit="fold", disable=None, leave=False)
         }
-        record = {
+        names = {
             "trainer": self.trainer_name,
             "exported_trainer": exported_trainer.__name__,
             "configuration": self.configuration,
+        }
+        record = {
+            **names,
             "versions": {KEY: __version__, **{name: metadata.version(name) for name in ("nnunetv2", "torch")}},
             "verified": f"logits of {FINAL} equal to those before, float32, CPU, standard normal input of seed {SEED}",
             "folds": folds,
         }
         write_json(self.folder / PROVENANCE, record)
         return Export(
-            trainer=self.trainer_name,
-            exported_trainer=exported_trainer.__name__,
-            configuration=self.configuration,
+            **names,
             dataset=str(self.plans["dataset_name"]),
             plans=str(self.plans["plans_name"]),
             folds=folds,
@@ -135,8 +159,8 @@ class _Exporter:
         resolved = ModelDescription(self.plans, self.configuration, self.description.dataset_json)
         exported = build_network(exported_trainer, resolved, deep_supervision=False)
         try:
-            kept = stock_weights(checkpoint["network_weights"], exported)
-        except NotStock as error:
+            kept, left_out = stock_weights(checkpoint["network_weights"], exported)
+        except ValueError as error:
             raise UserError(
                 f"The network of {self.trainer_name} is not the one that plain nnU-Net builds for these plans "
                 f"({error}), so it cannot predict without its trainer."
@@ -148,10 +172,10 @@ class _Exporter:
             "epochs": checkpoint.get("current_epoch"),
             "file": f"fold_{fold}/{file.name}",
             "sha256": sha256(file),
-            "left_out": kept.left_out,
+            "left_out": left_out,
         }
         content = {
-            "network_weights": kept.weights,
+            "network_weights": kept,
             "init_args": {
                 "plans": self.plans,
                 "configuration": self.configuration,
@@ -179,29 +203,22 @@ class _Exporter:
             before, after = own.eval()(data), exported.eval()(data)
         if not torch.equal(before, after):
             difference = float((before - after).abs().max())
-            raise UserError(
-                f"The exported model of {file} gives other logits (largest difference {difference:g}), so nothing was "
-                "written. Please report this with the plans.json."
-            )
+            found = f"The exported model of {file} gives other logits (largest difference {difference:g})"
+            raise UserError(f"{found}, so nothing was written. Please report this with the plans.json.")
 
     def _write_trainer(self) -> Any:
         """Write the module that builds the network, and load it from there."""
-        assert self.inference_module is not None
+        assert self.inference_module
         name = self.inference_module.rpartition(".")[2]
         file = self.folder / TRAINER_FOLDER / f"{name}.py"
         file.parent.mkdir()
         write_text(file, standalone_source(self.inference_module))
         write_text(file.with_name("__init__.py"), "")
-        spec = spec_from_file_location(f"_exported_{name}", file)
-        assert spec is not None
-        assert spec.loader is not None
+        spec: Any = spec_from_file_location(f"_exported_{name}", file)
         module = module_from_spec(spec)
         spec.loader.exec_module(module)
-        (trainer,) = (
-            value
-            for value in vars(module).values()
-            if isinstance(value, type) and issubclass(value, nnUNetTrainer) and value is not nnUNetTrainer
-        )
+        classes = [value for value in vars(module).values() if isinstance(value, type)]
+        (trainer,) = (one for one in classes if issubclass(one, nnUNetTrainer) and one is not nnUNetTrainer)
         return trainer
 
     def _copy_postprocessing(self) -> str | None:
@@ -216,7 +233,7 @@ class _Exporter:
         return name
 
 
-def _load_strictly(network: nn.Module, weights: Mapping[str, torch.Tensor], file: Path, builder: str) -> None:
+def _load_strictly(network: nn.Module, weights: Mapping[str, Tensor], file: Path, builder: str) -> None:
     try:
         network.load_state_dict(dict(weights))
     except RuntimeError as error:

@@ -33,28 +33,20 @@ class TrainedModel:
 def find_trained_model(
     folder: Path, folds: Sequence[int | str] | None = None, *, checkpoint: str = FINAL
 ) -> TrainedModel:
-    """The trained model in a folder; a UserError says if something of it is missing.
-
-    Args:
-        folder: nnU-Net's ``TRAINER__PLANS__CONFIGURATION``.
-        folds: None for all that are there.
-        checkpoint: name of the file in each ``fold_X``.
-    """
+    """The model in a folder of nnU-Net, by default with all its folds; a UserError if a part is missing."""
     for part in ("plans.json", "dataset.json"):
         if not (folder / part).is_file():
-            raise UserError(
-                f"{folder} is no model folder of nnU-Net: it has no {part}. Expected: a folder "
-                "nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION."
-            )
+            expected = "Expected: a folder nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION."
+            raise UserError(f"{folder} is no model folder of nnU-Net: it has no {part}. {expected}")
     if folds is None:
         folds = _folds_of(folder)
-    plans = checked_plans(read_json(folder / "plans.json"), where=folder / "plans.json")
-    model = TrainedModel(folder, tuple(folds), checkpoint, plans, read_dataset_json(folder / "dataset.json"))
-    there = ", ".join(sorted(f"{path.parent.name}/{path.name}" for path in folder.glob("fold_*/*.pth")))
     if not folds:
         raise UserError(f"{folder} has no fold_0, fold_1, … with a checkpoint.")
+    plans = checked_plans(read_json(folder / "plans.json"), where=folder / "plans.json")
+    model = TrainedModel(folder, tuple(folds), checkpoint, plans, read_dataset_json(folder / "dataset.json"))
     for file in model.checkpoints().values():
         if not file.is_file():
+            there = ", ".join(sorted(f"{path.parent.name}/{path.name}" for path in folder.glob("fold_*/*.pth")))
             raise UserError(f"{file} does not exist. {folder.name} has: {there or 'no checkpoint'}.")
     return model
 
@@ -63,10 +55,8 @@ def training_of(checkpoint: Mapping[str, Any], file: Path) -> tuple[str, str]:
     """Trainer and configuration by their names; a UserError if the checkpoint does not say them."""
     trainer, arguments = checkpoint.get("trainer_name"), checkpoint.get("init_args")
     if not isinstance(trainer, str) or not isinstance(arguments, Mapping) or "configuration" not in arguments:
-        raise UserError(
-            f"{file} does not say which trainer and configuration it is of (trainer_name, init_args). Expected: a "
-            "checkpoint that nnU-Net wrote in training."
-        )
+        missing = "does not say which trainer and configuration it is of (trainer_name, init_args)"
+        raise UserError(f"{file} {missing}. Expected: a checkpoint that nnU-Net wrote in training.")
     return trainer, str(arguments["configuration"])
 
 

@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     source = read_checkpoint(args.source)
     network = build_network(find_trainer(args.trainer), target, deep_supervision=True)
     adaptation = adapt(source, network, target, keep_heads=not args.drop_heads)
+    origin = {"file": args.source.name, "sha256": sha256(args.source), "trainer": source.get("trainer_name")}
     content = {
         "network_weights": adaptation.weights,
         "init_args": {
@@ -49,19 +50,11 @@ def run(args: argparse.Namespace) -> int:
             "dataset_json": dict(target.dataset_json),
         },
         "trainer_name": args.trainer,
-        "nnunet_ext": {
-            "version": __version__,
-            "adapted_from": {
-                "file": args.source.name,
-                "sha256": sha256(args.source),
-                "trainer": source.get("trainer_name"),
-            },
-        },
+        "nnunet_ext": {"version": __version__, "adapted_from": origin},
     }
     write_checkpoint(args.output, content)
-    print(adaptation.table())
-    print(f"Wrote {args.output}")
     print(
+        f"{adaptation.table()}\nWrote {args.output}\n"
         "nnU-Net's own -pretrained_weights loads everything but the heads (.seg_layers.), which it leaves random. The "
         "fine-tuning trainers of this package load the heads too: name the file in their setting fine_tuning.source."
     )

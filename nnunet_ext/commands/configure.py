@@ -43,9 +43,9 @@ def run(args: argparse.Namespace) -> int:
 
     file = preprocessed_folder(args.dataset) / f"{args.plans}.json"
     plans = read_plans(file)
+    if args.name is None and args.settings:
+        raise UserError("Settings are given but no --name for the configuration that is to hold them.")
     if args.name is None:
-        if args.settings:
-            raise UserError("Settings are given but no --name for the configuration that is to hold them.")
         list_configurations(file)
         return 0
     if args.name == args.configuration:
@@ -93,10 +93,8 @@ def parse_settings(assignments: list[str]) -> dict[str, Any]:
 def check_name(name: str) -> None:
     """Raise a UserError if a name has a character that a file system or nnU-Net's own folder names reserve."""
     if not name or name.strip() != name or "__" in name or any(letter in '/\\:*?"<>|' for letter in name):
-        raise UserError(
-            f"{name!r} cannot name a configuration: it becomes part of a folder's name, where slashes, wildcards, "
-            "quotes and a double underscore (nnU-Net's own separator) are not allowed."
-        )
+        forbidden = "slashes, wildcards, quotes and a double underscore (nnU-Net's own separator) are not allowed"
+        raise UserError(f"{name!r} cannot name a configuration, which becomes part of a folder's name: {forbidden}.")
 
 
 def list_configurations(file: Path) -> None:
@@ -113,6 +111,5 @@ def list_configurations(file: Path) -> None:
 def tell_vanished(vanished: dict[str, str]) -> None:
     """Say which configurations have gone, and how to have them back."""
     for name, command in vanished.items():
-        print(
-            f"Configuration {name} was written here earlier and has gone. To have it back: {command}", file=sys.stderr
-        )
+        message = f"Configuration {name} was written here earlier and has gone. To have it back: {command}"
+        print(message, file=sys.stderr)

@@ -44,12 +44,8 @@ MEGABYTE = 1_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "model",
-        type=Path,
-        metavar="MODEL",
-        help="nnU-Net's folder TRAINER__PLANS__CONFIGURATION, or a zip archive with one",
-    )
+    help_of_model = "nnU-Net's folder TRAINER__PLANS__CONFIGURATION, or a zip archive with one"
+    parser.add_argument("model", type=Path, metavar="MODEL", help=help_of_model)
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder to write; with --zip, a file")
     parser.add_argument(
         "-f", "--folds", type=fold_name, nargs="+", metavar="FOLD", help="to export (default: all that are there)"
@@ -94,11 +90,7 @@ def export_to(args: argparse.Namespace, folder: Path) -> Export:
 
 @contextmanager
 def model_folder(model: Path, *, inside: str | None) -> Iterator[Path]:
-    """The folder of a model, unpacked for the time being if it is an archive, where `inside` names one of several.
-
-    Raises:
-        UserError: if the archive holds no model, or several and none of them is named.
-    """
+    """The folder of a model, unpacked for the time being if it is an archive, where `inside` names one of several."""
     if model.is_dir():
         if inside is not None:
             raise UserError(f"--inside is for archives, and {model} is a folder. Name the model's own folder.")
@@ -110,7 +102,9 @@ def model_folder(model: Path, *, inside: str | None) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="nnunet_ext_") as temporary:
         # pickles that are no checkpoints stay behind: nobody reads them
         taken = extract(model, Path(temporary), wanted=lambda path: path.suffix in (".json", ".pth"))
-        there = sorted({str(path.parent) for path in taken if path.name == "plans.json" and is_model(path, taken)})
+        with_checkpoints = {path.parent.parent for path in taken if path.suffix == ".pth"}
+        plans = [path for path in taken if path.name == "plans.json"]
+        there = sorted({str(path.parent) for path in plans if path.parent in with_checkpoints})
         if inside is None and len(there) == 1:
             (inside,) = there
         if inside not in there:
@@ -118,11 +112,6 @@ def model_folder(model: Path, *, inside: str | None) -> Iterator[Path]:
                 raise UserError(f"{model} holds no model of nnU-Net: no folder with plans.json and fold_X/*.pth.")
             raise UserError(f"{model} holds these models; name one with --inside:{listed(there, len(there))}")
         yield Path(temporary) / inside
-
-
-def is_model(plans: PurePosixPath, files: list[PurePosixPath]) -> bool:
-    """Whether there are checkpoints of folds beside a plans.json."""
-    return any(path.suffix == ".pth" and path.parent.parent == plans.parent for path in files)
 
 
 def write_zip(folder: Path, out: Path, *, inside: PurePosixPath) -> None:
@@ -153,10 +142,9 @@ def export_summary(export: Export, out: Path, *, is_zip: bool) -> str:
         folder = place / TRAINER_FOLDER
         lines.append(f'Where it predicts: export nnUNet_extTrainer="{folder if is_zip else folder.resolve()}"')
     folds = " ".join(map(str, export.folds))
+    command = f"nnUNetv2_predict_from_modelfolder -m {shlex.quote(str(out))}"
     if is_zip:
         command = f"nnUNetv2_predict -d {export.dataset} -tr {export.exported_trainer} -p {export.plans} "
         command += f"-c {export.configuration}"
-    else:
-        command = f"nnUNetv2_predict_from_modelfolder -m {shlex.quote(str(out))}"
     lines.append(f"Predict: {command} -i IN -o OUT -f {folds}")
     return "\n".join(lines)

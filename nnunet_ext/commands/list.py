@@ -43,15 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def table(rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:
-    """Lay rows of text out in columns, with long cells wrapped at blanks.
-
-    Args:
-        rows: the cells; every row has as many.
-        width: characters in a line. It is exceeded only if the longest words alone do not fit.
-
-    Yields:
-        The lines, without trailing blanks.
-    """
+    """Lines of columns, with long cells wrapped at blanks; `width` is exceeded only by words that do not fit."""
     widths = column_widths(rows, width)
     for row in rows:
         cells = [

@@ -15,13 +15,7 @@ import shlex
 
 from nnunet_ext.arguments import add_plans_options
 from nnunet_ext.commands.configure import tell_vanished
-from nnunet_ext.plans.plans_file import (
-    add_configurations,
-    check_configuration,
-    preprocessed_folder,
-    read_plans,
-    vanished_configurations,
-)
+from nnunet_ext.plans import plans_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,11 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from nnunet_ext.plans.settings import KEY, merged, validated_settings
 
-    file = preprocessed_folder(args.dataset) / f"{args.plans}.json"
-    plans = read_plans(file)
-    available = plans["configurations"]
-    base = args.configuration or ("3d_fullres" if "3d_fullres" in available else "2d")
-    check_configuration(plans, base, file=file)
+    file = plans_file.preprocessed_folder(args.dataset) / f"{args.plans}.json"
+    plans = plans_file.read_plans(file)
+    base = args.configuration or ("3d_fullres" if "3d_fullres" in plans["configurations"] else "2d")
+    plans_file.check_configuration(plans, base, file=file)
 
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -52,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
     validated_settings(content[KEY], where=f"configuration {name!r}")
     command = ["nnunet_ext", "plan", "-d", args.dataset, "--preset", args.preset, "-p", args.plans, "-c", base]
     command += [] if args.epochs is None else ["--epochs", str(args.epochs)]
-    add_configurations(file, {name: content}, command=shlex.join(command), force=args.force)
-    tell_vanished(vanished_configurations(file))
+    plans_file.add_configurations(file, {name: content}, command=shlex.join(command), force=args.force)
+    tell_vanished(plans_file.vanished_configurations(file))
     features = content["architecture"]["arch_kwargs"]["features_per_stage"]
     print(f"{name} (patch {content['patch_size']}, batch {content['batch_size']}, features {features}) in {file}")
     return 0

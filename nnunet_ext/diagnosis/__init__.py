@@ -1,8 +1,4 @@
-"""What can be wrong with an installation, and the command that fixes it.
-
-Each check is a function of plain inputs (the environment as a mapping, a version, a path) that returns findings.
-Importing this package imports neither torch nor nnunetv2.
-"""
+"""What can be wrong with an installation, and the command that fixes it. Importing it imports no torch or nnunetv2."""
 
 from __future__ import annotations
 
@@ -11,17 +7,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from nnunet_ext.diagnosis import installation
 from nnunet_ext.diagnosis.child import ask
 from nnunet_ext.diagnosis.folders import check_folders, check_workers
-from nnunet_ext.diagnosis.installation import (
-    OPTIONAL,
-    check_copies,
-    check_nnunet,
-    check_optional,
-    check_python,
-    check_torch,
-    installed_version,
-)
 from nnunet_ext.diagnosis.shell import shell_of
 from nnunet_ext.diagnosis.trainers import check_trainers
 from nnunet_ext.diagnosis.variable import check_variable
@@ -29,21 +17,18 @@ from nnunet_ext.findings import Finding
 
 
 def diagnose(environ: Mapping[str, str]) -> Iterator[Finding]:
-    """All checks, quick ones first; each finding as soon as it is there.
-
-    Args:
-        environ: the environment to judge, usually `os.environ`.
-    """
+    """All checks of an environment, quick ones first; each finding as soon as it is there."""
     shell = shell_of(environ)
-    yield check_python(sys.version_info[:3])
-    nnunet = check_nnunet(installed_version("nnunetv2"))
+    yield installation.check_python(sys.version_info[:3])
+    nnunet = installation.check_nnunet(installation.installed_version("nnunetv2"))
     yield nnunet
-    yield from check_optional({name: installed_version(name) for name in OPTIONAL})
+    optional = {name: installation.installed_version(name) for name in installation.OPTIONAL}
+    yield from installation.check_optional(optional)
     yield from check_variable(environ, shell)
-    yield from check_copies(Path(__file__).resolve().parents[1], sys.path)
+    yield from installation.check_copies(Path(__file__).resolve().parents[1], sys.path)
     yield from check_folders(environ, shell)
     yield from check_workers(environ, shell)
-    torch = check_torch(ask("torch", None, environ), shutil.which("nvidia-smi") is not None)
+    torch = installation.check_torch(ask("torch", None, environ), shutil.which("nvidia-smi") is not None)
     yield torch
     if "problem" in (nnunet.severity, torch.severity):
         detail = "not looked up: nnunetv2 and torch come first. Run this again when they are fixed."

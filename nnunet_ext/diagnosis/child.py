@@ -38,11 +38,8 @@ def ask(job: str, question: Any, environ: Mapping[str, str]) -> Answer:
     try:
         child = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", code],
-            input=request,
+            input=request.encode(),
             capture_output=True,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
             env=dict(environ),
             timeout=CHILD_TIMEOUT_S,
             check=False,
@@ -52,7 +49,7 @@ def ask(job: str, question: Any, environ: Mapping[str, str]) -> Answer:
     try:
         return Answer(**json.loads(child.stdout.splitlines()[-1]))
     except (IndexError, ValueError, TypeError):
-        said = last_line(child.stderr) or "no message"
+        said = last_line(child.stderr.decode(errors="replace")) or "no message"
         return Answer(error=f"the process ended with status {child.returncode}: {said}")
 
 
@@ -71,39 +68,29 @@ def answer(job: str, question: Any) -> None:
 def see_devices(_: Any) -> dict[str, Any]:
     """Job: torch's version and the devices it can use."""
     torch = import_module("torch")
-    gpus = (
-        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    )
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    gpus = [torch.cuda.get_device_name(i) for i in range(count)]
     return {"version": str(torch.__version__), "cuda": gpus, "mps": bool(torch.backends.mps.is_available())}
 
 
 def import_siblings(folders: Sequence[str]) -> list[dict[str, str]]:
     """Job: import every module that nnU-Net imports before it reaches our folder; returns those that fail."""
-    return [
-        {"folder": folder, "module": module, "error": error}
-        for folder in folders
-        for module, error in imported(folder)[1].items()
-    ]
+    failed = ((folder, *one) for folder in folders for one in imported(folder)[1].items())
+    return [{"folder": folder, "module": module, "error": error} for folder, module, error in failed]
 
 
 def find_trainers(names: Sequence[str] | None) -> dict[str, dict[str, Any]]:
     """Job: find each trainer (None: every one of this package) as nnU-Net's commands do, twice, and pickle it."""
-    if names is None:
-        names = [entry.name for entry in TRAINERS]
     find = import_module("nnunetv2.utilities.find_objects").recursive_find_trainer_class_by_name
     found: dict[str, dict[str, Any]] = {}
-    for name in names:
+    for name in [entry.name for entry in TRAINERS] if names is None else names:
         try:
             trainer = find(name)
             again = find(name) is trainer
-        except Exception as error:
-            found[name] = {"error": in_one_line(error)}
-            continue
-        found[name] = {"class": qualified_name(trainer), "module": trainer.__module__, "again": again}
-        try:
+            found[name] = {"class": qualified_name(trainer), "module": trainer.__module__, "again": again}
             found[name]["pickle"] = base64.b64encode(pickle.dumps(trainer)).decode("ascii")
         except Exception as error:
-            found[name]["unpicklable"] = in_one_line(error)
+            found.setdefault(name, {})["unpicklable" if name in found else "error"] = in_one_line(error)
     return found
 
 
@@ -123,9 +110,5 @@ def qualified_name(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-JOBS: dict[str, Callable[[Any], Any]] = {
-    "torch": see_devices,
-    "siblings": import_siblings,
-    "find": find_trainers,
-    "load": load_trainers,
-}
+JOBS: dict[str, Callable[[Any], Any]] = {"torch": see_devices, "siblings": import_siblings}
+JOBS |= {"find": find_trainers, "load": load_trainers}

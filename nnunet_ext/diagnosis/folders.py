@@ -32,29 +32,23 @@ def write_failure(folder: str) -> str:
 def check_folder(
     environ: Mapping[str, str], name: str, purpose: str, shell: Shell, *, failure: Callable[[str], str]
 ) -> Finding:
-    """Is one of nnU-Net's folders set, there, and usable?
-
-    Args:
-        environ: the environment.
-        name: the variable, such as ``nnUNet_raw``.
-        purpose: what nnU-Net does with it, as the end of a sentence.
-        shell: for the command that fixes it.
-        failure: `read_failure` or `write_failure`.
-    """
-    value = environ.get(name, "")
-    if not value.strip():
-        return Finding("problem", name, f"is not set; {purpose}.", new_folder_command(name, shell))
+    """Is one of nnU-Net's folders set, there, and usable? `purpose` is what nnU-Net does with it."""
+    value, fix = environ.get(name, ""), new_folder_command(name, shell)
     bare = os.path.expanduser(value.strip().strip("'\"").strip())
-    if bare != value:
+    if not value.strip():
+        detail = f"is not set; {purpose}."
+    elif bare != value:
         detail = f"{value!r} has a ~, blanks or quotes, which nnU-Net takes literally."
-        return Finding("problem", name, detail, set_command(name, bare, shell))
-    if not os.path.exists(value):
-        return Finding("problem", name, f"{value} does not exist; {purpose}.", make_folder_command(value, shell))
-    if not os.path.isdir(value):
-        return Finding("problem", name, f"{value} is a file; {purpose}.", new_folder_command(name, shell))
-    if reason := failure(value):
-        return Finding("problem", name, f"{value} {reason}; {purpose}.", new_folder_command(name, shell))
-    return Finding("ok", name, value)
+        fix = set_command(name, bare, shell)
+    elif not os.path.exists(value):
+        detail, fix = f"{value} does not exist; {purpose}.", make_folder_command(value, shell)
+    elif not os.path.isdir(value):
+        detail = f"{value} is a file; {purpose}."
+    elif reason := failure(value):
+        detail = f"{value} {reason}; {purpose}."
+    else:
+        return Finding("ok", name, value)
+    return Finding("problem", name, detail, fix)
 
 
 def check_folders(environ: Mapping[str, str], shell: Shell) -> list[Finding]:
@@ -74,11 +68,10 @@ def check_workers(environ: Mapping[str, str], shell: Shell) -> list[Finding]:
     if value is None:
         return []
     try:
-        works = int(value) >= 1
+        if int(value) >= 1:
+            return [Finding("ok", name, value)]
     except ValueError:
         detail = f"{value!r} is not a whole number; nnU-Net's commands end with a ValueError."
         return [Finding("problem", name, detail, unset_command(name, shell))]
-    if works:
-        return [Finding("ok", name, value)]
     detail = f"is {value}: planning fails with it. Set it for nnUNetv2_train only."
     return [Finding("warning", name, detail, unset_command(name, shell))]

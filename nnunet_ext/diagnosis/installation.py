@@ -49,10 +49,8 @@ def check_nnunet(version: str | None) -> Finding:
         return Finding("problem", "nnunetv2", "not installed in this Python environment.", FIX_NNUNET)
     if OLDEST_NNUNET <= release_of(version) < FIRST_UNKNOWN_NNUNET:
         return Finding("ok", "nnunetv2", version)
-    detail = (
-        f"found {version}; this package needs nnunetv2 >= 2.8, < 3. Before 2.8, nnU-Net finds its own trainers alone."
-    )
-    return Finding("problem", "nnunetv2", detail, FIX_NNUNET)
+    detail = f"found {version}; this package needs nnunetv2 >= 2.8, < 3. "
+    return Finding("problem", "nnunetv2", f"{detail}Before 2.8, nnU-Net finds its own trainers alone.", FIX_NNUNET)
 
 
 def check_torch(answer: Answer, has_nvidia_driver: bool) -> Finding:
@@ -70,47 +68,34 @@ def check_torch(answer: Answer, has_nvidia_driver: bool) -> Finding:
         return Finding("ok", "torch", f"{version}, device mps: add -device mps to nnU-Net's commands")
     detail = f"{version}, device cpu only: add -device cpu to nnU-Net's commands"
     if has_nvidia_driver:
-        return Finding(
-            "warning",
-            "torch",
-            f"{detail}. nvidia-smi is installed, but this torch sees no GPU: it is a CPU build, the driver is too old "
-            "for it, or CUDA_VISIBLE_DEVICES hides the GPU. On Windows the command gives a CPU build again: take the "
-            "one that PyTorch's page of installation shows for CUDA.",
-            "pip install --force-reinstall torch",
+        detail += (
+            ". nvidia-smi is installed, but this torch sees no GPU: it is a CPU build, the driver is too old for it, "
+            "or CUDA_VISIBLE_DEVICES hides the GPU. On Windows, install as PyTorch's own page says for CUDA."
         )
+        return Finding("warning", "torch", detail, "pip install --force-reinstall torch")
     return Finding("ok", "torch", detail)
 
 
 def check_optional(versions: Mapping[str, str | None]) -> list[Finding]:
     """Which optional libraries are there, by name and version (None: not), and what needs the others."""
-    missing = 'not installed, which is fine: only {} needs it (pip install "nnunet-ext[{}]").'
-    return [
-        Finding("ok", name, versions[name] or missing.format(user, extra)) for name, (extra, user) in OPTIONAL.items()
-    ]
+    missing = 'not installed, which is fine: only {1} needs it (pip install "nnunet-ext[{0}]").'
+    return [Finding("ok", name, versions[name] or missing.format(*extra)) for name, extra in OPTIONAL.items()]
 
 
 def check_copies(imported: Path, search_path: Sequence[str]) -> list[Finding]:
     """Is there another package of this name on the search path, which other programs could import?"""
     folders = {Path(entry or ".").resolve() / "nnunet_ext" for entry in search_path}
-    others = sorted(folder for folder in folders if _is_python_package(folder) and folder.resolve() != imported)
+    others = sorted(folder for folder in folders if any(folder.glob("*.py")) and folder.resolve() != imported)
     if not others:
         return [Finding("ok", "package", f"nnunet_ext is imported from {imported}")]
     return [_other_copy(folder, imported) for folder in others]
 
 
-def _is_python_package(folder: Path) -> bool:
-    return folder.is_dir() and next(folder.glob("*.py"), None) is not None
-
-
 def _other_copy(folder: Path, imported: Path) -> Finding:
     if (folder / "network_architecture").is_dir() and (folder / "run").is_dir():
-        detail = (
-            f"{folder} is Lifelong-nnUNet (for nnU-Net v1), which has the same import name; this package is imported "
-            f"from {imported}. Only one of the two works in one environment: give this one an environment of its own."
-        )
+        detail = f"{folder} is Lifelong-nnUNet (for nnU-Net v1), which has the same import name; this package is "
+        detail += f"imported from {imported}. Give this package an environment of its own."
         return Finding("warning", "package", detail, "python -m venv nnunet-ext-env")
-    detail = (
-        f"two copies are installed: {imported} is the one running now, {folder} is on Python's path too, and another "
-        "program may import that one. The command takes one copy out; install again if it was the wrong one."
-    )
+    detail = f"two copies are installed: {imported} is running now, {folder} is on Python's path too, and other "
+    detail += "programs may import that one. The command removes one copy; install again if it was the wrong one."
     return Finding("warning", "package", detail, "pip uninstall nnunet-ext")

@@ -34,10 +34,7 @@ DECISIVE = ("labels", "regions_class_order", "channel_names", "nnunet_ext")  # i
 def check_planned_training(
     trainer: Any, raw: RawDataset, preprocessed: Path, *, plans_name: str, configuration: str
 ) -> Iterator[Finding]:
-    """What a training of a trainer's class on a preprocessed dataset would meet, from the plans on.
-
-    After a problem with the plans, the settings or the data's kind nothing more is looked at.
-    """
+    """What would stop or mislead a training; after a problem with plans or settings nothing more is looked at."""
     file = preprocessed / f"{plans_name}.json"
     plans_finding = check_plans(file, configuration)
     yield plans_finding
@@ -69,11 +66,10 @@ def check_plans(file: Path, configuration: str) -> Finding:
         return Finding("problem", "plans", str(error), f"nnUNetv2_plan_and_preprocess -d {file.parent.name}")
     if configuration in configurations:
         return Finding("ok", "plans", f"{file.name} has the configuration {configuration}.")
+    detail = f"{file} has no configuration {configuration!r}; it has: {', '.join(configurations)}."
     if configuration in vanished:
         detail = f"the configuration {configuration} was in {file} and has gone: planning again rewrites the file."
-        return Finding("problem", "plans", detail, vanished[configuration])
-    detail = f"{file} has no configuration {configuration!r}; it has: {', '.join(configurations)}."
-    return Finding("problem", "plans", detail)
+    return Finding("problem", "plans", detail, vanished.get(configuration, ""))
 
 
 def check_settings(settings: Settings, trainer: Any) -> Finding:
@@ -83,11 +79,8 @@ def check_settings(settings: Settings, trainer: Any) -> Finding:
     for section in sections:
         ramp = getattr(getattr(settings, section), "ramp_epochs", None)
         if ramp is not None and ramp >= epochs:
-            detail = (
-                f"{section}.ramp_epochs is {ramp} and the training has {epochs} epochs: the terms that rise with it "
-                "never reach their weight. Set a shorter ramp, or train for longer."
-            )
-            return Finding("warning", "settings", detail)
+            detail = f"{section}.ramp_epochs is {ramp} and the training has {epochs} epochs: the terms that rise with "
+            return Finding("warning", "settings", f"{detail}it never reach their weight. Set one of the two anew.")
     chosen = settings.model_dump(mode="json", exclude_unset=True)
     listed = ", ".join(f"{key} {value}" for key, value in flat(chosen, sections=sections))
     return Finding("ok", "settings", f"{counted(epochs, 'epoch')}{'; ' * bool(listed)}{listed}.")
@@ -104,21 +97,17 @@ def check_libraries(trainer: Any) -> Iterator[Finding]:
 def flat(settings: Mapping[str, Any], *, sections: Collection[str]) -> Iterator[tuple[str, Any]]:
     """Settings with the names that ``nnunet_ext configure`` takes; those of other techniques left out."""
     for key, value in settings.items():
-        if not isinstance(value, Mapping):
-            if key != "num_epochs":
-                yield key, value
-        elif key in sections:
+        if key in sections:
             yield from ((f"{key}.{name}", inner) for name, inner in value.items())
+        elif key != "num_epochs" and not isinstance(value, Mapping):
+            yield key, value
 
 
 def check_preprocessed(preprocessed: Path, model: ModelDescription, raw: RawDataset) -> Finding:
     """Is every case of the raw dataset preprocessed, and for the labels and channels of today?"""
     changed = [key for key in DECISIVE if raw.description.get(key) != model.dataset_json.get(key)]
     if changed:
-        detail = (
-            f"{' and '.join(changed)} in the dataset.json of {raw.folder} differ from those in {preprocessed}, which a "
-            "training goes by."
-        )
+        detail = f"{' and '.join(changed)} in the dataset.json of {raw.folder} differ from those in {preprocessed}."
         return Finding("problem", "preprocessed", detail, f"nnUNetv2_plan_and_preprocess -d {raw.folder.name} --clean")
     plans_manager = PlansManager(dict(model.plans))
     folder = preprocessed / plans_manager.get_configuration(model.configuration).data_identifier
@@ -148,13 +137,11 @@ def check_fine_tuning(trainer: Any, model: ModelDescription, settings: Settings)
 def check_start(network: nn.Module, model: ModelDescription, settings: FineTuningSettings) -> Finding:
     """Does the checkpoint fit that a fine-tuning starts from?"""
     source = settings.source_file
-    if source is None and settings.allow_random_start:
-        return Finding("warning", "source", "no model to start from: a training from random weights, as is allowed.")
     if source is None:
-        detail = (
-            "fine_tuning.source is not set: nnUNetv2_train needs -pretrained_weights CHECKPOINT.pth, which leaves the "
-            "heads random. To keep them, name the checkpoint in the setting."
-        )
+        detail = "fine_tuning.source is not set: nnUNetv2_train needs -pretrained_weights CHECKPOINT.pth, which leaves "
+        detail += "the heads random. To keep them, name the checkpoint in the setting."
+        if settings.allow_random_start:
+            detail = "no model to start from: a training from random weights, as is allowed."
         return Finding("warning", "source", detail)
     try:
         adaptation = adapt(read_checkpoint(source), network, model, keep_heads=settings.keep_heads)
@@ -164,7 +151,7 @@ def check_start(network: nn.Module, model: ModelDescription, settings: FineTunin
 
 
 def check_batch(model: ModelDescription) -> Finding:
-    """Is there somebody to mix with?"""
+    """Does a patch have another one to be mixed with?"""
     size = PlansManager(dict(model.plans)).get_configuration(model.configuration).batch_size
     if size < 2:
         detail = "the batch has one patch, which has no partner to mix with: the training would be one without MixUp."

@@ -36,8 +36,8 @@ def make_folder_command(folder: str, shell: Shell) -> str:
 
 def new_folder_command(name: str, shell: Shell) -> str:
     """The command that makes a folder of the variable's name in the user's home and sets the variable to it."""
-    if shell == "posix":
-        return f'export {name}="$HOME/{name}" && mkdir -p "$HOME/{name}"'
-    if shell == "cmd":
-        return f'set {name}=%USERPROFILE%\\{name}&& mkdir "%USERPROFILE%\\{name}"'
-    return f'$env:{name} = "$HOME\\{name}"; mkdir $env:{name}'
+    return {
+        "posix": f'export {name}="$HOME/{name}" && mkdir -p "$HOME/{name}"',
+        "cmd": f'set {name}=%USERPROFILE%\\{name}&& mkdir "%USERPROFILE%\\{name}"',
+        "powershell": f'$env:{name} = "$HOME\\{name}"; mkdir $env:{name}',
+    }[shell]

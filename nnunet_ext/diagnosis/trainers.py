@@ -20,42 +20,36 @@ def check_siblings(folders: Sequence[str], fix: str, environ: Mapping[str, str])
     if not folders:
         return []
     reply = ask("siblings", list(folders), environ)
-    if reply.error:
-        detail = f"importing the modules in {', '.join(folders)}, as nnU-Net does, failed: {reply.error}"
-        return [Finding("problem", "other trainers", detail, fix)]
-    return [
-        Finding(
-            "problem",
-            "other trainers",
-            f"the module {module['module']} in {module['folder']} fails to import, and that ends nnU-Net's lookup "
-            f"before it reaches this package ({module['error']}). Repair the module, or put this package first.",
-            fix,
-        )
-        for module in reply.result
+    details = [
+        f"the module {module['module']} in {module['folder']} fails to import, and that ends nnU-Net's lookup before "
+        f"it reaches this package ({module['error']}). Repair the module, or put this package first."
+        for module in reply.result or ()
     ]
+    if reply.error:
+        details = [f"importing the modules in {', '.join(folders)}, as nnU-Net does, failed: {reply.error}"]
+    return [Finding("problem", "other trainers", detail, fix) for detail in details]
 
 
 def check_found(name: str, found: Mapping[str, Any], folders: Sequence[str], fix: str) -> Finding | None:
     """What is wrong with what the job ``find`` says of a trainer; None if it is ours. `fix` puts our folder first."""
-    title = "trainers"
+    used_fix = FIX_PACKAGE
     if "error" in found:
-        return Finding("problem", title, f"nnU-Net's lookup of {name} failed: {found['error']}", FIX_PACKAGE)
-    if found["class"].startswith("nnunetv2."):
-        detail = (
-            f"name clash: nnU-Net has a {name} of its own, {found['class']}, and its own win. If somebody copied it "
-            "into nnunetv2, take the file out."
-        )
-        return Finding("problem", title, detail, "pip install -U nnunet-ext")
-    if not found["class"].startswith("nnunet_ext.trainers."):
+        detail = f"nnU-Net's lookup of {name} failed: {found['error']}"
+    elif found["class"].startswith("nnunetv2."):
+        detail = f"name clash: nnU-Net has a {name} of its own, {found['class']}, which wins. If somebody copied it "
+        detail += "into nnunetv2, remove that file."
+        used_fix = "pip install -U nnunet-ext"
+    elif not found["class"].startswith("nnunet_ext.trainers."):
         where = source_of(found["module"], folders) or found["class"]
         detail = f"name clash: an earlier folder of {VARIABLE} has a {name}, too, and that one wins: {where}"
-        return Finding("problem", title, detail, fix)
-    if not found["again"]:
-        return Finding("problem", title, f"a second lookup of {name} gives another class than the first.", FIX_PACKAGE)
-    if "unpicklable" in found:
+        used_fix = fix
+    elif not found["again"]:
+        detail = f"a second lookup of {name} gives another class than the first."
+    elif "unpicklable" in found:
         detail = f"{name} cannot be passed to worker processes: {found['unpicklable']}"
-        return Finding("problem", title, detail, FIX_PACKAGE)
-    return None
+    else:
+        return None
+    return Finding("problem", "trainers", detail, used_fix)
 
 
 def source_of(module: str, folders: Sequence[str]) -> str:
@@ -94,10 +88,7 @@ def check_trainers(environ: Mapping[str, str], shell: Shell, names: Sequence[str
     if not good:
         return findings
     loaded = ask("load", {name: found["pickle"] for name, found in good.items()}, environ)
-    unloaded = [
-        finding
-        for name, found in good.items()
-        if (finding := check_loaded(name, found["class"], loaded.error or loaded.result[name]))
-    ]
+    there = {name: loaded.error or loaded.result[name] for name in good}
+    unloaded = [finding for name in good if (finding := check_loaded(name, good[name]["class"], there[name]))]
     detail = f"nnU-Net finds {len(good)} of {len(reply.result)} by name, and they are the same in a worker process"
     return findings + (unloaded or [Finding("ok", "trainers", detail)])

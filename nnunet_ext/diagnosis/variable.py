@@ -20,8 +20,7 @@ class Entry:
     kept: str  # what should stand there instead; empty if the entry should go
     fault: str = ""  # what is wrong with it, as the end of a sentence; empty if nothing is
     ours: bool = False  # whether it is this package's folder or was meant to be
-    # whether nnU-Net would use it to bad effect, where it only passes over the other faulty ones
-    harmful: bool = False
+    harmful: bool = False  # whether nnU-Net would use it to bad effect, and not only pass over it
 
 
 def _is_package(folder: Path) -> bool:
@@ -30,10 +29,7 @@ def _is_package(folder: Path) -> bool:
 
 def wrong_guess(path: Path) -> str:
     """Why a folder (absolute) that was plausibly meant to be ours does not work; empty if it is no such folder."""
-    unknown = (
-        "nnU-Net forgets the modules of a folder after its lookup, so trainers that live there cannot be passed to "
-        "worker processes"
-    )
+    unknown = "nnU-Net forgets what it imports from there, so that it cannot be passed to worker processes"
     if path.name in ("site-packages", "dist-packages"):
         return f"is Python's {path.name}: nnU-Net would import every module installed there"
     if _is_package(path):

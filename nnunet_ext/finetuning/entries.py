@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nnunet_ext.finetuning.roles import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
 
-Entries = tuple[torch.Tensor, ...]
+Entries = tuple[Tensor, ...]
 """Positions in a tensor, one index tensor for each of its dimensions: what ``tensor[entries]`` takes."""
 
 
@@ -21,12 +21,7 @@ class Rows:
 
     A weight (out, in / groups, k…) of a convolution and (out, in) of a linear layer has row r in ``weight[r]``. That of
     a transposed convolution is (in, out / groups, k…): the row of output channel r is
-    ``weight[g·in/groups : (g+1)·in/groups, o]`` with g, o = divmod(r, out / groups).
-
-    Attributes:
-        shape: of the weight.
-        is_transposed: whether it is that of a transposed convolution.
-        groups: of the convolution.
+    ``weight[g·in/groups : (g+1)·in/groups, o]`` with g, o = divmod(r, out / groups). `shape` is that of the weight.
     """
 
     shape: tuple[int, ...]
@@ -35,11 +30,7 @@ class Rows:
 
     @classmethod
     def of(cls, module: nn.Module) -> Rows:
-        """The rows of a module's weight.
-
-        Raises:
-            TypeError: if the module is neither a convolution, nor transposed, nor linear.
-        """
+        """The rows of a module's weight; a TypeError if it is no convolution, transposed or not, and not linear."""
         if isinstance(module, (*CONVOLUTIONS, nn.Linear)):
             return cls(tuple(module.weight.shape))
         if isinstance(module, TRANSPOSED_CONVOLUTIONS):
@@ -56,7 +47,7 @@ class Rows:
         """Number of entries in a row."""
         return math.prod(self.shape) // self.count
 
-    def matrix(self, tensor: torch.Tensor) -> torch.Tensor:
+    def matrix(self, tensor: Tensor) -> Tensor:
         """A tensor of the weight's shape as (rows, entries of a row); a copy where its memory does not allow a view."""
         if not self.is_transposed:
             return tensor.reshape(self.count, -1)
@@ -64,15 +55,8 @@ class Rows:
         grouped = tensor.reshape(self.groups, inputs // self.groups, outputs, *kernel)
         return grouped.transpose(1, 2).reshape(self.count, -1)
 
-    def entries(self, columns: torch.Tensor) -> Entries:
-        """The positions in the weight of some entries of each row.
-
-        Args:
-            columns: (rows, k), their places in the row as `matrix` has it.
-
-        Returns:
-            Index tensors of shape (rows, k).
-        """
+    def entries(self, columns: Tensor) -> Entries:
+        """Positions in the weight, index tensors (rows, k), of the entries in some columns (rows, k) of `matrix`."""
         rows = torch.arange(self.count, device=columns.device)[:, None].expand_as(columns)
         if not self.is_transposed:
             return (rows, *torch.unravel_index(columns, self.shape[1:]))
@@ -81,7 +65,7 @@ class Rows:
         return (rows // outputs * (inputs // self.groups) + in_group, rows % outputs, *positions)
 
 
-def top_entries(gradient: torch.Tensor, rows: Rows, k: int) -> Entries:
+def top_entries(gradient: Tensor, rows: Rows, k: int) -> Entries:
     """The k entries of largest magnitude in every row, all of a row that has fewer.
 
     Args:
@@ -96,14 +80,7 @@ def top_entries(gradient: torch.Tensor, rows: Rows, k: int) -> Entries:
 
 
 def random_entries(rows: Rows, k: int, rng: np.random.Generator, device: torch.device) -> Entries:
-    """k different entries of every row, each set of k equally likely; all of a row that has fewer.
-
-    Args:
-        rows: how the weight falls into rows.
-        k: at least 1.
-        rng: draws k numbers for each row (Floyd's sampling without replacement).
-        device: of the result.
-    """
+    """k (at least 1) entries of every row without replacement (Floyd's sampling); all of a row that has fewer."""
     k = min(k, rows.length)
     columns = np.empty((rows.count, k), dtype=np.int64)
     for drawn, last in enumerate(range(rows.length - k, rows.length)):
@@ -113,7 +90,7 @@ def random_entries(rows: Rows, k: int, rng: np.random.Generator, device: torch.d
     return rows.entries(torch.as_tensor(columns, device=device))
 
 
-def keep_only(tensor: torch.Tensor, entries: Entries) -> None:
+def keep_only(tensor: Tensor, entries: Entries) -> None:
     """Set everything but some entries to zero, in place."""
     kept = tensor[entries]
     tensor.zero_()

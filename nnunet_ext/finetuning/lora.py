@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.finetuning.roles import head_modules
@@ -28,20 +28,17 @@ def add_adapters(network: nn.Module, *, rank: int, alpha: float, dropout: float)
     Args:
         network: neither compiled nor wrapped.
         rank: r, at least 1.
-        alpha: the adapter counts alpha / r.
-        dropout: probability of an input of the adapter to be dropped in training.
+        alpha: the adapter's factor is alpha / r.
+        dropout: probability that an input of the adapter is dropped in training.
 
     Raises:
         UserError: if peft is not installed.
         ValueError: if a convolution is of a kind for which peft's adapter is not its low-rank update: dilated, grouped
             or not padded with zeros.
     """
-    heads = {id(module) for head in head_modules(network) for module in head.modules()}
-    targets = [
-        (name, module)
-        for name, module in network.named_modules()
-        if isinstance(module, ADAPTABLE) and id(module) not in heads
-    ]
+    heads = {module for head in head_modules(network) for module in head.modules()}
+    modules = network.named_modules()
+    targets = [(name, one) for name, one in modules if isinstance(one, ADAPTABLE) and one not in heads]
     for name, module in targets:
         if any(step != 1 for step in module.dilation) or module.groups != 1 or module.padding_mode != "zeros":
             raise ValueError(f"No low-rank adapter for {name}: it is dilated, grouped or not padded with zeros.")
@@ -49,17 +46,10 @@ def add_adapters(network: nn.Module, *, rank: int, alpha: float, dropout: float)
         # here and not above: it takes seconds, and the libraries behind it upset nnU-Net's search for trainers
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise UserError(
-            f"nnUNetTrainerLoRA needs the library peft, which cannot be imported ({error}). Install it: "
-            "pip install 'nnunet-ext[lora]'"
-        ) from None
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=cast(int, alpha),
-        lora_dropout=dropout,
-        bias="none",
-        target_modules=[name for name, _ in targets],
-    )
+        missing = f"nnUNetTrainerLoRA needs the library peft, which cannot be imported ({error})"
+        raise UserError(f"{missing}. Install it: pip install 'nnunet-ext[lora]'") from None
+    names = [name for name, _ in targets]
+    config = LoraConfig(r=rank, lora_alpha=cast(int, alpha), lora_dropout=dropout, bias="none", target_modules=names)
     inject_adapter_in_model(config, network, adapter_name=ADAPTER)
     _follow_aliases(network)
     for layer in adapted_layers(network):
@@ -94,7 +84,7 @@ def _follow_aliases(network: nn.Module) -> None:
                 setattr(module, name, layer)
 
 
-def low_rank_update(layer: Any) -> torch.Tensor:
+def low_rank_update(layer: Any) -> Tensor:
     """(alpha / r) · B·A of an adapted layer, in the shape of its weight.
 
     Not peft's own ``get_delta_weight``, which fails on a 3D convolution with a kernel of one (0.21).
@@ -122,13 +112,13 @@ def _load_from_plain(layer: Any, state: MutableMapping[str, Any], prefix: str, *
     state[f"{prefix}lora_B.{ADAPTER}.weight"] = torch.zeros_like(up)
 
 
-def raw_parameters(network: nn.Module) -> dict[str, torch.Tensor]:
+def raw_parameters(network: nn.Module) -> dict[str, Tensor]:
     """Copies of the frozen weights and the adapters apart, which the state dict does not tell apart."""
     return {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
 
 
 @torch.no_grad()
-def load_raw_parameters(network: nn.Module, parameters: Mapping[str, torch.Tensor]) -> None:
+def load_raw_parameters(network: nn.Module, parameters: Mapping[str, Tensor]) -> None:
     """Take back what `raw_parameters` gave."""
     for name, parameter in network.named_parameters():
         parameter.copy_(parameters[name])

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nnunet_ext.finetuning.roles import Role
 
@@ -33,25 +34,17 @@ class Movement:
     """
 
     def __init__(self, roles: Mapping[str, Role], shapes: Mapping[str, torch.Size]) -> None:
-        """
-        Args:
-            roles: of the parameters to be watched, by name.
-            shapes: theirs.
-        """
+        """Watch the parameters that `roles` and `shapes` are of, by name."""
         self.roles = dict(roles)
         self._moved = {name: np.zeros(tuple(shapes[name]), dtype=bool) for name in roles}
-        self._last: dict[str, torch.Tensor] = {}
+        self._last: dict[str, Tensor] = {}
 
-    def start(self, parameters: Mapping[str, torch.Tensor]) -> None:
+    def start(self, parameters: Mapping[str, Tensor]) -> None:
         """Remember the values to compare with; what has been seen to move stays noted."""
         self._last = {name: parameters[name].detach().to("cpu", copy=True) for name in self.roles}
 
-    def look(self, parameters: Mapping[str, torch.Tensor]) -> None:
-        """Note what changed since the last look.
-
-        Args:
-            parameters: the values now, by the names of `roles`.
-        """
+    def look(self, parameters: Mapping[str, Tensor]) -> None:
+        """Note what changed since the last look; `parameters` are the values now, by name."""
         for name in self.roles:
             now = parameters[name].detach().to("cpu", copy=True)
             self._moved[name] |= (now != self._last[name]).numpy()
@@ -83,7 +76,6 @@ class Movement:
 
 def shares_table(shares: Mapping[str, Share]) -> str:
     """The shares as text, one line each."""
-    width = max(len(role) for role in shares)
-    return "\n".join(
-        f"  {role:<{width}}  {100 * share.fraction:7.3f} % of {share.entries:,}" for role, share in shares.items()
-    )
+    width = max(map(len, shares))
+    rows = (f"  {role:<{width}}  {100 * one.fraction:7.3f} % of {one.entries:,}" for role, one in shares.items())
+    return "\n".join(rows)

@@ -41,11 +41,7 @@ def decoders(network: nn.Module) -> Iterator[tuple[nn.Module, nn.ModuleList]]:
 
 
 def head_modules(network: nn.Module) -> list[nn.Module]:
-    """The segmentation heads of every decoder and every resolution.
-
-    Raises:
-        ValueError: if the network has none that could be recognised.
-    """
+    """The segmentation heads of every decoder and every resolution; a ValueError if none is recognised."""
     heads = [head for _, heads in decoders(network) for head in heads]
     if not heads:
         raise ValueError(
@@ -56,10 +52,7 @@ def head_modules(network: nn.Module) -> list[nn.Module]:
 
 
 def parameter_roles(network: nn.Module) -> dict[str, Role]:
-    """The role of each parameter.
-
-    Args:
-        network: neither compiled nor wrapped.
+    """The role of each parameter of a network, neither compiled nor wrapped.
 
     Returns:
         Roles by name, in the order and with the names of ``network.named_parameters()``: a tensor that the network
@@ -68,30 +61,24 @@ def parameter_roles(network: nn.Module) -> dict[str, Role]:
     Raises:
         ValueError: if the network has no segmentation heads that could be recognised.
     """
-    of_heads = {id(parameter) for head in head_modules(network) for parameter in head.parameters()}
-    owners = {
-        id(parameter): (module, name)
-        for module in network.modules()
-        for name, parameter in module.named_parameters(recurse=False)
-    }
-    return {
-        name: Role.HEAD if id(parameter) in of_heads else _role_in(*owners[id(parameter)])
-        for name, parameter in network.named_parameters()
-    }
+    roles: dict[int, Role] = {}
+    for module in network.modules():
+        roles |= {id(parameter): _role_in(module, name) for name, parameter in module.named_parameters(recurse=False)}
+    roles |= {id(parameter): Role.HEAD for head in head_modules(network) for parameter in head.parameters()}
+    return {name: roles[id(parameter)] for name, parameter in network.named_parameters()}
 
 
 def _role_in(module: nn.Module, name: str) -> Role:
     """The role of a module's own parameter."""
-    for types, role in (
-        (CONVOLUTIONS, Role.CONVOLUTION),
-        (TRANSPOSED_CONVOLUTIONS, Role.TRANSPOSED_CONVOLUTION),
-        ((nn.Linear,), Role.LINEAR),
-        (NORMALIZATIONS, Role.NORMALIZATION),
-    ):
-        if isinstance(module, types):
-            bias = Role.NORMALIZATION_BIAS if role is Role.NORMALIZATION else Role.BIAS
-            return bias if name == "bias" else role
-    return Role.OTHER
+    if isinstance(module, NORMALIZATIONS):
+        return Role.NORMALIZATION_BIAS if name == "bias" else Role.NORMALIZATION
+    kernels = {
+        CONVOLUTIONS: Role.CONVOLUTION,
+        TRANSPOSED_CONVOLUTIONS: Role.TRANSPOSED_CONVOLUTION,
+        (nn.Linear,): Role.LINEAR,
+    }
+    role = next((role for types, role in kernels.items() if isinstance(module, types)), Role.OTHER)
+    return Role.BIAS if name == "bias" and role is not Role.OTHER else role
 
 
 def decoder_parameter_names(network: nn.Module) -> set[str]:
@@ -99,9 +86,7 @@ def decoder_parameter_names(network: nn.Module) -> set[str]:
 
     nnU-Net's decoders hold a reference to the encoder, which does not belong to them.
     """
-    of_decoders = {id(parameter) for decoder, _ in decoders(network) for parameter in decoder.parameters()}
-    encoders = [getattr(decoder, "encoder", None) for decoder, _ in decoders(network)]
-    of_encoders = {
-        id(parameter) for encoder in encoders if isinstance(encoder, nn.Module) for parameter in encoder.parameters()
-    }
+    found = [decoder for decoder, _ in decoders(network)]
+    encoders = [encoder for one in found if isinstance(encoder := getattr(one, "encoder", None), nn.Module)]
+    of_decoders, of_encoders = ({id(p) for one in part for p in one.parameters()} for part in (found, encoders))
     return {name for name, parameter in network.named_parameters() if id(parameter) in of_decoders - of_encoders}

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from nnunet_ext.finetuning.entries import Entries
 
@@ -23,29 +24,20 @@ class StrictStep(torch.optim.Optimizer):
     Nothing but the selected entries is computed: they are gathered, updated and written back.
     """
 
-    selected: dict[torch.Tensor, Entries]
+    selected: dict[Tensor, Entries]
     """The entries, each once, that the next step moves, by parameter; a parameter that is not in it moves freely."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.selected = {}
 
-    def begin_step(self, tensor: torch.Tensor, group: dict[str, Any]) -> list[torch.Tensor]:
+    def begin_step(self, tensor: Tensor, group: dict[str, Any]) -> list[Tensor]:
         """Begin a step of some entries; returns what is kept of each entry between its steps, in the tensor's shape."""
         raise NotImplementedError
 
     @staticmethod
-    def update(
-        group: dict[str, Any], weight: torch.Tensor, gradient: torch.Tensor, moments: list[torch.Tensor]
-    ) -> None:
-        """One step of some entries, in place.
-
-        Args:
-            group: the hyperparameters.
-            weight: values of the entries, any shape.
-            gradient: the same shape; may be overwritten.
-            moments: what `begin_step` returned, of these entries.
-        """
+    def update(group: dict[str, Any], weight: Tensor, gradient: Tensor, moments: list[Tensor]) -> None:
+        """One step of some entries, in place; the gradient may be overwritten. Moments are what `begin_step` gave."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -65,7 +57,7 @@ class StrictStep(torch.optim.Optimizer):
                     self._step_selected(tensor, tensor.grad, group)
         return loss
 
-    def _step_selected(self, tensor: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
+    def _step_selected(self, tensor: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         entries = self.selected[tensor]
         whole = [tensor, *self.begin_step(tensor, group)]
         weight, *moments = (values[entries] for values in whole)
@@ -99,7 +91,7 @@ class StrictSGD(StrictStep, torch.optim.SGD):
     ) -> None:
         super().__init__(params, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
 
-    def begin_step(self, tensor: torch.Tensor, group: dict[str, Any]) -> list[torch.Tensor]:
+    def begin_step(self, tensor: Tensor, group: dict[str, Any]) -> list[Tensor]:
         if group["momentum"] == 0:
             return []
         state = self.state[tensor]
@@ -108,9 +100,7 @@ class StrictSGD(StrictStep, torch.optim.SGD):
         return [state["momentum_buffer"]]
 
     @staticmethod
-    def update(
-        group: dict[str, Any], weight: torch.Tensor, gradient: torch.Tensor, moments: list[torch.Tensor]
-    ) -> None:
+    def update(group: dict[str, Any], weight: Tensor, gradient: Tensor, moments: list[Tensor]) -> None:
         direction = gradient.add_(weight, alpha=group["weight_decay"])
         for velocity in moments:
             velocity.mul_(group["momentum"]).add_(direction)
@@ -136,7 +126,7 @@ class StrictAdamW(StrictStep, torch.optim.AdamW):
     ) -> None:
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
-    def begin_step(self, tensor: torch.Tensor, group: dict[str, Any]) -> list[torch.Tensor]:
+    def begin_step(self, tensor: Tensor, group: dict[str, Any]) -> list[Tensor]:
         state = self.state[tensor]
         if "selections" not in state:
             for name in ("exp_avg", "exp_avg_sq"):
@@ -148,9 +138,7 @@ class StrictAdamW(StrictStep, torch.optim.AdamW):
         return [state["exp_avg"], state["exp_avg_sq"], state["selections"]]
 
     @staticmethod
-    def update(
-        group: dict[str, Any], weight: torch.Tensor, gradient: torch.Tensor, moments: list[torch.Tensor]
-    ) -> None:
+    def update(group: dict[str, Any], weight: Tensor, gradient: Tensor, moments: list[Tensor]) -> None:
         mean, square, steps = moments
         decay_of_mean, decay_of_square = group["betas"]
         steps.add_(1)

@@ -1,6 +1,7 @@
 """Losses that draw several branches' predictions together (TDNet, arXiv 2309.09730).
 
-They take log-probabilities (B, C, [X,] Y, Z), one tensor for each branch, and are zero for branches that agree.
+They take log-probabilities (B, C, [X,] Y, Z), one tensor for each branch. They are scalars of at least zero, and zero
+for branches that agree.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from nnunet_ext.losses.soft_targets import masked_mean, weighted_mean
@@ -17,18 +19,19 @@ EPSILON = 1e-6
 """Added to class affinities, so that no row of them is all zero."""
 
 
-def mean_log_probabilities(branches: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The logarithm of the branches' mean probabilities, P̄, of the same shape."""
-    return torch.logsumexp(torch.stack(list(branches)), dim=0) - math.log(len(branches))
+def mean_log_probabilities(branches: Sequence[Tensor], *, detach: bool = False) -> Tensor:
+    """The logarithm of the branches' mean probabilities, P̄, of the same shape; no gradient flows if it is detached."""
+    stack = torch.stack(list(branches))
+    return torch.logsumexp(stack.detach() if detach else stack, dim=0) - math.log(len(branches))
 
 
 def uncertainty_weighted_consistency(
-    branches: Sequence[torch.Tensor],
-    mask: torch.Tensor | None = None,
+    branches: Sequence[Tensor],
+    mask: Tensor | None = None,
     *,
     detach_target: bool = True,
     uncertainty_weights: bool = True,
-) -> torch.Tensor:
+) -> Tensor:
     """USPC: how far each branch is from their mean, voxel by voxel, where the mean is sure of itself.
 
     (1 / N) Σ_n Σ_i w_i KL(P_n,i ‖ P̄_i) / Σ_i w_i, with w_i = exp(Σ_c P̄_i^c log P̄_i^c): 1 where the mean is certain,
@@ -40,12 +43,9 @@ def uncertainty_weighted_consistency(
         detach_target: whether P̄, and with it w, is fixed: no gradient flows through it.
         uncertainty_weights: False sets every w to 1.
 
-    Returns:
-        A scalar, at least zero; zero if no voxel takes part.
-
     Source: arXiv 2309.09730, equation of L_USPC.
     """
-    mean = mean_log_probabilities(_fixed(branches) if detach_target else branches)
+    mean = mean_log_probabilities(branches, detach=detach_target)
     divergences = torch.stack([_divergence(branch, mean, dim=1) for branch in branches]).mean(dim=0)
     mask = None if mask is None else mask[:, 0]
     if not uncertainty_weights:
@@ -53,7 +53,7 @@ def uncertainty_weighted_consistency(
     return weighted_mean(divergences, (mean.exp() * mean).sum(dim=1).exp(), mask)
 
 
-def class_affinities(probabilities: torch.Tensor, axis: int, mask: torch.Tensor | None = None) -> torch.Tensor:
+def class_affinities(probabilities: Tensor, axis: int, mask: Tensor | None = None) -> Tensor:
     """Which classes lie over one another when a prediction is looked at along an axis.
 
     The probabilities are averaged along the axis to M (C × all that is left); Q = (M Mᵀ + ε), rows divided by their
@@ -81,19 +81,16 @@ def class_affinities(probabilities: torch.Tensor, axis: int, mask: torch.Tensor 
 
 
 def multi_view_class_consistency(
-    branches: Sequence[torch.Tensor], mask: torch.Tensor | None = None, *, detach_target: bool = True
-) -> torch.Tensor:
+    branches: Sequence[Tensor], mask: Tensor | None = None, *, detach_target: bool = True
+) -> Tensor:
     """MPCC: how far each branch's class affinities are from their mean, seen along every axis.
 
-    (1 / (V N)) Σ_v Σ_n KL(Q_v,n ‖ Q̄_v), each KL the mean over the rows; V is 3 in three dimensions, 2 in two.
+    (1 / (V N)) Σ_v Σ_n KL(Q_v,n ‖ Q̄_v), each KL the mean over rows and batch; V is 3 in three dimensions, 2 in two.
 
     Args:
         branches: log-probabilities of each.
         mask: (B, 1, [X,] Y, Z), true where a voxel takes part in the projections; None for all.
         detach_target: whether Q̄ is fixed: no gradient flows through it.
-
-    Returns:
-        A scalar, at least zero, mean over the batch.
 
     Source: arXiv 2309.09730, equation of L_MPCC.
     """
@@ -103,21 +100,16 @@ def multi_view_class_consistency(
     divergences = []
     for axis in range(branches[0].ndim - 2):
         affinities = [class_affinities(one, axis, mask).log() for one in probabilities]
-        mean = mean_log_probabilities(_fixed(affinities) if detach_target else affinities)
+        mean = mean_log_probabilities(affinities, detach=detach_target)
         divergences += [_divergence(one, mean, dim=2).mean() for one in affinities]
     return torch.stack(divergences).mean()
 
 
-def entropy(log_p: torch.Tensor) -> torch.Tensor:
+def entropy(log_p: Tensor) -> Tensor:
     """-Σ_c p_c log p_c of every voxel, (B, 1, [X,] Y, Z), between 0 and log C."""
     return -(log_p.exp() * log_p).sum(dim=1, keepdim=True)
 
 
-def _fixed(branches: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The same numbers, through which no gradient flows."""
-    return [branch.detach() for branch in branches]
-
-
-def _divergence(log_p: torch.Tensor, log_q: torch.Tensor, *, dim: int) -> torch.Tensor:
+def _divergence(log_p: Tensor, log_q: Tensor, *, dim: int) -> Tensor:
     """KL(p ‖ q) of distributions along an axis."""
     return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=dim)

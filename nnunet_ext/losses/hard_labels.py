@@ -1,21 +1,22 @@
 """Losses of log-probabilities against labels. Several of them look at the same outputs, so that the log is taken once.
 
-They are finite for log-probabilities of logits of any size.
+They are scalars, finite for logits of any size. Tversky and Dice losses are between 0 and 1.
 """
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from nnunet_ext.losses.soft_targets import masked_mean
 
 
-def log_probabilities(logits: torch.Tensor) -> torch.Tensor:
+def log_probabilities(logits: Tensor) -> Tensor:
     """What all losses here take: the log-softmax over the classes, (B, C, [X,] Y, Z), float32 for any precision."""
     return logits.float().log_softmax(dim=1)
 
 
-def one_hot(labels: torch.Tensor, classes: int) -> torch.Tensor:
+def one_hot(labels: Tensor, classes: int) -> Tensor:
     """Labels as a distribution over the classes.
 
     Args:
@@ -29,7 +30,7 @@ def one_hot(labels: torch.Tensor, classes: int) -> torch.Tensor:
     return torch.zeros(shape, device=labels.device).scatter_(1, labels.long(), 1.0)
 
 
-def label_log_probabilities(log_p: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def label_log_probabilities(log_p: Tensor, target: Tensor) -> Tensor:
     """log p of every voxel's own label, which several losses look at.
 
     Args:
@@ -42,7 +43,7 @@ def label_log_probabilities(log_p: torch.Tensor, target: torch.Tensor) -> torch.
     return (log_p * target).sum(dim=1, keepdim=True)  # half the time of gather() and its gradient on a CPU
 
 
-def partial_cross_entropy(label_log_p: torch.Tensor, annotated: torch.Tensor) -> torch.Tensor:
+def partial_cross_entropy(label_log_p: Tensor, annotated: Tensor) -> Tensor:
     """Cross-entropy, mean over the annotated voxels alone; zero, with zero gradients, if there are none.
 
     Args:
@@ -53,14 +54,14 @@ def partial_cross_entropy(label_log_p: torch.Tensor, annotated: torch.Tensor) ->
 
 
 def tversky_loss(
-    log_p: torch.Tensor,
-    target: torch.Tensor,
-    mask: torch.Tensor | None = None,
+    log_p: Tensor,
+    target: Tensor,
+    mask: Tensor | None = None,
     *,
     alpha: float = 0.4,
     beta: float = 0.6,
     smooth: float = 1e-5,
-) -> torch.Tensor:
+) -> Tensor:
     """1 - (TP + ε) / (TP + α FP + β FN + ε), mean over the foreground classes, each summed over the batch.
 
     β above α makes a missed voxel cost more than a wrong one; with both 0.5 it is the soft Dice loss.
@@ -72,9 +73,6 @@ def tversky_loss(
         alpha: weight of false positives.
         beta: weight of false negatives.
         smooth: ε.
-
-    Returns:
-        A scalar between 0 and 1.
 
     Source: Salehi et al., arXiv 1706.05721; the defaults are those of DBDMP's released code.
     """
@@ -88,9 +86,7 @@ def tversky_loss(
     return (1 - (hits + smooth) / (hits + alpha * false_positives + beta * misses + smooth)).mean()
 
 
-def squared_dice_loss(
-    log_p: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None, *, smooth: float = 1e-5
-) -> torch.Tensor:
+def squared_dice_loss(log_p: Tensor, target: Tensor, mask: Tensor | None = None, *, smooth: float = 1e-5) -> Tensor:
     """1 - (2 Σ p y + ε) / (Σ p² + Σ y² + ε), mean over all classes, background included, summed over the batch.
 
     Args:
@@ -98,9 +94,6 @@ def squared_dice_loss(
         target: the labels, `one_hot`, of the same shape.
         mask: (B, 1, [X,] Y, Z), true where a voxel takes part; None for all.
         smooth: ε.
-
-    Returns:
-        A scalar between 0 and 1.
 
     Source: Milletari et al., arXiv 1606.04797; all classes, as in the code of DMPLS (arXiv 2203.02106).
     """

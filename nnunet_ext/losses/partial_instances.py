@@ -1,7 +1,7 @@
 """Losses for labels in which only some instances are annotated (DBDMP, arXiv 2408.09411).
 
 Label 0 means background or an instance that nobody annotated. The losses take log-probabilities, because several look
-at the same outputs, and are finite for those of logits of any size.
+at the same outputs. They are scalars, finite for logits of any size, and zero if no voxel takes part.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from nnunet_ext.losses.soft_targets import masked_mean, weighted_mean
@@ -18,12 +19,8 @@ LOG_OF_ZERO = -math.log(1e-4)
 
 
 def symmetric_cross_entropy(
-    label_log_p: torch.Tensor,
-    mask: torch.Tensor | None = None,
-    *,
-    ce_weight: float = 0.8,
-    rce_weight: float = 1.0,
-) -> torch.Tensor:
+    label_log_p: Tensor, mask: Tensor | None = None, *, ce_weight: float = 0.8, rce_weight: float = 1.0
+) -> Tensor:
     """Cross-entropy and reverse cross-entropy, which tolerates wrong labels: its value and gradient are bounded.
 
     RCE = -Σ_c p_c log q_c with q the one-hot label and log 0 = -A, which is A (1 - p_y).
@@ -34,9 +31,6 @@ def symmetric_cross_entropy(
         ce_weight: factor of the cross-entropy.
         rce_weight: factor of the reverse one.
 
-    Returns:
-        A scalar, mean over the voxels; zero if none takes part.
-
     Source: Wang et al., arXiv 1908.06112; weights from DBDMP's released code.
     """
     cross_entropy = -masked_mean(label_log_p, mask)
@@ -45,7 +39,7 @@ def symmetric_cross_entropy(
 
 
 @torch.no_grad()
-def sharpened(probabilities: torch.Tensor, *, temperature: float = 0.3) -> torch.Tensor:
+def sharpened(probabilities: Tensor, *, temperature: float = 0.3) -> Tensor:
     """Softmax over probabilities, p ← softmax_c(p C / (2 T)), where that raises the largest of them; else p as it is.
 
     For two classes the factor is 1 / T, that of DBDMP's released code: with T = 0.3, .9 becomes .935. For more classes
@@ -68,14 +62,8 @@ def sharpened(probabilities: torch.Tensor, *, temperature: float = 0.3) -> torch
 
 @torch.no_grad()
 def mixed_pseudo_labels(
-    main: torch.Tensor,
-    auxiliary: torch.Tensor,
-    target: torch.Tensor,
-    annotated: torch.Tensor,
-    *,
-    ratio: float,
-    temperature: float = 0.3,
-) -> torch.Tensor:
+    main: Tensor, auxiliary: Tensor, target: Tensor, annotated: Tensor, *, ratio: float, temperature: float = 0.3
+) -> Tensor:
     """ỹ = β p_main + (1 - β) p_aux, `sharpened`; where a voxel is annotated, its own label.
 
     Args:
@@ -96,8 +84,8 @@ def mixed_pseudo_labels(
 
 
 def divergence_weighted_cross_entropy(
-    log_p: torch.Tensor, other: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None
-) -> torch.Tensor:
+    log_p: Tensor, other: Tensor, target: Tensor, mask: Tensor | None = None
+) -> Tensor:
     """KLCE: cross-entropy against soft labels, weighted down where two branches disagree, plus their disagreement.
 
     With D_i = KL(p_other,i ‖ p_i) at voxel i:  Σ_i CE_i e^{-D_i} / Σ_i e^{-D_i} + mean_i D_i. D is not detached.
@@ -107,9 +95,6 @@ def divergence_weighted_cross_entropy(
         other: those of the other branch.
         target: (B, C, [X,] Y, Z), sums to one over C.
         mask: (B, 1, [X,] Y, Z), true where a voxel takes part; None for all.
-
-    Returns:
-        A scalar, at least zero; zero if no voxel takes part.
 
     Source: arXiv 2408.09411.
     """

@@ -1,20 +1,21 @@
-"""Cross-entropy against soft targets, the mean taken over the voxels that take part."""
+"""Cross-entropy against soft targets, the mean taken over the voxels that take part.
+
+Losses are scalars of at least zero, and zero if no voxel takes part.
+"""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 
-def masked_mean(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Mean of the values where the mask is true; zero, with zero gradients, where it is true nowhere.
+def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean of the values, a scalar, where the mask is true; zero, with zero gradients, where it is true nowhere.
 
     Args:
         values: any shape.
         mask: boolean, broadcastable to `values`; None for all.
-
-    Returns:
-        A scalar.
     """
     if mask is None:
         return values.mean()
@@ -23,16 +24,13 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor
     return torch.where(mask, values, 0).sum() / mask.count_nonzero().clamp_min(1)
 
 
-def weighted_mean(values: torch.Tensor, weights: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Σ w v / Σ w where the mask is true; zero, with zero gradients, where it is true nowhere.
+def weighted_mean(values: Tensor, weights: Tensor, mask: Tensor | None) -> Tensor:
+    """Σ w v / Σ w, a scalar, where the mask is true; zero, with zero gradients, where it is true nowhere.
 
     Args:
         values: any shape.
         weights: of the same shape, not negative and not all too small to add up.
         mask: boolean, of the same shape; None for all.
-
-    Returns:
-        A scalar.
     """
     if mask is None:
         return (weights * values).sum() / weights.sum()
@@ -42,32 +40,24 @@ def weighted_mean(values: torch.Tensor, weights: torch.Tensor, mask: torch.Tenso
     return (weights * torch.where(mask, values, 0)).sum() / torch.where(total > 0, total, 1)
 
 
-def soft_cross_entropy(logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+def soft_cross_entropy(logits: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
     """Cross-entropy of a softmax against a distribution over the classes:  −Σ_c t_c log p_c, mean over voxels.
 
     Args:
         logits: (B, C, [X,] Y, Z).
         target: same shape, sums to one over C.
         mask: (B, 1, [X,] Y, Z), true where a voxel takes part; None for all.
-
-    Returns:
-        A scalar, at least zero; zero if no voxel takes part.
     """
     entropies = -(target * F.log_softmax(logits.float(), dim=1)).sum(dim=1, keepdim=True)
     return masked_mean(entropies, mask)
 
 
-def soft_binary_cross_entropy(
-    logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None
-) -> torch.Tensor:
+def soft_binary_cross_entropy(logits: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
     """Cross-entropy of independent sigmoids, for overlapping regions, mean over voxels and regions.
 
     Args:
         logits: (B, R, [X,] Y, Z).
         target: same shape, each value in [0, 1].
         mask: (B, 1, [X,] Y, Z), true where a voxel takes part; None for all.
-
-    Returns:
-        A scalar, at least zero; zero if no voxel takes part.
     """
     return masked_mean(F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none"), mask)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Initialisation = Literal["kaiming", "xavier", "normal"]
 INITIALISATIONS: tuple[Initialisation, ...] = ("kaiming", "xavier", "normal")
@@ -43,18 +43,14 @@ def initialise(decoder: nn.Module, kind: Initialisation) -> None:
     """
     if kind == "kaiming":
         return
-    draw: Callable[[torch.Tensor], torch.Tensor] = nn.init.xavier_uniform_
-    if kind == "normal":
-        draw = _normal
     for module in decoder.modules():
         if isinstance(module, Convolution):
-            draw(module.weight)
+            if kind == "normal":
+                nn.init.normal_(module.weight, std=NORMAL_DEVIATION)
+            else:
+                nn.init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-
-
-def _normal(weight: torch.Tensor) -> torch.Tensor:
-    return nn.init.normal_(weight, std=NORMAL_DEVIATION)
 
 
 class BottleneckDropout(nn.Module):
@@ -64,14 +60,11 @@ class BottleneckDropout(nn.Module):
     """
 
     def __init__(self, largest: float) -> None:
-        """
-        Args:
-            largest: the share's upper end, at least 0 and below 1.
-        """
+        """The share is at most `largest`, at least 0 and below 1."""
         super().__init__()
         self.largest = largest
 
-    def forward(self, features: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         *skips, bottleneck = features
         if self.training and self.largest > 0:
             # tensors, not Python numbers: torch.compile would compile anew for each share

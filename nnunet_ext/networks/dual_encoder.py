@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Fusion: TypeAlias = Literal["gated", "add", "concat"]
 
@@ -28,7 +28,7 @@ class GatedFusion(nn.Module):
         self.spatial_gate: nn.Module = conv_op(context_features, 1, 1)
         self.channel_gate = nn.Linear(features, features)
 
-    def forward(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
         raised = torch.sigmoid(self.spatial_gate(context)) * x
         weights = self.channel_gate(raised.flatten(2).mean(dim=2))
         # float32: over many channels a softmax has too small numbers for half precision
@@ -45,7 +45,7 @@ class AddedContext(nn.Module):
         for parameter in self.projection.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
         return x + self.projection(context)
 
 
@@ -61,7 +61,7 @@ class ConcatenatedContext(nn.Module):
                 with torch.no_grad():
                     parameter[range(features), range(features)] = 1.0
 
-    def forward(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
         return self.projection(torch.cat([x, context], dim=1))
 
 
@@ -111,7 +111,7 @@ class DualEncoderUNet(nn.Module):
         self.first_fused = 0 if fuse_skips else 1
         self.fusions = nn.ModuleList(FUSIONS[fusion](*size, conv_op) for size in sizes[self.first_fused :])
 
-    def forward(self, data: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+    def forward(self, data: Tensor) -> Tensor | list[Tensor]:
         context = self.context_encoder(channels_of(data, self.prior))
         x = channels_of(data, self.current)
         stem = getattr(self.encoder, "stem", None)
@@ -141,7 +141,7 @@ class DualEncoderUNet(nn.Module):
         return None if key.startswith(CONTEXT) else key
 
 
-def channels_of(data: torch.Tensor, channels: Sequence[int]) -> torch.Tensor:
+def channels_of(data: Tensor, channels: Sequence[int]) -> Tensor:
     """Some channels of (B, C, [X,] Y, Z) data; without a copy if they stand together."""
     first, last = channels[0], channels[-1]
     if tuple(channels) == tuple(range(first, last + 1)):

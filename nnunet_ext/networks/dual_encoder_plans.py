@@ -15,7 +15,7 @@ def dual_encoder_unet(
     configuration_manager: Any,
     num_input_channels: int,
     num_output_channels: int,
-    enable_deep_supervision: bool,
+    enable_deep_supervision: bool = True,
     *,
     settings: Mapping[str, Any],
 ) -> DualEncoderUNet:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-Outputs: TypeAlias = torch.Tensor | list[torch.Tensor]
+Outputs: TypeAlias = Tensor | list[Tensor]
 """Logits of one decoder: a tensor (B, C, [X,] Y, Z) or, under deep supervision, a list, highest resolution first."""
 
 AUXILIARY = "auxiliary_decoders."
@@ -38,10 +37,9 @@ class MultiDecoderUNet(nn.Module):
             ValueError: if their number does not fit.
         """
         super().__init__()
-        if len(perturbations) != 1 + len(auxiliary_decoders):
-            raise ValueError(
-                f"{1 + len(auxiliary_decoders)} decoders need as many perturbations, found {len(perturbations)}."
-            )
+        decoders = 1 + len(auxiliary_decoders)
+        if len(perturbations) != decoders:
+            raise ValueError(f"{decoders} decoders need as many perturbations, found {len(perturbations)}.")
         self.encoder: Any = unet.encoder
         self.decoder: Any = unet.decoder
         for decoder in auxiliary_decoders:
@@ -50,7 +48,7 @@ class MultiDecoderUNet(nn.Module):
         self.auxiliary_decoders = nn.ModuleList(auxiliary_decoders)
         self.perturbations = nn.ModuleList(perturbations)
 
-    def forward(self, data: torch.Tensor) -> Outputs | list[Outputs]:
+    def forward(self, data: Tensor) -> Outputs | list[Outputs]:
         features = self.encoder(data)
         if not self.training:
             return self.decoder(features)
@@ -64,9 +62,7 @@ class MultiDecoderUNet(nn.Module):
 
     def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
         """Voxels of the main U-Net's feature maps, times their channels: what nnU-Net estimates memory from."""
-        return self.encoder.compute_conv_feature_map_size(input_size) + self.decoder.compute_conv_feature_map_size(
-            input_size
-        )
+        return sum(part.compute_conv_feature_map_size(input_size) for part in (self.encoder, self.decoder))
 
     def stock_key(self, key: str) -> str | None:
         """The name that a state dict's key has in the plain U-Net: that of the main decoder for an auxiliary one."""
@@ -80,13 +76,9 @@ class FeatureDropout(nn.Module):
     """In training, sets whole channels of every feature map to zero, and scales the others up."""
 
     def __init__(self, spatial_dims: int, probability: float) -> None:
-        """
-        Args:
-            spatial_dims: 2 or 3.
-            probability: of a channel to be dropped.
-        """
+        """For 2 or 3 spatial dimensions, with the probability that a channel is dropped."""
         super().__init__()
         self.dropout = {2: nn.Dropout2d, 3: nn.Dropout3d}[spatial_dims](probability)
 
-    def forward(self, features: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         return [self.dropout(feature) for feature in features]

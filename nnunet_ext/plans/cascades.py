@@ -24,37 +24,28 @@ def inherited_value(configurations: Mapping[str, Any], name: str, key: str) -> A
 
 
 def derived(configurations: Mapping[str, Any], base: str, name: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration derived from another, with the other stage of its cascade if it is part of one.
-
-    Args:
-        configurations: of a plans file.
-        base: what it inherits from.
-        name: of the new configuration; the other stage is called ``NAME_lowres`` or ``NAME_cascade``.
-        content: what both say beside ``inherits_from``.
+    """A configuration with some content that inherits from `base`, and the other stage if `base` is one of a cascade.
 
     Returns:
-        New configurations by name: one, or the first stage of a cascade and the second, in the order of training.
+        Configurations by name: `name` alone, or a cascade's stages in the order of training, where the other one is
+        called ``NAME_lowres`` or ``NAME_cascade``.
 
     Raises:
         UserError: if the first stage names several next ones.
     """
     previous = inherited_value(configurations, base, PREVIOUS)
-    if previous is not None:
-        first = f"{name}_lowres"
-        return {
-            first: {"inherits_from": previous, NEXT: name, **content},
-            name: {"inherits_from": base, PREVIOUS: first, **content},
-        }
     following = inherited_value(configurations, base, NEXT)
-    if following is None:
+    if previous is not None:
+        stages = [(f"{name}_lowres", previous), (name, base)]
+    elif following is None:
         return {name: {"inherits_from": base, **content}}
-    if not isinstance(following, str):
-        raise UserError(
-            f"Configuration {base!r} is the first stage of several cascades ({', '.join(following)}). Derive from the "
-            "second stage that you want: -c takes its name."
-        )
-    second = f"{name}_cascade"
+    elif isinstance(following, str):
+        stages = [(name, base), (f"{name}_cascade", following)]
+    else:
+        several = f"Configuration {base!r} is the first stage of several cascades ({', '.join(following)})"
+        raise UserError(f"{several}. Derive from the second stage that you want: -c takes its name.")
+    (first, of_first), (second, of_second) = stages
     return {
-        name: {"inherits_from": base, NEXT: second, **content},
-        second: {"inherits_from": following, PREVIOUS: name, **content},
+        first: {"inherits_from": of_first, NEXT: second, **content},
+        second: {"inherits_from": of_second, PREVIOUS: first, **content},
     }

@@ -19,24 +19,19 @@ LONGITUDINAL = "longitudinal"
 def roles_of_dataset(dataset_json: Mapping[str, Any]) -> ChannelRoles:
     """The roles that a dataset.json gives its channels; without any, channel 0 is current and the rest prior image.
 
-    Args:
-        dataset_json: e.g. with ``"nnunet_ext": {"longitudinal": {"current": [0], "prior_image": [1], "prior_labels":
-            [2, 3]}}``.
-
-    Raises:
-        UserError: if they do not fit the channels.
+    Example: ``"nnunet_ext": {"longitudinal": {"current": [0], "prior_image": [1], "prior_labels": [2, 3]}}``. A
+    UserError says if they do not fit the channels.
     """
     channels = number_of_channels(dataset_json)
     given = dataset_json.get(KEY, {}).get(LONGITUDINAL)
     where = f'dataset.json, "{KEY}": "{LONGITUDINAL}"'
     if given is None:
-        roles = ChannelRoles(current=[0], prior_image=list(range(1, channels)))
-    else:
-        try:
-            roles = ChannelRoles.model_validate(given)
-        except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-            raise UserError(f"{where}: {problems}. Found: {given!r}.") from None
+        given = {"current": [0], "prior_image": list(range(1, channels))}
+    try:
+        roles = ChannelRoles.model_validate(given)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise UserError(f"{where}: {problems}. Found: {given!r}.") from None
     check_roles(roles, channels, where=where)
     return roles
 
@@ -44,17 +39,14 @@ def roles_of_dataset(dataset_json: Mapping[str, Any]) -> ChannelRoles:
 def check_roles(roles: ChannelRoles, channels: int, *, where: str) -> None:
     """Raise a UserError unless roles, which stand at `where`, fit the number of channels and name a prior."""
     if channels < 2:
-        raise UserError(
-            "The dataset has one channel and so no prior scan. `nnunet_ext pair` makes a dataset of current and prior "
-            "scans; without a prior, use nnUNetTrainer."
-        )
+        makes = "`nnunet_ext pair` makes a dataset of current and prior scans; without a prior, use nnUNetTrainer."
+        raise UserError(f"The dataset has one channel and so no prior scan. {makes}")
     named = [*roles.current, *roles.prior]
     if not roles.prior:
         raise UserError(f"{where} names no prior channel: expected prior_image, prior_labels or both.")
     if missing := sorted({channel for channel in named if not 0 <= channel < channels}):
-        raise UserError(
-            f"{where} names channel {', '.join(map(str, missing))}; the dataset has the channels 0 to {channels - 1}."
-        )
+        numbers = ", ".join(map(str, missing))
+        raise UserError(f"{where} names channel {numbers}; the dataset has the channels 0 to {channels - 1}.")
     if twice := sorted({channel for channel in named if named.count(channel) > 1}):
         raise UserError(f"{where} gives channel {', '.join(map(str, twice))} more than one role; each channel has one.")
 

@@ -19,31 +19,27 @@ DATA = {"nnUNet_raw": "raw data", "nnUNet_preprocessed": "preprocessed data", "n
 
 def preprocessed_folder(dataset: str) -> Path:
     """The dataset's folder in nnUNet_preprocessed, by id ("4", "004") or name; a UserError unless there is just one."""
-    found = dataset_folder("nnUNet_preprocessed", dataset)
-    if found is None:
-        root = folder_of_variable("nnUNet_preprocessed")
-        raise UserError(f"Dataset {dataset} is not in {root}. Plan it first: nnUNetv2_plan_and_preprocess -d {dataset}")
-    return found
+    root = folder_of_variable("nnUNet_preprocessed")
+    if found := dataset_folder("nnUNet_preprocessed", dataset):
+        return found
+    raise UserError(f"Dataset {dataset} is not in {root}. Plan it first: nnUNetv2_plan_and_preprocess -d {dataset}")
 
 
 def raw_folder(dataset: str) -> Path:
     """The dataset's folder in nnUNet_raw, see `preprocessed_folder`."""
-    found = dataset_folder("nnUNet_raw", dataset)
-    if found is None:
-        root = folder_of_variable("nnUNet_raw")
-        there = ", ".join(sorted(path.name for path in root.glob("Dataset*"))) or "no dataset"
-        raise UserError(f"Dataset {dataset} is not in {root}. There is: {there}.")
-    return found
+    root = folder_of_variable("nnUNet_raw")
+    if found := dataset_folder("nnUNet_raw", dataset):
+        return found
+    there = ", ".join(sorted(path.name for path in root.glob("Dataset*"))) or "no dataset"
+    raise UserError(f"Dataset {dataset} is not in {root}. There is: {there}.")
 
 
 def folder_of_variable(variable: str) -> Path:
     """The folder that one of nnU-Net's variables names; a UserError if the variable is not set."""
     root = os.environ.get(variable)
     if not root:
-        raise UserError(
-            f"The environment variable {variable} is not set. Set it to nnU-Net's folder of {DATA[variable]}, "
-            f"e.g. export {variable}=$HOME/{variable}"
-        )
+        fix = f"Set it to nnU-Net's folder of {DATA[variable]}, e.g. export {variable}=$HOME/{variable}"
+        raise UserError(f"The environment variable {variable} is not set. {fix}")
     return Path(root)
 
 
@@ -72,16 +68,10 @@ def read_plans(file: Path) -> dict[str, Any]:
     from nnunet_ext.formats.plans import checked_plans  # pydantic takes a while, and every command imports this module
 
     plans = checked_plans(read_json(file), where=file)
-    old = [
-        name
-        for name, content in plans["configurations"].items()
-        if "inherits_from" not in content and "architecture" not in content
-    ]
-    if old:
-        raise UserError(
-            f"{file} was made by an older nnU-Net: configuration {old[0]!r} has no architecture. Make it anew with "
-            "nnUNetv2_plan_experiment."
-        )
+    for name, content in plans["configurations"].items():
+        if "inherits_from" not in content and "architecture" not in content:
+            old = f"{file} was made by an older nnU-Net: configuration {name!r} has no architecture"
+            raise UserError(f"{old}. Make it anew with nnUNetv2_plan_experiment.")
     return plans
 
 
@@ -99,7 +89,7 @@ def add_configurations(
     Args:
         file: the plans file.
         configurations: their contents by name.
-        command: how the user can have them made again; remembered beside the plans file.
+        command: makes them again; remembered beside the plans file.
         force: replace those of the same name and other content, which is a UserError without.
 
     Returns:
@@ -110,10 +100,8 @@ def add_configurations(
     new = {name: dict(content) for name, content in configurations.items() if present.get(name) != content}
     for name in new:
         if name in present and not force:
-            raise UserError(
-                f"{file} has a configuration {name!r} with other content. Choose another name, or add --force to "
-                "replace it."
-            )
+            found = f"{file} has a configuration {name!r} with other content"
+            raise UserError(f"{found}. Choose another name, or add --force to replace it.")
     if new:
         present.update(new)
         write_json(file, plans)

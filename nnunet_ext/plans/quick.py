@@ -40,11 +40,8 @@ def quick_patch_size(patch_size: Sequence[int], spacing: Sequence[float]) -> tup
     while True:
         shrunk = [max(min(side, 2 * MIN_FEATURE_MAP), int(side * scale)) for side in patch_size]
         _, _, _, padded, _ = get_pool_and_conv_props(spacing, shrunk, MIN_FEATURE_MAP, 999)
-        if (
-            scale == 1.0
-            or math.prod(padded) <= budget
-            or shrunk == [min(side, 2 * MIN_FEATURE_MAP) for side in patch_size]
-        ):
+        is_smallest = shrunk == [min(side, 2 * MIN_FEATURE_MAP) for side in patch_size]
+        if scale == 1.0 or is_smallest or math.prod(padded) <= budget:
             return tuple(int(side) for side in padded)
         scale *= 0.95
 
@@ -60,18 +57,14 @@ def quick_configuration(plans: Mapping[str, Any], base: str, resolved: Mapping[s
         UserError: for a cascade, whose stages name each other, and for a network of an unknown family.
     """
     if resolved.get("previous_stage") is not None:
-        raise UserError(
-            f"Configuration {base!r} is the second stage of a cascade; the preset knows single stages only. Use it on "
-            f"{', '.join(name for name in plans['configurations'] if 'cascade' not in name)}."
-        )
+        others = ", ".join(name for name in plans["configurations"] if "cascade" not in name)
+        raise UserError(f"Configuration {base!r} is the second stage of a cascade. Use it on {others}.")
     architecture = resolved["architecture"]
     kwargs = dict(architecture["arch_kwargs"])
     blocks_key = next((key for key in ("n_conv_per_stage", "n_blocks_per_stage") if key in kwargs), None)
     if blocks_key is None:
-        raise UserError(
-            f"Configuration {base!r} has the network {architecture['network_class_name']}; the preset knows "
-            "PlainConvUNet and ResidualEncoderUNet."
-        )
+        found = f"Configuration {base!r} has the network {architecture['network_class_name']}"
+        raise UserError(f"{found}; the preset knows PlainConvUNet and ResidualEncoderUNet.")
     patch_size = quick_patch_size(resolved["patch_size"], resolved["spacing"])
     _, strides, kernel_sizes, _, _ = get_pool_and_conv_props(resolved["spacing"], patch_size, MIN_FEATURE_MAP, 999)
     stages = len(strides)

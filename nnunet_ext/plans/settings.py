@@ -1,7 +1,6 @@
 """Settings of the trainers: what may stand in a plans file under the key ``nnunet_ext`` of a configuration.
 
-They are inherited along ``inherits_from``, key by key, and validated when a trainer is built. Importing this module
-imports neither torch nor nnunetv2.
+They are inherited along ``inherits_from``, key by key. Importing this module imports neither torch nor nnunetv2.
 """
 
 from __future__ import annotations
@@ -30,11 +29,9 @@ class Settings(Section):
     num_epochs: int | None = Field(None, ge=1, description="Length of the training. nnU-Net: 1000.")
     num_iterations_per_epoch: int | None = Field(None, ge=1, description="Training steps in an epoch. nnU-Net: 250.")
     num_val_iterations_per_epoch: int | None = Field(
-        None, ge=1, description="Validation batches in an epoch, for the pseudo Dice of the log. nnU-Net: 50."
+        None, ge=1, description="Validation batches per epoch. nnU-Net: 50."
     )
-    initial_lr: float | None = Field(
-        None, gt=0, description="Learning rate at the start of the polynomial decay. nnU-Net: 0.01."
-    )
+    initial_lr: float | None = Field(None, gt=0, description="Initial learning rate; it decays to 0. nnU-Net: 0.01.")
     weight_decay: float | None = Field(None, ge=0, description="Weight decay. nnU-Net: 3e-5.")
     momentum: float = Field(0.99, ge=0, lt=1, description="Momentum of SGD. nnU-Net: 0.99.")
     nesterov: bool = Field(True, description="Whether SGD's momentum is Nesterov's, as in nnU-Net.")
@@ -42,9 +39,7 @@ class Settings(Section):
     oversample_foreground_percent: float | None = Field(
         None, ge=0, le=1, description="Share of a batch whose patches are sure to hold foreground. nnU-Net: 0.33."
     )
-    save_every: int | None = Field(
-        None, ge=1, description="Epochs between two writings of checkpoint_latest.pth. nnU-Net: 50."
-    )
+    save_every: int | None = Field(None, ge=1, description="Epochs from one checkpoint to the next. nnU-Net: 50.")
     seed: int | None = Field(
         None,
         ge=0,
@@ -63,22 +58,22 @@ class Settings(Section):
         """The settings of a technique."""
         return getattr(self, technique.name)
 
+    def record(self, techniques: Iterable[Technique[Any]]) -> dict[str, Any]:
+        """The general settings and the sections of a trainer's techniques, as plain JSON data."""
+        used = {technique.name for technique in techniques}
+        return self.model_dump(mode="json", include={*Settings.model_fields, *used})
+
 
 @lru_cache
 def settings_model(more: tuple[Technique[Any], ...] = ()) -> type[Settings]:
-    """The settings with a section for each technique of this package and for those that are given.
-
-    Raises:
-        UserError: if a technique has the name of another one, or of a general setting.
-    """
+    """The settings with a section for each technique of this package and for those that are given."""
     sections: dict[str, Any] = {}
     for technique in dict.fromkeys((*TECHNIQUES, *more)):
         name, model = technique.name, technique.settings
-        if model is None:
-            continue
-        if name in sections or name in Settings.model_fields:
+        if model and (name in sections or name in Settings.model_fields):
             raise UserError(f"A technique declares settings named {name!r}, and there are such already. Rename it.")
-        sections[name] = (model, Field(model(), description=getdoc(model)))
+        if model:
+            sections[name] = (model, Field(model(), description=getdoc(model)))
     return create_model("Settings", __base__=Settings, **sections)
 
 
@@ -92,14 +87,7 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 
 def configured_settings(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
-    """What a plans file says under ``nnunet_ext`` for a configuration, inherited settings included.
-
-    Args:
-        plans: content of a plans file.
-        configuration: a configuration's name, e.g. ``3d_fullres``.
-
-    Returns:
-        The settings as they stand there, not validated.
+    """What a plans file says under ``nnunet_ext`` for a configuration, inherited settings included, not validated.
 
     Raises:
         UserError: if the configuration, or one it inherits from, does not exist, if the inheritance has a cycle, or if
@@ -112,10 +100,10 @@ def configured_settings(plans: Mapping[str, Any], configuration: str) -> dict[st
         if name in chain:
             raise UserError(f"The configurations {' -> '.join([*chain, name])} inherit from each other in a circle.")
         if name not in configurations:
+            missing = f"The plans {plans.get('plans_name', '')!r} have no configuration {name!r}; they have: "
             raise UserError(
-                f"The plans {plans.get('plans_name', '')!r} have no configuration {name!r}; they have: "
-                f"{', '.join(configurations)}. If nnUNetv2_plan_and_preprocess has rewritten the plans file, repeat "
-                "the `nnunet_ext configure` or `nnunet_ext plan` command that made it."
+                f"{missing}{', '.join(configurations)}. If planning has rewritten the plans file, repeat the "
+                "`nnunet_ext configure` or `nnunet_ext plan` command that made it."
             )
         chain.append(name)
         name = configurations[name].get("inherits_from")
@@ -123,23 +111,16 @@ def configured_settings(plans: Mapping[str, Any], configuration: str) -> dict[st
     for name in reversed(chain):
         block = configurations[name].get(KEY, {})
         if not isinstance(block, Mapping):
-            raise UserError(
-                f'The value of "{KEY}" in the configuration {name!r} must be a mapping of settings, found: {block!r}.'
-            )
+            place = f'The value of "{KEY}" in the configuration {name!r}'
+            raise UserError(f"{place} must be a mapping of settings, found: {block!r}.")
         result = merged(result, block)
     return result
 
 
 def with_whole_block(plans: dict[str, Any], configuration: str, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Plans whose configuration says all its settings itself, inherited ones included.
+    """A copy of the plans whose configuration has all its settings, inherited ones and `changes`, in its own block.
 
-    nnU-Net's own inheritance replaces the block as a whole. What builds a network from the saved plans, and sees them
-    only through nnU-Net's eyes, would miss what an ancestor says.
-
-    Args:
-        plans: content of a plans file; it is not modified.
-        configuration: a configuration's name.
-        changes: laid over its settings.
+    nnU-Net's inheritance replaces the block as a whole: a network that is built from saved plans would miss the rest.
     """
     block = merged(configured_settings(plans, configuration), changes)
     own = {**plans["configurations"][configuration], KEY: block}
@@ -153,8 +134,8 @@ def validated_settings(values: Mapping[str, Any], *, where: str, techniques: Ite
 
     Args:
         values: settings by name, sections as mappings.
-        where: what to call their place in an error, e.g. "configuration '3d_fullres'".
-        techniques: that may have a section beside those of this package.
+        where: their place, for an error, e.g. "configuration '3d_fullres'".
+        techniques: may have a section beside those of this package.
 
     Raises:
         UserError: naming every unknown key and wrong value, with the keys and values that are valid.
@@ -172,16 +153,7 @@ def validated_settings(values: Mapping[str, Any], *, where: str, techniques: Ite
 
 
 def validated_section(values: Mapping[str, Any], technique: Technique[S], *, where: str) -> S:
-    """The settings of one technique, whatever else stands beside them.
-
-    Args:
-        values: all settings by name.
-        technique: whose settings are wanted.
-        where: as for `validated_settings`.
-
-    Raises:
-        UserError: as `validated_settings`.
-    """
+    """The settings of one technique, whatever else stands beside them; see `validated_settings`."""
     own = {name: section for name, section in values.items() if name == technique.name}
     return validated_settings(own, where=where, techniques=(technique,)).section(technique)
 
@@ -204,16 +176,6 @@ def _model_at(path: list[str], model: type[Section]) -> type[Section]:
         options = (one for one in get_args(annotation) if isinstance(one, type) and issubclass(one, Section))
         model = next(options, annotation)
     return model
-
-
-def settings_record(settings: Settings, techniques: Iterable[Technique[Any]]) -> dict[str, Any]:
-    """Settings as plain JSON data: the general ones and the sections that a trainer uses.
-
-    Sections of other techniques are left out, so that adding one to a shared configuration changes nothing for this
-    trainer.
-    """
-    used = {technique.name for technique in techniques}
-    return settings.model_dump(mode="json", include={*Settings.model_fields, *used})
 
 
 def differences(recorded: Mapping[str, Any], present: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -32,7 +32,7 @@ class TrainerEntry:
         name: class name, what goes behind ``nnUNetv2_train … -tr``.
         summary: what it does, in a few words.
         needs: what the dataset must have beyond images and labels.
-        paper: where the technique comes from; empty if it comes from nowhere else.
+        paper: source of the technique; empty if there is none.
     """
 
     name: str
@@ -49,13 +49,10 @@ class Technique(Generic[S]):
         name: the key of its settings in the plans file. For a technique of this package it is also the module of
             `nnunet_ext.trainers` that holds the trainers.
         trainers: what is listed.
-        settings: the model of its settings, each of which has a default; None if it has none.
+        settings: the model of its settings; None if it has none. A setting without a default is a ValueError.
         checks: what ``nnunet_ext check`` looks at beyond the files themselves: classes of the protocol
             `nnunet_ext.preprocessing.checks.dataset_check.DatasetCheck`, or where they are, as ``module:Class``.
         page: its page in ``docs/techniques``, if that has another name.
-
-    Raises:
-        ValueError: if a setting has no default.
     """
 
     name: str

@@ -15,8 +15,10 @@ class DBDMPSettings(Section):
     tversky_weight: float = Field(1.0, ge=0, description="Factor of the Tversky loss among the supervised terms.")
     tversky_alpha: float = Field(0.4, gt=0, description="Weight of false positives in the Tversky loss.")
     tversky_beta: float = Field(0.6, gt=0, description="Weight of false negatives in the Tversky loss.")
-    ce_weight: float = Field(0.8, ge=0, description="Cross-entropy within the symmetric cross-entropy.")
-    rce_weight: float = Field(1.0, ge=0, description="Reverse cross-entropy within it.")
+    ce_weight: float = Field(0.8, ge=0, description="Factor of the cross-entropy in the symmetric cross-entropy.")
+    rce_weight: float = Field(
+        1.0, ge=0, description="Factor of the reverse cross-entropy in the symmetric cross-entropy."
+    )
     partial_ce_weight: float = Field(
         1.0, ge=0, description="Factor of the cross-entropy over annotated voxels among the supervised terms."
     )

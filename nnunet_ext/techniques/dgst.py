@@ -18,7 +18,7 @@ class DGSTSettings(Section):
         "is zero, but momentum and weight decay go on moving it.",
     )
     selection: Literal["top", "random"] = Field(
-        "top", description="`top`: the entries of largest gradient. `random`: any, the ablation."
+        "top", description="`top`: the entries with the largest gradients. `random`: random entries, for ablation."
     )
 
 

@@ -25,14 +25,14 @@ class DualEncoderSettings(Section):
 
     fusion: Literal["gated", "add", "concat"] = Field(
         "add",
-        description="How the prior's features come to the current ones: `add` by a projection that is added, `concat` "
-        "by a projection of both, `gated` by a spatial and a channel gate (the paper's).",
+        description="How the prior's features are fused into the current ones: `add` adds a projection of them, "
+        "`concat` projects both together, `gated` uses a spatial and a channel gate, as in the paper.",
     )
     context_width: float = Field(
         1.0, gt=0, le=4, description="Features of the prior's encoder, as a multiple of the plans' features."
     )
     fuse_skips: bool = Field(
-        False, description="Fuse at full resolution too, and give the decoder fused skips. The paper: skips unfused."
+        False, description="Fuse at full resolution too, and give the decoder fused skips. The paper's are unfused."
     )
     prior_dropout: float = Field(
         0.1, ge=0, le=1, description="Share of training samples whose prior is set to zero, as if there were none."
@@ -40,11 +40,9 @@ class DualEncoderSettings(Section):
     misalignment_probability: float = Field(
         0.0, ge=0, le=1, description="Share of training samples whose prior is moved, as by an error of registration."
     )
-    misalignment_shift: float = Field(
-        3.0, ge=0, description="Such a move along each axis: at most this many millimetres."
-    )
+    misalignment_shift: float = Field(3.0, ge=0, description="Largest shift of such a move along each axis, in mm.")
     misalignment_rotation: float = Field(
-        3.0, ge=0, le=180, description="And about each axis: at most this many degrees."
+        3.0, ge=0, le=180, description="Largest rotation of such a move about each axis, in degrees."
     )
     channels: ChannelRoles | None = Field(
         None,

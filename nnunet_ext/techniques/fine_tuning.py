@@ -27,7 +27,7 @@ class FineTuningSettings(Section):
         False, description="Train although there is nothing to start from (an error otherwise)."
     )
     lora_rank: int = Field(32, ge=1, description="`nnUNetTrainerLoRA`: rank r of the adapters.")
-    lora_alpha: float = Field(16.0, gt=0, description="`nnUNetTrainerLoRA`: the adapters count alpha / r.")
+    lora_alpha: float = Field(16.0, gt=0, description="`nnUNetTrainerLoRA`: alpha; the adapters' factor is alpha / r.")
     lora_dropout: float = Field(0.1, ge=0, lt=1, description="`nnUNetTrainerLoRA`: dropout of the adapters' input.")
 
     @property

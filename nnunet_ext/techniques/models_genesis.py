@@ -11,9 +11,15 @@ class ModelsGenesisSettings(Section):
     dropout: float = Field(
         0.5, ge=0, lt=1, description="Channel dropout of every feature that the auxiliary decoder receives."
     )
-    shuffling_probability: float = Field(0.5, ge=0, le=1, description="Of a patch to have voxels shuffled locally.")
-    intensity_probability: float = Field(0.9, ge=0, le=1, description="Of a patch to have its intensities mapped.")
-    painting_probability: float = Field(0.9, ge=0, le=1, description="Of a patch to have parts replaced by noise.")
+    shuffling_probability: float = Field(
+        0.5, ge=0, le=1, description="Probability that voxels of a patch are shuffled locally."
+    )
+    intensity_probability: float = Field(
+        0.9, ge=0, le=1, description="Probability that the intensities of a patch are mapped by a curve."
+    )
+    painting_probability: float = Field(
+        0.9, ge=0, le=1, description="Probability that parts of a patch are replaced by noise."
+    )
 
 
 MODELS_GENESIS = Technique(

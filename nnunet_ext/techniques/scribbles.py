@@ -80,8 +80,8 @@ class TDNetSettings(Section):
     dilations: list[int] = Field(
         [1, 3, 6],
         min_length=2,
-        description="Dilation of each decoder, the deepest stage apart. The first is 1: its decoder is the plans' own, "
-        "and alone it predicts.",
+        description="Dilation of each decoder, except in its deepest stage. The first must be 1: this decoder is the "
+        "plans' own, and it alone predicts.",
     )
     dropout: float = Field(
         0.5, ge=0, lt=1, description="The bottleneck's dropout before the other decoders is drawn from 0 to this."
@@ -94,13 +94,13 @@ class TDNetSettings(Section):
         1.0, ge=0, description="Factor of the class consistency of projections at the end of the ramp. 0 leaves it out."
     )
     uncertainty_weights: bool = Field(
-        True, description="Whether voxels of which the decoders are unsure together count less in the former."
+        True, description="Whether voxels count less in the pixel-wise consistency where the decoders' mean is unsure."
     )
     detach_target: bool = Field(
         True, description="Whether the decoders' mean is a fixed target, through which no gradient flows."
     )
     ramp_epochs: int | None = Field(
-        None, ge=0, description="Epochs over which both rise to their factors. Unset: the whole training."
+        None, ge=0, description="Epochs over which both consistency terms rise. Unset: the whole training."
     )
 
     @field_validator("dilations")

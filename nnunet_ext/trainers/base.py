@@ -6,7 +6,7 @@ import json
 import os
 import pickle
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, TypeAlias
 
@@ -16,29 +16,22 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.helpers import dummy_context
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import Tensor, nn
 from torch import distributed as dist
-from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import written_whole
 from nnunet_ext.plans.plans_file import folder_of_variable
-from nnunet_ext.plans.settings import (
-    KEY,
-    Settings,
-    configured_settings,
-    differences,
-    merged,
-    settings_record,
-    validated_settings,
-)
+from nnunet_ext.plans.settings import KEY, Settings, configured_settings, differences, merged, validated_settings
 from nnunet_ext.techniques import S, Technique
 from nnunet_ext.techniques.base import BASE
 from nnunet_ext.trainers.memory_format import channels_last_format, faster_memory_format
 from nnunet_ext.trainers.reproducibility import seed_global_generators, seeded_augmenter, single_torch_thread
 from nnunet_ext.version import __version__
 
+CUDA = torch.device("cuda")
 MAX_GRADIENT_NORM = 12.0
 ALLOW_CHANGED_SETTINGS = "nnUNet_ext_allow_changed_settings"
 
@@ -46,7 +39,7 @@ Batch = dict[str, Any]
 """``data``: (B, C, [X,] Y, Z) float; ``target``: the same with one channel (or one for each region), a list of them,
 highest resolution first, under deep supervision; ``keys``: case names; and what a technique adds."""
 
-Outputs: TypeAlias = torch.Tensor | list[torch.Tensor] | tuple[torch.Tensor, ...]
+Outputs: TypeAlias = Tensor | list[Tensor] | tuple[Tensor, ...]
 """Logits, one tensor or, under deep supervision, several, highest resolution first."""
 
 
@@ -59,8 +52,7 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
     """
 
     techniques: ClassVar[tuple[Technique[Any], ...]] = (BASE,)
-    """The techniques of the class and of all its bases. A class names its own in its first line:
-    ``class DBDMPMixin(MultiDecoderMixin, technique=DBDMP)``."""
+    """Those of the class and of all its bases, which are named as in ``class DBDMPMixin(Base, technique=DBDMP)``."""
     libraries: ClassVar[tuple[str, ...]] = ()
     """Optional libraries that this trainer needs, by the name that is imported."""
     alters_the_network: ClassVar[bool] = False
@@ -70,28 +62,19 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
     needs_prior: ClassVar[bool] = False
     """Whether its data have channels of a prior scan beside the current one."""
     inference_module: ClassVar[str | None] = None
-    """Where plain nnU-Net cannot build the network: the module of a trainer that needs nothing of this package but
-    networks. `nnunet_ext export-stock` writes it beside the model."""
-
+    """Where plain nnU-Net cannot build the network: the module of a trainer that can, for `nnunet_ext export-stock`."""
     default_settings: ClassVar[Mapping[str, Any]] = {}
     """Settings that hold where the plans file says nothing."""
-
     unsupported: ClassVar[Mapping[str, str]] = {}
-    """What a technique cannot do, by capability (see `needed_capabilities`), with the reason and what to use
-    instead; such a dataset or configuration is refused with a NotImplementedError."""
+    """By capability that it lacks (see `needed_capabilities`), the reason and what to use instead."""
 
     def __init_subclass__(cls, *, technique: Technique[Any] | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         inherited = [one for base in reversed(cls.__mro__[1:]) for one in vars(base).get("techniques", ())]
         cls.techniques = tuple(dict.fromkeys([*inherited, technique] if technique else inherited))
 
-    def __init__(
-        self,
-        plans: dict,
-        configuration: str,
-        fold: int,
-        dataset_json: dict,
-        device: torch.device = torch.device("cuda"),  # noqa: B008  nnU-Net's signature
+    def __init__(  # nnU-Net's signature
+        self, plans: dict, configuration: str, fold: int, dataset_json: dict, device: torch.device = CUDA
     ) -> None:
         # Everything that can be wrong is looked at before nnU-Net makes a folder.
         plans = self.resolved_plans(plans, configuration, dataset_json)
@@ -102,55 +85,33 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         self.has_loaded_checkpoint = False
         super().__init__(plans, configuration, fold, dataset_json, device)
 
-        for name in (
-            "num_epochs",
-            "num_iterations_per_epoch",
-            "num_val_iterations_per_epoch",
-            "initial_lr",
-            "weight_decay",
-            "oversample_foreground_percent",
-            "save_every",
-        ):
-            value = getattr(settings, name)
-            if value is None:
-                settings = settings.model_copy(update={name: getattr(self, name)})
-            else:
-                setattr(self, name, value)
-        self.settings = settings
+        # what the plans file leaves out keeps the value of nnU-Net's trainer
+        names = [name for name, field in Settings.model_fields.items() if field.default is None and name != "seed"]
+        self.__dict__.update({name: value for name in names if (value := getattr(settings, name)) is not None})
+        self.settings = settings.model_copy(update={name: getattr(self, name) for name in names})
         self.memory_format: str = settings.memory_format
         # Draws of this process, and draws that every process of a DDP training must make alike.
         self.rng = np.random.default_rng()
         self.shared_rng = np.random.default_rng()
-        self._observations: dict[str, torch.Tensor] = {}
+        self._observations: dict[str, Tensor] = {}
 
     # ------------------------------------------------------------------ what a technique declares
 
     @classmethod
     def planned_settings(cls, plans: Mapping[str, Any], configuration: str) -> Settings:
-        """The settings of a configuration, this trainer's own where the plans file says nothing.
-
-        Raises:
-            UserError: if they are not valid.
-        """
-        return validated_settings(
-            merged(cls.default_settings, configured_settings(plans, configuration)),
-            where=f"configuration {configuration!r} of the plans {plans.get('plans_name', '')!r}",
-            techniques=cls.techniques,
-        )
+        """The settings of a configuration, this trainer's own where the plans file says nothing."""
+        values = merged(cls.default_settings, configured_settings(plans, configuration))
+        where = f"configuration {configuration!r} of the plans {plans.get('plans_name', '')!r}"
+        return validated_settings(values, where=where, techniques=cls.techniques)
 
     @classmethod
     def needed_capabilities(cls, plans: dict, configuration: str, dataset_json: dict) -> set[str]:
-        """What a dataset and a configuration ask of a trainer.
-
-        Returns:
-            A subset of ``{"2d", "3d", "cascade", "regions", "ignore_label"}``.
-        """
+        """What a dataset and a configuration need: some of "2d", "3d", "cascade", "regions", "ignore_label"."""
         manager = PlansManager(plans)
         configuration_manager = manager.get_configuration(configuration)
         label_manager = manager.get_label_manager(dataset_json)
         present = {
-            "2d": len(configuration_manager.patch_size) == 2,
-            "3d": len(configuration_manager.patch_size) == 3,
+            f"{len(configuration_manager.patch_size)}d": True,
             "cascade": configuration_manager.previous_stage_name is not None,
             "regions": label_manager.has_regions,
             "ignore_label": label_manager.has_ignore_label,
@@ -159,32 +120,21 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
 
     @classmethod
     def refuse_unsupported(cls, plans: dict, configuration: str, dataset_json: dict) -> None:
-        """Stop before anything is written if this trainer cannot do what the dataset asks.
-
-        Raises:
-            NotImplementedError: with the reason that the trainer declares in `unsupported`.
-        """
+        """Raise a NotImplementedError, before anything is written, if the dataset needs what is `unsupported`."""
         for capability in sorted(cls.needed_capabilities(plans, configuration, dataset_json)):
             if capability in cls.unsupported:
                 raise NotImplementedError(f"{cls.__name__} cannot do {capability!r}: {cls.unsupported[capability]}")
 
     @classmethod
     def resolved_plans(cls, plans: dict, configuration: str, dataset_json: Mapping[str, Any]) -> dict:
-        """Plans with everything in them that the network is built from, to be saved with the model.
+        """The plans, or a changed copy, with everything that the network is built from, to be saved with the model.
 
         Prediction sees the plans and no dataset.json. A technique that needs something of it puts that in here.
-
-        Returns:
-            `plans` itself, or a changed copy.
         """
         return plans
 
     def section(self, technique: Technique[S]) -> S:
-        """The settings of a technique.
-
-        Raises:
-            TypeError: if it is not among those of this trainer, so that its settings would not be recorded.
-        """
+        """The settings of a technique; a TypeError if this trainer does not declare it and would not record them."""
         if technique not in self.techniques:
             raise TypeError(f"{type(self).__name__} reads settings of {technique.name!r}, which it does not declare.")
         return self.settings.section(technique)
@@ -192,11 +142,7 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
     # ------------------------------------------------------------------ a training step, hook by hook
 
     def train_step(self, batch: Batch) -> dict[str, np.ndarray]:
-        """One optimizer step.
-
-        Returns:
-            ``loss``, and beside it every loss term and observation of this step, by name.
-        """
+        """One optimizer step; returns ``loss`` and every loss term and observation of this step by name."""
         self._observations = {}
         batch = self.prepare_batch(batch, training=True)
         self.optimizer.zero_grad(set_to_none=True)
@@ -215,25 +161,16 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         return {name: np.asarray(value) for name, value in zip(names, values.cpu().numpy())}
 
     def prepare_batch(self, batch: Batch, *, training: bool) -> Batch:
-        """Bring a batch to the device, in the layout chosen; called for training and for validation.
+        """A copy of the loader's batch on the device, in the layout chosen.
 
         Args:
-            batch: as the data loader made it.
+            batch: is left as it is.
             training: False in validation, where a technique must not alter the data.
-
-        Returns:
-            A new dictionary; `batch` is left as it is.
         """
-        data, target = batch["data"], batch["target"]
-        if self.memory_format == "channels_last":
-            data = data.to(self.device, non_blocking=True, memory_format=channels_last_format(data.ndim - 2))
-        else:
-            data = data.to(self.device, non_blocking=True)
-        if isinstance(target, list):
-            target = [scale.to(self.device, non_blocking=True) for scale in target]
-        else:
-            target = target.to(self.device, non_blocking=True)
-        return {**batch, "data": data, "target": target}
+        data, targets = batch["data"], [head.to(self.device, non_blocking=True) for head in self.heads(batch["target"])]
+        layout = channels_last_format(data.ndim - 2) if self.memory_format == "channels_last" else torch.preserve_format
+        data = data.to(self.device, non_blocking=True, memory_format=layout)
+        return {**batch, "data": data, "target": targets if isinstance(batch["target"], list) else targets[0]}
 
     def autocast(self) -> Any:
         """The precision of the forward pass: mixed on CUDA, full elsewhere, as in nnU-Net."""
@@ -243,14 +180,11 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         """The network's output for a prepared batch."""
         return self.network(batch["data"])
 
-    def loss_terms(self, outputs: Outputs, batch: Batch) -> dict[str, torch.Tensor]:
-        """The summands of the loss, by name, weights included.
-
-        The base has one, ``segmentation``: nnU-Net's own loss under deep supervision.
-        """
+    def loss_terms(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """The terms of the loss by name, weights included; here nnU-Net's own loss, ``segmentation``."""
         return {"segmentation": self.loss(outputs, batch["target"])}
 
-    def backward(self, loss: torch.Tensor) -> None:
+    def backward(self, loss: Tensor) -> None:
         """Compute the gradients, free of the loss scale of mixed precision."""
         if self.grad_scaler is None:
             loss.backward()
@@ -276,20 +210,15 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
 
     # ------------------------------------------------------------------ tools for the hooks
 
-    def observe(self, name: str, value: torch.Tensor | float) -> None:
-        """Log a number of this training step; the log shows its mean over an epoch.
-
-        Args:
-            name: with a slash in it, e.g. ``mixup/lambda``, which keeps it apart from nnU-Net's own keys.
-            value: a scalar.
-        """
+    def observe(self, name: str, value: Tensor | float) -> None:
+        """Log a scalar of this step under a name with a slash (``mixup/lambda``); the log shows its mean per epoch."""
         self._observations[name] = torch.as_tensor(value, device=self.device).detach().float()
 
-    def full_resolution(self, outputs: Outputs) -> torch.Tensor:
+    def full_resolution(self, outputs: Outputs) -> Tensor:
         """The logits at the resolution of the patch, (B, C, [X,] Y, Z)."""
         return outputs[0] if isinstance(outputs, (list, tuple)) else outputs
 
-    def heads(self, outputs: Any) -> list[torch.Tensor]:
+    def heads(self, outputs: Any) -> list[Tensor]:
         """A decoder's outputs, or their targets, by resolution, the full one first."""
         return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
 
@@ -375,22 +304,17 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
 
     def _epoch_means(self, train_outputs: list[dict[str, np.ndarray]]) -> dict[str, float]:
         """Mean over the steps (of all processes) in which a name occurred; NaN for a logged name that did not."""
-        sums: dict[str, tuple[float, int]] = {}
-        for output in train_outputs:
-            for name, value in output.items():
-                if name != "loss":
-                    total, count = sums.get(name, (0.0, 0))
-                    sums[name] = (total + float(value), count + 1)
+        gathered: list[Any] = [_sums(output.items() for output in train_outputs)]
         if self.is_ddp:
-            gathered: list[Any] = [None] * dist.get_world_size()
-            dist.all_gather_object(gathered, sums)
-            names = {name: None for of_rank in gathered for name in of_rank}
-            parts = {name: [of_rank[name] for of_rank in gathered if name in of_rank] for name in names}
-            sums = {name: (sum(t for t, _ in part), sum(c for _, c in part)) for name, part in parts.items()}
+            gathered *= dist.get_world_size()
+            dist.all_gather_object(gathered, gathered[0])
+        sums: dict[str, list[tuple[float, int]]] = {}
+        for of_rank in gathered:
+            for name, one in of_rank.items():
+                sums.setdefault(name, []).append(one)
         logged_before = [name for name in self.logger.local_logger.my_fantastic_logging if "/" in name]
-        means = {name: float("nan") for name in logged_before}
-        means.update({name: total / count for name, (total, count) in sums.items()})
-        return means
+        means = {name: sum(t for t, _ in parts) / sum(c for _, c in parts) for name, parts in sums.items()}
+        return dict.fromkeys(logged_before, float("nan")) | means
 
     def _log_value(self, name: str, value: float) -> None:
         """Log under a name that nnU-Net's logger may not know yet, e.g. after a checkpoint of another trainer."""
@@ -399,7 +323,7 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         self.logger.log(name, value, self.current_epoch)
 
     def _settle_memory_format(self) -> None:
-        """Replace ``auto`` by what is faster here, and bring the weights into the chosen layout."""
+        """Replace ``auto`` by what is faster here, and convert the weights to the chosen layout."""
         if self.memory_format == "auto":
             self.memory_format = self._measured_memory_format()
         if self.memory_format == "channels_last":
@@ -425,13 +349,10 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
 
     def settings_record(self) -> dict[str, Any]:
         """The settings in force, as plain data, those of other techniques left out."""
-        return settings_record(self.settings, self.techniques)
+        return self.settings.record(self.techniques)
 
     def extra_state(self) -> dict[str, Any]:
-        """What a checkpoint holds beyond nnU-Net's own, under the key ``nnunet_ext``: plain data and tensors.
-
-        A technique with state of its own adds to what ``super()`` returns, and overrides `load_extra_state`.
-        """
+        """What a checkpoint holds beyond nnU-Net's own, under ``nnunet_ext``; techniques with state add to it."""
         return {"version": __version__, "settings": self.settings_record(), "memory_format": self.memory_format}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
@@ -462,20 +383,13 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
             torch.save(checkpoint, temporary)
 
     def load_checkpoint(self, checkpoint: str | os.PathLike[str] | dict[str, Any]) -> None:
-        """Load a checkpoint of this trainer or of one with the same network.
-
-        Args:
-            checkpoint: a file, or the content of one.
+        """Load a checkpoint of this trainer or of one with the same network: a file, or the content of one.
 
         Raises:
-            UserError: if the file is damaged, or if a training is to be resumed with other settings than it was
-                started with.
+            UserError: if the file is damaged, or a training is to be resumed with settings other than its own.
         """
-        if isinstance(checkpoint, dict):
-            state, name = checkpoint.get(KEY, {}), "the checkpoint"
-        else:
-            name = os.fspath(checkpoint)
-            state = read_extra_state(name)
+        name = "the checkpoint" if isinstance(checkpoint, dict) else os.fspath(checkpoint)
+        state = checkpoint.get(KEY, {}) if isinstance(checkpoint, dict) else read_extra_state(name)
         self._compare_settings(state.get("settings"), name)
         with checkpoint_file(checkpoint) as file:
             super().load_checkpoint(file)
@@ -483,9 +397,7 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         self.has_loaded_checkpoint = True
 
     def _compare_settings(self, recorded: Mapping[str, Any] | None, filename: str) -> None:
-        if recorded is None:
-            return
-        changes = differences(recorded, self.settings_record())
+        changes = [] if recorded is None else differences(recorded, self.settings_record())
         if not changes:
             return
         listing = "".join(f"\n  - {line}" for line in changes)
@@ -498,7 +410,16 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         self.print_to_log_file(f"Settings differ from those of {filename} (checkpoint -> now):{listing}")
 
 
-def total_loss(terms: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def _sums(steps: Iterable[Iterable[tuple[str, np.ndarray]]]) -> dict[str, tuple[float, int]]:
+    """Sum and number of the values of each name but ``loss``."""
+    sums: dict[str, tuple[float, int]] = {}
+    for name, value in (one for step in steps for one in step if one[0] != "loss"):
+        total, count = sums.get(name, (0.0, 0))
+        sums[name] = (total + float(value), count + 1)
+    return sums
+
+
+def total_loss(terms: Mapping[str, Tensor]) -> Tensor:
     """Sum of the loss terms; one term alone is returned as it is."""
     first, *rest = terms.values()
     for term in rest:
@@ -519,12 +440,9 @@ def checkpoint_file(checkpoint: str | os.PathLike[str] | dict[str, Any]) -> Iter
 
 
 def read_extra_state(filename: str) -> dict[str, Any]:
-    """What `nnUNetTrainerConfigurable.extra_state` put into a checkpoint; empty for one of stock nnU-Net.
+    """What `extra_state` put into a checkpoint, empty for one of stock nnU-Net; a UserError if it cannot be read.
 
     Like nnU-Net itself this unpickles the file: only for checkpoints you trust.
-
-    Raises:
-        UserError: if the file cannot be read, e.g. because it was cut off.
     """
     try:
         # mapped into memory, so that no tensor is read: nnU-Net loads the whole file right after
@@ -537,19 +455,13 @@ def read_extra_state(filename: str) -> dict[str, Any]:
 
 
 def require_folders() -> None:
-    """See that nnU-Net's folders for training are known and that results can be written.
-
-    Raises:
-        UserError: naming the variable, what is wrong with it and how to fix it.
-    """
-    for variable in ("nnUNet_preprocessed", "nnUNet_results"):
-        folder = folder_of_variable(variable)
+    """Raise a UserError unless nnU-Net's folders for training are known and results can be written."""
+    folder_of_variable("nnUNet_preprocessed")
+    folder = folder_of_variable("nnUNet_results")
     try:
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(
-            f"nnUNet_results={folder} cannot be written to ({error.strerror}). Make it writable, or point the "
-            "variable at another folder."
-        ) from None
+        reason = f"nnUNet_results={folder} cannot be written to ({error.strerror})"
+        raise UserError(f"{reason}. Make it writable, or point the variable at another folder.") from None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
+from torch import Tensor
 
 from nnunet_ext.losses.hard_labels import (
     label_log_probabilities,
@@ -26,23 +27,16 @@ from nnunet_ext.trainers.base import Batch
 from nnunet_ext.trainers.image_border import ImageBorderMixin
 from nnunet_ext.trainers.multi_decoder import MultiDecoderMixin, dual_branch_unet
 
-Terms = dict[str, torch.Tensor]
+Terms = dict[str, Tensor]
 
 
 class KnownVoxels(NamedTuple):
-    """What is known of a batch at one resolution, each (B, 1 or C, [X,] Y, Z).
+    """What is known of a batch at one resolution, each (B, 1 or C, [X,] Y, Z)."""
 
-    Attributes:
-        target: the labels, `one_hot`; background where the ignore label was.
-        annotated: true where an instance is annotated.
-        counts: true where a voxel takes part in the supervised terms.
-        inside: true inside the image, where a voxel takes part in the pseudo-label terms.
-    """
-
-    target: torch.Tensor
-    annotated: torch.Tensor
-    counts: torch.Tensor
-    inside: torch.Tensor
+    target: Tensor  # the labels, `one_hot`; background where the ignore label was
+    annotated: Tensor  # true where an instance is annotated
+    counts: Tensor  # true where a voxel takes part in the supervised terms
+    inside: Tensor  # true inside the image, where a voxel takes part in the pseudo-label terms
 
 
 class DBDMPMixin(ImageBorderMixin, MultiDecoderMixin, technique=DBDMP):
@@ -55,7 +49,7 @@ class DBDMPMixin(ImageBorderMixin, MultiDecoderMixin, technique=DBDMP):
 
     unsupported: ClassVar[Mapping[str, str]] = {
         "regions": "pseudo labels are a softmax over classes that exclude each other. Write the regions as labels of "
-        "their own, or train each region as a dataset of its own.",
+        "their own, or train each region as a dataset of its own."
     }
 
     build_network_architecture = staticmethod(dual_branch_unet)
@@ -77,7 +71,7 @@ class DBDMPMixin(ImageBorderMixin, MultiDecoderMixin, technique=DBDMP):
             terms["pseudo_labels"] = self.pseudo_label_term(main[0], auxiliary[0], known[0])
         return terms
 
-    def known(self, target: torch.Tensor, inside: torch.Tensor) -> KnownVoxels:
+    def known(self, target: Tensor, inside: Tensor) -> KnownVoxels:
         """What labels and image border, (B, 1, [X,] Y, Z), say at one resolution, made ready for every term."""
         labels, counts = target.long(), inside
         ignore = self.label_manager.ignore_label
@@ -87,33 +81,23 @@ class DBDMPMixin(ImageBorderMixin, MultiDecoderMixin, technique=DBDMP):
         classes = self.label_manager.num_segmentation_heads
         return KnownVoxels(one_hot(labels, classes), annotated=labels > 0, counts=counts, inside=inside)
 
-    def supervised_terms(self, log_p: torch.Tensor, annotation: KnownVoxels) -> Terms:
+    def supervised_terms(self, log_p: Tensor, annotation: KnownVoxels) -> Terms:
         """Tversky, symmetric and partial cross-entropy of one head's log-probabilities, each with its own weight."""
-        settings = self.section(DBDMP)
-        counts = annotation.counts
-        tversky = tversky_loss(
-            log_p, annotation.target, counts, alpha=settings.tversky_alpha, beta=settings.tversky_beta
-        )
-        label_log_p = label_log_probabilities(log_p, annotation.target)
+        settings, target, counts = self.section(DBDMP), annotation.target, annotation.counts
+        tversky = tversky_loss(log_p, target, counts, alpha=settings.tversky_alpha, beta=settings.tversky_beta)
+        label_log_p = label_log_probabilities(log_p, target)
+        weights = {"ce_weight": settings.ce_weight, "rce_weight": settings.rce_weight}
         return {
             "tversky": settings.tversky_weight * tversky,
-            "symmetric_ce": symmetric_cross_entropy(
-                label_log_p, counts, ce_weight=settings.ce_weight, rce_weight=settings.rce_weight
-            ),
+            "symmetric_ce": symmetric_cross_entropy(label_log_p, counts, **weights),
             "partial_ce": settings.partial_ce_weight * partial_cross_entropy(label_log_p, annotation.annotated),
         }
 
-    def pseudo_label_term(self, main: torch.Tensor, auxiliary: torch.Tensor, annotation: KnownVoxels) -> torch.Tensor:
+    def pseudo_label_term(self, main: Tensor, auxiliary: Tensor, annotation: KnownVoxels) -> Tensor:
         """λ(t) ½ [KLCE(main | aux) + KLCE(aux | main)] of the full-resolution heads' log-probabilities."""
-        settings = self.section(DBDMP)
-        pseudo_labels = mixed_pseudo_labels(
-            main,
-            auxiliary,
-            annotation.target,
-            annotation.annotated,
-            ratio=float(self.shared_rng.random()),
-            temperature=settings.temperature,
-        )
+        settings, known = self.section(DBDMP), (annotation.target, annotation.annotated)
+        ratio, temperature = float(self.shared_rng.random()), settings.temperature
+        pseudo_labels = mixed_pseudo_labels(main, auxiliary, *known, ratio=ratio, temperature=temperature)
         ramp = settings.pseudo_label_weight * sigmoid_ramp(self.current_epoch, settings.ramp_epochs)
         self.observe("dbdmp/ramp", ramp)
         # what argmax() > 0 says; argmax over the classes took half of all losses' time on a CPU

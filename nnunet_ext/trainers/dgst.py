@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
 import torch
+from torch import Tensor
 
 from nnunet_ext.finetuning import strategies
 from nnunet_ext.finetuning.entries import Entries, Rows, keep_only, random_entries, top_entries
@@ -25,7 +26,7 @@ class DGSTMixin(FineTuningMixin, technique=DGST):
 
     strategy = staticmethod(strategies.dgst)
 
-    rows: dict[torch.Tensor, Rows]
+    rows: dict[Tensor, Rows]
     """How each kernel, the weight of a layer, falls into rows."""
 
     def optimizer_class(self) -> type[torch.optim.Optimizer]:
@@ -40,7 +41,7 @@ class DGSTMixin(FineTuningMixin, technique=DGST):
             parameter for name, parameter in network.named_parameters() if self.freedoms[name] is Freedom.SELECTED
         }
         layers = (module for module in network.modules() if getattr(module, "weight", None) in kernels)
-        self.rows = {cast(torch.Tensor, layer.weight): Rows.of(layer) for layer in layers}
+        self.rows = {cast(Tensor, layer.weight): Rows.of(layer) for layer in layers}
 
     def edit_gradients(self) -> None:
         """Clip the whole gradient, then leave of each kernel's what this step selects."""
@@ -53,7 +54,7 @@ class DGSTMixin(FineTuningMixin, technique=DGST):
         if isinstance(self.optimizer, StrictStep):
             self.optimizer.selected = selected
 
-    def select(self, gradient: torch.Tensor, rows: Rows) -> Entries:
+    def select(self, gradient: Tensor, rows: Rows) -> Entries:
         """The entries of a kernel that this step may move."""
         settings = self.section(DGST)
         if settings.selection == "random":

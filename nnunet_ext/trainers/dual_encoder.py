@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
-import torch
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
-from torch import nn
+from torch import Tensor, nn
 
 from nnunet_ext.augmentation.registration_error import Misalignment
 from nnunet_ext.augmentation.selected_channels import before_intensity, only_image_channels
@@ -24,9 +23,8 @@ from nnunet_ext.trainers.mixup import MixUpMixin
 class DualEncoderMixin(nnUNetTrainerConfigurable, technique=DUAL_ENCODER):
     """A second encoder sees the prior scan; its features are fused into those of the current scan.
 
-    Loss and schedule are nnU-Net's. Which channel is what stands in dataset.json, or in the setting
-    ``dual_encoder.channels``; what was found is written into the plans that are saved with the model, because that is
-    all that prediction builds its network from.
+    Loss and schedule are nnU-Net's. The channels' roles come from the setting ``dual_encoder.channels`` or from
+    dataset.json, and are written into the plans that are saved with the model and that prediction builds it from.
     """
 
     needs_prior = True
@@ -34,43 +32,26 @@ class DualEncoderMixin(nnUNetTrainerConfigurable, technique=DUAL_ENCODER):
 
     @classmethod
     def resolved_plans(cls, plans: dict, configuration: str, dataset_json: Mapping[str, Any]) -> dict:
-        """A copy of the plans whose configuration says which channels belong to which scan.
-
-        Raises:
-            UserError: if settings are wrong, or the roles do not fit the dataset's channels.
-        """
+        """A copy of the plans whose configuration says which channels belong to which scan."""
         plans = super().resolved_plans(plans, configuration, dataset_json)
-        given = configured_settings(plans, configuration)
         where = f"configuration {configuration!r} of the plans {plans.get('plans_name', '')!r}"
-        settings = validated_section(given, DUAL_ENCODER, where=where)
-        if settings.channels is None:
-            roles = roles_of_dataset(dataset_json)
-        else:
-            roles = settings.channels
-            check_roles(roles, number_of_channels(dataset_json), where=f"dual_encoder.channels in {where}")
+        settings = validated_section(configured_settings(plans, configuration), DUAL_ENCODER, where=where)
+        roles = settings.channels or roles_of_dataset(dataset_json)
+        check_roles(roles, number_of_channels(dataset_json), where=f"dual_encoder.channels in {where}")
         resolved = settings.model_copy(update={"channels": roles}).model_dump(mode="json")
         return with_whole_block(plans, configuration, {"dual_encoder": resolved})
 
     @staticmethod
     def build_network_architecture(
-        plans_manager: Any,
-        configuration_manager: Any,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
+        plans_manager: Any, configuration_manager: Any, *arguments: Any, **keywords: Any
     ) -> nn.Module:
         """The plans' U-Net with a second encoder, by the settings and roles in the configuration."""
         block = configuration_manager.configuration.get(KEY, {})
         settings = validated_section(block, DUAL_ENCODER, where="the plans")
         channels = len(configuration_manager.normalization_schemes)
         roles = settings.channels or ChannelRoles(current=[0], prior_image=list(range(1, channels)))
-        return dual_encoder_unet(
-            configuration_manager,
-            num_input_channels,
-            num_output_channels,
-            enable_deep_supervision,
-            settings=settings.model_copy(update={"channels": roles}).model_dump(),
-        )
+        resolved = settings.model_copy(update={"channels": roles}).model_dump()
+        return dual_encoder_unet(configuration_manager, *arguments, **keywords, settings=resolved)
 
     @property
     def roles(self) -> ChannelRoles:
@@ -83,10 +64,8 @@ class DualEncoderMixin(nnUNetTrainerConfigurable, technique=DUAL_ENCODER):
         transforms = cast(ComposeTransforms, super().get_training_transforms(*args, **kwargs))
         settings = self.section(DUAL_ENCODER)
         if settings.misalignment_probability > 0:
-            spacing = self.configuration_manager.spacing
-            misalignment = Misalignment(
-                self.roles.prior, settings.misalignment_shift, settings.misalignment_rotation, spacing
-            )
+            motion = (settings.misalignment_shift, settings.misalignment_rotation)
+            misalignment = Misalignment(self.roles.prior, *motion, self.configuration_manager.spacing)
             transforms = before_intensity(transforms, RandomTransform(misalignment, settings.misalignment_probability))
         return only_image_channels(transforms, [*self.roles.current, *self.roles.prior_image])
 
@@ -100,7 +79,7 @@ class DualEncoderMixin(nnUNetTrainerConfigurable, technique=DUAL_ENCODER):
         return {**batch, "data": without_prior(batch["data"], np.flatnonzero(is_dropped).tolist(), self.roles.prior)}
 
 
-def without_prior(data: torch.Tensor, samples: Sequence[int], prior: Sequence[int]) -> torch.Tensor:
+def without_prior(data: Tensor, samples: Sequence[int], prior: Sequence[int]) -> Tensor:
     """(B, C, [X,] Y, Z) data with the prior channels of some samples zero; a copy if there are any."""
     if samples:
         data = data.clone()

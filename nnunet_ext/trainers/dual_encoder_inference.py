@@ -18,23 +18,12 @@ class nnUNetTrainerDualEncoderInference(nnUNetTrainer):
 
     @staticmethod
     def build_network_architecture(
-        plans_manager: Any,
-        configuration_manager: Any,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
+        plans_manager: Any, configuration_manager: Any, *arguments: Any, **keywords: Any
     ) -> nn.Module:
         """The network, by the settings that were saved in the plans."""
-        return dual_encoder_unet(
-            configuration_manager,
-            num_input_channels,
-            num_output_channels,
-            enable_deep_supervision,
-            settings=configuration_manager.configuration["nnunet_ext"]["dual_encoder"],
-        )
+        settings = configuration_manager.configuration["nnunet_ext"]["dual_encoder"]
+        return dual_encoder_unet(configuration_manager, *arguments, **keywords, settings=settings)
 
     def initialize(self) -> None:
-        raise NotImplementedError(
-            "nnUNetTrainerDualEncoderInference predicts with a model that was exported, and does not train. Install "
-            "nnunet_ext and train with nnUNetTrainerDualEncoder."
-        )
+        name = type(self).__name__
+        raise NotImplementedError(f"{name} predicts only. Train with nnUNetTrainerDualEncoder of nnunet_ext.")

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nnunet_ext.checkpoints.adaptation import ModelDescription, adapt
 from nnunet_ext.checkpoints.reading import read_checkpoint
@@ -23,9 +23,8 @@ from nnunet_ext.trainers.base import nnUNetTrainerConfigurable
 class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
     """Starts from the weights of another model and moves what a strategy allows.
 
-    The start is what ``-pretrained_weights`` loaded, or else the checkpoint of the setting ``fine_tuning.source``; with
-    neither, the training stops before its first step. What moved is logged after every epoch and kept in the
-    checkpoint.
+    The start is what ``-pretrained_weights`` loaded, or else the checkpoint of the setting ``fine_tuning.source``. What
+    moved is logged after every epoch and kept in the checkpoint.
     """
 
     freedoms: dict[str, Freedom]
@@ -37,11 +36,8 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
         raise NotImplementedError
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
-        """Freeze what may not move, then the optimizer for the rest.
-
-        It happens here because the network exists and is not yet wrapped by DDP, which wants a gradient of everything
-        that is not frozen when it wraps.
-        """
+        """Freeze what may not move, then the optimizer for the rest."""
+        # the network exists and is not yet wrapped by DDP, which then wants a gradient of everything not frozen
         network = self.unwrapped_network()
         try:
             roles = parameter_roles(network)
@@ -72,11 +68,7 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
         self.movement.start(self.watched_parameters())
 
     def load_start(self) -> None:
-        """Load what the fine-tuning starts from.
-
-        Raises:
-            UserError: if there is nothing, or if it does not fit.
-        """
+        """Load what the fine-tuning starts from; a UserError if there is nothing, or if it does not fit."""
         settings = self.section(FINE_TUNING)
         if self._weight_sums() != self._initial_sums:
             self.print_to_log_file("Fine-tuning from the weights that -pretrained_weights loaded; heads start anew.")
@@ -89,10 +81,9 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
                 self.print_to_log_file("Not a fine-tuning: fine_tuning.allow_random_start is on and nothing is loaded.")
                 return
             raise UserError(
-                f"{type(self).__name__} fine-tunes a trained model, and none was given. Set fine_tuning.source in the "
-                f"configuration (nnunet_ext configure … fine_tuning.source=CHECKPOINT.pth), or call nnUNetv2_train "
-                "with -pretrained_weights CHECKPOINT.pth. To train from random weights all the same, set "
-                "fine_tuning.allow_random_start=true."
+                f"{type(self).__name__} fine-tunes a trained model, and none was given. Set fine_tuning.source "
+                "(nnunet_ext configure … fine_tuning.source=CHECKPOINT.pth), or call nnUNetv2_train with "
+                "-pretrained_weights CHECKPOINT.pth. To do without, set fine_tuning.allow_random_start=true."
             )
         network = self.unwrapped_network()
         target = ModelDescription(self.plans_manager.plans, self.configuration_name, self.dataset_json)
@@ -106,7 +97,7 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
 
     # ------------------------------------------------------------------ what moved
 
-    def watched_parameters(self) -> Mapping[str, torch.Tensor]:
+    def watched_parameters(self) -> Mapping[str, Tensor]:
         """The present values of the parameters that `movement` watches."""
         return self.unwrapped_network().state_dict()
 

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def channels_last_format(spatial_dims: int) -> torch.memory_format:
@@ -22,14 +22,8 @@ def faster_memory_format(
 ) -> tuple[str, dict[str, float]]:
     """Compare both layouts on copies of a network, in turns, so that other load on the machine hits both alike.
 
-    Weights, gradients, buffers and global generators are not touched.
-
-    Args:
-        network: not compiled and not wrapped, on `device`.
-        shape: of a training batch, (B, C, [X,] Y, Z).
-        device: CPU or CUDA; CUDA is timed under autocast, as training runs there.
-        repeats: timed passes for each layout, at most; one more of each goes before, untimed.
-        budget: seconds after which no further repeat is begun (one is always timed).
+    Weights, gradients, buffers and global generators are not touched. Each layout has at most `repeats` timed passes,
+    at least one, and no further one after a `budget` in seconds. `shape` is (B, C, [X,] Y, Z).
 
     Returns:
         ``"channels_last"`` if its median is lower by more than 5 %, else ``"contiguous"``; and both medians in seconds.
@@ -52,7 +46,7 @@ def faster_memory_format(
     return chosen, medians
 
 
-def pass_seconds(network: nn.Module, data: torch.Tensor) -> float:
+def pass_seconds(network: nn.Module, data: Tensor) -> float:
     """Seconds of one forward and backward pass."""
     started = perf_counter()
     with torch.autocast(data.device.type, enabled=data.device.type == "cuda"):
@@ -63,9 +57,9 @@ def pass_seconds(network: nn.Module, data: torch.Tensor) -> float:
     return perf_counter() - started
 
 
-def every_tensor(outputs: Any) -> Iterator[torch.Tensor]:
+def every_tensor(outputs: Any) -> Iterator[Tensor]:
     """The tensors in a network's output: one, a list by resolution, or such a list for each decoder."""
-    if isinstance(outputs, torch.Tensor):
+    if isinstance(outputs, Tensor):
         yield outputs
     else:
         for part in outputs:

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 from torch import distributed as dist
 
-from nnunet_ext.augmentation.batch_mixing import (
-    blend,
-    class_targets,
-    draw_box,
-    draw_partners,
-    draw_ratios,
-    paste,
-    region_targets,
-)
+from nnunet_ext.augmentation import batch_mixing as mixing
 from nnunet_ext.augmentation.image_border import ignored_outside
 from nnunet_ext.losses.soft_targets import soft_binary_cross_entropy, soft_cross_entropy
 from nnunet_ext.techniques.mixup import MIXUP
@@ -23,7 +16,7 @@ MIXING_PROBABILITY = {"additional": 1.0, "alternate": 0.5}
 
 
 class MixUpMixin(nnUNetTrainerConfigurable, technique=MIXUP):
-    """Adds the term ``mixup`` to whatever loss it is combined with.
+    """Adds the term ``mixup`` to the loss that it is combined with.
 
     ``additional``: L = L_clean + w · L_mixed, by a second forward pass. ``alternate``: a step is either mixed or clean.
     L_mixed looks at the full-resolution head alone: soft cross-entropy for MixUp (binary for regions), the hard Dice +
@@ -42,7 +35,7 @@ class MixUpMixin(nnUNetTrainerConfigurable, technique=MIXUP):
             return {**batch, "mixed": mixed}
         return {**batch, "data": mixed["data"], "mixed": mixed}
 
-    def loss_terms(self, outputs: Outputs, batch: Batch) -> dict[str, torch.Tensor]:
+    def loss_terms(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         mixed = batch.get("mixed")
         if mixed is None:
             return super().loss_terms(outputs, batch)
@@ -60,9 +53,7 @@ class MixUpMixin(nnUNetTrainerConfigurable, technique=MIXUP):
             batch_size = self.configuration_manager.batch_size // dist.get_world_size()
         if batch_size < 2:
             if not self._has_told_of_batch_of_one:
-                self.print_to_log_file(
-                    "MixUp: a batch of one has no partner to mix with; the usual loss is used alone."
-                )
+                self.print_to_log_file("MixUp: a batch of one has no partner to mix with; the usual loss is used.")
                 self._has_told_of_batch_of_one = True
             return False
         settings = self.section(MIXUP)
@@ -70,39 +61,35 @@ class MixUpMixin(nnUNetTrainerConfigurable, technique=MIXUP):
         return bool(self.shared_rng.random() < probability)
 
     def mixed_batch(self, batch: Batch) -> Batch:
-        """Mix the patches of a prepared batch.
+        """A prepared batch with mixed ``data``, and for the full-resolution head ``mixed_target`` and ``mixed_mask``.
 
-        Returns:
-            The batch with mixed ``data``, and for the full-resolution head ``mixed_target`` and, for MixUp,
-            ``mixed_mask``: the soft target (B, C or R, [X,] Y, Z) and where it counts (B, 1, [X,] Y, Z). For CutMix
-            ``mixed_target`` is in nnU-Net's own format and there is no mask.
+        For MixUp they are the soft target (B, C or R, [X,] Y, Z) and where it counts (B, 1, [X,] Y, Z). For CutMix the
+        target is in nnU-Net's own format and there is no mask.
         """
-        data = batch["data"]
+        data, labels = batch["data"], self.label_manager
         target, inside = self.heads(batch["target"])[0], self.heads(batch.get("inside"))[0]
         if inside is not None:
-            ignore, has_regions = self.label_manager.ignore_label, self.label_manager.has_regions
-            target = ignored_outside(target, inside, ignore, has_regions=has_regions)
-        partners = draw_partners(len(data), self.rng)
+            target = ignored_outside(target, inside, labels.ignore_label, has_regions=labels.has_regions)
+        partners = mixing.draw_partners(len(data), self.rng)
         if self.section(MIXUP).kind == "cutmix":
-            box = draw_box(data.shape[2:], self.rng)
-            return {**batch, "data": paste(data, partners, box), "mixed_target": paste(target, partners, box)}
-        ratios = draw_ratios(len(data), self.section(MIXUP).alpha, self.rng)
-        if self.label_manager.has_regions:
-            soft, valid = region_targets(target, self.label_manager.has_ignore_label)
+            box = mixing.draw_box(data.shape[2:], self.rng)
+            data, target = (mixing.paste(values, partners, box) for values in (data, target))
+            return {**batch, "data": data, "mixed_target": target}
+        ratios = mixing.draw_ratios(len(data), self.section(MIXUP).alpha, self.rng)
+        if labels.has_regions:
+            soft, valid = mixing.region_targets(target, labels.has_ignore_label)
         else:
-            soft, valid = class_targets(
-                target, self.label_manager.num_segmentation_heads, self.label_manager.ignore_label
-            )
+            soft, valid = mixing.class_targets(target, labels.num_segmentation_heads, labels.ignore_label)
         if inside is not None:
             valid = valid & inside
         return {
             **batch,
-            "data": blend(data, partners, ratios),
-            "mixed_target": blend(soft, partners, ratios),
+            "data": mixing.blend(data, partners, ratios),
+            "mixed_target": mixing.blend(soft, partners, ratios),
             "mixed_mask": valid & valid[torch.as_tensor(partners, device=valid.device)],
         }
 
-    def mixed_loss(self, outputs: Outputs, mixed: Batch) -> torch.Tensor:
+    def mixed_loss(self, outputs: Outputs, mixed: Batch) -> Tensor:
         """The loss on a mixed batch, a scalar, without the weight."""
         logits = self.full_resolution(outputs)
         if self.section(MIXUP).kind == "cutmix":

@@ -7,13 +7,12 @@ from os.path import join
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from torch import Tensor, nn
 from torch import distributed as dist
-from torch import nn
 
 from nnunet_ext.augmentation.genesis_corruptions import BezierIntensity, CleanImageAsTarget, LocalShuffling, Painting
 from nnunet_ext.checkpoints.heads import IMAGES, OUTPUTS
@@ -24,16 +23,9 @@ from nnunet_ext.trainers.multi_decoder import MultiDecoderMixin, dual_branch_une
 
 
 def restoration_network(
-    plans_manager: Any,
-    configuration_manager: Any,
-    num_input_channels: int,
-    num_output_channels: int,
-    enable_deep_supervision: bool = True,
+    plans_manager: Any, configuration_manager: Any, num_input_channels: int, *unused: Any
 ) -> nn.Module:
-    """The network of DBDMP with heads that give images: a channel for each input channel, in full resolution alone.
-
-    The arguments are those of nnU-Net's ``build_network_architecture``; the last two do not matter.
-    """
+    """The network of DBDMP with heads that give images: a channel for each input channel, in full resolution alone."""
     network = dual_branch_unet(plans_manager, configuration_manager, num_input_channels, num_input_channels, False)
     for decoder in (network.decoder, *network.auxiliary_decoders):
         # they take no part in a step, which DDP does not allow of what could learn
@@ -54,7 +46,7 @@ class nnUNetTrainerModelsGenesis(MultiDecoderMixin, technique=MODELS_GENESIS):
 
     unsupported: ClassVar[Mapping[str, str]] = {
         "cascade": "the second stage of a cascade reads labels beside the image, and there is nothing to restore in "
-        "them. Pre-train on the configuration that the first stage uses.",
+        "them. Pre-train on the configuration that the first stage uses."
     }
 
     def initialize(self) -> None:
@@ -65,18 +57,8 @@ class nnUNetTrainerModelsGenesis(MultiDecoderMixin, technique=MODELS_GENESIS):
         self.set_feature_dropout(self.section(MODELS_GENESIS).dropout)
 
     @staticmethod
-    def build_network_architecture(
-        plans_manager: Any,
-        configuration_manager: Any,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
-    ) -> nn.Module:
-        """Refuse: this is what nnU-Net's predictor builds its network with.
-
-        Raises:
-            UserError: always.
-        """
+    def build_network_architecture(plans_manager: Any, *arguments: Any, **keywords: Any) -> nn.Module:
+        """Raise a UserError: this is what nnU-Net's predictor builds its network with."""
         raise UserError(
             "A pre-training by nnUNetTrainerModelsGenesis restores images and has no segmentation to predict. Start a "
             "training from its checkpoint (-pretrained_weights) and predict with that one."
@@ -88,8 +70,7 @@ class nnUNetTrainerModelsGenesis(MultiDecoderMixin, technique=MODELS_GENESIS):
         return rotation, False, self.configuration_manager.patch_size, mirror_axes
 
     def corruptions(self) -> list[BasicTransform]:
-        """What the network learns to undo, in the authors' order, after a copy of the image was put in the place of the
-        target."""
+        """What the network learns to undo, in the authors' order; the image before them becomes the target."""
         settings = self.section(MODELS_GENESIS)
         return [
             CleanImageAsTarget(),
@@ -100,19 +81,10 @@ class nnUNetTrainerModelsGenesis(MultiDecoderMixin, technique=MODELS_GENESIS):
 
     # nnU-Net's are static, but it calls them on the trainer, whose settings these need
     def get_training_transforms(
-        self,
-        patch_size: Any,
-        rotation_for_DA: Any,
-        deep_supervision_scales: Any,
-        mirror_axes: Any,
-        *args: Any,
-        **kwargs: Any,
+        self, patch_size: Any, rotation: Any, scales: Any, mirror_axes: Any, *args: Any, **kwargs: Any
     ) -> BasicTransform:
-        """Flips of image and target, then the corruptions of the image.
-
-        The authors flip up to three times along a drawn axis. nnU-Net's flips keep to the axes that are allowed, and
-        are those of the training that starts from here.
-        """
+        """nnU-Net's flips of image and target, then the corruptions of the image."""
+        # the authors flip up to three times along a drawn axis; these are the flips of the training that starts here
         flips: list[BasicTransform] = [MirrorTransform(allowed_axes=mirror_axes)] if mirror_axes else []
         return ComposeTransforms([*flips, *self.corruptions()])
 
@@ -120,12 +92,9 @@ class nnUNetTrainerModelsGenesis(MultiDecoderMixin, technique=MODELS_GENESIS):
         """The corruptions without flips: what is to be undone."""
         return ComposeTransforms(self.corruptions())
 
-    def loss_terms(self, outputs: Any, batch: Batch) -> dict[str, torch.Tensor]:
-        names = ("restoration", "auxiliary_restoration")
-        return {
-            name: nn.functional.mse_loss(self.heads(branch)[0].float(), batch["target"])
-            for name, branch in zip(names, outputs)
-        }
+    def loss_terms(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
+        losses = [nn.functional.mse_loss(self.heads(one)[0].float(), batch["target"]) for one in outputs]
+        return dict(zip(("restoration", "auxiliary_restoration"), losses))
 
     def validation_step(self, batch: Batch) -> dict[str, np.ndarray]:
         """The main decoder's squared error, and how much of the patch's variance it explains."""
@@ -138,8 +107,7 @@ class nnUNetTrainerModelsGenesis(MultiDecoderMixin, technique=MODELS_GENESIS):
         return {"loss": error.detach().cpu().numpy(), "explained": explained.detach().cpu().numpy()}
 
     def on_validation_epoch_end(self, val_outputs: list[dict[str, np.ndarray]]) -> None:
-        """Log the error, and the explained variance in the place of nnU-Net's pseudo Dice, which chooses the best
-        checkpoint."""
+        """Log the error, and the explained variance as nnU-Net's pseudo Dice, which chooses the best checkpoint."""
         if self.is_ddp:
             of_ranks: list[Any] = [None] * dist.get_world_size()
             dist.all_gather_object(of_ranks, val_outputs)

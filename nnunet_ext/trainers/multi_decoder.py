@@ -12,38 +12,22 @@ from nnunet_ext.networks.multi_decoder import FeatureDropout, MultiDecoderUNet
 from nnunet_ext.trainers.base import nnUNetTrainerConfigurable
 
 
-def unet_with_decoders(perturbations: Sequence[nn.Module], *arguments: Any) -> MultiDecoderUNet:
-    """The U-Net of the plans with one decoder for each perturbation, all with initial weights of their own.
+def unet_with_decoders(perturbations: Sequence[nn.Module], *arguments: Any, **keywords: Any) -> MultiDecoderUNet:
+    """The U-Net of the plans with one decoder behind each perturbation, all with initial weights of their own.
 
-    Args:
-        perturbations: of the encoder's features before each decoder, the main one first.
-        arguments: of nnU-Net's ``build_network_architecture``.
+    `arguments` are those of nnU-Net's ``build_network_architecture``; the main decoder is the first.
     """
-    main, *others = (nnUNetTrainer.build_network_architecture(*arguments) for _ in perturbations)
+    main, *others = (nnUNetTrainer.build_network_architecture(*arguments, **keywords) for _ in perturbations)
     decoders = [cast(nn.Module, other.decoder) for other in others]
     return MultiDecoderUNet(main, decoders, perturbations)
 
 
 def dual_branch_unet(
-    plans_manager: Any,
-    configuration_manager: Any,
-    num_input_channels: int,
-    num_output_channels: int,
-    enable_deep_supervision: bool = True,
+    plans_manager: Any, configuration_manager: Any, *arguments: Any, **keywords: Any
 ) -> MultiDecoderUNet:
-    """The U-Net of the plans with a second decoder behind dropout of features, which a trainer sets; it begins at 0.
-
-    The arguments are those of nnU-Net's ``build_network_architecture``.
-    """
+    """The U-Net of the plans with a second decoder behind dropout of features, which a trainer sets; it begins at 0."""
     dropout = FeatureDropout(len(configuration_manager.patch_size), probability=0.0)
-    return unet_with_decoders(
-        [nn.Identity(), dropout],
-        plans_manager,
-        configuration_manager,
-        num_input_channels,
-        num_output_channels,
-        enable_deep_supervision,
-    )
+    return unet_with_decoders([nn.Identity(), dropout], plans_manager, configuration_manager, *arguments, **keywords)
 
 
 class MultiDecoderMixin(nnUNetTrainerConfigurable):

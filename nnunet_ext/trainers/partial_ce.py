@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from nnunet_ext.losses.consistency import entropy
 from nnunet_ext.losses.hard_labels import log_probabilities
@@ -20,7 +20,7 @@ class nnUNetTrainerPartialCE(ScribbleMixin, technique=PARTIAL_CE):
     Source: Tang et al., CVPR 2018 (partial cross-entropy); Grandvalet and Bengio, NIPS 2004 (entropy).
     """
 
-    def loss_terms(self, outputs: Any, batch: Batch) -> dict[str, torch.Tensor]:
+    def loss_terms(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
         heads = [log_probabilities(head) for head in self.heads(outputs)]
         scribbles = self.scribbles(batch)
         terms = {"partial_ce": self.partial_ce(heads, scribbles)}

@@ -14,11 +14,7 @@ from batchgenerators.dataloading.single_threaded_augmenter import SingleThreaded
 
 
 def seed_global_generators(*entropy: int) -> None:
-    """Seed Python's, numpy's and torch's global generators, on which nnU-Net's own code draws.
-
-    Args:
-        entropy: non-negative integers; different sequences give independent states.
-    """
+    """Seed Python's, numpy's and torch's global generators, on which nnU-Net draws, with non-negative integers."""
     for_python, for_numpy, for_torch = (int(word) for word in np.random.SeedSequence(entropy).generate_state(3))
     random.seed(for_python)
     np.random.seed(for_numpy)  # noqa: NPY002  nnU-Net's data loading uses numpy's global generator
@@ -38,25 +34,16 @@ def restored_global_generators() -> Iterator[None]:
 
 
 class SeededBatches:
-    """A data loader whose g-th batch depends on the seed and on g alone.
+    """Stands in for nnU-Net's loader; its g-th batch depends on `entropy` (seed, rank, purpose) and on g alone.
 
-    It stands in for nnU-Net's loader in a batchgenerators augmenter. Worker w of W makes the batches w, w + W, …, and
-    `MultiThreadedAugmenter` hands them out in turn, so the sequence is the same for any number of workers, and a
-    training that resumes at batch g sees what it would have seen without the interruption.
-
-    Args:
-        loader: nnU-Net's data loader.
-        entropy: what distinguishes this stream of batches, e.g. (seed, rank, 0 for training or 1 for validation).
-        first: number g of the first batch to make.
-        workers: how many processes will hold a copy of this object; at least 1.
+    Worker w of W makes the batches w, w + W, …, and `MultiThreadedAugmenter` hands them out in turn, so the sequence is
+    the same for any number of workers, and a training that resumes at batch g sees what it would have seen without the
+    interruption.
     """
 
     def __init__(self, loader: Any, *, entropy: tuple[int, ...], first: int, workers: int) -> None:
-        self.loader = loader
-        self.entropy = entropy
-        self.first = first
-        self.workers = workers
-        self.position = first
+        self.loader, self.entropy, self.workers = loader, entropy, workers
+        self.first = self.position = first
 
     def set_thread_id(self, worker: int) -> None:
         """Called by the augmenter inside each worker, with its number."""
@@ -75,30 +62,15 @@ class SeededBatches:
 
 
 def seeded_augmenter(augmenter: Any, *, entropy: tuple[int, ...], first: int) -> Any:
-    """Replace what nnU-Net's ``get_dataloaders`` returned by an augmenter whose batches are those of `SeededBatches`.
-
-    Args:
-        augmenter: a SingleThreadedAugmenter or NonDetMultiThreadedAugmenter; its workers are ended.
-        entropy: see `SeededBatches`.
-        first: see `SeededBatches`.
-
-    Returns:
-        A single-threaded or an order-keeping multi-process augmenter over the same loader, as many workers as before,
-        which are at work already.
-    """
+    """An augmenter of `SeededBatches`, single-threaded or with as many workers as nnU-Net's, which is ended."""
     if isinstance(augmenter, SingleThreadedAugmenter):
-        return SingleThreadedAugmenter(
-            SeededBatches(augmenter.data_loader, entropy=entropy, first=first, workers=1), None
-        )
+        batches = SeededBatches(augmenter.data_loader, entropy=entropy, first=first, workers=1)
+        return SingleThreadedAugmenter(batches, None)
     augmenter._finish()
     workers = augmenter.num_processes
-    seeded = MultiThreadedAugmenter(
-        SeededBatches(augmenter.generator, entropy=entropy, first=first, workers=workers),
-        None,
-        num_processes=workers,
-        pin_memory=augmenter.pin_memory,
-        wait_time=augmenter.wait_time,
-    )
+    batches = SeededBatches(augmenter.generator, entropy=entropy, first=first, workers=workers)
+    options = {"pin_memory": augmenter.pin_memory, "wait_time": augmenter.wait_time}
+    seeded = MultiThreadedAugmenter(batches, None, num_processes=workers, **options)
     seeded._start()  # by itself it would wait for the first batch to be asked for
     return seeded
 

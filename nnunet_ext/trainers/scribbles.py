@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nnunet_ext.augmentation.image_border import OUTSIDE
 from nnunet_ext.losses.hard_labels import label_log_probabilities, one_hot, partial_cross_entropy
@@ -19,16 +19,10 @@ SCHEDULE_OF_THE_PAPERS = {"num_epochs": 240, "momentum": 0.9, "nesterov": False,
 
 
 class Scribbles(NamedTuple):
-    """The annotation at one resolution.
+    """The annotation at one resolution. Without an ignore label, everything within the image is known."""
 
-    Attributes:
-        labels: one-hot, (B, C, [X,] Y, Z); of no meaning where they are not known.
-        is_known: (B, 1, [X,] Y, Z), true where somebody annotated; everywhere within the image if the dataset has no
-            ignore label.
-    """
-
-    labels: torch.Tensor
-    is_known: torch.Tensor
+    labels: Tensor  # one-hot, (B, C, [X,] Y, Z); without meaning where they are not known
+    is_known: Tensor  # (B, 1, [X,] Y, Z), true where somebody annotated
 
 
 class ScribbleMixin(ImageBorderMixin):
@@ -36,7 +30,7 @@ class ScribbleMixin(ImageBorderMixin):
 
     unsupported: ClassVar[Mapping[str, str]] = {
         "regions": "a scribble says that a voxel has one label and no other, and the losses are of a softmax over such "
-        "labels. Write the regions as labels of their own, or train each region as a dataset of its own.",
+        "labels. Write the regions as labels of their own, or train each region as a dataset of its own."
     }
 
     def scribbles(self, batch: Batch) -> list[Scribbles]:
@@ -50,13 +44,8 @@ class ScribbleMixin(ImageBorderMixin):
             found.append(Scribbles(known, is_known))
         return found
 
-    def partial_ce(self, heads: Sequence[torch.Tensor], scribbles: Sequence[Scribbles]) -> torch.Tensor:
-        """Cross-entropy over the scribbled voxels, summed over the resolutions with nnU-Net's weights.
-
-        Args:
-            heads: log-probabilities by resolution.
-            scribbles: by resolution.
-        """
+    def partial_ce(self, heads: Sequence[Tensor], scribbles: Sequence[Scribbles]) -> Tensor:
+        """Cross-entropy over the scribbled voxels from log-probabilities, summed over resolutions by their weights."""
         terms = [
             weight * partial_cross_entropy(label_log_probabilities(log_p, known), is_known)
             for weight, log_p, (known, is_known) in zip(self.head_weights(), heads, scribbles)
@@ -64,19 +53,11 @@ class ScribbleMixin(ImageBorderMixin):
         ]
         return torch.stack(terms).sum()
 
-    def supervised_term(
-        self, branches: Sequence[Any], batch: Batch, supervision: Supervision
-    ) -> dict[str, torch.Tensor]:
-        """What several branches learn from the scribbled voxels: one term, the mean over the branches.
+    def supervised_term(self, branches: Sequence[Any], batch: Batch, supervision: Supervision) -> dict[str, Tensor]:
+        """What branches learn from the scribbled voxels: the mean over them, under the name of the supervision.
 
-        Args:
-            branches: log-probabilities of each branch, by resolution. nnU-Net's own loss takes the softmax of them,
-                which is that of the logits.
-            batch: a prepared one.
-            supervision: ``partial_ce``, or ``dice_ce`` for nnU-Net's own loss.
-
-        Returns:
-            The term, under the name of the supervision.
+        Branches are log-probabilities by resolution. ``dice_ce`` is nnU-Net's own loss, whose softmax of
+        log-probabilities is that of the logits.
         """
         if supervision == "partial_ce":
             scribbles = self.scribbles(batch)

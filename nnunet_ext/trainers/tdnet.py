@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from itertools import cycle
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nnunet_ext.losses.consistency import multi_view_class_consistency, uncertainty_weighted_consistency
 from nnunet_ext.losses.hard_labels import log_probabilities
@@ -37,29 +36,19 @@ class nnUNetTrainerTDNet(ScribbleMixin, MultiDecoderMixin, technique=TDNET):
 
     @staticmethod
     def build_network_architecture(
-        plans_manager: Any,
-        configuration_manager: Any,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
+        plans_manager: Any, configuration_manager: Any, *arguments: Any, **keywords: Any
     ) -> nn.Module:
         """The plans' U-Net with a decoder for each further dilation, behind dropout of the bottleneck."""
         settings = validated_section(configuration_manager.configuration.get(KEY, {}), TDNET, where="the plans")
-        network = unet_with_decoders(
-            [nn.Identity(), *(BottleneckDropout(settings.dropout) for _ in settings.dilations[1:])],
-            plans_manager,
-            configuration_manager,
-            num_input_channels,
-            num_output_channels,
-            enable_deep_supervision,
-        )
+        perturbations = [nn.Identity(), *(BottleneckDropout(settings.dropout) for _ in settings.dilations[1:])]
+        network = unet_with_decoders(perturbations, plans_manager, configuration_manager, *arguments, **keywords)
         decoders = (network.decoder, *network.auxiliary_decoders)
         for decoder, dilation, kind in zip(decoders, settings.dilations, cycle(INITIALISATIONS)):
             dilate(decoder, dilation)
             initialise(decoder, kind)
         return network
 
-    def loss_terms(self, outputs: Any, batch: Batch) -> dict[str, torch.Tensor]:
+    def loss_terms(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
         settings = self.section(TDNET)
         branches = [[log_probabilities(head) for head in self.heads(branch)] for branch in outputs]
         terms = self.supervised_term(branches, batch, settings.supervision)
@@ -67,15 +56,11 @@ class nnUNetTrainerTDNet(ScribbleMixin, MultiDecoderMixin, technique=TDNET):
         length = self.num_epochs if settings.ramp_epochs is None else settings.ramp_epochs
         ramp = sigmoid_ramp(self.current_epoch, length)
         self.observe("tdnet/ramp", ramp)
+        fixed, weighted = settings.detach_target, settings.uncertainty_weights
         if settings.uspc_weight > 0:
-            terms["uspc"] = (
-                settings.uspc_weight
-                * ramp
-                * uncertainty_weighted_consistency(
-                    full, inside, detach_target=settings.detach_target, uncertainty_weights=settings.uncertainty_weights
-                )
-            )
+            uspc = uncertainty_weighted_consistency(full, inside, detach_target=fixed, uncertainty_weights=weighted)
+            terms["uspc"] = settings.uspc_weight * ramp * uspc
         if settings.mpcc_weight > 0:
-            mpcc = multi_view_class_consistency(full, inside, detach_target=settings.detach_target)
+            mpcc = multi_view_class_consistency(full, inside, detach_target=fixed)
             terms["mpcc"] = settings.mpcc_weight * ramp * mpcc
         return terms

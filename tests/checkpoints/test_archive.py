@@ -8,8 +8,24 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from nnunet_ext.checkpoints import archive as archive_module
 from nnunet_ext.checkpoints.archive import extract
 from nnunet_ext.errors import UserError
+
+
+class CountedName(str):
+    """Counts how often names are compared."""
+
+    comparisons = 0
+
+    def casefold(self) -> str:
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        CountedName.comparisons += 1
+        return super().__eq__(other)
+
+    __hash__ = str.__hash__
 
 
 @pytest.fixture
@@ -85,6 +101,22 @@ def test_names_that_are_one_file_on_some_systems_refuse_the_archive(archive, fol
 def test_an_archive_that_unpacks_to_far_more_is_refused(archive, folder):
     message = refusal(written(archive, "checkpoint.pth", content=bytes(20_000_000)), folder)
     assert "20000000 bytes packed into" in message
+
+
+@pytest.mark.parametrize("limit", ["MOST_ENTRIES", "LARGEST_GB"])
+def test_an_archive_with_too_many_or_too_large_files_is_refused(archive, folder, monkeypatch, limit):
+    monkeypatch.setattr(archive_module, limit, {"MOST_ENTRIES": 2, "LARGEST_GB": 1e-8}[limit])
+    message = refusal(written(archive, "plans.json", "dataset.json", "fold_0/f.pth"), folder)
+    assert "has 3 files of 0.0 GB in all" in message
+    assert "Unpack it yourself" in message
+
+
+def test_the_comparisons_of_names_do_not_grow_with_the_square_of_their_number(archive):
+    entries = [zipfile.ZipInfo(f"fold_0/{number}") for number in range(1000)]
+    for entry in entries:
+        entry.filename = CountedName(entry.filename)
+    archive_module._refuse_dangerous(archive, entries)
+    assert CountedName.comparisons < 10_000
 
 
 def test_many_dangerous_entries_are_counted(archive, folder):

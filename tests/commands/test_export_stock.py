@@ -185,9 +185,9 @@ def test_other_logits_leave_nothing_behind(model, out, capsys, monkeypatch):
     stock_weights = stock_export.stock_weights
 
     def wrong(weights: Any, stock: Any) -> Any:
-        kept = stock_weights(weights, stock)
-        kept.weights["decoder.seg_layers.1.bias"] = kept.weights["decoder.seg_layers.1.bias"] + 1e-3
-        return kept
+        kept, left_out = stock_weights(weights, stock)
+        kept["decoder.seg_layers.1.bias"] = kept["decoder.seg_layers.1.bias"] + 1e-3
+        return kept, left_out
 
     monkeypatch.setattr(stock_export, "stock_weights", wrong)
     assert "gives other logits (largest difference 0.00" in refusal(capsys, model, "-o", out)

@@ -7,7 +7,6 @@ from nnunet_ext.plans.settings import (
     differences,
     merged,
     settings_model,
-    settings_record,
     validated_section,
     validated_settings,
 )
@@ -80,8 +79,8 @@ def test_whole_numbers_are_accepted_where_fractions_are():
 def test_record_leaves_out_sections_of_other_techniques():
     settings = validated_settings({}, where="x")
     names = {technique.name for technique in TECHNIQUES}
-    assert set(settings_record(settings, (BASE, MIXUP))) & names == {"mixup"}
-    assert not set(settings_record(settings, ())) & names
+    assert set(settings.record((BASE, MIXUP))) & names == {"mixup"}
+    assert not set(settings.record(())) & names
 
 
 def test_differences_name_nested_keys():
@@ -116,7 +115,7 @@ NOISE = Technique("noise", trainers=(), settings=NoiseSettings)
 def test_a_given_technique_is_validated_like_those_of_this_package():
     settings = validated_settings({"noise": {"sigma": 2}, "seed": 1}, where="x", techniques=(BASE, NOISE))
     assert settings.section(NOISE) == NoiseSettings(sigma=2.0)
-    assert settings_record(settings, (BASE, NOISE))["noise"] == {"sigma": 2.0}
+    assert settings.record((BASE, NOISE))["noise"] == {"sigma": 2.0}
     with pytest.raises(UserError, match=r"noise\.sigmer: no such setting\. Valid keys in 'noise' are: sigma\."):
         validated_settings({"noise": {"sigmer": 2}}, where="x", techniques=(NOISE,))
     with pytest.raises(UserError, match=r"noise: no such setting\. Valid keys are: num_epochs, "):

@@ -64,7 +64,7 @@ def test_additional_mode_adds_a_term_and_keeps_the_clean_one(results):
 
 def test_a_ratio_of_one_gives_the_clean_cross_entropy(results, monkeypatch):
     trainer = initialized({})
-    monkeypatch.setattr("nnunet_ext.trainers.mixup.draw_ratios", lambda size, alpha, rng: np.ones(size))
+    monkeypatch.setattr("nnunet_ext.augmentation.batch_mixing.draw_ratios", lambda size, alpha, rng: np.ones(size))
     batch = random_batch(trainer)
     terms, _ = terms_of(trainer, batch)
     clean = F.cross_entropy(trainer.network(batch["data"])[0], batch["target"][0][:, 0].long())
