@@ -175,9 +175,9 @@ def prepare_output_folder(folder: str | os.PathLike[str], *, force: bool) -> Pat
 
 def check_apart(output: Path, inputs: Iterable[Path]) -> None:
     """Raise a UserError if a result would lie in, over or above what it is made from, before any work is done."""
-    target = output.resolve()
+    target = Path(os.path.realpath(output))  # unlike `resolve`, takes a link in a circle
     for given in inputs:
-        source = given.resolve()
+        source = Path(os.path.realpath(given))
         inside = source.is_dir() and source in target.parents
         if target == source or target in source.parents or inside:
             where = "is" if target == source else "lies in" if inside else "would replace what contains"

@@ -18,8 +18,8 @@ from nnunet_ext.checkpoints.networks import build_network
 from nnunet_ext.checkpoints.reading import read_checkpoint
 from nnunet_ext.diagnosis.installation import OPTIONAL
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import read_json
 from nnunet_ext.findings import Finding
+from nnunet_ext.formats.dataset_json import read_dataset_json
 from nnunet_ext.messages import counted, some
 from nnunet_ext.plans.plans_file import read_plans, vanished_configurations
 from nnunet_ext.plans.settings import Settings
@@ -40,7 +40,7 @@ def check_planned_training(
     yield plans_finding
     if plans_finding.severity == "problem":
         return
-    model = ModelDescription(read_plans(file), configuration, read_json(preprocessed / "dataset.json"))
+    model = ModelDescription(read_plans(file), configuration, read_dataset_json(preprocessed / "dataset.json"))
     try:
         settings: Settings = trainer.planned_settings(model.plans, configuration)
         trainer.resolved_plans(dict(model.plans), configuration, model.dataset_json)

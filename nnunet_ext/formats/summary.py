@@ -37,7 +37,7 @@ class Summary(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    metric_per_case: list[Scored]
+    metric_per_case: list[Scored] = []
 
 
 def path_of(text: str) -> PurePath:

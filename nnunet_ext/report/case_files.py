@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_ext.evaluation.case_sets import raw_test_cases, with_references
-from nnunet_ext.files import read_json
+from nnunet_ext.formats.dataset_json import read_dataset_json
 from nnunet_ext.preprocessing.raw.raw_dataset import training_cases
 
 VARIABLE = "nnUNet_raw"
@@ -53,7 +53,7 @@ def find_raw_files(dataset: str, near: Iterable[Path], *, references: str | None
     folder = next((one for one in candidates if dataset and _is_raw(one)), None)
     if folder is None:
         return RawFiles()
-    description = read_json(folder / "dataset.json")
+    description = read_dataset_json(folder / "dataset.json")
     cases = raw_test_cases(folder, description) | training_cases(folder, description)
     cases = with_references(cases, folder, description, references)
     images = {name: case.images[0] for name, case in cases.items() if case.images}

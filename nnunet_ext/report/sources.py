@@ -15,6 +15,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.metrics import DICE, LESIONS_RECALL, METRICS, NSD
 from nnunet_ext.evaluation.scores_table import Scores, labels_with, nanmean, read_scores, seed_scores
 from nnunet_ext.files import read_json
+from nnunet_ext.formats.dataset_json import read_dataset_json
 from nnunet_ext.report.case_files import CaseFiles, RawFiles, find_raw_files
 from nnunet_ext.report.summary import Evaluation, Label, read_labels, read_summary
 from nnunet_ext.report.training import TrainingRecord, find_checkpoint, read_training
@@ -68,12 +69,12 @@ class PredictedFolder:
 
 def read_evaluation(run: PredictedFolder) -> Evaluation:
     """The scores of predictions; errors as of `read_summary`."""
-    return read_summary(run.summary, read_json(run.predictions / "dataset.json"))
+    return read_summary(run.summary, read_dataset_json(run.predictions / "dataset.json"))
 
 
 def read_predicted_folder(run: PredictedFolder) -> Source:
     """Predictions of known origin as a source; errors as of `read_summary` and `read_training`."""
-    description = read_json(run.predictions / "dataset.json")
+    description = read_dataset_json(run.predictions / "dataset.json")
     evaluation = read_evaluation(run)
     ending = f"_0000{description['file_ending']}"
     images = {} if run.images is None else {case: run.images / f"{case}{ending}" for case in evaluation.predictions}
@@ -147,7 +148,7 @@ def _read_folds(model: Path, folds: Sequence[Path], *, name: str, at: Path) -> S
     scored = {fold: file for fold in folds if (file := fold / "validation" / SUMMARY).is_file()}
     if not scored:
         raise UserError(_no_summary(model, folds, at=at))
-    description = read_json(model / "dataset.json")
+    description = read_dataset_json(model / "dataset.json")
     evaluations = {fold: read_summary(file, description) for fold, file in scored.items()}
     _refuse_shared_cases(evaluations, at=at)
     trainings = {fold: read_training(fold) for fold in folds if find_checkpoint(fold) is not None}
@@ -218,7 +219,7 @@ def _read_predictions(path: Path) -> Source:
     """Predictions that ``nnUNetv2_evaluate_folder`` has scored; of the training nothing is known."""
     if not (path / "dataset.json").is_file():
         raise UserError(f"{path} has a summary.json but no dataset.json, which nnUNetv2_predict writes beside it.")
-    description = read_json(path / "dataset.json")
+    description = read_dataset_json(path / "dataset.json")
     evaluation = read_summary(path / SUMMARY, description)
     reference = evaluation.a_reference
     dataset = next((parent.name for parent in reference.parents if parent.name.startswith("Dataset")), "")
@@ -246,7 +247,7 @@ def _read_evaluate_folder(path: Path) -> Source:
         if f"fold {fold}" not in trainings
     ]
     by_model = f"{content.get('model')}, {'fold' if len(folders) == 1 else 'folds'} {', '.join(map(str, folders))}"
-    description = read_json(origin / "dataset.json") if (origin / "dataset.json").is_file() else None
+    description = read_dataset_json(origin / "dataset.json") if (origin / "dataset.json").is_file() else None
     near = [path, origin, *map(Path, content.get("labels", []))]
     return Source(
         path,

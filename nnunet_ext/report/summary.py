@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from nnunet_ext.evaluation.metrics import DICE
 from nnunet_ext.evaluation.metrics.metric import plain
 from nnunet_ext.evaluation.scores_table import Scores, case_scores, nanmean
 from nnunet_ext.files import read_json
+from nnunet_ext.formats.summary import Summary, path_of
+from nnunet_ext.formats.typed import validated
 
 
 @dataclass(frozen=True)
@@ -67,19 +70,20 @@ def read_summary(file: Path, dataset_json: Mapping[str, Any]) -> Evaluation:
     Raises:
         UserError: if it is missing, no summary of nnU-Net, or holds no case.
     """
-    summary = read_json(file)
+    summary = validated(Summary, read_json(file), where=file, what="a summary.json")
     names, ending = read_labels(dataset_json), str(dataset_json["file_ending"])
     dice: dict[tuple[int, ...], dict[str, float]] = {}
     references: dict[str, Path] = {}
     predictions: dict[str, Path] = {}
-    for case in summary.get("metric_per_case", []) if isinstance(summary, dict) else []:
-        prediction = Path(case["prediction_file"])
+    for case in summary.metric_per_case:
+        prediction, reference = path_of(case.prediction_file), path_of(case.reference_file)
         name = prediction.name.removesuffix(ending)
-        references[name] = Path(case["reference_file"])
-        predictions[name] = prediction if prediction.is_file() else file.parent / prediction.name
-        for key, metrics in case["metrics"].items():
+        references[name] = Path(reference)
+        predictions[name] = Path(prediction) if Path(prediction).is_file() else file.parent / prediction.name
+        for key, metrics in case.metrics.items():
             values = tuple(int(number) for number in re.findall(r"\d+", key))
-            dice.setdefault(values, {})[name] = float(metrics["Dice"])
+            found = metrics["Dice"]
+            dice.setdefault(values, {})[name] = math.nan if found is None else found
     if not dice:
         raise UserError(f"{file} holds no evaluated case. Run nnUNetv2_evaluate_folder on the predictions first.")
     labels = {
