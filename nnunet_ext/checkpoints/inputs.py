@@ -17,7 +17,8 @@ def adapted_input(
     Args:
         weight: of the source, (features, n_source, [X,] Y, Z).
         n_target: number of input channels.
-        source_names, target_names: of the channels; ignored if their number does not fit.
+        source_names: of the source's channels; ignored if they are not n_source.
+        target_names: of the target's channels; ignored if they are not n_target.
 
     Returns:
         The weight, (features, n_target, [X,] Y, Z), and what was done; empty if it is as it was and the names agree.
