@@ -1,18 +1,21 @@
 # Everything a newcomer needs: each target makes its own environment first.
 #   PYTHON   the interpreter to build it from       VENV  where it lies
+#   MINUTES  how long make fuzz runs
 #   WORKERS  processes that run the tests, each with up to 3 GB of memory
 PYTHON ?= python3
 VENV ?= .venv
+MINUTES ?= 20
 WORKERS ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test test-all cells lint docs bench mutants clean
+.PHONY: help install demo test test-all fuzz cells lint docs bench mutants clean
 
 help:
 	@echo "make demo   install and run the demonstration on built-in data"
 	@echo "make test   install and run the quick tests: all units, and every trainer (12 minutes on two cores)"
 	@echo "make test-all  the whole test suite (50 minutes on two cores); tests/README.md says what it adds"
+	@echo "make fuzz   run every command on damaged inputs for MINUTES=20, and keep what goes wrong in fuzz_output/"
 	@echo "make cells  print which trainer is tested for which capability of nnU-Net"
 	@echo "make lint   ruff and mypy"
 	@echo "make docs   build the documentation into site/ (warnings are errors)"
@@ -38,6 +41,9 @@ test: $(STAMP)
 test-all: $(STAMP)
 	$(PYTEST)
 
+fuzz: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python -m fuzz $(MINUTES) --out fuzz_output
+
 cells: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python -m support.cells
 
@@ -57,4 +63,4 @@ mutants: $(STAMP)
 	$(BIN)/python -m benchmarks.mutants
 
 clean:
-	rm -rf $(VENV) site build dist demo_output bench_output mutants_output
+	rm -rf $(VENV) site build dist demo_output bench_output mutants_output fuzz_output

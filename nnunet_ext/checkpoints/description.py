@@ -10,8 +10,7 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_ext.files import read_json
-from nnunet_ext.formats.dataset_json import channel_names, values_of
+from nnunet_ext.formats.dataset_json import channel_names, read_dataset_json, values_of
 from nnunet_ext.plans.plans_file import check_configuration, preprocessed_folder, read_plans
 
 
@@ -83,7 +82,7 @@ def planned_model(dataset: str, configuration: str, *, plans_name: str) -> Model
     file = preprocessed_folder(dataset) / f"{plans_name}.json"
     plans = read_plans(file)
     check_configuration(plans, configuration, file=file)
-    return ModelDescription(plans, configuration, read_json(file.with_name("dataset.json")))
+    return ModelDescription(plans, configuration, read_dataset_json(file.with_name("dataset.json")))
 
 
 STRUCTURE = ("network_class_name", "n_stages", "n_conv_per_stage", "n_blocks_per_stage", "n_conv_per_stage_decoder")

@@ -73,8 +73,11 @@ def _require_checkpoint_file(file: Path) -> None:
     if start != LEGACY_MAGIC and not start.startswith(b"PK\x03\x04"):
         raise UserError(f"{file} is no checkpoint: torch has not written it. {EXPECTED}")
     if start.startswith(b"PK") and zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            is_checkpoint = any(name.endswith("data.pkl") for name in archive.namelist())
+        try:
+            with zipfile.ZipFile(file) as archive:
+                is_checkpoint = any(name.endswith("data.pkl") for name in archive.namelist())
+        except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError):  # torch says what is wrong with it
+            return
         if not is_checkpoint:
             raise UserError(
                 f"{file} is a zip archive, but no checkpoint. If it is an exported model, install it with "

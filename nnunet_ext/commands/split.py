@@ -87,4 +87,6 @@ def cases_and_patients(cases: Sequence[str], groups: Mapping[str, Sequence[str]]
 def usual_configuration(folder: Path) -> str:
     """The configuration to name in an example: 3d_fullres, unless the default plans were made without it."""
     plans = folder / "nnUNetPlans.json"
-    return "2d" if plans.is_file() and "3d_fullres" not in read_json(plans).get("configurations", {}) else "3d_fullres"
+    content = read_json(plans) if plans.is_file() else {}
+    configurations = content.get("configurations") if isinstance(content, dict) else None
+    return "2d" if isinstance(configurations, dict) and "3d_fullres" not in configurations else "3d_fullres"

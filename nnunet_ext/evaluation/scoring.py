@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from nnunetv2.evaluation.evaluate_predictions import region_or_label_to_mask
-from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
@@ -32,7 +31,7 @@ from nnunet_ext.evaluation.operating_points import (
 )
 from nnunet_ext.evaluation.parallel import in_order
 from nnunet_ext.evaluation.scores_table import case_scores, nanmean, seed_scores
-from nnunet_ext.preprocessing.raw.raw_dataset import Labels, read_label_map
+from nnunet_ext.preprocessing.raw.raw_dataset import Labels, read_label_map, reader_for
 from nnunet_ext.preprocessing.simulate.partial_annotation import read_instances
 
 Row = tuple[str, str, str, float, float]
@@ -153,8 +152,7 @@ def score(
     """
     options = options or Options()
     ending = cases.description["file_ending"]
-    example = str(next(iter(cases.cases.values())).label)
-    reader = determine_reader_writer_from_dataset_json(dict(cases.description), example, verbose=False)()
+    reader = reader_for(cases.description, next(iter(cases.cases.values())).label)
     files = [
         _Files(
             name,

@@ -11,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
-from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.scores_table import Scores, nanmean
-from nnunet_ext.preprocessing.raw.raw_dataset import Case, read_images, read_label_map
+from nnunet_ext.preprocessing.raw.raw_dataset import Case, read_images, read_label_map, reader_for
 from nnunet_ext.report.case_files import CaseFiles
 from nnunet_ext.report.summary import Label
 
@@ -117,7 +116,7 @@ def draw_case(files: CaseFiles, labels: Mapping[Label, str], description: Mappin
     for file in (files.image, files.reference, files.prediction):
         if not file.is_file():
             raise UserError(f"{file} does not exist")
-    reader = determine_reader_writer_from_dataset_json(dict(description), str(files.image), verbose=False)()
+    reader = reader_for(description, files.image)
     image, properties = read_images(reader, Case((files.image,), files.reference))
     reference, _ = read_label_map(reader, files.reference)
     prediction, _ = read_label_map(reader, files.prediction)

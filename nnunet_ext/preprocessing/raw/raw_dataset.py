@@ -79,16 +79,21 @@ class RawDataset:
     def reader_writer(self) -> Any:
         """What nnU-Net reads and writes the files with; a UserError if it cannot read the first image."""
         example = next(iter(self.cases.values())).images[0]
-        _require([example])
-        said = io.StringIO()  # nnU-Net prints the traceback of each reader that fails
-        try:
-            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-                return determine_reader_writer_from_dataset_json(self.description, str(example), verbose=False)()
-        except RuntimeError:
-            raise UserError(
-                f"{example} cannot be read by nnU-Net: {last_line(said.getvalue())}. It reads files that end in "
-                f"{', '.join(readable_endings())}."
-            ) from None
+        return reader_for(self.description, example)
+
+
+def reader_for(description: Mapping[str, Any], example: Path) -> Any:
+    """What nnU-Net reads and writes the files of a dataset.json with; a UserError if it cannot read the example."""
+    _require([example])
+    said = io.StringIO()  # nnU-Net prints the traceback of each reader that fails
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            return determine_reader_writer_from_dataset_json(dict(description), str(example), verbose=False)()
+    except RuntimeError:
+        raise UserError(
+            f"{example} cannot be read by nnU-Net: {last_line(said.getvalue())}. It reads files that end in "
+            f"{', '.join(readable_endings())}."
+        ) from None
 
 
 def read_label_map(reader: Any, file: Path) -> tuple[Labels, dict[str, Any]]:

@@ -1,0 +1,133 @@
+"""The commands that are run on damaged input, and the valid input that is damaged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from support.nnunet_runs import build_trainer
+from support.raw_datasets import read_array
+from support.scan_pairs import write_pair, write_table
+from support.tiny_data import dataset_name
+
+DATASET = dataset_name("labels")
+TRAINER = "nnUNetTrainerMixUp"
+MODEL = f"results/{DATASET}/{TRAINER}__nnUNetPlans__3d_tiny"
+CASES = 3
+RAW, PLANNED = f"raw/{DATASET}", f"preprocessed/{DATASET}"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line.
+
+    Attributes:
+        line: arguments; paths are relative to the workspace.
+        inputs: patterns of the files that it reads.
+        outputs: paths below which it may write.
+    """
+
+    line: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...] = ()
+
+
+DATA = (f"{RAW}/dataset.json", f"{RAW}/*Tr/*.nii.gz")
+WEIGHTS = (f"{MODEL}/*.json", f"{MODEL}/fold_0/*.pth", f"{MODEL}/fold_0/*.pth")
+PLANS = (f"{PLANNED}/*.json",)
+COMMANDS = (
+    Command(f"check -d 901 --trainer {TRAINER}", (*DATA, *PLANS)),
+    Command(f"check -d 901 --trainer {TRAINER} -c 3d_tiny", (*DATA, *PLANS)),
+    Command("check -d 901 --trainer nnUNetTrainerDBDMP", DATA),
+    Command("check -d 901 --trainer nnUNetTrainerTDNet", DATA),
+    Command("simulate scribbles 901 -o Dataset911_S", DATA, ("raw",)),
+    Command("simulate instances 901 -o Dataset912_I --keep 0.5", DATA, ("raw",)),
+    Command("unlabelled raw/" + DATASET + "/imagesTr -o Dataset913_U", DATA, ("raw",)),
+    Command("split -d 901 --shots 1 --force", (*DATA, *PLANS), (PLANNED,)),
+    Command("configure -d 901 -c 3d_tiny --name fuzzed num_epochs=3", PLANS, (PLANNED,)),
+    Command("plan -d 901 --preset quick", (*PLANS, f"{RAW}/dataset.json"), (PLANNED,)),
+    Command("pair --table pairs/pairs.csv --labels a=1 b=2 -o Dataset914_P", ("pairs/*", "pairs/pairs.csv"), ("raw",)),
+    Command(
+        f"adapt-weights {MODEL}/fold_0/checkpoint_final.pth --to 901 3d_tiny --trainer {TRAINER} -o start.pth",
+        (*WEIGHTS, *PLANS),
+        ("start.pth",),
+    ),
+    Command(f"export-stock {MODEL} -o exported", WEIGHTS, ("exported",)),
+    Command("export-stock model.zip -o exported", ("model.zip",), ("exported",)),
+    Command("report predictions -o report.html", ("predictions/*", "predictions/*.json"), ("report.html",)),
+    Command(f"report {MODEL} predictions -o report.html", (*WEIGHTS, "predictions/*.json"), ("report.html",)),
+    Command(
+        f"evaluate {MODEL} --on 901:val -o evaluation --device cpu --disable-tta --bootstrap 0",
+        (*WEIGHTS, *DATA, *PLANS),
+        ("evaluation",),
+    ),
+    Command(
+        f"complete {MODEL} -d 901 -o Dataset915_C --device cpu --disable-tta",
+        (*WEIGHTS, *DATA, *PLANS),
+        ("raw",),
+    ),
+)
+
+
+def make_workspace(root: Path, prepared: Path) -> None:
+    """Write valid input for every command into an empty folder.
+
+    Args:
+        root: the folder.
+        prepared: the suite's workspace; nnU-Net's variables point at it.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    cases = [f"case_{number}" for number in range(CASES)]
+    for part in ("imagesTr", "labelsTr"):
+        (root / RAW / part).mkdir(parents=True)
+        for file in (prepared / "nnUNet_raw" / DATASET / part).iterdir():
+            if file.name.startswith(tuple(cases)):
+                shutil.copy(file, root / RAW / part)
+    source = prepared / "nnUNet_preprocessed" / DATASET
+    (root / PLANNED / "gt_segmentations").mkdir(parents=True)
+    for name in ("nnUNetPlans.json", "dataset_fingerprint.json"):
+        shutil.copy(source / name, root / PLANNED)
+    for case in cases:
+        shutil.copy(source / "gt_segmentations" / f"{case}.nii.gz", root / PLANNED / "gt_segmentations")
+    description = json.loads((source / "dataset.json").read_text())
+    for folder in (RAW, PLANNED):
+        (root / folder / "dataset.json").write_text(json.dumps({**description, "numTraining": CASES}))
+    folds = [{"train": cases[1:], "val": cases[:1]}, {"train": cases[:-1], "val": cases[-1:]}]
+    (root / PLANNED / "splits_final.json").write_text(json.dumps(folds))
+
+    trainer = build_trainer(TRAINER)
+    trainer.initialize()
+    trainer.on_train_start()
+    trainer.save_checkpoint(f"{trainer.output_folder}/checkpoint_final.pth")
+    model = root / MODEL
+    (model / "fold_0").mkdir(parents=True)
+    for name in ("plans.json", "dataset.json", "dataset_fingerprint.json"):
+        shutil.copy(Path(trainer.output_folder_base) / name, model)
+    shutil.copy(f"{trainer.output_folder}/checkpoint_final.pth", model / "fold_0")
+    with zipfile.ZipFile(root / "model.zip", "w") as archive:
+        for name in ("plans.json", "dataset.json", "fold_0/checkpoint_final.pth"):
+            archive.write(model / name, f"{DATASET}/{model.name}/{name}")
+
+    _write_predictions(root / "predictions", root / RAW, cases)
+    shutil.copytree(root / "predictions", model / "fold_0" / "validation")
+    write_table(root / "pairs" / "pairs.csv", [write_pair(root / "pairs", name) for name in ("ann", "bob")])
+
+
+def _write_predictions(folder: Path, raw: Path, cases: list[str]) -> None:
+    """Label maps with nnU-Net's summary of them."""
+    folder.mkdir()
+    scored = []
+    for case in cases:
+        reference = raw / "labelsTr" / f"{case}.nii.gz"
+        shutil.copy(reference, folder)
+        present = np.unique(read_array(reference))
+        metrics = {str(label): {"Dice": 1.0 if label in present else float("nan")} for label in (1, 2)}
+        files = {"reference_file": str(reference), "prediction_file": str(folder / reference.name)}
+        scored.append({**files, "metrics": metrics})
+    (folder / "summary.json").write_text(json.dumps({"metric_per_case": scored}))
+    shutil.copy(raw / "dataset.json", folder)
