@@ -24,7 +24,7 @@ def main() -> int:
     options = parser.parse_args()
     # nnU-Net reads its variables when it is imported
     root = Path(tempfile.mkdtemp(prefix="fuzz "))
-    os.environ.update({name: str(root / name) for name in VARIABLES}, OMP_NUM_THREADS="1", nnUNet_n_proc_DA="0")
+    os.environ.update({name: str(root / name) for name in VARIABLES}, OMP_NUM_THREADS="1", nnUNet_n_proc_DA="1")
     import nnunet_ext
     from fuzz.commands import make_workspace
     from fuzz.runs import GOOD, fuzz
@@ -32,6 +32,7 @@ def main() -> int:
 
     nnunet_ext.register()
     prepare(root)
+    os.environ["nnUNet_n_proc_DA"] = "0"  # planning needs one
     make_workspace(root / "valid", root)
     options.out.mkdir(parents=True, exist_ok=True)
     kinds: Counter[str] = Counter()
