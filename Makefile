@@ -60,7 +60,7 @@ bench: $(STAMP)
 
 mutants: $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable ".[mutants]"
-	$(BIN)/python -m benchmarks.mutants
+	PYTHONPATH=tests $(BIN)/python -m support.mutants
 
 clean:
 	rm -rf $(VENV) site build dist demo_output bench_output mutants_output fuzz_output

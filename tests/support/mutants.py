@@ -1,4 +1,4 @@
-"""Do the unit tests notice when the mathematics is wrong? Mutation testing by mutmut: ``python -m benchmarks.mutants``.
+"""Do the unit tests notice when the mathematics is wrong? Mutation testing by mutmut: ``python -m support.mutants``.
 
 mutmut changes one expression of a function at a time (a mutant) and runs the tests that reach the function; a mutant
 that no test notices survives. What is changed and which tests run is in ``[tool.mutmut]`` of pyproject.toml. The result
@@ -200,7 +200,7 @@ def write_report(work: Path, stem: Path, command: str) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.mutants", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m support.mutants", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=RESULTS / "mutants", help="write OUT.md and OUT.csv")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "mutants_output", help="folder that mutmut works in")
     parser.add_argument("--processes", type=int, default=1, help="mutants tried at a time (default: %(default)s)")
@@ -214,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Try the mutants and write the report; 1 if too many survived, 2 if mutmut could not run."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(arguments)
-    command = shown_command(["python", "-m", "benchmarks.mutants", *arguments], {REPOSITORY: "."})
+    command = shown_command(["python", "-m", "support.mutants", *arguments], {REPOSITORY: "."})
     try:
         if not args.keep:
             shutil.rmtree(args.work, ignore_errors=True)

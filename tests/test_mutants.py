@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import mutants
-from benchmarks.mutants import Survivor, function_of, main, outcome, prepare, survivor, without_decorators
+from support import mutants
+from support.mutants import Survivor, function_of, main, outcome, prepare, survivor, without_decorators
 
 DECORATED = '''import torch
 
