@@ -144,7 +144,7 @@ def test_four_dimensional_images_are_refused(tmp_path, raw, capsys):
     folder = tmp_path / "scans"
     folder.mkdir()
     sitk.WriteImage(sitk.JoinSeries(volumes), str(folder / "a_0000.nii.gz"))
-    assert "four dimensions" in refusal(capsys, folder, raw, "--channels", "T1", "T2")
+    assert "four axes" in refusal(capsys, folder, raw, "--channels", "T1", "T2")
 
 
 def test_nothing_is_replaced_without_force(images, raw, capsys):
