@@ -3,13 +3,18 @@
 import json
 import os
 import stat
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import (
+    COMMAND,
     MARKER,
+    check_apart,
     check_new_file,
     folder_written_whole,
     prepare_output_folder,
@@ -222,3 +227,90 @@ def test_full_disk_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="full") as error, written_whole(tmp_path / "file"):
         raise OSError(28, "full")
     assert error.value.filename == str(tmp_path / "file")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"x":' + "9" * 5000 + "}", "", "{", "\x00"])
+def test_json_of_any_kind_is_a_message(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "x.json"
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"x\.json"):
+        read_json(file)
+
+
+def test_json_that_is_a_folder_or_a_link_to_itself_is_a_message(tmp_path: Path) -> None:
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "link.json").symlink_to("link.json")
+    for name in ("folder.json", "link.json"):
+        with pytest.raises(UserError, match=name):
+            read_json(tmp_path / name)
+
+
+def test_two_processes_that_write_one_file_do_not_share_what_is_unfinished(tmp_path: Path) -> None:
+    names = []
+
+    def write() -> None:
+        with written_whole(tmp_path / "file") as temporary:
+            names.append(temporary)
+            both.wait()
+            temporary.write_text(temporary.name)
+
+    both = threading.Barrier(2)
+    threads = [threading.Thread(target=write) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(names)) == 2
+    assert (tmp_path / "file").read_text() in {name.name for name in names}
+
+
+def test_what_a_killed_process_left_is_removed_and_that_of_a_living_one_stays(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    abandoned, alive = tmp_path / f".file.{dead.pid}-1.tmp", tmp_path / f".file.{os.getppid()}-1.tmp"
+    for file in (abandoned, alive):
+        file.touch()
+    with written_whole(tmp_path / "file") as temporary:
+        temporary.touch()
+    assert (abandoned.exists(), alive.exists()) == (False, True)
+
+
+def test_a_long_name_can_be_written(tmp_path: Path) -> None:
+    with written_whole(tmp_path / ("x" * 250)) as temporary:
+        temporary.touch()
+    assert (tmp_path / ("x" * 250)).exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "given", "message"),
+    [
+        ("data", "data", "is the input"),
+        ("data/out", "data", "lies in the input"),
+        ("data", "data/in", "would replace what contains the input"),
+        ("data", "data/in/file", "would replace what contains the input"),
+        ("data/link", "data/in", "is the input"),
+    ],
+)
+def test_output_in_over_or_above_the_input_is_refused(tmp_path: Path, output: str, given: str, message: str) -> None:
+    (tmp_path / "data" / "in").mkdir(parents=True)
+    (tmp_path / "data" / "in" / "file").touch()
+    (tmp_path / "data" / "link").symlink_to("in")
+    with pytest.raises(UserError, match=message):
+        check_apart(tmp_path / output, [tmp_path / given])
+    check_apart(tmp_path / "other", [tmp_path / given])
+    check_apart(tmp_path / "data" / "in" / "new", [tmp_path / "data" / "in" / "file"])
+
+
+def test_force_replaces_what_the_same_command_made_alone(tmp_path: Path) -> None:
+    def write(command: str) -> None:
+        running = COMMAND.set(command)
+        try:
+            write_into(tmp_path / "out", command, force=True)
+        finally:
+            COMMAND.reset(running)
+
+    write("evaluate")
+    write("evaluate")
+    with pytest.raises(UserError, match="was made by nnunet_ext evaluate, not by this command"):
+        write("export-stock")
+    assert files_below(tmp_path) == ["out/evaluate"]

@@ -1,10 +1,12 @@
 """``nnunet_ext check``: what it finds in a dataset for a trainer, on one page."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from nnunet_ext.cli import main
 from nnunet_ext.registry import TRAINERS
@@ -349,3 +351,53 @@ def test_stock_training_is_told_of_cases_without_annotated_background(folder, ch
     page = check("nnUNetTrainerConfigurable")
     assert (page.status, page.severity["background"]) == (1, "problem")
     assert check("nnUNetTrainerMixUp").status == 0
+
+
+@pytest.mark.parametrize(("value", "words"), [(np.nan, "not a number"), (np.inf, "infinite")])
+def test_voxels_that_are_not_finite_are_a_problem(folder, check, value, words):
+    write_raw(folder, {case: with_lesions(2, 4) for case in "ab"}, ending=".mha")
+    image = np.ones(SHAPE, np.float32)
+    image[0, 0, 0] = value
+    write_array(image, folder / "imagesTr" / "b_0000.mha")
+    page = check()
+    assert page.severity["images"] == "problem"
+    assert words in page.findings["images"]
+
+
+def test_hidden_files_that_nnunet_takes_for_cases_are_a_problem(folder, check):
+    write_raw(folder, {case: with_lesions(2, 4) for case in "ab"})
+    (folder / "imagesTr" / "._a_0000.nii.gz").touch()
+    (folder / "imagesTr" / "scan.nii.gz").touch()
+    page = check()
+    assert page.severity["names of files"] == "problem"
+    assert "._a_0000.nii.gz, scan.nii.gz" in page.findings["names of files"]
+    assert "2 cases" in page.findings["dataset.json"]
+
+
+def test_labels_elsewhere_in_the_patient_are_a_warning(folder, check):
+    write_raw(folder, {case: with_lesions(2, 4) for case in "ab"})
+    file = folder / "labelsTr" / "b.nii.gz"
+    labels = sitk.ReadImage(file)
+    labels.SetOrigin((5.0, 0.0, 0.0))
+    sitk.WriteImage(labels, file)
+    page = check()
+    assert page.severity["place"] == "warning"
+    assert "the origins of image and labels differ: 0 0 0 and 5 0 0" in page.findings["place"]
+    assert page.severity["geometry"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("fold", "words"),
+    [
+        ({"train": ["a", "b"], "val": []}, "fold 1 in .* has no val case"),
+        ({"train": [], "val": ["a"]}, "fold 1 in .* has no train case"),
+        ({"train": ["a", "b"], "val": ["b"]}, "trains and validates on the same cases: b"),
+        ({"train": ["a", "a"], "val": ["b"]}, "names cases twice under train: a"),
+    ],
+)
+def test_folds_by_hand_are_looked_at(folder, check, fold, words):
+    write_raw(folder, {case: with_lesions(2, 4) for case in "ab"})
+    (folder / "splits_final.json").write_text(json.dumps([{"train": ["a"], "val": ["b"]}, fold]))
+    page = check()
+    assert page.severity["folds"] == "problem"
+    assert re.search(words, page.findings["folds"])

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from nnunet_ext.checkpoints.trained_model import TrainedModel
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.model_evaluation import check_inputs, label_channels, match_labels, request
+from nnunet_ext.evaluation.model_evaluation import check_inputs, keep_prediction, label_channels, match_labels, request
+from nnunet_ext.preprocessing.raw.raw_dataset import Case
 from support.rows_of_voxels import write_cases
 
 
@@ -73,3 +77,45 @@ def test_a_model_that_was_trained_further_is_another_request(tmp_path):
     assert json.loads(json.dumps(before)) == before
     (tmp_path / "fold_0" / "c.pth").write_text("more")
     assert request(model, [cases], mirroring=True) != before
+
+
+def test_images_that_were_replaced_are_another_request(tmp_path):
+    cases, _ = write_cases(tmp_path)
+    (tmp_path / "fold_0").mkdir()
+    (tmp_path / "fold_0" / "c.pth").write_text("one")
+    image = tmp_path / "image.nrrd"
+    image.write_text("first")
+    with_image = replace(cases, cases={"a": Case((image,), image)})
+    model = TrainedModel(tmp_path, (0,), "c.pth", {}, {})
+    before = request(model, [with_image], mirroring=True)
+    assert request(model, [with_image], mirroring=True) == before
+    image.write_text("another")
+    assert request(model, [with_image], mirroring=True) != before
+
+
+def write_label_map(file):
+    sitk.WriteImage(sitk.GetImageFromArray(np.random.default_rng(0).integers(0, 3, (4, 9, 9)).astype(np.uint8)), file)
+
+
+def test_a_prediction_is_kept_with_what_belongs_to_it(tmp_path):
+    for part in ("unfinished", "folder"):
+        (tmp_path / part).mkdir()
+    write_label_map(tmp_path / "unfinished" / "a.nii.gz")
+    (tmp_path / "unfinished" / "a.json").write_text("{}")
+    (tmp_path / "unfinished" / "ab.json").write_text("of another case")
+    keep_prediction(tmp_path / "unfinished", tmp_path / "folder", "a", ".nii.gz")
+    assert sorted(file.name for file in (tmp_path / "folder").iterdir()) == ["a.json", "a.nii.gz"]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_prediction_that_was_cut_off_is_not_kept(tmp_path, is_there):
+    for part in ("unfinished", "folder"):
+        (tmp_path / part).mkdir()
+    file = tmp_path / "unfinished" / "a.nii.gz"
+    write_label_map(file)
+    file.write_bytes(file.read_bytes()[:-20])
+    if not is_there:
+        file.unlink()
+    with pytest.raises(UserError, match=r"a\.nii\.gz could not be written"):
+        keep_prediction(tmp_path / "unfinished", tmp_path / "folder", "a", ".nii.gz")
+    assert not list((tmp_path / "folder").iterdir())

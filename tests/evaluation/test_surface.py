@@ -208,3 +208,16 @@ def test_nsd_without_a_mask_is_as_dice_and_warns_of_nothing(one, other, expected
         warnings.simplefilter("error")
         found = surface_dice(np.full((3, 4, 5), one), np.full((3, 4, 5), other), SPACING, tolerance=1e6)
     assert found == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_single_slice_has_the_surface_of_its_mask_whichever_axis_it_lies_across(axis):
+    y, x = np.indices((32, 32))
+    reference, prediction = (y - 16) ** 2 + (x - 16) ** 2 < 100, (y - 16) ** 2 + (x - 20) ** 2 < 64
+    flat = surface_distances(reference, prediction, (1.0, 2.0))
+    spacing = np.insert([1.0, 2.0], axis, 5.0)
+    volumes = np.expand_dims(reference, axis), np.expand_dims(prediction, axis)
+    assert surface_distances(*volumes, spacing) == flat
+    assert surface_dice(*volumes, spacing, tolerance=1.0) == surface_dice(
+        reference, prediction, (1.0, 2.0), tolerance=1.0
+    )

@@ -10,7 +10,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from skimage import io
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.preprocessing.raw.raw_dataset import read_label_map
+from nnunet_ext.preprocessing.raw.raw_dataset import Case, cases_in, read_label_map, training_cases, whole_numbers
 
 COLOURED = np.zeros((8, 9, 3), np.uint8)
 COLOURED[2:4, 2:4], COLOURED[5, 5] = (255, 0, 0), (0, 255, 0)
@@ -48,3 +48,61 @@ def test_one_grey_channel_is_read(tmp_path: Path):
     io.imsave(file, COLOURED[..., 0] // 255, check_contrast=False)
     labels, _ = read_label_map(NaturalImage2DIO(), file)
     assert np.array_equal(labels, COLOURED[None, ..., 0] // 255)
+
+
+@pytest.mark.parametrize("largest", [0, 1, 255, 256, 65535, 65536])
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int16, np.uint8, np.uint32])
+def test_labels_are_of_the_smallest_type_that_holds_them(largest: int, kind: type):
+    if largest > np.iinfo(kind).max if np.issubdtype(kind, np.integer) else False:
+        return
+    values = np.array([0, largest], kind)
+    labels = whole_numbers(values, file=Path("a"))
+    assert labels.dtype == np.min_scalar_type(largest)
+    assert labels.tolist() == [0, largest]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(1.0000001, "1.0000001"), (-1, "-1"), (0.5, "0.5"), (np.nan, "nan"), (np.inf, "inf"), (1e30, "1e[+]30")],
+)
+def test_a_value_that_is_no_label_is_shown_as_it_is(value: float, shown: str):
+    with pytest.raises(UserError, match=f"a holds values that are no labels: {shown}"):
+        whole_numbers(np.array([0, 1, value]), file=Path("a"))
+
+
+def test_a_file_that_was_cut_off_is_refused(tmp_path: Path):
+    file = tmp_path / "a.nii.gz"
+    sitk.WriteImage(sitk.GetImageFromArray(np.random.default_rng(0).integers(0, 9, (4, 9, 9)).astype(np.uint8)), file)
+    read_label_map(SimpleITKIO(), file)
+    file.write_bytes(file.read_bytes()[:-30])
+    with pytest.raises(UserError, match=r"a\.nii\.gz is damaged"):
+        read_label_map(SimpleITKIO(), file)
+
+
+def test_a_fourth_axis_of_one_time_point_is_refused(tmp_path: Path):
+    file = tmp_path / "a.mha"
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((1, 4, 5, 6), np.uint8), isVector=False), file)
+    with pytest.raises(UserError, match=r"a\.mha has four axes"):
+        read_label_map(SimpleITKIO(), file)
+
+
+def test_hidden_files_and_names_without_a_channel_are_no_cases(tmp_path: Path):
+    for name in ("b_0001.nii.gz", "b_0000.nii.gz", "a_1_0000.nii.gz", "._a_1_0000.nii.gz", "c.nii.gz", "a_0000.mha"):
+        (tmp_path / name).touch()
+    found = cases_in(tmp_path, ".nii.gz")
+    assert list(found) == ["a_1", "b"]
+    assert [file.name for file in found["b"]] == ["b_0000.nii.gz", "b_0001.nii.gz"]
+    assert cases_in(tmp_path / "none", ".nii.gz") == {}
+
+
+def test_files_that_a_dataset_lists_are_where_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SCANS", "/scans")
+    listed = {"b": {"images": ["../x/b_0000.mha", "$SCANS/b.mha"], "label": "labelsTr/b.mha"}}
+    case = training_cases(tmp_path / "data", {"dataset": listed, "file_ending": ".mha"})["b"]
+    assert case == Case((tmp_path / "x" / "b_0000.mha", Path("/scans/b.mha")), tmp_path / "data" / "labelsTr" / "b.mha")
+
+
+def test_one_picture_in_colour_has_every_channel():
+    assert Case((Path("a_0000.png"),), Path("a.png")).has_channels(3)
+    assert not Case((Path("a_0000.nii.gz"),), Path("a.nii.gz")).has_channels(3)
+    assert Case((Path("a"), Path("b")), Path("c")).has_channels(2)
