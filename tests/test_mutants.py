@@ -57,7 +57,8 @@ def work(tmp_path, monkeypatch):
     """A folder to work in, and a program in place of mutmut that tells what ``statuses.txt`` in it says."""
     program = tmp_path / "bin" / "mutmut"
     program.parent.mkdir()
-    program.write_text(f"#!{sys.executable}\n{FAKE}")
+    # a path with a blank cannot stand in the first line of a program
+    program.write_text(f"#!/bin/sh\n'''exec' \"{sys.executable}\" \"$0\" \"$@\"\n' '''\n{FAKE}")
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program.with_name("python")))
     monkeypatch.setattr(mutants, "REPOSITORY", repository(tmp_path / "repository"))
