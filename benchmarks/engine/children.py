@@ -71,7 +71,7 @@ def _carry_out(command: list[str], log: str) -> None:
         else:
             (script,) = entry_points(group="console_scripts", name=command[0])
             sys.exit(script.load()())
-    except Exception:
+    except Exception:  # of a command, whatever it is: it belongs to the log, and the status to the parent
         traceback.print_exc()
         sys.exit(1)
 

@@ -17,7 +17,7 @@ from typing import Any
 import nibabel
 import tifffile
 
-from nnunet_ext.errors import UserError
+from nnunet_ext.errors import UserError, in_one_line
 
 BLOCK = 1 << 20
 GIPL_HEADER = 256
@@ -46,7 +46,7 @@ def _nifti(file: Path) -> str:
         voxels = math.prod(int(size) for size in image.shape)
         expected = int(image.dataobj.offset) + voxels * image.dataobj.dtype.itemsize
     except Exception as error:  # nibabel raises of every kind for a header that is not whole
-        return f"its header cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+        return f"its header cannot be read ({in_one_line(error)})"
     if not file.name.lower().endswith(".gz"):
         return _shorter(file.stat().st_size, expected)
     with file.open("rb") as handle:
@@ -93,7 +93,7 @@ def _tiff(file: Path) -> str:
             ]
             following = _next_directory(file, tiff)
     except Exception as error:  # tifffile, too, raises of every kind
-        return f"it cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+        return f"it cannot be read ({in_one_line(error)})"
     if following:
         return "slices are missing at its end"
     return _shorter(size, max(ends, default=0))

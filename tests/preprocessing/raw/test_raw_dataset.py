@@ -50,11 +50,12 @@ def test_one_grey_channel_is_read(tmp_path: Path):
     assert np.array_equal(labels, COLOURED[None, ..., 0] // 255)
 
 
-@pytest.mark.parametrize("largest", [0, 1, 255, 256, 65535, 65536])
-@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int16, np.uint8, np.uint32])
+@pytest.mark.parametrize(
+    ("largest", "kind"),
+    [(largest, kind) for largest in (0, 1, 255, 256, 65535, 65536) for kind in (np.float32, np.float64, np.uint32)]
+    + [(255, np.uint8), (256, np.int16)],
+)
 def test_labels_are_of_the_smallest_type_that_holds_them(largest: int, kind: type):
-    if largest > np.iinfo(kind).max if np.issubdtype(kind, np.integer) else False:
-        return
     values = np.array([0, largest], kind)
     labels = whole_numbers(values, file=Path("a"))
     assert labels.dtype == np.min_scalar_type(largest)
