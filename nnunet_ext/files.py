@@ -7,8 +7,10 @@ import glob
 import hashlib
 import json
 import os
+import platform
 import shutil
 import threading
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -30,7 +32,7 @@ def written_whole(target: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(target)
     _remove_abandoned(target)
-    temporary = target.with_name(f".{target.name[:LONGEST_PART]}.{os.getpid()}-{threading.get_ident()}.tmp")
+    temporary = target.with_name(f".{target.name[:LONGEST_PART]}.{machine()}-{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         yield temporary
         os.replace(temporary, target)
@@ -42,10 +44,15 @@ def written_whole(target: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def machine() -> str:
+    """Tells machines apart that share a file system, in eight characters: a number of a process says nothing elsewhere."""
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+    """Eight characters that tell machines with a common file system apart: process numbers are those of one machine."""
+
 def _remove_abandoned(target: Path) -> None:
     """Remove what processes of this machine have left that were killed while they wrote the same file."""
-    for file in target.parent.glob(f".{glob.escape(target.name[:LONGEST_PART])}.*.tmp"):
-        process = file.name.removesuffix(".tmp").rpartition(".")[2].partition("-")[0]
+    for file in target.parent.glob(f".{glob.escape(target.name[:LONGEST_PART])}.{machine()}-*.tmp"):
+        process = file.name.removesuffix(".tmp").split("-")[-2]
         if process.isdecimal() and int(process) != os.getpid() and not _is_running(int(process)):
             file.unlink(missing_ok=True)
 

@@ -17,6 +17,7 @@ from nnunet_ext.files import (
     check_apart,
     check_new_file,
     folder_written_whole,
+    machine,
     prepare_output_folder,
     read_json,
     write_csv,
@@ -267,12 +268,13 @@ def test_two_processes_that_write_one_file_do_not_share_what_is_unfinished(tmp_p
 def test_what_a_killed_process_left_is_removed_and_that_of_a_living_one_stays(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    abandoned, alive = tmp_path / f".file.{dead.pid}-1.tmp", tmp_path / f".file.{os.getppid()}-1.tmp"
-    for file in (abandoned, alive):
+    abandoned, alive = (tmp_path / f".file.{machine()}-{process}-1.tmp" for process in (dead.pid, os.getppid()))
+    elsewhere = tmp_path / f".file.0another-{dead.pid}-1.tmp"
+    for file in (abandoned, alive, elsewhere):
         file.touch()
     with written_whole(tmp_path / "file") as temporary:
         temporary.touch()
-    assert (abandoned.exists(), alive.exists()) == (False, True)
+    assert (abandoned.exists(), alive.exists(), elsewhere.exists()) == (False, True, True)
 
 
 def test_a_long_name_can_be_written(tmp_path: Path) -> None:
