@@ -45,9 +45,9 @@ def written_whole(target: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def machine() -> str:
-    """Tells machines apart that share a file system, in eight characters: a number of a process says nothing elsewhere."""
-    return f"{zlib.crc32(platform.node().encode()):08x}"
     """Eight characters that tell machines with a common file system apart: process numbers are those of one machine."""
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
 
 def _remove_abandoned(target: Path) -> None:
     """Remove what processes of this machine have left that were killed while they wrote the same file."""
