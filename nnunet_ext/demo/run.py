@@ -23,6 +23,8 @@ from nnunet_ext.demo.stopping import stopping_signals_interrupt
 from nnunet_ext.demo.two_dates import LABELS
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.machine import FEW_CORES, available_cores, choose_device
+from nnunet_ext.evaluation.metrics import DICE
+from nnunet_ext.evaluation.scores_table import nanmean, seed_scores
 from nnunet_ext.evaluation.text_table import aligned
 from nnunet_ext.files import check_apart, prepare_output_folder, read_json
 from nnunet_ext.formats.dataset_json import read_dataset_json
@@ -32,7 +34,7 @@ from nnunet_ext.programs import find_executable, running
 from nnunet_ext.registration import VARIABLE, extended_value
 from nnunet_ext.report.page import write_report
 from nnunet_ext.report.runs import as_runs, every_case_a_patient
-from nnunet_ext.report.sources import PredictedFolder, read_evaluation, read_predicted_folder
+from nnunet_ext.report.sources import PredictedFolder, Source, read_predicted_folder
 from nnunet_ext.training_log import last_lines, read_progress
 
 # nnU-Net's own training, except that the preset's short schedule is read from the plans
@@ -305,10 +307,11 @@ def run_demo(
     with stopping_signals_interrupt():
         runs = _run(demonstration, out, runner, device=device, epochs=epochs, few_cores=cores <= FEW_CORES)
     target, title, about = out / "report.html", demonstration.title, demonstration.description
-    columns = as_runs([(run.name, read_predicted_folder(run)) for run in runs])
+    sources = [read_predicted_folder(run) for run in runs]
+    columns = as_runs([(source.name, source) for source in sources])
     patients, commands = every_case_a_patient(columns), [*exports, *runner.shown]
     write_report(target, columns, title=title, subtitle=about, patients=patients, commands=commands)
-    print(f"\n{about}\n{dice_table(runs)}\n\nReport: {target}")
+    print(f"\n{about}\n{dice_table(sources)}\n\nReport: {target}")
     return target
 
 
@@ -347,30 +350,23 @@ def _run(
         dataset, trainer, configuration = column.dataset, column.trainer, configurations[column.dataset]
         folder = out / "nnUNet_results" / dataset.name / f"{trainer}__{PLANS}__{configuration}"
         predictions = out / "predictions" / f"{trainer}{column.suffix}"
-        predict: list[str | Path] = [
-            "nnUNetv2_predict",
-            "-d",
-            number_of(dataset),
-            "-i",
-            column.images,
-            "-o",
-            predictions,
-        ]
-        predict += ["-c", configuration, "-f", "0", "-tr", trainer, "-device", device]
-        run(f"predict_{predictions.name}", *predict, on_few_cores="-npp 1 -nps 1")
-        evaluate: list[str | Path] = ["nnUNetv2_evaluate_folder", demonstration.labels, predictions]
-        evaluate += ["-djfile", folder / "dataset.json", "-pfile", folder / "plans.json"]
-        run(f"evaluate_{predictions.name}", *evaluate)
+        predict = ["nnUNetv2_predict", "-d", number_of(dataset), "-c", configuration, "-f", "0", "-tr", trainer]
+        places = ("-i", column.images, "-o", predictions)
+        run(f"predict_{predictions.name}", *predict, *places, "-device", device, on_few_cores="-npp 1 -nps 1")
+        described = ("-djfile", folder / "dataset.json", "-pfile", folder / "plans.json")
+        run(f"evaluate_{predictions.name}", "nnUNetv2_evaluate_folder", demonstration.labels, predictions, *described)
         summary = predictions / "summary.json"
         runs.append(PredictedFolder(column.name, folder / "fold_0", summary, predictions, column.images))
     return runs
 
 
-def dice_table(runs: Sequence[PredictedFolder]) -> str:
+def dice_table(runs: Sequence[Source]) -> str:
     """Mean Dice per label and run as text."""
-    evaluations = [read_evaluation(run) for run in runs]
-    rows = [["Dice", *(label.name for label in evaluations[0].labels), "mean"]]
-    for run, evaluation in zip(runs, evaluations):
-        values = [*(scores.mean for scores in evaluation.labels.values()), evaluation.foreground_mean]
-        rows.append([run.name, *("-" if math.isnan(value) else f"{value:.3f}" for value in values)])
+    labels = [label.name for label in runs[0].outcomes[0].labels]
+    rows = [["Dice", *labels, "mean"]]
+    for run in runs:
+        (scored,) = run.outcomes
+        by_label = seed_scores(scored.scores, DICE, list(scored.files), labels).values.T
+        means = [nanmean(values) for values in by_label.tolist()]
+        rows.append([run.name, *("-" if math.isnan(mean) else f"{mean:.3f}" for mean in (*means, nanmean(means)))])
     return aligned(rows)

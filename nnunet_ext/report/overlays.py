@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.scores_table import Scores, nanmean
+from nnunet_ext.evaluation.scores_table import nanmean
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, read_images, read_label_map, reader_for
 from nnunet_ext.report.case_files import CaseFiles
 from nnunet_ext.report.summary import Label
@@ -87,16 +87,16 @@ def draw_overlay(
     return encode_png(figure, dpi=DPI)
 
 
-def choose_cases(runs: Sequence[Scores]) -> list[tuple[str, str]]:
+def choose_cases(runs: Sequence[Mapping[str, float]]) -> list[tuple[str, str]]:
     """The worst, the median and the best case by Dice, averaged over the runs that have the case.
 
     Args:
-        runs: Dice of the cases of each run, averaged over the labels.
+        runs: for each run its cases' Dice, averaged over the labels; NaN where there is none.
 
     Returns:
         Pairs of rank and case, without repetition; the median of an even number is the lower of the two.
     """
-    dice = pd.concat([pd.Series(scores.dice, dtype=float) for scores in runs])
+    dice = pd.concat([pd.Series(dice, dtype=float) for dice in runs])
     ranked = list(dice.groupby(level=0, sort=False).agg(nanmean).dropna().sort_values(kind="stable").index)
     if not ranked:
         return []

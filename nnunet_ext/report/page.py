@@ -20,7 +20,7 @@ from tqdm import tqdm
 from nnunet_ext.arguments import RESAMPLES
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.bootstrap import Interval, Resampling
-from nnunet_ext.evaluation.scores_table import Scores, nanmean
+from nnunet_ext.evaluation.scores_table import nanmean
 from nnunet_ext.files import write_text
 from nnunet_ext.report.charts import RUN_COLOURS, draw_charts, draw_strips
 from nnunet_ext.report.overlays import LABEL_COLOURS, choose_cases, draw_case
@@ -116,7 +116,8 @@ def _section(board: Board, resampling: Resampling, *, baseline: int) -> dict[str
     names = dict.fromkeys(label.name for column in board.columns for seed in column.seeds for label in seed.labels)
     colours = {name: LABEL_COLOURS[place % len(LABEL_COLOURS)] for place, name in enumerate(names)}
     pictures, without = _pictures(board, dice, colours)
-    strips = [(number, scores.defined) for number, scores in dice.items() if scores.defined]
+    defined = {number: [value for value in of_run.values() if not math.isnan(value)] for number, of_run in dice.items()}
+    strips = [(number, values) for number, values in defined.items() if values]
     by_run = [set(column.cases) for column in board.columns]
     counts, common = sorted({len(cases) for cases in by_run}), len(set.intersection(*by_run))
     return {
@@ -135,13 +136,15 @@ def _section(board: Board, resampling: Resampling, *, baseline: int) -> dict[str
     }
 
 
-def _dice_of_cases(column: Column) -> Scores:
+def _dice_of_cases(column: Column) -> dict[str, float]:
     """Of each case the mean over its labels and the run's seeds."""
-    seeds = [seed.dice().dice for seed in column.seeds]
-    return Scores({case: nanmean(seed[case] for seed in seeds if case in seed) for case in column.cases})
+    seeds = [seed.dice() for seed in column.seeds]
+    return {case: nanmean(seed[case] for seed in seeds if case in seed) for case in column.cases}
 
 
-def _pictures(board: Board, dice: Mapping[int, Scores], colours: Mapping[str, str]) -> tuple[list[dict[str, Any]], str]:
+def _pictures(
+    board: Board, dice: Mapping[int, Mapping[str, float]], colours: Mapping[str, str]
+) -> tuple[list[dict[str, Any]], str]:
     """For each chosen case its rank, name, and one picture per run; and which are missing, as a sentence."""
     chosen = [
         (rank, case, column)
@@ -163,7 +166,7 @@ def _pictures(board: Board, dice: Mapping[int, Scores], colours: Mapping[str, st
             missing.append(f"{case} by {column.run} ({error})")
             continue
         entry = shown.setdefault(case, {"rank": rank, "name": case, "pictures": []})
-        value = seed.dice().dice[case]
+        value = seed.dice()[case]
         entry["pictures"].append({"run": column.run, "number": column.number, "dice": value, "image": picture})
     if not missing:
         return list(shown.values()), ""

@@ -13,7 +13,7 @@ import pandas as pd
 from nnunet_ext.checkpoints.trained_model import FINAL
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.metrics import DICE, LESIONS_RECALL, METRICS, NSD
-from nnunet_ext.evaluation.scores_table import Scores, labels_with, nanmean, read_scores, seed_scores
+from nnunet_ext.evaluation.scores_table import labels_with, nanmean, read_scores, seed_scores
 from nnunet_ext.files import read_json
 from nnunet_ext.formats.dataset_json import read_dataset_json
 from nnunet_ext.report.case_files import CaseFiles, RawFiles, find_raw_files
@@ -36,10 +36,10 @@ class ScoredCases:
     description: Mapping[str, Any] | None  # a dataset.json that tells how to read the files
     notes: Mapping[str, str] = field(default_factory=dict)  # how metrics were computed, by their group
 
-    def dice(self) -> Scores:
-        """The mean over the labels of each case."""
+    def dice(self) -> dict[str, float]:
+        """The mean over the labels of each case; NaN where it has none."""
         values = seed_scores(self.scores, DICE, list(self.files), labels_with(self.scores, DICE)).values
-        return Scores(dict(zip(self.files, map(nanmean, values.tolist()))))
+        return dict(zip(self.files, map(nanmean, values.tolist())))
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,10 @@ class PredictedFolder:
     images: Path | None = None  # folder with ``<case>_0000.<ending>``; without, there are no pictures
 
 
-def read_evaluation(run: PredictedFolder) -> Evaluation:
-    """The scores of predictions; errors as of `read_summary`."""
-    return read_summary(run.summary, read_dataset_json(run.predictions / "dataset.json"))
-
-
 def read_predicted_folder(run: PredictedFolder) -> Source:
     """Predictions of known origin as a source; errors as of `read_summary` and `read_training`."""
     description = read_dataset_json(run.predictions / "dataset.json")
-    evaluation = read_evaluation(run)
+    evaluation = read_summary(run.summary, description)
     ending = f"_0000{description['file_ending']}"
     images = {} if run.images is None else {case: run.images / f"{case}{ending}" for case in evaluation.predictions}
     outcome = _scored_by_nnunet("", [evaluation], description, RawFiles(images=images))

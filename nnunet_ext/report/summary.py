@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pandas as pd
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.metrics import DICE
 from nnunet_ext.evaluation.metrics.metric import plain
-from nnunet_ext.evaluation.scores_table import Scores, case_scores, nanmean
+from nnunet_ext.evaluation.scores_table import case_scores
 from nnunet_ext.files import read_json
 from nnunet_ext.formats.summary import Summary, path_of
 from nnunet_ext.formats.typed import validated
@@ -30,30 +31,17 @@ class Label:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A summary.json, read: scores by label in the order of the label values, and the files of each case."""
+    """A summary.json, read."""
 
-    labels: Mapping[Label, Scores]
-    references: Mapping[str, Path]
+    labels: tuple[Label, ...]  # in the order of their values
+    scores: pd.DataFrame  # see `case_scores`; labels in the same order
+    references: Mapping[str, Path]  # by case
     predictions: Mapping[str, Path]
-
-    @property
-    def scores(self) -> pd.DataFrame:
-        """The scores table; see `case_scores`."""
-        return case_scores(
-            (case, label.name, DICE.name, *plain(value))
-            for label, scores in self.labels.items()
-            for case, value in scores.dice.items()
-        )
 
     @property
     def a_reference(self) -> Path:
         """The first case's reference."""
         return next(iter(self.references.values()))
-
-    @property
-    def foreground_mean(self) -> float:
-        """Mean of the labels' means: nnU-Net's ``foreground_mean``."""
-        return nanmean(scores.mean for scores in self.labels.values())
 
 
 def read_labels(dataset_json: Mapping[str, Any]) -> dict[tuple[int, ...], str]:
@@ -72,7 +60,7 @@ def read_summary(file: Path, dataset_json: Mapping[str, Any]) -> Evaluation:
     """
     summary = validated(Summary, read_json(file), where=file, what="a summary.json")
     names, ending = read_labels(dataset_json), str(dataset_json["file_ending"])
-    dice: dict[tuple[int, ...], dict[str, float]] = {}
+    dice: list[tuple[tuple[int, ...], str, float]] = []
     references: dict[str, Path] = {}
     predictions: dict[str, Path] = {}
     for case in summary.metric_per_case:
@@ -83,11 +71,10 @@ def read_summary(file: Path, dataset_json: Mapping[str, Any]) -> Evaluation:
         for key, metrics in case.metrics.items():
             values = tuple(int(number) for number in re.findall(r"\d+", key))
             found = metrics["Dice"]
-            dice.setdefault(values, {})[name] = math.nan if found is None else found
+            dice.append((values, name, math.nan if found is None else found))
     if not dice:
         raise UserError(f"{file} holds no evaluated case. Run nnUNetv2_evaluate_folder on the predictions first.")
-    labels = {
-        Label(names.get(values, f"label {', '.join(map(str, values))}"), values): Scores(dice[values])
-        for values in sorted(dice)
-    }
-    return Evaluation(labels, references, predictions)
+    dice.sort(key=itemgetter(0))
+    labels = {values: Label(names.get(values, f"label {', '.join(map(str, values))}"), values) for values, _, _ in dice}
+    scores = case_scores((case, labels[values].name, DICE.name, *plain(value)) for values, case, value in dice)
+    return Evaluation(tuple(labels.values()), scores, references, predictions)
