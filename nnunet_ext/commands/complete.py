@@ -24,10 +24,9 @@ from typing import TYPE_CHECKING, Any
 from nnunet_ext.arguments import add_new_dataset_options, fold_name, positive
 from nnunet_ext.checkpoints.trained_model import TrainedModel, find_trained_model
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.text_table import aligned
 from nnunet_ext.files import sha256, size_and_time, write_json
 from nnunet_ext.formats.dataset_json import channel_names
-from nnunet_ext.messages import next_steps, size, some
+from nnunet_ext.messages import aligned, next_steps, size, some
 from nnunet_ext.plans.plans_file import preprocessed_folder, raw_folder
 from nnunet_ext.registration import register
 from nnunet_ext.version import __version__

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 
 from nnunet_ext.arguments import fold_name, not_negative, positive
 from nnunet_ext.errors import UserError
+from nnunet_ext.messages import aligned
 
 if TYPE_CHECKING:
     from nnunet_ext.jobs.sweep import Means, Request, Sweep
@@ -111,7 +112,6 @@ def submit(sweep: Sweep) -> int:
 
 def status(sweep: Sweep) -> int:
     """Print the state of each training."""
-    from nnunet_ext.evaluation.text_table import aligned
     from nnunet_ext.jobs.control import states, status_table
     from nnunet_ext.jobs.sweep import FAILED, FINISHED, STOPPED
 

@@ -36,8 +36,7 @@ from nnunet_ext.arguments import (
     share,
     share_or_none,
 )
-from nnunet_ext.evaluation.text_table import aligned
-from nnunet_ext.messages import next_steps
+from nnunet_ext.messages import aligned, next_steps
 
 if TYPE_CHECKING:
     from nnunet_ext.preprocessing.simulate.partial_annotation import PartialAnnotation

@@ -25,9 +25,9 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.machine import FEW_CORES, available_cores, choose_device
 from nnunet_ext.evaluation.metrics import DICE
 from nnunet_ext.evaluation.scores_table import nanmean, seed_scores
-from nnunet_ext.evaluation.text_table import aligned
 from nnunet_ext.files import check_apart, prepare_output_folder, read_json
 from nnunet_ext.formats.dataset_json import read_dataset_json
+from nnunet_ext.messages import aligned, dataset_number
 from nnunet_ext.plans.channel_roles import roles_of_dataset
 from nnunet_ext.preprocessing.raw.raw_dataset import training_cases
 from nnunet_ext.programs import find_executable, running
@@ -101,7 +101,7 @@ def at_two_dates(current: Path, out: Path, trainer: str) -> Demonstration:
     with_theirs, with_none = out / "held_out" / "with_prior", out / "held_out" / "without_prior"
     labels = [f"{label}={value}" for label, value in LABELS.items() if label != "background"]
     pair = ["nnunet_ext", "pair"]
-    like = [*pair, "--predict", "--like", number_of(both)]
+    like = [*pair, "--predict", "--like", dataset_number(both.name)]
     return Demonstration(
         title=f"{name} beside {STOCK} without the prior scan, on phantoms at two dates",
         description=f"Evaluated on the {len(list(references.iterdir()))} test patients of {current.name}.",
@@ -224,11 +224,6 @@ def link_validation_cases(dataset: Path, splits: Path, target: Path) -> None:
         link_or_copy(cases[case].label, target / "labels" / f"{case}{ending}")
 
 
-def number_of(dataset: Path) -> str:
-    """The id of a dataset's folder, as commands take it."""
-    return str(int(dataset.name[len("Dataset") :][:3]))
-
-
 def check_data(data: Path, out: Path, *, needs_prior: bool = False) -> None:
     """See that `data` is a raw dataset, with a prior scan if needed, and that writing to `out` cannot touch it.
 
@@ -332,13 +327,13 @@ def _run(
         run(name, *command)
     configurations = {}
     for dataset in datasets:
-        number = number_of(dataset)
+        number = dataset_number(dataset.name)
         run("plan_and_preprocess", "nnUNetv2_plan_and_preprocess", "-d", number, on_few_cores="-npfp 2 -np 2")
         quick = ["nnunet_ext", "plan", "--preset", "quick", "-d", number]
         run("plan_quick", *quick, *(("--epochs", str(epochs)) if epochs else ()))
         configurations[dataset] = quick_configuration(preprocessed / dataset.name / f"{PLANS}.json")
     for dataset, trainer in models:
-        train = ["nnUNetv2_train", number_of(dataset), configurations[dataset], "0"]
+        train = ["nnUNetv2_train", dataset_number(dataset.name), configurations[dataset], "0"]
         run(f"train_{trainer}", *train, "-tr", trainer, "-device", device)
     for name, command in demonstration.after:
         run(name, *command)
@@ -350,7 +345,17 @@ def _run(
         dataset, trainer, configuration = column.dataset, column.trainer, configurations[column.dataset]
         folder = out / "nnUNet_results" / dataset.name / f"{trainer}__{PLANS}__{configuration}"
         predictions = out / "predictions" / f"{trainer}{column.suffix}"
-        predict = ["nnUNetv2_predict", "-d", number_of(dataset), "-c", configuration, "-f", "0", "-tr", trainer]
+        predict = [
+            "nnUNetv2_predict",
+            "-d",
+            dataset_number(dataset.name),
+            "-c",
+            configuration,
+            "-f",
+            "0",
+            "-tr",
+            trainer,
+        ]
         places = ("-i", column.images, "-o", predictions)
         run(f"predict_{predictions.name}", *predict, *places, "-device", device, on_few_cores="-npp 1 -nps 1")
         described = ("-djfile", folder / "dataset.json", "-pfile", folder / "plans.json")

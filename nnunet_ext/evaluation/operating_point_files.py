@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from nnunet_ext.evaluation.lesions import DetectionCounts
 from nnunet_ext.evaluation.operating_points import Curve, best_threshold
 from nnunet_ext.evaluation.scoring import Result
-from nnunet_ext.evaluation.text_table import aligned
 from nnunet_ext.files import write_csv, written_whole
+from nnunet_ext.messages import aligned
 
 COUNTS = ("reference", "found", "predicted", "right")
 RATES = ("precision", "recall", "f1")

@@ -18,6 +18,7 @@ from nnunet_ext.checkpoints.reading import read_checkpoint
 from nnunet_ext.checkpoints.trained_model import FINAL, training_of
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
+from nnunet_ext.messages import dataset_number
 from nnunet_ext.plans.settings import KEY
 
 CHECKPOINTS = (FINAL, "checkpoint_latest.pth", "checkpoint_best.pth")
@@ -104,7 +105,8 @@ def count_weights(state_dict: Mapping[str, torch.Tensor]) -> int:
 
 def training_commands(plans: Mapping[str, Any], *, trainer: str, configuration: str, fold: str) -> tuple[str, ...]:
     """The commands that write a training's configurations and train, as far as the plans in its checkpoint tell."""
-    dataset, name = _number(str(plans.get("dataset_name", "DATASET"))), str(plans.get("plans_name", DEFAULT_PLANS))
+    dataset = dataset_number(str(plans.get("dataset_name", "DATASET")))
+    name = str(plans.get("plans_name", DEFAULT_PLANS))
     named = [] if name == DEFAULT_PLANS else ["-p", name]
     train = ["nnUNetv2_train", dataset, configuration, fold]
     train += [] if trainer == DEFAULT_TRAINER else ["-tr", trainer]
@@ -132,9 +134,3 @@ def _configure(dataset: str, plans: Sequence[str], name: str, content: Mapping[s
     settings = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in flat]
     command = ["nnunet_ext", "configure", "-d", dataset, *plans, "-c", content["inherits_from"], "--name", name]
     return shlex.join([*command, *settings])
-
-
-def _number(dataset: str) -> str:
-    """The id of a dataset as commands take it, or its name."""
-    number = dataset.removeprefix("Dataset").partition("_")[0]
-    return str(int(number)) if number.isdecimal() else dataset
