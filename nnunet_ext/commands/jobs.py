@@ -134,8 +134,7 @@ def stop(sweep: Sweep) -> int:
 def requested(args: argparse.Namespace) -> Request:
     """What the arguments ask to be trained.
 
-    Raises:
-        UserError: if the dataset, its plans or nnU-Net's folders are not there.
+    A UserError says if the dataset, its plans or nnU-Net's folders are not there.
     """
     from nnunet_ext.jobs.sweep import Request
     from nnunet_ext.plans.plans_file import folder_of_variable, preprocessed_folder, read_plans
@@ -170,11 +169,7 @@ def means(args: argparse.Namespace) -> Means:
 
 
 def check_trainers(names: list[str], *, with_seeds: bool) -> None:
-    """See that nnU-Net will find the trainers, and that they read the seed.
-
-    Raises:
-        UserError: if not.
-    """
+    """See that nnU-Net will find the trainers, and that they read the seed; a UserError if not."""
     from nnunet_ext.registry import TRAINERS
 
     for name in names:

@@ -183,14 +183,11 @@ def make_geometry(
     *,
     lesions_between: tuple[int, int] = (1, 6),
 ) -> Geometry:
-    """Draw a body with organs, lesions and unlabelled structures.
+    """Draw a body with organs, lesions and unlabelled structures; a ValueError if the grid is too small.
 
     Args:
         shape: (X, Y, Z) of the grid, at least 32 voxels each.
         lesions_between: fewest and most lesions to place; there are fewer where there is no room.
-
-    Raises:
-        ValueError: if the grid is too small.
     """
     if min(shape) < MIN_SHAPE:
         raise ValueError(f"shape is {shape}; a phantom needs at least {MIN_SHAPE} voxels along each axis.")

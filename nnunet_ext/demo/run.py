@@ -227,8 +227,7 @@ def link_validation_cases(dataset: Path, splits: Path, target: Path) -> None:
 def check_data(data: Path, out: Path, *, needs_prior: bool = False) -> None:
     """See that `data` is a raw dataset, with a prior scan if needed, and that writing to `out` cannot touch it.
 
-    Raises:
-        UserError: if it is not.
+    A UserError says if it is not.
     """
     if not re.fullmatch(r"Dataset\d{3}_.+", data.name):
         raise UserError(f"{data} is not called like a raw dataset of nnU-Net, DatasetXXX_Name.")
@@ -241,11 +240,7 @@ def check_data(data: Path, out: Path, *, needs_prior: bool = False) -> None:
 
 
 def quick_configuration(plans: Path) -> str:
-    """The name of the configuration that ``nnunet_ext plan --preset quick`` made.
-
-    Raises:
-        UserError: if there is none.
-    """
+    """The name of the configuration that ``nnunet_ext plan --preset quick`` made; a UserError if there is none."""
     if found := [name for name in CONFIGURATIONS if name in read_json(plans)["configurations"]]:
         return found[0]
     raise UserError(f"{plans} has none of the configurations {', '.join(CONFIGURATIONS)}.")
@@ -345,19 +340,9 @@ def _run(
         dataset, trainer, configuration = column.dataset, column.trainer, configurations[column.dataset]
         folder = out / "nnUNet_results" / dataset.name / f"{trainer}__{PLANS}__{configuration}"
         predictions = out / "predictions" / f"{trainer}{column.suffix}"
-        predict = [
-            "nnUNetv2_predict",
-            "-d",
-            dataset_number(dataset.name),
-            "-c",
-            configuration,
-            "-f",
-            "0",
-            "-tr",
-            trainer,
-        ]
-        places = ("-i", column.images, "-o", predictions)
-        run(f"predict_{predictions.name}", *predict, *places, "-device", device, on_few_cores="-npp 1 -nps 1")
+        predict = ("nnUNetv2_predict", "-d", dataset_number(dataset.name), "-i", column.images, "-o", predictions)
+        by = ("-c", configuration, "-f", "0", "-tr", trainer, "-device", device)
+        run(f"predict_{predictions.name}", *predict, *by, on_few_cores="-npp 1 -nps 1")
         described = ("-djfile", folder / "dataset.json", "-pfile", folder / "plans.json")
         run(f"evaluate_{predictions.name}", "nnUNetv2_evaluate_folder", demonstration.labels, predictions, *described)
         summary = predictions / "summary.json"

@@ -137,11 +137,10 @@ def changed_contrast(rng: np.random.Generator, image: FloatArray) -> FloatArray:
 def make_two_dates(rng: np.random.Generator, shape: Shape = (48, 48, 40)) -> TwoDates:
     """Draw a body at two dates: half of its bright structures, rounded up, are lesions.
 
+    A ValueError says if the grid is too small.
+
     Args:
         shape: (X, Y, Z) of the grid, at least 32 voxels each.
-
-    Raises:
-        ValueError: if the grid is too small.
     """
     prior = make_geometry(rng, shape, lesions_between=STRUCTURES_BETWEEN)
     count = int(prior.lesion_instances.max())
@@ -151,13 +150,10 @@ def make_two_dates(rng: np.random.Generator, shape: Shape = (48, 48, 40)) -> Two
 
 
 def make_follow_up(rng: np.random.Generator, shape: Shape = (48, 48, 40)) -> dict[str, npt.NDArray[Any]]:
-    """Draw one patient and image the patient twice.
+    """Draw one patient and image the patient twice; a ValueError if the grid is too small.
 
     Returns:
         The current ``images`` and ``labels``, and the earlier ``priors`` and ``priorLabels``, all on one grid.
-
-    Raises:
-        ValueError: if the grid is too small.
     """
     dates = make_two_dates(rng, shape)
     return {

@@ -31,11 +31,7 @@ if TYPE_CHECKING:
 
 
 def jobs_of(sweep: Sweep) -> LocalJobs | SlurmJobs:
-    """What runs the trainings of a sweep.
-
-    Raises:
-        UserError: if it is Slurm, and the library that talks to it is missing.
-    """
+    """What runs the trainings of a sweep; a UserError if it is Slurm, and the library that talks to it is missing."""
     if sweep.means.slurm is None:
         return LocalJobs(sweep)
     try:
@@ -64,8 +60,7 @@ def states(sweep: Sweep) -> dict[str, str]:
 def open_sweep(folder: Path, request: Request, means: Means) -> Sweep:
     """The sweep of a folder, new or begun with the same request; nothing is written.
 
-    Raises:
-        UserError: if the folder holds something else, or the sweep is at work by other means.
+    A UserError says if the folder holds something else, or the sweep is at work by other means.
     """
     folder = folder.absolute()
     if "%" in str(folder):
@@ -87,14 +82,13 @@ def open_sweep(folder: Path, request: Request, means: Means) -> Sweep:
 def submit(sweep: Sweep) -> str:
     """Have everything done that is not finished and that nobody is at work on. Nothing is written if that is refused.
 
+    A UserError says if the trainings cannot be started, or another sweep is at work on one.
+
     Args:
         sweep: from `open_sweep` or `Sweep.read`.
 
     Returns:
         What was done, a line or two.
-
-    Raises:
-        UserError: if the trainings cannot be started, or another sweep is at work on one.
     """
     present = states(sweep)
     left = [training for training in sweep.trainings if present[training.name] in (FAILED, STOPPED)]

@@ -108,8 +108,7 @@ def choose_cases(runs: Sequence[Mapping[str, float]]) -> list[tuple[str, str]]:
 def draw_case(files: CaseFiles, labels: Mapping[Label, str], description: Mapping[str, Any] | None) -> str:
     """The picture of a case, a data URL; `labels` are those to outline, with their colours.
 
-    Raises:
-        UserError: if a file is not known or not there, cannot be read, or is of another size.
+    A UserError says if a file is not known or not there, cannot be read, or is of another size.
     """
     if files.image is None or files.reference is None or description is None:
         raise UserError("the raw dataset was not found")

@@ -52,8 +52,7 @@ class Board:
 def as_runs(named: Sequence[tuple[str | None, Source]]) -> list[Run]:
     """Runs of what was read; a name that is given several times stands for seeds of one method.
 
-    Raises:
-        UserError: if a folder is given twice, or two without a name would be called the same.
+    A UserError says if a folder is given twice, or two without a name would be called the same.
     """
     paths = [source.path for _, source in named]
     for path in paths:

@@ -81,12 +81,11 @@ def read_predicted_folder(run: PredictedFolder) -> Source:
 def read_source(path: Path) -> Source:
     """Find out what a folder holds, and read it.
 
+    A UserError says if it is nothing of these, or has no scores; the message says how to make them.
+
     Args:
         path: a model folder TRAINER__PLANS__CONFIGURATION, a ``fold_X`` in it, an output folder of ``nnunet_ext
             evaluate``, or a folder of predictions with the summary.json of ``nnUNetv2_evaluate_folder``.
-
-    Raises:
-        UserError: if it is nothing of these, or has no scores; the message says how to make them.
     """
     if path.name in (EVALUATION, SUMMARY) and path.is_file():
         path = path.parent

@@ -53,10 +53,8 @@ def read_labels(dataset_json: Mapping[str, Any]) -> dict[tuple[int, ...], str]:
 def read_summary(file: Path, dataset_json: Mapping[str, Any]) -> Evaluation:
     """Read a summary.json; `dataset_json` is that of the model or the dataset.
 
-    If predictions are no longer where it says, those beside it are taken, as in a folder that was moved.
-
-    Raises:
-        UserError: if it is missing, no summary of nnU-Net, or holds no case.
+    If predictions are no longer where it says, those beside it are taken, as in a folder that was moved. A UserError
+    says if it is missing, no summary of nnU-Net, or holds no case.
     """
     summary = validated(Summary, read_json(file), where=file, what="a summary.json")
     names, ending = read_labels(dataset_json), str(dataset_json["file_ending"])
