@@ -1,7 +1,5 @@
 """Types of command-line arguments that argparse has no name for, and options that several commands have."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 from pathlib import Path

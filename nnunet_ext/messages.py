@@ -1,7 +1,5 @@
 """Phrases that many messages need."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Sequence
 from statistics import median

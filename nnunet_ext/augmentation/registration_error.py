@@ -1,7 +1,5 @@
 """Small random motions of a prior scan against the current one, as imperfect registration leaves them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

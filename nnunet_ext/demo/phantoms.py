@@ -4,8 +4,6 @@ Geometry (where things are) and imaging (what they look like) are separate, so t
 Arrays are (X, Y, Z), `spacing` is the voxel size in mm, and `rng` is the source of randomness.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,12 +131,7 @@ def blob(
 def tube(
     rng: np.random.Generator, shape: Shape, spacing: Spacing, *, through: npt.ArrayLike, radius: float
 ) -> MaskArray:
-    """A straight tube in a random direction.
-
-    Args:
-        through: a point of its axis, in mm from the corner of the grid.
-        radius: in mm.
-    """
+    """A straight tube in a random direction, `through` a point in mm from the grid's corner, with a radius in mm."""
     direction, grid = random_direction(rng), positions(shape, spacing) - np.asarray(through)
     along = grid @ direction
     return np.linalg.norm(grid - along[..., None] * direction, axis=-1) < radius
@@ -147,15 +140,12 @@ def tube(
 def make_lesions(
     rng: np.random.Generator, allowed: MaskArray, preferred: MaskArray, spacing: Spacing, count: int
 ) -> InstanceArray:
-    """Place lesions that do not touch one another.
+    """Place lesions that do not touch one another; (X, Y, Z), 0 outside and 1..n in the lesions.
 
     Args:
         allowed: (X, Y, Z) where lesions may be; at least one is placed if this leaves any room.
         preferred: (X, Y, Z) part of `allowed` that holds the first lesion and about half of the others.
         count: how many to place; fewer are placed where there is no room.
-
-    Returns:
-        (X, Y, Z) map with 0 outside and 1..n in the lesions.
     """
     instances = np.zeros(allowed.shape, dtype=np.uint16)
     free = allowed
@@ -241,18 +231,14 @@ def render(
     bias: float = 0.12,
     blur: float = 0.5,
 ) -> FloatArray:
-    """Image a geometry: contrast, partial volume, texture, a bias field, and noise.
+    """Image a geometry: contrast, partial volume, texture, a bias field, and noise; (X, Y, Z), in arbitrary units.
 
     Args:
         rng: source of randomness; another one gives another scan of the same anatomy.
-        geometry: what to image.
         noise: standard deviation of independent Gaussian noise, in intensity units.
         texture: standard deviation of smooth variation inside the body, in intensity units.
         bias: standard deviation of the logarithm of the multiplicative bias field.
         blur: standard deviation of the point spread, in voxels.
-
-    Returns:
-        (X, Y, Z) intensities in arbitrary units.
     """
     shape: Shape = geometry.tissues.shape
     image = ndimage.gaussian_filter(draw_contrast(rng)[geometry.tissues], blur)

@@ -186,12 +186,9 @@ def training_status(log: Path) -> str:
 
 
 def child_environment(out: Path, present: Mapping[str, str], *, cores: int) -> dict[str, str]:
-    """The variables that the commands need beside those that are set.
+    """The variables that the commands need beside those that are set; `out` is absolute.
 
-    Args:
-        out: absolute path of the output folder.
-        present: the environment now.
-        cores: with at most four, nnU-Net is held to fewer worker processes than its defaults, unless the user chose.
+    With at most four cores, nnU-Net is held to fewer worker processes than its defaults, unless the user chose.
     """
     environment = {f"nnUNet_{part}": str(out / f"nnUNet_{part}") for part in ("raw", "preprocessed", "results")}
     environment[VARIABLE] = extended_value(present.get(VARIABLE))
@@ -225,10 +222,7 @@ def link_validation_cases(dataset: Path, splits: Path, target: Path) -> None:
 
 
 def check_data(data: Path, out: Path, *, needs_prior: bool = False) -> None:
-    """See that `data` is a raw dataset, with a prior scan if needed, and that writing to `out` cannot touch it.
-
-    A UserError says if it is not.
-    """
+    """Raise a UserError unless `data` is a raw dataset, with a prior scan if needed, that writing to `out` spares."""
     if not re.fullmatch(r"Dataset\d{3}_.+", data.name):
         raise UserError(f"{data} is not called like a raw dataset of nnU-Net, DatasetXXX_Name.")
     for part in ("dataset.json", "imagesTr", "labelsTr"):
@@ -256,7 +250,9 @@ def run_demo(
     epochs: int | None = None,
     force: bool = False,
 ) -> Path:
-    """Train stock nnU-Net and a technique on fold 0, predict and evaluate held-out cases, write ``report.html``.
+    """Train stock nnU-Net and a technique on fold 0, predict and evaluate held-out cases, write the report.
+
+    A UserError says if an argument cannot be used, `CommandFailed` if a command fails. Returns ``report.html``.
 
     Args:
         out: folder for everything; the environment of this process stays as it is.
@@ -266,13 +262,6 @@ def run_demo(
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         epochs: of each training; None takes the preset's.
         force: empty `out` first.
-
-    Returns:
-        The report.
-
-    Raises:
-        UserError: if an argument cannot be used.
-        CommandFailed: if a command fails.
     """
     out, data, device = out.resolve(), data and data.resolve(), choose_device(device)
     if data is not None:

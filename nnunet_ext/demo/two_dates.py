@@ -5,8 +5,6 @@ dates, and benign ones, which are at none. The current scan cannot tell them apa
 prior alone does not say what has become of a lesion.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -39,17 +37,11 @@ BRIGHT = 300.0  # intensity above nearly everything, which a change of contrast 
 
 @dataclass(frozen=True)
 class TwoDates:
-    """Where everything is at two dates.
+    """Where everything is at two dates."""
 
-    Attributes:
-        prior: at the first date; its `lesion_instances` are lesions and benign structures alike.
-        current: at the second one; structures keep their numbers, and those that have vanished are not there.
-        lesions: the numbers of the structures that are lesions.
-    """
-
-    prior: Geometry
-    current: Geometry
-    lesions: frozenset[int]
+    prior: Geometry  # at the first date; its `lesion_instances` are lesions and benign structures alike
+    current: Geometry  # at the second one; structures keep their numbers, and those that have vanished are not there
+    lesions: frozenset[int]  # the numbers of the structures that are lesions
 
     def labels(self, geometry: Geometry) -> LabelArray:
         """(X, Y, Z) map of the lesions of one of the dates, with the values of `LABELS`."""
@@ -59,9 +51,7 @@ class TwoDates:
 def shrunk(structure: MaskArray, share: float, spacing: Spacing) -> MaskArray:
     """The innermost part of a structure, in one piece, with at most a share of its voxels and at least one.
 
-    Args:
-        structure: (X, Y, Z), not empty.
-        share: in (0, 1].
+    The structure, (X, Y, Z), is not empty, and the share in (0, 1].
     """
     depth = ndimage.distance_transform_edt(np.pad(structure, 1), sampling=spacing)[1:-1, 1:-1, 1:-1]
     inside = np.flatnonzero(structure)
@@ -76,12 +66,7 @@ def draw_changes(
 ) -> InstanceArray:
     """What is left of each structure: all of it, its inner part, or nothing; of one lesion, something.
 
-    Args:
-        instances: (X, Y, Z), 0 and the numbers of the structures.
-        lesions: numbers of the lesions.
-
-    Returns:
-        Same shape and numbers.
+    Of the `instances`, (X, Y, Z), with the numbers of the structures, some are `lesions`; the result has these numbers.
     """
     left = np.zeros_like(instances)
     for number in range(1, int(instances.max()) + 1):
@@ -137,10 +122,7 @@ def changed_contrast(rng: np.random.Generator, image: FloatArray) -> FloatArray:
 def make_two_dates(rng: np.random.Generator, shape: Shape = (48, 48, 40)) -> TwoDates:
     """Draw a body at two dates: half of its bright structures, rounded up, are lesions.
 
-    A ValueError says if the grid is too small.
-
-    Args:
-        shape: (X, Y, Z) of the grid, at least 32 voxels each.
+    `shape` is that of the grid, (X, Y, Z), at least 32 voxels each; a ValueError says if it is too small.
     """
     prior = make_geometry(rng, shape, lesions_between=STRUCTURES_BETWEEN)
     count = int(prior.lesion_instances.max())

@@ -4,8 +4,6 @@ A figure is computed from sums over the cases, so that a resample is a weighted 
 share its resamples: differences between runs are paired.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

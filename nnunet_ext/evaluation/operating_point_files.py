@@ -1,7 +1,5 @@
 """Precision against recall over thresholds as operating_points.csv, as a picture and as text."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

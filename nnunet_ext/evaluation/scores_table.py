@@ -5,8 +5,6 @@ both parts over the cases, a mean sums the values and counts them. A plain value
 is 0 / 0, which adds nothing to either sum.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path

@@ -80,15 +80,9 @@ def open_sweep(folder: Path, request: Request, means: Means) -> Sweep:
 
 
 def submit(sweep: Sweep) -> str:
-    """Have everything done that is not finished and that nobody is at work on. Nothing is written if that is refused.
+    """Have everything done that is not finished and that nobody is at work on; what was done, in a line or two.
 
-    A UserError says if the trainings cannot be started, or another sweep is at work on one.
-
-    Args:
-        sweep: from `open_sweep` or `Sweep.read`.
-
-    Returns:
-        What was done, a line or two.
+    A UserError says if the trainings cannot be started, or another sweep is at work on one; then nothing is written.
     """
     present = states(sweep)
     left = [training for training in sweep.trainings if present[training.name] in (FAILED, STOPPED)]
@@ -113,15 +107,9 @@ def submit(sweep: Sweep) -> str:
 
 
 def status_table(sweep: Sweep, present: Mapping[str, str]) -> tuple[list[list[str]], list[str]]:
-    """How far the trainings are.
+    """How far the trainings are, by what `states` says: a header and a row of cells for each.
 
-    Args:
-        sweep: its trainings.
-        present: from `states`.
-
-    Returns:
-        A header and a row of cells for each training; and for each that has failed, or stopped after it had begun, a
-        line that says why.
+    And a line that says why, for each that has failed, or stopped after it had begun.
     """
     rows = [["trainer", "configuration", "fold", "seed", "state", "epoch", "Dice", "best", "log"]]
     reasons = []

@@ -66,10 +66,7 @@ class Signals:
 class Worker:
     """The callable that submitit pickles. Whatever it has to know at its start lies in the sweep's folder.
 
-    Args:
-        folder: of the sweep, absolute.
-        name: of the training.
-        program: path of ``nnUNetv2_train``.
+    It is made of that folder, absolute, the training's name, and the path of ``nnUNetv2_train``.
     """
 
     def __init__(self, folder: str, name: str, program: str) -> None:

@@ -1,7 +1,5 @@
 """Where the images and references of cases are, for their pictures."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -37,12 +35,9 @@ def find_raw_files(dataset: str, near: Iterable[Path], *, references: str | None
     """The files of a raw dataset's training and test cases.
 
     The dataset is looked for in the folder that the variable nnUNet_raw names, then in a folder ``nnUNet_raw`` beside
-    those that hold the given paths (as beside nnUNet_results), then among these folders themselves.
-
-    Args:
-        dataset: name of its folder; empty if it is not known.
-        near: files and folders to start from, such as results on this dataset.
-        references: name of the folder with the references, where it is not labelsTr and labelsTs.
+    those that hold the files and folders `near` it, such as results (as beside nnUNet_results), then among these
+    folders themselves. `dataset` is empty if it is not known; `references` names the folder with the references, where
+    it is not labelsTr and labelsTs.
     """
     root = os.environ.get(VARIABLE)
     candidates = [Path(root) / dataset] if root else []

@@ -1,7 +1,5 @@
 """Pictures of cases: contours of reference and prediction on slices in three planes."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Mapping, Sequence
@@ -49,15 +47,14 @@ def draw_overlay(
 ) -> str:
     """Contours of reference (solid) and prediction (dashed) on slices in three planes, or in one for a 2D image.
 
+    The picture is the data URL of a PNG.
+
     Args:
         image: (Z, Y, X) intensities, as nnU-Net's readers give them; Z is 1 for a 2D image.
         reference: label map of the same shape; values that no label has, such as ignore, are not drawn.
         prediction: label map of the same shape.
         spacing: voxel size in mm along Z, Y, X.
         labels: those to outline, with their colours.
-
-    Returns:
-        The data URL of a PNG.
     """
     known = np.where(np.isin(reference, [value for label in labels for value in label.values]), reference, 0)
     axes_shown = (0, 1, 2) if image.shape[0] > 1 else (0,)
@@ -88,13 +85,10 @@ def draw_overlay(
 
 
 def choose_cases(runs: Sequence[Mapping[str, float]]) -> list[tuple[str, str]]:
-    """The worst, the median and the best case by Dice, averaged over the runs that have the case.
+    """The worst, the median and the best case by Dice: pairs of rank and case, without repetition.
 
-    Args:
-        runs: for each run its cases' Dice, averaged over the labels; NaN where there is none.
-
-    Returns:
-        Pairs of rank and case, without repetition; the median of an even number is the lower of the two.
+    It is the mean over the runs, whose cases' Dice is given; NaN counts as none. Of an even number the median is the
+    lower of the two.
     """
     dice = pd.concat([pd.Series(dice, dtype=float) for dice in runs])
     ranked = list(dice.groupby(level=0, sort=False).agg(nanmean).dropna().sort_values(kind="stable").index)

@@ -3,8 +3,6 @@
 The file loads nothing from a network and runs no script.
 """
 
-from __future__ import annotations
-
 import math
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -47,7 +45,7 @@ def write_report(
     commands: Sequence[str] | None = None,
     report_command: str | None = None,
 ) -> list[str]:
-    """Write the report, whole or not at all.
+    """Write the report, whole or not at all; what it says is missing.
 
     Args:
         target: the HTML file in a folder that exists; an existing file is replaced.
@@ -59,9 +57,6 @@ def write_report(
         subtitle: a sentence below the heading.
         commands: as they were run, one line each; None derives them from what the runs say of themselves.
         report_command: the one that makes this page, added to derived commands.
-
-    Returns:
-        What the page says is missing.
     """
     if not runs:
         raise ValueError("A report needs at least one run.")

@@ -1,7 +1,5 @@
 """Runs, the columns of a report: what the user named, seeds under one name, and which are shown side by side."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

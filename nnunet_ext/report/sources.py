@@ -1,7 +1,5 @@
 """What nnU-Net's and this package's commands left in a folder: scores, files of the cases, trainings."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -81,11 +79,9 @@ def read_predicted_folder(run: PredictedFolder) -> Source:
 def read_source(path: Path) -> Source:
     """Find out what a folder holds, and read it.
 
-    A UserError says if it is nothing of these, or has no scores; the message says how to make them.
-
-    Args:
-        path: a model folder TRAINER__PLANS__CONFIGURATION, a ``fold_X`` in it, an output folder of ``nnunet_ext
-            evaluate``, or a folder of predictions with the summary.json of ``nnUNetv2_evaluate_folder``.
+    It is a model folder TRAINER__PLANS__CONFIGURATION, a ``fold_X`` in it, an output folder of ``nnunet_ext evaluate``,
+    or a folder of predictions with the summary.json of ``nnUNetv2_evaluate_folder``. A UserError says if it is nothing
+    of these, or has no scores, and how to make them.
     """
     if path.name in (EVALUATION, SUMMARY) and path.is_file():
         path = path.parent
@@ -267,14 +263,10 @@ def _evaluated(
     predictions: Path | None,
     out: Path,
 ) -> ScoredCases:
-    """The scores on one set of cases.
+    """The scores on one set of cases, of which evaluation.json has the `entry`.
 
-    Args:
-        entry: the set's part of evaluation.json.
-        scores: the scores table.
-        model: dataset.json of the model or beside the predictions, if it is there.
-        near: paths to look for the raw data from.
-        predictions: folder of the predictions, if they are not in the output folder `out`.
+    `model` is the dataset.json of the model or beside the predictions, if it is there; raw data are looked for `near`
+    some paths, and predictions in the output folder `out` unless they have another.
     """
     name, references = f"{entry['dataset']}_{entry['cases']}", entry.get("references")
     of_set = scores[(scores["dataset"] == name) & (scores["references"] == (references or ""))]

@@ -1,7 +1,5 @@
 """Reading summary.json, nnU-Net's scores of predictions."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping

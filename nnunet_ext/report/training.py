@@ -1,7 +1,5 @@
 """What a fold's checkpoint says about its training: curves, settings, version, and the commands that repeat it."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from collections.abc import Mapping, Sequence

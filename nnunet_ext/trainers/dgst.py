@@ -1,7 +1,5 @@
 """Dynamic gradient sparsification training (arXiv 2503.00748): every step moves a few entries of each kernel."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 

@@ -1,7 +1,5 @@
 """Segmentation of a scan beside an earlier one of the same patient (DFUNet, arXiv 2412.14846)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 

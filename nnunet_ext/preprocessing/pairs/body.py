@@ -1,7 +1,5 @@
 """Where the patient is in a scan."""
 
-from __future__ import annotations
-
 import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage

@@ -1,7 +1,5 @@
 """Making scans alike before training: cropped to the body, CT with the histogram of an MRI."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

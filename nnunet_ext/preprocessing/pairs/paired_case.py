@@ -1,7 +1,5 @@
 """The channels of one case: a current scan, and its prior brought onto the current grid."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path

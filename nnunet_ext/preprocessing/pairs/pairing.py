@@ -1,7 +1,5 @@
 """Which files belong to a current scan and its prior: read from a table, or from folders with the same names."""
 
-from __future__ import annotations
-
 import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The optimisations of a registration: rigid, affine, B-spline, each from coarse to fine."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """Reading nnU-Net raw datasets."""
 
-from __future__ import annotations
-
 import contextlib
 import glob
 import io

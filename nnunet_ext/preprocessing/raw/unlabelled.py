@@ -98,10 +98,7 @@ def make_unlabelled_dataset(folder: Path, name: str, *, channels: Sequence[str] 
     """Write a raw dataset with placeholders as labels, of a folder of images, which stay where they are.
 
     `channels` are names; None takes those of the dataset.json beside the folder. `name` and `force` are as in
-    `new_dataset`.
-
-    Returns:
-        What it was made from: the cases, and a dataset.json that lists none.
+    `new_dataset`. Returns what it was made from: the cases, and a dataset.json that lists none.
     """
     cases, ending = find_cases(folder)
     check_apart(check_new_name(name, force=force), [folder])

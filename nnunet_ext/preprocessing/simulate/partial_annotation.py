@@ -1,7 +1,5 @@
 """Datasets in which only some instances are annotated, simulated from datasets whose labels are dense."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Labels in which only some instances are annotated, from labels in which all are: which instances are kept."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import Any, Literal
