@@ -9,6 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.preprocessing.pairs.body import body_box, match_histogram
 from nnunet_ext.preprocessing.pairs.image_registration import Kind, Registration, register_images
 from nnunet_ext.preprocessing.pairs.images import (
     covered,
@@ -21,7 +22,6 @@ from nnunet_ext.preprocessing.pairs.images import (
     read_scan,
     unmoved,
 )
-from nnunet_ext.preprocessing.pairs.intensity_and_crop import crop_to_body, match_histogram
 from nnunet_ext.preprocessing.pairs.pairing import Pair
 
 IfDiverged = Literal["stop", "unregistered", "without-prior"]
@@ -136,8 +136,8 @@ def make_case(pair: Pair, pairing: Pairing, *, if_diverged: IfDiverged) -> Paire
         warnings.append("the current label map is empty")
     grid = current
     if pairing.crop_to_body is not None:
-        body = crop_to_body(current, pairing.crop_to_body)
-        grid, label = body.cut(current), None if label is None else body.cut(label)
+        box = body_box(current, pairing.crop_to_body)
+        grid, label = current[box], None if label is None else label[box]
         record["cropped_from"], record["cropped_to"] = list(current.GetSize()), list(grid.GetSize())
         if label is not None and (lost := labelled - _count(label)):
             warnings.append(f"{lost} of {labelled} labelled voxels lie outside of the body and were cut off")
