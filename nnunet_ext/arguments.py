@@ -7,6 +7,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+DEVICES = ("auto", "cpu", "cuda", "mps")
 RESAMPLES = 2000  # enough for the second digit of a 95 % interval
 
 

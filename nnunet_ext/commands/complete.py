@@ -21,7 +21,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnunet_ext.arguments import add_new_dataset_options, fold_name, positive
+from nnunet_ext.arguments import DEVICES, add_new_dataset_options, fold_name, positive
 from nnunet_ext.checkpoints.trained_model import TrainedModel, find_trained_model
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import sha256, size_and_time, write_json
@@ -50,27 +50,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_new_dataset_options(parser)
     folds = "folds of the model; several are an ensemble (default: 0)"
     parser.add_argument("-f", "--folds", type=fold_name, nargs="+", default=[0], metavar="FOLD", help=folds)
-    parser.add_argument(
-        "--out-of-fold",
-        action="store_true",
-        help="predict each case by those of the folds that have not trained on it: a fold has learned that the "
-        "un-annotated instances of its own cases are background",
-    )
+    unseen = "predict each case by those of the folds that have not trained on it: a fold has learned that the "
+    unseen += "un-annotated instances of its own cases are background"
+    parser.add_argument("--out-of-fold", action="store_true", help=unseen)
     parser.add_argument("--checkpoint", default="checkpoint_final.pth", help="file in each fold (default: %(default)s)")
     threshold = "probability of foreground from which a voxel is predicted (default: %(default)s)"
     parser.add_argument("--threshold", type=float, default=0.5, metavar="P", help=threshold)
-    parser.add_argument(
-        "--uncertain",
-        type=float,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        help="un-annotated voxels from a probability of LOW on become ignore; only those from HIGH on can be added. "
-        "LOW <= P <= HIGH",
-    )
+    between = "un-annotated voxels from a probability of LOW on become ignore; only those from HIGH on can be added. "
+    between += "LOW <= P <= HIGH"
+    parser.add_argument("--uncertain", type=float, nargs=2, metavar=("LOW", "HIGH"), help=between)
     smallest = "minimum instance size in voxels (default: %(default)s)"
     parser.add_argument("--min-voxels", type=positive, default=1, metavar="N", help=smallest)
-    devices = ("auto", "cpu", "cuda", "mps")
-    parser.add_argument("--device", choices=devices, default="auto", help="device to predict on (default: %(default)s)")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="device to predict on (default: %(default)s)")
     parser.add_argument("--disable-tta", action="store_true", help="predict without mirroring: faster, less accurate")
 
 

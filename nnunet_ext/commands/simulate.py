@@ -65,9 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for kind, simulate in ((instances, simulate_instances), (scribbles, draw_scribbles)):
         kind.add_argument("source", metavar="SOURCE", help="id or name of the raw dataset with dense labels")
         add_new_dataset_options(kind)
-        kind.add_argument(
-            "--seed", type=not_negative, default=0, metavar="S", help="random seed (default: %(default)s)"
-        )
+        seed = "random seed (default: %(default)s)"
+        kind.add_argument("--seed", type=not_negative, default=0, metavar="S", help=seed)
         kind.set_defaults(simulate=simulate)
     add_instances_arguments(instances)
     add_scribbles_arguments(scribbles)
@@ -84,12 +83,8 @@ def add_instances_arguments(parser: argparse.ArgumentParser) -> None:
     add("--scope", choices=("case", "dataset"), default="case", help=where)
     order = "which instances are kept first (default: %(default)s)"
     add("--order", choices=("random", "largest", "smallest"), default="random", help=order)
-    add(
-        "--instances",
-        metavar="FOLDER",
-        help="folder of instance maps in SOURCE, or `components` for the connected components of each label (default: "
-        "instancesTr if it is there)",
-    )
+    maps = "folder of instance maps in SOURCE, or `components` for the connected components of each label (default: "
+    add("--instances", metavar="FOLDER", help=f"{maps}instancesTr if it is there)")
 
 
 def add_scribbles_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,9 +96,8 @@ def add_scribbles_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--axis", choices=("x", "y", "z"), help=across)
     for name, kind, default, metavar, text in STROKES:
         option = "--length" if name == "interior" else f"--{name}"
-        parser.add_argument(
-            option, dest=name, type=kind, default=default, metavar=metavar, help=f"{text} (default: %(default)s)"
-        )
+        text += " (default: %(default)s)"
+        parser.add_argument(option, dest=name, type=kind, default=default, metavar=metavar, help=text)
 
 
 def print_outcome(
