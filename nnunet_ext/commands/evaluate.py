@@ -49,15 +49,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnunet_ext.arguments import (
-    DEVICES,
-    add_interval_options,
-    fold_name,
-    not_negative_number,
-    positive,
-    probability,
-    share,
-)
+from nnunet_ext import arguments
+from nnunet_ext.arguments import DEVICES, fold_name, not_negative_number, positive, probability, share
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.metrics import DICE, GROUPS, LESIONS_RECALL, NSD
 from nnunet_ext.files import MARKER, check_apart, prepare_output_folder, read_json, write_json
@@ -131,7 +124,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     thresholds = "draw precision against recall at these thresholds of the probability, above 0 and below 1; without "
     thresholds += "numbers, at 21 from 0.001 to 0.999"
     add("--thresholds", type=probability, nargs="*", metavar="T", help=thresholds)
-    add_interval_options(parser, purpose="the intervals")
+    arguments.add_interval_options(parser, purpose="the intervals")
     workers = "maximum number of processes that score; each holds a whole case in memory (default: the available "
     add("--workers", type=positive, metavar="N", help=f"{workers}cores, at most 8)")
     add("--checkpoint", help=f"file name of the checkpoint in each fold (default: {CHECKPOINT})")

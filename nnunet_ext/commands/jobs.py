@@ -51,10 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_start_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Begin a sweep, or go on with it. Example: nnunet_ext jobs start -d 4 -c 3d_fullres -tr nnUNetTrainerMixUp -f "
-        "0 1 2 -o SWEEP"
-    )
+    example = "nnunet_ext jobs start -d 4 -c 3d_fullres -tr nnUNetTrainerMixUp -f 0 1 2 -o SWEEP"
+    parser.description = f"Begin a sweep, or go on with it. Example: {example}"
     parser.add_argument("-d", "--dataset", required=True, help="dataset id or name")
     parser.add_argument("-c", "--configuration", required=True, help="configuration in the plans")
     names = "class names of trainers"
@@ -68,10 +66,10 @@ def add_start_arguments(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
     local = "run N trainings at a time on this machine (default: 1)"
     where.add_argument("--local", type=positive, metavar="N", help=local)
-    slurm = (
-        "run by Slurm. Keys are those of submitit, named as options of sbatch with _ for -: time, partition, account, "
+    slurm = "run by Slurm. Keys are those of submitit, named as options of sbatch with _ for -: time, partition, "
+    slurm += (
+        "account, gpus_per_node, cpus_per_task, mem, array_parallelism, signal_delay_s, setup, ..., max_num_timeout"
     )
-    slurm += "gpus_per_node, cpus_per_task, mem, array_parallelism, signal_delay_s, setup, ..., max_num_timeout"
     where.add_argument("--slurm", nargs="+", metavar="KEY=VALUE", help=slurm)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="SWEEP", help="folder of the sweep")
 

@@ -28,14 +28,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from nnunet_ext.arguments import (
-    add_new_dataset_options,
-    not_negative,
-    not_negative_number,
-    positive,
-    share,
-    share_or_none,
-)
+from nnunet_ext import arguments
+from nnunet_ext.arguments import not_negative, not_negative_number, positive, share, share_or_none
 from nnunet_ext.messages import aligned, next_steps
 
 if TYPE_CHECKING:
@@ -54,17 +48,14 @@ STROKES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
     instances = kinds.add_parser("instances", help="only some instances stay annotated")
-    instances.description = (
-        "Leave only some instances annotated. Example: nnunet_ext simulate instances 702 -o Dataset712_Lesions30 "
-        "--keep 0.3"
-    )
+    example = "nnunet_ext simulate instances 702 -o Dataset712_Lesions30 --keep 0.3"
+    instances.description = f"Leave only some instances annotated. Example: {example}"
     scribbles = kinds.add_parser("scribbles", help="only strokes stay annotated")
-    scribbles.description = (
-        "Leave only strokes annotated. Example: nnunet_ext simulate scribbles 4 -o Dataset714_Scribbles --slices 0.5"
-    )
+    example = "nnunet_ext simulate scribbles 4 -o Dataset714_Scribbles --slices 0.5"
+    scribbles.description = f"Leave only strokes annotated. Example: {example}"
     for kind, simulate in ((instances, simulate_instances), (scribbles, draw_scribbles)):
         kind.add_argument("source", metavar="SOURCE", help="id or name of the raw dataset with dense labels")
-        add_new_dataset_options(kind)
+        arguments.add_new_dataset_options(kind)
         seed = "random seed (default: %(default)s)"
         kind.add_argument("--seed", type=not_negative, default=0, metavar="S", help=seed)
         kind.set_defaults(simulate=simulate)

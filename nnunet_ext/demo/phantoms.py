@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 FloatArray = npt.NDArray[np.float32]
 MaskArray = npt.NDArray[np.bool_]
@@ -98,9 +99,7 @@ def random_direction(rng: np.random.Generator) -> npt.NDArray[np.float64]:
 def random_rotation(rng: np.random.Generator, max_degrees: float) -> npt.NDArray[np.float64]:
     """A 3 × 3 rotation matrix about a uniformly drawn axis, by a uniform angle of at most `max_degrees`."""
     axis = random_direction(rng)
-    angle = np.deg2rad(rng.uniform(-max_degrees, max_degrees))
-    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    return Rotation.from_rotvec(rng.uniform(-max_degrees, max_degrees) * axis, degrees=True).as_matrix()
 
 
 def blob(
