@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.scores_table import nanmean
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, read_images, read_label_map, reader_for
-from nnunet_ext.report.case_files import CaseFiles
-from nnunet_ext.report.summary import Label
+from nnunet_ext.report.cases import CaseFiles, Label
 
 # one colour for each label, on grey images; told apart with red-green blindness too (Okabe and Ito)
 LABEL_COLOURS = ("#56b4e9", "#f0e442", "#ff7f2a", "#cc79a7", "#00b386", "#ffffff")

@@ -14,8 +14,7 @@ from nnunet_ext.evaluation.metrics import DICE, LESIONS_RECALL, METRICS, NSD
 from nnunet_ext.evaluation.scores_table import labels_with, nanmean, read_scores, seed_scores
 from nnunet_ext.files import read_json
 from nnunet_ext.formats.dataset_json import read_dataset_json
-from nnunet_ext.report.case_files import CaseFiles, RawFiles, find_raw_files
-from nnunet_ext.report.summary import Evaluation, Label, read_labels, read_summary
+from nnunet_ext.report.cases import CaseFiles, Evaluation, Label, RawFiles, find_raw_files, read_labels, read_summary
 from nnunet_ext.report.training import TrainingRecord, find_checkpoint, read_training
 
 EVALUATION, TABLE, REQUEST, SUMMARY = "evaluation.json", "evaluation.csv", "request.json", "summary.json"

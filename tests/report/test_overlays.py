@@ -11,9 +11,8 @@ import pytest
 from PIL import Image
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.report.case_files import CaseFiles
+from nnunet_ext.report.cases import CaseFiles, Label
 from nnunet_ext.report.overlays import DPI, HEIGHT, WIDTH, best_slice, choose_cases, draw_case, draw_overlay
-from nnunet_ext.report.summary import Label
 from support.made_results import DATASET_JSON, write_raw, write_volume
 
 LABELS = {Label("liver", (1,)): "#56b4e9"}
