@@ -96,12 +96,6 @@ def random_direction(rng: np.random.Generator) -> npt.NDArray[np.float64]:
     return direction / np.linalg.norm(direction)
 
 
-def random_rotation(rng: np.random.Generator, max_degrees: float) -> npt.NDArray[np.float64]:
-    """A 3 × 3 rotation matrix about a uniformly drawn axis, by a uniform angle of at most `max_degrees`."""
-    axis = random_direction(rng)
-    return Rotation.from_rotvec(rng.uniform(-max_degrees, max_degrees) * axis, degrees=True).as_matrix()
-
-
 def blob(
     rng: np.random.Generator,
     shape: Shape,
@@ -122,7 +116,9 @@ def blob(
     """
     radii = np.asarray(radii, dtype=np.float64)
     grid = positions(shape, spacing) - np.asarray(center)
-    distance = np.linalg.norm(grid @ random_rotation(rng, max_degrees) / radii, axis=-1)
+    axis = random_direction(rng)
+    rotation = Rotation.from_rotvec(rng.uniform(-max_degrees, max_degrees) * axis, degrees=True).as_matrix()
+    distance = np.linalg.norm(grid @ rotation / radii, axis=-1)
     scale = 0.5 * radii.mean() / np.asarray(spacing)
     return largest_component(distance + roughness * smooth_noise(rng, shape, scale) < 1)
 
@@ -216,11 +212,6 @@ def make_geometry(
     return Geometry(tissues=tissues, organs=organs, lesion_instances=lesions, spacing=spacing)
 
 
-def draw_contrast(rng: np.random.Generator) -> FloatArray:
-    """Mean intensity of each tissue, in the order of the tissue constants, as one scanner shows it for one patient."""
-    return np.concatenate([[0.0], rng.normal(*INTENSITIES.T)]).astype(np.float32)
-
-
 def render(
     rng: np.random.Generator,
     geometry: Geometry,
@@ -240,7 +231,9 @@ def render(
         blur: standard deviation of the point spread, in voxels.
     """
     shape: Shape = geometry.tissues.shape
-    image = ndimage.gaussian_filter(draw_contrast(rng)[geometry.tissues], blur)
+    # of each tissue, in the order of the constants, as one scanner shows it for one patient
+    contrast = np.concatenate([[0.0], rng.normal(*INTENSITIES.T)]).astype(np.float32)
+    image = ndimage.gaussian_filter(contrast[geometry.tissues], blur)
     image += texture * smooth_noise(rng, shape, (1.5, 1.5, 1.5)) * (geometry.tissues != AIR)
     image *= np.exp(bias * smooth_noise(rng, shape, np.array(shape) / 4))
     image += noise * rng.standard_normal(shape)

@@ -21,13 +21,6 @@ LABEL_COLOURS = ("#56b4e9", "#f0e442", "#ff7f2a", "#cc79a7", "#00b386", "#ffffff
 HEIGHT, WIDTH, DPI = 2.6, 9.0, 130  # a picture's size in inches, at most, and its resolution
 
 
-def encode_png(figure: Figure, dpi: int) -> str:
-    """A figure as the data URL of a PNG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
 def best_slice(labels: npt.NDArray[np.integer[Any]], axis: int) -> int:
     """The slice along an axis that shows the most labels and, among those, the most foreground; the middle if none."""
     others = tuple(other for other in range(labels.ndim) if other != axis)
@@ -80,7 +73,9 @@ def draw_overlay(
         if across > 0:
             panel.invert_yaxis()  # the patient's head up
         panel.set_axis_off()
-    return encode_png(figure, dpi=DPI)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def choose_cases(runs: Sequence[Mapping[str, float]]) -> list[tuple[str, str]]:

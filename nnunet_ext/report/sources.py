@@ -94,7 +94,9 @@ def read_source(path: Path) -> Source:
     if path.name.startswith("fold_"):
         return _read_folds(path.parent, [path], name=f"{_short(path.parent)}, {path.name.replace('_', ' ')}", at=path)
     if (path / "plans.json").is_file() and any(path.glob("fold_*")):
-        return _read_model(path)
+        folds = sorted((one for one in path.glob("fold_*") if one.is_dir()), key=_fold_order)
+        numbered = [one for one in folds if one.name != "fold_all"]
+        return _read_folds(path, numbered or folds, name=_short(path), at=path)
     if (path / SUMMARY).is_file():
         return _read_predictions(path)
     raise UserError(f"{path} holds no results that the report knows.{_candidates(path)}")
@@ -118,13 +120,6 @@ def _short(model: Path) -> str:
     plans, _, configuration = rest.partition("__")
     parts = [trainer.removeprefix("nnUNetTrainer") or "nnU-Net", configuration, "" if plans == "nnUNetPlans" else plans]
     return ", ".join(part for part in parts if part)
-
-
-def _read_model(model: Path) -> Source:
-    """A cross-validation: all folds that nnU-Net has validated."""
-    folds = sorted((one for one in model.glob("fold_*") if one.is_dir()), key=_fold_order)
-    numbered = [one for one in folds if one.name != "fold_all"]
-    return _read_folds(model, numbered or folds, name=_short(model), at=model)
 
 
 def _fold_order(fold: Path) -> tuple[bool, int, str]:

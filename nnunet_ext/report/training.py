@@ -9,7 +9,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ext.checkpoints.reading import read_checkpoint
@@ -64,6 +63,8 @@ def read_training(fold_folder: Path) -> TrainingRecord:
     own = checkpoint.get(KEY, {})  # absent from checkpoints of stock nnU-Net
     shares = own.get("moved", {}).get("shares", {})
     content = PlansManager(plans).get_configuration(configuration).configuration
+    # by place in memory: tensors that have several names count once
+    sizes = {tensor.data_ptr(): tensor.numel() for tensor in checkpoint["network_weights"].values()}
     settings = {
         "Trainer": trainer,
         "Configuration": configuration,
@@ -74,7 +75,7 @@ def read_training(fold_folder: Path) -> TrainingRecord:
         "Patch size": " × ".join(map(str, content.get("patch_size", []))) or "–",
         "Batch size": str(content.get("batch_size", "–")),
         "Spacing in mm": " × ".join(f"{value:g}" for value in content.get("spacing", [])) or "–",
-        "Weights of the network": f"{count_weights(checkpoint['network_weights']):,}",
+        "Weights of the network": f"{sum(sizes.values()):,}",
         **{key: str(value) for key, value in flatten(own.get("settings", {})).items()},
     }
     return TrainingRecord(
@@ -94,11 +95,6 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         nested = isinstance(value, Mapping)
         flat |= flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
     return flat
-
-
-def count_weights(state_dict: Mapping[str, torch.Tensor]) -> int:
-    """Number of entries in a state dict, tensors that appear under several names counted once."""
-    return sum({tensor.data_ptr(): tensor.numel() for tensor in state_dict.values()}.values())
 
 
 def training_commands(plans: Mapping[str, Any], *, trainer: str, configuration: str, fold: str) -> tuple[str, ...]:
