@@ -49,6 +49,8 @@ ORGANS = (  # each leaves room to those before it
 )
 
 MIN_SHAPE = 32
+NOISE, TEXTURE = 9.0, 6.0  # standard deviations of intensity: independent, and of smooth variation inside the body
+BLUR = 0.5  # standard deviation of the point spread, in voxels
 TOUCHING = np.ones((3, 3, 3), dtype=bool)  # 26-connectivity
 
 
@@ -212,31 +214,19 @@ def make_geometry(
     return Geometry(tissues=tissues, organs=organs, lesion_instances=lesions, spacing=spacing)
 
 
-def render(
-    rng: np.random.Generator,
-    geometry: Geometry,
-    *,
-    noise: float = 9.0,
-    texture: float = 6.0,
-    bias: float = 0.12,
-    blur: float = 0.5,
-) -> FloatArray:
+def render(rng: np.random.Generator, geometry: Geometry, *, bias: float = 0.12) -> FloatArray:
     """Image a geometry: contrast, partial volume, texture, a bias field, and noise; (X, Y, Z), in arbitrary units.
 
-    Args:
-        rng: source of randomness; another one gives another scan of the same anatomy.
-        noise: standard deviation of independent Gaussian noise, in intensity units.
-        texture: standard deviation of smooth variation inside the body, in intensity units.
-        bias: standard deviation of the logarithm of the multiplicative bias field.
-        blur: standard deviation of the point spread, in voxels.
+    Another `rng` gives another scan of the same anatomy. `bias` is the standard deviation of the logarithm of the bias
+    field, by which intensities are multiplied.
     """
     shape: Shape = geometry.tissues.shape
     # of each tissue, in the order of the constants, as one scanner shows it for one patient
     contrast = np.concatenate([[0.0], rng.normal(*INTENSITIES.T)]).astype(np.float32)
-    image = ndimage.gaussian_filter(contrast[geometry.tissues], blur)
-    image += texture * smooth_noise(rng, shape, (1.5, 1.5, 1.5)) * (geometry.tissues != AIR)
+    image = ndimage.gaussian_filter(contrast[geometry.tissues], BLUR)
+    image += TEXTURE * smooth_noise(rng, shape, (1.5, 1.5, 1.5)) * (geometry.tissues != AIR)
     image *= np.exp(bias * smooth_noise(rng, shape, np.array(shape) / 4))
-    image += noise * rng.standard_normal(shape)
+    image += NOISE * rng.standard_normal(shape)
     return image.astype(np.float32)
 
 
