@@ -15,8 +15,6 @@ CHECKPOINT is fold_all/checkpoint_final.pth in the folder nnUNetTrainerModelsGen
 dataset 12's results. The plans must be those of dataset 5, so that network, spacing and intensities are the same.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Phantoms as raw datasets of nnU-Net."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial

@@ -4,8 +4,6 @@ A demonstration is data: the columns of its report (which model predicts which s
 scans. One program plans, trains, predicts, evaluates and reports any of them.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import re

@@ -1,7 +1,5 @@
 """A sweep on this machine: one process in the background with a pool of threads, each of which runs a training."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

@@ -1,7 +1,5 @@
 """One training of a sweep: claim it, run nnU-Net's command, remember how it ended."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import signal

@@ -1,7 +1,5 @@
 """A sweep on Slurm: a job for each training, as one array."""
 
-from __future__ import annotations
-
 import getpass
 import math
 import subprocess

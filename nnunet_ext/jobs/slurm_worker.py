@@ -1,7 +1,5 @@
 """What a job of Slurm does: train one model of a sweep, and have itself requeued when it is told to leave."""
 
-from __future__ import annotations
-
 import signal
 import time
 from dataclasses import replace

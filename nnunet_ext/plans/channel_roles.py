@@ -1,7 +1,5 @@
 """Which channels of a longitudinal dataset are the current scan, the prior image and the prior labels."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Raw datasets of images without labels, for pre-training by nnU-Net's own commands."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
