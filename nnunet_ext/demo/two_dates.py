@@ -13,19 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from nnunet_ext.demo.phantoms import (
-    FloatArray,
-    Geometry,
-    InstanceArray,
-    LabelArray,
-    MaskArray,
-    Shape,
-    Spacing,
-    largest_component,
-    make_geometry,
-    render,
-    smooth_noise,
-)
+from nnunet_ext.demo import phantoms
+from nnunet_ext.demo.phantoms import FloatArray, Geometry, InstanceArray, LabelArray, MaskArray, Shape, Spacing
 
 LABELS = {"background": 0, "lesion": 1}
 STRUCTURES_BETWEEN = (4, 8)
@@ -58,7 +47,7 @@ def shrunk(structure: MaskArray, share: float, spacing: Spacing) -> MaskArray:
     kept = max(1, int(share * len(inside)))
     mask = np.zeros(structure.size, dtype=bool)
     mask[inside[np.argsort(-depth.ravel()[inside], kind="stable")[:kept]]] = True
-    return largest_component(mask.reshape(structure.shape))
+    return phantoms.largest_component(mask.reshape(structure.shape))
 
 
 def draw_changes(
@@ -109,7 +98,7 @@ def deformed(rng: np.random.Generator, geometry: Geometry, size: float) -> Geome
     shape: Shape = geometry.tissues.shape
     places = np.indices(shape, dtype=np.float64)
     for axis, length in enumerate(geometry.spacing):
-        places[axis] += size / length * smooth_noise(rng, shape, np.array(shape) / 6)
+        places[axis] += size / length * phantoms.smooth_noise(rng, shape, np.array(shape) / 6)
     return changed(geometry, lambda values: ndimage.map_coordinates(values, places, order=0, mode="nearest"))
 
 
@@ -124,7 +113,7 @@ def make_two_dates(rng: np.random.Generator, shape: Shape = (48, 48, 40)) -> Two
 
     `shape` is that of the grid, (X, Y, Z), at least 32 voxels each; a ValueError says if it is too small.
     """
-    prior = make_geometry(rng, shape, lesions_between=STRUCTURES_BETWEEN)
+    prior = phantoms.make_geometry(rng, shape, lesions_between=STRUCTURES_BETWEEN)
     count = int(prior.lesion_instances.max())
     lesions = frozenset(int(number) + 1 for number in rng.permutation(count)[: (count + 1) // 2])
     later = with_structures(prior, draw_changes(rng, prior.lesion_instances, lesions, prior.spacing))
@@ -139,8 +128,8 @@ def make_follow_up(rng: np.random.Generator, shape: Shape = (48, 48, 40)) -> dic
     """
     dates = make_two_dates(rng, shape)
     return {
-        "images": render(rng, dates.current),
-        "priors": changed_contrast(rng, render(rng, dates.prior)),
+        "images": phantoms.render(rng, dates.current),
+        "priors": changed_contrast(rng, phantoms.render(rng, dates.prior)),
         "labels": dates.labels(dates.current),
         "priorLabels": dates.labels(dates.prior),
     }
