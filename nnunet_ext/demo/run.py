@@ -43,8 +43,7 @@ CONFIGURATIONS = ("3d_fullres_quick", "2d_quick")
 WITH_PRIOR = "Dataset902_FollowUpWithPrior"
 REPORT_SECONDS = 30.0  # between signs of life where there is no terminal
 
-Commands = Sequence[tuple[str, Sequence[str]]]
-"""Commands with the names of their logs."""
+Commands = Sequence[tuple[str, Sequence[str]]]  # commands with the names of their logs
 
 
 @dataclass(frozen=True)

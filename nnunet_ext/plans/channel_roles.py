@@ -10,8 +10,7 @@ from nnunet_ext.formats.dataset_json import channel_names
 from nnunet_ext.plans.settings import KEY
 from nnunet_ext.techniques.dual_encoder import ChannelRoles
 
-LONGITUDINAL = "longitudinal"
-"""The key of the roles in dataset.json, under ``nnunet_ext``."""
+LONGITUDINAL = "longitudinal"  # the key of the roles in dataset.json, under ``nnunet_ext``
 
 
 def roles_of_dataset(dataset_json: Mapping[str, Any]) -> ChannelRoles:

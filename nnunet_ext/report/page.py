@@ -29,8 +29,7 @@ PACKAGES = ("nnunet-ext", "nnunetv2", "torch", "numpy", "dynamic-network-archite
 VALUES_SHOWN = 6  # of a setting that differs between the trainings of a run
 NOTHING = "–"
 
-Rows = list[tuple[str, list[str]]]
-"""A name and a value for each run."""
+Rows = list[tuple[str, list[str]]]  # a name and a value for each run
 
 
 def write_report(

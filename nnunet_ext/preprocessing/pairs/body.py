@@ -10,8 +10,7 @@ from nnunet_ext.preprocessing.pairs.images import Mask, as_bool, on_grid
 CLIPPED_PERCENT = 0.5
 CLOSED_MM = 6.0
 HISTOGRAM_LEVELS = 256
-MATCH_POINTS = 32
-"""Quantiles that are matched; between them intensities are mapped linearly."""
+MATCH_POINTS = 32  # quantiles that are matched; between them intensities are mapped linearly
 
 
 def clipped(image: sitk.Image) -> sitk.Image:

@@ -17,8 +17,7 @@ from nnunet_ext.preprocessing.pairs.pairing import Pair
 IfDiverged = Literal["stop", "unregistered", "without-prior"]
 
 IGNORE = "ignore"
-LITTLE = 0.5
-"""Share of the current scan below which a prior that covers no more is worth a warning."""
+LITTLE = 0.5  # share of the current scan below which a prior that covers no more is worth a warning
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,7 @@ from nnunet_ext.preprocessing.raw.raw_dataset import (
 )
 from nnunet_ext.version import __version__
 
-LABELS = {"background": 0, "image": 1}
-"""Of the placeholders."""
+LABELS = {"background": 0, "image": 1}  # of the placeholders
 
 MADE_BY = "unlabelled"
 READER = "overwrite_image_reader_writer"
