@@ -21,10 +21,7 @@ from pathlib import Path
 from nnunet_ext.arguments import DEVICES, positive
 
 # the technique's name and its trainer
-TECHNIQUES = {
-    "mixup": "nnUNetTrainerMixUp",
-    "dual-encoder": "nnUNetTrainerDualEncoder",
-}
+TECHNIQUES = {"mixup": "nnUNetTrainerMixUp", "dual-encoder": "nnUNetTrainerDualEncoder"}
 NEEDS_PRIOR = "dual-encoder"
 # enough on the phantoms to see all labels learned, and short enough for two CPU cores
 PHANTOM_EPOCHS = 6

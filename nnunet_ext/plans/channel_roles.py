@@ -19,7 +19,7 @@ def roles_of_dataset(dataset_json: Mapping[str, Any]) -> ChannelRoles:
     Example: ``"nnunet_ext": {"longitudinal": {"current": [0], "prior_image": [1], "prior_labels": [2, 3]}}``. A
     UserError says if they do not fit the channels.
     """
-    channels = number_of_channels(dataset_json)
+    channels = len(channel_names(dataset_json))
     given = dataset_json.get(KEY, {}).get(LONGITUDINAL)
     where = f'dataset.json, "{KEY}": "{LONGITUDINAL}"'
     if given is None:
@@ -46,8 +46,3 @@ def check_roles(roles: ChannelRoles, channels: int, *, where: str) -> None:
         raise UserError(f"{where} names channel {numbers}; the dataset has the channels 0 to {channels - 1}.")
     if twice := sorted({channel for channel in named if named.count(channel) > 1}):
         raise UserError(f"{where} gives channel {', '.join(map(str, twice))} more than one role; each channel has one.")
-
-
-def number_of_channels(dataset_json: Mapping[str, Any]) -> int:
-    """How many channels a dataset's images have."""
-    return len(channel_names(dataset_json))
