@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,7 +11,6 @@ from typing import Any
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ext.formats.dataset_json import channel_names, read_dataset_json, values_of
-from nnunet_ext.messages import dataset_number
 from nnunet_ext.plans.plans_file import check_configuration, preprocessed_folder, read_plans
 
 
@@ -120,8 +120,14 @@ def plans_transfer_commands(source: ModelDescription, target: ModelDescription) 
     """nnU-Net's commands that give the target the source's plans and preprocess with them, and the plans' name."""
     origin, destination = str(source.plans["dataset_name"]), str(target.plans["dataset_name"])
     plans_name = str(source.plans["plans_name"])
-    new_name = f"{plans_name}_from_{dataset_number(origin)}"
+    new_name = f"{plans_name}_from_{_dataset_number(origin) or origin}"
     move = ["nnUNetv2_move_plans_between_datasets", "-s", origin, "-t", destination, "-sp", plans_name, "-tp", new_name]
-    preprocess = ["nnUNetv2_preprocess", "-d", dataset_number(destination)]
+    preprocess = ["nnUNetv2_preprocess", "-d", _dataset_number(destination) or destination]
     preprocess += ["-plans_name", new_name, "-c", source.configuration]
     return shlex.join(move), shlex.join(preprocess), new_name
+
+
+def _dataset_number(name: str) -> str:
+    """``4`` for ``Dataset004_Hippocampus``; empty if the name is none of nnU-Net's."""
+    found = re.fullmatch(r"Dataset(\d{3})_.*", name)
+    return str(int(found.group(1))) if found else ""

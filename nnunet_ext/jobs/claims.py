@@ -34,11 +34,12 @@ class Claim:
     def take(self, content: Mapping[str, Any], *, patience_s: float = PATIENCE_S) -> bool:
         """Take the claim, unless another process has it.
 
-        A UserError says if the file cannot be written, or its file system has no locks.
-
         Args:
             content: what others can read about the holder; JSON.
             patience_s: how long to wait for another to let go. `holder` holds the lock for a moment, too.
+
+        Raises:
+            UserError: if the file cannot be written, or its file system has no locks.
         """
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +79,8 @@ class Claim:
 def holder(file: Path) -> dict[str, Any] | None:
     """What the present holder of a claim says about itself; None if nobody holds it.
 
-    A UserError says if the file system has no locks.
+    Raises:
+        UserError: if the file system has no locks.
     """
     try:
         descriptor = os.open(file, os.O_RDONLY)
