@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,19 +12,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.jobs.claims import holder
 from nnunet_ext.jobs.local import LocalJobs
 from nnunet_ext.jobs.preparation import prepare
-from nnunet_ext.jobs.sweep import (
-    FAILED,
-    FINISHED,
-    RUNNING,
-    STOPPED,
-    SWEEP,
-    WAITING,
-    Means,
-    Record,
-    Request,
-    Sweep,
-    differing_keys,
-)
+from nnunet_ext.jobs.sweep import FAILED, FINISHED, RUNNING, STOPPED, SWEEP, WAITING, Means, Record, Request, Sweep
 from nnunet_ext.training_log import planned_epochs, read_progress
 
 if TYPE_CHECKING:
@@ -71,8 +60,9 @@ def open_sweep(folder: Path, request: Request, means: Means) -> Sweep:
             raise UserError(f"{folder} is not an empty folder, and no sweep. Choose another.")
         return sweep
     present = Sweep.read(folder)
-    if different := differing_keys(present.request, request):
-        listing = "".join(f"\n  - {key}: {old!r}, asked for: {new!r}" for key, (old, new) in different.items())
+    old, new = asdict(present.request), asdict(request)
+    if different := [key for key in old if old[key] != new[key]]:
+        listing = "".join(f"\n  - {key}: {old[key]!r}, asked for: {new[key]!r}" for key in different)
         raise UserError(f"{folder} holds another sweep:{listing}\nChoose another folder.")
     if present.means != means and jobs_of(present).at_work():
         raise UserError(f"{folder} is at work with {present.means}. Stop it first: nnunet_ext jobs stop {folder}")
