@@ -137,7 +137,7 @@ def tube(
 def make_lesions(
     rng: np.random.Generator, allowed: MaskArray, preferred: MaskArray, spacing: Spacing, count: int
 ) -> InstanceArray:
-    """Place lesions that do not touch one another; (X, Y, Z), 0 outside and 1..n in the lesions.
+    """Place lesions that do not touch one another; a map, (X, Y, Z), with 0 outside and 1..n in them.
 
     Args:
         allowed: (X, Y, Z) where lesions may be; at least one is placed if this leaves any room.

@@ -219,7 +219,7 @@ def link_validation_cases(dataset: Path, splits: Path, target: Path) -> None:
 
 
 def check_data(data: Path, out: Path, *, needs_prior: bool = False) -> None:
-    """Raise a UserError unless `data` is a raw dataset, with a prior scan if needed, that writing to `out` spares."""
+    """Raise a UserError unless `data` is a raw dataset, with priors if needed, and writing to `out` cannot touch it."""
     if not re.fullmatch(r"Dataset\d{3}_.+", data.name):
         raise UserError(f"{data} is not called like a raw dataset of nnU-Net, DatasetXXX_Name.")
     for part in ("dataset.json", "imagesTr", "labelsTr"):

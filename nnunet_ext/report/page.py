@@ -44,7 +44,7 @@ def write_report(
     commands: Sequence[str] | None = None,
     report_command: str | None = None,
 ) -> list[str]:
-    """Write the report, whole or not at all; what it says is missing.
+    """Write the report, whole or not at all; returns what the page says is missing.
 
     Args:
         target: the HTML file in a folder that exists; an existing file is replaced.
