@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_ext import programs
 from nnunet_ext.errors import UserError
+from nnunet_ext.jobs import sweep as kept
 from nnunet_ext.jobs.claims import holder
 from nnunet_ext.jobs.local import LocalJobs
 from nnunet_ext.jobs.preparation import prepare
-from nnunet_ext.jobs.sweep import FAILED, FINISHED, RUNNING, STOPPED, SWEEP, WAITING, Means, Record, Request, Sweep
+from nnunet_ext.jobs.sweep import FAILED, FINISHED, RUNNING, STOPPED, WAITING, Means, Record, Request, Sweep
 from nnunet_ext.training_log import planned_epochs, read_progress
 
 if TYPE_CHECKING:
@@ -55,14 +55,13 @@ def open_sweep(folder: Path, request: Request, means: Means) -> Sweep:
     if "%" in str(folder):
         raise UserError(f"{folder} has a % in its path, which submitit and Slurm take for a variable. Choose another.")
     sweep = Sweep(folder, request, means)
-    if not (folder / SWEEP).is_file():
+    if not (folder / kept.SWEEP).is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"{folder} is not an empty folder, and no sweep. Choose another.")
         return sweep
     present = Sweep.read(folder)
-    old, new = asdict(present.request), asdict(request)
-    if different := [key for key in old if old[key] != new[key]]:
-        listing = "".join(f"\n  - {key}: {old[key]!r}, asked for: {new[key]!r}" for key in different)
+    if different := kept.differing_keys(present.request, request):
+        listing = "".join(f"\n  - {key}: {old!r}, asked for: {new!r}" for key, (old, new) in different.items())
         raise UserError(f"{folder} holds another sweep:{listing}\nChoose another folder.")
     if present.means != means and jobs_of(present).at_work():
         raise UserError(f"{folder} is at work with {present.means}. Stop it first: nnunet_ext jobs stop {folder}")

@@ -187,3 +187,9 @@ def _read(kind: type[T], file: Path, **known: Any) -> T:
         wrong = error.errors()[0]
         key = ".".join(map(str, wrong["loc"]))
         raise UserError(f"{file} is not what `nnunet_ext jobs` writes: {key}: {wrong['msg']}.") from None
+
+
+def differing_keys(present: Request, asked: Request) -> dict[str, tuple[Any, Any]]:
+    """Where two requests differ, each key with both values."""
+    old, new = asdict(present), asdict(asked)
+    return {key: (old[key], new[key]) for key in old if old[key] != new[key]}
