@@ -1,5 +1,7 @@
 """Ending long work politely, whatever asks for it."""
 
+from __future__ import annotations
+
 import os
 import signal
 from collections.abc import Iterator
