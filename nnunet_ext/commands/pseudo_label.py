@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.arguments import add_new_dataset_options, add_teacher_options, probability, share_or_none
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.text_table import aligned
 from nnunet_ext.files import sha256, write_csv, write_json
-from nnunet_ext.messages import next_steps, some
+from nnunet_ext.messages import aligned, next_steps, some
 from nnunet_ext.plans.plans_file import raw_folder
 from nnunet_ext.registration import register
 from nnunet_ext.version import __version__

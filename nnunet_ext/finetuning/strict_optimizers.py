@@ -6,8 +6,6 @@ merely kept from moving loses momentum while it waits: selected once, it goes 1.
 the entry is selected: everything else keeps its value and its moments bit for bit, however long it waits.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast

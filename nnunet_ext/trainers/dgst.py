@@ -1,7 +1,5 @@
 """Dynamic gradient sparsification training (arXiv 2503.00748): every step moves a few entries of each kernel."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
@@ -26,8 +24,7 @@ class DGSTMixin(FineTuningMixin, technique=DGST):
 
     strategy = staticmethod(strategies.dgst)
 
-    rows: dict[Tensor, Rows]
-    """How each kernel, the weight of a layer, falls into rows."""
+    rows: dict[Tensor, Rows]  # how each kernel, the weight of a layer, falls into rows
 
     def optimizer_class(self) -> type[torch.optim.Optimizer]:
         if self.section(DGST).mode == "grad_mask":
