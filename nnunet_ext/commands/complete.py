@@ -134,9 +134,9 @@ def run(args: argparse.Namespace) -> int:
         copy_splits(source, folder)
         for name in (DENSE, INSTANCES):  # what a simulated annotation was made from, to compare the new labels with
             if (source.folder / name).is_dir():
-                # contents alone: the source may be read-only
-                shutil.copytree(source.folder / name, folder / name, copy_function=shutil.copyfile, dirs_exist_ok=True)
-                (folder / name).chmod(0o755)
+                (folder / name).mkdir(exist_ok=True)
+                for file in sorted((source.folder / name).iterdir()):
+                    shutil.copyfile(file, folder / name / file.name)  # contents alone: the source may be read-only
 
     print_outcome(args.output, counts)
     if not args.out_of_fold and trained_on(model) == source.folder.name:
@@ -211,7 +211,7 @@ def complete_cases(
 ) -> Counts:
     """Write the completed label map of each case to labelsTr, but for those that an interrupted run has finished."""
     from nnunet_ext.evaluation.probabilities import predict_probabilities
-    from nnunet_ext.formats.whole_images import check_whole
+    from nnunet_ext.formats.whole_images import image_written_whole
     from nnunet_ext.preprocessing.pseudo_labels.completion import LabelCounts, completed_labels
     from nnunet_ext.preprocessing.raw.new_dataset import CaseProgress
     from nnunet_ext.preprocessing.raw.raw_dataset import check_values, read_label_map
@@ -238,8 +238,8 @@ def complete_cases(
         completed, found = completed_labels(labels, probabilities, foreground=sorted(names), ignore=ignore, rules=rules)
         counts[name] = {names[value]: count for value, count in found.items()}
         new = folder / "labelsTr" / f"{name}{source.ending}"
-        reader.write_seg(completed, str(new), properties)
-        check_whole(new)
+        with image_written_whole(new):
+            reader.write_seg(completed, str(new), properties)
         progress.keep(name, state, {label: asdict(count) for label, count in counts[name].items()})
         total = sum(counts[name].values(), LabelCounts())
         print(

@@ -45,6 +45,11 @@ class Forked:
             time.sleep(0.005)
         return self.status
 
+    def signal(self, number: int) -> None:
+        """Send it a signal, and it alone, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
     def kill(self) -> int | None:
         """Kill it and all that it has started and left behind; its exit status."""
         with contextlib.suppress(ProcessLookupError):

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from nnunet_ext.demo.stopping import SIGNALS, stopping_signals_interrupt
+from nnunet_ext.stopping import SIGNALS, stopping_signals_interrupt
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no fork, and another way to end a process")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -17,8 +18,12 @@ _replaced: dict[signal.Signals, object] = {}
 def stopping_signals_interrupt() -> Iterator[None]:
     """Let a polite kill or a closed terminal do what Ctrl-C does, so that no command is left running.
 
-    Only in this process: one that is forked meanwhile, such as a worker, has the handlers of before.
+    Only in this process: one that is forked meanwhile, such as a worker, has the handlers of before. In a thread that
+    is not the main one, and in a block of its own, it does nothing.
     """
+    if _replaced or threading.current_thread() is not threading.main_thread():
+        yield
+        return
     _replaced.update({number: signal.signal(number, _interrupt) for number in SIGNALS})
     try:
         yield

@@ -1,0 +1,113 @@
+"""Every command that writes, its result, and what may be left of it after a fault."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from fuzz.commands import COMMANDS, PLANNED, Command
+from fuzz.runs import fingerprints, start
+from support.forked import Forked
+
+WRITING = tuple(command for command in COMMANDS if command.outputs)
+LONGEST_S = 120.0
+# how long something took, and when it was
+VARYING = re.compile(rb'"seconds": [0-9.e-]+|\d+(\.\d+)? s\b|\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?')
+NOT_COMPARED = ("nnunet.log", ".lock")
+
+
+@dataclass(frozen=True)
+class Written:
+    """A copy of the valid workspace in a folder, and a command that writes into it."""
+
+    command: Command
+    folder: Path
+
+    @classmethod
+    def prepare(cls, command: Command, valid: Path, folder: Path) -> Written:
+        """Copy the valid workspace."""
+        shutil.copytree(valid, folder / "work space")
+        return cls(command, folder)
+
+    @cached_property
+    def inputs(self) -> dict[str, str]:
+        """Everything but what the command writes."""
+        return {path: digest for path, digest in fingerprints(self.folder / "work space").items() if not self.owns(path)}
+
+    @property
+    def target(self) -> Path:
+        """The file or folder that the command writes."""
+        verb, *arguments = self.command.line.split()
+        workspace = self.folder / "work space"
+        if "-o" not in arguments:
+            return workspace / PLANNED / ("splits_final.json" if verb == "split" else "nnUNetPlans.json")
+        name = arguments[arguments.index("-o") + 1]
+        return workspace / ("raw" if name.startswith("Dataset") else "") / name
+
+    def owns(self, path: str) -> bool:
+        """Whether a path in the workspace is of what the command writes, or a hidden file beside it."""
+        place = self.folder / "work space" / path
+        beside = place.relative_to(self.target.parent) if place.is_relative_to(self.target.parent) else None
+        in_plans = place.parent == self.target.parent and place.name == "nnunet_ext_configurations.json"
+        return beside is not None and (in_plans or beside.parts[0] == self.target.name or beside.parts[0][0] == ".")
+
+    def start(self, **options: object) -> Forked:
+        """Start the command."""
+        self.inputs  # noqa: B018  before anything is written
+        (self.folder / "output.txt").unlink(missing_ok=True)
+        return start(self.command, self.folder, **options)  # type: ignore[arg-type]
+
+    def run(self, **options: object) -> int | None:
+        """Run the command to its end; the exit status."""
+        process = self.start(**options)
+        process.wait(LONGEST_S)
+        return process.kill()
+
+    @property
+    def output(self) -> str:
+        """What it printed."""
+        return (self.folder / "output.txt").read_text(errors="replace")
+
+    def result(self, *, hidden: bool = False) -> dict[str, str]:
+        """What every file of the result holds, by its path, without times; with the hidden ones if asked."""
+        place = self.target.parent
+        names = [path for path in (self.target, place / "nnunet_ext_configurations.json") if path.exists()]
+        files = [file for path in names for file in ([path] if path.is_file() else sorted(path.rglob("*")))]
+        return {
+            str(file.relative_to(place)): hashlib.sha256(VARYING.sub(b"", file.read_bytes())).hexdigest()
+            for file in files
+            if file.is_file()
+            and not file.name.endswith(NOT_COMPARED)
+            and (hidden or not any(part.startswith(".") for part in file.relative_to(place).parts))
+        }
+
+    def inputs_changed(self) -> list[str]:
+        """Paths of inputs that are no longer what they were, and of files that should not be there."""
+        now = {p: digest for p, digest in fingerprints(self.folder / "work space").items() if not self.owns(p)}
+        return sorted(path for path in {**now, **self.inputs} if now.get(path) != self.inputs.get(path))
+
+    def left_hidden(self) -> list[str]:
+        """Hidden files that are left beside the result or in it, but for the mark of this package."""
+        return [
+            path
+            for path in fingerprints(self.folder / "work space")
+            if self.owns(path)
+            and any(part.startswith(".") for part in Path(path).parts)
+            and not path.endswith("/.made_by_nnunet_ext")
+        ]
+
+
+def expected_result(command: Command, valid: Path, folder: Path) -> tuple[dict[str, str], float]:
+    """The result of a run that nobody disturbs, and its seconds."""
+    undisturbed = Written.prepare(command, valid, folder)
+    started = time.monotonic()
+    assert undisturbed.run() == 0, undisturbed.output
+    seconds = time.monotonic() - started
+    assert undisturbed.inputs_changed() == []
+    assert undisturbed.left_hidden() == []
+    return undisturbed.result(), seconds
