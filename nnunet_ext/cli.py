@@ -66,7 +66,8 @@ def main(argv: list[str] | None = None) -> int:
         cause = out_of_room(error) or error
         if not isinstance(cause, OSError) or cause.errno not in (*NO_ROOM_OR_RIGHT, *WRONG_NAME):
             raise
-        file = f"{str(cause.filename)[:SHOWN]}: " if cause.filename else ""
+        name = cause.filename or getattr(args, "out", None) or getattr(args, "output", None)
+        file = f"{str(name)[:SHOWN]}: " if name else ""
         fix = " Make room or get the right to it, and repeat the command." if cause.errno in NO_ROOM_OR_RIGHT else ""
         print(f"nnunet_ext {args.command}: {file}{cause.strerror}.{fix}", file=sys.stderr)
         return PROBLEM if cause.errno in NO_ROOM else WRONG_USAGE

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from fuzz.commands import COMMANDS, PLANNED, Command
 from fuzz.runs import fingerprints, start
+from nnunet_ext.plans.plans_file import MEMORY
 from support.forked import Forked
 
 WRITING = tuple(command for command in COMMANDS if command.outputs)
 LONGEST_S = 120.0
-# how long something took, and when it was
-VARYING = re.compile(rb'"seconds": [0-9.e-]+|\d+(\.\d+)? s\b|\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?')
-NOT_COMPARED = ("nnunet.log", ".lock")
+# how long something took, and the names of matplotlib's parts of a picture
+VARYING = re.compile(rb'"seconds": [0-9.e-]+|\b[a-zA-Z][0-9a-f]{10}\b')
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,12 @@ class Written:
 
     @cached_property
     def inputs(self) -> dict[str, str]:
-        """Everything but what the command writes."""
-        return {path: digest for path, digest in fingerprints(self.folder / "work space").items() if not self.owns(path)}
+        """Everything but what the command writes, as it was before."""
+        return self._others()
+
+    def _others(self) -> dict[str, str]:
+        found = fingerprints(self.folder / "work space")
+        return {path: digest for path, digest in found.items() if not self.owns(path)}
 
     @property
     def target(self) -> Path:
@@ -53,7 +57,7 @@ class Written:
         """Whether a path in the workspace is of what the command writes, or a hidden file beside it."""
         place = self.folder / "work space" / path
         beside = place.relative_to(self.target.parent) if place.is_relative_to(self.target.parent) else None
-        in_plans = place.parent == self.target.parent and place.name == "nnunet_ext_configurations.json"
+        in_plans = place.parent == self.target.parent and place.name == MEMORY
         return beside is not None and (in_plans or beside.parts[0] == self.target.name or beside.parts[0][0] == ".")
 
     def start(self, **options: object) -> Forked:
@@ -73,22 +77,25 @@ class Written:
         """What it printed."""
         return (self.folder / "output.txt").read_text(errors="replace")
 
-    def result(self, *, hidden: bool = False) -> dict[str, str]:
-        """What every file of the result holds, by its path, without times; with the hidden ones if asked."""
+    def result(self) -> dict[str, str]:
+        """What every file of the result holds, by its path, without times and this folder's name."""
         place = self.target.parent
-        names = [path for path in (self.target, place / "nnunet_ext_configurations.json") if path.exists()]
+        names = [path for path in (self.target, place / MEMORY) if path.exists()]
         files = [file for path in names for file in ([path] if path.is_file() else sorted(path.rglob("*")))]
+        shown = {file.relative_to(place): file for file in files if file.is_file() and file.name != "nnunet.log"}
         return {
-            str(file.relative_to(place)): hashlib.sha256(VARYING.sub(b"", file.read_bytes())).hexdigest()
-            for file in files
-            if file.is_file()
-            and not file.name.endswith(NOT_COMPARED)
-            and (hidden or not any(part.startswith(".") for part in file.relative_to(place).parts))
+            str(path): self._digest(file)
+            for path, file in shown.items()
+            if not any(part.startswith(".") for part in path.parts)
         }
+
+    def _digest(self, file: Path) -> str:
+        content = file.read_bytes().replace(b"<wbr>", b"").replace(str(self.folder).encode(), b"")
+        return hashlib.sha256(VARYING.sub(b"", content)).hexdigest()
 
     def inputs_changed(self) -> list[str]:
         """Paths of inputs that are no longer what they were, and of files that should not be there."""
-        now = {p: digest for p, digest in fingerprints(self.folder / "work space").items() if not self.owns(p)}
+        now = self._others()
         return sorted(path for path in {**now, **self.inputs} if now.get(path) != self.inputs.get(path))
 
     def left_hidden(self) -> list[str]:
@@ -102,12 +109,12 @@ class Written:
         ]
 
 
-def expected_result(command: Command, valid: Path, folder: Path) -> tuple[dict[str, str], float]:
-    """The result of a run that nobody disturbs, and its seconds."""
+def undisturbed_run(command: Command, valid: Path, folder: Path) -> tuple[Written, float]:
+    """A run that nobody disturbs, and its seconds."""
     undisturbed = Written.prepare(command, valid, folder)
     started = time.monotonic()
     assert undisturbed.run() == 0, undisturbed.output
     seconds = time.monotonic() - started
     assert undisturbed.inputs_changed() == []
     assert undisturbed.left_hidden() == []
-    return undisturbed.result(), seconds
+    return undisturbed, seconds

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from faults.commands import expected_result
+from faults.commands import Written, undisturbed_run
 from fuzz.commands import Command
 
-Expected = Callable[[Command], tuple[dict[str, str], float]]
+Expected = Callable[[Command], tuple[Written, float]]
 
 
 @pytest.fixture(scope="session")
 def expected(valid: Path, tmp_path_factory: pytest.TempPathFactory) -> Expected:
-    """The result of each command, and its seconds."""
-    return cache(lambda command: expected_result(command, valid, tmp_path_factory.mktemp("expected")))
+    """The undisturbed run of each command, and its seconds."""
+    return cache(lambda command: undisturbed_run(command, valid, tmp_path_factory.mktemp("expected")))
