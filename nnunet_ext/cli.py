@@ -18,7 +18,7 @@ COMMANDS = (
 )
 
 WRONG_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR)
-FINE, PROBLEM, WRONG_USAGE = 0, 1, 2
+FINE, PROBLEM, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 SHOWN = 300  # characters of a file's name in a message
 # of the machine, not of the program: a full disk, a used-up quota, a file system or file that is read-only
 NO_ROOM_OR_RIGHT = (*NO_ROOM, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -54,11 +54,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status instead of leaving the process."""
-    args = build_parser().parse_args(argv)
-    running = COMMAND.set(args.command)
     try:
         with stopping_signals_interrupt():
-            return args.run(args)
+            return _run(build_parser().parse_args(argv))
+    except KeyboardInterrupt:
+        print("nnunet_ext: interrupted.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(args: argparse.Namespace) -> int:
+    running = COMMAND.set(args.command)
+    try:
+        return args.run(args)
     except UserError as error:
         print(f"nnunet_ext {args.command}: {error}", file=sys.stderr)
         return PROBLEM if out_of_room(error) else WRONG_USAGE
@@ -73,6 +80,6 @@ def main(argv: list[str] | None = None) -> int:
         return PROBLEM if cause.errno in NO_ROOM else WRONG_USAGE
     except KeyboardInterrupt:
         print(f"nnunet_ext {args.command}: interrupted.", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     finally:
         COMMAND.reset(running)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+import signal
 import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+
+import numpy as np
 
 from fuzz.commands import COMMANDS, PLANNED, Command
 from fuzz.runs import fingerprints, start
@@ -17,8 +20,8 @@ from support.forked import Forked
 
 WRITING = tuple(command for command in COMMANDS if command.outputs)
 LONGEST_S = 120.0
-# how long something took, and the names of matplotlib's parts of a picture
-VARYING = re.compile(rb'"seconds": [0-9.e-]+|\b[a-zA-Z][0-9a-f]{10}\b')
+# how long something took, when it was, and the names of matplotlib's parts of a picture
+VARYING = re.compile(rb'"seconds": [0-9.e-]+|Written [0-9-]+ [0-9:]+ UTC|\b[a-zA-Z][0-9a-f]{10}\b')
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,14 @@ class Written:
     def prepare(cls, command: Command, valid: Path, folder: Path) -> Written:
         """Copy the valid workspace."""
         shutil.copytree(valid, folder / "work space")
-        return cls(command, folder)
+        written = cls(command, folder)
+        assert written.before is not None
+        return written
+
+    @cached_property
+    def before(self) -> dict[str, str]:
+        """The result of before, such as a plans file."""
+        return self.result()
 
     @cached_property
     def inputs(self) -> dict[str, str]:
@@ -72,6 +82,10 @@ class Written:
         process.wait(LONGEST_S)
         return process.kill()
 
+    def repeat(self) -> bool:
+        """Run the command again after a fault; whether it succeeds, or has nothing left to do but to say so."""
+        return self.run() == 0 or "exists" in self.output and "add --force to replace it" in self.output
+
     @property
     def output(self) -> str:
         """What it printed."""
@@ -92,6 +106,10 @@ class Written:
     def _digest(self, file: Path) -> str:
         content = file.read_bytes().replace(b"<wbr>", b"").replace(str(self.folder).encode(), b"")
         return hashlib.sha256(VARYING.sub(b"", content)).hexdigest()
+
+    def new(self) -> dict[str, str]:
+        """The part of the result that was not there before."""
+        return {path: digest for path, digest in self.result().items() if self.before.get(path) != digest}
 
     def inputs_changed(self) -> list[str]:
         """Paths of inputs that are no longer what they were, and of files that should not be there."""
@@ -118,3 +136,21 @@ def undisturbed_run(command: Command, valid: Path, folder: Path) -> tuple[Writte
     assert undisturbed.inputs_changed() == []
     assert undisturbed.left_hidden() == []
     return undisturbed, seconds
+
+
+def kill_and_repeat(command: Command, valid: Path, folder: Path, *, kills: int, seed: int) -> tuple[int, list[str]]:
+    """Kill a command at random moments, one after the other in one workspace, and let it end.
+
+    Returns:
+        How often it was killed, and what is then wrong.
+    """
+    undisturbed, seconds = undisturbed_run(command, valid, folder / "undisturbed")
+    written, rng, killed = Written.prepare(command, valid, folder / "killed"), np.random.default_rng(seed), 0
+    for _ in range(kills):
+        process = written.start()
+        if process.wait(rng.uniform(0, seconds)) is None:
+            killed += process.kill() == -signal.SIGKILL
+    wrong = [] if written.repeat() else [f"cannot be repeated: {written.output}"]
+    wrong += [] if written.result() == undisturbed.result() else ["the result differs"]
+    wrong += [f"{path} was changed" for path in written.inputs_changed()]
+    return killed, wrong + [f"{path} is left" for path in written.left_hidden()]

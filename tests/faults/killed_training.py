@@ -21,7 +21,7 @@ from support.forked import Forked
 from support.tiny_data import dataset_name
 
 DATASET = dataset_name("labels")
-CONFIGURATION = "3d_tiny_eight_epochs"
+CONFIGURATION = "3d_tiny_many_epochs"
 TRAINERS = ("nnUNetTrainerMixUp", "nnUNetTrainerDGST", "nnUNetTrainerDBDMP")
 LONGEST_S = 300.0
 
@@ -34,15 +34,18 @@ class KilledTraining:
         preprocessed: nnUNet_preprocessed with the tiny data; gets a configuration more.
         folder: empty, for results and logs.
         seed: draws the moments.
+        epochs: of the training.
     """
 
-    def __init__(self, trainer: str, preprocessed: Path, folder: Path, *, seed: int) -> None:
+    def __init__(self, trainer: str, preprocessed: Path, folder: Path, *, seed: int, epochs: int = 8) -> None:
         self.trainer, self.folder = trainer, folder
         self.rng = np.random.default_rng(seed)
         self.phases: Counter[str] = Counter()
         self.trainings = 0
-        content = {"inherits_from": "3d_tiny", "nnunet_ext": {"num_epochs": 8}}
-        add_configurations(preprocessed / DATASET / "nnUNetPlans.json", {CONFIGURATION: content}, command="")
+        content = {"inherits_from": "3d_tiny", "nnunet_ext": {"num_epochs": epochs}}
+        add_configurations(
+            preprocessed / DATASET / "nnUNetPlans.json", {CONFIGURATION: content}, command="", force=True
+        )
         started = time.monotonic()
         status = self._start().wait(LONGEST_S)
         assert status == 0, self._log()

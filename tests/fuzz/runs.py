@@ -13,6 +13,7 @@ import numpy as np
 
 from fuzz.commands import COMMANDS, Command
 from fuzz.mutations import MARK, mutate, pick
+from nnunet_ext import cli
 from support.forked import Forked
 
 SECONDS = 60
@@ -98,10 +99,8 @@ def start(command: Command, folder: Path, *, before: Callable[[], object] = lamb
     """Start a command on the workspace in a folder; `before` is called in its process first."""
 
     def run() -> int:
-        from nnunet_ext.cli import main
-
         before()
-        return main(command.line.split())
+        return cli.main(command.line.split())
 
     workspace, output = folder / "work space", folder / "output.txt"
     return Forked(run, folder=workspace, environment=_environment(folder), output=output)
