@@ -6,7 +6,6 @@ Prints what was found by kind, and leaves the workspace of every run that went w
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections import Counter
@@ -30,7 +29,6 @@ def fuzz_for(minutes: float, root: Path, first: int, out: Path) -> int:
     from fuzz.commands import make_workspace
     from fuzz.runs import GOOD, fuzz
 
-    os.environ["nnUNet_n_proc_DA"] = "0"  # planning needed one
     make_workspace(root / "valid", root)
     out.mkdir(parents=True, exist_ok=True)
     kinds: Counter[str] = Counter()

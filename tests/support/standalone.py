@@ -24,4 +24,5 @@ def prepared_workspace() -> Iterator[Path]:
         nnunet_ext.register()
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # what nnU-Net prints of its planning
             prepare(Path(folder))
+        os.environ["nnUNet_n_proc_DA"] = "0"
         yield Path(folder)
