@@ -2,37 +2,79 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+PATIENCE_S = 1.5
 _replaced: dict[signal.Signals, object] = {}
 """The handlers that were there before, while `stopping_signals_interrupt` is in force."""
+_noticed = threading.Event()
+_mask: set[int | signal.Signals] = set()
+"""The signals that were held back before a fork."""
 
 
 @contextmanager
 def stopping_signals_interrupt() -> Iterator[None]:
     """Let a polite kill or a closed terminal do what Ctrl-C does, so that no command is left running.
 
-    Only in this process: one that is forked meanwhile, such as a worker, has the handlers of before. In a thread that
-    is not the main one, and in a block of its own, it does nothing.
+    What is ignored, as under ``nohup``, stays so. Only in this process: one that is forked meanwhile, such as a worker,
+    has the handlers of before. In a thread that is not the main one, and in a block of its own, it does nothing.
     """
     if _replaced or threading.current_thread() is not threading.main_thread():
         yield
         return
-    _replaced.update({number: signal.signal(number, _interrupt) for number in SIGNALS})
+    heeded = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    _replaced.update({number: signal.signal(number, _interrupt) for number in heeded})
     try:
-        yield
+        with _long_calls_ended():
+            yield
     finally:
         _restore()
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    _noticed.set()
     raise KeyboardInterrupt
+
+
+@contextmanager
+def _long_calls_ended() -> Iterator[None]:
+    """End this process if a signal has to wait for a library: Python answers between two instructions of its own.
+
+    It is then as after ``kill -9``: what is unfinished is hidden, and the next run removes it.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    _noticed.clear()
+    threading.Thread(target=_watch, args=(reading,), daemon=True).start()
+    before = signal.set_wakeup_fd(writing)  # gets the number of a signal at once
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.write(writing, b"\0")
+        os.close(writing)
+
+
+def _watch(reading: int) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they are the main thread's, which may hold them back
+    with os.fdopen(reading, "rb", buffering=0) as numbers:
+        while (number := numbers.read(1)) not in (b"", b"\0"):
+            if number[0] in SIGNALS and not _noticed.wait(PATIENCE_S):
+                for child in multiprocessing.active_children():
+                    child.kill()
+                print("nnunet_ext: interrupted.", file=sys.stderr, flush=True)
+                os._exit(130)
 
 
 def _restore() -> None:
@@ -43,18 +85,20 @@ def _restore() -> None:
 
 def _block() -> None:
     if _replaced:
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        _mask.clear()
+        _mask.update(signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS))
 
 
 def _unblock() -> None:
     if _replaced:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_SETMASK, _mask)
 
 
 def _leave_to_child() -> None:
     if _replaced:
+        signal.set_wakeup_fd(-1)
         _restore()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_SETMASK, _mask)
 
 
 if hasattr(os, "register_at_fork"):

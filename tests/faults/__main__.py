@@ -29,9 +29,7 @@ def main() -> int:
 def kill_commands(kills: int, root: Path, first: int) -> int:
     """Kill each command some times; how much is wrong."""
     from faults.commands import WRITING, kill_and_repeat
-    from fuzz.commands import make_workspace
 
-    make_workspace(root / "valid", root)
     total, found = 0, 0
     for number, command in enumerate(WRITING):
         done, wrong = kill_and_repeat(command, root / "valid", root / f"{number}", kills=kills, seed=first + number)
