@@ -171,9 +171,10 @@ def check_output_folder(folder: Path, *, force: bool) -> bool:
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; a folder is needed here.")
-    ours = {folder / MARKER, *(marker.parent for marker in folder.glob(f"{UNFINISHED}/{MARKER}"))}
-    if not folder.is_dir() or ours.issuperset(folder.iterdir()):
+    if not folder.is_dir() or {folder / MARKER, folder / UNFINISHED}.issuperset(folder.iterdir()):
         return False
+    if (folder / UNFINISHED / WHOLE).is_file():  # killed while it moved its files
+        return True
     if not (folder / MARKER).is_file():
         raise UserError(f"{folder} is not empty, and this package did not make it. Choose another name.")
     maker = (folder / MARKER).read_text(encoding="utf-8", errors="replace")
@@ -223,8 +224,9 @@ def folder_written_whole(folder: Path, *, force: bool, request: Mapping[str, Any
 
 @contextmanager
 def _unfinished_folder(folder: Path, *, force: bool, request: Mapping[str, Any] | None) -> Iterator[Path]:
-    if (folder / UNFINISHED / WHOLE).is_file():  # killed while it moved its files
+    if (folder / UNFINISHED / WHOLE).is_file():
         _remove_all(folder, but=UNFINISHED)
+        shutil.rmtree(folder / UNFINISHED)
     check_output_folder(folder, force=force)
     # inside a folder that is there, which may be a mount, or whose parent may be read-only
     unfinished = folder / UNFINISHED if folder.is_dir() else folder.with_name(f".{folder.name}{UNFINISHED}")
