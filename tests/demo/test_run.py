@@ -370,7 +370,8 @@ def test_interrupt_ends_the_command_and_what_it_started(tmp_path: Path, programs
         f"""
         import sys
         from pathlib import Path
-        from nnunet_ext.demo import run as demo, stopping
+        from nnunet_ext import stopping
+        from nnunet_ext.demo import run as demo
         sys.executable = {str(programs / "python")!r}
         with stopping.stopping_signals_interrupt():
             demo.CommandRunner({{}}, Path({str(tmp_path)!r}), total=1).run("endless", ["endless"])
