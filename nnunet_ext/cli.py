@@ -9,7 +9,7 @@ from importlib import import_module
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import COMMAND, NO_ROOM, out_of_room
-from nnunet_ext.stopping import stopping_signals_interrupt
+from nnunet_ext.stopping import leave_quickly, stopping_signals_interrupt
 from nnunet_ext.version import __version__
 
 COMMANDS = (
@@ -56,10 +56,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status instead of leaving the process."""
     try:
         with stopping_signals_interrupt():
-            return _run(build_parser().parse_args(argv))
+            status = _run(build_parser().parse_args(argv))
     except KeyboardInterrupt:
         print("nnunet_ext: interrupted.", file=sys.stderr)
-        return INTERRUPTED
+        status = INTERRUPTED
+    if status == INTERRUPTED and argv is None:  # the program: who has pressed Ctrl-C waits for its end
+        leave_quickly(status)
+    return status
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 import errno
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
@@ -123,3 +124,24 @@ def test_command_line_starts_without_torch(command: str) -> None:
         "sys.exit(bool({'torch', 'nnunetv2'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_an_interrupted_program_leaves_at_once_with_what_it_has_to_tidy_up() -> None:
+    script = textwrap.dedent(
+        """
+        import atexit, sys
+        from nnunet_ext import cli
+        from nnunet_ext.commands import path
+        def run(args):
+            raise KeyboardInterrupt
+        class Slow:
+            def __del__(self):
+                print("taken apart")
+        slow, path.run, sys.argv = Slow(), run, ["nnunet_ext", "path"]
+        atexit.register(print, "tidied up")
+        cli.main()
+        """
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (130, "tidied up\n")
+    assert ended.stderr == "nnunet_ext path: interrupted.\n"

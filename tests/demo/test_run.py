@@ -17,6 +17,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from nnunet_ext.claims import only_run
 from nnunet_ext.cli import main
 from nnunet_ext.commands.demo import TECHNIQUES
 from nnunet_ext.demo import run as demo
@@ -290,6 +291,16 @@ def test_output_folder_with_content_is_refused_without_force(
     assert main(["demo", "--out", str(tmp_path / "out"), "--device", "cpu"]) == 2
     assert "not empty" in capsys.readouterr().err
     assert not (programs / "calls.jsonl").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other locks")
+def test_a_folder_that_another_demo_is_writing_is_refused(
+    tmp_path: Path, programs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with only_run(tmp_path / "out"):
+        assert main(["demo", "--out", str(tmp_path / "out"), "--device", "cpu"]) == 2
+    assert "Another run" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
