@@ -17,7 +17,8 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 PATIENCE_S = 1.5
 _replaced: dict[signal.Signals, object] = {}
 """The handlers that were there before, while `stopping_signals_interrupt` is in force."""
-_noticed = threading.Event()
+_noticed = [threading.Event()]
+"""Set when the signal is no longer waited for; one for each block, as its thread may look late."""
 _mask: set[int | signal.Signals] = set()
 """The signals that were held back before a fork."""
 
@@ -50,7 +51,7 @@ def leave_quickly(status: int) -> NoReturn:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    _noticed.set()
+    _noticed[0].set()
     raise KeyboardInterrupt
 
 
@@ -65,22 +66,23 @@ def _long_calls_ended() -> Iterator[None]:
         return
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    _noticed.clear()
-    threading.Thread(target=_watch, args=(reading,), daemon=True).start()
+    noticed = _noticed[0] = threading.Event()
+    threading.Thread(target=_watch, args=(reading, noticed), daemon=True).start()
     before = signal.set_wakeup_fd(writing)  # gets the number of a signal at once
     try:
         yield
     finally:
+        noticed.set()
         signal.set_wakeup_fd(before)
         os.write(writing, b"\0")
         os.close(writing)
 
 
-def _watch(reading: int) -> None:
+def _watch(reading: int, noticed: threading.Event) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they are the main thread's, which may hold them back
     with os.fdopen(reading, "rb", buffering=0) as numbers:
         while (number := numbers.read(1)) not in (b"", b"\0"):
-            if number[0] in SIGNALS and not _noticed.wait(PATIENCE_S):
+            if number[0] in SIGNALS and not noticed.wait(PATIENCE_S):
                 for child in multiprocessing.active_children():
                     child.kill()
                 print("nnunet_ext: interrupted.", file=sys.stderr, flush=True)

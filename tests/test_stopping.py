@@ -37,6 +37,26 @@ def test_workers_that_are_ended_right_after_their_start_do_end():
     assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
+def test_a_signal_that_was_answered_ends_no_later_block():
+    script = """
+import os, signal, time
+from nnunet_ext import stopping
+stopping.PATIENCE_S = 0.2
+watch = stopping._watch
+stopping._watch = lambda *arguments: (time.sleep(0.5), watch(*arguments))  # a thread that comes late
+try:
+    with stopping.stopping_signals_interrupt():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+except KeyboardInterrupt:
+    with stopping.stopping_signals_interrupt():
+        time.sleep(2)
+        print("still there")
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "still there\n")
+
+
 def test_what_is_ignored_stays_so(monkeypatch):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
