@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from nnunet_ext.claims import only_run
 from nnunet_ext.files import check_new_file, sha256
 from nnunet_ext.version import __version__
 
@@ -29,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    with only_run(args.output):
+        return adapt_to_target(args)
+
+
+def adapt_to_target(args: argparse.Namespace) -> int:
+    """Read the weights, and write what became of them."""
     check_new_file(args.output, source=args.source, force=args.force)
     from nnunet_ext.checkpoints.adaptation import adapt
     from nnunet_ext.checkpoints.description import planned_model

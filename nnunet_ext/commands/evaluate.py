@@ -51,6 +51,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnunet_ext import arguments
 from nnunet_ext.arguments import DEVICES, fold_name, not_negative_number, positive, probability, share
+from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.metrics import DICE, GROUPS, LESIONS_RECALL, NSD
 from nnunet_ext.files import MARKER, check_apart, prepare_output_folder, read_json, write_json
@@ -135,7 +136,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     check_options(args)
-    with redirect_stdout(sys.stderr if args.json else sys.stdout):
+    with only_run(args.out), redirect_stdout(sys.stderr if args.json else sys.stdout):
         summary = evaluate(args)
     if args.json:
         print(summary.read_text(encoding="utf-8"), end="")

@@ -89,8 +89,8 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "an exported model é"
 
 
-def refusal(capsys: pytest.CaptureFixture[str], *arguments: str | os.PathLike[str]) -> str:
-    assert main(["export-stock", *map(os.fspath, arguments)]) == 2
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str | os.PathLike[str], status: int = 2) -> str:
+    assert main(["export-stock", *map(os.fspath, arguments)]) == status
     return capsys.readouterr().err
 
 
@@ -199,7 +199,8 @@ def test_a_full_disk_leaves_nothing_behind(model, out, capsys, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    assert "No space left on device" in refusal(capsys, model, "-o", out)
+    message = refusal(capsys, model, "-o", out, status=1)
+    assert f"{out / 'fold_0' / 'checkpoint_final.pth'}: No space left on device. " in message
     assert list(out.parent.glob("*export*")) == []
 
 

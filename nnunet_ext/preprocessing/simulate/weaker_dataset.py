@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json
+from nnunet_ext.formats.whole_images import image_written_whole
 from nnunet_ext.preprocessing.raw.new_dataset import copy_splits, new_dataset, write_description
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, check_values, read_label_map
 from nnunet_ext.version import __version__
@@ -45,8 +46,10 @@ class WeakerDataset:
 
     def write(self, part: str, case: str, labels: Labels, properties: Mapping[str, Any]) -> None:
         """Write a case's map into one of the folders."""
-        self.file(part, case).parent.mkdir(exist_ok=True)
-        self.reader.write_seg(labels, str(self.file(part, case)), properties)
+        file = self.file(part, case)
+        file.parent.mkdir(exist_ok=True)
+        with image_written_whole(file):
+            self.reader.write_seg(labels, str(file), properties)
 
     def finish(
         self, about: Mapping[str, Any], *, record: str, cases: Mapping[str, Any], labels: Mapping[str, Any]
