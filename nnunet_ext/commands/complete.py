@@ -155,7 +155,8 @@ def trained_on(model: TrainedModel) -> str:
 
 def check_source(source: RawDataset, model: TrainedModel) -> None:
     """Raise a UserError unless the model fits the dataset, and the dataset's files are there, before any prediction."""
-    from nnunet_ext.evaluation.model_evaluation import check_inputs, match_labels
+    from nnunet_ext.evaluation.model_evaluation import check_inputs
+    from nnunet_ext.evaluation.scored_labels import match_labels
 
     name, values = source.folder.name, sorted(source.foreground_values().values())
     check_inputs(model.dataset_json, source.description, name=name)

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     from nnunet_ext.evaluation.case_sets import CaseSet
-    from nnunet_ext.evaluation.model_evaluation import ScoredLabels
+    from nnunet_ext.evaluation.scored_labels import ScoredLabels
     from nnunet_ext.evaluation.scoring import Result
 
 REQUEST = "request.json"
@@ -243,7 +243,8 @@ def of_model(args: argparse.Namespace) -> Job:
     from nnunet_ext.evaluation.case_sets import select_cases
     from nnunet_ext.evaluation.evaluation_files import origin_of_model
     from nnunet_ext.evaluation.machine import choose_device
-    from nnunet_ext.evaluation.model_evaluation import check_inputs, load_predictor, match_labels, request
+    from nnunet_ext.evaluation.model_evaluation import check_inputs, load_predictor, request
+    from nnunet_ext.evaluation.scored_labels import match_labels
     from nnunet_ext.registration import register
 
     register()
@@ -270,7 +271,6 @@ def evaluate(args: argparse.Namespace) -> Path:
     """Predict if a model is given, score, write and print; returns evaluation.json."""
     from nnunet_ext.evaluation.evaluation_files import JSON, remarks, results_table, write_results
     from nnunet_ext.evaluation.machine import FEW_CORES, available_cores, default_workers
-    from nnunet_ext.evaluation.model_evaluation import predict_missing
     from nnunet_ext.evaluation.operating_points import DEFAULT_THRESHOLDS
     from nnunet_ext.evaluation.patients import read_patients
     from nnunet_ext.evaluation.scoring import Options, score
@@ -297,6 +297,8 @@ def evaluate(args: argparse.Namespace) -> Path:
     for cases, labels in job.sets:
         folder = args.predictions or args.out / cases.name
         if predictor is not None:
+            from nnunet_ext.evaluation.model_evaluation import predict_missing
+
             folder.mkdir(exist_ok=True)
             log, names = args.out / "nnunet.log", list(labels.keys)
             predict_missing(

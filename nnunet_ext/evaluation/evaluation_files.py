@@ -6,12 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from nnunet_ext.checkpoints.trained_model import TrainedModel
 from nnunet_ext.evaluation.bootstrap import LEVEL, SEED, Estimate, Interval
 from nnunet_ext.evaluation.metrics import (
     AGGREGATED_DICE,
@@ -27,6 +26,9 @@ from nnunet_ext.evaluation.scoring import Result
 from nnunet_ext.evaluation.text_table import aligned
 from nnunet_ext.files import write_json
 from nnunet_ext.version import __version__
+
+if TYPE_CHECKING:
+    from nnunet_ext.checkpoints.trained_model import TrainedModel
 
 JSON, CSV = "evaluation.json", "evaluation.csv"
 INTERVAL_RULE = (

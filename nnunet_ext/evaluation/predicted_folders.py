@@ -8,7 +8,7 @@ from typing import Any
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.case_sets import SHOWN, CaseSet, check_instance_maps
-from nnunet_ext.evaluation.model_evaluation import ScoredLabels, match_labels
+from nnunet_ext.evaluation.scored_labels import ScoredLabels, match_labels
 from nnunet_ext.files import read_json
 from nnunet_ext.preprocessing.raw.raw_dataset import Case
 

@@ -433,7 +433,7 @@ def test_interrupted_scoring_leaves_the_files_of_before(models, tmp_path, monkey
     def interrupted(*arguments, **more):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nnunet_ext.evaluation.scoring.region_or_label_to_mask", interrupted)
+    monkeypatch.setattr("nnunet_ext.evaluation.scoring.CaseMaps", interrupted)
     assert evaluate(models["labels"], out, "--on", ON_IGNORE, "--bootstrap", "7") == 130
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 

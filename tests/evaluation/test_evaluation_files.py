@@ -9,7 +9,7 @@ import pytest
 
 from nnunet_ext.checkpoints.trained_model import TrainedModel
 from nnunet_ext.evaluation.evaluation_files import origin_of_model, remarks, results_table, write_results
-from nnunet_ext.evaluation.model_evaluation import match_labels
+from nnunet_ext.evaluation.scored_labels import match_labels
 from nnunet_ext.evaluation.scores_table import read_scores
 from nnunet_ext.evaluation.scoring import Options, score
 from support.rows_of_voxels import MILLIMETRES, write_cases

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from nnunet_ext.evaluation.evaluation_files import remarks, results_table, write_results
-from nnunet_ext.evaluation.model_evaluation import match_labels
+from nnunet_ext.evaluation.scored_labels import match_labels
 from nnunet_ext.evaluation.scores_table import read_scores
 from nnunet_ext.evaluation.scoring import Options, score
 from nnunet_ext.report.page import write_report
