@@ -14,7 +14,6 @@ from nnunet_ext.formats.dataset_json import channel_names, checked_dataset_json,
 from nnunet_ext.formats.plans import checked_plans
 from nnunet_ext.plans.plans_file import check_configuration, preprocessed_folder, read_plans
 
-
 COMPLETE: Mapping[str, Any] = {"channel_names": {"0": "image"}, "labels": {}, "file_ending": ".nii.gz"}
 
 

@@ -52,7 +52,7 @@ from typing import TYPE_CHECKING, Any
 from nnunet_ext.arguments import add_interval_options, fold_name, not_negative_number, positive, probability, share
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.metrics import DICE, GROUPS, LESIONS_RECALL, NSD
-from nnunet_ext.files import MARKER, check_apart, prepare_output_folder, read_json, write_json
+from nnunet_ext.files import MARKER, check_apart, prepare_output_folder, write_json
 
 if TYPE_CHECKING:
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
@@ -337,9 +337,11 @@ def write_curves(out: Path, results: list[Result]) -> None:
 
 def open_output(out: Path, wanted: Mapping[str, Any], *, force: bool) -> None:
     """Make the output folder, which records what decides the predictions, or go on in one where the same was asked."""
+    from nnunet_ext.formats.typed import read_typed
+
     record = out / REQUEST
     if record.is_file() and (out / MARKER).is_file() and not force:
-        before = read_json(record)
+        before = read_typed(dict[str, Any], record)
         if before == wanted:
             return
         differing = ", ".join(key for key in wanted if before.get(key) != wanted[key])
