@@ -57,10 +57,8 @@ def read_training(fold_folder: Path) -> TrainingRecord:
     checkpoint = read_checkpoint(source)
     trainer, configuration = training_of(checkpoint, source)
     arguments = checkpoint["init_args"]
-    own_plans, plans_file = arguments.get("plans"), fold_folder.parent / "plans.json"
-    plans = checked_plans(
-        own_plans or read_json(plans_file), where=f"The plans in {source}" if own_plans else plans_file
-    )
+    plans_file = fold_folder.parent / "plans.json"
+    plans = checked_plans(arguments.get("plans") or read_json(plans_file), where=f"The plans of {source}")
     check_configuration(plans, configuration, file=source)
     fold = str(arguments.get("fold", fold_folder.name.removeprefix("fold_")))
     recorded = validated(Recorded, checkpoint, where=source, what="a checkpoint")
