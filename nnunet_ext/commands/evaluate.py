@@ -11,8 +11,9 @@ mean and counted. Aggregated Dice (DSCagg) is computed once from all cases: twic
 prediction share, divided by the sum of both volumes. In brackets are 95 % bootstrap intervals over patients. Where a
 patient has several cases, say so with --patients: otherwise the intervals are too narrow.
 
-OUT gets evaluation.json (the summary), evaluation.csv (the scores table: a row for each case, label and metric, with
-numerator and denominator) and a model's predictions. An interrupted run continues if the same is asked again. Asked
+OUT gets evaluation.json (the summary), evaluation.csv (for spreadsheets: a row for each case, a column for each label
+and metric), scores.csv (the scores table: a row for each case, label and metric, with numerator and denominator) and a
+model's predictions. An interrupted run continues if the same is asked again. Asked
 again with other metrics, it scores the predictions that are there.
 
 Metrics beside Dice: surface is ASSD and HD95 in mm (MONAI's definition: voxels at the surface, each counted alike), for

@@ -13,7 +13,7 @@ import pandas as pd
 from nnunet_ext.checkpoints.trained_model import FINAL
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.metrics import DICE, LESIONS_RECALL, METRICS, NSD
-from nnunet_ext.evaluation.scores_table import Scores, labels_with, nanmean, read_scores, seed_scores
+from nnunet_ext.evaluation.scores_table import SCORES, Scores, labels_with, nanmean, read_scores, seed_scores
 from nnunet_ext.files import read_json
 from nnunet_ext.formats.dataset_json import read_dataset_json
 from nnunet_ext.formats.evaluation import EvaluationJson, Origin
@@ -23,7 +23,7 @@ from nnunet_ext.report.case_files import CaseFiles, RawFiles, find_raw_files
 from nnunet_ext.report.summary import Evaluation, Label, read_labels, read_summary
 from nnunet_ext.report.training import TrainingRecord, find_checkpoint, read_training
 
-EVALUATION, TABLE, REQUEST, SUMMARY = "evaluation.json", "evaluation.csv", "request.json", "summary.json"
+EVALUATION, REQUEST, SUMMARY = "evaluation.json", "request.json", "summary.json"
 SHOWN = 5  # names in a message
 NO_TRAINING = "The training behind predictions is not known: no curves, no settings."
 
@@ -236,7 +236,7 @@ def _read_evaluate_folder(path: Path) -> Source:
     """An output folder of ``nnunet_ext evaluate``."""
     read_typed(EvaluationJson, path / EVALUATION)
     content = read_json(path / EVALUATION)
-    scores = read_scores(path / TABLE)
+    scores = read_scores(path / SCORES)
     request = read_typed(Origin, path / REQUEST) if (path / REQUEST).is_file() else Origin()
     made_from = request.model or request.predictions or content.get("model") or content.get("predictions")
     if made_from is None:
@@ -292,7 +292,7 @@ def _evaluated(
     title = name if references is None else f"{name} ({references})"
     if of_set.empty:
         raise UserError(
-            f"{out / TABLE} has no scores of {title}, which {EVALUATION} names. Run nnunet_ext evaluate again."
+            f"{out / SCORES} has no scores of {title}, which {EVALUATION} names. Run nnunet_ext evaluate again."
         )
     raw = find_raw_files(str(entry["dataset"]), near, references=references)
     description = raw.description or model
@@ -337,7 +337,7 @@ def _evaluate_command(content: Mapping[str, Any], origin: Path) -> str:
         references = dict.fromkeys(content.get("labels", []))
     command += ["--metrics", *groups] if len(groups) > 1 else []
     if "tolerances" in first:
-        command += ["--tolerance", *(f"{label}={value:g}" for label, value in first["tolerances"].items())]
+        command += ["--tolerance", *(f"{label}={value:.12g}" for label, value in first["tolerances"].items())]
     command += ["--labels", *references] if references else []
     command += [] if content.get("mirroring", True) else ["--disable-tta"]
     checkpoint = content.get("checkpoint", FINAL)

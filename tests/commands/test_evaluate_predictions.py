@@ -6,6 +6,7 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import SimpleITK as sitk
 from nnunetv2.evaluation.evaluate_predictions import evaluate_folder_entry_point
@@ -68,9 +69,13 @@ def test_every_metric_interval_and_reference_works_as_for_a_model(folders, tmp_p
     assert (full["number_of_patients"], sparse["references"]) == (4, "labelsTr_sparse")
     assert set(full["labels"]["organ"]["intervals"]) >= {"dice_mean", "nsd_mean", "hd95_mean", "lesions_f1"}
     assert "Dataset001_Organs_predicted (labelsTr)" in capsys.readouterr().out
-    scores = read_scores(tmp_path / "out" / "evaluation.csv")
+    scores = read_scores(tmp_path / "out" / "scores.csv")
     assert set(scores["run"]) == {predictions.name}
     assert set(scores["patient"]) == {"P0", "P1", "P2", "P3"}
+    sheet = pd.read_csv(tmp_path / "out" / "evaluation.csv")
+    assert len(sheet) == len(scores[["references", "case"]].drop_duplicates())
+    dice = [by_label["organ"] for one in (full, sparse) for by_label in one["dice"].values()]
+    assert sheet["organ dice"].tolist() == dice
 
     instances = ["--instances", dataset / "instancesTr"]
     assert evaluate(tmp_path / "out", predictions, *labels[:2], "--metrics", "lesions", *instances) == 0

@@ -36,10 +36,10 @@ def model(tmp_path):
 
 
 def written(folder, model, results):
-    """What is in evaluation.json, and the rows of evaluation.csv by case, label and metric."""
+    """What is in evaluation.json, and the rows of scores.csv by case, label and metric."""
     write_results(folder, origin_of_model(model, mirroring=True), results)
     content = json.loads((folder / "evaluation.json").read_text(), parse_constant=pytest.fail)  # NaN is no JSON
-    return content, read_scores(folder / "evaluation.csv").set_index(["case", "label", "metric"])
+    return content, read_scores(folder / "scores.csv").set_index(["case", "label", "metric"])
 
 
 def test_files_hold_every_number_and_null_where_there_is_none(result, model, tmp_path):

@@ -88,7 +88,7 @@ def test_summary_has_the_numbers_of_the_first_version(evaluated, run):
 
 @pytest.mark.parametrize("run", RUNS)
 def test_table_has_the_numbers_of_the_first_version(evaluated, run):
-    scores = read_scores(evaluated[0] / run / "evaluation.csv")
+    scores = read_scores(evaluated[0] / run / "scores.csv")
     scores["value"] = scores["numerator"] / scores["denominator"]  # 0 / 0 is NaN
     keys = ["dataset", "references", "case", "label"]
     wide = {part: scores.pivot(index=keys, columns="metric", values=part) for part in ("value", *scores.columns[-3:-1])}
