@@ -410,11 +410,8 @@ def test_several_sets_of_cases_have_their_own_operating_points(models, tmp_path)
 
 
 def test_the_files_do_not_depend_on_the_number_of_workers(models, tmp_path, monkeypatch):
-    out, names = (
-        tmp_path / "out",
-        ["evaluation.json", "evaluation.csv", "scores.csv"]
-    names += ["operating_points.csv", "operating_points.png"],
-    )
+    out, names = tmp_path / "out", ["evaluation.json", "evaluation.csv", "scores.csv"]
+    names += ["operating_points.csv", "operating_points.png"]
     metrics = ["--metrics", "surface", "nsd", "lesions", "--tolerance", "1", "--thresholds", "0.3", "0.5"]
     assert evaluate(models["labels"], out, "--on", ON_IGNORE, *metrics, "--workers", "1") == 0
     before = [(out / name).read_bytes() for name in names]
