@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nnunet_ext.checkpoints.claims import check_backed, check_claims
+from nnunet_ext.checkpoints.claimed_sizes import check_backed, check_claims
 from nnunet_ext.errors import UserError
 from nnunet_ext.messages import some
 

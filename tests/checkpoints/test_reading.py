@@ -14,7 +14,7 @@ import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunet_ext.checkpoints.claims import check_claims
+from nnunet_ext.checkpoints.claimed_sizes import check_claims
 from nnunet_ext.checkpoints.reading import read_checkpoint
 from nnunet_ext.errors import UserError
 from support.nnunet_runs import train
