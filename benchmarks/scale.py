@@ -20,6 +20,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import SimpleITK as sitk
 from scipy.ndimage import zoom
 
@@ -159,16 +160,20 @@ def memory_of(process: int) -> int:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", nargs="+", choices=INPUTS, default=list(INPUTS), help="data (default: all)")
-    parser.add_argument("--commands", nargs="+", metavar="NAME", help="only commands whose names begin so")
+    parser.add_argument(
+        "--commands", nargs="+", metavar="NAME", help="names of commands, as in the table (default: all)"
+    )
     rounds = "times that nnU-Net's evaluation and ours take turns; the others run once (default: %(default)s)"
     parser.add_argument("--rounds", type=int, default=3, help=rounds)
     processes = "numbers of processes to evaluate with (default: 1)"
     parser.add_argument("--processes", type=int, nargs="+", default=[1], help=processes)
     parser.add_argument("--work", type=Path, help="folder for the data, kept (default: a temporary one)")
     parser.add_argument("--out", type=Path, default=Path("bench_output/scale"), help="files to write, without ending")
+    parser.add_argument("--append", action="store_true", help="go on with the measurements in the files")
     options = parser.parse_args(argv)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, str | int | float]] = []
+    table = options.out.with_suffix(".csv")
+    rows: list[dict[str, Any]] = pd.read_csv(table).to_dict("records") if options.append else []
     with tempfile.TemporaryDirectory() as temporary:
         root = options.work or Path(temporary)
         variables = {f"nnUNet_{kind}": str(root) for kind in ("raw", "preprocessed", "results")}
@@ -181,7 +186,7 @@ def main(argv: list[str] | None = None) -> int:
                     for title, command in commands_for(folder, processes).items():
                         again = title in (STOCK, DICE)
                         evaluates = title.startswith((STOCK, DICE))
-                        asked = not options.commands or any(map(title.startswith, options.commands))
+                        asked = not options.commands or title in options.commands
                         if not asked or (turn and not again) or not (evaluates or processes == options.processes[0]):
                             continue
                         load = os.getloadavg()[0]
@@ -190,7 +195,7 @@ def main(argv: list[str] | None = None) -> int:
                         found |= {"round": turn, "wall_s": round(used.wall_s, 2), "cpu_s": round(used.cpu_s, 2)}
                         rows.append({**found, "peak_MB": round(used.peak_bytes / MEGABYTE), "load": round(load, 2)})
                         print(*rows[-1].values(), flush=True)
-                        write_csv(options.out.with_suffix(".csv"), rows)
+                        write_csv(table, rows)
                         write_text(options.out.with_suffix(".md"), page(rows, argv))
     return FINE
 

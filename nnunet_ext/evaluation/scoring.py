@@ -30,6 +30,7 @@ from nnunet_ext.evaluation.operating_points import (
 from nnunet_ext.evaluation.parallel import in_order
 from nnunet_ext.evaluation.scored_labels import ScoredLabels
 from nnunet_ext.evaluation.scores_table import case_scores, nanmean, seed_scores
+from nnunet_ext.formats.tiff_spacing import lacks_spacing
 from nnunet_ext.messages import size
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, read_label_map, reader_for
 from nnunet_ext.preprocessing.simulate.partial_annotation import read_instances
@@ -192,7 +193,7 @@ def _labels_in_case(
     files: _Files, reader: Any, labels: ScoredLabels, options: Options
 ) -> Iterator[tuple[str, LabelInCase]]:
     """Each label of a case by its name."""
-    reference, _ = read_label_map(reader, files.reference)
+    reference, of_reference = read_label_map(reader, files.reference)
     # the prediction has the geometry of the image; that of a reference may have been lost when it was made
     prediction, properties = read_label_map(reader, files.prediction)
     if reference.shape != prediction.shape:
@@ -200,6 +201,8 @@ def _labels_in_case(
         raise UserError(
             f"{files.reference} has {theirs} voxels, but {files.prediction} has {ours}. They must be of the same image."
         )
+    if lacks_spacing(files.prediction):
+        properties = of_reference
     maps = CaseMaps(
         reference,
         prediction,

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
+import tifffile
 from nnunetv2.evaluation.evaluate_predictions import evaluate_folder_entry_point
 
 from nnunet_ext.cli import main
@@ -174,3 +175,20 @@ def test_neither_a_model_nor_predictions_is_refused(tmp_path, capsys, arguments)
 def test_options_for_predictions_alone_are_refused_with_a_model(tmp_path, capsys):
     assert main(["evaluate", "MODEL", "--on", "4", "--partial", "-o", str(tmp_path / "out")]) == 2
     assert "only for --predictions" in capsys.readouterr().err
+
+
+def test_tiff_predictions_without_their_spacing_have_that_of_the_references(tmp_path):
+    labels = np.zeros((4, 6, 6), np.uint8)
+    labels[1:3, 2:4, 2:4] = 1
+    for folder, moved in (("labels", labels), ("predictions", np.roll(labels, 1, axis=0))):
+        (tmp_path / folder).mkdir()
+        tifffile.imwrite(tmp_path / folder / "case.tif", moved)
+    (tmp_path / "labels" / "case.json").write_text('{"spacing": [5, 1, 1]}')
+    description = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1}, "file_ending": ".tif"}
+    description["overwrite_image_reader_writer"] = "Tiff3DIO"
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    scored = evaluate(
+        tmp_path / "out", tmp_path / "predictions", "--labels", tmp_path / "labels", "--metrics", "surface"
+    )
+    assert scored == 0
+    assert read(tmp_path / "out")["datasets"][0]["hd95"]["case"]["organ"] == 5
