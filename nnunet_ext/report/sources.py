@@ -325,12 +325,8 @@ def _evaluate_command(content: Mapping[str, Any], origin: Path) -> str:
     command = ["nnunet_ext", "evaluate"]
     if "model" in content:
         on = dict.fromkeys(f"{entry['dataset']}:{entry['cases']}" for entry in entries)
-        command += [
-            str(origin),
-            *(part for one in on for part in ("--on", one)),
-            "-f",
-            *map(str, content.get("folds", [])),
-        ]
+        command += [str(origin), *(part for one in on for part in ("--on", one))]
+        command += ["-f", *map(str, content.get("folds", []))]
         references = dict.fromkeys(entry["references"] for entry in entries if "references" in entry)
     else:
         command += ["--predictions", str(origin)]

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
+PREPARED = "NNUNET_EXT_TEST_WORKSPACE"  # a workspace that was made before, see tests/README.md
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
@@ -23,7 +25,10 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("fuzz_output"), help="folder (default: %(default)s)")
     options = parser.parse_args()
     # nnU-Net reads its variables when it is imported
-    root = Path(tempfile.mkdtemp(prefix="fuzz "))
+    root = Path(tempfile.mkdtemp(prefix="fuzz ")) / "work space"
+    prepared = os.environ.get(PREPARED)
+    if prepared:
+        shutil.copytree(prepared, root)
     os.environ.update({name: str(root / name) for name in VARIABLES}, OMP_NUM_THREADS="1", nnUNet_n_proc_DA="1")
     import nnunet_ext
     from fuzz.commands import make_workspace
@@ -31,7 +36,8 @@ def main() -> int:
     from support.workspace import prepare
 
     nnunet_ext.register()
-    prepare(root)
+    if not prepared:
+        prepare(root)
     os.environ["nnUNet_n_proc_DA"] = "0"  # planning needs one
     make_workspace(root / "valid", root)
     options.out.mkdir(parents=True, exist_ok=True)
