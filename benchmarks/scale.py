@@ -31,7 +31,7 @@ from nnunet_ext.messages import counted, size
 from nnunet_ext.programs import find_executable
 
 SPACING = (1.0, 1.0, 2.5)  # mm, of x, y and z
-SAMPLING_S = 0.02
+SAMPLING_S = 0.05
 MEGABYTE = 1e6
 STOCK, DICE = "nnUNetv2_evaluate_folder", "evaluate"
 
