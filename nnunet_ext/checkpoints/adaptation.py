@@ -16,7 +16,7 @@ from nnunet_ext.checkpoints.description import (
 )
 from nnunet_ext.checkpoints.heads import IMAGES, OUTPUTS, adapted_head, head_counts, head_level, is_head
 from nnunet_ext.checkpoints.inputs import adapted_input
-from nnunet_ext.checkpoints.outcome import Adaptation, AdaptedTensor, Outcome
+from nnunet_ext.checkpoints.outcome import NOTHING, Adaptation, AdaptedTensor, Fitted, Outcome
 from nnunet_ext.errors import UserError
 from nnunet_ext.messages import listed
 from nnunet_ext.plans.settings import KEY
@@ -66,14 +66,15 @@ class _Adapter:
 
     def run(self) -> Adaptation:
         weights: dict[str, Tensor] = {}
+        known: dict[str, Tensor] = {}
         report = []
         for keys, tensor in self.groups:
             own = tensor.detach().cpu()
-            value, outcome, reason = self._head(keys, own) if is_head(keys[0]) else self._body(keys, own)
+            fitted = self._head(keys, own) if is_head(keys[0]) else self._body(keys, own)
             # a copy, so that neither a later training nor the source can reach into it
-            value = value.to(own.dtype).clone()
-            weights.update(dict.fromkeys(keys, value))
-            report.append(AdaptedTensor(keys[0], outcome, reason, tuple(own.shape)))
+            weights.update(dict.fromkeys(keys, fitted.value.to(own.dtype).clone()))
+            known.update(dict.fromkeys(keys, fitted.known))
+            report.append(AdaptedTensor(keys[0], fitted.outcome, fitted.reason, tuple(own.shape)))
         unused = self._unused()
         differences = architecture_differences(self.origin, self.target) if self.origin else {}
         if set(differences) & set(STRUCTURE):
@@ -81,7 +82,7 @@ class _Adapter:
             self._note_mismatches((one.key, one.shape, None) for one in unused if not is_head(one.key))
         if self.mismatches:
             raise UserError(self._refusal(differences))
-        return Adaptation({key: weights[key] for key in self.keys}, (*report, *unused))
+        return Adaptation({key: weights[key] for key in self.keys}, known, (*report, *unused))
 
     def _note_mismatches(self, found: Iterable[tuple[str, Sequence[int] | None, Sequence[int] | None]]) -> None:
         """Note tensors by name, shape in the source and shape in the network; None: missing there."""
@@ -89,15 +90,15 @@ class _Adapter:
             source, network = (str(list(shape)) if shape is not None else "missing" for shape in both)
             self.mismatches.append(f"{key}: source {source}, network {network}")
 
-    def _body(self, keys: tuple[str, ...], own: Tensor) -> tuple[Tensor, Outcome, str]:
+    def _body(self, keys: tuple[str, ...], own: Tensor) -> Fitted:
         """A tensor of encoder or decoder."""
         found = next((name for name in self._names(keys) if name in self.given), None)
         stock = {name for name in map(self.stock_key, keys) if name is not None}
         if found is None and not stock:
-            return own, "random", "a plain U-Net has no such part"
+            return Fitted(own, "random", "a plain U-Net has no such part", NOTHING)
         if found is None:
             self._note_mismatches([(keys[0], None, own.shape)])
-            return own, "random", "missing in the source"
+            return Fitted(own, "random", "missing in the source", NOTHING)
         # all names: a source may hold a copy of the tensor under each
         self.used |= {found, *keys, *stock}
         value = self.given[found]
@@ -107,28 +108,29 @@ class _Adapter:
             source_inputs = self.origin.input_channels() if self.origin else ()
             value, change = adapted_input(value, own.shape[1], source_inputs, self.own_inputs)
             outcome: Outcome = "copied" if value is self.given[found] else "adapted"
-            return value, outcome, "; ".join(part for part in (change, reason) if part)
+            return Fitted(value, outcome, "; ".join(part for part in (change, reason) if part))
         if value.shape != own.shape:
             self._note_mismatches([(keys[0], value.shape, own.shape)])
-            return own, "random", "another shape in the source"
-        return value, "copied", reason
+            return Fitted(own, "random", "another shape in the source", NOTHING)
+        return Fitted(value, "copied", reason)
 
-    def _head(self, keys: tuple[str, ...], own: Tensor) -> tuple[Tensor, Outcome, str]:
+    def _head(self, keys: tuple[str, ...], own: Tensor) -> Fitted:
         """A tensor of a segmentation head."""
         if not self.keep_heads:
-            return own, "random", "heads are not kept"
+            return Fitted(own, "random", "heads are not kept", NOTHING)
         if self.source.get(KEY, {}).get(OUTPUTS) == IMAGES:
-            return own, "random", "the source's heads restore images"
+            return Fitted(own, "random", "the source's heads restore images", NOTHING)
         found = self._found_head(keys)
         if found is None:
-            return own, "random", "the source has no such head"
+            return Fitted(own, "random", "the source has no such head", NOTHING)
         if self.origin is None:
-            return own, "random", "the source does not say which labels its heads stand for"
-        value, outcome, reason = adapted_head(own, self.given[found], self.target.head_rows(), self.origin.head_rows())
-        if outcome != "random":
-            self.used.add(found)
-        origin = "" if found in keys or outcome == "random" else f"from the source's {_differing_part(keys[0], found)}"
-        return value, outcome, "; ".join(part for part in (reason, origin) if part)
+            return Fitted(own, "random", "the source does not say which labels its heads stand for", NOTHING)
+        fitted = adapted_head(own, self.given[found], self.target.head_rows(), self.origin.head_rows())
+        if fitted.outcome == "random":
+            return fitted
+        self.used.add(found)
+        origin = "" if found in keys else f"from the source's {_differing_part(keys[0], found)}"
+        return fitted._replace(reason="; ".join(part for part in (fitted.reason, origin) if part))
 
     def _names(self, keys: tuple[str, ...]) -> list[str]:
         """What the source may call a tensor: one of its own names, else the one of a plain U-Net."""

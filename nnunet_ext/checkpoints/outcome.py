@@ -5,14 +5,28 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
+import torch
 from torch import Tensor
 
 Outcome = Literal["copied", "adapted", "random", "unused"]
 
 LISTS = ("stages", "transpconvs", "seg_layers")
 """Names under which nnU-Net's networks number their stages."""
+
+
+ALL, NOTHING = torch.tensor(True), torch.tensor(False)
+"""Which entries of a tensor come from the source: all of them, or none."""
+
+
+class Fitted(NamedTuple):
+    """A tensor for the network, made from the source's or left random."""
+
+    value: Tensor
+    outcome: Outcome
+    reason: str
+    known: Tensor = ALL  # which entries come from the source: bool, broadcast to the tensor's shape
 
 
 @dataclass(frozen=True)
@@ -30,6 +44,7 @@ class Adaptation:
     """Weights for a network, and where they come from."""
 
     weights: dict[str, Tensor]  # complete, on the CPU; tensors that are one in the network are one here
+    known: dict[str, Tensor]  # which entries of each weight come from the source, as in `Fitted`
     tensors: tuple[AdaptedTensor, ...]  # what became of each, in the network's order, unused ones last
 
     def table(self) -> str:

@@ -26,6 +26,24 @@ class FineTuningSettings(Section):
     allow_random_start: bool = Field(
         False, description="Train although there is nothing to start from (an error otherwise)."
     )
+    l2_sp: float = Field(
+        0.0,
+        ge=0,
+        description="L2-SP: adds this times the sum of (w - w0)^2 over the weights that the source has to the loss, in "
+        "place of their weight decay (arXiv 1802.01483).",
+    )
+    copied_lr_factor: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Factor of the learning rate of the weights that come from the source; random ones keep the whole "
+        "rate.",
+    )
+    warmup_epochs: int = Field(
+        0,
+        ge=0,
+        description="Epochs in which the learning rate rises linearly, before it decays; fewer than num_epochs.",
+    )
     lora_rank: int = Field(32, ge=1, description="`nnUNetTrainerLoRA`: rank r of the adapters.")
     lora_alpha: float = Field(16.0, gt=0, description="`nnUNetTrainerLoRA`: alpha; the adapters' factor is alpha / r.")
     lora_dropout: float = Field(0.1, ge=0, lt=1, description="`nnUNetTrainerLoRA`: dropout of the adapters' input.")

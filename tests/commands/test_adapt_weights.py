@@ -290,3 +290,38 @@ def test_plans_with_text_beyond_ascii_stay_readable(source: Path, out: Path, pre
     file.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     assert adapt_weights(source, out) == 0
     assert "Tumor-Ödem" in read_checkpoint(out)["init_args"]["dataset_json"]["labels"]
+
+
+def test_model_between_source_and_tuned_predicts_with_nnunet(source: Path, out: Path, tmp_path: Path) -> None:
+    tuned = tmp_path / "tuned.pth"
+    write_source(tuned, dataset="902")
+    content = torch.load(tuned, weights_only=False)
+    torch.save({**content, "inference_allowed_mirroring_axes": (0, 1)}, tuned)
+    assert adapt_weights(source, out, "--interpolate", "0.25", "--tuned", str(tuned)) == 0
+    result = read_checkpoint(out)
+    old, new = read_checkpoint(source)["network_weights"], content["network_weights"]
+    for key, value in result["network_weights"].items():
+        torch.testing.assert_close(value, 0.75 * old[key] + 0.25 * new[key])
+    assert result["inference_allowed_mirroring_axes"] == (0, 1)
+    assert result["nnunet_ext"]["adapted_from"]["interpolated"] == {
+        "amount": 0.25,
+        "tuned": tuned.name,
+        "sha256": hashlib.sha256(tuned.read_bytes()).hexdigest(),
+    }
+
+
+def test_amount_and_tuned_model_need_each_other(source: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert adapt_weights(source, out, "--interpolate", "0.5") == 2
+    assert "--tuned CHECKPOINT" in capsys.readouterr().err
+    assert adapt_weights(source, out, "--tuned", str(source)) == 2
+    with pytest.raises(SystemExit):
+        adapt_weights(source, out, "--interpolate", "1.5", "--tuned", str(source))
+    assert "from 0 to 1" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_tuned_model_is_never_replaced(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tuned = tmp_path / "tuned.pth"
+    shutil.copy(source, tuned)
+    assert adapt_weights(source, tuned, "--interpolate", "0.5", "--tuned", str(tuned), "--force") == 2
+    assert "is the source itself" in capsys.readouterr().err
