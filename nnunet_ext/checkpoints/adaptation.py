@@ -17,6 +17,7 @@ from nnunet_ext.checkpoints.description import (
 from nnunet_ext.checkpoints.heads import IMAGES, OUTPUTS, adapted_head, head_counts, head_level, is_head
 from nnunet_ext.checkpoints.inputs import adapted_input
 from nnunet_ext.checkpoints.outcome import NOTHING, Adaptation, AdaptedTensor, Fitted, Outcome
+from nnunet_ext.checkpoints.sources.source import LEFT_OUT
 from nnunet_ext.errors import UserError
 from nnunet_ext.messages import listed
 from nnunet_ext.plans.settings import KEY
@@ -96,6 +97,8 @@ class _Adapter:
         stock = {name for name in map(self.stock_key, keys) if name is not None}
         if found is None and not stock:
             return Fitted(own, "random", "a plain U-Net has no such part", NOTHING)
+        if found is None and (reason := self._left_out(stock)):
+            return Fitted(own, "random", reason, NOTHING)
         if found is None:
             self._note_mismatches([(keys[0], None, own.shape)])
             return Fitted(own, "random", "missing in the source", NOTHING)
@@ -131,6 +134,11 @@ class _Adapter:
         self.used.add(found)
         origin = "" if found in keys else f"from the source's {_differing_part(keys[0], found)}"
         return fitted._replace(reason="; ".join(part for part in (fitted.reason, origin) if part))
+
+    def _left_out(self, names: Iterable[str]) -> str:
+        """Why a reader did not take a part of the source's network; empty if it did."""
+        reasons: Mapping[str, str] = self.source.get(KEY, {}).get(LEFT_OUT, {})
+        return next((why for part, why in reasons.items() if any(name.startswith(part) for name in names)), "")
 
     def _names(self, keys: tuple[str, ...]) -> list[str]:
         """What the source may call a tensor: one of its own names, else the one of a plain U-Net."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nnunet_ext.checkpoints.adaptation import ModelDescription, adapt
 from nnunet_ext.checkpoints.heads import is_head
 from nnunet_ext.checkpoints.outcome import ALL, NOTHING
-from nnunet_ext.checkpoints.reading import read_checkpoint
+from nnunet_ext.checkpoints.sources import read_source
 from nnunet_ext.errors import UserError
 from nnunet_ext.finetuning import lora, strategies
 from nnunet_ext.finetuning.anchor import Anchor
@@ -33,6 +33,8 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
 
     freedoms: dict[str, Freedom]
     """What the strategy said of each parameter of the plain network, by name."""
+    origin: Mapping[str, str] | None = None
+    """The file that the training began with, its citation and licence."""
     anchor: Anchor | None = None
     """The weights that L2-SP holds the network near, if it is on."""
 
@@ -117,9 +119,11 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
             )
         network = self.unwrapped_network()
         target = ModelDescription(self.plans_manager.plans, self.configuration_name, self.dataset_json)
-        adaptation = adapt(read_checkpoint(source), network, target, keep_heads=settings.keep_heads)
+        given = read_source(source)
+        adaptation = adapt(given.checkpoint, network, target, keep_heads=settings.keep_heads)
         network.load_state_dict(adaptation.weights)
         self.treat_apart(adaptation.known)
+        self.origin = {"file": source.name, **given.about()}
         self.print_to_log_file(f"Fine-tuning from {source}:\n{adaptation.table()}")
 
     def treat_apart(self, known: Mapping[str, Tensor]) -> None:
@@ -167,13 +171,15 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
         self.print_to_log_file(f"Entries that ever moved:\n{shares_table(self.movement.shares())}")
 
     def extra_state(self) -> dict[str, Any]:
-        anchor = {} if self.anchor is None else {"l2_sp": self.anchor.state()}
-        return {**super().extra_state(), "moved": self.movement.state(), **anchor}
+        more: dict[str, Any] = {} if self.anchor is None else {"l2_sp": self.anchor.state()}
+        more |= {} if self.origin is None else {"source": dict(self.origin)}
+        return {**super().extra_state(), "moved": self.movement.state(), **more}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         super().load_extra_state(state)
         if "moved" in state:
             self.movement.load_state(state["moved"])
+        self.origin = state.get("source")
         if "l2_sp" in state and self.section(FINE_TUNING).l2_sp > 0:
             self.anchor = Anchor.from_state(state["l2_sp"], self.device)
 
