@@ -11,8 +11,8 @@ from nnunet_ext.checkpoints.outcome import NOTHING, Fitted
 MARK = ".seg_layers."
 """What nnU-Net knows heads by."""
 
-OUTPUTS, IMAGES = "outputs", "images"
-"""In a checkpoint's ``nnunet_ext``: the heads give images, as after a pre-training, and stand for no labels."""
+OUTPUTS, IMAGES, UNNAMED = "outputs", "images", "unnamed"
+"""In a checkpoint's ``nnunet_ext``: the heads give images, as after a pre-training, or labels that nobody names."""
 
 
 def is_head(key: str) -> bool:

@@ -54,7 +54,7 @@ class VoComniReader:
             configuration="3d_fullres",
             architecture=ARCHITECTURE,
             channels={"0": "CT"},
-            labels={"background": 0, **dict(list(unnamed_labels(weights).items())[1:])},
+            labels=unnamed_labels(weights),
             more=CONFIGURATION,
         )
         source = Source(

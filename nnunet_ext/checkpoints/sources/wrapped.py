@@ -8,12 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
+from nnunet_ext.checkpoints.heads import OUTPUTS, UNNAMED
 from nnunet_ext.checkpoints.shapes import architecture_from_shapes
 from nnunet_ext.checkpoints.sources.nnunet import with_parts
 from nnunet_ext.checkpoints.sources.plans import described_plans
 from nnunet_ext.checkpoints.sources.source import Given, Source
 from nnunet_ext.errors import UserError
 from nnunet_ext.messages import some
+from nnunet_ext.plans.settings import KEY
 
 WRAPPERS = ("state_dict", "network_weights", "net", "student", "model", "model_state_dict")
 ROOTS = ("encoder.", "decoder.")
@@ -77,7 +79,7 @@ class WrappedReader:
 
     def read(self, given: Given) -> Source:
         weights = unet_weights(given)
-        checkpoint: dict[str, Any] = {"network_weights": weights}
+        checkpoint: dict[str, Any] = {"network_weights": weights, KEY: {OUTPUTS: UNNAMED}}
         remarks = ["The file has no plans: spacing, normalisation and labels of the source are not known."]
         if architecture := architecture_from_shapes(weights):
             checkpoint["init_args"] = described_plans(
@@ -103,4 +105,4 @@ def unnamed_labels(weights: Mapping[str, Tensor]) -> dict[str, int]:
     """Labels of a network whose file does not name them."""
     heads = [tensor for key, tensor in weights.items() if ".seg_layers." in key and key.endswith(".weight")]
     outputs = heads[-1].shape[0] if heads else 1
-    return {f"output {number} of the source": number for number in range(outputs)}
+    return {"background": 0, **{f"label {number} of the source": number for number in range(1, outputs)}}
