@@ -26,6 +26,12 @@ READERS: tuple[Reader, ...] = (
 """In the order in which they are asked whether a file is theirs."""
 
 
+def built_in_source(name: str | os.PathLike[str]) -> Source | None:
+    """The description of a source whose files have no plans, by its name, without weights; None if it is a file."""
+    vocomni = VoComniReader()
+    return vocomni.described({}) if str(name) == vocomni.name and not Path(name).exists() else None
+
+
 def read_source(
     path: str | os.PathLike[str],
     *,

@@ -34,12 +34,16 @@ def _present(name: str, configuration: Mapping[str, Any], where: object) -> dict
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return ConfigurationManager(deepcopy(dict(configuration))).configuration
+            converted = ConfigurationManager(deepcopy(dict(configuration))).configuration
     except (KeyError, RuntimeError, TypeError, AttributeError) as error:
         raise UserError(
             f"{where}: configuration {name!r} has neither an architecture (nnU-Net from 2.2) nor all of the keys that "
             f"nnU-Net 2.0 and 2.1 wrote in its place ({error})."
         ) from None
+    architecture = converted["architecture"]
+    # nnU-Net names a module that is not there, and then looks for the class
+    name = architecture["network_class_name"].replace(".residual_unet.", ".unet.")
+    return {**converted, "architecture": {**architecture, "network_class_name": name}}
 
 
 def present_dataset_json(content: Any, *, where: object) -> dict[str, Any]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from torch import Tensor
 
 from nnunet_ext.checkpoints.shapes import PLAIN, contradictions, unet_architecture
 from nnunet_ext.checkpoints.sources.nnunet import with_parts
@@ -48,6 +51,10 @@ class VoComniReader:
         weights = unet_weights(given)
         if problems := contradictions(ARCHITECTURE, weights):
             raise UserError(f"{given.file} is not VoComni's U-Net of nnU-Net:{listed(problems)}")
+        return with_parts(self.described(weights), given)
+
+    def described(self, weights: Mapping[str, Tensor]) -> Source:
+        """The weights, none if only the description is of interest, with the plans that belong to them."""
         arguments = described_plans(
             dataset_name="Dataset503_VoComni",
             plans_name="nnUNetPlans",
@@ -57,11 +64,10 @@ class VoComniReader:
             labels=unnamed_labels(weights),
             more=CONFIGURATION,
         )
-        source = Source(
+        return Source(
             {"network_weights": weights, "init_args": arguments},
             self.name,
             ("The plans are built in, because the file has none; its labels have no names here.",),
             "Wu et al., Large-Scale 3D Medical Image Pre-training with Geometric Context Priors, arXiv 2410.09890",
             "see huggingface.co/Luffy503/VoCo",
         )
-        return with_parts(source, given)
