@@ -85,7 +85,8 @@ def source_text(source: Source) -> str:
     model = "no plans are known" if origin is None else f"{origin.name}, {_classes(origin)}"
     lines = [f"Source: {model} (reader {source.reader})", *source.remarks]
     lines += [f"Citation: {source.citation}"] if source.citation else []
-    lines += [f"Licence: {source.licence}. See that it allows what you plan."] if source.licence else []
+    licence = source.licence or "not stated in the file"
+    lines.append(f"Licence: {licence}. See that it allows what you plan.")
     return "\n".join(lines)
 
 

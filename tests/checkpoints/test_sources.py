@@ -17,7 +17,16 @@ from nnunet_ext.checkpoints.networks import build_network
 from nnunet_ext.checkpoints.sources import READERS, Source, read_source, voco
 from nnunet_ext.errors import UserError
 from support import public_weights
-from support.public_weights import GEOMETRY, LAYOUTS, model, multitalent, nnssl, nnunet, totalsegmentator, wrapped
+from support.public_weights import (
+    LAYOUTS,
+    model,
+    multitalent,
+    nnssl,
+    nnunet,
+    totalsegmentator,
+    use_small_vocomni,
+    wrapped,
+)
 
 STEM = {"multitalent": "351_5"}
 ENCODER_ALONE = {"nnssl"}
@@ -26,11 +35,7 @@ HEADLESS = {"weights"}
 
 @pytest.fixture
 def small_vocomni(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The built-in description of VoComni, of the small network's size."""
-    monkeypatch.setattr(voco, "ARCHITECTURE", model().architecture())
-    monkeypatch.setattr(voco, "OUTPUTS", 3)
-    known = ("patch_size", "spacing", "normalization_schemes", "use_mask_for_norm", "batch_size")
-    monkeypatch.setattr(voco, "CONFIGURATION", {key: GEOMETRY[key] for key in known})
+    use_small_vocomni(monkeypatch)
 
 
 def started(source: Source) -> tuple[nn.Module, ModelDescription]:

@@ -15,11 +15,10 @@ from nnunetv2.inference.predict_from_raw_data import predict_entry_point
 from nnunetv2.run.run_training import run_training_entry
 
 from nnunet_ext.checkpoints.reading import read_checkpoint
-from nnunet_ext.checkpoints.sources import voco
 from nnunet_ext.cli import main
 from nnunet_ext.plans.plans_file import MEMORY
-from support.nnunet_runs import call_entry_point
-from support.public_weights import GEOMETRY, LAYOUTS, OPTIONS, model, nnssl, nnunet
+from support.nnunet_runs import call_entry_point, train
+from support.public_weights import GEOMETRY, LAYOUTS, OPTIONS, nnssl, nnunet, use_small_vocomni
 from support.tiny_data import dataset_name
 
 
@@ -36,10 +35,7 @@ def plans_file(workspace: Any, results: Path) -> Any:
 
 @pytest.fixture
 def small_vocomni(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(voco, "ARCHITECTURE", model().architecture())
-    monkeypatch.setattr(voco, "OUTPUTS", 3)
-    known = ("patch_size", "spacing", "normalization_schemes", "use_mask_for_norm", "batch_size")
-    monkeypatch.setattr(voco, "CONFIGURATION", {key: GEOMETRY[key] for key in known})
+    use_small_vocomni(monkeypatch)
 
 
 def configuration(file: Path, name: str = "3d_fullres_like") -> dict[str, Any]:
@@ -55,7 +51,10 @@ def test_weights_fit_the_configuration_that_is_made(
     patch = ["--patch", "16", "16", "16"] if layout == "weights" else []
     assert main(["plan", "--like", str(file), "-d", "901", *patch, *options]) == 0
     said = capsys.readouterr().out
-    assert "nnUNetv2_preprocess -d 901 -plans_name nnUNetPlans -c 3d_fullres_like" in said or layout in ("nnssl", "weights")  # same images
+    assert "nnUNetv2_preprocess -d 901 -plans_name nnUNetPlans -c 3d_fullres_like" in said or layout in (
+        "nnssl",
+        "weights",
+    )  # same images
     assert configuration(plans_file)["patch_size"] == [16, 16, 16]
     to = ["--to", "901", "3d_fullres_like"]
     assert main(["adapt-weights", str(file), *to, "--dry-run", "--json", *options]) == 0
@@ -84,8 +83,11 @@ def test_start_to_prediction_by_nnunets_commands(
     length = ["num_epochs=1", "num_iterations_per_epoch=2", "num_val_iterations_per_epoch=1"]
     configure = ["configure", "-d", "901", "-c", name, "--name", f"{name}_tuned", *length]
     assert main([*configure, f"fine_tuning.source={start}"]) == 0
-    arguments = ["901", f"{name}_tuned", "0", "-tr", "nnUNetTrainerFineTune", "-device", "cpu"]
-    call_entry_point(run_training_entry, arguments)
+    if layout == "nnunet":
+        arguments = ["901", f"{name}_tuned", "0", "-tr", "nnUNetTrainerFineTune", "-device", "cpu"]
+        call_entry_point(run_training_entry, arguments)
+    else:  # the same without the validation, whose processes take long
+        train("nnUNetTrainerFineTune", f"{name}_tuned")
     folder = results / dataset_name("labels") / f"nnUNetTrainerFineTune__nnUNetPlans__{name}_tuned" / "fold_0"
     trained = read_checkpoint(folder / "checkpoint_final.pth")
     about = json.loads(json.dumps(trained["nnunet_ext"]["source"]))

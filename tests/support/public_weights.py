@@ -12,11 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from torch import nn
 
 from nnunet_ext.checkpoints.description import ModelDescription
+from nnunet_ext.checkpoints.sources import voco
 from support.models import description, network_of
 
 Written = tuple[Path, nn.Module]
@@ -250,3 +252,11 @@ LAYOUTS: dict[str, Callable[[Path], Written]] = {
 """A file of each source."""
 OPTIONS: dict[str, list[str]] = {"multitalent": ["--stem", "351_5"]}
 """What a command needs beside the file."""
+
+
+def use_small_vocomni(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the built-in description of VoComni that of the small network here."""
+    known = ("patch_size", "spacing", "normalization_schemes", "use_mask_for_norm", "batch_size")
+    monkeypatch.setattr(voco, "ARCHITECTURE", model().architecture())
+    monkeypatch.setattr(voco, "OUTPUTS", 3)
+    monkeypatch.setattr(voco, "CONFIGURATION", {key: GEOMETRY[key] for key in known})
