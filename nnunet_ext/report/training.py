@@ -77,6 +77,7 @@ def read_training(fold_folder: Path) -> TrainingRecord:
         "Spacing in mm": " × ".join(f"{value:g}" for value in content.get("spacing", [])) or "–",
         "Weights of the network": f"{count_weights(checkpoint['network_weights']):,}",
         **{key: str(value) for key, value in flatten(own.get("settings", {})).items()},
+        **{f"Started from: {key}": str(value) for key, value in own.get("source", {}).items()},
     }
     return TrainingRecord(
         checkpoint=source,

@@ -20,6 +20,7 @@ from nnunet_ext.finetuning.movement import Movement, shares_table
 from nnunet_ext.finetuning.roles import parameter_roles
 from nnunet_ext.finetuning.schedule import FACTOR, FineTuningSchedule
 from nnunet_ext.finetuning.strategies import Freedom, freeze
+from nnunet_ext.plans.settings import Settings
 from nnunet_ext.techniques.fine_tuning import FINE_TUNING
 from nnunet_ext.trainers.base import Batch, Outputs, nnUNetTrainerConfigurable
 
@@ -37,6 +38,18 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
     """The file that the training began with, its citation and licence."""
     anchor: Anchor | None = None
     """The weights that L2-SP holds the network near, if it is on."""
+
+    @classmethod
+    def planned_settings(cls, plans: Mapping[str, Any], configuration: str) -> Settings:
+        """The settings; a UserError if nothing is left of the training after the warm-up."""
+        settings = super().planned_settings(plans, configuration)
+        warmup, epochs = settings.section(FINE_TUNING).warmup_epochs, settings.num_epochs
+        if epochs is not None and warmup >= epochs:
+            raise UserError(
+                f"fine_tuning.warmup_epochs is {warmup}, and the training has {epochs} epochs (num_epochs). The "
+                "warm-up must be shorter than the training."
+            )
+        return settings
 
     @staticmethod
     def strategy(network: nn.Module) -> dict[str, Freedom]:
@@ -73,11 +86,6 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
 
     def learning_rate_schedule(self, optimizer: torch.optim.Optimizer) -> Any:
         warmup = self.section(FINE_TUNING).warmup_epochs
-        if warmup >= self.num_epochs:
-            raise UserError(
-                f"fine_tuning.warmup_epochs is {warmup}, and the training has {self.num_epochs} epochs (num_epochs). "
-                "The warm-up must be shorter than the training."
-            )
         return FineTuningSchedule(optimizer, self.initial_lr, self.num_epochs, warmup=warmup)
 
     def named_trainable_parameters(self) -> dict[str, nn.Parameter]:

@@ -177,9 +177,10 @@ def nnssl(
     family: str = "resenc",
     spacing: Any = (1, 1, 1),
     decoder: bool = True,
+    **architecture: Any,
 ) -> Written:
     """A checkpoint of nnssl with its adaptation plan; its decoder restores images of one channel."""
-    made = model(family=family, labels={"background": 0})
+    made = model(family=family, labels={"background": 0}, **architecture)
     network = trained(made)
     kwargs = dict(made.architecture()["arch_kwargs"])
     if "n_conv_per_stage" in kwargs:

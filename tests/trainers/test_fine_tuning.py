@@ -8,10 +8,12 @@ import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.run.run_training import maybe_load_checkpoint
 
+from nnunet_ext.checkpoints.description import planned_model
 from nnunet_ext.errors import UserError
 from nnunet_ext.finetuning.strategies import Freedom
 from nnunet_ext.plans.plans_file import add_configurations
 from support.nnunet_runs import build_trainer, train
+from support.public_weights import nnssl
 from support.tiny_data import dataset_name
 
 BASELINES = [
@@ -263,9 +265,9 @@ def test_settings_at_their_defaults_leave_the_optimizer_as_it_was(results, confi
 
 def test_warm_up_as_long_as_the_training_is_refused(results, configured, source):
     settings = {"source": source, "warmup_epochs": 1}
-    built = build_trainer("nnUNetTrainerFineTune", configured("long_warm_up", fine_tuning=settings))
     with pytest.raises(UserError, match=r"warmup_epochs is 1.*1 epochs"):
-        built.initialize()
+        build_trainer("nnUNetTrainerFineTune", configured("long_warm_up", fine_tuning=settings))
+    assert not list(results.rglob("*.txt"))
 
 
 def test_setting_that_a_checkpoint_does_not_know_was_at_its_default(results, configured, source):
@@ -277,6 +279,27 @@ def test_setting_that_a_checkpoint_does_not_know_was_at_its_default(results, con
     recorded["fine_tuning"]["l2_sp"] = 0.5
     with pytest.raises(UserError, match=r"fine_tuning\.l2_sp: 0\.5 -> 0\.0"):
         built._compare_settings(recorded, "older.pth")
+
+
+def test_public_weights_are_a_source_and_their_licence_stays_with_the_model(results, configured, tmp_path):
+    made = planned_model("901", "3d_tiny", plans_name="nnUNetPlans")
+    kwargs = made.architecture()["arch_kwargs"]
+    file, network = nnssl(tmp_path, family="plain", **kwargs)
+    trained = train("nnUNetTrainerFineTune", configured("public", fine_tuning={"source": str(file), "l2_sp": 0.1}))
+    state = torch.load(f"{trained.output_folder}/checkpoint_final.pth", weights_only=False)["nnunet_ext"]
+    assert state["source"] == {
+        "file": file.name,
+        "reader": "nnssl",
+        "citation": "@article{openmind}",
+        "licence": "CC BY 4.0 for OpenMind's models; others: see the page of the weights",
+    }
+    # only what the source has is held
+    assert {name.partition(".")[0] for name in trained.anchor.start} == {"encoder"}
+    for name, tensor in trained.anchor.start.items():
+        assert torch.equal(tensor, network.state_dict()[name])
+    resumed = build_trainer("nnUNetTrainerFineTune", "public")
+    resumed.load_checkpoint(f"{trained.output_folder}/checkpoint_final.pth")
+    assert resumed.origin == state["source"]
 
 
 def _groups(trainer):
