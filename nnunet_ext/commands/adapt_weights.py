@@ -39,7 +39,9 @@ HEADS_HINT = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, metavar="SOURCE", help="checkpoint of the trained model, or its folder")
     parser.add_argument("--to", nargs=2, metavar=("DATASET", "CONFIGURATION"), help="dataset id or name; configuration")
-    parser.add_argument("-tr", "--trainer", default="nnUNetTrainer", help="trainer that will start from the weights")
+    parser.add_argument(
+        "-tr", "--trainer", default="nnUNetTrainer", help="trainer that will start from them (default: %(default)s)"
+    )
     parser.add_argument("-p", "--plans", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
     parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="file to write")
     only = "report how the weights fit and write nothing; without --to, check the source against its own plans. The "
