@@ -13,6 +13,8 @@ from nnunet_ext.checkpoints.outcome import Adaptation
 from nnunet_ext.checkpoints.shapes import contradictions
 from nnunet_ext.checkpoints.sources.source import Source
 from nnunet_ext.errors import UserError
+from nnunet_ext.formats.plans import UNetArguments
+from nnunet_ext.formats.typed import validated
 from nnunet_ext.messages import listed
 
 DATA_KEYS = ("spacing", "patch_size", "normalization_schemes")
@@ -99,6 +101,8 @@ def check_consistent(source: Source, *, file: object) -> None:
     origin = ModelDescription.of(source.checkpoint)
     if origin is None:
         return
+    arguments = origin.architecture()["arch_kwargs"]
+    validated(UNetArguments, arguments, where=f"arch_kwargs in the plans of {file}", what="arch_kwargs")
     if problems := contradictions(origin.architecture(), source.checkpoint["network_weights"]):
         raise UserError(
             f"The plans of {file} contradict its weights:{listed(problems)}\nPut the plans back that belong to the "

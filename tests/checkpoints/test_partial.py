@@ -156,7 +156,7 @@ def test_report_names_images_that_differ() -> None:
 @pytest.mark.parametrize(
     ("changes", "share"),
     [({}, (0.99, 1.0)), (ANISOTROPIC, (0.99, 1.0)), (FIVE_STAGES, (0.3, 0.7))],
-    ids=["same", "anisotropic", "six stages"],
+    ids=["same", "anisotropic", "more stages"],
 )
 def test_share_falls_with_what_differs(changes: dict[str, Any], share: tuple[float, float], tmp_path: Path) -> None:
     low, high = share
