@@ -13,6 +13,7 @@ from nnunet_ext.techniques import Section
 from nnunet_ext.trainers import nnUNetTrainerConfigurable
 from support.changed_trainers import changed_trainer
 from support.settings import Case, Times, every_case
+from support.settings.fine_tuning import start
 
 SETTINGS = settings_model()
 CASES = every_case()
@@ -51,7 +52,7 @@ def probed(workspace, results, monkeypatch):
         return made
 
     def probe(case: Case, settings: Mapping[str, Any]) -> Any:
-        if "source.pth" in str((case.value, case.beside)):
+        if case.probe is start or "source.pth" in str(case.beside):
             built(nnUNetTrainerConfigurable, "labels", {"seed": 1}).save_checkpoint("source.pth")
         return case.probe(built(case.trainer, case.kind, settings))
 
