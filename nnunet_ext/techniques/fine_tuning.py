@@ -15,8 +15,9 @@ class FineTuningSettings(Section):
 
     source: str | None = Field(
         None,
-        description="What to start from: a checkpoint, or a model's folder, of nnU-Net, of `nnunet_ext adapt-weights` or "
-        "of public weights; read and adapted as that command does. `~` and environment variables are expanded. Unset: what `-pretrained_weights` gives.",
+        description="What to start from: a checkpoint, or a model's folder, of nnU-Net, of `nnunet_ext adapt-weights` "
+        "or of public weights; read and adapted as that command does. `~` and environment variables are expanded. "
+        "Unset: what `-pretrained_weights` gives.",
     )
     keep_heads: bool = Field(
         True,
