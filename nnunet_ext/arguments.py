@@ -1,7 +1,5 @@
 """Types of command-line arguments that argparse has no name for, and options that several commands have."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +7,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+DEVICES = ("auto", "cpu", "cuda", "mps")
 RESAMPLES = 2000  # enough for the second digit of a 95 % interval
 
 
@@ -65,8 +64,7 @@ def add_teacher_options(parser: argparse.ArgumentParser) -> None:
     unseen += "un-annotated in its own cases is background, or knows its own pseudo labels by heart"
     parser.add_argument("--out-of-fold", action="store_true", help=unseen)
     parser.add_argument("--checkpoint", default="checkpoint_final.pth", help="file in each fold (default: %(default)s)")
-    devices = ("auto", "cpu", "cuda", "mps")
-    parser.add_argument("--device", choices=devices, default="auto", help="device to predict on (default: %(default)s)")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="device to predict on (default: %(default)s)")
     parser.add_argument("--disable-tta", action="store_true", help="predict without mirroring: faster, less accurate")
 
 

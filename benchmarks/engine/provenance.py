@@ -31,13 +31,15 @@ def cpu_model() -> str:
 def commit(repository: Path) -> str | None:
     """The commit that is checked out, with a remark if the measured code differs from it.
 
-    Outside of git it is what the variable BENCHMARKS_COMMIT says, or None.
+    The variable BENCHMARKS_COMMIT, for a copy of a working tree, says it in place of git. None if neither does.
     """
+    if os.environ.get(COMMIT):
+        return os.environ[COMMIT]
     try:
         head = _git(repository, "rev-parse", "HEAD")
         changes = _git(repository, "status", "--porcelain", "--", *MEASURED_CODE)
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get(COMMIT)
+        return None
     return f"{head} with uncommitted changes" if changes else head
 
 

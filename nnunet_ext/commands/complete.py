@@ -22,9 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.arguments import add_new_dataset_options, add_teacher_options, positive
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.text_table import aligned
 from nnunet_ext.files import write_json
-from nnunet_ext.messages import next_steps
+from nnunet_ext.messages import aligned, next_steps
 from nnunet_ext.plans.plans_file import raw_folder
 from nnunet_ext.registration import register
 from nnunet_ext.version import __version__
@@ -45,14 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_new_dataset_options(parser)
     threshold = "probability of foreground from which a voxel is predicted (default: %(default)s)"
     parser.add_argument("--threshold", type=float, default=0.5, metavar="P", help=threshold)
-    parser.add_argument(
-        "--uncertain",
-        type=float,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        help="un-annotated voxels from a probability of LOW on become ignore; only those from HIGH on can be added. "
-        "LOW <= P <= HIGH",
-    )
+    between = "un-annotated voxels from a probability of LOW on become ignore; only those from HIGH on can be added. "
+    between += "LOW <= P <= HIGH"
+    parser.add_argument("--uncertain", type=float, nargs=2, metavar=("LOW", "HIGH"), help=between)
     smallest = "minimum instance size in voxels (default: %(default)s)"
     parser.add_argument("--min-voxels", type=positive, default=1, metavar="N", help=smallest)
     add_teacher_options(parser)

@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.arguments import add_new_dataset_options, add_teacher_options, probability, share_or_none
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.text_table import aligned
 from nnunet_ext.files import sha256, write_csv, write_json
-from nnunet_ext.messages import next_steps, some
+from nnunet_ext.messages import aligned, next_steps, some
 from nnunet_ext.plans.plans_file import raw_folder
 from nnunet_ext.registration import register
 from nnunet_ext.version import __version__
@@ -103,11 +102,8 @@ def run(args: argparse.Namespace) -> int:
         kept = label_cases(source, folder, label, say)
         rows = {name: table_row(name, found, args.least_share) for name, found in kept.items()}
         chosen = [name for name, row in rows.items() if not row["left_out"]]
-        if not any(sum(kept[name]["voxels"].values()) for name in chosen):
-            raise UserError(
-                f"No voxel of {source.folder.name} would be labelled as foreground. Take a lower --threshold or "
-                "--least-share, or a better model."
-            )
+        if not chosen:
+            raise UserError(f"Every case would be left out. The largest share is {largest(rows)}; lower --least-share.")
         for name in set(kept) - set(chosen):
             (folder / "labelsTr" / f"{name}{source.ending}").unlink()
         cases = {name: source.cases[name] for name in chosen}
@@ -186,6 +182,11 @@ def table_row(name: str, found: Mapping[str, Any], least_share: float) -> dict[s
     return {"case": name, **numbers, "foreground_share": share, "left_out": (share or 0.0) < least_share, **voxels}
 
 
+def largest(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """The largest share of foreground that a case has."""
+    return f"{max(row['foreground_share'] or 0.0 for row in rows.values()):.2f}"
+
+
 def say(found: Mapping[str, Any]) -> str:
     """A case in a line."""
     share = found["foreground_share"]
@@ -199,6 +200,8 @@ def print_outcome(rows: Mapping[str, Mapping[str, Any]], names: Mapping[int, str
     kept = [row for row in rows.values() if not row["left_out"]]
     counts = [[name, str(sum(row[f"voxels_{name}"] for row in kept))] for name in names.values()]
     print(f"\n{aligned([['label', 'voxels added'], *counts])}")
+    if not any(int(count) for _, count in counts):
+        print("No voxel was labelled as foreground. Take a lower --threshold or a better model.")
     if len(kept) < len(rows):
         print(f"Left out: {some([name for name, row in rows.items() if row['left_out']])}.")
     doubtful = sorted(

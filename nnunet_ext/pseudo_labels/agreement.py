@@ -1,7 +1,5 @@
 """Labels of whole cases where models agree and are sure; ``ignore`` elsewhere, so that nothing is learned there."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Models that label the cases of a dataset: those of their folds that may predict a case, and a loop over the cases."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata

@@ -18,10 +18,10 @@ def test_origin_names_versions_and_neither_host_nor_folder():
     assert str(Path.cwd()) not in text
 
 
-def test_outside_of_git_the_commit_is_what_a_variable_says(tmp_path, monkeypatch):
+def test_commit_of_a_copy_is_what_a_variable_says(tmp_path, monkeypatch):
     assert commit(tmp_path) is None
     monkeypatch.setenv(COMMIT, "abc")
-    assert commit(tmp_path) == "abc"
+    assert commit(tmp_path) == commit(Path(__file__).parents[2]) == "abc"
 
 
 def test_table_is_aligned_as_plain_text():

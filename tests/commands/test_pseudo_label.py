@@ -68,7 +68,7 @@ def test_open_voxels_are_labelled_where_the_model_is_sure(scribbled, capsys):
     assert "nnUNetv2_plan_and_preprocess -d 706" in shown
 
 
-def test_several_models_must_agree(scribbled, predictor, monkeypatch):
+def test_several_models_must_agree(scribbled, predictor, monkeypatch, capsys):
     second, dim = scribbled.model.with_name("nnUNetTrainerY__nnUNetPlans__3d_fullres"), []
     shutil.copytree(scribbled.model, second)
     whole = predictor.predict_from_files_sequential
@@ -83,8 +83,10 @@ def test_several_models_must_agree(scribbled, predictor, monkeypatch):
     models = [str(scribbled.model), str(second)]
     arguments = ["-d", "705", "-o", NEW, "--device", "cpu", "--threshold", "0.55"]
     # the first sees .9, .8, .95 as foreground, and the second sees none
-    assert main(["pseudo-label", *models, *arguments]) == 2
-    assert not (scribbled.raw / NEW).exists()
+    assert main(["pseudo-label", *models, *arguments]) == 0
+    assert (scribbled.labels("case_0") == 1).sum() == 1  # the stroke
+    assert [float(row["foreground_share"]) for row in rows(scribbled)] == [0, 0, 0]
+    assert "No voxel was labelled as foreground" in capsys.readouterr().out
 
 
 def test_cases_below_a_share_are_left_out(scribbled, capsys):
@@ -159,7 +161,7 @@ def test_work_is_not_gone_on_with_under_another_threshold(scribbled, predictor, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--threshold", "0.99"], "No voxel of Dataset705_Partial would be labelled as foreground"),
+        (["--threshold", "0.85", "--least-share", "0.9"], "Every case would be left out. The largest share is 0.33"),
         (["--with", "705"], "case_0, case_1, case_2: cases of that name are in"),
         (["-o", SOURCE], "is one of the datasets that are read"),
     ],
