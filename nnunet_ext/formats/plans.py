@@ -29,7 +29,7 @@ class UNetArguments(BaseModel):
     n_blocks_per_stage: Size | list[Size] | None = None
 
     @model_validator(mode="after")
-    def _has_an_entry_for_each_stage(self) -> UNetArguments:
+    def _has_an_entry_for_each_stage(self) -> "UNetArguments":
         for key in ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage"):
             value = getattr(self, key)
             if isinstance(value, list) and len(value) != self.n_stages:
