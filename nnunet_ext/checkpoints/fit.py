@@ -85,7 +85,7 @@ def source_text(source: Source) -> str:
     """What is known of a source, for a terminal."""
     origin = ModelDescription.of(source.checkpoint)
     model = "no plans are known" if origin is None else f"{origin.name}, {_classes(origin)}"
-    lines = [f"Source: {model} (reader {source.reader})", *source.remarks]
+    lines = [f"Source: {model} ({source.kind}; reader {source.reader})", *source.remarks]
     lines += [f"Citation: {source.citation}"] if source.citation else []
     licence = source.licence or "not stated in the file"
     lines.append(f"Licence: {licence}. See that it allows what you plan.")

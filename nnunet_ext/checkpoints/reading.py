@@ -103,9 +103,13 @@ def _require_checkpoint_file(file: Path) -> None:
     if start.startswith(b"PK") and zipfile.is_zipfile(file):
         try:
             with zipfile.ZipFile(file) as archive:
-                is_checkpoint = any(name.endswith("data.pkl") for name in archive.namelist())
+                names = archive.namelist()
+                is_checkpoint = any(name.endswith("data.pkl") for name in names)
+                is_script = any(name.endswith("constants.pkl") for name in names)
         except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError):  # torch says what is wrong with it
             return
+        if is_script:
+            raise UserError(f"{file} is a compiled program (TorchScript), no checkpoint. {EXPECTED}")
         if not is_checkpoint:
             raise UserError(
                 f"{file} is a zip archive, but no checkpoint. If it is an exported model, install it with "

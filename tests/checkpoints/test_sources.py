@@ -126,6 +126,7 @@ def test_decoder_of_volume_fusion_is_taken_on_request_without_its_heads(tmp_path
     weights = source.checkpoint["network_weights"]
     assert torch.equal(weights["decoder.transpconvs.0.weight"], network.decoder.transpconvs[0].weight)
     assert not any(".seg_layers." in key for key in weights)
+    assert (source.kind, read_source(nnssl(tmp_path)[0]).kind) == ("segmentation", "restoration")
 
 
 def test_encoder_alone_where_all_was_asked_for_is_said(tmp_path: Path) -> None:
@@ -263,6 +264,13 @@ def test_half_a_file_is_refused(tmp_path: Path) -> None:
     content = file.read_bytes()
     file.write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match="damaged or cut off"):
+        read_source(file)
+
+
+def test_torchscript_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "model.pt"
+    torch.jit.script(nn.ReLU()).save(str(file))
+    with pytest.raises(UserError, match="TorchScript"):
         read_source(file)
 
 

@@ -145,6 +145,7 @@ def test_file_says_what_it_is_and_where_it_comes_from(source: Path, out: Path) -
         "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
         "trainer": "nnUNetTrainer",
         "reader": "nnunet",
+        "kind": "segmentation",
         "citation": NNUNET,
     }
 

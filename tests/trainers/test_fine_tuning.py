@@ -290,6 +290,7 @@ def test_public_weights_are_a_source_and_their_licence_stays_with_the_model(resu
     assert state["source"] == {
         "file": file.name,
         "reader": "nnssl",
+        "kind": "restoration",
         "citation": "@article{openmind}",
         "licence": "CC BY 4.0 for OpenMind's models; others: see the page of the weights",
     }

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from nnunet_ext.checkpoints.heads import IMAGES, OUTPUTS
+from nnunet_ext.checkpoints.heads import IMAGES, OUTPUTS, UNNAMED
 from nnunet_ext.checkpoints.reading import without_prefixes
 from nnunet_ext.checkpoints.shapes import IMPORTED, PLAIN, RESIDUAL, unet_architecture
 from nnunet_ext.checkpoints.sources.plans import described_plans
@@ -89,7 +89,9 @@ class NnsslReader:
         if not isinstance(found, Mapping) or not all(isinstance(one, Tensor) for one in found.values()) or not found:
             raise UserError(f"{given.file} has an adaptation plan of nnssl but no network_weights.")
         weights = _named_as_in_nnunet(plan, found, given)
-        weights, left_out, remarks = _usable(weights, str(content.get("trainer_name", "")), plan, given)
+        network = plan.architecture_plans.arch_class_name
+        segments = SEGMENTING in str(content.get("trainer_name", "")).lower() and not network.startswith("NoSkip")
+        weights, left_out, remarks = _usable(weights, given, segments=segments)
         arguments = described_plans(
             dataset_name=plan.pretrain_plan.dataset_name,
             plans_name="nnssl",
@@ -103,7 +105,7 @@ class NnsslReader:
             "network_weights": weights,
             "init_args": arguments,
             "trainer_name": str(content.get("trainer_name", "nnssl")),
-            KEY: {OUTPUTS: IMAGES, LEFT_OUT: left_out},
+            KEY: {OUTPUTS: UNNAMED if segments else IMAGES, LEFT_OUT: left_out},
         }
         citation = (
             _text(content.get("citations"))
@@ -124,15 +126,17 @@ def _named_as_in_nnunet(plan: AdaptationPlan, weights: Mapping[str, Tensor], giv
 
 
 def _usable(
-    weights: dict[str, Tensor], trainer: str, plan: AdaptationPlan, given: Given
+    weights: dict[str, Tensor], given: Given, *, segments: bool
 ) -> tuple[dict[str, Tensor], dict[str, str], tuple[str, ...]]:
-    """The weights that are taken, the reasons for the parts that are not, and what to say of it."""
+    """The weights that are taken, the reasons for the parts that are not, and what to say of it.
+
+    `segments`: whether the decoder was trained to segment and fits a U-Net with skips.
+    """
     if given.parts == "all" and not has_decoder(weights):
         raise UserError(
             f"{given.file} holds an encoder alone, no decoder, and --parts all was asked for. Leave the option out: "
             "the decoder then starts from random weights."
         )
-    segments = SEGMENTING in trainer.lower() and not plan.architecture_plans.arch_class_name.startswith("NoSkip")
     if given.parts == "all" and segments:
         kept = {key: one for key, one in weights.items() if ".seg_layers." not in key}
         return kept, {}, ("The decoder was trained to segment and is taken; its heads stand for no labels of yours.",)

@@ -9,6 +9,9 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
+from nnunet_ext.checkpoints.heads import IMAGES, OUTPUTS
+from nnunet_ext.plans.settings import KEY
+
 Parts = Literal["encoder", "all"]
 
 LEFT_OUT = "left_out"
@@ -53,10 +56,15 @@ class Source:
     citation: str = ""
     licence: str = ""
 
+    @property
+    def kind(self) -> str:
+        """What the model was trained for: ``segmentation`` or ``restoration`` of images."""
+        return "restoration" if self.checkpoint.get(KEY, {}).get(OUTPUTS) == IMAGES else "segmentation"
+
     def about(self) -> dict[str, str]:
         """What is passed on to whatever is made from the weights."""
         known = {"citation": self.citation, "licence": self.licence}
-        return {"reader": self.reader, **{key: value for key, value in known.items() if value}}
+        return {"reader": self.reader, "kind": self.kind, **{key: value for key, value in known.items() if value}}
 
 
 class Reader(Protocol):
