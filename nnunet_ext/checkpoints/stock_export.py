@@ -173,6 +173,8 @@ class _Exporter:
             "sha256": sha256(file),
             "left_out": left_out,
         }
+        if started_from := checkpoint.get(KEY, {}).get("source"):
+            about["started_from"] = started_from  # its citation and licence stay with what was made from it
         content = {
             "network_weights": kept,
             "init_args": {

@@ -24,6 +24,7 @@ from nnunet_ext.trainers import nnUNetTrainerConfigurable, nnUNetTrainerTDNet
 from support.models import description
 
 MODEL = description(dataset="Dataset004_Source")
+STARTED_FROM = {"file": "start.pth", "reader": "nnssl", "citation": "@openmind", "licence": "CC BY 4.0"}
 NAME = "nnUNetTrainerTDNet__nnUNetPlans__tiny"
 
 
@@ -72,7 +73,7 @@ def write_model(folder: Path, trainer: Any = nnUNetTrainerTDNet, *, folds: tuple
             },
             "trainer_name": trainer.__name__,
             "inference_allowed_mirroring_axes": (0, 1, 2),
-            "nnunet_ext": {"version": "0.0.1", "settings": {"num_epochs": 7}},
+            "nnunet_ext": {"version": "0.0.1", "settings": {"num_epochs": 7}, "source": STARTED_FROM},
         }
         (folder / f"fold_{fold}").mkdir()
         torch.save(content, folder / f"fold_{fold}" / "checkpoint_final.pth")
@@ -145,6 +146,7 @@ def test_where_it_comes_from_is_in_the_checkpoint_and_beside_it(model, out):
         assert found["sha256"] == sha256(source)
         assert found["settings"] == {"num_epochs": 7}
         assert found["epochs"] == 7
+        assert found["started_from"] == STARTED_FROM
         assert found["trained_with"] == {"nnunet_ext": "0.0.1"}
     assert record["folds"]["1"]["exported"]["sha256"] == sha256(out / "fold_1" / "checkpoint_final.pth")
 
