@@ -1,0 +1,87 @@
+"""Which labels each case was annotated for, as dataset.json says under ``nnunet_ext``.
+
+Example: ``"nnunet_ext": {"annotated_labels": {"case_1": ["liver"], "case_2": []}, "default": ["liver", "spleen"]}``.
+A case that is not listed has the labels of ``default``. Without both keys, every case has every label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, StrictStr
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.formats.dataset_json import values_of
+from nnunet_ext.formats.typed import validated
+from nnunet_ext.messages import some
+
+KEY, LISTS, DEFAULT = "nnunet_ext", "annotated_labels", "default"
+
+
+class _Block(BaseModel):
+    """The keys that are used here; other parts of the package have others."""
+
+    model_config = ConfigDict(extra="allow")
+
+    annotated_labels: dict[StrictStr, list[StrictStr]] = {}
+    default: list[StrictStr] | None = None
+
+
+@dataclass(frozen=True)
+class AnnotatedLabels:
+    """The labels of a dataset, and which of them each case was annotated for."""
+
+    labels: tuple[str, ...]  # names of all labels or regions but background and ignore, in the dataset's order
+    lists: Mapping[str, tuple[str, ...]]  # by case
+    default: tuple[str, ...] | None  # of cases that are not listed; None if each case must be listed
+    where: str  # the file, for messages
+
+    def of(self, case: str) -> tuple[str, ...]:
+        """The labels that a case was annotated for; a UserError if nothing says which."""
+        found = self.lists.get(case, self.default)
+        if found is None:
+            raise UserError(
+                f'{self.where} has no list for the case {case} in "{KEY}": "{LISTS}". List the labels that it was '
+                f'annotated for ([] for none), or give "{KEY}": "{DEFAULT}" for cases that are not listed.'
+            )
+        return found
+
+    def is_annotated(self, case: str, label: str) -> bool:
+        """Whether a case was annotated for a label; true for a case that is not listed if there is no default."""
+        found = self.lists.get(case, self.default)
+        return found is None or label in found
+
+    def are_partial(self, cases: Iterable[str]) -> bool:
+        """Whether one of the cases was not annotated for every label."""
+        return any(len(self.of(case)) < len(self.labels) for case in cases)
+
+
+def annotated_labels(description: Mapping[str, Any], *, where: object = "dataset.json") -> AnnotatedLabels:
+    """What a dataset.json says of the labels that its cases were annotated for.
+
+    Args:
+        description: its content.
+        where: the file, for messages.
+
+    Raises:
+        UserError: naming what is no list of labels, and labels that the dataset does not have.
+    """
+    block = validated(_Block, description.get(KEY) or {}, where=f'"{KEY}" in {where}', what="a dataset.json")
+    named = {str(name): value for name, value in description["labels"].items() if name != "ignore"}
+    labels = tuple(name for name, value in named.items() if values_of(value) != {0})
+
+    def checked(names: Iterable[str], place: str) -> tuple[str, ...]:
+        if unknown := sorted(set(names) - set(labels)):
+            raise UserError(
+                f'{where}, "{KEY}": {place} names {some(unknown)}, but the labels are {", ".join(labels)}. Background '
+                "and ignore are not listed."
+            )
+        return tuple(label for label in labels if label in names)
+
+    lists = {case: checked(names, f'"{LISTS}", case {case},') for case, names in block.annotated_labels.items()}
+    default = labels if block.default is None and not lists else block.default
+    return AnnotatedLabels(
+        labels, lists, None if default is None else checked(default, f'"{DEFAULT}"'), where=str(where)
+    )
