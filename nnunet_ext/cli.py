@@ -12,7 +12,7 @@ from nnunet_ext.files import COMMAND
 from nnunet_ext.version import __version__
 
 COMMANDS = (
-    *("path", "list", "doctor", "configure", "plan", "split", "simulate", "unlabelled", "pair", "check"),
+    *("path", "list", "doctor", "configure", "plan", "split", "simulate", "unlabelled", "pair", "merge", "check"),
     *("jobs", "evaluate", "report", "complete", "adapt-weights", "export-stock", "demo"),
 )
 

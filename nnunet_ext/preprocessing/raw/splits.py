@@ -125,6 +125,23 @@ def cross_validation(groups: Mapping[str, Sequence[str]], *, folds: int = 5) -> 
     return [_cases_of(fold, groups) for fold in drawn]
 
 
+def joined(folds: Sequence[Sequence[Fold]], cases: Sequence[Sequence[str]]) -> list[Fold]:
+    """Folds of several sources as folds of all.
+
+    Args:
+        folds: of each source. One that has fewer than the others is trained on as a whole in what it lacks.
+        cases: of each source.
+    """
+    together = []
+    for number in range(max(map(len, folds))):
+        parts = [
+            own[number] if number < len(own) else {"train": list(all_of_it), "val": []}
+            for own, all_of_it in zip(folds, cases)
+        ]
+        together.append({part: sorted(case for fold in parts for case in fold[part]) for part in PARTS})
+    return together
+
+
 def _cases_of(patients: Mapping[str, Sequence[str]], groups: Mapping[str, Sequence[str]]) -> Fold:
     """The fold of cases that belongs to a fold of patients."""
     return {part: sorted(case for patient in patients[part] for case in groups[patient]) for part in PARTS}
