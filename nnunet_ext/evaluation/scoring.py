@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial, reduce
 from itertools import chain
 from operator import add
@@ -68,7 +68,8 @@ class Result:
     cases: CaseSet
     labels: ScoredLabels
     options: Options
-    scores: pd.DataFrame  # a row for each case, label and metric
+    scores: pd.DataFrame  # a row for each case, label and metric, where the case was annotated for the label
+    annotated: Mapping[str, int]  # number of cases that were annotated for each label, also for one that none was
     points: Mapping[str, OperatingPoints] = field(default_factory=dict)  # over all cases, by label name
     patients: Mapping[str, str] | None = None  # that of each case; None takes every case for a patient of its own
     resamples: int = 0  # for the intervals; 0 for no intervals
@@ -128,6 +129,7 @@ class _Files:
     prediction: Path
     instances: Path | None
     thresholds: Path | None
+    labels: tuple[str, ...]  # that the case was annotated for
 
 
 def score(
@@ -142,15 +144,21 @@ def score(
 ) -> Result:
     """Compare the predictions in a folder with the references; without options, by Dice alone.
 
+    A case is scored for the labels that it was annotated for, see `CaseSet.annotated`.
+
     Args:
         patients: that of each case; None takes every case for a patient of its own.
         resamples: for the intervals; 0 for no intervals.
         workers: processes, each with one case at a time, if it takes long; see `in_order`. The scores are the same.
 
     Raises:
-        UserError: if a file cannot be read or does not go with the others of its case.
+        UserError: if a file cannot be read or does not go with the others of its case, or no case is annotated.
     """
     options = options or Options()
+    annotated = cases.annotated(labels.keys)
+    labels = replace(labels, keys={label: key for label, key in labels.keys.items() if annotated[label]})
+    if not labels.keys:
+        raise UserError(f"No case of {cases.title} was annotated for {', '.join(annotated)}, by its dataset.json.")
     ending = cases.description["file_ending"]
     reader = reader_for(cases.description, next(iter(cases.cases.values())).label)
     files = [
@@ -160,6 +168,7 @@ def score(
             folder / f"{name}{ending}",
             cases.instance_map(name) if options.lesions else None,
             thresholds_file(folder, name) if options.thresholds else None,
+            tuple(label for label in labels.keys if name in annotated[label]),
         )
         for name, case in cases.cases.items()
     ]
@@ -167,8 +176,13 @@ def score(
     progress = partial(tqdm, total=len(files), desc=f"Scoring {cases.title}", unit="case", disable=None, leave=False)
     with closing(in_order(score_case, files, workers=workers)) as scored:
         rows, points = zip(*progress(scored))
-    pooled = {label: reduce(add, (one[label] for one in points)) for label in points[0]}
-    return Result(cases, labels, options, case_scores(chain.from_iterable(rows)), pooled, patients, resamples)
+    pooled = {
+        label: reduce(add, (one[label] for one in points if label in one))
+        for label in labels.keys
+        if options.thresholds
+    }
+    counts, scores = {label: len(of_label) for label, of_label in annotated.items()}, chain.from_iterable(rows)
+    return Result(cases, labels, options, case_scores(scores), counts, pooled, patients, resamples)
 
 
 def _score_case(
@@ -191,7 +205,7 @@ def _score_case(
 def _labels_in_case(
     files: _Files, reader: Any, labels: ScoredLabels, options: Options
 ) -> Iterator[tuple[str, LabelInCase]]:
-    """Each label of a case by its name."""
+    """Each label that a case was annotated for, by its name."""
     reference, _ = read_label_map(reader, files.reference)
     # the prediction has the geometry of the image; that of a reference may have been lost when it was made
     prediction, properties = read_label_map(reader, files.prediction)
@@ -202,7 +216,7 @@ def _labels_in_case(
         )
     instances = _read_instances(reader, files, reference, ignore=labels.ignore)
     ignored = None if labels.ignore is None else reference == labels.ignore
-    for name, key in labels.keys.items():
+    for name, key in ((name, labels.keys[name]) for name in files.labels):
         label = LabelInCase(
             region_or_label_to_mask(reference, key),
             region_or_label_to_mask(prediction, key),

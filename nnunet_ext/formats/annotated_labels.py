@@ -51,7 +51,7 @@ class AnnotatedLabels:
     def is_annotated(self, case: str, label: str) -> bool:
         """Whether a case was annotated for a label; true for a case that is not listed if there is no default."""
         found = self.lists.get(case, self.default)
-        return found is None or label in found
+        return found in (None, self.labels) or label in found
 
     def are_partial(self, cases: Iterable[str]) -> bool:
         """Whether one of the cases was not annotated for every label."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -246,6 +246,7 @@ def _read_evaluate_folder(path: Path) -> Source:
         for fold in folders
         if f"fold {fold}" not in trainings
     ]
+    remarks += [remark for entry in content["datasets"] for remark in _not_annotated(entry)]
     by_model = f"{content.get('model')}, {'fold' if len(folders) == 1 else 'folds'} {', '.join(map(str, folders))}"
     description = read_dataset_json(origin / "dataset.json") if (origin / "dataset.json").is_file() else None
     near = [path, origin, *map(Path, content.get("labels", []))]
@@ -258,7 +259,7 @@ def _read_evaluate_folder(path: Path) -> Source:
             for entry in content["datasets"]
         ),
         trainings,
-        tuple(remarks if folders else [NO_TRAINING]),
+        tuple(remarks if folders else [*remarks, NO_TRAINING]),
         (_evaluate_command(content, origin),),
         {str(name): str(version) for name, version in content.get("versions", {}).items()},
     )
@@ -299,6 +300,15 @@ def _evaluated(
     }
     labels = tuple(Label(label, values.get(label, ())) for label in entry["labels"])
     return ScoredCases(title, of_set, labels, files, description, _notes(entry))
+
+
+def _not_annotated(entry: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence if cases in evaluation.json were scored for some labels alone."""
+    total, key = entry["number_of_cases"], "cases_not_annotated"
+    partial = [f"{label} in {total - one[key]}" for label, one in entry["labels"].items() if key in one]
+    if partial:
+        shown = f"{entry['dataset']}_{entry['cases']}: of {total} cases {', '.join(partial)}"
+        yield f"A case is scored only for labels that it was annotated for. {shown}."
 
 
 def _notes(entry: Mapping[str, Any]) -> dict[str, str]:
