@@ -11,8 +11,8 @@ each source. A case or patient in two sources is refused, also if two images are
 
 The table of --aliases is JSON: {"left kidney": ["kidney_left", "LK"]}. Example:
 
-    nnunet_ext merge 3 9 17 -o Dataset050_Abdomen --rename 9:Milz=spleen --group "[A-Za-z]+_[0-9]+"
-    nnunet_ext merge 4 902 -o Dataset051_Both --prefix --only-annotated 4:shell,core --aliases names.json
+    nnunet_ext merge 3 9 -o Dataset050_Abdomen --prefix --rename 9:Milz=spleen
+    nnunet_ext merge 3 9 -o Dataset051_Copied --prefix --copy --aliases names.json --only-annotated 3:kidney
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ keeps the complete labels, labels.json has what was removed, and splits_final.js
     nnunet_ext simulate scribbles 4 -o Dataset714_Scribbles
     nnunet_ext simulate scribbles 4 -o Dataset715_Few --slices 0.2 --length 0.4 --noise 1 --axis z
     nnunet_ext simulate labels 4 -o Dataset716_OneLabel --keep 1
-    nnunet_ext simulate labels 27 -o Dataset717_Sources --sources RV MYO,LV --group "patient[0-9]+"
+    nnunet_ext simulate labels 4 -o Dataset717_Sources --sources Anterior Anterior,Posterior --group "case_[0-9]+"
 """
 
 from __future__ import annotations
