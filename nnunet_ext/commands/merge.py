@@ -3,7 +3,9 @@
 Labels of the same name are one label; --rename and --aliases tell which names mean the same, and which do not. Values
 are numbered anew in new label files. dataset.json lists, for each case, the labels of its source: where the other
 labels are is not known, and nnUNetTrainerPartialLabels learns from such cases. --only-annotated SOURCE says that it is
-known: SOURCE's cases have no label but those that are annotated there.
+known: SOURCE's cases have no label but those that are annotated there. Sources may also be scribbles with their ignore
+label, and what `nnunet_ext unlabelled` has written, whose cases are annotated for nothing.
+nnUNetTrainerMixedSupervision learns from all of them.
 
 Images stay where they are, with their orientation and spacing; --copy copies them. All sources need the same channels,
 by name, in any order, and the same file ending. splits_final.json has folds of whole patients, each with a share of

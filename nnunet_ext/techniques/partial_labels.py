@@ -16,6 +16,12 @@ class PartialLabelsSettings(Section):
         description="Factor of the exclusion loss: labels that were not annotated must not lie over annotated "
         "foreground. 0 leaves it out. Not for regions.",
     )
+    entropy_weight: float = Field(
+        0.0,
+        ge=0,
+        description="`nnUNetTrainerMixedSupervision`: factor of the mean entropy of voxels that nobody annotated: "
+        "ignored ones and those of unlabelled cases. 0 leaves it out, and unlabelled cases too.",
+    )
 
 
 PARTIAL_LABELS = Technique(
@@ -32,6 +38,12 @@ PARTIAL_LABELS = Technique(
             "nnUNetTrainerPartialLabelsMixUp",
             "the same with MixUp or CutMix",
             needs=f"{LISTS}; a batch of at least two",
+            paper="arXiv 2007.03868",
+        ),
+        TrainerEntry(
+            "nnUNetTrainerMixedSupervision",
+            "learning from dense, scribbled, partially labelled and unlabelled cases together",
+            needs=f"{LISTS}; the ignore label for what nobody annotated in scribbled cases",
             paper="arXiv 2007.03868",
         ),
     ),

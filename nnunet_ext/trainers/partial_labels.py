@@ -17,14 +17,17 @@ from nnunetv2.training.loss.dice import get_tp_fp_fn_tn
 from torch import Tensor
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.formats.annotated_labels import AnnotatedLabels, annotated_labels
+from nnunet_ext.formats.annotated_labels import KINDS, AnnotatedLabels, annotated_labels
+from nnunet_ext.losses.consistency import entropy
+from nnunet_ext.losses.hard_labels import log_probabilities
 from nnunet_ext.losses.partial_labels import exclusion_loss, over_voxels, partial_logits
-from nnunet_ext.losses.soft_targets import soft_binary_cross_entropy, soft_cross_entropy
+from nnunet_ext.losses.soft_targets import masked_mean, soft_binary_cross_entropy, soft_cross_entropy
 from nnunet_ext.messages import counted
 from nnunet_ext.techniques.mixup import MIXUP
 from nnunet_ext.techniques.partial_labels import PARTIAL_LABELS
 from nnunet_ext.trainers.base import Batch, Outputs, nnUNetTrainerConfigurable
 from nnunet_ext.trainers.mixup import MixUpMixin
+from nnunet_ext.trainers.scribbles import ScribbleMixin
 
 
 class PartialLabelsMixin(nnUNetTrainerConfigurable, technique=PARTIAL_LABELS):
@@ -33,6 +36,8 @@ class PartialLabelsMixin(nnUNetTrainerConfigurable, technique=PARTIAL_LABELS):
     Labels that were not annotated are merged with background, case by case, before the loss looks at them; regions that
     were not annotated leave it. Pseudo Dice and the final validation count a label only in cases that were annotated
     for it. A batch whose cases were annotated for every label is trained on as in nnU-Net.
+
+    Cases that were annotated for nothing are left out of the training.
 
     Prepared batches say which channels count, under ``annotated``: a boolean (B, C), missing where all do.
     """
@@ -65,6 +70,23 @@ class PartialLabelsMixin(nnUNetTrainerConfigurable, technique=PARTIAL_LABELS):
 
     # ------------------------------------------------------------------ training
 
+    @property
+    def uses_unlabelled(self) -> bool:
+        """Whether something is learned from cases that were annotated for nothing."""
+        return False
+
+    def do_split(self) -> tuple[list[str], list[str]]:
+        """nnU-Net's, without training cases that teach nothing; a UserError if there is no other."""
+        everything, validation = super().do_split()
+        training = [case for case in everything if self.annotated.of(case) or self.uses_unlabelled]
+        if not training:
+            where = self.annotated.where
+            raise UserError(f"No training case of fold {self.fold} was annotated for anything, by {where}.")
+        if len(training) < len(everything):
+            left_out = counted(len(everything) - len(training), "training case")
+            self.print_to_log_file(f"{left_out} annotated for nothing: left out.")
+        return training, validation
+
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
         """nnU-Net's; a UserError if a list is missing, or a case has a label that it was not annotated for."""
         parts = training, validation = super().get_tr_and_val_datasets()
@@ -76,10 +98,11 @@ class PartialLabelsMixin(nnUNetTrainerConfigurable, technique=PARTIAL_LABELS):
         return parts
 
     def _described(self, cases: list[str]) -> str:
-        """How many cases were annotated for each label."""
-        lists = [self.annotated.of(case) for case in cases]
+        """How many cases there are of each kind, and how many were annotated for each label."""
+        lists, kinds = [self.annotated.of(case) for case in cases], [self.annotated.kind(case) for case in cases]
+        of_kind = [f"{kinds.count(kind)} {kind}" for kind in KINDS]
         of_label = [f"{label} {sum(label in one for one in lists)}" for label in self.annotated.labels]
-        return f"{counted(len(cases), 'case')}; {', '.join(of_label)}; nothing {sum(not one for one in lists)}"
+        return f"{', '.join(of_kind)}; {', '.join(of_label)}"
 
     def _refuse_contradiction(self, cases: Any, case: str) -> None:
         """Raise a UserError if a case's labels have one that it was not annotated for."""
@@ -128,7 +151,7 @@ class PartialLabelsMixin(nnUNetTrainerConfigurable, technique=PARTIAL_LABELS):
         ignore, total = self.label_manager.ignore_label, torch.zeros((), device=self.device)
         for weight, logits, target in zip(self.head_weights(), self.heads(outputs), self.heads(batch["target"])):
             if weight > 0:
-                counts = None if ignore is None else target != ignore
+                counts = target >= 0 if ignore is None else (target >= 0) & (target != ignore)
                 total = total + weight * exclusion_loss(logits, target > 0, batch["annotated"], counts)
         return total
 
@@ -224,9 +247,44 @@ class PartialLabelsMixUpMixin(MixUpMixin, PartialLabelsMixin):
         return loss(own, soft, mask, ratios) + loss(other, soft[partners], mask, 1 - ratios)
 
 
+class MixedSupervisionMixin(PartialLabelsMixin, ScribbleMixin):
+    """Dense, scribbled, partially labelled and unlabelled cases in one training, each with the loss that it permits.
+
+    Scribbled cases have the ignore label where nobody annotated. Nobody annotated what lies outside the image either:
+    it takes no part. Voxels that nobody annotated, and all of an unlabelled case, can be asked for predictions that are
+    sure of themselves: their mean entropy is the term ``entropy``.
+
+    Source of the entropy: Grandvalet and Bengio, NIPS 2004.
+    """
+
+    @property
+    def uses_unlabelled(self) -> bool:
+        return self.section(PARTIAL_LABELS).entropy_weight > 0
+
+    def loss_terms(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        inside = self.heads(batch["inside"])
+        heads = zip(self.heads(batch["target"]), inside)
+        targets = [torch.where(is_inside, target, self.unknown_label) for target, is_inside in heads]
+        target = targets if isinstance(batch["target"], list) else targets[0]
+        terms = super().loss_terms(outputs, {**batch, "target": target})
+        weight = self.section(PARTIAL_LABELS).entropy_weight
+        if weight > 0:
+            is_unknown = targets[0] == self.unknown_label
+            if "annotated" in batch:
+                is_unlabelled = ~batch["annotated"][:, 1:].any(dim=1, keepdim=True)
+                is_unknown = is_unknown | over_voxels(is_unlabelled, is_unknown)
+            log_p = log_probabilities(self.full_resolution(outputs))
+            terms["entropy"] = weight * masked_mean(entropy(log_p), is_unknown & inside[0])
+        return terms
+
+
 class nnUNetTrainerPartialLabels(PartialLabelsMixin):
     """nnU-Net for cases of which only some labels were annotated."""
 
 
 class nnUNetTrainerPartialLabelsMixUp(PartialLabelsMixUpMixin):
     """The same with MixUp or CutMix."""
+
+
+class nnUNetTrainerMixedSupervision(MixedSupervisionMixin):
+    """nnU-Net for dense, scribbled, partially labelled and unlabelled cases in one dataset."""

@@ -230,3 +230,21 @@ def test_wrong_options_are_wrong_usage(sources, raw, option):
     with pytest.raises(SystemExit) as stopped:
         main(["merge", "1", "2", "-o", "Dataset009_All", *option])
     assert stopped.value.code == 2
+
+
+def test_scribbles_and_unlabelled_images_become_cases_of_their_kind(sources, raw, capsys, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    for channel in range(2):
+        write_array(np.full((4, 5, 6), 200 + channel, np.uint8), images / f"new_{channel:04d}.nii.gz")
+    assert main(["unlabelled", str(images), "-o", "Dataset004_New", "--channels", "T1", "FLAIR"]) == 0
+    assert main(["simulate", "scribbles", "1", "-o", "Dataset005_Scribbles"]) == 0
+    assert main(["merge", "2", "4", "5", "-o", "Dataset009_All", "--rename", "2:Leber=liver"]) == 0
+    content = description(raw)
+    block = content["nnunet_ext"]
+    assert block["annotated_labels"]["new"] == []
+    assert sorted(block["scribbled"]) == sorted(case for case in content["dataset"] if case.startswith("a"))
+    assert "image" not in content["labels"]
+    assert not read_array(raw / "Dataset009_All" / "labelsTr" / "new.nii.gz").any()
+    main(["check", "-d", "9", "-tr", "nnUNetTrainerMixedSupervision"])
+    assert "0 dense, 12 scribbled, 12 partial, 1 unlabelled." in " ".join(capsys.readouterr().out.split())

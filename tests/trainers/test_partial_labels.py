@@ -10,7 +10,9 @@ import torch
 from torch.nn import functional as F
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.plans.settings import validated_settings
 from nnunet_ext.trainers import (
+    nnUNetTrainerMixedSupervision,
     nnUNetTrainerPartialLabels,
     nnUNetTrainerPartialLabelsMixUp,
 )
@@ -19,7 +21,7 @@ from nnunet_ext.trainers.fine_tuning import nnUNetTrainerFineTune
 from nnunet_ext.trainers.partial_labels import PartialLabelsMixin, PartialLabelsMixUpMixin
 from support.changed_trainers import changed_trainer
 from support.nnunet_runs import build_trainer, train
-from support.tiny_data import ANNOTATED
+from support.tiny_data import ANNOTATED, IGNORE
 
 BOTH = ["shell", "core"]
 LISTS = {"annotated_labels": {"full": BOTH, "shell": ["shell"], "core": ["core"], "nothing": []}}
@@ -147,8 +149,8 @@ def test_with_every_label_annotated_mixup_is_bit_identical_too(workspace, result
 def test_it_trains_on_partial_cases_and_says_how_many_there_are(name, workspace, results):
     trainer = train(name, kind="partial", fold=1)
     log = Path(trainer.log_file).read_text()
-    assert "Annotated training cases: 4 cases; shell 2, core 3; nothing 1" in log
-    assert "Annotated validation cases: 1 case; shell 1, core 0; nothing 0" in log
+    assert "Annotated training cases: 2 dense, 0 scribbled, 1 partial, 0 unlabelled; shell 2, core 3" in log
+    assert "Annotated validation cases: 0 dense, 0 scribbled, 1 partial, 0 unlabelled; shell 1, core 0" in log
     stock = train("nnUNetTrainerConfigurable", kind="partial", fold=1).network.state_dict()
     assert any(not torch.equal(value, stock[key]) for key, value in trainer.network.state_dict().items())
     assert np.isfinite(trainer.logger.get_value("train_losses", step=None)).all()
@@ -271,6 +273,76 @@ def test_it_combines_with_other_techniques_by_inheritance(trainer, workspace, re
     assert float(step["loss"]) < 1e3, "a label that was not annotated was asked for"
 
 
+# ---------------------------------------------------------------------- mixed supervision
+
+
+MIXED = {
+    "annotated_labels": {**LISTS["annotated_labels"], "scribbled": BOTH},
+    "default": BOTH,
+    "scribbled": ["scribbled"],
+}
+
+
+@pytest.fixture
+def mixed(workspace, results):
+    """A trainer with entropy, a prepared batch whose last rows lie outside the image, and logits."""
+
+    def build(kind="ignore", **settings):
+        lists = {key: value for key, value in MIXED.items() if kind == "ignore" or key != "scribbled"}
+        trainer = initialized(nnUNetTrainerMixedSupervision, kind, lists, partial_labels=settings)
+        batch = batch_for(trainer, ["full", "shell", "nothing"])
+        for head in batch["target"]:
+            head[:, :, -head.shape[2] // 4 :] = -1
+        prepared = trainer.prepare_batch(batch, training=True)
+        generator = torch.Generator().manual_seed(1)
+        outputs = [torch.randn((3, 3, *head.shape[2:]), generator=generator) for head in prepared["target"]]
+        return trainer, batch, prepared, outputs
+
+    return build
+
+
+@pytest.mark.parametrize("kind", ["labels", "ignore"])
+def test_mixed_supervision_leaves_out_what_lies_outside_the_image(mixed, kind):
+    trainer, batch, prepared, outputs = mixed(kind)
+    terms = trainer.loss_terms(outputs, prepared)
+    expected = 0.0
+    for weight, logits, raw in zip(trainer.head_weights(), outputs, batch["target"]):
+        if weight:
+            target = torch.where(raw == -1, IGNORE, raw)
+            expected += weight * reference(logits, target, known(["full", "shell", "nothing"]), IGNORE)
+    assert set(terms) == {"segmentation"}
+    assert terms["segmentation"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_entropy_is_over_voxels_that_nobody_annotated(mixed):
+    trainer, batch, prepared, outputs = mixed(entropy_weight=0.5)
+    terms = trainer.loss_terms(outputs, prepared)
+    p, raw = softmax(outputs[0].double().numpy()), batch["target"][0].numpy()[:, 0]
+    entropies = -(p * np.log(p)).sum(1)
+    unknown = raw == IGNORE
+    unknown[2] = raw[2] != -1  # annotated for nothing
+    assert terms["entropy"].item() == pytest.approx(0.5 * entropies[unknown].mean(), rel=1e-5)
+
+
+def test_unlabelled_cases_are_trained_on_only_if_something_is_learned_from_them(workspace, results):
+    for name, weight, count in (
+        ("nnUNetTrainerPartialLabels", 0.0, 3),
+        ("nnUNetTrainerMixedSupervision", 0.0, 3),
+        ("nnUNetTrainerMixedSupervision", 0.1, 4),
+    ):
+        trainer = build_trainer(name, kind="partial", fold=1)
+        trainer.settings = validated_settings({"partial_labels": {"entropy_weight": weight}}, where="the test")
+        training, validation = trainer.do_split()
+        assert (len(training), len(validation)) == (count, 1)
+        assert ("case_3" in training) == (count == 4)
+
+
+def test_a_fold_without_an_annotated_training_case_is_refused(workspace, results):
+    trainer = changed_trainer(nnUNetTrainerPartialLabels, dataset={"nnunet_ext": {"default": []}})
+    with pytest.raises(UserError, match="No training case of fold 0 was annotated for anything"):
+        trainer.run_training()
+
+
 # ---------------------------------------------------------------------- validation
 
 
@@ -340,12 +412,19 @@ def test_a_case_in_no_list_stops_the_training(workspace, results):
         ({"annotated_labels": ["a"]}, "annotated_labels: must be an object"),
         ({"annotated_labels": {"a": "shell"}}, "must be a list"),
         ({"default": "shell"}, "default: must be a list"),
+        ({"scribbled": ["case_1"]}, "names case_1, but the dataset has no ignore label"),
     ],
 )
 def test_wrong_lists_stop_before_anything_is_written(lists, message, workspace, results):
     with pytest.raises(UserError, match=re.escape(message)):
         changed_trainer(nnUNetTrainerPartialLabels, dataset={"nnunet_ext": lists})
     assert not list(results.iterdir())
+
+
+def test_a_case_that_is_scribbled_and_annotated_for_nothing_is_refused(workspace, results):
+    lists = {"annotated_labels": {"case_1": []}, "default": BOTH, "scribbled": ["case_1"]}
+    with pytest.raises(UserError, match='case_1 were annotated for nothing and are "scribbled"'):
+        changed_trainer(nnUNetTrainerMixedSupervision, kind="ignore", dataset={"nnunet_ext": lists})
 
 
 def test_exclusion_is_refused_for_regions(workspace, results):

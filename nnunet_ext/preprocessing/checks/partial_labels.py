@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 
 import numpy as np
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
-from nnunet_ext.formats.annotated_labels import DEFAULT, KEY, LISTS, AnnotatedLabels, annotated_labels
+from nnunet_ext.formats.annotated_labels import DEFAULT, KEY, KINDS, LISTS, SCRIBBLED, AnnotatedLabels, annotated_labels
 from nnunet_ext.formats.dataset_json import values_of
 from nnunet_ext.messages import some
 from nnunet_ext.preprocessing.checks.dataset_check import known_folds
@@ -21,6 +22,7 @@ class PartialLabelsCheck:
     def __init__(self, dataset: RawDataset) -> None:
         self.dataset = dataset
         self.present: dict[str, set[int]] = {}  # values by case
+        self.with_ignore: set[str] = set()  # cases
         self.refusal, self.annotated = "", None
         try:
             self.annotated = annotated_labels(dataset.description, where=dataset.folder / "dataset.json")
@@ -28,7 +30,10 @@ class PartialLabelsCheck:
             self.refusal = str(error)
 
     def look_at(self, case: str, labels: Labels) -> None:
-        self.present[case] = set(np.unique(labels).tolist()) - {0, self.dataset.ignore_label}
+        values = set(np.unique(labels).tolist())
+        self.present[case] = values - {0, self.dataset.ignore_label}
+        if self.dataset.ignore_label in values:
+            self.with_ignore.add(case)
 
     def findings(self) -> Iterator[Finding]:
         if self.annotated is None:
@@ -43,13 +48,15 @@ class PartialLabelsCheck:
                 "dataset.json, as nnunet_ext merge does. Otherwise stock nnU-Net gives the same."
             )
             yield Finding("warning", "lists", detail)
+        kinds = Counter(map(self.annotated.kind, self.dataset.cases))
+        yield Finding("ok", "cases", f"{', '.join(f'{kinds[kind]} {kind}' for kind in KINDS)}.")
         yield from self.counts(self.annotated)
         yield from self.contradictions(self.annotated)
         yield from self.folds(self.annotated)
 
     def wrong_lists(self, annotated: AnnotatedLabels) -> Iterator[Finding]:
         """Lists of unknown cases, and cases without a list."""
-        if unknown := sorted(set(annotated.lists) - set(self.dataset.cases)):
+        if unknown := sorted({*annotated.lists, *annotated.scribbled} - set(self.dataset.cases)):
             yield Finding("problem", "lists", f"name cases that the dataset does not have: {some(unknown)}.")
         if annotated.default is None and (without := sorted(set(self.dataset.cases) - set(annotated.lists))):
             fix = f'Add them ([] for none), or give "{DEFAULT}" for cases that are not listed.'
@@ -67,7 +74,8 @@ class PartialLabelsCheck:
             else:
                 yield Finding("problem", label, f"{detail} It cannot be learned. Annotate some cases, or remove it.")
         if nothing := [case for case in self.dataset.cases if not annotated.of(case)]:
-            detail = f"{len(nothing)} of {total} cases are annotated for nothing: {some(nothing)}. They teach nothing."
+            detail = f"{len(nothing)} of {total} cases are annotated for nothing: {some(nothing)}. "
+            detail += "They are left out of trainings."
             yield Finding("warning", "annotation", detail)
 
     def contradictions(self, annotated: AnnotatedLabels) -> Iterator[Finding]:
@@ -77,6 +85,9 @@ class PartialLabelsCheck:
             known = set().union(*(self._values(label) for label in annotated.of(case)))
             if more := present - known:
                 wrong[case] = f"{case} ({some(sorted(more))})"
+        if complete := sorted(annotated.scribbled & (set(self.present) - self.with_ignore)):
+            detail = f"have no voxel of the ignore label: {some(complete)}. Every voxel of them counts as annotated."
+            yield Finding("problem", SCRIBBLED, f"{len(complete)} cases of the list {detail}")
         if wrong:
             detail = (
                 f"{len(wrong)} of {len(self.present)} cases have values in their label map that they were not "

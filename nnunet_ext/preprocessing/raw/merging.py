@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_apart, read_json, sha256, write_json
-from nnunet_ext.formats.annotated_labels import LISTS, annotated_labels
+from nnunet_ext.formats.annotated_labels import KEY, LISTS, SCRIBBLED, AnnotatedLabels, annotated_labels
 from nnunet_ext.formats.dataset_json import channel_names
 from nnunet_ext.formats.names import check_names
 from nnunet_ext.formats.typed import validated
@@ -23,6 +24,7 @@ from nnunet_ext.messages import some
 from nnunet_ext.preprocessing.raw.new_dataset import check_new_name, new_dataset, write_description
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset, check_values, read_label_map
 from nnunet_ext.preprocessing.raw.splits import SPLITS, cross_validation, group_cases, joined
+from nnunet_ext.preprocessing.raw.unlabelled import MADE_BY as UNLABELLED
 from nnunet_ext.version import __version__
 
 READER = "overwrite_image_reader_writer"
@@ -47,10 +49,14 @@ class Source:
     patients: Mapping[str, Sequence[str]]  # the merged dataset's names of cases by patient
     channels: Sequence[int]  # places of the merged dataset's channels
 
+    @cached_property
+    def lists(self) -> AnnotatedLabels:
+        """What the dataset itself says of its cases."""
+        return annotated_labels(self.dataset.description, where=self.dataset.folder / "dataset.json")
+
     def annotated(self, case: str) -> set[str]:
         """What a case, by its own name, was annotated for."""
-        lists = annotated_labels(self.dataset.description, where=self.dataset.folder / "dataset.json")
-        missing = {new for own, new in self.labels.items() if not lists.is_annotated(case, own)}
+        missing = {new for own, new in self.labels.items() if not self.lists.is_annotated(case, own)}
         return (set(self.labels.values()) | self.absent) - missing
 
 
@@ -190,16 +196,18 @@ def _description(merge: Merge) -> dict[str, Any]:
 def _about(merge: Merge) -> dict[str, Any]:
     lists = {case: labels for source in merge.sources for case, labels in merge.lists(source).items()}
     sources = {source.dataset.folder.name: list(source.names.values()) for source in merge.sources}
-    return {"made_by": "merge", "version": __version__, "sources": sources, LISTS: lists}
+    scribbled = [new for source in merge.sources for own, new in source.names.items() if own in source.lists.scribbled]
+    about = {"made_by": "merge", "version": __version__, "sources": sources, LISTS: lists}
+    return about | ({SCRIBBLED: scribbled} if scribbled else {})
 
 
 def _table(source: Source, values: Mapping[str, int]) -> np.ndarray:
     """The merged dataset's value by the source's."""
     own = source.dataset.foreground_values()
-    renumbered = {value: values[source.labels[label]] for label, value in own.items()}
+    renumbered = {value: values[source.labels[label]] for label, value in own.items() if label in source.labels}
     if source.dataset.ignore_label is not None:
         renumbered[source.dataset.ignore_label] = values["ignore"]
-    table = np.zeros(max(renumbered, default=0) + 1, dtype=np.uint16)
+    table = np.zeros(max(source.dataset.known_values) + 1, dtype=np.uint16)
     for value, new in renumbered.items():
         table[value] = new
     return table
@@ -229,6 +237,8 @@ def _require_same(datasets: Sequence[RawDataset], key: str, fix: str) -> None:
 def _new_names(dataset: RawDataset, aliases: Mapping[str, str], renames: Mapping[str, str]) -> dict[str, str]:
     """The merged dataset's name of each label."""
     own = dataset.foreground_values()
+    if dataset.description.get(KEY, {}).get("made_by") == UNLABELLED:
+        own = {}  # placeholders
     if unknown := sorted(set(renames) - set(own)):
         raise UserError(f"{dataset.folder.name} has no label {some(unknown)} to rename. It has: {', '.join(own)}.")
     names = {label: renames.get(label, aliases.get(label, label)) for label in own}

@@ -31,9 +31,10 @@ LISTS = {"annotated_labels": {"b": ["liver"], "c": ["spleen"], "d": []}, "defaul
 
 def test_counts_cases_labels_and_cases_that_teach_nothing(findings):
     assert findings(LISTS) == [
+        ("ok", "cases", "1 dense, 0 scribbled, 2 partial, 1 unlabelled."),
         ("ok", "liver", "annotated in 2 of 4 cases; 2 of these have it."),
         ("ok", "spleen", "annotated in 2 of 4 cases; 2 of these have it."),
-        ("warning", "annotation", "1 of 4 cases are annotated for nothing: d. They teach nothing."),
+        ("warning", "annotation", "1 of 4 cases are annotated for nothing: d. They are left out of trainings."),
         ("ok", "contradictions", "no case has a label that it was not annotated for."),
     ]
 
@@ -51,6 +52,15 @@ def test_an_unannotated_label_in_a_label_map_is_a_problem(findings):
     assert wrong[0] == "problem"
     assert "1 of 4 cases" in wrong[2]
     assert "a (1)" in wrong[2]
+
+
+def test_scribbled_cases_need_voxels_that_nobody_annotated(findings):
+    found = findings({**LISTS, "scribbled": ["a", "b", "x"]})
+    assert ("problem", "lists", "name cases that the dataset does not have: x.") in found
+    assert ("ok", "cases", "0 dense, 2 scribbled, 1 partial, 1 unlabelled.") in found
+    (wrong,) = [one for one in found if one[1] == "scribbled"]
+    assert wrong[0] == "problem"
+    assert wrong[2].startswith("1 cases of the list have no voxel of the ignore label: b.")
 
 
 def test_a_value_of_an_annotated_region_is_no_contradiction(findings):

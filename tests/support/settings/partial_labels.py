@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nnunet_ext.trainers import nnUNetTrainerPartialLabels
+from nnunet_ext.trainers import nnUNetTrainerMixedSupervision, nnUNetTrainerPartialLabels
 from support.settings import Case, random_batch, random_outputs
 
 
@@ -16,6 +16,13 @@ def exclusion(trainer: Any) -> float:
     return float(trainer.loss_terms(random_outputs(trainer), prepared).get("exclusion", 0.0))
 
 
+def sureness(trainer: Any) -> float:
+    """The term of entropy."""
+    batch = {**random_batch(trainer), "keys": ["a", "b"]}
+    return float(trainer.loss_terms(random_outputs(trainer), batch).get("entropy", 0.0))
+
+
 CASES = {
+    "partial_labels.entropy_weight": Case(nnUNetTrainerMixedSupervision, 0.5, sureness, kind="ignore"),
     "partial_labels.exclusion_weight": Case(nnUNetTrainerPartialLabels, 0.5, exclusion),
 }
