@@ -20,6 +20,9 @@ from nnunet_ext.messages import some
 
 KEY, LISTS, DEFAULT, SCRIBBLED = "nnunet_ext", "annotated_labels", "default", "scribbled"
 
+NAMING_CASES = (LISTS, SCRIBBLED, "sources")
+"""Keys whose values have names of cases."""
+
 Kind = Literal["dense", "scribbled", "partial", "unlabelled"]
 KINDS: tuple[Kind, ...] = ("dense", "scribbled", "partial", "unlabelled")
 """What a case teaches: every label; parts of the case; some labels; nothing."""

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.formats.annotated_labels import KINDS, AnnotatedLabels, annotated_labels
+from nnunet_ext.formats.dataset_json import values_of
 from nnunet_ext.losses.consistency import entropy
 from nnunet_ext.losses.hard_labels import log_probabilities
 from nnunet_ext.losses.partial_labels import exclusion_loss, over_voxels, partial_logits
@@ -35,9 +36,8 @@ class PartialLabelsMixin(nnUNetTrainerConfigurable, technique=PARTIAL_LABELS):
 
     Labels that were not annotated are merged with background, case by case, before the loss looks at them; regions that
     were not annotated leave it. Pseudo Dice and the final validation count a label only in cases that were annotated
-    for it. A batch whose cases were annotated for every label is trained on as in nnU-Net.
-
-    Cases that were annotated for nothing are left out of the training.
+    for it. A batch whose cases were annotated for every label is trained on as in nnU-Net; cases that were annotated
+    for nothing are left out.
 
     Prepared batches say which channels count, under ``annotated``: a boolean (B, C), missing where all do.
     """
@@ -65,8 +65,8 @@ class PartialLabelsMixin(nnUNetTrainerConfigurable, technique=PARTIAL_LABELS):
         labels = self.annotated.of(case)
         if self.label_manager.has_regions:
             return np.array([label in labels for label in self.annotated.labels])
-        values = [self.dataset_json["labels"][label] for label in labels]
-        return np.isin(np.arange(self.label_manager.num_segmentation_heads), [0, *np.ravel(values)])
+        values = {0}.union(*(values_of(self.dataset_json["labels"][label]) for label in labels))
+        return np.isin(np.arange(self.label_manager.num_segmentation_heads), sorted(values))
 
     # ------------------------------------------------------------------ training
 
@@ -241,7 +241,7 @@ class PartialLabelsMixUpMixin(MixUpMixin, PartialLabelsMixin):
             pasted[box] = other[box]
             return super().loss_of_mixed(pasted, mixed)
         soft, _ = self.soft_target(mixed)
-        ratios = torch.as_tensor(mixed["ratios"], dtype=logits.dtype, device=logits.device)
+        ratios = torch.as_tensor(mixed["ratios"], dtype=torch.float32, device=logits.device)
         loss = soft_binary_cross_entropy if labels.has_regions else soft_cross_entropy
         mask = mixed["mixed_mask"]
         return loss(own, soft, mask, ratios) + loss(other, soft[partners], mask, 1 - ratios)

@@ -386,6 +386,23 @@ def test_final_validation_counts_annotated_labels_alone(workspace, results):
     assert "Mean Validation Dice over annotated labels" in Path(trainer.log_file).read_text()
 
 
+def test_regions_that_were_not_annotated_leave_the_final_scores(workspace, results, tmp_path):
+    trainer = initialized(kind="regions", lists=REGIONS)
+    keys = ("(1, 2)", "(2,)")
+    scored = [
+        {"reference_file": f"/gt/{case}.nii.gz", "metrics": {key: {"Dice": dice, "FP": 1} for key in keys}}
+        for case, dice in (("full", 0.8), ("core", 0.4), ("nothing", 0.1))
+    ]
+    file = tmp_path / "summary.json"
+    means = {key: {"Dice": 0.0, "FP": 0} for key in keys}
+    file.write_text(json.dumps({"metric_per_case": scored, "mean": means, "foreground_mean": {"Dice": 0.0, "FP": 0}}))
+    trainer._score_what_was_annotated(file)
+    summary = json.loads(file.read_text())
+    assert summary["mean"]["(1, 2)"]["Dice"] == pytest.approx(0.8)
+    assert summary["mean"]["(2,)"]["Dice"] == pytest.approx(0.6)
+    assert summary["foreground_mean"]["Dice"] == pytest.approx(0.7)
+
+
 # ---------------------------------------------------------------------- what is refused
 
 

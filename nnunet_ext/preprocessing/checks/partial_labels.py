@@ -13,7 +13,7 @@ from nnunet_ext.formats.annotated_labels import DEFAULT, KEY, KINDS, LISTS, SCRI
 from nnunet_ext.formats.dataset_json import values_of
 from nnunet_ext.messages import some
 from nnunet_ext.preprocessing.checks.dataset_check import known_folds
-from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset
+from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, cases_in
 
 
 class PartialLabelsCheck:
@@ -56,7 +56,8 @@ class PartialLabelsCheck:
 
     def wrong_lists(self, annotated: AnnotatedLabels) -> Iterator[Finding]:
         """Lists of unknown cases, and cases without a list."""
-        if unknown := sorted({*annotated.lists, *annotated.scribbled} - set(self.dataset.cases)):
+        tested = cases_in(self.dataset.folder / "imagesTs", self.dataset.ending)
+        if unknown := sorted({*annotated.lists, *annotated.scribbled} - {*self.dataset.cases, *tested}):
             yield Finding("problem", "lists", f"name cases that the dataset does not have: {some(unknown)}.")
         if annotated.default is None and (without := sorted(set(self.dataset.cases) - set(annotated.lists))):
             fix = f'Add them ([] for none), or give "{DEFAULT}" for cases that are not listed.'
@@ -121,3 +122,19 @@ class PartialLabelsCheck:
     def _having(self, annotated: AnnotatedLabels, label: str, cases: Collection[str]) -> bool:
         """Whether one of the cases is annotated for a label and has it."""
         return any(annotated.is_annotated(case, label) and self._values(label) & self.present[case] for case in cases)
+
+
+def missing_labels(dataset: RawDataset) -> Iterator[Finding]:
+    """For other trainers: a warning if dataset.json says that labels are missing."""
+    try:
+        annotated = annotated_labels(dataset.description, where=dataset.folder / "dataset.json")
+    except UserError as error:
+        yield Finding("warning", "lists", str(error))
+        return
+    lists, default = annotated.lists, annotated.default or ()
+    if partial := [case for case in dataset.cases if len(lists.get(case, default)) < len(annotated.labels)]:
+        detail = (
+            f"{len(partial)} of {len(dataset.cases)} cases were not annotated for every label: {some(partial)}. This "
+            "trainer takes what is missing for background. nnUNetTrainerPartialLabels does not."
+        )
+        yield Finding("warning", "lists", detail)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.formats.annotated_labels import LISTS, annotated_labels
+from nnunet_ext.formats.annotated_labels import LISTS
 from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset
 from nnunet_ext.preprocessing.simulate.weaker_dataset import WEAK, weaker_dataset
 
@@ -71,8 +71,6 @@ def simulate_missing_labels(
         seed: of the draws.
     """
     values = source.foreground_values()
-    if annotated_labels(source.description, where=source.folder / "dataset.json").are_partial(source.cases):
-        raise UserError(f"By its dataset.json, {source.folder.name} is not annotated for every label in every case.")
     if unknown := sorted({label for one in sources for label in one} - set(values)):
         raise UserError(f"{source.folder.name} has no label {', '.join(unknown)}. It has: {', '.join(values)}.")
     rng = np.random.default_rng(seed)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnunet_ext.preprocessing.checks.partial_labels import PartialLabelsCheck
+from nnunet_ext.preprocessing.checks.partial_labels import PartialLabelsCheck, missing_labels
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset
 
 LABELS = {"background": 0, "liver": 1, "spleen": 2, "ignore": 3}
@@ -103,3 +103,28 @@ def test_folds_without_a_label_in_training_or_validation_are_told(findings):
     assert found["fold 1"][0] == "problem"
     assert "liver 1, spleen 0. None of them has spleen" in found["fold 1"][1]
     assert found["fold 2"][0] == "ok"
+
+
+def test_a_list_for_a_test_case_is_no_mistake(findings, tmp_path, monkeypatch):
+    (tmp_path / "D" / "imagesTs").mkdir(parents=True)
+    (tmp_path / "D" / "imagesTs" / "t_0000.nii.gz").touch()
+    monkeypatch.chdir(tmp_path)
+    block = {"annotated_labels": {"t": ["liver"]}, "default": ["liver", "spleen"]}
+    assert not [one for one in findings(block) if one[0] == "problem"]
+
+
+@pytest.mark.parametrize(
+    ("block", "told"),
+    [
+        ({}, ""),
+        ({"default": ["liver", "spleen"]}, ""),
+        (LISTS, "3 of 4 cases were not annotated for every label: b, c, d."),
+        ({"default": "liver"}, "default: must be a list"),
+    ],
+)
+def test_other_trainers_are_told_that_labels_are_missing(block, told):
+    description = {"labels": LABELS, "file_ending": ".nii.gz", "nnunet_ext": block}
+    cases = {case: Case((Path(f"{case}_0000.nii.gz"),), Path(f"{case}.nii.gz")) for case in MAPS}
+    found = list(missing_labels(RawDataset(Path("D"), description, cases)))
+    assert [one.severity for one in found] == ["warning"] * bool(told)
+    assert all(told in one.detail for one in found)
