@@ -47,8 +47,8 @@ def sources(raw: Path) -> dict[str, Path]:
 
 
 def merge(*options: str) -> int:
-    rename = ["--rename", "2:Leber=liver"]
-    return main(["merge", "1", "2", "3", "-o", "Dataset009_All", *rename, "--group", "[akl][0-9]+", *options])
+    command = ["merge", "1", "2", "3", "-o", "Dataset009_All", "--group", "[akl][0-9]+"]
+    return main([*command, "--rename", "2:Leber=liver", *options])
 
 
 def description(raw: Path) -> dict:
@@ -142,6 +142,19 @@ def test_lists_of_a_source_are_taken_over(sources, raw):
     assert merge() == 0
     lists = description(raw)["nnunet_ext"]["annotated_labels"]
     assert (lists["a0_0"], lists["a0_1"], lists["a1_0"]) == (["spleen"], [], ["liver", "spleen"])
+
+
+def test_a_label_that_a_case_was_annotated_for_in_part_is_unknown_and_removed(sources, raw):
+    file = sources["Dataset003_Lungs"] / "dataset.json"
+    block = {"annotated_labels": {"l0_0": ["lung", "liver"]}, "default": ["lung", "liver", "nodule"]}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"nnunet_ext": block}))
+    assert merge("3:nodule=lung") == 0
+    content = description(raw)
+    assert content["nnunet_ext"]["annotated_labels"]["l0_0"] == ["liver"]
+    assert content["nnunet_ext"]["annotated_labels"]["l0_1"] == ["liver", "lung"]
+    value = content["labels"]["lung"]
+    assert not (read_array(raw / "Dataset009_All" / "labelsTr" / "l0_0.nii.gz") == value).any()
+    assert (read_array(raw / "Dataset009_All" / "labelsTr" / "l0_1.nii.gz") == value).any()
 
 
 def test_aliases_hold_for_every_source_and_two_labels_can_become_one(sources, raw, tmp_path):

@@ -172,3 +172,22 @@ def test_exclusion_is_zero_where_all_is_annotated_or_nothing_is_foreground():
     assert (logits.grad == 0).all()
     one = torch.tensor([[True, False, True]] * 2)
     assert exclusion_loss(logits, torch.zeros((2, 1, 2, 2), dtype=torch.bool), one) == 0
+
+
+def test_each_label_is_learned_from_the_case_that_has_it_and_not_unlearned_from_the_other():
+    """Both cases have both organs in the same voxels; each was annotated for one of them."""
+    organs = torch.tensor([0, 0, 1, 1, 2, 2]).reshape(1, 1, 1, 6)
+    known = torch.tensor([[True, True, False], [True, False, True]])
+    target = torch.cat([torch.where(organs == 1, 1, 0), torch.where(organs == 2, 2, 0)])
+
+    def learned(seen):
+        logits = torch.zeros((1, 3, 1, 6), requires_grad=True)
+        optimizer = torch.optim.SGD([logits], lr=0.5)
+        for _ in range(300):
+            optimizer.zero_grad()
+            stock_loss(False)(seen(logits.expand(2, -1, -1, -1)), target).backward()
+            optimizer.step()
+        return logits.detach().softmax(1).gather(1, organs)
+
+    assert (learned(lambda logits: partial_logits(logits, known, has_regions=False)) > 0.9).all()
+    assert (learned(lambda logits: logits)[organs > 0] < 0.7).all()

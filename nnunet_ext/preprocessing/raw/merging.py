@@ -161,12 +161,12 @@ def merge_datasets(merge: Merge, name: str, *, copy: bool, force: bool) -> bool:
         for part in ("labelsTr", *(["imagesTr"] if copy else [])):
             (folder / part).mkdir()
         for source in merge.sources:
-            table = _table(source, merge.labels)
             for own, new in tqdm(source.names.items(), desc=source.dataset.folder.name, unit="case", disable=None):
                 case = source.dataset.cases[own]
                 labels, properties = read_label_map(reader, case.label)
                 check_values(labels, source.dataset.known_values, file=case.label)
                 flat &= labels.shape[0] == 1
+                table = _table(source, own, merge.labels)
                 reader.write_seg(table[labels], str(folder / "labelsTr" / f"{new}{ending}"), properties)
                 images = [case.images[place] for place in source.channels] if len(case.images) > 1 else case.images
                 if missing := [image for image in images if not image.is_file()]:
@@ -201,10 +201,10 @@ def _about(merge: Merge) -> dict[str, Any]:
     return about | ({SCRIBBLED: scribbled} if scribbled else {})
 
 
-def _table(source: Source, values: Mapping[str, int]) -> np.ndarray:
-    """The merged dataset's value by the source's."""
-    own = source.dataset.foreground_values()
-    renumbered = {value: values[source.labels[label]] for label, value in own.items() if label in source.labels}
+def _table(source: Source, case: str, values: Mapping[str, int]) -> np.ndarray:
+    """The merged dataset's value by that in a case of the source; 0 for labels that it was not annotated for."""
+    own, known = source.dataset.foreground_values(), source.annotated(case)
+    renumbered = {own[label]: values[new] for label, new in source.labels.items() if new in known}
     if source.dataset.ignore_label is not None:
         renumbered[source.dataset.ignore_label] = values["ignore"]
     table = np.zeros(max(source.dataset.known_values) + 1, dtype=np.uint16)
