@@ -30,7 +30,7 @@ from nnunet_ext.evaluation.text_table import aligned
 from nnunet_ext.messages import counted, next_steps
 
 if TYPE_CHECKING:
-    from nnunet_ext.preprocessing.raw.merging import Merge
+    from nnunet_ext.preprocessing.raw.merge_plan import Merge
     from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset
 
 
@@ -80,23 +80,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from nnunet_ext.preprocessing.raw import merging
+    from nnunet_ext.preprocessing.raw import merge_plan
+    from nnunet_ext.preprocessing.raw.merging import merge_datasets
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
 
     datasets = {given: read_raw_dataset(given) for given in args.sources}
     renames: dict[str, dict[str, str]] = {}
     for given, old, new in args.rename:
         renames.setdefault(named(given, datasets), {})[old] = new
-    merge = merging.plan_merge(
+    merge = merge_plan.plan_merge(
         [datasets[given] for given in args.sources],
-        aliases={} if args.aliases is None else merging.read_aliases(args.aliases),
+        aliases={} if args.aliases is None else merge_plan.read_aliases(args.aliases),
         renames=renames,
         only_annotated={named(given, datasets): labels for given, labels in args.only_annotated},
         channels=args.channels,
         group=args.group,
         prefix=args.prefix,
     )
-    flat = merging.merge_datasets(merge, args.output, copy=args.copy, force=args.force)
+    flat = merge_datasets(merge, args.output, copy=args.copy, force=args.force)
     total = sum(len(source.names) for source in merge.sources)
     print(f"Wrote {args.output}: {counted(total, 'case')}, {', '.join(merge.channels)}.\n\n{aligned(table(merge))}")
     print(next_steps(args.output, "nnUNetTrainerPartialLabels", configuration="2d" if flat else "3d_fullres"))

@@ -45,8 +45,8 @@ def partial_logits(logits: Tensor, annotated: Tensor, *, has_regions: bool) -> T
         return kept
     is_merged = ~annotated
     is_merged[:, 0] = True
-    background = torch.where(over_voxels(is_merged, logits), logits, NEVER).logsumexp(dim=1, keepdim=True)
-    return torch.cat([background, kept[:, 1:]], dim=1)
+    kept[:, :1] = torch.where(over_voxels(is_merged, logits), logits, NEVER).logsumexp(dim=1, keepdim=True)
+    return kept
 
 
 def exclusion_loss(logits: Tensor, foreground: Tensor, annotated: Tensor, mask: Tensor | None = None) -> Tensor:

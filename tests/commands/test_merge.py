@@ -211,6 +211,11 @@ def test_other_channels_endings_and_readers_are_named(sources, raw, capsys):
     assert "differ in overwrite_image_reader_writer" in refusal(capsys, raw, "4", "6")
 
 
+def test_a_case_without_all_channels_is_named(sources, raw, capsys):
+    (sources["Dataset001_Abdomen"] / "imagesTr" / "a0_1_0001.nii.gz").unlink()
+    assert "a0_1 of Dataset001_Abdomen does not have 2 channels" in refusal(capsys, raw, "1", "2")
+
+
 def test_a_case_a_patient_or_an_image_in_two_sources_is_named(sources, raw, capsys):
     write_raw(raw / "Dataset004_Same", {"a0_0": labels_of(ABDOMEN, 0)}, names=ABDOMEN, channels=("T1", "FLAIR"))
     assert "both have the case a0_0. If they are others, add --prefix" in refusal(capsys, raw, "1", "4")

@@ -125,18 +125,15 @@ def cross_validation(groups: Mapping[str, Sequence[str]], *, folds: int = 5) -> 
     return [_cases_of(fold, groups) for fold in drawn]
 
 
-def joined(folds: Sequence[Sequence[Fold]], cases: Sequence[Sequence[str]]) -> list[Fold]:
-    """Folds of several sources as folds of all.
+def joined(sources: Sequence[tuple[Sequence[Fold], Sequence[str]]]) -> list[Fold]:
+    """Folds of several sources, each with its cases, as folds of all of them.
 
-    Args:
-        folds: of each source. One that has fewer than the others is trained on as a whole in what it lacks.
-        cases: of each source.
+    A source that has fewer folds than the others is trained on as a whole in those that it lacks.
     """
     together = []
-    for number in range(max(map(len, folds))):
+    for number in range(max(len(folds) for folds, _ in sources)):
         parts = [
-            own[number] if number < len(own) else {"train": list(all_of_it), "val": []}
-            for own, all_of_it in zip(folds, cases)
+            folds[number] if number < len(folds) else {"train": list(cases), "val": []} for folds, cases in sources
         ]
         together.append({part: sorted(case for fold in parts for case in fold[part]) for part in PARTS})
     return together
