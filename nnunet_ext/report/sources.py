@@ -304,11 +304,14 @@ def _evaluated(
 
 def _not_annotated(entry: Mapping[str, Any]) -> Iterator[str]:
     """A sentence if cases in evaluation.json were scored for some labels alone."""
-    total, key = entry["number_of_cases"], "cases_not_annotated"
-    partial = [f"{label} in {total - one[key]}" for label, one in entry["labels"].items() if key in one]
-    if partial:
-        shown = f"{entry['dataset']}_{entry['cases']}: of {total} cases {', '.join(partial)}"
-        yield f"A case is scored only for labels that it was annotated for. {shown}."
+    without = {
+        label: one["cases_not_annotated"] for label, one in entry["labels"].items() if "cases_not_annotated" in one
+    }
+    if without:
+        total = entry["number_of_cases"]
+        shown = ", ".join(f"{label} in {total - number}" for label, number in without.items())
+        where = f"{entry['dataset']}_{entry['cases']}: of {total} cases {shown}"
+        yield f"A case is scored only for labels that it was annotated for. {where}."
 
 
 def _notes(entry: Mapping[str, Any]) -> dict[str, str]:
