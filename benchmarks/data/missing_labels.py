@@ -38,7 +38,7 @@ class PretendedSources:
     complete: Dataset
     groups: Callable[[], Sequence[Mapping[str, Sequence[str]]]]  # returns the patients of each fold and their cases
     folds: Folds
-    sources: Sequence[Sequence[str]]  # labels of each; the last one has all of them
+    sources: Sequence[tuple[str, ...]]  # labels of each; the last one has all of them, others may have the same
     pattern: str  # of the patient in a case's name
 
     def lists(self) -> Mapping[str, Sequence[str]]:
