@@ -36,7 +36,7 @@ PARTIAL_LABELS = Technique(
         ),
         TrainerEntry(
             "nnUNetTrainerPartialLabelsMixUp",
-            "the same with MixUp or CutMix",
+            "learning from cases with missing labels, with MixUp or CutMix",
             needs=f"{LISTS}; a batch of at least two",
             paper="arXiv 2007.03868",
         ),
