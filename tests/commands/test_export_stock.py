@@ -43,6 +43,7 @@ def write_model(folder: Path, trainer: Any = nnUNetTrainerTDNet, *, folds: tuple
         "file_ending": ".nii.gz",
         "numTraining": 2,
         "dataset": {"Jane_Doe": {"images": ["/secret/Jane_Doe_0000.nii.gz"], "label": "labelsTr/Jane_Doe.nii.gz"}},
+        "nnunet_ext": {"annotated_labels": {"Jane_Doe": []}, "scribbled": ["Jane_Doe"], "sources": {"D": ["Jane_Doe"]}},
     }
     folder.mkdir(parents=True)
     (folder / "plans.json").write_text(json.dumps(plans))

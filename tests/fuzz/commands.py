@@ -23,6 +23,7 @@ TRAINER = "nnUNetTrainerMixUp"
 MODEL = f"results/{DATASET}/{TRAINER}__nnUNetPlans__3d_tiny"
 CASES = 3
 RAW, PLANNED = f"raw/{DATASET}", f"preprocessed/{DATASET}"
+PARTIAL = f"raw/{dataset_name('partial')}"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,9 @@ COMMANDS = (
     Command("check -d 901 --trainer nnUNetTrainerTDNet", DATA),
     Command("simulate scribbles 901 -o Dataset911_S", DATA, ("raw",)),
     Command("simulate instances 901 -o Dataset912_I --keep 0.5", DATA, ("raw",)),
+    Command("simulate labels 901 -o Dataset916_L --keep 1", DATA, ("raw",)),
+    Command("merge 901 906 -o Dataset917_M --prefix", (*DATA, f"{PARTIAL}/dataset.json", f"{PARTIAL}/*Tr/*"), ("raw",)),
+    Command("check -d 906 --trainer nnUNetTrainerPartialLabels", (f"{PARTIAL}/dataset.json", f"{PARTIAL}/labelsTr/*")),
     Command("unlabelled raw/" + DATASET + "/imagesTr -o Dataset913_U", DATA, ("raw",)),
     Command("split -d 901 --shots 1 --force", (*DATA, *PLANS), (PLANNED,)),
     Command("configure -d 901 -c 3d_tiny --name fuzzed num_epochs=3", PLANS, (PLANNED,)),
@@ -104,6 +108,7 @@ def make_workspace(root: Path, prepared: Path) -> None:
         for file in (prepared / "nnUNet_raw" / DATASET / part).iterdir():
             if file.name.startswith(tuple(cases)):
                 shutil.copy(file, root / RAW / part)
+    shutil.copytree(prepared / "nnUNet_raw" / dataset_name("partial"), root / PARTIAL)
     source = prepared / "nnUNet_preprocessed" / DATASET
     (root / PLANNED / "gt_segmentations").mkdir(parents=True)
     for name in ("nnUNetPlans.json", "dataset_fingerprint.json"):
