@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 
 from nnunet_ext.cli import main
 from nnunet_ext.jobs.sweep import Means, Record, Request, Sweep
@@ -24,6 +25,7 @@ MODEL = f"results/{DATASET}/{TRAINER}__nnUNetPlans__3d_tiny"
 CASES = 3
 RAW, PLANNED = f"raw/{DATASET}", f"preprocessed/{DATASET}"
 PARTIAL = f"raw/{dataset_name('partial')}"
+OPEN = "raw/Dataset918_Open"
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,11 @@ COMMANDS = (
         (*WEIGHTS, *DATA, *PLANS),
         ("raw",),
     ),
+    Command(
+        f"pseudo-label {MODEL} -d 918 -o Dataset919_L --with 901 --device cpu --disable-tta",
+        (*WEIGHTS, f"{OPEN}/*.json", f"{OPEN}/*Tr/*.nii.gz", f"{RAW}/dataset.json"),
+        ("raw",),
+    ),
 )
 
 
@@ -118,6 +125,7 @@ def make_workspace(root: Path, prepared: Path) -> None:
     description = json.loads((source / "dataset.json").read_text())
     for folder in (RAW, PLANNED):
         (root / folder / "dataset.json").write_text(json.dumps({**description, "numTraining": CASES}))
+    write_open_cases(root / OPEN, root / RAW)
     folds = [{"train": cases[1:], "val": cases[:1]}, {"train": cases[:-1], "val": cases[-1:]}]
     (root / PLANNED / "splits_final.json").write_text(json.dumps(folds))
 
@@ -176,3 +184,17 @@ def _write_predictions(folder: Path, raw: Path, cases: list[str]) -> None:
         scored.append({**files, "metrics": metrics})
     (folder / "summary.json").write_text(json.dumps({"metric_per_case": scored}))
     shutil.copy(raw / "dataset.json", folder)
+
+
+def write_open_cases(folder: Path, like: Path) -> None:
+    """Write other cases of the same labels, of which nobody has annotated a voxel."""
+    description = json.loads((like / "dataset.json").read_text())
+    ignore = max(description["labels"].values()) + 1
+    for part, number in (("imagesTr", "_0000"), ("labelsTr", "")):
+        (folder / part).mkdir(parents=True)
+        for case in range(CASES):
+            image = sitk.ReadImage(str(like / part / f"case_{case}{number}.nii.gz"))
+            changed = image * 1.25 if part == "imagesTr" else sitk.Cast(image * 0 + ignore, sitk.sitkUInt8)
+            sitk.WriteImage(changed, str(folder / part / f"open_{case}{number}.nii.gz"))
+    labels = {**description["labels"], "ignore": ignore}
+    (folder / "dataset.json").write_text(json.dumps({**description, "labels": labels}))
