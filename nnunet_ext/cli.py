@@ -14,7 +14,7 @@ from nnunet_ext.version import __version__
 
 COMMANDS = (
     *("path", "list", "doctor", "configure", "plan", "split", "simulate", "unlabelled", "pair", "check"),
-    *("jobs", "evaluate", "report", "complete", "adapt-weights", "export-stock", "demo"),
+    *("jobs", "evaluate", "report", "complete", "pseudo-label", "adapt-weights", "export-stock", "demo"),
 )
 
 WRONG_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR)

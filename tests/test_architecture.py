@@ -22,6 +22,7 @@ ALLOWED = {
     "discovery": {"trainers"},
     "evaluation": {"evaluation", "checkpoints", "preprocessing", "plans"},
     "report": {"report", "evaluation", "checkpoints", "preprocessing", "plans"},
+    "pseudo_labels": {"pseudo_labels", "evaluation", "checkpoints", "preprocessing", "plans"},
     "demo": {"demo", "evaluation", "report", "preprocessing", "plans"},
     "diagnosis": {"diagnosis", "checkpoints", "plans", "preprocessing", "techniques"},
     "jobs": {"jobs", "plans", "preprocessing"},

@@ -80,6 +80,12 @@ def pairs(folder: Path, draw: Draw, *, options: Sequence[str] = ()) -> Sequence[
     return [*command, "--labels", *labels, "--registration", "none", *options]
 
 
+def pseudo_labelled(folder: Path, draw: Draw, *, source: int) -> Sequence[str]:
+    """The command that labels by the teacher's model what the scribbles leave open, where it is sure."""
+    command = ["nnunet_ext", "pseudo-label", str(draw.model), "-d", str(source), "-o", folder.name]
+    return [*command, "-f", str(draw.fold), "--threshold", "0.8", "--disable-tta", "--device", draw.device]
+
+
 def write_current(folder: Path, draw: Draw, *, source: str) -> None:
     """The current image alone: the first channel of a dataset of pairs."""
     dataset = read_raw_dataset(source)

@@ -263,9 +263,10 @@ class Experiment:
             for steps in self.steps_of(method)[rank : rank + 1] if has_it else ():
                 yield Training(self, method, seed, size, steps)
 
-    def shared(self) -> list[Training]:
-        """The trainings that serve all seeds."""
-        return [Training(self, one, 0, None, self.steps_of(one)[0]) for one in self.methods if one.is_shared]
+    def all_trainings(self) -> list[Training]:
+        """The trainings that serve all seeds, then the others."""
+        shared = [Training(self, one, 0, None, self.steps_of(one)[0]) for one in self.methods if one.is_shared]
+        return [*shared, *self.trainings()]
 
     @property
     def pilot_test(self) -> Test:

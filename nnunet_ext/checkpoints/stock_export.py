@@ -1,7 +1,5 @@
 """A trained model as one that plain nnU-Net predicts with, without this package."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass

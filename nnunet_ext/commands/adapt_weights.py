@@ -20,9 +20,8 @@ from nnunet_ext.version import __version__
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, metavar="SOURCE", help="checkpoint file of the trained model")
-    parser.add_argument(
-        "--to", nargs=2, required=True, metavar=("DATASET", "CONFIGURATION"), help="dataset id or name; configuration"
-    )
+    target = ("DATASET", "CONFIGURATION")
+    parser.add_argument("--to", nargs=2, required=True, metavar=target, help="dataset id or name; configuration")
     parser.add_argument("-tr", "--trainer", required=True, help="trainer that will start from the weights")
     parser.add_argument("-p", "--plans", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="file to write")

@@ -15,8 +15,6 @@ It changes nothing. Exit status 0 if there is no problem (warnings alone count a
     nnunet_ext check -d 27 --trainer nnUNetTrainerTDNet -c 3d_fullres
 """
 
-from __future__ import annotations
-
 import argparse
 
 from nnunet_ext.arguments import add_plans_options

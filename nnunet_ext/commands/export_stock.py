@@ -48,18 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help_of_model = "nnU-Net's folder TRAINER__PLANS__CONFIGURATION, or a zip archive with one"
     parser.add_argument("model", type=Path, metavar="MODEL", help=help_of_model)
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder to write; with --zip, a file")
-    parser.add_argument(
-        "-f", "--folds", type=fold_name, nargs="+", metavar="FOLD", help="to export (default: all that are there)"
-    )
+    folds = "to export (default: all that are there)"
+    parser.add_argument("-f", "--folds", type=fold_name, nargs="+", metavar="FOLD", help=folds)
     parser.add_argument("--checkpoint", default="checkpoint_final.pth", help="to export (default: %(default)s)")
-    parser.add_argument(
-        "--zip", action="store_true", help="write a zip archive for nnUNetv2_install_pretrained_model_from_zip"
-    )
-    parser.add_argument(
-        "--inside",
-        metavar="FOLDER",
-        help="where MODEL is an archive of several: the name of a folder in it, as the message about them lists it",
-    )
+    archive = "write a zip archive for nnUNetv2_install_pretrained_model_from_zip"
+    parser.add_argument("--zip", action="store_true", help=archive)
+    inside = "where MODEL is an archive of several: the name of a folder in it, as the message about them lists it"
+    parser.add_argument("--inside", metavar="FOLDER", help=inside)
     parser.add_argument("--force", action="store_true", help="replace OUT, if this command made it")
 
 

@@ -28,16 +28,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from nnunet_ext.arguments import (
-    add_new_dataset_options,
-    not_negative,
-    not_negative_number,
-    positive,
-    share,
-    share_or_none,
-)
-from nnunet_ext.evaluation.text_table import aligned
-from nnunet_ext.messages import next_steps
+from nnunet_ext import arguments
+from nnunet_ext.arguments import not_negative, not_negative_number, positive, share, share_or_none
+from nnunet_ext.messages import aligned, next_steps
 
 if TYPE_CHECKING:
     from nnunet_ext.preprocessing.simulate.partial_annotation import PartialAnnotation
@@ -55,20 +48,16 @@ STROKES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
     instances = kinds.add_parser("instances", help="only some instances stay annotated")
-    instances.description = (
-        "Leave only some instances annotated. Example: nnunet_ext simulate instances 702 -o Dataset712_Lesions30 "
-        "--keep 0.3"
-    )
+    example = "nnunet_ext simulate instances 702 -o Dataset712_Lesions30 --keep 0.3"
+    instances.description = f"Leave only some instances annotated. Example: {example}"
     scribbles = kinds.add_parser("scribbles", help="only strokes stay annotated")
-    scribbles.description = (
-        "Leave only strokes annotated. Example: nnunet_ext simulate scribbles 4 -o Dataset714_Scribbles --slices 0.5"
-    )
+    example = "nnunet_ext simulate scribbles 4 -o Dataset714_Scribbles --slices 0.5"
+    scribbles.description = f"Leave only strokes annotated. Example: {example}"
     for kind, simulate in ((instances, simulate_instances), (scribbles, draw_scribbles)):
         kind.add_argument("source", metavar="SOURCE", help="id or name of the raw dataset with dense labels")
-        add_new_dataset_options(kind)
-        kind.add_argument(
-            "--seed", type=not_negative, default=0, metavar="S", help="random seed (default: %(default)s)"
-        )
+        arguments.add_new_dataset_options(kind)
+        seed = "random seed (default: %(default)s)"
+        kind.add_argument("--seed", type=not_negative, default=0, metavar="S", help=seed)
         kind.set_defaults(simulate=simulate)
     add_instances_arguments(instances)
     add_scribbles_arguments(scribbles)
@@ -85,12 +74,8 @@ def add_instances_arguments(parser: argparse.ArgumentParser) -> None:
     add("--scope", choices=("case", "dataset"), default="case", help=where)
     order = "which instances are kept first (default: %(default)s)"
     add("--order", choices=("random", "largest", "smallest"), default="random", help=order)
-    add(
-        "--instances",
-        metavar="FOLDER",
-        help="folder of instance maps in SOURCE, or `components` for the connected components of each label (default: "
-        "instancesTr if it is there)",
-    )
+    maps = "folder of instance maps in SOURCE, or `components` for the connected components of each label (default: "
+    add("--instances", metavar="FOLDER", help=f"{maps}instancesTr if it is there)")
 
 
 def add_scribbles_arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,9 +87,8 @@ def add_scribbles_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--axis", choices=("x", "y", "z"), help=across)
     for name, kind, default, metavar, text in STROKES:
         option = "--length" if name == "interior" else f"--{name}"
-        parser.add_argument(
-            option, dest=name, type=kind, default=default, metavar=metavar, help=f"{text} (default: %(default)s)"
-        )
+        text += " (default: %(default)s)"
+        parser.add_argument(option, dest=name, type=kind, default=default, metavar=metavar, help=text)
 
 
 def print_outcome(

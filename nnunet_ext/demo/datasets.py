@@ -1,7 +1,5 @@
 """Phantoms as raw datasets of nnU-Net."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,12 +17,7 @@ from nnunet_ext.formats.whole_images import image_written_whole
 
 ENDING = ".nii.gz"
 # the folders of the scans of one patient, by the columns of the tables that `nnunet_ext pair` reads
-COLUMNS = {
-    "current_image": "images",
-    "prior_image": "priors",
-    "prior_label": "priorLabels",
-    "current_label": "labels",
-}
+COLUMNS = {"current_image": "images", "prior_image": "priors", "prior_label": "priorLabels", "current_label": "labels"}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Can a trainer train a configuration of a plans file? What would stop or mislead it is found before it starts."""
 
-from __future__ import annotations
-
 import shlex
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping

@@ -1,7 +1,5 @@
 """Which cases of a raw dataset to score a model on, and where their files are."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

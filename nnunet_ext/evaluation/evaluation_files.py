@@ -24,8 +24,8 @@ from nnunet_ext.evaluation.metrics import (
 )
 from nnunet_ext.evaluation.scores_table import write_scores
 from nnunet_ext.evaluation.scoring import Result
-from nnunet_ext.evaluation.text_table import aligned
 from nnunet_ext.files import write_json
+from nnunet_ext.messages import aligned
 from nnunet_ext.version import __version__
 
 JSON, CSV = "evaluation.json", "evaluation.csv"

@@ -1,7 +1,5 @@
 """Plans files of nnU-Net v2: the keys that are used here have their types, and configurations inherit in no circle."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr

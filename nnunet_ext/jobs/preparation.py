@@ -28,9 +28,8 @@ def prepare(request: Request) -> None:
 def prepare_configurations(request: Request) -> None:
     """Write a configuration for each seed into the plans, by what ``nnunet_ext configure`` would write.
 
-    Raises:
-        UserError: if the plans or the configuration are not there, its settings are wrong, a configuration of that
-            name and other content is, or it is the second stage of a cascade.
+    A UserError says if the plans or the configuration are not there, its settings are wrong, a configuration of that
+    name and other content is, or it is the second stage of a cascade.
     """
     file = Path(request.folders["nnUNet_preprocessed"]) / request.dataset / f"{request.plans}.json"
     plans = read_plans(file)

@@ -1,7 +1,5 @@
 """One training of a sweep: claim it, run nnU-Net's command, remember how it ended."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import signal
@@ -39,8 +37,6 @@ def run_training(
     """Run nnU-Net's command to its end, or until it is to end, unless it is done or somebody else is at work on it.
 
     Args:
-        sweep: the training's.
-        training: what to train.
         program: path of ``nnUNetv2_train``.
         is_asked_to_end: asked again and again.
         after: from what became of it and the exit status (None if it was ended from here), what is to be remembered.

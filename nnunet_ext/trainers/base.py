@@ -1,7 +1,5 @@
 """The base of every trainer in this package: nnU-Net's training, cut into named steps that a technique can extend."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

@@ -1,7 +1,5 @@
 """Fine-tuning a trained model with few cases: where it starts from, what may move, and what did."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 

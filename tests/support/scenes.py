@@ -10,6 +10,7 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
+from nnunet_ext.files import read_json
 from support.command_blocks import Folder
 from support.scan_pairs import box, scan, textured, write_pair, write_table
 from support.sweeps import StandIn
@@ -270,6 +271,21 @@ def model_that_completes(folder: Folder) -> None:
     model = folder.model(folder.dataset("Dataset005_Lesions", planned=True), "nnUNetTrainerDBDMP")
     folder.every_fold(model)
     folder.link("MODEL_FOLDER", model)
+
+
+@example("pseudo-label")
+def models_that_label(folder: Folder) -> None:
+    dataset = folder.dataset("Dataset005_Heart", "ignore", planned=True)
+    model = folder.model(dataset)
+    folder.every_fold(model)
+    for name in ("MODEL_FOLDER", "MODEL_A", "MODEL_B"):
+        folder.link(name, model)
+    scans = folder.root / "scans"
+    scans.mkdir()
+    for image in sorted((dataset / "imagesTr").iterdir())[:2]:
+        sitk.WriteImage(sitk.ReadImage(str(image)) * 1.5, str(scans / f"new_{image.name}"))
+    channels = read_json(dataset / "dataset.json")["channel_names"].values()
+    folder.run(f"nnunet_ext unlabelled scans -o Dataset012_Unlabelled --channels {' '.join(channels)}")
 
 
 @example("adapt-weights")

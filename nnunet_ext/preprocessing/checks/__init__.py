@@ -1,7 +1,5 @@
 """Is a raw dataset right for a trainer? Each technique names the checks here that it needs, or its own."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pkgutil import resolve_name
 

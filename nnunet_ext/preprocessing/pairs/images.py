@@ -1,7 +1,5 @@
 """Scans and label maps on their grids: reading them, comparing grids, and resampling from one grid to another."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Collection
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Raw datasets of images without labels, for pre-training by nnU-Net's own commands."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,8 +26,7 @@ from nnunet_ext.preprocessing.raw.raw_dataset import (
 )
 from nnunet_ext.version import __version__
 
-LABELS = {"background": 0, "image": 1}
-"""Of the placeholders."""
+LABELS = {"background": 0, "image": 1}  # of the placeholders
 
 MADE_BY = "unlabelled"
 READER = "overwrite_image_reader_writer"
@@ -99,10 +96,7 @@ def make_unlabelled_dataset(folder: Path, name: str, *, channels: Sequence[str] 
     """Write a raw dataset with placeholders as labels, of a folder of images, which stay where they are.
 
     `channels` are names; None takes those of the dataset.json beside the folder. `name` and `force` are as in
-    `new_dataset`.
-
-    Returns:
-        What it was made from: the cases, and a dataset.json that lists none.
+    `new_dataset`. Returns what it was made from: the cases, and a dataset.json that lists none.
     """
     cases, ending = find_cases(folder)
     check_apart(check_new_name(name, force=force), [folder])

@@ -1,7 +1,5 @@
 """Datasets of scribbles, simulated from datasets whose labels are dense."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A raw dataset of the same images with weaker labels, and the dense ones beside them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -1,9 +1,11 @@
+"""The box around the body is that of a known one, and matched intensities are those of the other scan."""
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.preprocessing.pairs.intensity_and_crop import crop_to_body, match_histogram
+from nnunet_ext.preprocessing.pairs.body import body_box, match_histogram
 from support.bodies import CENTRE, RADII, depth, drawn, grid, intensities, organs, positions
 
 BLANK = drawn(grid(), lambda points: np.full(points.shape[:-1], 7.0))
@@ -12,8 +14,8 @@ BLANK = drawn(grid(), lambda points: np.full(points.shape[:-1], 7.0))
 def test_crop_holds_the_body_and_the_margin_and_no_more():
     on = grid((60, 60, 60))
     image = drawn(on, intensities, noise=2)
-    region = crop_to_body(image, 6.0)
-    extent = np.asarray(region.size) * 2.0
+    box = body_box(image, 6.0)
+    extent = np.asarray([side.stop - side.start for side in box]) * 2.0
     assert np.all(extent >= 2 * RADII + 2 * 6.0 - 4)
     assert np.all(extent <= 2 * RADII + 2 * 6.0 + 8)
 
@@ -21,9 +23,9 @@ def test_crop_holds_the_body_and_the_margin_and_no_more():
 def test_image_and_labels_are_cut_alike_and_stay_in_place():
     on = grid((60, 60, 60))
     image, labels = drawn(on, intensities), drawn(on, organs)
-    region = crop_to_body(image, 4.0)
-    cut_image, cut_labels = region.cut(image), region.cut(labels)
-    assert cut_image.GetSize() == cut_labels.GetSize() == region.size
+    box = body_box(image, 4.0)
+    cut_image, cut_labels = image[box], labels[box]
+    assert cut_image.GetSize() == cut_labels.GetSize() == tuple(side.stop - side.start for side in box)
     assert cut_labels.GetPixelID() == labels.GetPixelID()
     assert (sitk.GetArrayFromImage(cut_labels) > 0).sum() == (sitk.GetArrayFromImage(labels) > 0).sum()
     place = CENTRE.tolist()
@@ -33,20 +35,18 @@ def test_image_and_labels_are_cut_alike_and_stay_in_place():
 
 def test_margin_ends_at_the_border():
     image = drawn(grid(), intensities)
-    assert crop_to_body(image, 500.0).size == image.GetSize()
-    assert crop_to_body(image, 500.0).start == (0, 0, 0)
+    assert body_box(image, 500.0) == tuple(slice(0, size) for size in image.GetSize())
 
 
 def test_two_dimensional_image_is_cropped():
     image = drawn(grid((80, 80), (2.0, 2.0)), intensities)
-    region = crop_to_body(image, 2.0)
-    assert region.cut(image).GetSize() == region.size
-    assert max(region.size) < 45
+    box = body_box(image, 2.0)
+    assert max(image[box].GetSize()) < 45
 
 
 def test_nothing_to_crop_to_is_said():
     with pytest.raises(UserError, match="No body is found in the image"):
-        crop_to_body(BLANK, 1.0)
+        body_box(BLANK, 1.0)
     with pytest.raises(UserError, match="No body is found in the MRI"):
         match_histogram(drawn(grid(), intensities), BLANK)
 

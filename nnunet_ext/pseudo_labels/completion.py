@@ -73,7 +73,7 @@ def completed_labels(
     ignore: int | None,
     rules: Rules,
 ) -> tuple[Labels, dict[int, LabelCounts]]:
-    """Add predicted instances to a label map.
+    """A label map with predicted instances added, and what was counted for each value of `foreground`.
 
     Args:
         labels: the annotation, (Z, Y, X).
@@ -81,9 +81,6 @@ def completed_labels(
         foreground: the label's value for each further channel, in the channels' order.
         ignore: value of the ignore label; None if there is none, which `rules` with an uncertain range do not allow.
         rules: when a prediction becomes a label.
-
-    Returns:
-        The completed label map, and what was counted for each value of `foreground`.
     """
     if probabilities.shape != (1 + len(foreground), *labels.shape):
         raise ValueError(f"probabilities of shape {probabilities.shape} for labels of shape {labels.shape}")

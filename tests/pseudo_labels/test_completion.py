@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.preprocessing.pseudo_labels.completion import LabelCounts, Rules, completed_labels
+from nnunet_ext.pseudo_labels.completion import LabelCounts, Rules, completed_labels
 
 IGNORE = 9
 
