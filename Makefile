@@ -1,13 +1,13 @@
 # Everything a newcomer needs: each target makes its own environment first.
 #   PYTHON   the interpreter to build it from       VENV  where it lies
-#   MINUTES  how long make fuzz or make gpu runs    KILLS  how often make faults kills a training
+#   MINUTES  how long make fuzz or make gpu runs    KILLS    how often make faults kills a training
 #   DEVICE, WHEELS, RUN  of make gpu, which benchmarks/README.md explains
 #   WORKERS  processes that run the tests, each with up to 3 GB of memory
 PYTHON ?= python3
 VENV ?= .venv
 MINUTES ?= 20
-KILLS ?= 100
 DEVICE ?= cuda
+KILLS ?= 100
 WORKERS ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed

@@ -278,6 +278,7 @@ def _goes_on(unfinished: Path, wanted: Mapping[str, Any] | None, *, folder: Path
     before = read_json(unfinished / REQUEST)
     if before == wanted or force:
         return bool(before == wanted)
+    before = before if isinstance(before, dict) else {}
     differing = ", ".join(key for key in {**wanted, **before} if before.get(key) != wanted.get(key))
     raise UserError(
         f"{folder.name} was begun and interrupted with other arguments; they differ in: {differing}. Give the same to "

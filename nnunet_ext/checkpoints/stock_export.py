@@ -25,7 +25,8 @@ from nnunet_ext.checkpoints.standalone import standalone_source
 from nnunet_ext.checkpoints.trained_model import FINAL, TrainedModel, training_of
 from nnunet_ext.checkpoints.writing import write_checkpoint
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import read_json, sha256, write_json, write_text
+from nnunet_ext.files import sha256, write_json, write_text
+from nnunet_ext.formats.typed import read_typed
 from nnunet_ext.messages import some
 from nnunet_ext.plans.settings import KEY
 from nnunet_ext.version import __version__
@@ -118,7 +119,7 @@ class _Exporter:
         write_json(self.folder / "plans.json", self.plans)
         write_json(self.folder / "dataset.json", self.description.dataset_json)
         if (fingerprint := self.model.folder / "dataset_fingerprint.json").is_file():
-            write_json(self.folder / fingerprint.name, read_json(fingerprint))
+            write_json(self.folder / fingerprint.name, read_typed(dict[str, Any], fingerprint, maker="nnU-Net"))
         files = self.model.checkpoints()
         folds = {
             str(fold): self._export_fold(fold, file, exported_trainer)

@@ -32,14 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     technique, entry = technique_of(args.trainer)
 
-    from nnunet_ext.checkpoints.networks import find_trainer
-    from nnunet_ext.diagnosis.planned_training import check_planned_training
     from nnunet_ext.preprocessing.checks import check_dataset
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
 
     dataset = read_raw_dataset(args.dataset)
     findings = check_dataset(dataset, technique.checks)
     if args.configuration is not None:
+        from nnunet_ext.checkpoints.networks import find_trainer  # torch takes seconds to import
+        from nnunet_ext.diagnosis.planned_training import check_planned_training
+
         folder = preprocessed_folder(dataset.folder.name)
         findings += check_planned_training(
             find_trainer(entry.name), dataset, folder, plans_name=args.plans, configuration=args.configuration

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from nnunet_ext.arguments import not_negative, positive
+from nnunet_ext.arguments import not_negative, number_of_folds, positive
 from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-d", "--dataset", required=True, help="id or name of the dataset")
     parser.add_argument("--shots", type=positive, required=True, metavar="K", help="training cases of a fold")
     parser.add_argument("--seed", type=not_negative, default=0, metavar="S", help="random seed (default: %(default)s)")
-    parser.add_argument("--folds", type=positive, default=1, metavar="F", help="folds to draw (default: %(default)s)")
+    parser.add_argument(
+        "--folds", type=number_of_folds, default=1, metavar="F", help="folds to draw (default: %(default)s)"
+    )
     parser.add_argument("--group", metavar="REGEX", help="pattern in a case's name whose first group is the patient")
     parser.add_argument("--val", type=positive, metavar="N", help="validation cases of a fold (default: all the rest)")
     parser.add_argument("--append", action="store_true", help="add the folds behind those that are there")

@@ -1,4 +1,4 @@
-"""The scores as evaluation.json, evaluation.csv and text."""
+"""The scores as evaluation.json, tables and text."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from nnunet_ext.checkpoints.trained_model import TrainedModel
 from nnunet_ext.evaluation.bootstrap import LEVEL, SEED, Estimate, Interval
 from nnunet_ext.evaluation.metrics import (
     AGGREGATED_DICE,
@@ -22,11 +21,14 @@ from nnunet_ext.evaluation.metrics import (
     VOLUME_REFERENCE,
     Metric,
 )
-from nnunet_ext.evaluation.scores_table import write_scores
+from nnunet_ext.evaluation.scores_table import SCORES, wide_table, write_scores
 from nnunet_ext.evaluation.scoring import Result
-from nnunet_ext.files import write_json
+from nnunet_ext.files import write_json, write_text
 from nnunet_ext.messages import aligned
 from nnunet_ext.version import __version__
+
+if TYPE_CHECKING:
+    from nnunet_ext.checkpoints.trained_model import TrainedModel
 
 JSON, CSV = "evaluation.json", "evaluation.csv"
 INTERVAL_RULE = (
@@ -159,12 +161,14 @@ def scores_table(run: str, results: Sequence[Result]) -> pd.DataFrame:
 
 
 def write_results(out: Path, origin: Mapping[str, Any], results: Sequence[Result]) -> None:
-    """Write evaluation.csv, the scores table, and evaluation.json, the summary, into an existing folder.
+    """Write the scores table, evaluation.csv for spreadsheets, and evaluation.json, into an existing folder.
 
     `origin` says where the predictions come from: `origin_of_model`, or their folder as ``predictions``.
     """
     run = str(origin.get("model") or Path(origin["predictions"]).name)
-    write_scores(out / CSV, scores_table(run, results))
+    scores = scores_table(run, results)
+    write_scores(out / SCORES, scores)
+    write_text(out / CSV, wide_table(scores).to_csv(index=False, lineterminator="\n"))
     write_json(out / JSON, as_json(origin, results))
 
 

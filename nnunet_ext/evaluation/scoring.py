@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial, reduce
 from itertools import chain
 from operator import add
@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from nnunetv2.evaluation.evaluate_predictions import region_or_label_to_mask
 from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
@@ -21,8 +20,7 @@ from nnunet_ext.evaluation.bootstrap import Estimate, Resampling, SeedScores, Ta
 from nnunet_ext.evaluation.case_sets import CaseSet
 from nnunet_ext.evaluation.lesions import OVERLAP
 from nnunet_ext.evaluation.metrics import LESIONS_RECALL, NSD, Metric, metrics_of
-from nnunet_ext.evaluation.metrics.label_in_case import LabelInCase
-from nnunet_ext.evaluation.model_evaluation import LabelKey, ScoredLabels
+from nnunet_ext.evaluation.metrics.label_in_case import CaseMaps, LabelInCase
 from nnunet_ext.evaluation.operating_points import (
     OperatingPoints,
     count_operating_points,
@@ -30,7 +28,10 @@ from nnunet_ext.evaluation.operating_points import (
     thresholds_file,
 )
 from nnunet_ext.evaluation.parallel import in_order
+from nnunet_ext.evaluation.scored_labels import ScoredLabels
 from nnunet_ext.evaluation.scores_table import case_scores, nanmean, seed_scores
+from nnunet_ext.formats.tiff_spacing import lacks_spacing
+from nnunet_ext.messages import size
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, read_label_map, reader_for
 from nnunet_ext.preprocessing.simulate.partial_annotation import read_instances
 
@@ -192,27 +193,29 @@ def _labels_in_case(
     files: _Files, reader: Any, labels: ScoredLabels, options: Options
 ) -> Iterator[tuple[str, LabelInCase]]:
     """Each label of a case by its name."""
-    reference, _ = read_label_map(reader, files.reference)
+    reference, of_reference = read_label_map(reader, files.reference)
     # the prediction has the geometry of the image; that of a reference may have been lost when it was made
     prediction, properties = read_label_map(reader, files.prediction)
     if reference.shape != prediction.shape:
-        theirs, ours = (" x ".join(map(str, one.shape)) for one in (reference, prediction))
+        theirs, ours = (size(one.shape) for one in (reference, prediction))
         raise UserError(
             f"{files.reference} has {theirs} voxels, but {files.prediction} has {ours}. They must be of the same image."
         )
-    instances = _read_instances(reader, files, reference, ignore=labels.ignore)
-    ignored = None if labels.ignore is None else reference == labels.ignore
+    if lacks_spacing(files.prediction):
+        properties = of_reference
+    maps = CaseMaps(
+        reference,
+        prediction,
+        properties["spacing"],
+        values=tuple(sorted(set(chain.from_iterable(labels.keys.values())))),
+        ignore=labels.ignore,
+        instances=_read_instances(reader, files, reference, ignore=labels.ignore),
+        cropped=not options.thresholds,  # probabilities reach thresholds anywhere
+    )
     for name, key in labels.keys.items():
-        label = LabelInCase(
-            region_or_label_to_mask(reference, key),
-            region_or_label_to_mask(prediction, key),
-            properties["spacing"],
-            ignored=ignored,
-            instances=None if instances is None else _covering(instances, reference, key, files.reference),
-            overlap_share=options.overlap,
-            tolerance=options.tolerances[name] if NSD.group in options.groups else 0.0,
-        )
-        yield name, label
+        tolerance = options.tolerances[name] if NSD.group in options.groups else 0.0
+        label = LabelInCase(maps, key, options.overlap, tolerance)
+        yield name, label if maps.instances is None else _by_instances(label, files.reference)
 
 
 def _read_instances(reader: Any, files: _Files, reference: Labels, *, ignore: int | None) -> Labels | None:
@@ -229,15 +232,15 @@ def _read_instances(reader: Any, files: _Files, reference: Labels, *, ignore: in
     return instances
 
 
-def _covering(instances: Labels, reference: Labels, key: LabelKey, labels: Path) -> Labels | None:
-    """The map of instances for a label that it covers; None if it leaves a value of the label out, such as an organ.
+def _by_instances(label: LabelInCase, labels: Path) -> LabelInCase:
+    """The label as its map of instances counts it; as components if the map leaves out a value, such as an organ.
 
     Raises:
         UserError: if it covers a value in part, or part of the label would go uncounted.
     """
     covered = True
-    for value in key if isinstance(key, tuple) else (key,):
-        numbered = instances[reference == value] > 0
+    for value in label.key:
+        numbered = label.instances[label.maps.reference[label.box] == value] > 0  # type: ignore[index]
         covered &= bool(numbered.all())
         if numbered.any() and not numbered.all():
             raise UserError(
@@ -245,4 +248,4 @@ def _covering(instances: Labels, reference: Labels, key: LabelKey, labels: Path)
                 "no instance of the case's map. Give maps of all instances, or leave out --instances: then connected "
                 "components are the instances."
             )
-    return instances if covered else None
+    return replace(label, by_instances=covered)

@@ -126,5 +126,7 @@ def vanished_configurations(file: Path) -> dict[str, str]:
 
 
 def _remembered(file: Path) -> dict[str, dict[str, str]]:
+    from nnunet_ext.formats.typed import read_typed  # pydantic takes a moment to import
+
     memory = file.with_name(MEMORY)
-    return read_json(memory) if memory.is_file() else {}
+    return read_typed(dict[str, dict[str, str]], memory) if memory.is_file() else {}

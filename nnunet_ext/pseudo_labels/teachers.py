@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from nnunet_ext.checkpoints.trained_model import TrainedModel, find_trained_model
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.model_evaluation import check_inputs, load_predictor, match_labels
+from nnunet_ext.evaluation.model_evaluation import check_inputs, load_predictor
 from nnunet_ext.evaluation.probabilities import folds_that_have_not_seen, predict_probabilities
+from nnunet_ext.evaluation.scored_labels import match_labels
 from nnunet_ext.files import sha256, size_and_time
 from nnunet_ext.formats.dataset_json import channel_names
 from nnunet_ext.formats.whole_images import image_written_whole

@@ -83,7 +83,7 @@ class Commands:
         folder.mkdir()
         parts = (0.0, 0.0) if math.isnan(dice) else (dice, 1.0)
         rows = [("model", "", "D", "", case, case, "square", "dice", *parts) for case in cases]
-        write_scores(folder / "evaluation.csv", pd.DataFrame(rows, columns=list(COLUMNS)))
+        write_scores(folder / "scores.csv", pd.DataFrame(rows, columns=list(COLUMNS)))
 
 
 @pytest.fixture

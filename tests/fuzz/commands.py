@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunet_ext.cli import main
+from nnunet_ext.jobs.sweep import Means, Record, Request, Sweep
 from support.nnunet_runs import build_trainer
 from support.raw_datasets import read_array
 from support.scan_pairs import write_pair, write_table
@@ -61,6 +63,13 @@ COMMANDS = (
     Command("export-stock model.zip -o exported", ("model.zip",), ("exported",)),
     Command("report predictions -o report.html", ("predictions/*", "predictions/*.json"), ("report.html",)),
     Command(f"report {MODEL} predictions -o report.html", (*WEIGHTS, "predictions/*.json"), ("report.html",)),
+    Command("report judged -o report.html", ("judged/*.json", "judged/*"), ("report.html",)),
+    Command(
+        f"evaluate --predictions predictions --labels {RAW}/labelsTr --metrics surface lesions -o scored",
+        ("predictions/*", f"{RAW}/labelsTr/*", f"{RAW}/dataset.json"),
+        ("scored",),
+    ),
+    Command("jobs status sweep", ("sweep/sweep.json", "sweep/trainings/*.json", f"{MODEL}/fold_0/*.json")),
     Command(
         f"evaluate {MODEL} --on 901:val -o evaluation --device cpu --disable-tta --bootstrap 0",
         (*WEIGHTS, *DATA, *PLANS),
@@ -115,7 +124,25 @@ def make_workspace(root: Path, prepared: Path) -> None:
 
     _write_predictions(root / "predictions", root / RAW, cases)
     shutil.copytree(root / "predictions", model / "fold_0" / "validation")
+    _write_evaluation(root)
+    _write_sweep(root)
     write_table(root / "pairs" / "pairs.csv", [write_pair(root / "pairs", name) for name in ("ann", "bob")])
+
+
+def _write_evaluation(root: Path) -> None:
+    """What ``nnunet_ext evaluate`` says about the predictions."""
+    arguments = ["--predictions", root / "predictions", "--labels", root / RAW / "labelsTr", "-o", root / "judged"]
+    assert main(["evaluate", *map(str, arguments), "--metrics", "surface", "lesions", "--bootstrap", "10"]) == 0
+
+
+def _write_sweep(root: Path) -> None:
+    """A sweep of the one training, which has finished."""
+    folders = {f"nnUNet_{name}": str(root / name) for name in ("raw", "preprocessed", "results")}
+    request = Request(DATASET, "3d_tiny", "nnUNetPlans", "nnUNetPlans", [TRAINER], [0], None, folders)
+    sweep = Sweep(root / "sweep", request, Means("cpu", local=1))
+    sweep.write()
+    sweep.remember(sweep.trainings[0], Record("finished", attempts=1))
+    (root / MODEL / "fold_0" / "debug.json").write_text('{"num_epochs": "3"}')
 
 
 def _write_predictions(folder: Path, raw: Path, cases: list[str]) -> None:

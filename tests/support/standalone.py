@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
+PREPARED = "NNUNET_EXT_TEST_WORKSPACE"  # a workspace that was made before, see tests/README.md
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
@@ -27,7 +29,10 @@ def prepared_workspace() -> Iterator[Path]:
 
         nnunet_ext.register()
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # what nnU-Net prints
-            prepare(Path(folder))
+            if prepared := os.environ.get(PREPARED):
+                shutil.copytree(prepared, folder, dirs_exist_ok=True)
+            else:
+                prepare(Path(folder))
             os.environ["nnUNet_n_proc_DA"] = "0"
             make_workspace(Path(folder, "valid"), Path(folder))
         yield Path(folder)

@@ -12,10 +12,11 @@ from typing import Any
 
 from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import check_output_folder, folder_written_whole, read_json, write_json
+from nnunet_ext.files import check_output_folder, folder_written_whole, write_json
+from nnunet_ext.formats.typed import read_typed
 from nnunet_ext.plans.plans_file import DATA, folder_of_variable, matching_datasets
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset
-from nnunet_ext.preprocessing.raw.splits import SPLITS, splits_files
+from nnunet_ext.preprocessing.raw.splits import SPLITS, read_splits, splits_files
 
 NAME = re.compile(r"Dataset(\d{3})_.+")
 PROGRESS = ".progress.json"
@@ -49,7 +50,7 @@ class CaseProgress:
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / PROGRESS
-        self._done: dict[str, Any] = read_json(self._file) if self._file.is_file() else {}
+        self._done = read_typed(dict[str, dict[str, Any]], self._file) if self._file.is_file() else {}
 
     def result(self, case: str, state: Any) -> Any:
         """What was kept of a case; None if it is not done, or was done with another `state` of its files."""
@@ -97,4 +98,4 @@ def _reference(image: Path, home: Path) -> str:
 def copy_splits(source: RawDataset, folder: Path) -> None:
     """Keep the folds of a raw dataset or of its preprocessing, which planning takes over: patients must not leak."""
     for file in splits_files(source.folder)[-1:]:
-        write_json(folder / SPLITS, read_json(file))
+        write_json(folder / SPLITS, read_splits(file))

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from nnunetv2.utilities.crossval_split import generate_crossval_split
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from nnunet_ext.errors import UserError
@@ -121,6 +120,8 @@ def cross_validation(groups: Mapping[str, Sequence[str]], *, folds: int = 5) -> 
     folds = min(folds, len(groups))
     if folds < 2:
         return []
+    from nnunetv2.utilities.crossval_split import generate_crossval_split  # scikit-learn takes a second to import
+
     drawn = generate_crossval_split(sorted(groups), n_splits=folds)
     return [_cases_of(fold, groups) for fold in drawn]
 
