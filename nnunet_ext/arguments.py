@@ -74,3 +74,14 @@ def add_plans_options(parser: argparse.ArgumentParser) -> None:
     """The options of commands that read a plans file: ``-d`` and ``-p``."""
     parser.add_argument("-d", "--dataset", required=True, help="id or name of the dataset")
     parser.add_argument("-p", "--plans", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
+
+
+def add_source_options(parser: argparse.ArgumentParser) -> None:
+    """The options of commands that read public weights: ``--source``, ``--parts`` and ``--stem``."""
+    names = ["nnssl", "totalsegmentator", "multitalent", "vocomni", "nnunet", "weights"]
+    reader = f"how SOURCE is read: {', '.join(names)} (default: told from its content)"
+    parser.add_argument("--source", dest="reader", choices=names, metavar="READER", help=reader)
+    parts = "what to take of it: its encoder, or all (default: what it is good for)"
+    parser.add_argument("--parts", choices=["encoder", "all"], help=parts)
+    stem = "of a network with several stems (MultiTalent), the one to take"
+    parser.add_argument("--stem", metavar="NAME", help=stem)

@@ -26,6 +26,9 @@ predicted; a predicted one is right if a tenth of it is in the reference (--over
 label is every voxel whose probability reaches it. operating_points.csv has the numbers, operating_points.png the
 curves. Only new thresholds predict again. Choose a threshold on validation cases, and report its scores on others.
 
+Where dataset.json lists the labels that cases were annotated for, a case is scored for these alone (against labelsTr
+and labelsTs; other folders of --labels have every label).
+
 With several folders after --labels, one set of predictions is scored against each of them. Scoring that takes longer
 than some seconds continues in several processes (--workers); the scores are the same. Example:
 

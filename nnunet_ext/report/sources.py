@@ -1,7 +1,7 @@
 """What nnU-Net's and this package's commands left in a folder: scores, files of the cases, trainings."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -235,6 +235,7 @@ def _read_evaluate_folder(path: Path) -> Source:
         for fold in folders
         if f"fold {fold}" not in trainings
     ]
+    remarks += [remark for entry in content["datasets"] for remark in _not_annotated(entry)]
     by_model = f"{content.get('model')}, {'fold' if len(folders) == 1 else 'folds'} {', '.join(map(str, folders))}"
     description = read_dataset_json(origin / "dataset.json") if (origin / "dataset.json").is_file() else None
     near = [path, origin, *(Path(path_of(folder)) for folder in content.get("labels", []))]
@@ -247,7 +248,7 @@ def _read_evaluate_folder(path: Path) -> Source:
             for entry in content["datasets"]
         ),
         trainings,
-        tuple(remarks if folders else [NO_TRAINING]),
+        tuple(remarks if folders else [*remarks, NO_TRAINING]),
         (_evaluate_command(content, origin),),
         content.get("versions", {}),
     )
@@ -284,6 +285,18 @@ def _evaluated(
     }
     labels = tuple(Label(label, values.get(label, ())) for label in entry["labels"])
     return ScoredCases(title, of_set, labels, files, description, _notes(entry))
+
+
+def _not_annotated(entry: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence if cases in evaluation.json were scored for some labels alone."""
+    without = {
+        label: one["cases_not_annotated"] for label, one in entry["labels"].items() if "cases_not_annotated" in one
+    }
+    if without:
+        total = entry["number_of_cases"]
+        shown = ", ".join(f"{label} in {total - number}" for label, number in without.items())
+        where = f"{entry['dataset']}_{entry['cases']}: of {total} cases {shown}"
+        yield f"A case is scored only for labels that it was annotated for. {where}."
 
 
 def _notes(entry: Mapping[str, Any]) -> dict[str, str]:

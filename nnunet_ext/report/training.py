@@ -83,6 +83,7 @@ def read_training(fold_folder: Path) -> TrainingRecord:
         "Spacing in mm": " × ".join(f"{value:g}" for value in content.get("spacing", [])) or "–",
         "Weights of the network": f"{sum(sizes.values()):,}",
         **{key: str(value) for key, value in flatten(own.settings).items()},
+        **{f"Started from: {key}": str(value) for key, value in own.source.items()},
     }
     return TrainingRecord(
         checkpoint=source,

@@ -244,13 +244,17 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         return torch.optim.AdamW if self.settings.optimizer == "adamw" else torch.optim.SGD
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
-        """The optimizer of the settings, under nnU-Net's polynomial decay."""
+        """The optimizer of the settings, and its schedule."""
         arguments: dict[str, Any] = {"lr": self.initial_lr, "weight_decay": self.weight_decay}
         if self.settings.optimizer == "sgd":
             momentum = self.settings.momentum
             arguments.update(momentum=momentum, nesterov=self.settings.nesterov and momentum > 0)
         optimizer = self.optimizer_class()(self.trainable_parameters(), **arguments)
-        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+        return optimizer, self.learning_rate_schedule(optimizer)
+
+    def learning_rate_schedule(self, optimizer: torch.optim.Optimizer) -> Any:
+        """What sets the learning rate at the start of each epoch: nnU-Net's polynomial decay."""
+        return PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
     # ------------------------------------------------------------------ start, epochs, log
 
@@ -394,7 +398,9 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         self.has_loaded_checkpoint = True
 
     def _compare_settings(self, recorded: Mapping[str, Any] | None, filename: str) -> None:
-        changes = [] if recorded is None else differences(recorded, self.settings_record())
+        # a setting that an earlier version did not have was at its default
+        defaults = type(self.settings)().record(self.techniques)
+        changes = [] if recorded is None else differences(merged(defaults, recorded), self.settings_record())
         if not changes:
             return
         listing = "".join(f"\n  - {line}" for line in changes)
