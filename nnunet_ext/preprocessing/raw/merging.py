@@ -13,6 +13,7 @@ from tqdm import tqdm
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_apart, write_json
 from nnunet_ext.formats.annotated_labels import LISTS, SCRIBBLED
+from nnunet_ext.formats.whole_images import image_written_whole
 from nnunet_ext.preprocessing.raw.merge_plan import READER, Merge, Source
 from nnunet_ext.preprocessing.raw.new_dataset import check_new_name, new_dataset, write_description
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, check_values, read_label_map
@@ -39,7 +40,9 @@ def merge_datasets(merge: Merge, name: str, *, copy: bool, force: bool) -> bool:
                 check_values(labels, source.dataset.known_values, file=case.label)
                 flat &= labels.shape[0] == 1
                 table = _table(source, own, merge.labels)
-                reader.write_seg(table[labels], str(folder / "labelsTr" / f"{new}{ending}"), properties)
+                file = folder / "labelsTr" / f"{new}{ending}"
+                with image_written_whole(file):
+                    reader.write_seg(table[labels], str(file), properties)
                 images = [case.images[place] for place in source.channels] if len(case.images) > 1 else case.images
                 if missing := [image for image in images if not image.is_file()]:
                     raise UserError(f"{missing[0]} does not exist.")
