@@ -67,6 +67,11 @@ def main(argv: list[str] | None = None) -> int:
         fix = " Make room or get the right to it, and repeat the command." if error.errno in NO_ROOM_OR_RIGHT else ""
         print(f"nnunet_ext {args.command}: {file}{error.strerror}.{fix}", file=sys.stderr)
         return WRONG_USAGE
+    except RuntimeError as error:
+        if not str(error).startswith("Symlink loop"):  # what Path.resolve raises before Python 3.13
+            raise
+        print(f"nnunet_ext {args.command}: {error}. Name what the link was to lead to.", file=sys.stderr)
+        return WRONG_USAGE
     except KeyboardInterrupt:
         print(f"nnunet_ext {args.command}: interrupted.", file=sys.stderr)
         return 130

@@ -3,6 +3,7 @@
 import errno
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -115,3 +116,12 @@ def test_command_line_starts_without_torch(command: str) -> None:
         "sys.exit(bool({'torch', 'nnunetv2'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_link_in_a_circle_is_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    loop = str(tmp_path / "loop")
+    for folders in ((loop, loop), (str(tmp_path), loop)):
+        command = ["evaluate", "--predictions", folders[0], "--labels", folders[1], "-o", str(tmp_path / "out")]
+        assert cli.main(command) == 2
+        assert loop in capsys.readouterr().err
