@@ -19,13 +19,15 @@ from pathlib import Path
 from benchmarks.engine.children import WORKERS
 from benchmarks.engine.experiment import Experiment, experiment_names, load_experiment
 from benchmarks.engine.journal import Journal, OutOfTime, open_folder
+from benchmarks.engine.provenance import machine_line
 from benchmarks.engine.results import is_rendered, primary_lines, render, write_results
 from benchmarks.engine.runner import Runner
+from nnunet_ext.arguments import positive
 from nnunet_ext.cli import FINE, PROBLEM, WRONG_USAGE
 from nnunet_ext.demo.run import child_environment, link_or_copy
-from nnunet_ext.demo.stopping import stopping_signals_interrupt
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.machine import available_cores, choose_device
+from nnunet_ext.stopping import stopping_signals_interrupt
 
 RESULTS = Path(__file__).parent / "results"
 INTERRUPTED = 130
@@ -45,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument("experiment", help=experiment)
         command.add_argument("--out", type=Path, required=True, help="folder for everything; give it again to resume")
     run.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
+    run.add_argument("--at-once", type=positive, default=1, metavar="N", help="trainings at a time (default: 1)")
     run.add_argument("--nice", action="store_true", help="run at low priority")
     run.add_argument("--max-minutes", type=float, help="begin no step after this time; results are written then")
     run.add_argument("--results", type=Path, help="folder for NAME.csv.gz and NAME.md (default: OUT)")
@@ -91,10 +94,10 @@ def run(args: argparse.Namespace) -> int:
         print(f"{len(journal.planned)} steps; the pilot tries further rates while the best is at the edge.")
         return FINE
     device = choose_device(args.device)
-    open_folder(out, {"experiment": experiment.name, "device": device})
+    open_folder(out, {"experiment": experiment.name})
     set_environment(experiment, out)
     deadline = None if args.max_minutes is None else time.monotonic() + 60 * args.max_minutes
-    journal = Journal(out, deadline=deadline)
+    journal = Journal(out, deadline=deadline, machine=machine_line(device))
     if not journal.lock():
         raise UserError(f"Another run works in {out}. Wait for it, or choose another folder.")
     if args.nice and hasattr(os, "nice"):
@@ -102,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     runner = Runner(experiment, journal, device)
     try:
         with stopping_signals_interrupt():
-            runner.run()
+            runner.run(at_once=args.at_once)
     except OutOfTime:
         print("The time is over; the same command goes on from here.", flush=True)
     finally:

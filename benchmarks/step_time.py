@@ -26,7 +26,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.engine.provenance import markdown_table, provenance_lines, shown_command
+from benchmarks.engine.provenance import machine_line, markdown_table, provenance_lines, shown_command
 from benchmarks.engine.statistics import Estimate, estimate
 from benchmarks.synthetic import PRESETS, STOCK_SETTINGS, build_trainer, random_batch
 from nnunet_ext import trainers
@@ -361,7 +361,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = shown_command(["python", "-m", "benchmarks.step_time", *arguments], {Path.cwd(): "."})
     sections = [line for _, section, _ in measured for line in (*section, "")]
     lines = ["# Step time and peak memory", "", method_line(args, device), "", *sections]
-    lines += provenance_lines(device.type, [command])
+    lines += provenance_lines([machine_line(device.type)], [command])
     print("\n".join(lines))
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,5 @@
 """Types of command-line arguments that argparse has no name for, and options that several commands have."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +7,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+DEVICES = ("auto", "cpu", "cuda", "mps")
 MOST_FOLDS = 1000  # each is a training
 RESAMPLES = 2000  # enough for the second digit of a 95 % interval
 
@@ -59,7 +58,30 @@ def add_new_dataset_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace a dataset of that name that this package made")
 
 
+def add_teacher_options(parser: argparse.ArgumentParser) -> None:
+    """The options of commands whose labels come from trained models."""
+    folds = "folds of the model; several are an ensemble (default: 0)"
+    parser.add_argument("-f", "--folds", type=fold_name, nargs="+", default=[0], metavar="FOLD", help=folds)
+    unseen = "predict each case by those of the folds that have not trained on it: a fold has learned that what is "
+    unseen += "un-annotated in its own cases is background, or knows its own pseudo labels by heart"
+    parser.add_argument("--out-of-fold", action="store_true", help=unseen)
+    parser.add_argument("--checkpoint", default="checkpoint_final.pth", help="file in each fold (default: %(default)s)")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="device to predict on (default: %(default)s)")
+    parser.add_argument("--disable-tta", action="store_true", help="predict without mirroring: faster, less accurate")
+
+
 def add_plans_options(parser: argparse.ArgumentParser) -> None:
     """The options of commands that read a plans file: ``-d`` and ``-p``."""
     parser.add_argument("-d", "--dataset", required=True, help="id or name of the dataset")
     parser.add_argument("-p", "--plans", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
+
+
+def add_source_options(parser: argparse.ArgumentParser) -> None:
+    """The options of commands that read public weights: ``--source``, ``--parts`` and ``--stem``."""
+    names = ["nnssl", "totalsegmentator", "multitalent", "vocomni", "nnunet", "weights"]
+    reader = f"how SOURCE is read: {', '.join(names)} (default: told from its content)"
+    parser.add_argument("--source", dest="reader", choices=names, metavar="READER", help=reader)
+    parts = "what to take of it: its encoder, or all (default: what it is good for)"
+    parser.add_argument("--parts", choices=["encoder", "all"], help=parts)
+    stem = "of a network with several stems (MultiTalent), the one to take"
+    parser.add_argument("--stem", metavar="NAME", help=stem)

@@ -1,7 +1,5 @@
 """The outcome of a check, of an installation or of a dataset."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,8 +1,7 @@
 """Phrases that many messages need."""
 
-from __future__ import annotations
-
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Sequence
 from statistics import median
 
 SHOWN = 5
@@ -25,6 +24,15 @@ def listed(items: Collection[object], shown: int = 8) -> str:
     return "".join(f"\n  - {item}" for item in [*list(items)[:shown], *more])
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of equally many cells as lines of columns, the first aligned left, the others right."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
+        for row in rows
+    )
+
+
 def last_line(text: object) -> str:
     """The last line of a text, such as the message of an exception; empty if there is none."""
     return (str(text).strip().splitlines() or [""])[-1].strip()
@@ -39,6 +47,12 @@ def spread(numbers: Collection[float], unit: str, *, digits: int = 6) -> str:
     """``3, 5, 9 voxels (minimum, median, maximum)``."""
     low, middle, high = (f"{value:.{digits}g}" for value in (min(numbers), median(numbers), max(numbers)))
     return f"{low}, {middle}, {high} {unit} (minimum, median, maximum)"
+
+
+def dataset_number(name: str) -> str:
+    """``4`` for ``Dataset004_Hippocampus``, as commands take it; the name itself if it is none of nnU-Net's."""
+    found = re.fullmatch(r"Dataset(\d{3})_.*", name)
+    return str(int(found[1])) if found else name
 
 
 def next_steps(name: str, trainer: str = "TRAINER", *, configuration: str = "CONFIGURATION") -> str:

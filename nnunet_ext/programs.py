@@ -1,7 +1,5 @@
 """Programs that commands start: finding them, and ending them with everything that they have started."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """The environment variable ``nnUNet_extTrainer``, by which nnU-Net finds the trainers of this package."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

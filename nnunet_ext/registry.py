@@ -3,8 +3,6 @@
 Importing this module imports no torch; looking into the folders of users imports whatever is in them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pkgutil

@@ -1,7 +1,5 @@
 """How far a training is, read from what nnU-Net prints and writes."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

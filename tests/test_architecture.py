@@ -22,13 +22,14 @@ ALLOWED = {
     "discovery": {"trainers"},
     "evaluation": {"evaluation", "checkpoints", "preprocessing", "plans"},
     "report": {"report", "evaluation", "checkpoints", "preprocessing", "plans"},
+    "pseudo_labels": {"pseudo_labels", "evaluation", "checkpoints", "preprocessing", "plans"},
     "demo": {"demo", "evaluation", "report", "preprocessing", "plans"},
     "diagnosis": {"diagnosis", "checkpoints", "plans", "preprocessing", "techniques"},
     "jobs": {"jobs", "plans", "preprocessing"},
 }
 COMMON = {
-    *("arguments", "errors", "files", "findings", "formats", "messages", "programs"),
-    *("registration", "registry", "training_log", "version"),
+    *("arguments", "claims", "errors", "files", "findings", "formats", "messages", "programs"),
+    *("registration", "registry", "stopping", "training_log", "version"),
 }
 
 

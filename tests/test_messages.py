@@ -1,4 +1,4 @@
-from nnunet_ext.messages import counted, last_line, listed, next_steps, some, spread
+from nnunet_ext.messages import aligned, counted, dataset_number, last_line, listed, next_steps, some, spread
 
 
 def test_few_items_are_all_named_and_many_are_counted():
@@ -34,3 +34,12 @@ def test_commands_after_a_new_dataset_take_its_number():
         "  nnUNetv2_plan_and_preprocess -d 007",
         "  nnUNetv2_train 007 2d 0 -tr nnUNetTrainerTDNet",
     ]
+
+
+def test_first_column_is_aligned_left_and_the_others_right():
+    assert aligned([["Dice", "a"], ["x", "0.123"]]) == "Dice      a\nx     0.123"
+
+
+def test_commands_take_a_dataset_by_its_number():
+    assert dataset_number("Dataset004_Hippocampus") == "4"
+    assert dataset_number("Hippocampus") == "Hippocampus"

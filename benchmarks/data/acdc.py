@@ -67,6 +67,18 @@ def write_labels(folder: Path, draw: Draw, *, is_dense: bool) -> None:
         write_description(unfinished, folder.name, cases, content, about={"from": ORIGIN})
 
 
+def write_masks(folder: Path, draw: Draw) -> None:
+    """The full masks for labels, with nothing beside them."""
+    dataset = read_raw_dataset(ORIGIN)
+    labels = {name: value for name, value in dataset.description["labels"].items() if name != "ignore"}
+    with new_dataset(folder.name, force=False) as unfinished:
+        cases = with_masks(dataset)
+        copy_labels(cases, unfinished / "labelsTr")
+        write_description(
+            unfinished, folder.name, cases, {**dataset.description, "labels": labels}, about={"from": ORIGIN}
+        )
+
+
 def pairs(folder: Path, draw: Draw, *, options: Sequence[str] = ()) -> Sequence[str]:
     """Write the table of pairs, end of diastole before end of systole; the command that makes the dataset of it."""
     origin, table, rows = original(ORIGIN).resolve(), folder.parents[1] / "pairs.csv", []
@@ -78,6 +90,12 @@ def pairs(folder: Path, draw: Draw, *, options: Sequence[str] = ()) -> Sequence[
     labels = [f"{name}={value}" for name, value in LABELS.items()]
     command = ["nnunet_ext", "pair", "-o", folder.name, "--table", str(table), "--modality", "cineMRI"]
     return [*command, "--labels", *labels, "--registration", "none", *options]
+
+
+def pseudo_labelled(folder: Path, draw: Draw, *, source: int) -> Sequence[str]:
+    """The command that labels by the teacher's model what the scribbles leave open, where it is sure."""
+    command = ["nnunet_ext", "pseudo-label", str(draw.model), "-d", str(source), "-o", folder.name]
+    return [*command, "-f", str(draw.fold), "--threshold", "0.8", "--disable-tta", "--device", draw.device]
 
 
 def write_current(folder: Path, draw: Draw, *, source: str) -> None:

@@ -34,25 +34,46 @@ class CommandFailed(Exception):
     """A command ended with another status than 0; the message names the command and its log."""
 
 
-def run_command(command: Sequence[str], log: Path) -> None:
-    """Run a console script to its end; everything that it has started ends with it.
+class Children:
+    """The commands that run now, each begun and waited for by a thread of its own."""
 
-    Raises:
-        CommandFailed: if it does not exit with 0.
-    """
-    context: Any = multiprocessing.get_context(METHOD)
-    if METHOD == "forkserver":
-        context.set_forkserver_preload(PRELOADED)
-    child = context.Process(target=_carry_out, args=(list(command), str(log)), daemon=False)
-    child.start()
-    try:
-        child.join()
-    finally:
-        assert child.pid is not None
-        end_group(child.pid)
-        child.join()
-    if child.exitcode != 0:
-        raise CommandFailed(f"status {child.exitcode} of {' '.join(command)}; its output is in {log}")
+    def __init__(self) -> None:
+        self.are_stopped = False
+        self._running: set[int] = set()
+        # also because a child's end is read once: what starts the next one looks whether others have ended
+        self._guard = threading.Lock()
+
+    def run(self, command: Sequence[str], log: Path) -> None:
+        """Run a console script to its end; everything that it has started ends with it.
+
+        Raises:
+            CommandFailed: if it does not exit with 0, or may not start any more.
+        """
+        context: Any = multiprocessing.get_context(METHOD)
+        child = context.Process(target=_carry_out, args=(list(command), str(log)), daemon=False)
+        with self._guard:
+            if self.are_stopped:
+                raise CommandFailed(f"{command[0]} was not begun")
+            if METHOD == "forkserver":
+                context.set_forkserver_preload(PRELOADED)
+            child.start()
+            self._running.add(child.pid)
+        try:
+            wait([child.sentinel])
+        finally:
+            end_group(child.pid)
+            with self._guard:
+                child.join()
+                self._running.remove(child.pid)
+        if child.exitcode != 0:
+            raise CommandFailed(f"status {child.exitcode} of {' '.join(command)}; its output is in {log}")
+
+    def stop(self) -> None:
+        """End all that run, and let none begin."""
+        with self._guard:
+            self.are_stopped, running = True, list(self._running)
+        for group in running:
+            end_group(group)
 
 
 def _carry_out(command: list[str], log: str) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.engine.children import CommandFailed, run_command
+from benchmarks.engine.children import Children, CommandFailed
 from benchmarks.engine.provenance import REPOSITORY, commit
+from nnunet_ext.claims import Claim
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
 
@@ -29,24 +34,28 @@ class NotDone(Exception):
 
 
 class Journal:
-    """The steps of an experiment and what became of them; each is done once, whoever asks for it."""
+    """The steps of an experiment and what became of them; each is done once, whoever asks for it.
 
-    def __init__(self, folder: Path, *, is_dry: bool = False, deadline: float | None = None) -> None:
-        self.folder, self.is_dry, self.deadline = folder, is_dry, deadline
+    Several threads may ask: one that asks for a step that another one is doing waits for it.
+    """
+
+    def __init__(
+        self, folder: Path, *, is_dry: bool = False, deadline: float | None = None, machine: str | None = None
+    ) -> None:
+        self.folder, self.is_dry, self.deadline, self.machine = folder, is_dry, deadline, machine
         self.file = folder / "steps.json"
-        self.state: dict[str, Any] = {"finished": {}, "failed": {}, "running": None}
+        self.state: dict[str, Any] = {"finished": {}, "failed": {}, "running": []}
         if self.file.is_file():
             self.state = read_json(self.file)
         self.planned: dict[str, str] = {}
         """Every step that was asked for, with its command."""
+        self.children = Children()
         self._failed_now: set[str] = set()
+        self._guard = threading.RLock()  # of what is shared by the threads
+        self._step_guards: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def lock(self) -> bool:
         """Take the folder for this process; False if another works in it."""
-        try:
-            from nnunet_ext.jobs.claims import Claim
-        except ImportError:  # Windows has no such locks
-            return True
         self._lock = Claim(self.folder / ".lock")  # held as long as this object is
         return self._lock.take({}, patience_s=0)
 
@@ -61,27 +70,37 @@ class Journal:
             OutOfTime: if it has not been done and the deadline is over.
             NotDone: if it fails.
         """
+        with self._guard:
+            guard = self._step_guards[name]
+        with guard:
+            self._do(name, action, shown)
+
+    def _do(self, name: str, action: Action, shown: str) -> None:
         if name in self.planned:
             if name in self._failed_now:
                 raise NotDone(name)
             return
         command = None if shown else action()
-        self.planned[name] = shown or self._text(command or [])
+        planned = shown or self._text(command or [])
         if self.is_finished(name) or self.is_dry:
-            self._check_same(name)
-            return
-        if self.deadline is not None and time.monotonic() > self.deadline:
+            self._check_same(name, planned)
+        elif self.children.are_stopped or (self.deadline is not None and time.monotonic() > self.deadline):
             raise OutOfTime(name)
-        self._start(name, action if shown else lambda: command)
+        else:
+            planned = self._start(name, action if shown else lambda: command, planned)
+        with self._guard:
+            self.planned[name] = planned
 
     def _text(self, command: Sequence[str]) -> str:
-        return shlex.join(command).replace(str(self.folder), "$OUT")
+        """The command without what may differ from machine to machine."""
+        text = shlex.join(command).replace(str(self.folder), "$OUT")
+        return re.sub(r"(--?device) \w+", r"\1 $DEVICE", text)
 
-    def _check_same(self, name: str) -> None:
+    def _check_same(self, name: str, planned: str) -> None:
         """See that a finished step was what the declaration says now."""
         if self.is_dry or not name.startswith(DECLARED):
             return
-        commands = (self.state["finished"][name]["command"], self.planned[name])
+        commands = (self.state["finished"][name]["command"], planned)
         before, now = (command.removesuffix(" --c") for command in commands)
         if before != now:
             raise UserError(
@@ -89,37 +108,48 @@ class Journal:
                 "is new a name of its own, or choose another folder."
             )
 
-    def _start(self, name: str, action: Action) -> None:
-        self._write(running=name)
+    def _start(self, name: str, action: Action, planned: str) -> str:
+        """Do a step and keep that it was done; returns its command."""
+        with self._changed() as state:
+            state["running"].append(name)
         started, at = time.monotonic(), commit(REPOSITORY)
-        print(f"[{time.strftime('%H:%M:%S')}] {name}: {self.planned[name]}", flush=True)
-        log = self.folder / "logs" / f"{name}.log"
+        print(f"[{time.strftime('%H:%M:%S')}] {name}: {planned}", flush=True)
         try:
             command = action()
             if command:
-                self.planned[name] = self._text(command)
-                run_command(command, log)
+                planned = self._text(command)
+                self.children.run(command, self.folder / "logs" / f"{name}.log")
         except (CommandFailed, UserError) as error:
-            print(f"    failed: {error}", flush=True)
-            self._failed_now.add(name)
-            self.state["failed"][name] = str(error)
-            self._write()
+            if self.children.are_stopped:
+                raise OutOfTime(name) from None
+            print(f"    failed: {name}: {error}", flush=True)
+            with self._changed() as state:
+                state["failed"][name] = str(error)
+                self._failed_now.add(name)
+                self.planned[name] = planned
             raise NotDone(name) from None
+        finally:
+            with self._changed() as state:
+                state["running"].remove(name)
         seconds = round(time.monotonic() - started, 1)
-        self.state["finished"][name] = {"commit": at, "seconds": seconds, "command": self.planned[name]}
-        self.state["failed"].pop(name, None)
-        self._write()
+        with self._changed() as state:
+            state["finished"][name] = {"commit": at, "seconds": seconds, "command": planned, "machine": self.machine}
+            state["failed"].pop(name, None)
+        return planned
 
-    def _write(self, *, running: str | None = None) -> None:
-        self.state["running"] = running
-        write_json(self.file, self.state)
+    @contextmanager
+    def _changed(self) -> Iterator[dict[str, Any]]:
+        """Hold the state for a change, and write it."""
+        with self._guard:
+            yield self.state
+            write_json(self.file, self.state)
 
     def status(self) -> dict[str, list[str]]:
         """The planned steps by state: done, running, waiting, failed; a step that was killed is waiting."""
-        running = None if self.lock() else self.state["running"]
+        running = [] if self.lock() else self.state["running"]
         states: dict[str, list[str]] = {"done": [], "running": [], "waiting": [], "failed": []}
         for name in self.planned:
-            state = "running" if name == running else "failed" if name in self.state["failed"] else "waiting"
+            state = "running" if name in running else "failed" if name in self.state["failed"] else "waiting"
             states["done" if self.is_finished(name) else state].append(name)
         return states
 

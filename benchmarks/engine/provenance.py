@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import shlex
@@ -16,6 +17,7 @@ from nnunet_ext.evaluation.machine import available_cores
 from nnunet_ext.version import __version__
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+COMMIT = "BENCHMARKS_COMMIT"
 MEASURED_CODE = ("nnunet_ext", "benchmarks/*.py", "benchmarks/*/*.py")
 
 
@@ -27,7 +29,12 @@ def cpu_model() -> str:
 
 
 def commit(repository: Path) -> str | None:
-    """The commit that is checked out, with a remark if the measured code differs from it; None outside of git."""
+    """The commit that is checked out, with a remark if the measured code differs from it.
+
+    The variable BENCHMARKS_COMMIT, for a copy of a working tree, says it in place of git. None if neither does.
+    """
+    if os.environ.get(COMMIT):
+        return os.environ[COMMIT]
     try:
         head = _git(repository, "rev-parse", "HEAD")
         changes = _git(repository, "status", "--porcelain", "--", *MEASURED_CODE)
@@ -49,18 +56,20 @@ def shown_command(command: Sequence[str], placeholders: Mapping[Path, str]) -> s
     return line
 
 
-def provenance_lines(device: str, commands: Sequence[str], *, commits: str | None = None) -> list[str]:
-    """Machine, versions, commit (that which is checked out, if no others are given) and commands, as Markdown."""
+def machine_line(device: str) -> str:
+    """Machine and versions."""
     machine: dict[str, object] = {"cpu": cpu_model(), "cores": available_cores(), "threads": torch.get_num_threads()}
     machine["system"] = f"{platform.system()} {platform.machine()}"
     if device == "cuda":
         machine["gpu"] = torch.cuda.get_device_name()
     versions = {"python": platform.python_version(), "torch": torch.__version__, "nnunetv2": version("nnunetv2")}
-    lines = [
-        f"- Machine: {', '.join(f'{key} {value}' for key, value in machine.items())}",
-        f"- Versions: {', '.join(f'{key} {value}' for key, value in versions.items())}, nnunet_ext {__version__}",
-        f"- Commit: {commits or commit(REPOSITORY) or 'not in a git repository'}",
-    ]
+    return f"{', '.join(f'{key} {value}' for key, value in (machine | versions).items())}, nnunet_ext {__version__}"
+
+
+def provenance_lines(machines: Sequence[str], commands: Sequence[str], *, commits: str | None = None) -> list[str]:
+    """Machines with versions, commit (that which is checked out, if no others are given) and commands, as Markdown."""
+    lines = [f"- Machine: {machine}" for machine in machines]
+    lines += [f"- Commit: {commits or commit(REPOSITORY) or 'not in a git repository'}"]
     return [*lines, "", "```", *commands, "```"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -35,7 +36,7 @@ def scored(runner: Runner) -> list[tuple[Training, Test]]:
     rates = experiment.pilot.rates if experiment.pilot else ()
     tried = (experiment.trials(*search, lr) for search, lr in product(experiment.searches(), rates))
     possible = [(one, experiment.pilot_test) for trials in tried for one in trials]
-    trainings = [*experiment.shared(), *experiment.trainings()]
+    trainings = experiment.all_trainings()
     possible += [(one, test) for one in trainings for test in experiment.tests if test.takes(one.method)]
     return [pair for pair in possible if runner.journal.is_finished(evaluation_name(*pair))]
 
@@ -45,6 +46,8 @@ def collect(runner: Runner) -> pd.DataFrame:
     tables = []
     for training, test in scored(runner):
         table = runner.scores(training, test)
+        if training.method.labels:
+            table = table[table.label.isin(training.method.labels)]
         patients = table.case.map(runner.experiment.patient_of)
         run = {"run": training.label, "seed": str(training.seed), "dataset": test.name, "patient": patients}
         tables.append(table.assign(**run))
@@ -119,7 +122,7 @@ def comparison_lines(results: Sequence[Judged]) -> list[str]:
 def run_lines(experiment: Experiment, figures: Figures) -> list[str]:
     """A row for each run and a column for each test and metric."""
     columns = experiment.columns or tuple((test.name, "dice") for test in experiment.tests)
-    labels = dict.fromkeys(one.label for one in [*experiment.shared(), *experiment.trainings()])
+    labels = dict.fromkeys(one.label for one in experiment.all_trainings())
     rows = []
     for label in labels:
         found = [figures.estimate(label, *column) for column in columns]
@@ -157,7 +160,8 @@ def page_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
     figures = Figures(scores)
     methods = [f"- `{one.name}`: {one.description}" for one in experiment.methods if one.description]
     done = len(scores[~scores.run.str.contains(", pilot lr=", regex=False)][["run", "seed"]].drop_duplicates())
-    total = len([one for one in [*experiment.shared(), *experiment.trainings()] if one.method.is_scored])
+    trainings = [one for one in experiment.all_trainings() if one.method.is_scored]
+    total = len({(one.label, one.seed) for one in trainings})
     lines = [f"# {experiment.title}", "", experiment.description, "", *methods, *([""] if methods else [])]
     lines += [f"Scored: {done} of {total} models.", "", "## Runs", "", *run_lines(experiment, figures), ""]
     lines += [
@@ -199,7 +203,9 @@ def write_results(runner: Runner, folder: Path, command: Sequence[str]) -> None:
 def origin_lines(runner: Runner, command: Sequence[str]) -> list[str]:
     """Machine, versions, the commits of the trainings, and the commands: the data's, then those of one run."""
     finished = runner.journal.state["finished"]
-    commits = dict.fromkeys(step["commit"] for name, step in finished.items() if name.startswith("train_"))
+    trained = [step for name, step in finished.items() if name.startswith("train_")]
+    commits = dict.fromkeys(step["commit"] for step in trained)
+    machines = Counter(step["machine"] for step in trained)
     first = next((one.name for one in runner.experiment.trainings() if f"train_{one.name}" in finished), "")
     about = [
         step["command"]
@@ -210,7 +216,8 @@ def origin_lines(runner: Runner, command: Sequence[str]) -> list[str]:
     shown = [" ".join(command), "# which ran, beside the same for the other runs:", *exports, *about]
     for folder, name in ((runner.out, "$OUT"), (discovery_folder(), "$(nnunet_ext path)"), (REPOSITORY, ".")):
         shown = [line.replace(str(folder), name) for line in shown]
-    return provenance_lines(runner.device, shown, commits="; ".join(filter(None, commits)))
+    counted = [f"{machine} ({count} trainings)" for machine, count in machines.items()]
+    return provenance_lines(counted, shown, commits="; ".join(filter(None, commits)))
 
 
 def is_rendered(page: Path) -> bool:

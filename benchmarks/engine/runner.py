@@ -6,14 +6,16 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from benchmarks.engine.experiment import Dataset, Draw, Experiment, Method, Test, Training
-from benchmarks.engine.journal import Journal, NotDone
+from benchmarks.engine.journal import Journal, NotDone, OutOfTime
 from benchmarks.engine.statistics import figure
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.scores_table import SCORES, read_scores
@@ -32,22 +34,40 @@ class Runner:
         self.experiment, self.journal, self.device = experiment, journal, device
         self.out = journal.folder
 
-    def run(self) -> None:
+    def run(self, *, at_once: int = 1) -> None:
         """Do everything that is missing; what depends on a step that fails is left out.
 
         Raises:
             OutOfTime: if a step was not begun because the time is over.
         """
-        for training in [*self.experiment.shared(), *self.experiment.trainings()]:
+        tasks = [partial(self.finish, training) for training in self.experiment.all_trainings()]
+        if not self.experiment.seeds:  # the search is all there is
+            tasks += [partial(self.search, *search) for search in self.experiment.searches()]
+        pool = ThreadPoolExecutor(at_once)
+        try:
+            for result in [pool.submit(task) for task in tasks]:
+                result.result()
+        except OutOfTime:
+            raise  # what has been begun comes to its end
+        except BaseException:
+            self.journal.children.stop()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def finish(self, training: Training) -> None:
+        """Train a model and score it."""
+        with suppress(NotDone):
+            self.train(training)
+            for test in self.experiment.tests:
+                if test.takes(training.method):
+                    self.evaluate(training, test)
+
+    def search(self, method: Method, steps: int) -> None:
+        """Find the learning rate of a method that has none of its own."""
+        if method.lr is None:
             with suppress(NotDone):
-                self.train(training)
-                for test in self.experiment.tests:
-                    if test.takes(training.method):
-                        self.evaluate(training, test)
-        for method in () if self.experiment.seeds else self.experiment.methods:  # the search is all there is
-            for steps in self.experiment.steps_of(method) if self.experiment.pilot and method.lr is None else ():
-                with suppress(NotDone):
-                    self.chosen_lr(method, steps)
+                self.chosen_lr(method, steps)
 
     def run_command(self, name: str, *command: str) -> None:
         """Do a step that is a command."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from benchmarks.data.acdc import MASKS, ORIGIN, patient_of, scan_groups, write_labels
+from benchmarks.data.acdc import MASKS, ORIGIN, patient_of, pseudo_labelled, scan_groups, write_labels
 from benchmarks.data.folds import PatientFolds
 from benchmarks.engine.experiment import Comparison, Dataset, Experiment, Method, Network, Pilot, Test
 
@@ -31,6 +31,22 @@ def tdnet(change: str, description: str, settings: Mapping[str, Any]) -> Method:
     return Method(f"TDNet {change}", TDNET, SCRIBBLES, settings, f"TDNet {description}", family="TDNet")
 
 
+PLAIN = Method("stock", STOCK, SCRIBBLES, {}, "nnU-Net with its ignore label", steps=(2000, 4000))
+TDNET_DICE_CE = tdnet("Dice CE", "supervised by nnU-Net's own loss", {"tdnet.supervision": "dice_ce"})
+
+
+def student(name: str, number: int, teacher: Method, description: str, **options: Any) -> Method:
+    """A training from the start on what a teacher of the same seed says about its own training cases."""
+    make = partial(pseudo_labelled, source=SCRIBBLES.number)
+    taught = Dataset(number, f"ACDCTaughtBy{teacher.slug.title()}", make, plans_of=SCRIBBLES, teacher=teacher)
+    chosen = {"trainer": STOCK, "family": PLAIN.name, **options}
+    return Method(name, data=taught, description=description, **chosen)
+
+
+STUDENTS = ("self-training", "taught by TDNet", "TDNet taught by stock")
+CANDIDATES = ("TDNet", "TDNet Dice CE", *STUDENTS)
+"""What may win over stock; Holm's correction is over all of them."""
+
 EXPERIMENT = Experiment(
     name="scribbles",
     title="Scribble supervision: real scribbles of the heart",
@@ -39,12 +55,12 @@ EXPERIMENT = Experiment(
     originals=(ORIGIN,),
     folds=PatientFolds(scan_groups, pilot_train=4, most_tested=16, pilot_size=16),
     methods=(
-        Method("stock", STOCK, SCRIBBLES, {}, "nnU-Net with its ignore label", steps=(2000, 4000)),
+        PLAIN,
         Method("partial CE", "nnUNetTrainerPartialCE", SCRIBBLES, {}, "cross-entropy of the scribbled voxels alone"),
         Method("DMPLS", "nnUNetTrainerDMPLS", SCRIBBLES, {}, "two decoders and pseudo labels mixed of both"),
         Method("TDNet", TDNET, SCRIBBLES, {}, "three decoders of dilation 1, 3 and 6 and their consistency"),
         Method("full supervision", STOCK, DENSE, {}, "nnU-Net on full masks: the bound", steps=(2000, 4000)),
-        tdnet("Dice CE", "supervised by nnU-Net's own loss", {"tdnet.supervision": "dice_ce"}),
+        TDNET_DICE_CE,
         Method(
             "DMPLS Dice CE",
             "nnUNetTrainerDMPLS",
@@ -52,6 +68,22 @@ EXPERIMENT = Experiment(
             {"dmpls.supervision": "dice_ce"},
             "DMPLS supervised by nnU-Net's own loss",
             family="DMPLS",
+        ),
+        student("self-training", 860, PLAIN, "nnU-Net on the pseudo labels of `stock` and the scribbles"),
+        student("taught by TDNet", 870, TDNET_DICE_CE, "nnU-Net on the pseudo labels of `TDNet Dice CE`"),
+        student(
+            "TDNet taught by stock",
+            860,
+            PLAIN,
+            "`TDNet Dice CE` on the pseudo labels of `stock`",
+            trainer=TDNET,
+            settings=TDNET_DICE_CE.settings,
+            family="TDNet",
+        ),
+        tdnet(
+            "short ramp",
+            "supervised by nnU-Net's own loss, with consistency at its full weight after a third of the training",
+            {**TDNET_DICE_CE.settings, "tdnet.ramp_epochs": lambda epochs: max(1, round(epochs / 3))},
         ),
         tdnet("same dilation", "with dilation 1 in all decoders", {"tdnet.dilations": [1, 1, 1]}),
         Method(
@@ -69,11 +101,15 @@ EXPERIMENT = Experiment(
     tests=(MASKS_OF_PATIENTS,),
     columns=(("masks", "dice"), ("masks", "assd"), ("masks", "hd95")),
     comparisons=(
-        Comparison("TDNet", "stock", margin=0.01, is_primary=True),
-        Comparison("TDNet", "stock", "hd95", margin=0.2, is_relative=True),
-        *(Comparison(name, "stock") for name in ("partial CE", "DMPLS", "TDNet Dice CE", "DMPLS Dice CE")),
-        Comparison("TDNet", "partial CE"),
-        Comparison("TDNet", "TDNet same dilation"),
+        *(Comparison(name, "stock", margin=0.01, is_primary=True) for name in CANDIDATES),
+        *(Comparison(name, "stock", "hd95", margin=0.2, is_relative=True) for name in CANDIDATES),
+        *(Comparison(name, "stock") for name in ("partial CE", "DMPLS", "DMPLS Dice CE")),
+        # as many steps in all as teacher and student together
+        *(Comparison(name, "stock", steps=(2000, 4000)) for name in STUDENTS),
+        Comparison("TDNet taught by stock", "self-training"),
+        Comparison("TDNet Dice CE", "TDNet"),
+        Comparison("TDNet short ramp", "TDNet Dice CE"),
+        *(Comparison("TDNet", name) for name in ("partial CE", "TDNet same dilation", "TDNet without MPCC")),
         Comparison("full supervision", "stock"),
         Comparison("stock", "stock", steps=(4000, 2000)),
         Comparison("full supervision", "full supervision", steps=(4000, 2000)),
@@ -81,7 +117,7 @@ EXPERIMENT = Experiment(
     network=COARSE,
     sizes=(None,),
     steps=(2000,),
-    pilot=Pilot(first=3e-3, steps=1000),
-    settings={"weight_decay": 3e-5},
+    pilot=Pilot(rates=(2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2), first=2e-3, steps=1000),
+    settings={"optimizer": "adamw", "weight_decay": 3e-5},
     patient_of=patient_of,
 )

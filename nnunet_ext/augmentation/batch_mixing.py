@@ -3,8 +3,6 @@
 Source: arXiv 2412.14846 (MixUp for HNTS-MRG 2024), after arXiv 1710.09412 (MixUp) and 1905.04899 (CutMix).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

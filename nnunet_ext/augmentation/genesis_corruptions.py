@@ -8,8 +8,6 @@ patch.
 Each is a batchgeneratorsv2 transform of the image alone: ``get_parameters`` draws everything and ``apply`` nothing.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

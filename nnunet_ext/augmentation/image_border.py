@@ -10,8 +10,6 @@ stays background. To tell the two apart, air is marked by -2 while a case is loa
 after the spatial augmentation came from padding and is kept to the end (`KeepOutside`).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,14 +1,12 @@
 """Small random motions of a prior scan against the current one, as imperfect registration leaves them."""
 
-from __future__ import annotations
-
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
@@ -94,15 +92,5 @@ def rotation_matrix(degrees: Sequence[float]) -> np.ndarray:
         (3, 3) or (2, 2) float64, for column vectors.
     """
     if len(degrees) == 1:
-        return _plane_rotation(degrees[0], 0, 1, dims=2)
-    first, second, third = (_plane_rotation(degrees[axis], (axis + 1) % 3, (axis + 2) % 3, dims=3) for axis in range(3))
-    return first @ second @ third
-
-
-def _plane_rotation(degrees: float, start: int, end: int, *, dims: int) -> np.ndarray:
-    """A rotation from one axis towards another."""
-    angle = math.radians(degrees)
-    matrix = np.eye(dims)
-    matrix[start, start] = matrix[end, end] = math.cos(angle)
-    matrix[end, start], matrix[start, end] = math.sin(angle), -math.sin(angle)
-    return matrix
+        return Rotation.from_euler("Z", degrees[0], degrees=True).as_matrix()[:2, :2]
+    return Rotation.from_euler("XYZ", degrees, degrees=True).as_matrix()

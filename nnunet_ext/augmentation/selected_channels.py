@@ -3,8 +3,6 @@
 batchgeneratorsv2 transforms. Images are (C, [X,] Y, Z).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

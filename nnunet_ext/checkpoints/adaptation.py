@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,17 +13,34 @@ from nnunet_ext.checkpoints.description import (
     ModelDescription,
     architecture_differences,
     configurations_with_architecture,
-    plans_transfer_commands,
+    like_commands,
 )
-from nnunet_ext.checkpoints.heads import IMAGES, OUTPUTS, adapted_head, head_counts, head_level, is_head
-from nnunet_ext.checkpoints.inputs import adapted_input
-from nnunet_ext.checkpoints.outcome import Adaptation, AdaptedTensor, Outcome
+from nnunet_ext.checkpoints.heads import IMAGES, OUTPUTS, UNNAMED, adapted_head, head_counts, head_level, is_head
+from nnunet_ext.checkpoints.inputs import ChannelRule, adapted_input
+from nnunet_ext.checkpoints.kernels import adapted_kernel
+from nnunet_ext.checkpoints.outcome import NOTHING, Adaptation, AdaptedTensor, Fitted, Outcome
+from nnunet_ext.checkpoints.sources.source import LEFT_OUT
 from nnunet_ext.errors import UserError
 from nnunet_ext.messages import listed
 from nnunet_ext.plans.settings import KEY
 
+LEVEL = re.compile(r"(.*decoder\w*\.(?:\d+\.)?(?:stages|transpconvs)\.)(\d+)(\..*)")
+"""The name of a tensor of a decoder: its part, the stage, the rest."""
 
-def adapt(source: Mapping[str, Any], network: nn.Module, target: ModelDescription, *, keep_heads: bool) -> Adaptation:
+
+KNOWN = "known"
+"""In a checkpoint's ``nnunet_ext``: which entries come from the source, of weights that do not come from it whole."""
+
+
+def adapt(
+    source: Mapping[str, Any],
+    network: nn.Module,
+    target: ModelDescription,
+    *,
+    keep_heads: bool,
+    partial: bool = False,
+    channel_rule: ChannelRule = "mean",
+) -> Adaptation:
     """Weights for a network from a checkpoint of another dataset, with other channels or labels, or fewer decoders.
 
     Tensors of the same name and shape are copied. The first convolution is fitted to other input channels
@@ -35,22 +53,35 @@ def adapt(source: Mapping[str, Any], network: nn.Module, target: ModelDescriptio
         network: freshly built, on any device, without the wrappers of DDP and torch.compile; it is left as it is.
         target: what the network is for.
         keep_heads: take over the rows of labels that the source knows by name; else all heads stay random.
+        partial: take what fits where the architectures differ: kernels of another size are adapted
+            (`nnunet_ext.checkpoints.kernels`), stages are counted from the full resolution, the rest stays random.
+        channel_rule: for another number of input channels (`nnunet_ext.checkpoints.inputs`).
 
     Returns:
         A complete state dict, to be loaded strictly, and what became of each tensor.
 
     Raises:
-        UserError: naming every other difference, the plans' keys that cause it, and the commands that give the target
-            plans of the source's architecture.
+        UserError: unless `partial`, naming every other difference, the plans' keys that cause it, and the commands that
+            give the target plans of the source's architecture.
     """
-    return _Adapter(source, network, target, keep_heads=keep_heads).run()
+    return _Adapter(source, network, target, keep_heads=keep_heads, partial=partial, channel_rule=channel_rule).run()
 
 
 class _Adapter:
     """One run of `adapt`."""
 
-    def __init__(self, source: Mapping[str, Any], network: nn.Module, target: ModelDescription, *, keep_heads: bool):
+    def __init__(
+        self,
+        source: Mapping[str, Any],
+        network: nn.Module,
+        target: ModelDescription,
+        *,
+        keep_heads: bool,
+        partial: bool,
+        channel_rule: ChannelRule,
+    ) -> None:
         self.source, self.target, self.keep_heads = source, target, keep_heads
+        self.partial, self.channel_rule = partial, channel_rule
         self.given: Mapping[str, Tensor] = source["network_weights"]
         self.origin = ModelDescription.of(source)
         own = network.state_dict(keep_vars=True)
@@ -61,27 +92,33 @@ class _Adapter:
         self.source_inputs = _first_convolution(self.given)
         self.own_head_counts = head_counts([key for keys, _ in self.groups for key in keys])
         self.source_head_counts = head_counts(list(self.given))
+        deeper = (_levels(self.given) - _levels(own)) if partial else 0
+        self.level_shift = deeper if min(_levels(self.given), _levels(own)) else 0
         self.used: set[str] = set()
         self.mismatches: list[str] = []
 
     def run(self) -> Adaptation:
         weights: dict[str, Tensor] = {}
+        known: dict[str, Tensor] = {}
         report = []
         for keys, tensor in self.groups:
             own = tensor.detach().cpu()
-            value, outcome, reason = self._head(keys, own) if is_head(keys[0]) else self._body(keys, own)
+            fitted = self._head(keys, own) if is_head(keys[0]) else self._body(keys, own)
+            if fitted.outcome == "copied":  # an adapted file may itself have random entries
+                masks = self.source.get(KEY, {}).get(KNOWN, {})
+                fitted = fitted._replace(known=next((masks[key] for key in keys if key in masks), fitted.known))
             # a copy, so that neither a later training nor the source can reach into it
-            value = value.to(own.dtype).clone()
-            weights.update(dict.fromkeys(keys, value))
-            report.append(AdaptedTensor(keys[0], outcome, reason, tuple(own.shape)))
+            weights.update(dict.fromkeys(keys, fitted.value.to(own.dtype).clone()))
+            known.update(dict.fromkeys(keys, fitted.known))
+            report.append(AdaptedTensor(keys[0], fitted.outcome, fitted.reason, tuple(own.shape)))
         unused = self._unused()
         differences = architecture_differences(self.origin, self.target) if self.origin else {}
         if set(differences) & set(STRUCTURE):
             # a tensor too many means here that the network is the source's with layers left out
             self._note_mismatches((one.key, one.shape, None) for one in unused if not is_head(one.key))
-        if self.mismatches:
+        if self.mismatches and not self.partial:
             raise UserError(self._refusal(differences))
-        return Adaptation({key: weights[key] for key in self.keys}, (*report, *unused))
+        return Adaptation({key: weights[key] for key in self.keys}, known, (*report, *unused))
 
     def _note_mismatches(self, found: Iterable[tuple[str, Sequence[int] | None, Sequence[int] | None]]) -> None:
         """Note tensors by name, shape in the source and shape in the network; None: missing there."""
@@ -89,46 +126,66 @@ class _Adapter:
             source, network = (str(list(shape)) if shape is not None else "missing" for shape in both)
             self.mismatches.append(f"{key}: source {source}, network {network}")
 
-    def _body(self, keys: tuple[str, ...], own: Tensor) -> tuple[Tensor, Outcome, str]:
+    def _body(self, keys: tuple[str, ...], own: Tensor) -> Fitted:
         """A tensor of encoder or decoder."""
-        found = next((name for name in self._names(keys) if name in self.given), None)
+        found = next((name for name in map(self._shifted, self._names(keys)) if name in self.given), None)
         stock = {name for name in map(self.stock_key, keys) if name is not None}
         if found is None and not stock:
-            return own, "random", "a plain U-Net has no such part"
+            return Fitted(own, "random", "a plain U-Net has no such part", NOTHING)
+        if found is None and (reason := self._left_out(stock)):
+            return Fitted(own, "random", reason, NOTHING)
         if found is None:
             self._note_mismatches([(keys[0], None, own.shape)])
-            return own, "random", "missing in the source"
+            return Fitted(own, "random", "missing in the source", NOTHING)
         # all names: a source may hold a copy of the tensor under each
         self.used |= {found, *keys, *stock}
-        value = self.given[found]
-        reason = "" if found in keys else f"from the source's {_differing_part(keys[0], found)}"
+        value, reasons = self.given[found], []
+        outcome: Outcome = "copied"
+        if self.partial and value.ndim == own.ndim > 2 and value.shape[2:] != own.shape[2:]:
+            changed = adapted_kernel(value, own.shape[2:], is_transposed=".transpconvs." in keys[0])
+            if changed is not None:
+                value, outcome, reasons = changed[0], "adapted", [changed[1]]
+        origin = "" if found in keys else f"from the source's {_differing_part(keys[0], found)}"
         is_input = bool(self.source_inputs & {found, *keys, *stock})
         if is_input and value.ndim == own.ndim and _without_channels(value) == _without_channels(own):
             source_inputs = self.origin.input_channels() if self.origin else ()
-            value, change = adapted_input(value, own.shape[1], source_inputs, self.own_inputs)
-            outcome: Outcome = "copied" if value is self.given[found] else "adapted"
-            return value, outcome, "; ".join(part for part in (change, reason) if part)
+            fitted = adapted_input(own, value, source_inputs, self.own_inputs, rule=self.channel_rule)
+            reason = "; ".join(part for part in (*reasons, fitted.reason, origin) if part)
+            return fitted._replace(outcome="adapted" if reasons else fitted.outcome, reason=reason)
         if value.shape != own.shape:
             self._note_mismatches([(keys[0], value.shape, own.shape)])
-            return own, "random", "another shape in the source"
-        return value, "copied", reason
+            return Fitted(own, "random", "another shape in the source", NOTHING)
+        return Fitted(value, outcome, "; ".join(part for part in (*reasons, origin) if part))
 
-    def _head(self, keys: tuple[str, ...], own: Tensor) -> tuple[Tensor, Outcome, str]:
+    def _head(self, keys: tuple[str, ...], own: Tensor) -> Fitted:
         """A tensor of a segmentation head."""
         if not self.keep_heads:
-            return own, "random", "heads are not kept"
-        if self.source.get(KEY, {}).get(OUTPUTS) == IMAGES:
-            return own, "random", "the source's heads restore images"
+            return Fitted(own, "random", "heads are not kept", NOTHING)
+        outputs = self.source.get(KEY, {}).get(OUTPUTS)
+        if outputs == IMAGES:
+            return Fitted(own, "random", "the source's heads restore images", NOTHING)
         found = self._found_head(keys)
         if found is None:
-            return own, "random", "the source has no such head"
-        if self.origin is None:
-            return own, "random", "the source does not say which labels its heads stand for"
-        value, outcome, reason = adapted_head(own, self.given[found], self.target.head_rows(), self.origin.head_rows())
-        if outcome != "random":
-            self.used.add(found)
-        origin = "" if found in keys or outcome == "random" else f"from the source's {_differing_part(keys[0], found)}"
-        return value, outcome, "; ".join(part for part in (reason, origin) if part)
+            return Fitted(own, "random", "the source has no such head", NOTHING)
+        if self.origin is None or outputs == UNNAMED:
+            return Fitted(own, "random", "the source does not say which labels its heads stand for", NOTHING)
+        fitted = adapted_head(own, self.given[found], self.target.head_rows(), self.origin.head_rows())
+        if fitted.outcome == "random":
+            return fitted
+        self.used.add(found)
+        origin = "" if found in keys else f"from the source's {_differing_part(keys[0], found)}"
+        return fitted._replace(reason="; ".join(part for part in (fitted.reason, origin) if part))
+
+    def _left_out(self, names: Iterable[str]) -> str:
+        """Why a reader did not take a part of the source's network; empty if it did."""
+        reasons: Mapping[str, str] = self.source.get(KEY, {}).get(LEFT_OUT, {})
+        return next((why for part, why in reasons.items() if any(name.startswith(part) for name in names)), "")
+
+    def _shifted(self, name: str) -> str:
+        """The source's name of a tensor of a decoder, whose stages are numbered from the lowest resolution."""
+        if self.level_shift and (match := LEVEL.fullmatch(name)):
+            return f"{match[1]}{int(match[2]) + self.level_shift}{match[3]}"
+        return name
 
     def _names(self, keys: tuple[str, ...]) -> list[str]:
         """What the source may call a tensor: one of its own names, else the one of a plain U-Net."""
@@ -171,19 +228,9 @@ class _Adapter:
         fitting = configurations_with_architecture(self.origin, self.target)
         if fitting:
             return message + f"\nThe target's plans have the source's architecture in: {', '.join(fitting)}. Use that."
-        move, preprocess, plans_name = plans_transfer_commands(self.origin, self.target)
-        origin = self.origin.plans
-        message += (
-            f"\nGive the target dataset plans with the source's architecture:\n  {move}\n  {preprocess}\n"
-            f"and then use the plans {plans_name} with the configuration {self.origin.configuration}. The first "
-            f"command needs {origin['plans_name']}.json in nnUNet_preprocessed/{origin['dataset_name']}: if it is not "
-            "there, put the plans.json of the model's folder there under this name."
-        )
-        if len(self.origin.input_channels()) != len(self.target.input_channels()):
-            message += (
-                " The datasets have different numbers of channels: before preprocessing, give normalization_schemes "
-                "and use_mask_for_norm in the new plans file one entry for each channel of the target."
-            )
+        message += "\nGive the target dataset a configuration with the source's architecture, and use that:"
+        message += listed(like_commands(self.target), 2)
+        message += "\nOr take what fits: nnunet_ext adapt-weights --partial (see --dry-run first)."
         return message
 
 
@@ -202,6 +249,12 @@ def aliases(weights: Mapping[str, Tensor]) -> list[tuple[tuple[str, ...], Tensor
 def _first_convolution(weights: Mapping[str, Tensor]) -> set[str]:
     """Every name of the convolution that reads the image: the first tensor of a network with spatial dimensions."""
     return next((set(keys) for keys, tensor in aliases(weights) if tensor.ndim >= 4), set())
+
+
+def _levels(weights: Iterable[str]) -> int:
+    """The number of a decoder's stages."""
+    found = [int(match[2]) for key in weights if (match := LEVEL.fullmatch(key)) and key.startswith("decoder.")]
+    return max(found, default=-1) + 1
 
 
 def _without_channels(weight: Tensor) -> tuple[int, ...]:

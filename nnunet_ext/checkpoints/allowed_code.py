@@ -5,8 +5,6 @@ from the same file. Plans of unknown origin could thus run any program. Here eve
 sees it.
 """
 
-from __future__ import annotations
-
 import re
 from pydoc import locate
 from typing import Any

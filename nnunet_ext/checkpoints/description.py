@@ -126,15 +126,14 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def plans_transfer_commands(source: ModelDescription, target: ModelDescription) -> tuple[str, str, str]:
-    """nnU-Net's commands that give the target the source's plans and preprocess with them, and the plans' name."""
-    origin, destination = str(source.plans["dataset_name"]), str(target.plans["dataset_name"])
-    plans_name = str(source.plans["plans_name"])
-    new_name = f"{plans_name}_from_{_dataset_number(origin) or origin}"
-    move = ["nnUNetv2_move_plans_between_datasets", "-s", origin, "-t", destination, "-sp", plans_name, "-tp", new_name]
-    preprocess = ["nnUNetv2_preprocess", "-d", _dataset_number(destination) or destination]
-    preprocess += ["-plans_name", new_name, "-c", source.configuration]
-    return shlex.join(move), shlex.join(preprocess), new_name
+def like_commands(target: ModelDescription, source: str = "SOURCE") -> tuple[str, str]:
+    """The commands that give a target a configuration with a source's architecture, and preprocess for it."""
+    destination, plans_name = str(target.plans["dataset_name"]), str(target.plans["plans_name"])
+    options = ["-d", _dataset_number(destination) or destination]
+    base = "2d" if target.configuration.startswith("2d") else "3d_fullres"
+    plan = ["nnunet_ext", "plan", "--like", source, *options, "-p", plans_name]
+    preprocess = ["nnUNetv2_preprocess", *options, "-plans_name", plans_name, "-c", f"{base}_like"]
+    return shlex.join(plan), shlex.join(preprocess)
 
 
 def _dataset_number(name: str) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from nnunet_ext.checkpoints.description import HeadRows
-from nnunet_ext.checkpoints.outcome import Outcome
+from nnunet_ext.checkpoints.outcome import NOTHING, Fitted
 
 MARK = ".seg_layers."
 """What nnU-Net knows heads by."""
 
-OUTPUTS, IMAGES = "outputs", "images"
-"""In a checkpoint's ``nnunet_ext``: the heads give images, as after a pre-training, and stand for no labels."""
+OUTPUTS, IMAGES, UNNAMED = "outputs", "images", "unnamed"
+"""In a checkpoint's ``nnunet_ext``: the heads give images, as after a pre-training, or labels that nobody names."""
 
 
 def is_head(key: str) -> bool:
@@ -36,22 +37,27 @@ def head_counts(keys: list[str]) -> dict[str, int]:
     return counts
 
 
-def adapted_head(own: Tensor, source: Tensor, own_rows: HeadRows, source_rows: HeadRows) -> tuple[Tensor, Outcome, str]:
-    """A head's weight or bias with the rows of labels that the source knows by name, its outcome, and the reason."""
+def adapted_head(own: Tensor, source: Tensor, own_rows: HeadRows, source_rows: HeadRows) -> Fitted:
+    """A head's weight or bias with the rows of labels that the source knows by name."""
     if own_rows.activation != source_rows.activation:
-        return own, "random", f"{own_rows.activation} head, but the source's is {source_rows.activation}"
+        return Fitted(
+            own, "random", f"{own_rows.activation} head, but the source's is {source_rows.activation}", NOTHING
+        )
     if len(own_rows.names) != len(own) or len(source_rows.names) != len(source):
-        return own, "random", "rows do not correspond to the labels of dataset.json"
+        return Fitted(own, "random", "rows do not correspond to the labels of dataset.json", NOTHING)
     if own.shape[1:] != source.shape[1:]:
-        return own, "random", "reads other features than the source's"
+        return Fitted(own, "random", "reads other features than the source's", NOTHING)
     if own_rows.names == source_rows.names:
-        return source, "copied", ""
+        return Fitted(source, "copied", "")
     known = [name for name in own_rows.names if name in source_rows.names]
     new = [name for name in own_rows.names if name not in source_rows.names]
     if not known:
-        return own, "random", f"the source knows none of {', '.join(new)}"
+        return Fitted(own, "random", f"the source knows none of {', '.join(new)}", NOTHING)
     result = own.clone()
+    is_known = torch.zeros(len(own), *[1] * (own.ndim - 1), dtype=torch.bool)
     for name in known:
-        result[own_rows.names.index(name)] = source[source_rows.names.index(name)]
+        row = own_rows.names.index(name)
+        result[row] = source[source_rows.names.index(name)]
+        is_known[row] = True
     rest = f"; random: {', '.join(new)}" if new else ""
-    return result, "adapted", f"rows by name: {', '.join(known)}{rest}"
+    return Fitted(result, "adapted", f"rows by name: {', '.join(known)}{rest}", is_known)

@@ -2,42 +2,71 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+import torch
 from torch import Tensor
+
+from nnunet_ext.checkpoints.outcome import Fitted
+
+ChannelRule = Literal["mean", "name"]
 
 
 def adapted_input(
-    weight: Tensor, n_target: int, source_names: tuple[str, ...], target_names: tuple[str, ...]
-) -> tuple[Tensor, str]:
+    own: Tensor,
+    weight: Tensor,
+    source_names: tuple[str, ...],
+    target_names: tuple[str, ...],
+    *,
+    rule: ChannelRule = "mean",
+) -> Fitted:
     """The first convolution for another set of input channels.
 
     With the same channel names in another order the channels change places. With another number of channels, each gets
     the mean over the source's channels times n_source / n_target, so that an image whose channels are all equal gives
-    the same features as before. Otherwise nothing changes.
+    the same features as before; under the rule ``name``, those that the source has by name keep their weights, and the
+    others stay random. Otherwise nothing changes.
 
     Args:
+        own: the network's, (features, n_target, [X,] Y, Z).
         weight: of the source, (features, n_source, [X,] Y, Z).
-        n_target: number of input channels.
         source_names: of the source's channels; ignored if they are not n_source.
         target_names: of the target's channels; ignored if they are not n_target.
-
-    Returns:
-        The weight, (features, n_target, [X,] Y, Z), and what was done; empty if it is as it was and the names agree.
+        rule: for another number of channels. Without a common name, ``name`` does as ``mean``.
     """
-    n_source = weight.shape[1]
+    n_source, n_target = weight.shape[1], own.shape[1]
     named = len(source_names) == n_source and len(target_names) == n_target
+    shared = [name for name in dict.fromkeys(target_names) if name in source_names] if named else []
+    if n_source != n_target and rule == "name" and shared:
+        return _by_name(own, weight, source_names, target_names)
     if n_source != n_target:
         reason = f"{n_source} -> {n_target} input channels: each gets the mean of the source's, times "
         reason += f"{n_source}/{n_target}"
-        shared = [name for name in dict.fromkeys(target_names) if name in source_names] if named else []
         if shared:
             reason += f" (so does {', '.join(shared)}, which both have)"
         mean = weight.mean(dim=1, keepdim=True) * (n_source / n_target)
-        return mean.repeat_interleave(n_target, dim=1), reason
+        return Fitted(mean.repeat_interleave(n_target, dim=1), "adapted", reason)
     if not named or source_names == target_names:
-        return weight, ""
+        return Fitted(weight, "copied", "")
     if sorted(source_names) == sorted(target_names):
-        # of a name that occurs several times, the next one
-        places = {name: iter([i for i, one in enumerate(source_names) if one == name]) for name in source_names}
-        order = [next(places[name]) for name in target_names]
-        return weight[:, order], f"input channels in the order {', '.join(target_names)}"
-    return weight, f"input channels {', '.join(source_names)} serve as {', '.join(target_names)}"
+        order = [place for place in _places(source_names, target_names) if place is not None]
+        return Fitted(weight[:, order], "adapted", f"input channels in the order {', '.join(target_names)}")
+    return Fitted(weight, "copied", f"input channels {', '.join(source_names)} serve as {', '.join(target_names)}")
+
+
+def _places(source_names: tuple[str, ...], target_names: tuple[str, ...]) -> list[int | None]:
+    """The source's channel of each name, of a name that occurs several times the next one; None without one."""
+    places = {name: iter([i for i, one in enumerate(source_names) if one == name]) for name in source_names}
+    return [next(places.get(name, iter(())), None) for name in target_names]
+
+
+def _by_name(own: Tensor, weight: Tensor, source_names: tuple[str, ...], target_names: tuple[str, ...]) -> Fitted:
+    result, known = own.clone(), torch.zeros(1, own.shape[1], *[1] * (own.ndim - 2), dtype=torch.bool)
+    places = _places(source_names, target_names)
+    for channel, place in enumerate(places):
+        if place is not None:
+            result[:, channel] = weight[:, place]
+            known[:, channel] = True
+    by_name, rest = ([name for name, one in zip(target_names, places) if (one is None) is new] for new in (False, True))
+    random = f"; random: {', '.join(rest)}" if rest else ""
+    return Fitted(result, "adapted", f"input channels by name: {', '.join(by_name)}{random}", known)

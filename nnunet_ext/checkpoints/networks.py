@@ -1,7 +1,5 @@
 """The networks that trainers build for a model's plans."""
 
-from __future__ import annotations
-
 import contextlib
 import inspect
 import io

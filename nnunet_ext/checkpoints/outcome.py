@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
+import torch
 from torch import Tensor
 
 Outcome = Literal["copied", "adapted", "random", "unused"]
 
 LISTS = ("stages", "transpconvs", "seg_layers")
 """Names under which nnU-Net's networks number their stages."""
+
+
+ALL, NOTHING = torch.tensor(True), torch.tensor(False)
+"""Which entries of a tensor come from the source: all of them, or none."""
+
+
+class Fitted(NamedTuple):
+    """A tensor for the network, made from the source's or left random."""
+
+    value: Tensor
+    outcome: Outcome
+    reason: str
+    known: Tensor = ALL  # which entries come from the source: bool, broadcast to the tensor's shape
 
 
 @dataclass(frozen=True)
@@ -30,14 +45,37 @@ class Adaptation:
     """Weights for a network, and where they come from."""
 
     weights: dict[str, Tensor]  # complete, on the CPU; tensors that are one in the network are one here
+    known: dict[str, Tensor]  # which entries of each weight come from the source, as in `Fitted`
     tensors: tuple[AdaptedTensor, ...]  # what became of each, in the network's order, unused ones last
 
-    def table(self) -> str:
-        """The outcomes by part of the network; neighbouring stages with the same outcome share a line."""
+    def entries(self) -> tuple[int, int]:
+        """How many entries of the network's weights come from the source, and how many there are."""
+        firsts = [tensor.key for tensor in self.tensors if tensor.outcome != "unused"]
+        known = sum(int(self.known[key].expand(self.weights[key].shape).sum()) for key in firsts)
+        return known, sum(self.weights[key].numel() for key in firsts)
+
+    def parts(self) -> list[dict[str, Any]]:
+        """The lines of `table` as plain data: part, outcome, reason, and how many tensors and entries it has."""
+        return [
+            {
+                "part": _line(group)[0],
+                "outcome": group[0].outcome,
+                "reason": group[0].reason,
+                "tensors": len(group),
+                "parameters": sum(math.prod(one.shape) for one in group),
+            }
+            for group in self._groups()
+        ]
+
+    def _groups(self) -> list[list[AdaptedTensor]]:
         families: dict[tuple[str, str, str], list[AdaptedTensor]] = defaultdict(list)
         for tensor in self.tensors:
             families[_part(tensor.key)[0], tensor.outcome, tensor.reason].append(tensor)
-        lines = [_line(group) for group in families.values()]
+        return list(families.values())
+
+    def table(self) -> str:
+        """The outcomes by part of the network; neighbouring stages with the same outcome share a line."""
+        lines = [_line(group) for group in self._groups()]
         width = max(len(name) for name, _, _ in lines)
         rows = [f"{name:<{width}}  {outcome:<7}  {text}".rstrip() for name, outcome, text in lines]
         counts = Counter(tensor.outcome for tensor in self.tensors)

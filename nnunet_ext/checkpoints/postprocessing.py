@@ -1,7 +1,5 @@
 """nnU-Net's postprocessing.pkl, written anew from the text beside it, as a pickle may run any code."""
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Mapping
 from pathlib import Path

@@ -45,8 +45,36 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         UserError: if there is no such file, or if it is damaged, no checkpoint of nnU-Net v2, or holds other than data.
     """
     file = Path(path)
+    return checked_checkpoint(load_file(file), file)
+
+
+def load_file(file: Path) -> Any:
+    """What a file of torch holds, on the CPU, without running code in it; a UserError as of `read_checkpoint`."""
     _require_checkpoint_file(file)
-    content = _load(file)
+    return _load(file)
+
+
+def checkpoint_in(path: Path) -> tuple[Path, Path | None]:
+    """The checkpoint that a path stands for, and the model's folder it lies in, if there is one.
+
+    A model's folder stands for the final checkpoint of its first fold; so does a folder with one model's folder in it.
+    """
+    if path.is_dir():
+        models = [path] if _is_model_folder(path) else sorted(filter(_is_model_folder, path.iterdir()))
+        if len(models) > 1:
+            raise UserError(f"{path} holds several models: {some([one.name for one in models], MANY)}. Name one.")
+        found = [file for model in models for file in sorted(model.glob("fold_*/checkpoint_final.pth"))]
+        return (found[0], models[0]) if found else (path, None)
+    folder = path.parent.parent
+    return path, folder if _is_model_folder(folder) and path.parent.name.startswith("fold_") else None
+
+
+def _is_model_folder(path: Path) -> bool:
+    return (path / "plans.json").is_file() and (path / "dataset.json").is_file()
+
+
+def checked_checkpoint(content: Any, file: Path) -> dict[str, Any]:
+    """The content of a file, if it is a checkpoint of nnU-Net v2; see `read_checkpoint`."""
     if not isinstance(content, dict):
         raise UserError(f"{file} is no checkpoint of nnU-Net v2: it holds a {type(content).__name__}, no dictionary.")
     weights = content.get("network_weights")
@@ -54,7 +82,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise UserError(_without_weights(file, content))
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         raise UserError(f"{file} is no checkpoint of nnU-Net v2: its network_weights are not tensors by name.")
-    return {**content, "network_weights": {_without_prefixes(key): value for key, value in weights.items()}}
+    return {**content, "network_weights": {without_prefixes(key): value for key, value in weights.items()}}
 
 
 def _require_checkpoint_file(file: Path) -> None:
@@ -76,9 +104,13 @@ def _require_checkpoint_file(file: Path) -> None:
     if start.startswith(b"PK") and zipfile.is_zipfile(file):
         try:
             with zipfile.ZipFile(file) as archive:
-                is_checkpoint = any(name.endswith("data.pkl") for name in archive.namelist())
+                names = archive.namelist()
+                is_checkpoint = any(name.endswith("data.pkl") for name in names)
+                is_script = any(name.endswith("constants.pkl") for name in names)
         except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError):  # torch says what is wrong with it
             return
+        if is_script:
+            raise UserError(f"{file} is a compiled program (TorchScript), no checkpoint. {EXPECTED}")
         if not is_checkpoint:
             raise UserError(
                 f"{file} is a zip archive, but no checkpoint. If it is an exported model, install it with "
@@ -101,8 +133,10 @@ def _load(file: Path) -> Any:
         raise UserError(
             f"{file} holds {_refused(str(error))}, which is neither a tensor nor plain data, so it is not loaded: that "
             "could run code. If you trust its origin, take the data out once: "
-            "checkpoint = torch.load(FILE, map_location='cpu', weights_only=False); "
-            "torch.save({key: checkpoint[key] for key in ('network_weights', 'init_args', 'trainer_name')}, NEW_FILE)"
+            "checkpoint = torch.load(FILE, map_location='cpu', weights_only=False); keys = ('network_weights', "
+            "'state_dict', 'init_args', 'trainer_name', 'nnssl_adaptation_plan', 'citations'); torch.save({key: "
+            "checkpoint[key] for key in keys if key in checkpoint}, NEW_FILE). If NEW_FILE is refused as well, leave "
+            "'init_args' out."
         ) from None
     except Exception as error:  # a damaged file makes torch raise nearly anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -149,7 +183,8 @@ def _without_weights(file: Path, content: Mapping[Any, Any]) -> str:
     return f"{file} is no checkpoint of nnU-Net v2: it has no network_weights. It has: {keys}. {EXPECTED}"
 
 
-def _without_prefixes(key: str) -> str:
+def without_prefixes(key: str) -> str:
+    """The name of a weight without the prefixes of DDP and torch.compile."""
     while key.startswith(PREFIXES):
         key = key.removeprefix(PREFIXES[0]).removeprefix(PREFIXES[1])
     return key

@@ -1,7 +1,5 @@
 """One module of this package, with those that it imports, as the text of a file that needs nnU-Net alone."""
 
-from __future__ import annotations
-
 import ast
 from importlib.util import find_spec
 from pathlib import Path

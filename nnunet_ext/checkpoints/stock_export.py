@@ -1,7 +1,5 @@
 """A trained model as one that plain nnU-Net predicts with, without this package."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ from nnunet_ext.checkpoints.trained_model import FINAL, TrainedModel, training_o
 from nnunet_ext.checkpoints.writing import write_checkpoint
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import sha256, write_json, write_text
+from nnunet_ext.formats.annotated_labels import NAMING_CASES
 from nnunet_ext.formats.typed import read_typed
 from nnunet_ext.messages import some
 from nnunet_ext.plans.settings import KEY
@@ -106,6 +105,8 @@ class _Exporter:
                 "begins with its weights (-pretrained_weights), and export that."
             )
         dataset_json = {key: value for key, value in model.dataset_json.items() if key != PATIENTS}
+        if isinstance(about := dataset_json.get(KEY), dict):
+            dataset_json[KEY] = {key: value for key, value in about.items() if key not in NAMING_CASES}
         self.description = ModelDescription(model.plans, self.configuration, dataset_json)
         if self.configuration not in model.plans["configurations"]:
             missing = (
@@ -175,6 +176,8 @@ class _Exporter:
             "sha256": sha256(file),
             "left_out": left_out,
         }
+        if started_from := checkpoint.get(KEY, {}).get("source"):
+            about["started_from"] = started_from  # its citation and licence stay with what was made from it
         content = {
             "network_weights": kept,
             "init_args": {

@@ -1,7 +1,5 @@
 """A trained model as nnU-Net leaves it on disk: plans.json, dataset.json and a checkpoint in each fold's folder."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,61 +1,159 @@
 """Turn a trained model into a start for another dataset: other input channels, other labels, other decoders.
 
-Reads a checkpoint of nnU-Net v2 (without running code that may be in it), builds the network that the trainer would
-build for the configuration, and writes a file with every weight that network needs. Tensors that the source does not
-have, e.g. heads of new labels, stay random. Prints what became of each part. Example:
+Reads weights of nnU-Net v2, TotalSegmentator, MultiTalent, nnssl (OpenMind), VoComni, or bare ones, without running
+code that may be in the file; builds the network that the trainer would build for the configuration; and writes a file
+with every weight that network needs. Tensors that the source does not have, e.g. heads of new labels, stay random.
+Prints what became of each part. --dry-run prints alone, and writes nothing. Example:
 
+    nnunet_ext adapt-weights checkpoint_final.pth --to 5 3d_fullres --trainer nnUNetTrainerMixUp --dry-run
     nnunet_ext adapt-weights checkpoint_final.pth --to 5 3d_fullres --trainer nnUNetTrainerMixUp -o start.pth
     nnUNetv2_train 5 3d_fullres 0 -tr nnUNetTrainerMixUp -pretrained_weights start.pth
+
+--interpolate A with --tuned CHECKPOINT writes a model between the source and one that was tuned from it, against
+forgetting: (1 - A) times the source's weights plus A times the tuned ones. Beside the tuned checkpoint, nnU-Net
+predicts with it by -chk. Example:
+
+    nnunet_ext adapt-weights SOURCE --to 5 3d_fullres -tr nnUNetTrainerFineTune --tuned fold_0/checkpoint_final.pth \\
+        --interpolate 0.5 -o fold_0/checkpoint_half.pth
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import sys
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
+from nnunet_ext.arguments import add_source_options, share_or_none
+from nnunet_ext.claims import only_run
+from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_new_file, sha256
 from nnunet_ext.version import __version__
 
+HEADS_HINT = (
+    "nnU-Net's own -pretrained_weights loads everything but the heads (.seg_layers.), which it leaves random. The "
+    "fine-tuning trainers of this package load the heads too: name the file in their setting fine_tuning.source."
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="checkpoint file of the trained model")
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="checkpoint of the trained model, or its folder")
+    parser.add_argument("--to", nargs=2, metavar=("DATASET", "CONFIGURATION"), help="dataset id or name; configuration")
     parser.add_argument(
-        "--to", nargs=2, required=True, metavar=("DATASET", "CONFIGURATION"), help="dataset id or name; configuration"
+        "-tr", "--trainer", default="nnUNetTrainer", help="trainer that will start from them (default: %(default)s)"
     )
-    parser.add_argument("-tr", "--trainer", required=True, help="trainer that will start from the weights")
     parser.add_argument("-p", "--plans", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="file to write")
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="file to write")
+    only = "report how the weights fit and write nothing; without --to, check the source against its own plans. The "
+    only += "exit status is 1 if it fits with --partial alone"
+    parser.add_argument("--dry-run", action="store_true", help=only)
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    add_source_options(parser)
+    channels = "where the numbers of channels differ: mean of the source's channels (mean), or channels of the same "
+    channels += "name, the others random (name) (default: %(default)s)"
+    parser.add_argument("--channels", choices=["mean", "name"], default="mean", help=channels)
+    partial = "where the architectures differ, take what fits and leave the rest random"
+    parser.add_argument("--partial", action="store_true", help=partial)
     parser.add_argument("--drop-heads", action="store_true", help="leave all segmentation heads random")
+    between = "a model between SOURCE (0) and --tuned (1)"
+    parser.add_argument("--interpolate", type=share_or_none, metavar="A", help=f"write {between}")
+    tuned = "for --interpolate: checkpoint of a training of --trainer on --to that started from SOURCE"
+    parser.add_argument("--tuned", type=Path, metavar="CHECKPOINT", help=tuned)
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
 
 
 def run(args: argparse.Namespace) -> int:
-    check_new_file(args.output, source=args.source, force=args.force)
-    from nnunet_ext.checkpoints.adaptation import adapt
+    with only_run(args.output) if args.output else nullcontext():
+        _check(args)
+        return adapt_to_target(args)
+
+
+def adapt_to_target(args: argparse.Namespace) -> int:
+    """Read the weights, and report how they fit or write what became of them."""
+    from nnunet_ext.checkpoints.adaptation import KNOWN, adapt
     from nnunet_ext.checkpoints.description import planned_model
+    from nnunet_ext.checkpoints.fit import Fit, check_consistent
+    from nnunet_ext.checkpoints.interpolation import interpolated
     from nnunet_ext.checkpoints.networks import build_network, find_trainer
-    from nnunet_ext.checkpoints.reading import read_checkpoint
+    from nnunet_ext.checkpoints.reading import checkpoint_in, read_checkpoint
+    from nnunet_ext.checkpoints.sources import read_source
     from nnunet_ext.checkpoints.writing import write_checkpoint
 
-    target = planned_model(*args.to, plans_name=args.plans)
-    source = read_checkpoint(args.source)
-    network = build_network(find_trainer(args.trainer), target, deep_supervision=True)
-    adaptation = adapt(source, network, target, keep_heads=not args.drop_heads)
-    origin = {"file": args.source.name, "sha256": sha256(args.source), "trainer": source.get("trainer_name")}
+    given = read_source(args.source, reader=args.reader, parts=args.parts, stem=args.stem)
+    check_consistent(given, file=args.source)
+    trainer = find_trainer(args.trainer)
+    target = planned_model(*args.to, plans_name=args.plans) if args.to else _itself(given, args.source)
+    network = build_network(trainer, target, deep_supervision=True)
+    options: dict[str, Any] = {"keep_heads": not args.drop_heads, "channel_rule": args.channels}
+    needs_partial = False
+    try:
+        adaptation = adapt(given.checkpoint, network, target, partial=args.partial, **options)
+    except UserError:
+        if not args.dry_run:
+            raise
+        needs_partial = True
+        adaptation = adapt(given.checkpoint, network, target, partial=True, **options)
+    fit = Fit.of(given, adaptation, target, file=str(args.source))
+    if args.dry_run:
+        print(json.dumps({**fit.record(), "fits": not needs_partial}, indent=4) if args.json else fit.text())
+        if needs_partial:
+            print("The architectures differ: this needs --partial, and is refused without it.", file=sys.stderr)
+        return int(needs_partial)
+
+    file = checkpoint_in(args.source)[0]
+    origin: dict[str, Any] = {
+        "file": file.name,
+        "sha256": sha256(file),
+        "trainer": given.checkpoint.get("trainer_name"),
+    }
+    origin |= given.about()
+    weights, more, hint = adaptation.weights, {}, HEADS_HINT
+    if args.tuned is not None:
+        tuned = read_checkpoint(args.tuned)
+        weights = interpolated(adaptation, tuned["network_weights"], args.interpolate, tuned_file=args.tuned)
+        origin["interpolated"] = {"amount": args.interpolate, "tuned": args.tuned.name, "sha256": sha256(args.tuned)}
+        more = {key: tuned[key] for key in ("inference_allowed_mirroring_axes",) if key in tuned}
+        hint = "Beside plans.json and dataset.json of the tuned model, nnU-Net predicts with it: -chk NAME.pth"
     content = {
-        "network_weights": adaptation.weights,
+        "network_weights": weights,
         "init_args": {
             "plans": dict(target.plans),
             "configuration": target.configuration,
             "dataset_json": dict(target.dataset_json),
         },
         "trainer_name": args.trainer,
-        "nnunet_ext": {"version": __version__, "adapted_from": origin},
+        **more,
+        "nnunet_ext": {
+            "version": __version__,
+            "adapted_from": origin,
+            KNOWN: {key: one for key, one in adaptation.known.items() if not one.all()} if args.tuned is None else {},
+        },
     }
     write_checkpoint(args.output, content)
-    print(
-        f"{adaptation.table()}\nWrote {args.output}\n"
-        "nnU-Net's own -pretrained_weights loads everything but the heads (.seg_layers.), which it leaves random. The "
-        "fine-tuning trainers of this package load the heads too: name the file in their setting fine_tuning.source."
-    )
+    print(json.dumps(fit.record(), indent=4) if args.json else f"{fit.text()}\nWrote {args.output}\n{hint}")
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """See that the options go together, and that the output can be written."""
+    if (args.interpolate is None) != (args.tuned is None):
+        raise UserError("--interpolate A and --tuned CHECKPOINT need each other: the model lies between two.")
+    if args.dry_run and args.output:
+        raise UserError("--dry-run writes nothing: leave it or -o out.")
+    if not args.dry_run and not (args.to and args.output):
+        raise UserError("--to DATASET CONFIGURATION and -o OUT are needed, or --dry-run to write nothing.")
+    for one in filter(None, (args.source, args.tuned)):
+        if args.output is not None:
+            check_new_file(args.output, source=one, force=args.force)
+
+
+def _itself(given: Any, file: Path) -> Any:
+    """The source's own model, as the target of a check without one."""
+    from nnunet_ext.checkpoints.description import ModelDescription
+
+    origin = ModelDescription.of(given.checkpoint)
+    if origin is None:
+        raise UserError(f"{file} does not say which plans it is of. Name a target with --to.")
+    return origin

@@ -13,8 +13,6 @@ Without --name it lists the plans file's configurations and their settings, and 
 were written.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shlex

@@ -18,13 +18,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from nnunet_ext.arguments import positive
+from nnunet_ext.arguments import DEVICES, positive
+from nnunet_ext.claims import only_run
 
 # the technique's name and its trainer
-TECHNIQUES = {
-    "mixup": "nnUNetTrainerMixUp",
-    "dual-encoder": "nnUNetTrainerDualEncoder",
-}
+TECHNIQUES = {"mixup": "nnUNetTrainerMixUp", "dual-encoder": "nnUNetTrainerDualEncoder"}
 NEEDS_PRIOR = "dual-encoder"
 # enough on the phantoms to see all labels learned, and short enough for two CPU cores
 PHANTOM_EPOCHS = 6
@@ -33,16 +31,12 @@ PHANTOM_EPOCHS = 6
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     technique = "technique to compare with stock nnU-Net (default: %(default)s)"
     parser.add_argument("--technique", choices=sorted(TECHNIQUES), default="mixup", help=technique)
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="RAW_DATASET_FOLDER",
-        help="use this DatasetXXX_Name instead of the phantoms. Evaluated are the cases of imagesTs if labelsTs has "
-        "their labels, otherwise the validation cases of fold 0",
-    )
+    data = "use this DatasetXXX_Name instead of the phantoms. Evaluated are the cases of imagesTs if labelsTs has "
+    data += "their labels, otherwise the validation cases of fold 0"
+    parser.add_argument("--data", type=Path, metavar="RAW_DATASET_FOLDER", help=data)
     parser.add_argument("--out", type=Path, default=Path("demo_output"), help="folder to write (default: %(default)s)")
     device = "device to train and predict on (default: %(default)s)"
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help=device)
+    parser.add_argument("--device", choices=DEVICES, default="auto", help=device)
     epochs = f"number of epochs of each training (default: {PHANTOM_EPOCHS}; with --data, the preset's)"
     parser.add_argument("--epochs", type=positive, metavar="N", help=epochs)
     parser.add_argument("--force", action="store_true", help="empty OUT first, if this command made it")
@@ -52,15 +46,16 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_ext.demo.run import CommandFailed, run_demo
 
     try:
-        run_demo(
-            args.out,
-            trainer=TECHNIQUES[args.technique],
-            data=args.data,
-            needs_prior=args.technique == NEEDS_PRIOR,
-            device=args.device,
-            epochs=args.epochs or (PHANTOM_EPOCHS if args.data is None else None),
-            force=args.force,
-        )
+        with only_run(args.out):
+            run_demo(
+                args.out,
+                trainer=TECHNIQUES[args.technique],
+                data=args.data,
+                needs_prior=args.technique == NEEDS_PRIOR,
+                device=args.device,
+                epochs=args.epochs or (PHANTOM_EPOCHS if args.data is None else None),
+                force=args.force,
+            )
     except CommandFailed as error:
         print(f"nnunet_ext demo: {error}", file=sys.stderr)
         return 1

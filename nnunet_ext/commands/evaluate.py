@@ -26,6 +26,9 @@ predicted; a predicted one is right if a tenth of it is in the reference (--over
 label is every voxel whose probability reaches it. operating_points.csv has the numbers, operating_points.png the
 curves. Only new thresholds predict again. Choose a threshold on validation cases, and report its scores on others.
 
+Where dataset.json lists the labels that cases were annotated for, a case is scored for these alone (against labelsTr
+and labelsTs; other folders of --labels have every label).
+
 With several folders after --labels, one set of predictions is scored against each of them. Scoring that takes longer
 than some seconds continues in several processes (--workers); the scores are the same. Example:
 
@@ -50,7 +53,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnunet_ext.arguments import add_interval_options, fold_name, not_negative_number, positive, probability, share
+from nnunet_ext import arguments
+from nnunet_ext.arguments import DEVICES, fold_name, not_negative_number, positive, probability, share
+from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.metrics import DICE, GROUPS, LESIONS_RECALL, NSD
 from nnunet_ext.files import MARKER, check_apart, prepare_output_folder, write_json
@@ -89,94 +94,53 @@ def tolerance(text: str) -> tuple[str | None, float]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", type=Path, nargs="?", metavar="MODEL_FOLDER", help="nnU-Net's TRAINER__PLANS__CONFIGURATION")
-    add(
-        "--on",
-        type=dataset_and_cases,
-        action="append",
-        metavar="DATASET[:CASES]",
-        help="dataset id or name, and its cases: test (imagesTs with labelsTs), val (the validation cases of the fold, "
-        "by the dataset's splits_final.json) or all (imagesTr with labelsTr). The default is test if each image in "
-        "imagesTs has a label, else val. Can be given several times",
+    on = (
+        "dataset id or name, and its cases: test (imagesTs with labelsTs), val (the validation cases of the fold, by "
+        "the dataset's splits_final.json) or all (imagesTr with labelsTr). The default is test if each image in "
+        "imagesTs has a label, else val. Can be given several times"
     )
-    add(
-        "-f",
-        "--folds",
-        type=fold_name,
-        nargs="+",
-        metavar="FOLD",
-        help="folds to predict with (default: 0)",
-    )
+    add("--on", type=dataset_and_cases, action="append", metavar="DATASET[:CASES]", help=on)
+    add("-f", "--folds", type=fold_name, nargs="+", metavar="FOLD", help="folds to predict with (default: 0)")
     add("--predictions", type=Path, metavar="FOLDER", help="score the label maps in this folder, in place of a model")
-    add(
-        "--dataset-json",
-        type=Path,
-        metavar="FILE",
-        help="for --predictions: dataset.json with the labels and the file ending (default: the one among the "
-        "predictions, or beside the folder of labels)",
-    )
-    add(
-        "--partial",
-        action="store_true",
-        help="for --predictions: leave out cases that have only a prediction or only a label (default: an error)",
-    )
+    described = "for --predictions: dataset.json with the labels and the file ending (default: the one among the "
+    described += "predictions, or beside the folder of labels)"
+    add("--dataset-json", type=Path, metavar="FILE", help=described)
+    left_out = "for --predictions: leave out cases that have only a prediction or only a label (default: an error)"
+    add("--partial", action="store_true", help=left_out)
     add("-o", "--out", type=Path, required=True, help="folder to write")
     add("--json", action="store_true", help="print evaluation.json, and nothing else, on stdout")
     metrics = "metrics to score by; dice is always among them (default: dice)"
     add("--metrics", nargs="+", choices=GROUPS, default=[DICE.group], help=metrics)
-    add(
-        "--tolerance",
-        type=tolerance,
-        nargs="+",
-        metavar="[LABEL=]MM",
-        help="for nsd: tolerance in mm, for a label by its name, or for all other labels; each label needs one",
+    millimetres = "for nsd: tolerance in mm, for a label by its name, or for all other labels; each label needs one"
+    add("--tolerance", type=tolerance, nargs="+", metavar="[LABEL=]MM", help=millimetres)
+    labels = (
+        "folders with the references; each is scored against by itself. For a model they are folders of the dataset, "
+        "such as labelsTr_dense (default: labelsTr, labelsTs); for --predictions they are paths"
     )
-    add(
-        "--labels",
-        nargs="+",
-        metavar="FOLDER",
-        help="folders with the references; each is scored against by itself. For a model they are folders of the "
-        "dataset, such as labelsTr_dense (default: labelsTr, labelsTs); for --predictions they are paths",
+    add("--labels", nargs="+", metavar="FOLDER", help=labels)
+    instances = (
+        "for lesions: folder with maps of the references' instances, such as instancesTr (of the dataset for a model, "
+        "a path for --predictions). Without it, and for labels that the maps leave out, instances are connected "
+        "components of the reference"
     )
-    add(
-        "--instances",
-        metavar="FOLDER",
-        help="for lesions: folder with maps of the references' instances, such as instancesTr (of the dataset for a "
-        "model, a path for --predictions). Without it, and for labels that the maps leave out, instances are connected "
-        "components of the reference",
-    )
-    add(
-        "--overlap",
-        type=share,
-        default=0.1,
-        metavar="SHARE",
-        help="for lesions: share of an instance's voxels that must overlap for it to count as found, or as right "
-        "(default: %(default)s)",
-    )
-    add(
-        "--thresholds",
-        type=probability,
-        nargs="*",
-        metavar="T",
-        help="draw precision against recall at these thresholds of the probability, above 0 and below 1; without "
-        "numbers, at 21 from 0.001 to 0.999",
-    )
-    add_interval_options(parser, purpose="the intervals")
-    add(
-        "--workers",
-        type=positive,
-        metavar="N",
-        help="maximum number of processes that score; each holds a whole case in memory (default: the available "
-        "cores, at most 8)",
-    )
+    add("--instances", metavar="FOLDER", help=instances)
+    overlap = "for lesions: share of an instance's voxels that must overlap for it to count as found, or as right "
+    add("--overlap", type=share, default=0.1, metavar="SHARE", help=f"{overlap}(default: %(default)s)")
+    thresholds = "draw precision against recall at these thresholds of the probability, above 0 and below 1; without "
+    thresholds += "numbers, at 21 from 0.001 to 0.999"
+    add("--thresholds", type=probability, nargs="*", metavar="T", help=thresholds)
+    arguments.add_interval_options(parser, purpose="the intervals")
+    workers = "maximum number of processes that score; each holds a whole case in memory (default: the available "
+    add("--workers", type=positive, metavar="N", help=f"{workers}cores, at most 8)")
     add("--checkpoint", help=f"file name of the checkpoint in each fold (default: {CHECKPOINT})")
-    add("--device", choices=("auto", "cpu", "cuda", "mps"), help="device to predict on (default: auto)")
+    add("--device", choices=DEVICES, help="device to predict on (default: auto)")
     add("--disable-tta", action="store_true", help="predict without mirroring: faster, less accurate")
     add("--force", action="store_true", help="empty OUT first, if this command made it")
 
 
 def run(args: argparse.Namespace) -> int:
     check_options(args)
-    with redirect_stdout(sys.stderr if args.json else sys.stdout):
+    with only_run(args.out), redirect_stdout(sys.stderr if args.json else sys.stdout):
         summary = evaluate(args)
     if args.json:
         print(summary.read_text(encoding="utf-8"), end="")

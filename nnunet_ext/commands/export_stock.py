@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 from nnunet_ext.arguments import fold_name
 from nnunet_ext.checkpoints.archive import extract
 from nnunet_ext.checkpoints.trained_model import find_trained_model
+from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_apart, check_new_file, folder_written_whole, written_whole
 from nnunet_ext.messages import listed
@@ -47,26 +48,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help_of_model = "nnU-Net's folder TRAINER__PLANS__CONFIGURATION, or a zip archive with one"
     parser.add_argument("model", type=Path, metavar="MODEL", help=help_of_model)
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder to write; with --zip, a file")
-    parser.add_argument(
-        "-f", "--folds", type=fold_name, nargs="+", metavar="FOLD", help="to export (default: all that are there)"
-    )
+    folds = "to export (default: all that are there)"
+    parser.add_argument("-f", "--folds", type=fold_name, nargs="+", metavar="FOLD", help=folds)
     parser.add_argument("--checkpoint", default="checkpoint_final.pth", help="to export (default: %(default)s)")
-    parser.add_argument(
-        "--zip", action="store_true", help="write a zip archive for nnUNetv2_install_pretrained_model_from_zip"
-    )
-    parser.add_argument(
-        "--inside",
-        metavar="FOLDER",
-        help="where MODEL is an archive of several: the name of a folder in it, as the message about them lists it",
-    )
+    archive = "write a zip archive for nnUNetv2_install_pretrained_model_from_zip"
+    parser.add_argument("--zip", action="store_true", help=archive)
+    inside = "where MODEL is an archive of several: the name of a folder in it, as the message about them lists it"
+    parser.add_argument("--inside", metavar="FOLDER", help=inside)
     parser.add_argument("--force", action="store_true", help="replace OUT, if this command made it")
 
 
 def run(args: argparse.Namespace) -> int:
     check_apart(args.out, [args.model])
     if args.zip:
-        check_new_file(args.out, ending=".zip", source=args.model, force=args.force)
-        with tempfile.TemporaryDirectory(prefix="nnunet_ext_") as temporary:
+        with only_run(args.out), tempfile.TemporaryDirectory(prefix="nnunet_ext_") as temporary:
+            check_new_file(args.out, ending=".zip", source=args.model, force=args.force)
             exported = Path(temporary) / "model"
             exported.mkdir()
             export = export_to(args, exported)

@@ -27,8 +27,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_ext.arguments import fold_name, not_negative, positive
+from nnunet_ext.arguments import DEVICES, fold_name, not_negative, positive
+from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
+from nnunet_ext.messages import aligned
 
 if TYPE_CHECKING:
     from nnunet_ext.jobs.sweep import Means, Request, Sweep
@@ -45,39 +47,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("stop", "end the jobs; trainings keep their last checkpoint"),
     ):
         about = f"{summary.capitalize()}. Example: nnunet_ext jobs {name} SWEEP"
-        actions.add_parser(name, help=summary, description=about).add_argument(
-            "sweep", type=Path, metavar="SWEEP", help="folder of the sweep"
-        )
+        action = actions.add_parser(name, help=summary, description=about)
+        action.add_argument("sweep", type=Path, metavar="SWEEP", help="folder of the sweep")
 
 
 def add_start_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Begin a sweep, or go on with it. Example: nnunet_ext jobs start -d 4 -c 3d_fullres -tr nnUNetTrainerMixUp -f "
-        "0 1 2 -o SWEEP"
-    )
+    example = "nnunet_ext jobs start -d 4 -c 3d_fullres -tr nnUNetTrainerMixUp -f 0 1 2 -o SWEEP"
+    parser.description = f"Begin a sweep, or go on with it. Example: {example}"
     parser.add_argument("-d", "--dataset", required=True, help="dataset id or name")
     parser.add_argument("-c", "--configuration", required=True, help="configuration in the plans")
-    parser.add_argument(
-        "-tr", "--trainers", nargs="+", required=True, metavar="TRAINER", help="class names of trainers"
-    )
-    parser.add_argument(
-        "-f", "--folds", nargs="+", type=fold_name, required=True, metavar="FOLD", help="numbers of folds, or all"
-    )
+    names = "class names of trainers"
+    parser.add_argument("-tr", "--trainers", nargs="+", required=True, metavar="TRAINER", help=names)
+    folds = "numbers of folds, or all"
+    parser.add_argument("-f", "--folds", nargs="+", type=fold_name, required=True, metavar="FOLD", help=folds)
     parser.add_argument("--seeds", nargs="+", type=not_negative, metavar="S", help="train once for each of these seeds")
     parser.add_argument("-p", "--plans", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
     devices = "device to train on; auto is the best of this machine, and cuda for Slurm (default: %(default)s)"
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help=devices)
+    parser.add_argument("--device", choices=DEVICES, default="auto", help=devices)
     where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "--local", type=positive, metavar="N", help="run N trainings at a time on this machine (default: 1)"
+    local = "run N trainings at a time on this machine (default: 1)"
+    where.add_argument("--local", type=positive, metavar="N", help=local)
+    slurm = "run by Slurm. Keys are those of submitit, named as options of sbatch with _ for -: time, partition, "
+    slurm += (
+        "account, gpus_per_node, cpus_per_task, mem, array_parallelism, signal_delay_s, setup, ..., max_num_timeout"
     )
-    where.add_argument(
-        "--slurm",
-        nargs="+",
-        metavar="KEY=VALUE",
-        help="run by Slurm. Keys are those of submitit, named as options of sbatch with _ for -: time, partition, "
-        "account, gpus_per_node, cpus_per_task, mem, array_parallelism, signal_delay_s, setup, ..., max_num_timeout",
-    )
+    where.add_argument("--slurm", nargs="+", metavar="KEY=VALUE", help=slurm)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="SWEEP", help="folder of the sweep")
 
 
@@ -85,11 +79,15 @@ def run(args: argparse.Namespace) -> int:
     if os.name == "nt":
         raise UserError("Sweeps need file locks and signals that Windows does not have. Use Linux, WSL or macOS.")
     if args.action == "start":
-        return start(args)
+        with only_run(args.output):
+            return start(args)
 
     from nnunet_ext.jobs.sweep import Sweep
 
-    return {"status": status, "resume": submit, "stop": stop}[args.action](Sweep.read(args.sweep))
+    if args.action == "resume":
+        with only_run(args.sweep):
+            return submit(Sweep.read(args.sweep))
+    return {"status": status, "stop": stop}[args.action](Sweep.read(args.sweep))
 
 
 def start(args: argparse.Namespace) -> int:
@@ -111,7 +109,6 @@ def submit(sweep: Sweep) -> int:
 
 def status(sweep: Sweep) -> int:
     """Print the state of each training."""
-    from nnunet_ext.evaluation.text_table import aligned
     from nnunet_ext.jobs.control import states, status_table
     from nnunet_ext.jobs.sweep import FAILED, FINISHED, STOPPED
 
@@ -134,8 +131,7 @@ def stop(sweep: Sweep) -> int:
 def requested(args: argparse.Namespace) -> Request:
     """What the arguments ask to be trained.
 
-    Raises:
-        UserError: if the dataset, its plans or nnU-Net's folders are not there.
+    A UserError says if the dataset, its plans or nnU-Net's folders are not there.
     """
     from nnunet_ext.jobs.sweep import Request
     from nnunet_ext.plans.plans_file import folder_of_variable, preprocessed_folder, read_plans
@@ -170,11 +166,7 @@ def means(args: argparse.Namespace) -> Means:
 
 
 def check_trainers(names: list[str], *, with_seeds: bool) -> None:
-    """See that nnU-Net will find the trainers, and that they read the seed.
-
-    Raises:
-        UserError: if not.
-    """
+    """See that nnU-Net will find the trainers, and that they read the seed; a UserError if not."""
     from nnunet_ext.registry import TRAINERS
 
     for name in names:

@@ -62,13 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--crop-to-body", type=not_negative_number, metavar="MM", help=margin)
     matched = "match the intensities of all images to this one, e.g. those of CT to an MRI"
     what.add_argument("--match-histogram", type=Path, metavar="IMAGE", help=matched)
-    parser.add_argument(
-        "--if-diverged",
-        choices=("stop", "unregistered", "without-prior"),
-        default="stop",
-        help="what to do where a registration diverged: stop when the others are done, leave the prior where its "
-        "header has it, or go on without it (default: %(default)s)",
-    )
+    diverged = "what to do where a registration diverged: stop when the others are done, leave the prior where its "
+    diverged += "header has it, or go on without it (default: %(default)s)"
+    ways = ("stop", "unregistered", "without-prior")
+    parser.add_argument("--if-diverged", choices=ways, default="stop", help=diverged)
     parser.add_argument("--predict", action="store_true", help="write images for nnUNetv2_predict")
     parser.add_argument("--like", metavar="DATASET|MODEL_FOLDER", help="with --predict: prepare the scans as for this")
     parser.add_argument("--force", action="store_true", help="replace what this package made under that name")

@@ -12,9 +12,8 @@ from nnunet_ext.registration import VARIABLE, discovery_folder, extended_value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--only", action="store_true", help="print this package's folder alone, nothing of the present value"
-    )
+    alone = "print this package's folder alone, nothing of the present value"
+    parser.add_argument("--only", action="store_true", help=alone)
 
 
 def run(args: argparse.Namespace) -> int:

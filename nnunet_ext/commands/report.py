@@ -16,19 +16,14 @@ and beside the results. The page is one file that loads nothing from elsewhere. 
     nnunet_ext report EVALUATION_A EVALUATION_B --baseline EVALUATION_B --patients pairs.json -o report.html
 """
 
-from __future__ import annotations
-
 import argparse
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nnunet_ext.arguments import RESAMPLES, add_interval_options
+from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_new_file
-
-if TYPE_CHECKING:
-    from nnunet_ext.report.runs import Run
 
 MEGABYTE = 1_000_000
 
@@ -54,6 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    with only_run(args.out):
+        return report(args)
+
+
+def report(args: argparse.Namespace) -> int:
+    """Read the results, and write the page."""
     check_new_file(args.out, ending=".html", force=args.force)
 
     from tqdm import tqdm
@@ -65,7 +66,9 @@ def run(args: argparse.Namespace) -> int:
 
     progress = tqdm(args.results, desc="Reading results", unit="folder", disable=None, leave=False)
     runs = as_runs([(name, read_source(path)) for name, path in progress])
-    baseline = find_baseline(runs, args.baseline)
+    names = [run.name for run in runs]
+    if args.baseline not in (None, *names):
+        raise UserError(f"--baseline {args.baseline} is none of the runs. They are called: {'; '.join(names)}.")
     patients = every_case_a_patient(runs)
     if args.patients is not None:
         patients = read_patients(args.patients, patients)
@@ -77,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
             title=args.title or ", ".join(sets),
             patients=patients,
             resamples=args.bootstrap,
-            baseline=baseline,
+            baseline=0 if args.baseline is None else names.index(args.baseline),
             report_command=command_line(args),
         )
     except OSError as error:
@@ -86,14 +89,6 @@ def run(args: argparse.Namespace) -> int:
         print(line)
     print(f"Wrote {args.out} ({args.out.stat().st_size / MEGABYTE:.1f} MB)")
     return 0
-
-
-def find_baseline(runs: list[Run], name: str | None) -> int:
-    """The number of the run that the others are compared with; UserError if no run has the name."""
-    names = [run.name for run in runs]
-    if name is not None and name not in names:
-        raise UserError(f"--baseline {name} is none of the runs. They are called: {'; '.join(names)}.")
-    return 0 if name is None else names.index(name)
 
 
 def command_line(args: argparse.Namespace) -> str:

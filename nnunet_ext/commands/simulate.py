@@ -13,12 +13,19 @@ those that people drew into ACDC's images; --noise 0 draws no voxel wrong. Every
 stroke there, and every class of a case in at least one slice: if need be, another slice is drawn in. Of the separate
 parts of a class the largest has strokes, and so have those that are not much smaller. A case's strokes depend on its
 name, the seed and its labels alone. labelsTr_dense keeps the dense labels, scribbles.json what was drawn, and
-splits_final.json the source's folds. Example:
+splits_final.json the source's folds.
+
+``labels`` leaves only some labels of each case and turns the others into background, as if datasets with other labels
+had been merged. --keep N keeps N labels of each case, every label equally often; --sources names the labels of each
+pretended source, to which cases are dealt out. dataset.json lists what each case was annotated for, labelsTr_dense
+keeps the complete labels, labels.json has what was removed, and splits_final.json the source's folds. Example:
 
     nnunet_ext simulate instances 702 -o Dataset712_Lesions30 --keep 0.3
     nnunet_ext simulate instances 702 -o Dataset713_Largest --keep 0.5 --order largest --scope dataset
     nnunet_ext simulate scribbles 4 -o Dataset714_Scribbles
     nnunet_ext simulate scribbles 4 -o Dataset715_Few --slices 0.2 --length 0.4 --noise 1 --axis z
+    nnunet_ext simulate labels 4 -o Dataset716_OneLabel --keep 1
+    nnunet_ext simulate labels 4 -o Dataset717_Sources --sources Anterior Anterior,Posterior --group "case_[0-9]+"
 """
 
 from __future__ import annotations
@@ -28,16 +35,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from nnunet_ext.arguments import (
-    add_new_dataset_options,
-    not_negative,
-    not_negative_number,
-    positive,
-    share,
-    share_or_none,
-)
-from nnunet_ext.evaluation.text_table import aligned
-from nnunet_ext.messages import next_steps
+from nnunet_ext import arguments
+from nnunet_ext.arguments import not_negative, not_negative_number, positive, share, share_or_none
+from nnunet_ext.messages import aligned, counted, next_steps
 
 if TYPE_CHECKING:
     from nnunet_ext.preprocessing.simulate.partial_annotation import PartialAnnotation
@@ -55,23 +55,29 @@ STROKES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
     instances = kinds.add_parser("instances", help="only some instances stay annotated")
-    instances.description = (
-        "Leave only some instances annotated. Example: nnunet_ext simulate instances 702 -o Dataset712_Lesions30 "
-        "--keep 0.3"
-    )
+    example = "nnunet_ext simulate instances 702 -o Dataset712_Lesions30 --keep 0.3"
+    instances.description = f"Leave only some instances annotated. Example: {example}"
     scribbles = kinds.add_parser("scribbles", help="only strokes stay annotated")
-    scribbles.description = (
-        "Leave only strokes annotated. Example: nnunet_ext simulate scribbles 4 -o Dataset714_Scribbles --slices 0.5"
-    )
-    for kind, simulate in ((instances, simulate_instances), (scribbles, draw_scribbles)):
+    example = "nnunet_ext simulate scribbles 4 -o Dataset714_Scribbles --slices 0.5"
+    scribbles.description = f"Leave only strokes annotated. Example: {example}"
+    labels = kinds.add_parser("labels", help="only some labels of each case stay annotated")
+    example = "nnunet_ext simulate labels 4 -o Dataset716_OneLabel --keep 1"
+    labels.description = f"Leave only some labels of each case. Example: {example}"
+    pairs = ((instances, simulate_instances), (scribbles, draw_scribbles), (labels, remove_labels))
+    for kind, simulate in pairs:
         kind.add_argument("source", metavar="SOURCE", help="id or name of the raw dataset with dense labels")
-        add_new_dataset_options(kind)
-        kind.add_argument(
-            "--seed", type=not_negative, default=0, metavar="S", help="random seed (default: %(default)s)"
-        )
+        arguments.add_new_dataset_options(kind)
+        seed = "random seed (default: %(default)s)"
+        kind.add_argument("--seed", type=not_negative, default=0, metavar="S", help=seed)
         kind.set_defaults(simulate=simulate)
     add_instances_arguments(instances)
     add_scribbles_arguments(scribbles)
+    which = labels.add_mutually_exclusive_group(required=True)
+    which.add_argument("--keep", type=positive, metavar="N", help="number of labels that each case keeps")
+    sources = "labels of each pretended source, separated by commas"
+    which.add_argument("--sources", nargs="+", default=[], metavar="LABEL,LABEL", help=sources)
+    group = "pattern in a case's name whose first group is the patient, whose cases keep the same labels"
+    labels.add_argument("--group", metavar="REGEX", help=group)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -85,12 +91,8 @@ def add_instances_arguments(parser: argparse.ArgumentParser) -> None:
     add("--scope", choices=("case", "dataset"), default="case", help=where)
     order = "which instances are kept first (default: %(default)s)"
     add("--order", choices=("random", "largest", "smallest"), default="random", help=order)
-    add(
-        "--instances",
-        metavar="FOLDER",
-        help="folder of instance maps in SOURCE, or `components` for the connected components of each label (default: "
-        "instancesTr if it is there)",
-    )
+    maps = "folder of instance maps in SOURCE, or `components` for the connected components of each label (default: "
+    add("--instances", metavar="FOLDER", help=f"{maps}instancesTr if it is there)")
 
 
 def add_scribbles_arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,9 +104,8 @@ def add_scribbles_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--axis", choices=("x", "y", "z"), help=across)
     for name, kind, default, metavar, text in STROKES:
         option = "--length" if name == "interior" else f"--{name}"
-        parser.add_argument(
-            option, dest=name, type=kind, default=default, metavar=metavar, help=f"{text} (default: %(default)s)"
-        )
+        text += " (default: %(default)s)"
+        parser.add_argument(option, dest=name, type=kind, default=default, metavar=metavar, help=text)
 
 
 def print_outcome(
@@ -174,3 +175,21 @@ def draw_scribbles(args: argparse.Namespace) -> int:
     wrote = f"{source.folder.name}; {done.ignore} is the ignore label"
     table = scribble_table(list(done.counts.values()))
     return print_outcome(args, wrote, table, notes, flat=done.flat, trainer="nnUNetTrainerTDNet")
+
+
+def remove_labels(args: argparse.Namespace) -> int:
+    from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
+    from nnunet_ext.preprocessing.raw.splits import group_cases
+    from nnunet_ext.preprocessing.simulate.missing_labels import simulate_missing_labels
+
+    source = read_raw_dataset(args.source)
+    groups, sources = group_cases(list(source.cases), args.group), [one.split(",") for one in args.sources]
+    done = simulate_missing_labels(
+        source, args.output, groups=groups, keep=args.keep, sources=sources, seed=args.seed, force=args.force
+    )
+    rows = [["label", "annotated cases", "of", "voxels kept", "of"]]
+    for label, (before, after) in done.voxels.items():
+        annotated = sum(label in kept for kept in done.lists.values())
+        rows.append([label, *map(str, (annotated, len(done.lists), after, before))])
+    wrote = f"{source.folder.name}; {counted(len(set(map(tuple, done.lists.values()))), 'pretended source')}"
+    return print_outcome(args, wrote, rows, [], flat=done.flat, trainer="nnUNetTrainerPartialLabels")

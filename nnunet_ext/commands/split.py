@@ -17,9 +17,11 @@ from functools import partial
 from pathlib import Path
 
 from nnunet_ext.arguments import not_negative, number_of_folds, positive
+from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
 from nnunet_ext.messages import counted
+from nnunet_ext.plans.plans_file import PATIENCE_S
 
 SHOWN = 10  # training cases that are named one by one
 
@@ -47,21 +49,22 @@ def run(args: argparse.Namespace) -> int:
     groups = splits.group_cases(cases, args.group)
     draw = partial(splits.draw_fold, groups, shots=args.shots, seed=args.seed, validation=args.val)
     drawn = [draw(fold=fold) for fold in range(args.folds)]
-    existing = splits.read_splits(file) if file.is_file() and not args.force else []
-    folds, numbers = drawn, list(range(args.folds))
-    if args.append:
-        if not existing:
-            raise UserError(
-                f"{file} has no folds to append to. nnU-Net writes its five folds when the first training starts; "
-                "leave --append out to have the new folds alone."
-            )
-        splits.check_known(existing, cases, file=file)
-        folds, numbers = splits.appended(existing, drawn)
-    elif existing and folds != existing:
-        raise UserError(f"{file} has other folds. Add --append to keep them, or --force to replace them.")
-    if folds != existing:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(file, folds)
+    with only_run(file, patience_s=PATIENCE_S):
+        existing = splits.read_splits(file) if file.is_file() and not args.force else []
+        folds, numbers = drawn, list(range(args.folds))
+        if args.append:
+            if not existing:
+                raise UserError(
+                    f"{file} has no folds to append to. nnU-Net writes its five folds when the first training starts; "
+                    "leave --append out to have the new folds alone."
+                )
+            splits.check_known(existing, cases, file=file)
+            folds, numbers = splits.appended(existing, drawn)
+        elif existing and folds != existing:
+            raise UserError(f"{file} has other folds. Add --append to keep them, or --force to replace them.")
+        if folds != existing:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(file, folds)
     print(f"{'Wrote' if folds != existing else 'Already there:'} {file}")
     for number, fold in zip(numbers, drawn):
         note = ", already there" if number < len(existing) else ""

@@ -15,8 +15,6 @@ CHECKPOINT is fold_all/checkpoint_final.pth in the folder nnUNetTrainerModelsGen
 dataset 12's results. The plans must be those of dataset 5, so that network, spacing and intensities are the same.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -28,13 +26,9 @@ from nnunet_ext.messages import counted
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", type=Path, metavar="IMAGES", help="folder of images")
     add_new_dataset_options(parser)
-    parser.add_argument(
-        "--channels",
-        nargs="+",
-        metavar="NAME",
-        help="names of the channels, as in the dataset to be learned: nnU-Net normalises by them (default: those of "
-        "the dataset.json beside the folder)",
-    )
+    channels = "names of the channels, as in the dataset to be learned: nnU-Net normalises by them (default: those of "
+    channels += "the dataset.json beside the folder)"
+    parser.add_argument("--channels", nargs="+", metavar="NAME", help=channels)
 
 
 def run(args: argparse.Namespace) -> int:

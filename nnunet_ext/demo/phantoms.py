@@ -4,14 +4,13 @@ Geometry (where things are) and imaging (what they look like) are separate, so t
 Arrays are (X, Y, Z), `spacing` is the voxel size in mm, and `rng` is the source of randomness.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 FloatArray = npt.NDArray[np.float32]
 MaskArray = npt.NDArray[np.bool_]
@@ -50,6 +49,8 @@ ORGANS = (  # each leaves room to those before it
 )
 
 MIN_SHAPE = 32
+NOISE, TEXTURE = 9.0, 6.0  # standard deviations of intensity: independent, and of smooth variation inside the body
+BLUR = 0.5  # standard deviation of the point spread, in voxels
 TOUCHING = np.ones((3, 3, 3), dtype=bool)  # 26-connectivity
 
 
@@ -97,14 +98,6 @@ def random_direction(rng: np.random.Generator) -> npt.NDArray[np.float64]:
     return direction / np.linalg.norm(direction)
 
 
-def random_rotation(rng: np.random.Generator, max_degrees: float) -> npt.NDArray[np.float64]:
-    """A 3 × 3 rotation matrix about a uniformly drawn axis, by a uniform angle of at most `max_degrees`."""
-    axis = random_direction(rng)
-    angle = np.deg2rad(rng.uniform(-max_degrees, max_degrees))
-    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
-
-
 def blob(
     rng: np.random.Generator,
     shape: Shape,
@@ -125,7 +118,9 @@ def blob(
     """
     radii = np.asarray(radii, dtype=np.float64)
     grid = positions(shape, spacing) - np.asarray(center)
-    distance = np.linalg.norm(grid @ random_rotation(rng, max_degrees) / radii, axis=-1)
+    axis = random_direction(rng)
+    rotation = Rotation.from_rotvec(rng.uniform(-max_degrees, max_degrees) * axis, degrees=True).as_matrix()
+    distance = np.linalg.norm(grid @ rotation / radii, axis=-1)
     scale = 0.5 * radii.mean() / np.asarray(spacing)
     return largest_component(distance + roughness * smooth_noise(rng, shape, scale) < 1)
 
@@ -133,12 +128,7 @@ def blob(
 def tube(
     rng: np.random.Generator, shape: Shape, spacing: Spacing, *, through: npt.ArrayLike, radius: float
 ) -> MaskArray:
-    """A straight tube in a random direction.
-
-    Args:
-        through: a point of its axis, in mm from the corner of the grid.
-        radius: in mm.
-    """
+    """A straight tube in a random direction, `through` a point in mm from the grid's corner, with a radius in mm."""
     direction, grid = random_direction(rng), positions(shape, spacing) - np.asarray(through)
     along = grid @ direction
     return np.linalg.norm(grid - along[..., None] * direction, axis=-1) < radius
@@ -147,15 +137,12 @@ def tube(
 def make_lesions(
     rng: np.random.Generator, allowed: MaskArray, preferred: MaskArray, spacing: Spacing, count: int
 ) -> InstanceArray:
-    """Place lesions that do not touch one another.
+    """Place lesions that do not touch one another; a map, (X, Y, Z), with 0 outside and 1..n in them.
 
     Args:
         allowed: (X, Y, Z) where lesions may be; at least one is placed if this leaves any room.
         preferred: (X, Y, Z) part of `allowed` that holds the first lesion and about half of the others.
         count: how many to place; fewer are placed where there is no room.
-
-    Returns:
-        (X, Y, Z) map with 0 outside and 1..n in the lesions.
     """
     instances = np.zeros(allowed.shape, dtype=np.uint16)
     free = allowed
@@ -183,14 +170,11 @@ def make_geometry(
     *,
     lesions_between: tuple[int, int] = (1, 6),
 ) -> Geometry:
-    """Draw a body with organs, lesions and unlabelled structures.
+    """Draw a body with organs, lesions and unlabelled structures; a ValueError if the grid is too small.
 
     Args:
         shape: (X, Y, Z) of the grid, at least 32 voxels each.
         lesions_between: fewest and most lesions to place; there are fewer where there is no room.
-
-    Raises:
-        ValueError: if the grid is too small.
     """
     if min(shape) < MIN_SHAPE:
         raise ValueError(f"shape is {shape}; a phantom needs at least {MIN_SHAPE} voxels along each axis.")
@@ -230,38 +214,19 @@ def make_geometry(
     return Geometry(tissues=tissues, organs=organs, lesion_instances=lesions, spacing=spacing)
 
 
-def draw_contrast(rng: np.random.Generator) -> FloatArray:
-    """Mean intensity of each tissue, in the order of the tissue constants, as one scanner shows it for one patient."""
-    return np.concatenate([[0.0], rng.normal(*INTENSITIES.T)]).astype(np.float32)
+def render(rng: np.random.Generator, geometry: Geometry, *, bias: float = 0.12) -> FloatArray:
+    """Image a geometry: contrast, partial volume, texture, a bias field, and noise; (X, Y, Z), in arbitrary units.
 
-
-def render(
-    rng: np.random.Generator,
-    geometry: Geometry,
-    *,
-    noise: float = 9.0,
-    texture: float = 6.0,
-    bias: float = 0.12,
-    blur: float = 0.5,
-) -> FloatArray:
-    """Image a geometry: contrast, partial volume, texture, a bias field, and noise.
-
-    Args:
-        rng: source of randomness; another one gives another scan of the same anatomy.
-        geometry: what to image.
-        noise: standard deviation of independent Gaussian noise, in intensity units.
-        texture: standard deviation of smooth variation inside the body, in intensity units.
-        bias: standard deviation of the logarithm of the multiplicative bias field.
-        blur: standard deviation of the point spread, in voxels.
-
-    Returns:
-        (X, Y, Z) intensities in arbitrary units.
+    Another `rng` gives another scan of the same anatomy. `bias` is the standard deviation of the logarithm of the bias
+    field, by which intensities are multiplied.
     """
     shape: Shape = geometry.tissues.shape
-    image = ndimage.gaussian_filter(draw_contrast(rng)[geometry.tissues], blur)
-    image += texture * smooth_noise(rng, shape, (1.5, 1.5, 1.5)) * (geometry.tissues != AIR)
+    # of each tissue, in the order of the constants, as one scanner shows it for one patient
+    contrast = np.concatenate([[0.0], rng.normal(*INTENSITIES.T)]).astype(np.float32)
+    image = ndimage.gaussian_filter(contrast[geometry.tissues], BLUR)
+    image += TEXTURE * smooth_noise(rng, shape, (1.5, 1.5, 1.5)) * (geometry.tissues != AIR)
     image *= np.exp(bias * smooth_noise(rng, shape, np.array(shape) / 4))
-    image += noise * rng.standard_normal(shape)
+    image += NOISE * rng.standard_normal(shape)
     return image.astype(np.float32)
 
 

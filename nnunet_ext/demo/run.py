@@ -4,8 +4,6 @@ A demonstration is data: the columns of its report (which model predicts which s
 scans. One program plans, trains, predicts, evaluates and reports any of them.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import re
@@ -19,20 +17,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunet_ext.demo.datasets import write_follow_up_dataset, write_phantom_dataset
-from nnunet_ext.demo.stopping import stopping_signals_interrupt
 from nnunet_ext.demo.two_dates import LABELS
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.machine import FEW_CORES, available_cores, choose_device
-from nnunet_ext.evaluation.text_table import aligned
+from nnunet_ext.evaluation.metrics import DICE
+from nnunet_ext.evaluation.scores_table import nanmean, seed_scores
 from nnunet_ext.files import check_apart, prepare_output_folder, read_json
 from nnunet_ext.formats.dataset_json import read_dataset_json
+from nnunet_ext.messages import aligned, dataset_number
 from nnunet_ext.plans.channel_roles import roles_of_dataset
 from nnunet_ext.preprocessing.raw.raw_dataset import training_cases
 from nnunet_ext.programs import find_executable, running
 from nnunet_ext.registration import VARIABLE, extended_value
 from nnunet_ext.report.page import write_report
 from nnunet_ext.report.runs import as_runs, every_case_a_patient
-from nnunet_ext.report.sources import PredictedFolder, read_evaluation, read_predicted_folder
+from nnunet_ext.report.sources import PredictedFolder, Source, read_predicted_folder
+from nnunet_ext.stopping import stopping_signals_interrupt
 from nnunet_ext.training_log import last_lines, read_progress
 
 # nnU-Net's own training, except that the preset's short schedule is read from the plans
@@ -43,8 +43,7 @@ CONFIGURATIONS = ("3d_fullres_quick", "2d_quick")
 WITH_PRIOR = "Dataset902_FollowUpWithPrior"
 REPORT_SECONDS = 30.0  # between signs of life where there is no terminal
 
-Commands = Sequence[tuple[str, Sequence[str]]]
-"""Commands with the names of their logs."""
+Commands = Sequence[tuple[str, Sequence[str]]]  # commands with the names of their logs
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def at_two_dates(current: Path, out: Path, trainer: str) -> Demonstration:
     with_theirs, with_none = out / "held_out" / "with_prior", out / "held_out" / "without_prior"
     labels = [f"{label}={value}" for label, value in LABELS.items() if label != "background"]
     pair = ["nnunet_ext", "pair"]
-    like = [*pair, "--predict", "--like", number_of(both)]
+    like = [*pair, "--predict", "--like", dataset_number(both.name)]
     return Demonstration(
         title=f"{name} beside {STOCK} without the prior scan, on phantoms at two dates",
         description=f"Evaluated on the {len(list(references.iterdir()))} test patients of {current.name}.",
@@ -184,12 +183,9 @@ def training_status(log: Path) -> str:
 
 
 def child_environment(out: Path, present: Mapping[str, str], *, cores: int) -> dict[str, str]:
-    """The variables that the commands need beside those that are set.
+    """The variables that the commands need beside those that are set; `out` is absolute.
 
-    Args:
-        out: absolute path of the output folder.
-        present: the environment now.
-        cores: with at most four, nnU-Net is held to fewer worker processes than its defaults, unless the user chose.
+    With at most four cores, nnU-Net is held to fewer worker processes than its defaults, unless the user chose.
     """
     environment = {f"nnUNet_{part}": str(out / f"nnUNet_{part}") for part in ("raw", "preprocessed", "results")}
     environment[VARIABLE] = extended_value(present.get(VARIABLE))
@@ -222,17 +218,8 @@ def link_validation_cases(dataset: Path, splits: Path, target: Path) -> None:
         link_or_copy(cases[case].label, target / "labels" / f"{case}{ending}")
 
 
-def number_of(dataset: Path) -> str:
-    """The id of a dataset's folder, as commands take it."""
-    return str(int(dataset.name[len("Dataset") :][:3]))
-
-
 def check_data(data: Path, out: Path, *, needs_prior: bool = False) -> None:
-    """See that `data` is a raw dataset, with a prior scan if needed, and that writing to `out` cannot touch it.
-
-    Raises:
-        UserError: if it is not.
-    """
+    """Raise a UserError unless `data` is a raw dataset, with priors if needed, and writing to `out` cannot touch it."""
     if not re.fullmatch(r"Dataset\d{3}_.+", data.name):
         raise UserError(f"{data} is not called like a raw dataset of nnU-Net, DatasetXXX_Name.")
     for part in ("dataset.json", "imagesTr", "labelsTr"):
@@ -244,11 +231,7 @@ def check_data(data: Path, out: Path, *, needs_prior: bool = False) -> None:
 
 
 def quick_configuration(plans: Path) -> str:
-    """The name of the configuration that ``nnunet_ext plan --preset quick`` made.
-
-    Raises:
-        UserError: if there is none.
-    """
+    """The name of the configuration that ``nnunet_ext plan --preset quick`` made; a UserError if there is none."""
     if found := [name for name in CONFIGURATIONS if name in read_json(plans)["configurations"]]:
         return found[0]
     raise UserError(f"{plans} has none of the configurations {', '.join(CONFIGURATIONS)}.")
@@ -264,7 +247,9 @@ def run_demo(
     epochs: int | None = None,
     force: bool = False,
 ) -> Path:
-    """Train stock nnU-Net and a technique on fold 0, predict and evaluate held-out cases, write ``report.html``.
+    """Train stock nnU-Net and a technique on fold 0, predict and evaluate held-out cases, write the report.
+
+    A UserError says if an argument cannot be used, `CommandFailed` if a command fails. Returns ``report.html``.
 
     Args:
         out: folder for everything; the environment of this process stays as it is.
@@ -274,13 +259,6 @@ def run_demo(
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         epochs: of each training; None takes the preset's.
         force: empty `out` first.
-
-    Returns:
-        The report.
-
-    Raises:
-        UserError: if an argument cannot be used.
-        CommandFailed: if a command fails.
     """
     out, data, device = out.resolve(), data and data.resolve(), choose_device(device)
     if data is not None:
@@ -305,10 +283,11 @@ def run_demo(
     with stopping_signals_interrupt():
         runs = _run(demonstration, out, runner, device=device, epochs=epochs, few_cores=cores <= FEW_CORES)
     target, title, about = out / "report.html", demonstration.title, demonstration.description
-    columns = as_runs([(run.name, read_predicted_folder(run)) for run in runs])
+    sources = [read_predicted_folder(run) for run in runs]
+    columns = as_runs([(source.name, source) for source in sources])
     patients, commands = every_case_a_patient(columns), [*exports, *runner.shown]
     write_report(target, columns, title=title, subtitle=about, patients=patients, commands=commands)
-    print(f"\n{about}\n{dice_table(runs)}\n\nReport: {target}")
+    print(f"\n{about}\n{dice_table(sources)}\n\nReport: {target}")
     return target
 
 
@@ -329,13 +308,13 @@ def _run(
         run(name, *command)
     configurations = {}
     for dataset in datasets:
-        number = number_of(dataset)
+        number = dataset_number(dataset.name)
         run("plan_and_preprocess", "nnUNetv2_plan_and_preprocess", "-d", number, on_few_cores="-npfp 2 -np 2")
         quick = ["nnunet_ext", "plan", "--preset", "quick", "-d", number]
         run("plan_quick", *quick, *(("--epochs", str(epochs)) if epochs else ()))
         configurations[dataset] = quick_configuration(preprocessed / dataset.name / f"{PLANS}.json")
     for dataset, trainer in models:
-        train = ["nnUNetv2_train", number_of(dataset), configurations[dataset], "0"]
+        train = ["nnUNetv2_train", dataset_number(dataset.name), configurations[dataset], "0"]
         run(f"train_{trainer}", *train, "-tr", trainer, "-device", device)
     for name, command in demonstration.after:
         run(name, *command)
@@ -347,30 +326,23 @@ def _run(
         dataset, trainer, configuration = column.dataset, column.trainer, configurations[column.dataset]
         folder = out / "nnUNet_results" / dataset.name / f"{trainer}__{PLANS}__{configuration}"
         predictions = out / "predictions" / f"{trainer}{column.suffix}"
-        predict: list[str | Path] = [
-            "nnUNetv2_predict",
-            "-d",
-            number_of(dataset),
-            "-i",
-            column.images,
-            "-o",
-            predictions,
-        ]
-        predict += ["-c", configuration, "-f", "0", "-tr", trainer, "-device", device]
-        run(f"predict_{predictions.name}", *predict, on_few_cores="-npp 1 -nps 1")
-        evaluate: list[str | Path] = ["nnUNetv2_evaluate_folder", demonstration.labels, predictions]
-        evaluate += ["-djfile", folder / "dataset.json", "-pfile", folder / "plans.json"]
-        run(f"evaluate_{predictions.name}", *evaluate)
+        predict = ("nnUNetv2_predict", "-d", dataset_number(dataset.name), "-i", column.images, "-o", predictions)
+        by = ("-c", configuration, "-f", "0", "-tr", trainer, "-device", device)
+        run(f"predict_{predictions.name}", *predict, *by, on_few_cores="-npp 1 -nps 1")
+        described = ("-djfile", folder / "dataset.json", "-pfile", folder / "plans.json")
+        run(f"evaluate_{predictions.name}", "nnUNetv2_evaluate_folder", demonstration.labels, predictions, *described)
         summary = predictions / "summary.json"
         runs.append(PredictedFolder(column.name, folder / "fold_0", summary, predictions, column.images))
     return runs
 
 
-def dice_table(runs: Sequence[PredictedFolder]) -> str:
+def dice_table(runs: Sequence[Source]) -> str:
     """Mean Dice per label and run as text."""
-    evaluations = [read_evaluation(run) for run in runs]
-    rows = [["Dice", *(label.name for label in evaluations[0].labels), "mean"]]
-    for run, evaluation in zip(runs, evaluations):
-        values = [*(scores.mean for scores in evaluation.labels.values()), evaluation.foreground_mean]
-        rows.append([run.name, *("-" if math.isnan(value) else f"{value:.3f}" for value in values)])
+    labels = [label.name for label in runs[0].outcomes[0].labels]
+    rows = [["Dice", *labels, "mean"]]
+    for run in runs:
+        (scored,) = run.outcomes
+        by_label = seed_scores(scored.scores, DICE, list(scored.files), labels).values.T
+        means = [nanmean(values) for values in by_label.tolist()]
+        rows.append([run.name, *("-" if math.isnan(mean) else f"{mean:.3f}" for mean in (*means, nanmean(means)))])
     return aligned(rows)

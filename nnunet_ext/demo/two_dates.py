@@ -5,8 +5,6 @@ dates, and benign ones, which are at none. The current scan cannot tell them apa
 prior alone does not say what has become of a lesion.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,19 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from nnunet_ext.demo.phantoms import (
-    FloatArray,
-    Geometry,
-    InstanceArray,
-    LabelArray,
-    MaskArray,
-    Shape,
-    Spacing,
-    largest_component,
-    make_geometry,
-    render,
-    smooth_noise,
-)
+from nnunet_ext.demo import phantoms
+from nnunet_ext.demo.phantoms import FloatArray, Geometry, InstanceArray, LabelArray, MaskArray, Shape, Spacing
 
 LABELS = {"background": 0, "lesion": 1}
 STRUCTURES_BETWEEN = (4, 8)
@@ -39,17 +26,11 @@ BRIGHT = 300.0  # intensity above nearly everything, which a change of contrast 
 
 @dataclass(frozen=True)
 class TwoDates:
-    """Where everything is at two dates.
+    """Where everything is at two dates."""
 
-    Attributes:
-        prior: at the first date; its `lesion_instances` are lesions and benign structures alike.
-        current: at the second one; structures keep their numbers, and those that have vanished are not there.
-        lesions: the numbers of the structures that are lesions.
-    """
-
-    prior: Geometry
-    current: Geometry
-    lesions: frozenset[int]
+    prior: Geometry  # at the first date; its `lesion_instances` are lesions and benign structures alike
+    current: Geometry  # at the second one; structures keep their numbers, and those that have vanished are not there
+    lesions: frozenset[int]  # the numbers of the structures that are lesions
 
     def labels(self, geometry: Geometry) -> LabelArray:
         """(X, Y, Z) map of the lesions of one of the dates, with the values of `LABELS`."""
@@ -59,16 +40,14 @@ class TwoDates:
 def shrunk(structure: MaskArray, share: float, spacing: Spacing) -> MaskArray:
     """The innermost part of a structure, in one piece, with at most a share of its voxels and at least one.
 
-    Args:
-        structure: (X, Y, Z), not empty.
-        share: in (0, 1].
+    The structure, (X, Y, Z), is not empty, and the share in (0, 1].
     """
     depth = ndimage.distance_transform_edt(np.pad(structure, 1), sampling=spacing)[1:-1, 1:-1, 1:-1]
     inside = np.flatnonzero(structure)
     kept = max(1, int(share * len(inside)))
     mask = np.zeros(structure.size, dtype=bool)
     mask[inside[np.argsort(-depth.ravel()[inside], kind="stable")[:kept]]] = True
-    return largest_component(mask.reshape(structure.shape))
+    return phantoms.largest_component(mask.reshape(structure.shape))
 
 
 def draw_changes(
@@ -76,12 +55,7 @@ def draw_changes(
 ) -> InstanceArray:
     """What is left of each structure: all of it, its inner part, or nothing; of one lesion, something.
 
-    Args:
-        instances: (X, Y, Z), 0 and the numbers of the structures.
-        lesions: numbers of the lesions.
-
-    Returns:
-        Same shape and numbers.
+    Of the `instances`, (X, Y, Z), with the numbers of the structures, some are `lesions`; the result has these numbers.
     """
     left = np.zeros_like(instances)
     for number in range(1, int(instances.max()) + 1):
@@ -124,7 +98,7 @@ def deformed(rng: np.random.Generator, geometry: Geometry, size: float) -> Geome
     shape: Shape = geometry.tissues.shape
     places = np.indices(shape, dtype=np.float64)
     for axis, length in enumerate(geometry.spacing):
-        places[axis] += size / length * smooth_noise(rng, shape, np.array(shape) / 6)
+        places[axis] += size / length * phantoms.smooth_noise(rng, shape, np.array(shape) / 6)
     return changed(geometry, lambda values: ndimage.map_coordinates(values, places, order=0, mode="nearest"))
 
 
@@ -137,13 +111,9 @@ def changed_contrast(rng: np.random.Generator, image: FloatArray) -> FloatArray:
 def make_two_dates(rng: np.random.Generator, shape: Shape = (48, 48, 40)) -> TwoDates:
     """Draw a body at two dates: half of its bright structures, rounded up, are lesions.
 
-    Args:
-        shape: (X, Y, Z) of the grid, at least 32 voxels each.
-
-    Raises:
-        ValueError: if the grid is too small.
+    `shape` is that of the grid, (X, Y, Z), at least 32 voxels each; a ValueError says if it is too small.
     """
-    prior = make_geometry(rng, shape, lesions_between=STRUCTURES_BETWEEN)
+    prior = phantoms.make_geometry(rng, shape, lesions_between=STRUCTURES_BETWEEN)
     count = int(prior.lesion_instances.max())
     lesions = frozenset(int(number) + 1 for number in rng.permutation(count)[: (count + 1) // 2])
     later = with_structures(prior, draw_changes(rng, prior.lesion_instances, lesions, prior.spacing))
@@ -151,18 +121,15 @@ def make_two_dates(rng: np.random.Generator, shape: Shape = (48, 48, 40)) -> Two
 
 
 def make_follow_up(rng: np.random.Generator, shape: Shape = (48, 48, 40)) -> dict[str, npt.NDArray[Any]]:
-    """Draw one patient and image the patient twice.
+    """Draw one patient and image the patient twice; a ValueError if the grid is too small.
 
     Returns:
         The current ``images`` and ``labels``, and the earlier ``priors`` and ``priorLabels``, all on one grid.
-
-    Raises:
-        ValueError: if the grid is too small.
     """
     dates = make_two_dates(rng, shape)
     return {
-        "images": render(rng, dates.current),
-        "priors": changed_contrast(rng, render(rng, dates.prior)),
+        "images": phantoms.render(rng, dates.current),
+        "priors": changed_contrast(rng, phantoms.render(rng, dates.prior)),
         "labels": dates.labels(dates.current),
         "priorLabels": dates.labels(dates.prior),
     }

@@ -1,7 +1,5 @@
 """What can be wrong with an installation, and the command that fixes it. Importing it imports no torch or nnunetv2."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """What only a fresh interpreter can tell, asked of a child process: a module that crashes cannot take us with it."""
 
-from __future__ import annotations
-
 import base64
 import json
 import os

@@ -1,7 +1,5 @@
 """nnU-Net's data folders and worker processes."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Callable, Mapping

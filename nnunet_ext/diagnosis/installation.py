@@ -1,7 +1,5 @@
 """Python, nnunetv2, torch, and copies of this package: are they there, recent enough, and there once?"""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from importlib import metadata

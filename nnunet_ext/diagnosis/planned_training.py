@@ -1,7 +1,5 @@
 """Can a trainer train a configuration of a plans file? What would stop or mislead it is found before it starts."""
 
-from __future__ import annotations
-
 import shlex
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -15,7 +13,7 @@ from torch import nn
 from nnunet_ext.checkpoints.adaptation import adapt
 from nnunet_ext.checkpoints.description import ModelDescription
 from nnunet_ext.checkpoints.networks import build_network
-from nnunet_ext.checkpoints.reading import read_checkpoint
+from nnunet_ext.checkpoints.sources import read_source
 from nnunet_ext.diagnosis.installation import OPTIONAL
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
@@ -144,7 +142,7 @@ def check_start(network: nn.Module, model: ModelDescription, settings: FineTunin
             detail = "no model to start from: a training from random weights, as is allowed."
         return Finding("warning", "source", detail)
     try:
-        adaptation = adapt(read_checkpoint(source), network, model, keep_heads=settings.keep_heads)
+        adaptation = adapt(read_source(source).checkpoint, network, model, keep_heads=settings.keep_heads)
     except UserError as error:
         return Finding("problem", "source", " ".join(str(error).split()))
     return Finding("ok", "source", f"{source} fits. {adaptation.table().splitlines()[-1]}")

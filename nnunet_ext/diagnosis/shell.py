@@ -1,7 +1,5 @@
 """The shell commands that fix what a check found."""
 
-from __future__ import annotations
-
 import os
 import shlex
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Does nnU-Net find the trainers, are they ours, and do they survive a worker process?"""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``nnUNet_extTrainer``: unset, wrong in one of the ways that people get it wrong, or right."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass

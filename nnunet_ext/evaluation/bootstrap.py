@@ -4,8 +4,6 @@ A figure is computed from sums over the cases, so that a resample is a weighted 
 share its resamples: differences between runs are paired.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -106,12 +104,8 @@ class Resampling:
         self._number = {case: numbers[patient] for case, patient in patients.items()}
         self._drawn = drawn_counts(len(numbers), np.random.default_rng(SEED), resamples=resamples).astype(np.float64)
 
-    def case_weights(self, cases: Sequence[str]) -> Table:
-        """How often each case counts: once in the first row, as drawn in the others, (1 + resamples, cases)."""
-        return _once_first(self._drawn[:, self._numbers(cases)])
-
     def seed_weights(self, count: int, *, run: int) -> Table:
-        """The same for the `count` seeds of a run, (1 + resamples, `count`); each run, by its number, draws its own."""
+        """How often each seed of a run counts: once, then as drawn for it by its number, (1 + resamples, `count`)."""
         rng = np.random.default_rng([SEED, 1 + run])
         return _once_first(drawn_counts(count, rng, resamples=self.resamples).astype(np.float64))
 
@@ -156,7 +150,7 @@ class Resampling:
         for difference in _label_differences(ours, theirs, pairs, weights):
             total += np.nan_to_num(difference)
             known += ~np.isnan(difference)
-        samples = known_mean(ratio(total, known), self.case_weights(pairs))
+        samples = known_mean(ratio(total, known), _once_first(self._drawn[:, self._numbers(pairs)]))
         return self._with_interval(samples, {self.patients[case] for case in pairs})
 
     def _numbers(self, cases: Sequence[str]) -> list[int]:

@@ -1,7 +1,5 @@
 """What this machine has to predict and score with."""
 
-from __future__ import annotations
-
 import os
 
 from nnunet_ext.errors import UserError

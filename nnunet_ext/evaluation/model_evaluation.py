@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import shutil
 import sys
@@ -157,10 +158,8 @@ def predict_missing(
 def keep_prediction(unfinished: Path, folder: Path, name: str, ending: str) -> None:
     """Move a prediction that is whole, with what belongs to it: TIFF keeps its spacing in a file beside it."""
     made = unfinished / f"{name}{ending}"
-    if not made.is_file():
-        raise UserError(f"{folder / made.name} could not be written. Is there room on the disk?")
     if not _is_whole(made):
-        raise UserError(f"{folder / made.name} could not be written to its end. Make room and repeat.")
+        raise OSError(errno.ENOSPC, "it could not be written to its end", str(folder / made.name))
     if _is_whole(folder / made.name):
         return
     for file in unfinished.iterdir():

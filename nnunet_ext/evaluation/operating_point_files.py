@@ -1,7 +1,5 @@
 """Precision against recall over thresholds as operating_points.csv, as a picture and as text."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +12,8 @@ from matplotlib.figure import Figure
 from nnunet_ext.evaluation.lesions import DetectionCounts
 from nnunet_ext.evaluation.operating_points import Curve, best_threshold
 from nnunet_ext.evaluation.scoring import Result
-from nnunet_ext.evaluation.text_table import aligned
 from nnunet_ext.files import write_csv, written_whole
+from nnunet_ext.messages import aligned
 
 COUNTS = ("reference", "found", "predicted", "right")
 RATES = ("precision", "recall", "f1")

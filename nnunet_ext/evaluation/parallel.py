@@ -1,7 +1,5 @@
 """One function on many cases: in this process first and, if that takes long, in several."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

@@ -1,7 +1,5 @@
 """Which patient each case is of, from a file."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any

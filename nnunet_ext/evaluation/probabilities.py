@@ -1,7 +1,5 @@
 """What a trained model says of a case before it decides: the probability of every label in every voxel."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout

@@ -69,7 +69,8 @@ class Result:
     cases: CaseSet
     labels: ScoredLabels
     options: Options
-    scores: pd.DataFrame  # a row for each case, label and metric
+    scores: pd.DataFrame  # a row for each case, label and metric, where the case was annotated for the label
+    annotated: Mapping[str, int]  # number of cases that were annotated for each label, also for one that none was
     points: Mapping[str, OperatingPoints] = field(default_factory=dict)  # over all cases, by label name
     patients: Mapping[str, str] | None = None  # that of each case; None takes every case for a patient of its own
     resamples: int = 0  # for the intervals; 0 for no intervals
@@ -129,6 +130,7 @@ class _Files:
     prediction: Path
     instances: Path | None
     thresholds: Path | None
+    labels: tuple[str, ...]  # that the case was annotated for
 
 
 def score(
@@ -143,15 +145,21 @@ def score(
 ) -> Result:
     """Compare the predictions in a folder with the references; without options, by Dice alone.
 
+    A case is scored for the labels that it was annotated for, see `CaseSet.annotated`.
+
     Args:
         patients: that of each case; None takes every case for a patient of its own.
         resamples: for the intervals; 0 for no intervals.
         workers: processes, each with one case at a time, if it takes long; see `in_order`. The scores are the same.
 
     Raises:
-        UserError: if a file cannot be read or does not go with the others of its case.
+        UserError: if a file cannot be read or does not go with the others of its case, or no case is annotated.
     """
     options = options or Options()
+    annotated = cases.annotated(labels.keys)
+    labels = replace(labels, keys={label: key for label, key in labels.keys.items() if annotated[label]})
+    if not labels.keys:
+        raise UserError(f"No case of {cases.title} was annotated for {', '.join(annotated)}, by its dataset.json.")
     ending = cases.description["file_ending"]
     reader = reader_for(cases.description, next(iter(cases.cases.values())).label)
     files = [
@@ -161,6 +169,7 @@ def score(
             folder / f"{name}{ending}",
             cases.instance_map(name) if options.lesions else None,
             thresholds_file(folder, name) if options.thresholds else None,
+            tuple(label for label in labels.keys if name in annotated[label]),
         )
         for name, case in cases.cases.items()
     ]
@@ -168,8 +177,13 @@ def score(
     progress = partial(tqdm, total=len(files), desc=f"Scoring {cases.title}", unit="case", disable=None, leave=False)
     with closing(in_order(score_case, files, workers=workers)) as scored:
         rows, points = zip(*progress(scored))
-    pooled = {label: reduce(add, (one[label] for one in points)) for label in points[0]}
-    return Result(cases, labels, options, case_scores(chain.from_iterable(rows)), pooled, patients, resamples)
+    pooled = {
+        label: reduce(add, (one[label] for one in points if label in one))
+        for label in labels.keys
+        if options.thresholds
+    }
+    counts, scores = {label: len(of_label) for label, of_label in annotated.items()}, chain.from_iterable(rows)
+    return Result(cases, labels, options, case_scores(scores), counts, pooled, patients, resamples)
 
 
 def _score_case(
@@ -192,7 +206,7 @@ def _score_case(
 def _labels_in_case(
     files: _Files, reader: Any, labels: ScoredLabels, options: Options
 ) -> Iterator[tuple[str, LabelInCase]]:
-    """Each label of a case by its name."""
+    """Each label that a case was annotated for, by its name."""
     reference, of_reference = read_label_map(reader, files.reference)
     # the prediction has the geometry of the image; that of a reference may have been lost when it was made
     prediction, properties = read_label_map(reader, files.prediction)
@@ -212,9 +226,9 @@ def _labels_in_case(
         instances=_read_instances(reader, files, reference, ignore=labels.ignore),
         cropped=not options.thresholds,  # probabilities reach thresholds anywhere
     )
-    for name, key in labels.keys.items():
+    for name in files.labels:
         tolerance = options.tolerances[name] if NSD.group in options.groups else 0.0
-        label = LabelInCase(maps, key, options.overlap, tolerance)
+        label = LabelInCase(maps, labels.keys[name], options.overlap, tolerance)
         yield name, label if maps.instances is None else _by_instances(label, files.reference)
 
 

@@ -1,7 +1,5 @@
 """How far from the other surface a surface may lie to count as right, for each label."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from nnunet_ext.errors import UserError

@@ -5,8 +5,6 @@ r outputs, B is a convolution with a kernel of one. To whoever saves or loads, a
 one: saving gives the sum, loading sets W and B = 0.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, cast
 

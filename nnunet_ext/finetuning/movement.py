@@ -1,7 +1,5 @@
 """What moved in a training: which entries of each parameter ever changed, and their share by role."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

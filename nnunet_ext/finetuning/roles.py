@@ -1,7 +1,5 @@
 """What each parameter of a network is, told by the type of the module that owns it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from enum import Enum
 

@@ -1,7 +1,5 @@
 """The strategies of fine-tuning: for every parameter whether it moves freely, in selected entries, or not at all."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from enum import Enum
 

@@ -6,22 +6,20 @@ merely kept from moving loses momentum while it waits: selected once, it goes 1.
 the entry is selected: everything else keeps its value and its moments bit for bit, however long it waits.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from nnunet_ext.finetuning.entries import Entries
+from nnunet_ext.finetuning.entries import Entries, write
 
 
 class StrictStep(torch.optim.Optimizer):
     """Mixin for an optimizer of torch: what is in `selected` moves in those entries only, all else by torch's step.
 
-    Nothing but the selected entries is computed: they are gathered, updated and written back.
+    Nothing but the selected entries is computed: those of all tensors are gathered, updated together and written back.
     """
 
     selected: dict[Tensor, Entries]
@@ -52,18 +50,23 @@ class StrictStep(torch.optim.Optimizer):
         with self._only([{**group, "params": tensors} for group, tensors in zip(groups, free)]):
             super().step()
         for group in groups:
-            for tensor in group["params"]:
-                if tensor in self.selected and tensor.grad is not None:
-                    self._step_selected(tensor, tensor.grad, group)
+            self._step_selected([tensor for tensor in group["params"] if tensor in self.selected], group)
         return loss
 
-    def _step_selected(self, tensor: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        entries = self.selected[tensor]
-        whole = [tensor, *self.begin_step(tensor, group)]
-        weight, *moments = (values[entries] for values in whole)
-        self.update(group, weight, gradient[entries], moments)
-        for values, moved in zip(whole, [weight, *moments]):
-            values[entries] = moved
+    def _step_selected(self, tensors: list[Tensor], group: dict[str, Any]) -> None:
+        tensors = [tensor for tensor in tensors if tensor.grad is not None]
+        if not tensors:
+            return
+        entries = [self.selected[tensor] for tensor in tensors]
+        # weights, then each kind of moment, all in the order of the tensors
+        kinds = list(zip(*([tensor, *self.begin_step(tensor, group)] for tensor in tensors)))
+        gradients = torch.cat([cast(Tensor, tensor.grad).take(chosen) for tensor, chosen in zip(tensors, entries)])
+        weight, *moments = (torch.cat([one.take(chosen) for one, chosen in zip(kind, entries)]) for kind in kinds)
+        self.update(group, weight, gradients, moments)
+        sizes = [len(chosen) for chosen in entries]
+        for kind, moved in zip(kinds, [weight, *moments]):
+            for one, chosen, values in zip(kind, entries, moved.split(sizes)):
+                write(one, chosen, values)
 
     @contextmanager
     def _only(self, groups: list[dict[str, Any]]) -> Iterator[None]:

@@ -19,6 +19,7 @@ class Own(BaseModel):
     version: StrictStr | None = None
     settings: dict[StrictStr, Any] = {}
     moved: Moved = Moved()
+    source: dict[StrictStr, Any] = {}  # the public weights that it was started from, with citation and licence
 
 
 class Recorded(BaseModel):

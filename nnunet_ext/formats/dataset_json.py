@@ -1,7 +1,5 @@
 """dataset.json, as nnU-Net v2 describes it: checked when it is read, and what it says of channels and labels."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any

@@ -1,7 +1,5 @@
 """Names that come from data and become names of files: one component of a path, and nothing else."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from typing import Any

@@ -1,16 +1,40 @@
 """Plans files of nnU-Net v2: the keys that are used here have their types, and configurations inherit in no circle."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.formats.typed import validated
 
 Size = Annotated[StrictInt, Field(ge=1, le=100_000)]
 Length = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False, strict=True)]
+
+
+PerAxis = Size | list[Size]
+"""The same for all dimensions, or one for each."""
+
+
+class UNetArguments(BaseModel):
+    """The arguments of a U-Net that say how many tensors it has, of which shapes."""
+
+    model_config = ConfigDict(extra="allow")
+
+    n_stages: Annotated[StrictInt, Field(ge=1, le=100)]
+    features_per_stage: Size | list[Size]
+    conv_op: StrictStr
+    kernel_sizes: Size | list[PerAxis]
+    strides: Size | list[PerAxis]
+    n_conv_per_stage: Size | list[Size] | None = None
+    n_blocks_per_stage: Size | list[Size] | None = None
+
+    @model_validator(mode="after")
+    def _has_an_entry_for_each_stage(self) -> "UNetArguments":
+        for key in ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage"):
+            value = getattr(self, key)
+            if isinstance(value, list) and len(value) != self.n_stages:
+                raise ValueError(f"{key} has {len(value)} entries for {self.n_stages} stages")
+        return self
 
 
 class Architecture(BaseModel):

@@ -1,7 +1,5 @@
 """summary.json, nnU-Net's scores of predictions."""
 
-from __future__ import annotations
-
 import re
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
 

@@ -1,7 +1,5 @@
 """JSON as typed models, and what is wrong with it in words that a user can act on."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar

@@ -7,23 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_ext import programs
+from nnunet_ext.claims import holder
 from nnunet_ext.errors import UserError
-from nnunet_ext.jobs.claims import holder
+from nnunet_ext.jobs import sweep as kept
 from nnunet_ext.jobs.local import LocalJobs
 from nnunet_ext.jobs.preparation import prepare
-from nnunet_ext.jobs.sweep import (
-    FAILED,
-    FINISHED,
-    RUNNING,
-    STOPPED,
-    SWEEP,
-    WAITING,
-    Means,
-    Record,
-    Request,
-    Sweep,
-    differing_keys,
-)
+from nnunet_ext.jobs.sweep import FAILED, FINISHED, RUNNING, STOPPED, WAITING, Means, Record, Request, Sweep
 from nnunet_ext.training_log import planned_epochs, read_progress
 
 if TYPE_CHECKING:
@@ -31,11 +20,7 @@ if TYPE_CHECKING:
 
 
 def jobs_of(sweep: Sweep) -> LocalJobs | SlurmJobs:
-    """What runs the trainings of a sweep.
-
-    Raises:
-        UserError: if it is Slurm, and the library that talks to it is missing.
-    """
+    """What runs the trainings of a sweep; a UserError if it is Slurm, and the library that talks to it is missing."""
     if sweep.means.slurm is None:
         return LocalJobs(sweep)
     try:
@@ -64,19 +49,18 @@ def states(sweep: Sweep) -> dict[str, str]:
 def open_sweep(folder: Path, request: Request, means: Means) -> Sweep:
     """The sweep of a folder, new or begun with the same request; nothing is written.
 
-    Raises:
-        UserError: if the folder holds something else, or the sweep is at work by other means.
+    A UserError says if the folder holds something else, or the sweep is at work by other means.
     """
     folder = folder.absolute()
     if "%" in str(folder):
         raise UserError(f"{folder} has a % in its path, which submitit and Slurm take for a variable. Choose another.")
     sweep = Sweep(folder, request, means)
-    if not (folder / SWEEP).is_file():
+    if not (folder / kept.SWEEP).is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"{folder} is not an empty folder, and no sweep. Choose another.")
         return sweep
     present = Sweep.read(folder)
-    if different := differing_keys(present.request, request):
+    if different := kept.differing_keys(present.request, request):
         listing = "".join(f"\n  - {key}: {old!r}, asked for: {new!r}" for key, (old, new) in different.items())
         raise UserError(f"{folder} holds another sweep:{listing}\nChoose another folder.")
     if present.means != means and jobs_of(present).at_work():
@@ -85,16 +69,9 @@ def open_sweep(folder: Path, request: Request, means: Means) -> Sweep:
 
 
 def submit(sweep: Sweep) -> str:
-    """Have everything done that is not finished and that nobody is at work on. Nothing is written if that is refused.
+    """Have everything done that is not finished and that nobody is at work on; what was done, in a line or two.
 
-    Args:
-        sweep: from `open_sweep` or `Sweep.read`.
-
-    Returns:
-        What was done, a line or two.
-
-    Raises:
-        UserError: if the trainings cannot be started, or another sweep is at work on one.
+    A UserError says if the trainings cannot be started, or another sweep is at work on one; then nothing is written.
     """
     present = states(sweep)
     left = [training for training in sweep.trainings if present[training.name] in (FAILED, STOPPED)]
@@ -119,15 +96,9 @@ def submit(sweep: Sweep) -> str:
 
 
 def status_table(sweep: Sweep, present: Mapping[str, str]) -> tuple[list[list[str]], list[str]]:
-    """How far the trainings are.
+    """How far the trainings are, by what `states` says: a header and a row of cells for each.
 
-    Args:
-        sweep: its trainings.
-        present: from `states`.
-
-    Returns:
-        A header and a row of cells for each training; and for each that has failed, or stopped after it had begun, a
-        line that says why.
+    And a line that says why, for each that has failed, or stopped after it had begun.
     """
     rows = [["trainer", "configuration", "fold", "seed", "state", "epoch", "Dice", "best", "log"]]
     reasons = []

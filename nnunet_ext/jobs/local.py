@@ -1,7 +1,5 @@
 """A sweep on this machine: one process in the background with a pool of threads, each of which runs a training."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket
@@ -15,8 +13,8 @@ from itertools import cycle
 from pathlib import Path
 from queue import SimpleQueue
 
+from nnunet_ext.claims import Claim, holder
 from nnunet_ext.errors import UserError
-from nnunet_ext.jobs.claims import Claim, holder
 from nnunet_ext.jobs.runs import identity, run_training
 from nnunet_ext.jobs.sweep import WAITING, Sweep, Training
 from nnunet_ext.programs import end_group, wait_until
@@ -49,8 +47,7 @@ class LocalJobs:
     def submit(self, trainings: Sequence[Training], program: Path) -> str:
         """Start the process, which finds its trainings by their records; what was done, a sentence.
 
-        Raises:
-            UserError: if it does not begin.
+        A UserError says if it does not begin.
         """
         gpus = visible_gpus() if self.sweep.means.device == "cuda" else []
         log = self.sweep.folder / "pool.log"
@@ -72,8 +69,7 @@ class LocalJobs:
     def stop(self) -> str:
         """End the process and its commands, and wait until they have ended; what was done, a sentence.
 
-        Raises:
-            UserError: if they are on another machine, or do not end.
+        A UserError says if they are on another machine, or do not end.
         """
         pool, running = holder(self.sweep.pool_file), self._commands()
         hosts = {content["host"] for content in (*running, *([pool] if pool else []))} - {socket.gethostname()}

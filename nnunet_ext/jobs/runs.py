@@ -1,7 +1,5 @@
 """One training of a sweep: claim it, run nnU-Net's command, remember how it ended."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import signal
@@ -12,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from nnunet_ext.jobs.claims import PATIENCE_S, Claim
+from nnunet_ext.claims import PATIENCE_S, Claim
 from nnunet_ext.jobs.sweep import FAILED, FINISHED, RUNNING, STOPPED, Record, Sweep, Training
 from nnunet_ext.programs import running
 from nnunet_ext.registration import VARIABLE, extended_value
@@ -39,8 +37,6 @@ def run_training(
     """Run nnU-Net's command to its end, or until it is to end, unless it is done or somebody else is at work on it.
 
     Args:
-        sweep: the training's.
-        training: what to train.
         program: path of ``nnUNetv2_train``.
         is_asked_to_end: asked again and again.
         after: from what became of it and the exit status (None if it was ended from here), what is to be remembered.

@@ -1,7 +1,5 @@
 """A sweep on Slurm: a job for each training, as one array."""
 
-from __future__ import annotations
-
 import getpass
 import math
 import subprocess
@@ -74,8 +72,7 @@ class SlurmJobs:
 def slurm_executor(sweep: Sweep) -> SlurmExecutor:
     """submitit's executor for a sweep.
 
-    Raises:
-        UserError: if this is no machine of a cluster with Slurm, or a parameter is wrong.
+    A UserError says if this is no machine of a cluster with Slurm, or a parameter is wrong.
     """
     parameters = {"job_name": sweep.folder.name, **(sweep.means.slurm or {})}
     check_parameters(parameters)

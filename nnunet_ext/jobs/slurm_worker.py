@@ -1,7 +1,5 @@
 """What a job of Slurm does: train one model of a sweep, and have itself requeued when it is told to leave."""
 
-from __future__ import annotations
-
 import signal
 import time
 from dataclasses import replace
@@ -66,10 +64,7 @@ class Signals:
 class Worker:
     """The callable that submitit pickles. Whatever it has to know at its start lies in the sweep's folder.
 
-    Args:
-        folder: of the sweep, absolute.
-        name: of the training.
-        program: path of ``nnUNetv2_train``.
+    It is made of that folder, absolute, the training's name, and the path of ``nnUNetv2_train``.
     """
 
     def __init__(self, folder: str, name: str, program: str) -> None:

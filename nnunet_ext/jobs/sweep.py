@@ -106,11 +106,7 @@ class Sweep:
 
     @classmethod
     def read(cls, folder: Path) -> Sweep:
-        """The sweep of a folder.
-
-        Raises:
-            UserError: if the folder holds none.
-        """
+        """The sweep of a folder; a UserError if the folder holds none."""
         folder = folder.absolute()
         if not (folder / SWEEP).is_file():
             raise UserError(f"{folder} holds no sweep: it has no {SWEEP}. `nnunet_ext jobs start` makes one.")

@@ -4,8 +4,6 @@ They take log-probabilities (B, C, [X,] Y, Z), one tensor for each branch. They 
 for branches that agree.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -3,8 +3,6 @@
 They are scalars, finite for logits of any size. Tversky and Dice losses are between 0 and 1.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

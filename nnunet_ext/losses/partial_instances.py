@@ -4,8 +4,6 @@ Label 0 means background or an instance that nobody annotated. The losses take l
 at the same outputs. They are scalars, finite for logits of any size, and zero if no voxel takes part.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

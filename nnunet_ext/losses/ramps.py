@@ -1,7 +1,5 @@
 """Factors that rise over a training."""
 
-from __future__ import annotations
-
 import math
 
 

@@ -1,7 +1,5 @@
 """Decoders that differ from the plans' own in their dilation and in their first weights (TDNet, arXiv 2309.09730)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Literal, cast
 

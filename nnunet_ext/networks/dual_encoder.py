@@ -1,7 +1,5 @@
 """A U-Net with a second encoder for what is known from a prior scan (DFUNet, arXiv 2412.14846)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 

@@ -1,7 +1,5 @@
 """The U-Net with a second encoder, built by a configuration of nnU-Net's plans."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A U-Net with further decoders around its encoder, which take part in training alone."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 

@@ -5,8 +5,6 @@ that it calls ``previous_stage``. A configuration that is derived from one of th
 nobody writes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Which channels of a longitudinal dataset are the current scan, the prior image and the prior labels."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,8 +10,7 @@ from nnunet_ext.formats.dataset_json import channel_names
 from nnunet_ext.plans.settings import KEY
 from nnunet_ext.techniques.dual_encoder import ChannelRoles
 
-LONGITUDINAL = "longitudinal"
-"""The key of the roles in dataset.json, under ``nnunet_ext``."""
+LONGITUDINAL = "longitudinal"  # the key of the roles in dataset.json, under ``nnunet_ext``
 
 
 def roles_of_dataset(dataset_json: Mapping[str, Any]) -> ChannelRoles:
@@ -22,7 +19,7 @@ def roles_of_dataset(dataset_json: Mapping[str, Any]) -> ChannelRoles:
     Example: ``"nnunet_ext": {"longitudinal": {"current": [0], "prior_image": [1], "prior_labels": [2, 3]}}``. A
     UserError says if they do not fit the channels.
     """
-    channels = number_of_channels(dataset_json)
+    channels = len(channel_names(dataset_json))
     given = dataset_json.get(KEY, {}).get(LONGITUDINAL)
     where = f'dataset.json, "{KEY}": "{LONGITUDINAL}"'
     if given is None:
@@ -49,8 +46,3 @@ def check_roles(roles: ChannelRoles, channels: int, *, where: str) -> None:
         raise UserError(f"{where} names channel {numbers}; the dataset has the channels 0 to {channels - 1}.")
     if twice := sorted({channel for channel in named if named.count(channel) > 1}):
         raise UserError(f"{where} gives channel {', '.join(map(str, twice))} more than one role; each channel has one.")
-
-
-def number_of_channels(dataset_json: Mapping[str, Any]) -> int:
-    """How many channels a dataset's images have."""
-    return len(channel_names(dataset_json))

@@ -1,7 +1,5 @@
 """The preset ``quick``: a configuration that two CPU cores train to a useful result in minutes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -3,8 +3,6 @@
 They are inherited along ``inherits_from``, key by key. Importing this module imports neither torch nor nnunetv2.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from inspect import getdoc

@@ -1,7 +1,5 @@
 """Charts over the epochs as inline SVG, whose colours follow the reader's light or dark scheme."""
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Iterator, Sequence
@@ -113,16 +111,11 @@ def thinned(values: Sequence[float]) -> tuple[list[float], list[float]]:
 
 
 def draw_charts(runs: Sequence[Sequence[TrainingRecord]]) -> list[dict[str, Any]]:
-    """Charts of the loss, the pseudo Dice, and every term of a technique that the checkpoints hold.
+    """Charts of the loss, the pseudo Dice, and every term of a technique: title, note on how to read it, and SVG.
 
     A term is a key with a slash, such as ``loss/mixup``: nnU-Net's own keys have none. Of the shares that moved only
-    that of all parameters has a chart; the others are in a table.
-
-    Args:
-        runs: the trainings of each run. With several, a strong line shows their mean and faint ones show each.
-
-    Returns:
-        For each chart its title, a note on how to read it, and the SVG.
+    that of all parameters has a chart; the others are in a table. Of a run with several trainings a strong line shows
+    the mean, and faint ones show each.
     """
 
     def lines(key: str, style: str = "-", *, only_single: bool = False) -> list[Line]:

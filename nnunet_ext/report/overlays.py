@@ -1,7 +1,5 @@
 """Pictures of cases: contours of reference and prediction on slices in three planes."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Mapping, Sequence
@@ -13,22 +11,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.scores_table import Scores, nanmean
+from nnunet_ext.evaluation.scores_table import nanmean
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, read_images, read_label_map, reader_for
-from nnunet_ext.report.case_files import CaseFiles
-from nnunet_ext.report.summary import Label
+from nnunet_ext.report.cases import CaseFiles, Label
 
 # one colour for each label, on grey images; told apart with red-green blindness too (Okabe and Ito)
 LABEL_COLOURS = ("#56b4e9", "#f0e442", "#ff7f2a", "#cc79a7", "#00b386", "#ffffff")
 
 HEIGHT, WIDTH, DPI = 2.6, 9.0, 130  # a picture's size in inches, at most, and its resolution
-
-
-def encode_png(figure: Figure, dpi: int) -> str:
-    """A figure as the data URL of a PNG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def best_slice(labels: npt.NDArray[np.integer[Any]], axis: int) -> int:
@@ -49,15 +39,14 @@ def draw_overlay(
 ) -> str:
     """Contours of reference (solid) and prediction (dashed) on slices in three planes, or in one for a 2D image.
 
+    The picture is the data URL of a PNG.
+
     Args:
         image: (Z, Y, X) intensities, as nnU-Net's readers give them; Z is 1 for a 2D image.
         reference: label map of the same shape; values that no label has, such as ignore, are not drawn.
         prediction: label map of the same shape.
         spacing: voxel size in mm along Z, Y, X.
         labels: those to outline, with their colours.
-
-    Returns:
-        The data URL of a PNG.
     """
     known = np.where(np.isin(reference, [value for label in labels for value in label.values]), reference, 0)
     axes_shown = (0, 1, 2) if image.shape[0] > 1 else (0,)
@@ -84,19 +73,18 @@ def draw_overlay(
         if across > 0:
             panel.invert_yaxis()  # the patient's head up
         panel.set_axis_off()
-    return encode_png(figure, dpi=DPI)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def choose_cases(runs: Sequence[Scores]) -> list[tuple[str, str]]:
-    """The worst, the median and the best case by Dice, averaged over the runs that have the case.
+def choose_cases(runs: Sequence[Mapping[str, float]]) -> list[tuple[str, str]]:
+    """The worst, the median and the best case by Dice: pairs of rank and case, without repetition.
 
-    Args:
-        runs: Dice of the cases of each run, averaged over the labels.
-
-    Returns:
-        Pairs of rank and case, without repetition; the median of an even number is the lower of the two.
+    It is the mean over the runs, whose cases' Dice is given; NaN counts as none. Of an even number the median is the
+    lower of the two.
     """
-    dice = pd.concat([pd.Series(scores.dice, dtype=float) for scores in runs])
+    dice = pd.concat([pd.Series(dice, dtype=float) for dice in runs])
     ranked = list(dice.groupby(level=0, sort=False).agg(nanmean).dropna().sort_values(kind="stable").index)
     if not ranked:
         return []
@@ -108,8 +96,7 @@ def choose_cases(runs: Sequence[Scores]) -> list[tuple[str, str]]:
 def draw_case(files: CaseFiles, labels: Mapping[Label, str], description: Mapping[str, Any] | None) -> str:
     """The picture of a case, a data URL; `labels` are those to outline, with their colours.
 
-    Raises:
-        UserError: if a file is not known or not there, cannot be read, or is of another size.
+    A UserError says if a file is not known or not there, cannot be read, or is of another size.
     """
     if files.image is None or files.reference is None or description is None:
         raise UserError("the raw dataset was not found")

@@ -3,8 +3,6 @@
 The file loads nothing from a network and runs no script.
 """
 
-from __future__ import annotations
-
 import math
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +18,7 @@ from tqdm import tqdm
 from nnunet_ext.arguments import RESAMPLES
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.bootstrap import Interval, Resampling
-from nnunet_ext.evaluation.scores_table import Scores, nanmean
+from nnunet_ext.evaluation.scores_table import nanmean
 from nnunet_ext.files import write_text
 from nnunet_ext.report.charts import RUN_COLOURS, draw_charts, draw_strips
 from nnunet_ext.report.overlays import LABEL_COLOURS, choose_cases, draw_case
@@ -31,8 +29,7 @@ PACKAGES = ("nnunet-ext", "nnunetv2", "torch", "numpy", "dynamic-network-archite
 VALUES_SHOWN = 6  # of a setting that differs between the trainings of a run
 NOTHING = "–"
 
-Rows = list[tuple[str, list[str]]]
-"""A name and a value for each run."""
+Rows = list[tuple[str, list[str]]]  # a name and a value for each run
 
 
 def write_report(
@@ -47,7 +44,7 @@ def write_report(
     commands: Sequence[str] | None = None,
     report_command: str | None = None,
 ) -> list[str]:
-    """Write the report, whole or not at all.
+    """Write the report, whole or not at all; returns what the page says is missing.
 
     Args:
         target: the HTML file in a folder that exists; an existing file is replaced.
@@ -59,9 +56,6 @@ def write_report(
         subtitle: a sentence below the heading.
         commands: as they were run, one line each; None derives them from what the runs say of themselves.
         report_command: the one that makes this page, added to derived commands.
-
-    Returns:
-        What the page says is missing.
     """
     if not runs:
         raise ValueError("A report needs at least one run.")
@@ -116,7 +110,8 @@ def _section(board: Board, resampling: Resampling, *, baseline: int) -> dict[str
     names = dict.fromkeys(label.name for column in board.columns for seed in column.seeds for label in seed.labels)
     colours = {name: LABEL_COLOURS[place % len(LABEL_COLOURS)] for place, name in enumerate(names)}
     pictures, without = _pictures(board, dice, colours)
-    strips = [(number, scores.defined) for number, scores in dice.items() if scores.defined]
+    defined = {number: [value for value in of_run.values() if not math.isnan(value)] for number, of_run in dice.items()}
+    strips = [(number, values) for number, values in defined.items() if values]
     by_run = [set(column.cases) for column in board.columns]
     counts, common = sorted({len(cases) for cases in by_run}), len(set.intersection(*by_run))
     return {
@@ -135,13 +130,15 @@ def _section(board: Board, resampling: Resampling, *, baseline: int) -> dict[str
     }
 
 
-def _dice_of_cases(column: Column) -> Scores:
+def _dice_of_cases(column: Column) -> dict[str, float]:
     """Of each case the mean over its labels and the run's seeds."""
-    seeds = [seed.dice().dice for seed in column.seeds]
-    return Scores({case: nanmean(seed[case] for seed in seeds if case in seed) for case in column.cases})
+    seeds = [seed.dice() for seed in column.seeds]
+    return {case: nanmean(seed[case] for seed in seeds if case in seed) for case in column.cases}
 
 
-def _pictures(board: Board, dice: Mapping[int, Scores], colours: Mapping[str, str]) -> tuple[list[dict[str, Any]], str]:
+def _pictures(
+    board: Board, dice: Mapping[int, Mapping[str, float]], colours: Mapping[str, str]
+) -> tuple[list[dict[str, Any]], str]:
     """For each chosen case its rank, name, and one picture per run; and which are missing, as a sentence."""
     chosen = [
         (rank, case, column)
@@ -163,7 +160,7 @@ def _pictures(board: Board, dice: Mapping[int, Scores], colours: Mapping[str, st
             missing.append(f"{case} by {column.run} ({error})")
             continue
         entry = shown.setdefault(case, {"rank": rank, "name": case, "pictures": []})
-        value = seed.dice().dice[case]
+        value = seed.dice()[case]
         entry["pictures"].append({"run": column.run, "number": column.number, "dice": value, "image": picture})
     if not missing:
         return list(shown.values()), ""

@@ -1,7 +1,5 @@
 """Runs, the columns of a report: what the user named, seeds under one name, and which are shown side by side."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,8 +50,7 @@ class Board:
 def as_runs(named: Sequence[tuple[str | None, Source]]) -> list[Run]:
     """Runs of what was read; a name that is given several times stands for seeds of one method.
 
-    Raises:
-        UserError: if a folder is given twice, or two without a name would be called the same.
+    A UserError says if a folder is given twice, or two without a name would be called the same.
     """
     paths = [source.path for _, source in named]
     for path in paths:

@@ -1,9 +1,7 @@
 """What nnU-Net's and this package's commands left in a folder: scores, files of the cases, trainings."""
 
-from __future__ import annotations
-
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,14 +11,13 @@ import pandas as pd
 from nnunet_ext.checkpoints.trained_model import FINAL
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.metrics import DICE, LESIONS_RECALL, METRICS, NSD
-from nnunet_ext.evaluation.scores_table import SCORES, Scores, labels_with, nanmean, read_scores, seed_scores
+from nnunet_ext.evaluation.scores_table import SCORES, labels_with, nanmean, read_scores, seed_scores
 from nnunet_ext.files import read_json
 from nnunet_ext.formats.dataset_json import read_dataset_json
 from nnunet_ext.formats.evaluation import EvaluationJson, Origin
 from nnunet_ext.formats.summary import path_of
 from nnunet_ext.formats.typed import read_typed
-from nnunet_ext.report.case_files import CaseFiles, RawFiles, find_raw_files
-from nnunet_ext.report.summary import Evaluation, Label, read_labels, read_summary
+from nnunet_ext.report.cases import CaseFiles, Evaluation, Label, RawFiles, find_raw_files, read_labels, read_summary
 from nnunet_ext.report.training import TrainingRecord, find_checkpoint, read_training
 
 EVALUATION, REQUEST, SUMMARY = "evaluation.json", "request.json", "summary.json"
@@ -39,10 +36,10 @@ class ScoredCases:
     description: Mapping[str, Any] | None  # a dataset.json that tells how to read the files
     notes: Mapping[str, str] = field(default_factory=dict)  # how metrics were computed, by their group
 
-    def dice(self) -> Scores:
-        """The mean over the labels of each case."""
+    def dice(self) -> dict[str, float]:
+        """The mean over the labels of each case; NaN where it has none."""
         values = seed_scores(self.scores, DICE, list(self.files), labels_with(self.scores, DICE)).values
-        return Scores(dict(zip(self.files, map(nanmean, values.tolist()))))
+        return dict(zip(self.files, map(nanmean, values.tolist())))
 
 
 @dataclass(frozen=True)
@@ -70,15 +67,10 @@ class PredictedFolder:
     images: Path | None = None  # folder with ``<case>_0000.<ending>``; without, there are no pictures
 
 
-def read_evaluation(run: PredictedFolder) -> Evaluation:
-    """The scores of predictions; errors as of `read_summary`."""
-    return read_summary(run.summary, read_dataset_json(run.predictions / "dataset.json"))
-
-
 def read_predicted_folder(run: PredictedFolder) -> Source:
     """Predictions of known origin as a source; errors as of `read_summary` and `read_training`."""
     description = read_dataset_json(run.predictions / "dataset.json")
-    evaluation = read_evaluation(run)
+    evaluation = read_summary(run.summary, description)
     ending = f"_0000{description['file_ending']}"
     images = {} if run.images is None else {case: run.images / f"{case}{ending}" for case in evaluation.predictions}
     outcome = _scored_by_nnunet("", [evaluation], description, RawFiles(images=images))
@@ -89,12 +81,9 @@ def read_predicted_folder(run: PredictedFolder) -> Source:
 def read_source(path: Path) -> Source:
     """Find out what a folder holds, and read it.
 
-    Args:
-        path: a model folder TRAINER__PLANS__CONFIGURATION, a ``fold_X`` in it, an output folder of ``nnunet_ext
-            evaluate``, or a folder of predictions with the summary.json of ``nnUNetv2_evaluate_folder``.
-
-    Raises:
-        UserError: if it is nothing of these, or has no scores; the message says how to make them.
+    It is a model folder TRAINER__PLANS__CONFIGURATION, a ``fold_X`` in it, an output folder of ``nnunet_ext evaluate``,
+    or a folder of predictions with the summary.json of ``nnUNetv2_evaluate_folder``. A UserError says if it is nothing
+    of these, or has no scores, and how to make them.
     """
     if path.name in (EVALUATION, SUMMARY) and path.is_file():
         path = path.parent
@@ -108,7 +97,9 @@ def read_source(path: Path) -> Source:
     if path.name.startswith("fold_"):
         return _read_folds(path.parent, [path], name=f"{_short(path.parent)}, {path.name.replace('_', ' ')}", at=path)
     if (path / "plans.json").is_file() and any(path.glob("fold_*")):
-        return _read_model(path)
+        folds = sorted((one for one in path.glob("fold_*") if one.is_dir()), key=_fold_order)
+        numbered = [one for one in folds if one.name != "fold_all"]
+        return _read_folds(path, numbered or folds, name=_short(path), at=path)
     if (path / SUMMARY).is_file():
         return _read_predictions(path)
     raise UserError(f"{path} holds no results that the report knows.{_candidates(path)}")
@@ -132,13 +123,6 @@ def _short(model: Path) -> str:
     plans, _, configuration = rest.partition("__")
     parts = [trainer.removeprefix("nnUNetTrainer") or "nnU-Net", configuration, "" if plans == "nnUNetPlans" else plans]
     return ", ".join(part for part in parts if part)
-
-
-def _read_model(model: Path) -> Source:
-    """A cross-validation: all folds that nnU-Net has validated."""
-    folds = sorted((one for one in model.glob("fold_*") if one.is_dir()), key=_fold_order)
-    numbered = [one for one in folds if one.name != "fold_all"]
-    return _read_folds(model, numbered or folds, name=_short(model), at=model)
 
 
 def _fold_order(fold: Path) -> tuple[bool, int, str]:
@@ -251,6 +235,7 @@ def _read_evaluate_folder(path: Path) -> Source:
         for fold in folders
         if f"fold {fold}" not in trainings
     ]
+    remarks += [remark for entry in content["datasets"] for remark in _not_annotated(entry)]
     by_model = f"{content.get('model')}, {'fold' if len(folders) == 1 else 'folds'} {', '.join(map(str, folders))}"
     description = read_dataset_json(origin / "dataset.json") if (origin / "dataset.json").is_file() else None
     near = [path, origin, *(Path(path_of(folder)) for folder in content.get("labels", []))]
@@ -263,7 +248,7 @@ def _read_evaluate_folder(path: Path) -> Source:
             for entry in content["datasets"]
         ),
         trainings,
-        tuple(remarks if folders else [NO_TRAINING]),
+        tuple(remarks if folders else [*remarks, NO_TRAINING]),
         (_evaluate_command(content, origin),),
         content.get("versions", {}),
     )
@@ -278,14 +263,10 @@ def _evaluated(
     predictions: Path | None,
     out: Path,
 ) -> ScoredCases:
-    """The scores on one set of cases.
+    """The scores on one set of cases, of which evaluation.json has the `entry`.
 
-    Args:
-        entry: the set's part of evaluation.json.
-        scores: the scores table.
-        model: dataset.json of the model or beside the predictions, if it is there.
-        near: paths to look for the raw data from.
-        predictions: folder of the predictions, if they are not in the output folder `out`.
+    `model` is the dataset.json of the model or beside the predictions, if it is there; raw data are looked for `near`
+    some paths, and predictions in the output folder `out` unless they have another.
     """
     name, references = f"{entry['dataset']}_{entry['cases']}", entry.get("references")
     of_set = scores[(scores["dataset"] == name) & (scores["references"] == (references or ""))]
@@ -304,6 +285,18 @@ def _evaluated(
     }
     labels = tuple(Label(label, values.get(label, ())) for label in entry["labels"])
     return ScoredCases(title, of_set, labels, files, description, _notes(entry))
+
+
+def _not_annotated(entry: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence if cases in evaluation.json were scored for some labels alone."""
+    without = {
+        label: one["cases_not_annotated"] for label, one in entry["labels"].items() if "cases_not_annotated" in one
+    }
+    if without:
+        total = entry["number_of_cases"]
+        shown = ", ".join(f"{label} in {total - number}" for label, number in without.items())
+        where = f"{entry['dataset']}_{entry['cases']}: of {total} cases {shown}"
+        yield f"A case is scored only for labels that it was annotated for. {where}."
 
 
 def _notes(entry: Mapping[str, Any]) -> dict[str, str]:

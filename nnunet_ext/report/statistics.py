@@ -1,7 +1,5 @@
 """Paired tests of runs, and Holm's correction for several of them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,13 +22,8 @@ class SignedRank:
 def signed_rank(differences: Sequence[float]) -> SignedRank | None:
     """Wilcoxon's signed-rank test, two-sided; differences of zero are left out, as Wilcoxon did.
 
-    Exact for up to fifty differences without ties; else the normal approximation, corrected for ties.
-
-    Args:
-        differences: one for each patient, none NaN.
-
-    Returns:
-        None if fewer than six differ from zero: no such test can be significant at 5 %.
+    Exact for up to fifty differences without ties; else the normal approximation, corrected for ties. There is none if
+    fewer than six patients differ: no such test can be significant at 5 %.
     """
     counting: npt.NDArray[np.float64] = np.array([value for value in differences if value != 0])
     if len(counting) < FEWEST:

@@ -1,7 +1,5 @@
 """The tables of scores: each metric's figures with intervals, and paired comparisons with the baseline."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

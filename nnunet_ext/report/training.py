@@ -1,7 +1,5 @@
 """What a fold's checkpoint says about its training: curves, settings, version, and the commands that repeat it."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -11,7 +9,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ext.checkpoints.reading import read_checkpoint
@@ -21,6 +18,7 @@ from nnunet_ext.files import read_json
 from nnunet_ext.formats.checkpoint import Recorded
 from nnunet_ext.formats.plans import checked_plans
 from nnunet_ext.formats.typed import validated
+from nnunet_ext.messages import dataset_number
 from nnunet_ext.plans.plans_file import check_configuration
 from nnunet_ext.plans.settings import KEY
 
@@ -71,6 +69,8 @@ def read_training(fold_folder: Path) -> TrainingRecord:
     started, ended = curves.get("epoch_start_timestamps", []), curves.get("epoch_end_timestamps", [])
     seconds = [end - start for start, end in zip(started, ended)]
     content = PlansManager(plans).get_configuration(configuration).configuration
+    # by place in memory: tensors that have several names count once
+    sizes = {tensor.data_ptr(): tensor.numel() for tensor in checkpoint["network_weights"].values()}
     settings = {
         "Trainer": trainer,
         "Configuration": configuration,
@@ -81,8 +81,9 @@ def read_training(fold_folder: Path) -> TrainingRecord:
         "Patch size": " × ".join(map(str, content.get("patch_size", []))) or "–",
         "Batch size": str(content.get("batch_size", "–")),
         "Spacing in mm": " × ".join(f"{value:g}" for value in content.get("spacing", [])) or "–",
-        "Weights of the network": f"{count_weights(checkpoint['network_weights']):,}",
+        "Weights of the network": f"{sum(sizes.values()):,}",
         **{key: str(value) for key, value in flatten(own.settings).items()},
+        **{f"Started from: {key}": str(value) for key, value in own.source.items()},
     }
     return TrainingRecord(
         checkpoint=source,
@@ -103,14 +104,10 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def count_weights(state_dict: Mapping[str, torch.Tensor]) -> int:
-    """Number of entries in a state dict, tensors that appear under several names counted once."""
-    return sum({tensor.data_ptr(): tensor.numel() for tensor in state_dict.values()}.values())
-
-
 def training_commands(plans: Mapping[str, Any], *, trainer: str, configuration: str, fold: str) -> tuple[str, ...]:
     """The commands that write a training's configurations and train, as far as the plans in its checkpoint tell."""
-    dataset, name = _number(str(plans.get("dataset_name", "DATASET"))), str(plans.get("plans_name", DEFAULT_PLANS))
+    dataset = dataset_number(str(plans.get("dataset_name", "DATASET")))
+    name = str(plans.get("plans_name", DEFAULT_PLANS))
     named = [] if name == DEFAULT_PLANS else ["-p", name]
     train = ["nnUNetv2_train", dataset, configuration, fold]
     train += [] if trainer == DEFAULT_TRAINER else ["-tr", trainer]
@@ -138,9 +135,3 @@ def _configure(dataset: str, plans: Sequence[str], name: str, content: Mapping[s
     settings = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in flat]
     command = ["nnunet_ext", "configure", "-d", dataset, *plans, "-c", content["inherits_from"], "--name", name]
     return shlex.join([*command, *settings])
-
-
-def _number(dataset: str) -> str:
-    """The id of a dataset as commands take it, or its name."""
-    number = dataset.removeprefix("Dataset").partition("_")[0]
-    return str(int(number)) if number.isdecimal() else dataset

@@ -4,8 +4,6 @@ A module here for each technique or family of techniques; `nnunet_ext.registry` 
 users. Importing this folder imports neither torch nor nnunetv2, so that the command line stays quick.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar

@@ -15,8 +15,9 @@ class FineTuningSettings(Section):
 
     source: str | None = Field(
         None,
-        description="Checkpoint to start from (.pth, of nnU-Net or of `nnunet_ext adapt-weights`); adapted as that "
-        "command does. `~` and environment variables are expanded. Unset: what `-pretrained_weights` gives.",
+        description="What to start from: a checkpoint, or a model's folder, of nnU-Net, of `nnunet_ext adapt-weights` "
+        "or of public weights; read and adapted as that command does. `~` and environment variables are expanded. "
+        "Unset: what `-pretrained_weights` gives.",
     )
     keep_heads: bool = Field(
         True,
@@ -25,6 +26,24 @@ class FineTuningSettings(Section):
     )
     allow_random_start: bool = Field(
         False, description="Train although there is nothing to start from (an error otherwise)."
+    )
+    l2_sp: float = Field(
+        0.0,
+        ge=0,
+        description="L2-SP: adds this times the sum of (w - w0)^2 over the weights that the source has to the loss, in "
+        "place of their weight decay (arXiv 1802.01483).",
+    )
+    copied_lr_factor: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Factor of the learning rate of the weights that come from the source; random ones keep the whole "
+        "rate.",
+    )
+    warmup_epochs: int = Field(
+        0,
+        ge=0,
+        description="Epochs in which the learning rate rises linearly, before it decays; fewer than num_epochs.",
     )
     lora_rank: int = Field(32, ge=1, description="`nnUNetTrainerLoRA`: rank r of the adapters.")
     lora_alpha: float = Field(16.0, gt=0, description="`nnUNetTrainerLoRA`: alpha; the adapters' factor is alpha / r.")

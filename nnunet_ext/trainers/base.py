@@ -1,7 +1,5 @@
 """The base of every trainer in this package: nnU-Net's training, cut into named steps that a technique can extend."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle
@@ -21,8 +19,8 @@ from torch import distributed as dist
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunet_ext.checkpoints.writing import write_checkpoint
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import written_whole
 from nnunet_ext.plans.plans_file import folder_of_variable
 from nnunet_ext.plans.settings import KEY, Settings, configured_settings, differences, merged, validated_settings
 from nnunet_ext.techniques import S, Technique
@@ -246,13 +244,17 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         return torch.optim.AdamW if self.settings.optimizer == "adamw" else torch.optim.SGD
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
-        """The optimizer of the settings, under nnU-Net's polynomial decay."""
+        """The optimizer of the settings, and its schedule."""
         arguments: dict[str, Any] = {"lr": self.initial_lr, "weight_decay": self.weight_decay}
         if self.settings.optimizer == "sgd":
             momentum = self.settings.momentum
             arguments.update(momentum=momentum, nesterov=self.settings.nesterov and momentum > 0)
         optimizer = self.optimizer_class()(self.trainable_parameters(), **arguments)
-        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+        return optimizer, self.learning_rate_schedule(optimizer)
+
+    def learning_rate_schedule(self, optimizer: torch.optim.Optimizer) -> Any:
+        """What sets the learning rate at the start of each epoch: nnU-Net's polynomial decay."""
+        return PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
     # ------------------------------------------------------------------ start, epochs, log
 
@@ -379,8 +381,7 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
             "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
             KEY: self.extra_state(),
         }
-        with written_whole(filename) as temporary:
-            torch.save(checkpoint, temporary)
+        write_checkpoint(filename, checkpoint)
 
     def load_checkpoint(self, checkpoint: str | os.PathLike[str] | dict[str, Any]) -> None:
         """Load a checkpoint of this trainer or of one with the same network: a file, or the content of one.
@@ -397,7 +398,9 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         self.has_loaded_checkpoint = True
 
     def _compare_settings(self, recorded: Mapping[str, Any] | None, filename: str) -> None:
-        changes = [] if recorded is None else differences(recorded, self.settings_record())
+        # a setting that an earlier version did not have was at its default
+        defaults = type(self.settings)().record(self.techniques)
+        changes = [] if recorded is None else differences(merged(defaults, recorded), self.settings_record())
         if not changes:
             return
         listing = "".join(f"\n  - {line}" for line in changes)

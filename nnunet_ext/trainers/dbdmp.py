@@ -1,7 +1,5 @@
 """Learning from partially annotated instances with dynamically mixed pseudo labels (DBDMP, arXiv 2408.09411)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 

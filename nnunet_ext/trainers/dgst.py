@@ -1,7 +1,5 @@
 """Dynamic gradient sparsification training (arXiv 2503.00748): every step moves a few entries of each kernel."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
@@ -26,8 +24,7 @@ class DGSTMixin(FineTuningMixin, technique=DGST):
 
     strategy = staticmethod(strategies.dgst)
 
-    rows: dict[Tensor, Rows]
-    """How each kernel, the weight of a layer, falls into rows."""
+    rows: dict[Tensor, Rows]  # how each kernel, the weight of a layer, falls into rows
 
     def optimizer_class(self) -> type[torch.optim.Optimizer]:
         if self.section(DGST).mode == "grad_mask":
@@ -44,15 +41,16 @@ class DGSTMixin(FineTuningMixin, technique=DGST):
         self.rows = {cast(Tensor, layer.weight): Rows.of(layer) for layer in layers}
 
     def edit_gradients(self) -> None:
-        """Clip the whole gradient, then leave of each kernel's what this step selects."""
+        """Clip the whole gradient, then select of each kernel's what this step moves."""
         super().edit_gradients()
-        selected = {}
-        for weight, rows in self.rows.items():
-            if weight.grad is not None:
-                selected[weight] = self.select(weight.grad, rows)
-                keep_only(weight.grad, selected[weight])
+        selected = {
+            weight: self.select(weight.grad, rows) for weight, rows in self.rows.items() if weight.grad is not None
+        }
         if isinstance(self.optimizer, StrictStep):
-            self.optimizer.selected = selected
+            self.optimizer.selected = selected  # and it looks at no other entry of the gradient
+        else:
+            for weight, entries in selected.items():
+                keep_only(cast(Tensor, weight.grad), entries)
 
     def select(self, gradient: Tensor, rows: Rows) -> Entries:
         """The entries of a kernel that this step may move."""

@@ -1,7 +1,5 @@
 """Scribble supervision by dynamically mixed pseudo labels (DMPLS, arXiv 2203.02106)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

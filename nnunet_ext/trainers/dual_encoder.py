@@ -1,7 +1,5 @@
 """Segmentation of a scan beside an earlier one of the same patient (DFUNet, arXiv 2412.14846)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -12,8 +10,9 @@ from torch import Tensor, nn
 
 from nnunet_ext.augmentation.registration_error import Misalignment
 from nnunet_ext.augmentation.selected_channels import before_intensity, only_image_channels
+from nnunet_ext.formats.dataset_json import channel_names
 from nnunet_ext.networks.dual_encoder_plans import dual_encoder_unet
-from nnunet_ext.plans.channel_roles import check_roles, number_of_channels, roles_of_dataset
+from nnunet_ext.plans.channel_roles import check_roles, roles_of_dataset
 from nnunet_ext.plans.settings import KEY, configured_settings, validated_section, with_whole_block
 from nnunet_ext.techniques.dual_encoder import DUAL_ENCODER, ChannelRoles
 from nnunet_ext.trainers.base import Batch, nnUNetTrainerConfigurable
@@ -37,7 +36,7 @@ class DualEncoderMixin(nnUNetTrainerConfigurable, technique=DUAL_ENCODER):
         where = f"configuration {configuration!r} of the plans {plans.get('plans_name', '')!r}"
         settings = validated_section(configured_settings(plans, configuration), DUAL_ENCODER, where=where)
         roles = settings.channels or roles_of_dataset(dataset_json)
-        check_roles(roles, number_of_channels(dataset_json), where=f"dual_encoder.channels in {where}")
+        check_roles(roles, len(channel_names(dataset_json)), where=f"dual_encoder.channels in {where}")
         resolved = settings.model_copy(update={"channels": roles}).model_dump(mode="json")
         return with_whole_block(plans, configuration, {"dual_encoder": resolved})
 

@@ -1,7 +1,5 @@
 """Fine-tuning a trained model with few cases: where it starts from, what may move, and what did."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -10,14 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_ext.checkpoints.adaptation import ModelDescription, adapt
-from nnunet_ext.checkpoints.reading import read_checkpoint
+from nnunet_ext.checkpoints.heads import is_head
+from nnunet_ext.checkpoints.outcome import ALL, NOTHING
+from nnunet_ext.checkpoints.sources import read_source
 from nnunet_ext.errors import UserError
 from nnunet_ext.finetuning import lora, strategies
+from nnunet_ext.finetuning.anchor import Anchor
 from nnunet_ext.finetuning.movement import Movement, shares_table
 from nnunet_ext.finetuning.roles import parameter_roles
+from nnunet_ext.finetuning.schedule import FACTOR, FineTuningSchedule
 from nnunet_ext.finetuning.strategies import Freedom, freeze
+from nnunet_ext.plans.settings import Settings
 from nnunet_ext.techniques.fine_tuning import FINE_TUNING
-from nnunet_ext.trainers.base import nnUNetTrainerConfigurable
+from nnunet_ext.trainers.base import Batch, Outputs, nnUNetTrainerConfigurable
 
 
 class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
@@ -29,6 +32,22 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
 
     freedoms: dict[str, Freedom]
     """What the strategy said of each parameter of the plain network, by name."""
+    origin: Mapping[str, str] | None = None
+    """The file that the training began with, its citation and licence."""
+    anchor: Anchor | None = None
+    """The weights that L2-SP holds the network near, if it is on."""
+
+    @classmethod
+    def planned_settings(cls, plans: Mapping[str, Any], configuration: str) -> Settings:
+        """The settings; a UserError if nothing is left of the training after the warm-up."""
+        settings = super().planned_settings(plans, configuration)
+        warmup, epochs = settings.section(FINE_TUNING).warmup_epochs, settings.num_epochs
+        if epochs is not None and warmup >= epochs:
+            raise UserError(
+                f"fine_tuning.warmup_epochs is {warmup}, and the training has {epochs} epochs (num_epochs). The "
+                "warm-up must be shorter than the training."
+            )
+        return settings
 
     @staticmethod
     def strategy(network: nn.Module) -> dict[str, Freedom]:
@@ -53,7 +72,24 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
         freeze(self.unwrapped_network(), self.freedoms)
 
     def trainable_parameters(self) -> Any:
-        return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        """A list of parameters; where those from the source are treated apart, a group for each.
+
+        Which these are is known only when the source was read. A checkpoint keeps each group's factor and decay.
+        """
+        settings = self.section(FINE_TUNING)
+        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        if settings.l2_sp == 0 and settings.copied_lr_factor == 1:
+            return parameters
+        return [{"params": [parameter], FACTOR: 1.0} for parameter in parameters]
+
+    def learning_rate_schedule(self, optimizer: torch.optim.Optimizer) -> Any:
+        warmup = self.section(FINE_TUNING).warmup_epochs
+        return FineTuningSchedule(optimizer, self.initial_lr, self.num_epochs, warmup=warmup)
+
+    def named_trainable_parameters(self) -> dict[str, nn.Parameter]:
+        """What moves, by its name in the plain network; adapters, which have none there, by their own."""
+        named = self.unwrapped_network().named_parameters()
+        return {lora.plain_name(name): parameter for name, parameter in named if parameter.requires_grad}
 
     def initialize(self) -> None:
         super().initialize()
@@ -72,6 +108,8 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
         settings = self.section(FINE_TUNING)
         if self._weight_sums() != self._initial_sums:
             self.print_to_log_file("Fine-tuning from the weights that -pretrained_weights loaded; heads start anew.")
+            names = self.unwrapped_network().state_dict()
+            self.treat_apart({name: NOTHING if is_head(name) else ALL for name in names})
             if settings.source is not None:
                 self.print_to_log_file(f"fine_tuning.source ({settings.source}) is not used: that option comes first.")
             return
@@ -87,9 +125,37 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
             )
         network = self.unwrapped_network()
         target = ModelDescription(self.plans_manager.plans, self.configuration_name, self.dataset_json)
-        adaptation = adapt(read_checkpoint(source), network, target, keep_heads=settings.keep_heads)
+        given = read_source(source)
+        adaptation = adapt(given.checkpoint, network, target, keep_heads=settings.keep_heads)
         network.load_state_dict(adaptation.weights)
+        self.treat_apart(adaptation.known)
+        self.origin = {"file": source.name, **given.about()}
         self.print_to_log_file(f"Fine-tuning from {source}:\n{adaptation.table()}")
+
+    def treat_apart(self, known: Mapping[str, Tensor]) -> None:
+        """Set learning rate, weight decay and anchor of what comes from the source, as the settings say.
+
+        Args:
+            known: bool, by name in the plain network, broadcast to the weight's shape: which entries the source gave.
+        """
+        settings, parameters = self.section(FINE_TUNING), self.named_trainable_parameters()
+        known = {name: known.get(name, NOTHING) for name in parameters}
+        copied = {id(parameter) for name, parameter in parameters.items() if known[name].all()}
+        for group in self.optimizer.param_groups:
+            if FACTOR in group and id(group["params"][0]) in copied:
+                group[FACTOR] = settings.copied_lr_factor
+                if settings.l2_sp > 0:
+                    group["weight_decay"] = 0.0
+        if settings.l2_sp > 0:
+            self.anchor = Anchor(parameters, known)
+
+    def loss_terms(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """The loss, and L2-SP if it is on (``l2_sp``)."""
+        terms = super().loss_terms(outputs, batch)
+        if self.anchor is not None and self.anchor.start:
+            distance = self.anchor.square_distance(self.named_trainable_parameters())
+            terms["l2_sp"] = self.section(FINE_TUNING).l2_sp * distance
+        return terms
 
     def _weight_sums(self) -> list[float]:
         """One number for each weight tensor, to see whether nnU-Net, which does not tell, has loaded others."""
@@ -111,12 +177,17 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
         self.print_to_log_file(f"Entries that ever moved:\n{shares_table(self.movement.shares())}")
 
     def extra_state(self) -> dict[str, Any]:
-        return {**super().extra_state(), "moved": self.movement.state()}
+        more: dict[str, Any] = {} if self.anchor is None else {"l2_sp": self.anchor.state()}
+        more |= {} if self.origin is None else {"source": dict(self.origin)}
+        return {**super().extra_state(), "moved": self.movement.state(), **more}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         super().load_extra_state(state)
         if "moved" in state:
             self.movement.load_state(state["moved"])
+        self.origin = state.get("source")
+        if "l2_sp" in state and self.section(FINE_TUNING).l2_sp > 0:
+            self.anchor = Anchor.from_state(state["l2_sp"], self.device)
 
 
 class nnUNetTrainerFineTune(FineTuningMixin):

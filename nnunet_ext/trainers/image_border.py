@@ -1,7 +1,5 @@
 """What trainers share that learn from partial labels: what lies outside the image was annotated by nobody."""
 
-from __future__ import annotations
-
 from typing import Any, cast
 
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms

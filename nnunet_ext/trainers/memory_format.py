@@ -1,7 +1,5 @@
 """Which memory layout trains a network faster on this machine: measured, because no rule predicts it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from copy import deepcopy
 from statistics import median

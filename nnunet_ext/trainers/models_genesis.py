@@ -1,7 +1,5 @@
 """Self-supervised pre-training: undo the corruptions of a patch (Models Genesis, arXiv 2004.07882)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from os.path import join
 from typing import Any, ClassVar

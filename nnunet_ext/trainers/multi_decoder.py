@@ -1,7 +1,5 @@
 """What trainers with several decoders share: how the network is built, and how its outputs are handled."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, cast
 

@@ -1,7 +1,5 @@
 """Cross-entropy over scribbles with a stock network, and minimisation of entropy elsewhere."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """What trainers share that learn from scribbles: voxels of the ignore label are those that nobody annotated."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 

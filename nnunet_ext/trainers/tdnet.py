@@ -1,7 +1,5 @@
 """Scribble supervision by the consistency of three dilated decoders (TDNet, arXiv 2309.09730)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import cycle
 from typing import Any

@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,10 @@ import pandas as pd
 import pytest
 
 from benchmarks.__main__ import main, planned
-from benchmarks.engine import journal as journal_module
-from benchmarks.engine.children import CommandFailed
+from benchmarks.engine.children import Children, CommandFailed
 from benchmarks.engine.experiment import Comparison, Test, experiment_names, load_experiment
 from benchmarks.engine.journal import Journal, OutOfTime, open_folder
-from benchmarks.engine.results import page_lines, primary_lines, render, write_results, write_table
+from benchmarks.engine.results import origin_lines, page_lines, primary_lines, render, write_results, write_table
 from benchmarks.engine.runner import Runner, next_rate
 from benchmarks.engine.statistics import Figures, estimate, figure
 from nnunet_ext.commands.configure import parse_settings
@@ -89,7 +89,7 @@ class Commands:
 @pytest.fixture
 def commands(monkeypatch):
     found = Commands()
-    monkeypatch.setattr(journal_module, "run_command", found)
+    monkeypatch.setattr(Children, "run", lambda self, command, log: found(command, log))
     return found
 
 
@@ -101,9 +101,9 @@ def out(tmp_path, monkeypatch):
     return folder
 
 
-def run(out, experiment=EXPERIMENT, **options):
-    runner = Runner(experiment, Journal(out, **options), "cpu")
-    runner.run()
+def run(out, experiment=EXPERIMENT, *, device="cpu", at_once=1, **options):
+    runner = Runner(experiment, Journal(out, **options), device)
+    runner.run(at_once=at_once)
     return runner
 
 
@@ -265,10 +265,48 @@ def test_nothing_begins_after_the_deadline(out, commands):
     assert commands.ran == []
 
 
+def test_several_at_once_do_each_step_once_and_before_what_needs_it(out, commands):
+    run(out)
+    alone, commands.ran = commands.ran.copy(), []
+    other = out.with_name("at once")
+    open_folder(other, {})
+    os.environ["nnUNet_raw"] = str(other / "nnUNet_raw")
+    found = run(other, at_once=6).journal
+    assert sorted(commands.names()) == sorted(name for name, _ in alone)
+    ends = list(found.state["finished"])
+    for needed, later in (
+        ("preprocess_Dataset990_Squares", "train_pilot_stock_6steps_lr0.01_s0"),
+        ("evaluate_pilot_stock_6steps_lr0.1_s0__squares", "train_stock_6steps_s0"),
+        ("train_stock_6steps_s0", "make_Dataset992_Taught"),
+        ("train_stock_6steps_s0", "train_mixup_6steps_s0"),
+    ):
+        assert ends.index(needed) < ends.index(later)
+    assert found.state["running"] == []
+
+
+def test_failure_is_known_to_all_that_wait_for_it(out, commands):
+    commands.failing = "preprocess_Dataset990_Squares"
+    states = run(out, at_once=6).journal.state
+    assert list(states["failed"]) == ["preprocess_Dataset990_Squares"]
+    assert commands.names("train_") == []
+
+
+def test_run_goes_on_on_another_machine(out, commands):
+    commands.failing = "configure_stock_6steps_s1"
+    run(out, machine="the first")
+    commands.failing = ""
+    commands.ran.clear()
+    runner = run(out, machine="the second", device="cuda")
+    assert commands.names("train_") == ["train_stock_6steps_s1", "train_taught_6steps_s1"]
+    assert commands.command("train_stock_6steps_s1")[-1] == "cuda"
+    lines = origin_lines(runner, [])
+    assert lines[:2] == ["- Machine: the first (6 trainings)", "- Machine: the second (2 trainings)"]
+
+
 def test_folder_of_another_request_is_refused(tmp_path):
-    open_folder(tmp_path / "a", {"device": "cpu"})
+    open_folder(tmp_path / "a", {"experiment": "a"})
     with pytest.raises(UserError, match="Choose another"):
-        open_folder(tmp_path / "a", {"device": "cuda"})
+        open_folder(tmp_path / "a", {"experiment": "b"})
     with pytest.raises(UserError, match="is not an empty folder"):
         open_folder(tmp_path, {})
 
@@ -277,7 +315,7 @@ def test_status_tells_what_is_done_failed_running_and_waiting(out, commands, cap
     commands.failing = "train_taught_6steps_s0"
     runner = run(out)
     assert runner.journal.lock()
-    state = {**runner.journal.state, "running": "train_taught_6steps_s1"}
+    state = {**runner.journal.state, "running": ["train_taught_6steps_s1"]}
     del state["finished"]["train_taught_6steps_s1"], state["finished"]["evaluate_taught_6steps_s1__squares"]
     write_json(out / "steps.json", state)
     capsys.readouterr()
@@ -357,6 +395,23 @@ def test_table_has_a_row_for_each_run_case_label_and_metric(out, commands):
     assert set(one.dataset) == {"squares"}
     assert set(one.seed) == {"0"}
     assert "stock, 6 steps, pilot lr=0.01" in set(scores.run)
+
+
+def test_methods_with_labels_of_their_own_make_up_one_run(out, commands):
+    first, second, third = EXPERIMENT.methods
+    methods = (
+        replace(first, part_of="both", labels=("square",)),
+        replace(second, part_of="both", labels=("circle",), start=None),
+        third,
+    )
+    comparisons = (Comparison("taught", "both"),)
+    scores = collected(run(out, replace(EXPERIMENT, methods=methods, comparisons=comparisons)), out)
+    # the rows of the second method, which is scored by its circles alone, are left out
+    assert set(scores[scores.run == "both, 6 steps"].label) == {"square"}
+    assert not scores.run.str.startswith(("stock", "MixUp")).any()
+    assert "taught, 6 steps − both, 6 steps" in (out / "tiny.md").read_text()
+    with pytest.raises(UserError, match="unknown: .*'two'"):
+        replace(EXPERIMENT, comparisons=(Comparison("taught", "two"),))
 
 
 def test_page_has_runs_comparisons_rates_and_provenance(out, commands):

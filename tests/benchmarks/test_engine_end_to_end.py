@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from benchmarks.engine.children import CommandFailed, run_command
+from benchmarks.engine.children import Children, CommandFailed
 from nnunet_ext.files import read_json, write_json
 
 ROOT = Path(__file__).parents[2]
@@ -90,5 +91,18 @@ def test_killed_run_goes_on_to_the_same_table(tmp_path):
 
 def test_command_that_fails_names_its_log(tmp_path):
     with pytest.raises(CommandFailed, match=r"status 2 of nnunet_ext nothing; its output is in .*a\.log"):
-        run_command(["nnunet_ext", "nothing"], tmp_path / "a.log")
+        Children().run(["nnunet_ext", "nothing"], tmp_path / "a.log")
     assert "invalid choice: 'nothing'" in (tmp_path / "a.log").read_text()
+
+
+def test_stopping_ends_what_runs_and_lets_nothing_begin(tmp_path):
+    children, log = Children(), tmp_path / "a.log"
+    with ThreadPoolExecutor(2) as pool:
+        demo = ["nnunet_ext", "demo", "--out", str(tmp_path / "demo"), "--device", "cpu"]
+        runs = [pool.submit(children.run, demo, log)]
+        while not log.exists():
+            time.sleep(0.02)
+        children.stop()
+        runs.append(pool.submit(children.run, ["nnunet_ext", "list"], log))
+    assert "status -15" in str(runs[0].exception()) or "status 1" in str(runs[0].exception())
+    assert "was not begun" in str(runs[1].exception())

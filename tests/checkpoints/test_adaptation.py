@@ -370,9 +370,9 @@ def test_other_architecture_names_tensors_keys_and_commands() -> None:
     assert "features_per_stage: [4, 8, 12] -> [4, 8, 16]" in message
     assert "conv_bias: True -> False" in message
     assert "n_stages" not in message
-    assert "nnUNetv2_move_plans_between_datasets -s Dataset004_Source -t Dataset005_Target" in message
-    assert "nnUNetv2_preprocess -d 5 -plans_name nnUNetPlans_from_4 -c tiny" in message
-    assert "normalization_schemes" in message
+    assert "nnunet_ext plan --like SOURCE -d 5 -p nnUNetPlans" in message
+    assert "nnUNetv2_preprocess -d 5 -plans_name nnUNetPlans -c 3d_fullres_like" in message
+    assert "adapt-weights --partial" in message
 
 
 def test_many_tensors_are_counted_and_the_first_ones_named() -> None:
@@ -384,7 +384,6 @@ def test_many_tensors_are_counted_and_the_first_ones_named() -> None:
     total = int(message.partition(" tensors differ")[0].split()[-1])
     assert rest
     assert int(listed.split()[-1]) == total - 8
-    assert "normalization_schemes" not in message
 
 
 def test_network_that_leaves_layers_of_the_source_out_is_refused() -> None:
@@ -406,7 +405,7 @@ def test_source_without_plans_says_so() -> None:
     weights = trained(description()).state_dict()
     message = refusal({"network_weights": weights}, description(features_per_stage=[4, 8, 16]))
     assert "no init_args" in message
-    assert "nnUNetv2_move_plans_between_datasets" not in message
+    assert "plan --like" not in message
 
 
 def test_configuration_that_would_fit_is_named() -> None:

@@ -10,7 +10,7 @@ from nnunet_ext.checkpoints.description import (
     HeadRows,
     ModelDescription,
     architecture_differences,
-    plans_transfer_commands,
+    like_commands,
 )
 from nnunet_ext.errors import UserError
 from support.models import checkpoint_of, description, network_of
@@ -78,14 +78,10 @@ def test_inherited_architecture_is_compared():
     }
 
 
-def test_commands_that_move_the_plans():
-    move, preprocess, name = plans_transfer_commands(description(), description(dataset="Dataset017_Target"))
-    assert move == (
-        "nnUNetv2_move_plans_between_datasets -s Dataset004_Source -t Dataset017_Target -sp nnUNetPlans "
-        "-tp nnUNetPlans_from_4"
-    )
-    assert preprocess == "nnUNetv2_preprocess -d 17 -plans_name nnUNetPlans_from_4 -c tiny"
-    assert name == "nnUNetPlans_from_4"
+def test_commands_that_give_the_sources_architecture():
+    plan, preprocess = like_commands(description(dataset="Dataset017_Target"), "a model.pth")
+    assert plan == "nnunet_ext plan --like 'a model.pth' -d 17 -p nnUNetPlans"
+    assert preprocess == "nnUNetv2_preprocess -d 17 -plans_name nnUNetPlans -c 3d_fullres_like"
 
 
 def test_description_of_a_checkpoint():

@@ -18,41 +18,49 @@ def head(*values: float) -> torch.Tensor:
 
 def test_known_rows_come_from_the_source_and_others_from_the_network() -> None:
     own = head(-1, -2, -3)
-    value, outcome, reason = adapted_head(own, head(1, 2), rows("background", "new", "a"), rows("background", "a"))
+    value, outcome, reason, known = adapted_head(
+        own, head(1, 2), rows("background", "new", "a"), rows("background", "a")
+    )
     assert value.tolist() == [1, -2, 2]
     assert outcome == "adapted"
     assert reason == "rows by name: background, a; random: new"
+    assert known.tolist() == [True, False, True]
     assert own.tolist() == [-1, -2, -3]
 
 
 def test_fewer_labels_than_the_source() -> None:
-    value, outcome, reason = adapted_head(
+    value, outcome, reason, known = adapted_head(
         head(-1, -2), head(1, 2, 3), rows("background", "b"), rows("background", "a", "b")
     )
     assert value.tolist() == [1, 3]
+    assert known.all()
     assert (outcome, reason) == ("adapted", "rows by name: background, b")
 
 
 def test_same_rows_are_copied() -> None:
     source = head(1, 2)
-    assert adapted_head(head(0, 0), source, rows("background", "a"), rows("background", "a")) == (source, "copied", "")
+    fitted = adapted_head(head(0, 0), source, rows("background", "a"), rows("background", "a"))
+    assert fitted == (source, "copied", "", torch.tensor(True))
 
 
 def test_region_of_a_labels_name_is_no_label() -> None:
     own = head(0)
-    value, outcome, reason = adapted_head(own, head(1, 2), rows("a", activation="sigmoid"), rows("background", "a"))
+    value, outcome, reason, known = adapted_head(
+        own, head(1, 2), rows("a", activation="sigmoid"), rows("background", "a")
+    )
     assert value is own
+    assert not known.any()
     assert (outcome, reason) == ("random", "sigmoid head, but the source's is softmax")
 
 
 def test_head_with_other_rows_than_labels_stays_random() -> None:
-    _, outcome, reason = adapted_head(head(0, 0), head(1, 2, 3), rows("background", "a"), rows("background", "a"))
+    _, outcome, reason, _ = adapted_head(head(0, 0), head(1, 2, 3), rows("background", "a"), rows("background", "a"))
     assert (outcome, reason) == ("random", "rows do not correspond to the labels of dataset.json")
 
 
 def test_head_of_another_width_stays_random() -> None:
     names = rows("background", "a")
-    _, outcome, reason = adapted_head(torch.zeros(2, 4, 1, 1), torch.ones(2, 8, 1, 1), names, names)
+    _, outcome, reason, _ = adapted_head(torch.zeros(2, 4, 1, 1), torch.ones(2, 8, 1, 1), names, names)
     assert (outcome, reason) == ("random", "reads other features than the source's")
 
 

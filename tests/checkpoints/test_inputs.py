@@ -17,7 +17,7 @@ def test_image_of_equal_channels_gives_the_same_response(before: int, after: int
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(2, before, 3, 3, 3, dtype=torch.float64, generator=generator)
     channel = torch.randn(1, 1, 5, 5, 5, dtype=torch.float64, generator=generator)
-    adapted, _ = adapted_input(weight, after, (), ())
+    adapted = adapted_input(torch.zeros(2, after, 3, 3, 3), weight, (), ()).value
     torch.testing.assert_close(
         conv3d(channel.expand(-1, after, -1, -1, -1), adapted), conv3d(channel.expand(-1, before, -1, -1, -1), weight)
     )
@@ -28,7 +28,7 @@ def test_names_in_another_order_take_their_weights_along(order: list[int]) -> No
     names = ("T1", "T2", "FLAIR", "CT")
     weight = torch.arange(8.0).reshape(2, 4, 1, 1)
     target = tuple(names[place] for place in order)
-    adapted, reason = adapted_input(weight, 4, names, target)
+    adapted, _, reason, _ = adapted_input(torch.zeros(2, 4, 1, 1), weight, names, target)
     for place, name in enumerate(target):
         assert torch.equal(adapted[:, place], weight[:, names.index(name)])
     assert bool(reason) == (target != names)
@@ -36,13 +36,29 @@ def test_names_in_another_order_take_their_weights_along(order: list[int]) -> No
 
 def test_names_that_are_not_as_many_as_the_channels_are_left_aside() -> None:
     weight = torch.rand(2, 2, 1, 1)
-    adapted, reason = adapted_input(weight, 2, ("T1", "T2", "CT"), ("T2", "T1"))
+    adapted, _, reason, _ = adapted_input(torch.zeros(2, 2, 1, 1), weight, ("T1", "T2", "CT"), ("T2", "T1"))
     assert adapted is weight
     assert reason == ""
 
 
 def test_channel_that_both_have_is_named() -> None:
-    _, reason = adapted_input(torch.rand(2, 2, 1, 1), 3, ("T1", "T2"), ("T2", "CT", "T2"))
+    fitted = adapted_input(torch.zeros(2, 3, 1, 1), torch.rand(2, 2, 1, 1), ("T1", "T2"), ("T2", "CT", "T2"))
     assert (
-        reason == "2 -> 3 input channels: each gets the mean of the source's, times 2/3 (so does T2, which both have)"
+        fitted.reason
+        == "2 -> 3 input channels: each gets the mean of the source's, times 2/3 (so does T2, which both have)"
     )
+
+
+def test_channels_of_the_same_name_keep_their_weights_under_the_rule_name() -> None:
+    own, weight = torch.zeros(2, 3, 1, 1), torch.rand(2, 2, 1, 1)
+    value, outcome, reason, known = adapted_input(own, weight, ("T1", "T2"), ("FLAIR", "T2", "T1"), rule="name")
+    assert torch.equal(value, torch.stack([own[:, 0], weight[:, 1], weight[:, 0]], dim=1))
+    assert known.flatten().tolist() == [False, True, True]
+    assert (outcome, reason) == ("adapted", "input channels by name: T2, T1; random: FLAIR")
+
+
+def test_rule_name_without_a_common_name_is_the_mean() -> None:
+    own, weight = torch.zeros(2, 3, 1, 1), torch.rand(2, 1, 1, 1)
+    by_name, by_mean = (adapted_input(own, weight, ("CT",), ("T1", "T2", "T3"), rule=rule) for rule in ("name", "mean"))
+    assert torch.equal(by_name.value, by_mean.value)
+    assert by_name.known.all()

@@ -9,7 +9,7 @@ from nnunet_ext.checkpoints.outcome import Adaptation, AdaptedTensor, Outcome
 
 def table(*tensors: tuple[str, Outcome, str]) -> list[str]:
     return (
-        Adaptation({}, tuple(AdaptedTensor(key, outcome, why, (2, 3)) for key, outcome, why in tensors))
+        Adaptation({}, {}, tuple(AdaptedTensor(key, outcome, why, (2, 3)) for key, outcome, why in tensors))
         .table()
         .split("\n")
     )

@@ -11,18 +11,16 @@ from typing import Any
 
 import pytest
 import torch
-from nnunetv2.experiment_planning.plans_for_pretraining.move_plans_between_datasets import (
-    entry_point_move_plans_between_datasets,
-)
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_ext.checkpoints.description import planned_model
 from nnunet_ext.checkpoints.networks import build_network, find_trainer
 from nnunet_ext.checkpoints.reading import read_checkpoint
+from nnunet_ext.checkpoints.sources.nnunet import NNUNET
 from nnunet_ext.cli import main
 from nnunet_ext.registry import TRAINERS
-from support.nnunet_runs import call_entry_point
+from support.public_weights import LAYOUTS
 from support.tiny_data import dataset_name
 
 RESENC = "nnUNetResEncUNetMPlans"
@@ -92,20 +90,20 @@ def test_residual_encoder_goes_from_one_to_three_channels_by_the_advised_command
     assert adapt_weights(source, out, to=("903", "3d_tiny")) == 2
     message = capsys.readouterr().err
     assert "network_class_name" in message
-    assert "normalization_schemes" in message
     assert not out.exists()
 
-    move = next(line for line in message.splitlines() if "nnUNetv2_move_plans_between_datasets" in line)
-    call_entry_point(entry_point_move_plans_between_datasets, shlex.split(move)[1:])
-    plans = f"{RESENC}_from_901"
-    assert f"nnUNetv2_preprocess -d 903 -plans_name {plans} -c 3d_tiny" in message
-    assert adapt_weights(source, out, "-p", plans, to=("903", "3d_tiny")) == 0
+    plan = next(line for line in message.splitlines() if "plan --like" in line)
+    command = plan.replace("SOURCE", shlex.quote(str(source))).partition("nnunet_ext ")[2]
+    assert main(shlex.split(command)) == 0
+    assert "nnUNetv2_preprocess -d 903 -plans_name nnUNetPlans -c 3d_fullres_like" in message
+    capsys.readouterr()
+    assert adapt_weights(source, out, to=("903", "3d_fullres_like")) == 0
     table = capsys.readouterr().out
     assert "encoder.stem.convs.0.conv.weight" in table
     assert "1 -> 3 input channels" in table
     assert "sigmoid head, but the source's is softmax" in table
 
-    start = network_for("903", "3d_tiny", plans)
+    start = network_for("903", "3d_fullres_like")
     start.load_state_dict(read_checkpoint(out)["network_weights"], strict=True)
     channel = torch.randn(1, 1, 16, 16, 16, dtype=torch.float64)
     features = start.double().encoder(channel.expand(-1, 3, -1, -1, -1))
@@ -146,6 +144,9 @@ def test_file_says_what_it_is_and_where_it_comes_from(source: Path, out: Path) -
         "file": source.name,
         "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
         "trainer": "nnUNetTrainer",
+        "reader": "nnunet",
+        "kind": "segmentation",
+        "citation": NNUNET,
     }
 
 
@@ -202,7 +203,7 @@ def test_disk_that_is_full_is_named(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    assert adapt_weights(source, out) == 2
+    assert adapt_weights(source, out) == 1
     assert f"{out}: No space left on device. Make room" in capsys.readouterr().err
     assert not out.exists()
 
@@ -290,3 +291,119 @@ def test_plans_with_text_beyond_ascii_stay_readable(source: Path, out: Path, pre
     file.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     assert adapt_weights(source, out) == 0
     assert "Tumor-Ödem" in read_checkpoint(out)["init_args"]["dataset_json"]["labels"]
+
+
+def test_model_between_source_and_tuned_predicts_with_nnunet(source: Path, out: Path, tmp_path: Path) -> None:
+    tuned = tmp_path / "tuned.pth"
+    write_source(tuned, dataset="902")
+    content = torch.load(tuned, weights_only=False)
+    torch.save({**content, "inference_allowed_mirroring_axes": (0, 1)}, tuned)
+    assert adapt_weights(source, out, "--interpolate", "0.25", "--tuned", str(tuned)) == 0
+    result = read_checkpoint(out)
+    old, new = read_checkpoint(source)["network_weights"], content["network_weights"]
+    for key, value in result["network_weights"].items():
+        torch.testing.assert_close(value, 0.75 * old[key] + 0.25 * new[key])
+    assert result["inference_allowed_mirroring_axes"] == (0, 1)
+    assert result["nnunet_ext"]["adapted_from"]["interpolated"] == {
+        "amount": 0.25,
+        "tuned": tuned.name,
+        "sha256": hashlib.sha256(tuned.read_bytes()).hexdigest(),
+    }
+
+
+def test_amount_and_tuned_model_need_each_other(source: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert adapt_weights(source, out, "--interpolate", "0.5") == 2
+    assert "--tuned CHECKPOINT" in capsys.readouterr().err
+    assert adapt_weights(source, out, "--tuned", str(source)) == 2
+    with pytest.raises(SystemExit):
+        adapt_weights(source, out, "--interpolate", "1.5", "--tuned", str(source))
+    assert "from 0 to 1" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_tuned_model_is_never_replaced(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tuned = tmp_path / "tuned.pth"
+    shutil.copy(source, tuned)
+    assert adapt_weights(source, tuned, "--interpolate", "0.5", "--tuned", str(tuned), "--force") == 2
+    assert "is the source itself" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------- public weights
+
+
+def test_dry_run_writes_nothing_and_reports(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in source.parent.rglob("*")}
+    command = ["adapt-weights", str(source), "--to", "902", "3d_tiny", "--dry-run"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "come from the source (100.0 %)" in said
+    assert "Licence: not stated in the file" in said
+    assert main([*command, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["fits"]
+    assert report["parameters"]["share"] == 1.0
+    assert {path: path.stat().st_mtime_ns for path in source.parent.rglob("*")} == before
+
+
+def test_dry_run_without_a_target_checks_the_file_against_its_own_plans(
+    source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["adapt-weights", str(source), "--dry-run"]) == 0
+    assert "(100.0 %)" in capsys.readouterr().out
+    content = torch.load(source, weights_only=False)
+    kwargs = content["init_args"]["plans"]["configurations"]["3d_tiny"]["architecture"]["arch_kwargs"]
+    kwargs["features_per_stage"] = [4, 8, 12, 12, 16]
+    torch.save(content, source)
+    assert main(["adapt-weights", str(source), "--dry-run"]) == 2
+    assert "contradict its weights" in capsys.readouterr().err
+
+
+def test_architectures_that_differ_need_the_option_partial(
+    preprocessed: Path, source: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plans_file = preprocessed / dataset_name("ignore") / "nnUNetPlans.json"
+    plans = json.loads(plans_file.read_text())
+    plans["configurations"]["3d_tiny"]["architecture"]["arch_kwargs"]["features_per_stage"] = [4, 8, 12, 12, 16]
+    plans_file.write_text(json.dumps(plans))
+    assert main(["adapt-weights", str(source), "--to", "902", "3d_tiny", "--dry-run"]) == 1
+    captured = capsys.readouterr()
+    assert "features_per_stage: [4, 8, 12, 12, 12] -> [4, 8, 12, 12, 16]" in captured.out
+    assert "needs --partial" in captured.err
+    assert adapt_weights(source, out) == 2
+    assert not out.exists()
+    assert adapt_weights(source, out, "--partial") == 0
+    assert network_for("902", "3d_tiny").load_state_dict(read_checkpoint(out)["network_weights"])
+
+
+def test_channels_by_name_keep_what_both_have(source: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert adapt_weights(source, out, "--channels", "name", to=("901", "3d_cascade_tiny")) == 0
+    assert "input channels by name: MRI; random: shell of the previous stage" in capsys.readouterr().out
+    key = "encoder.stages.0.0.convs.0.conv.weight"
+    old, new = (read_checkpoint(file)["network_weights"][key] for file in (source, out))
+    assert torch.equal(new[:, :1], old)
+
+
+def test_licence_and_citation_travel_through_a_second_adaptation(preprocessed: Path, tmp_path: Path, out: Path) -> None:
+    file, _ = LAYOUTS["nnssl"](tmp_path)
+    assert main(["plan", "--like", str(file), "-d", "901", "--name", "3d_like"]) == 0
+    assert adapt_weights(file, out, to=("901", "3d_like")) == 0
+    again = tmp_path / "again.pth"
+    assert adapt_weights(out, again, to=("901", "3d_like")) == 0
+    origin = read_checkpoint(again)["nnunet_ext"]["adapted_from"]
+    assert (origin["reader"], origin["citation"]) == ("nnssl", "@article{openmind}")
+    assert origin["licence"].startswith("CC BY 4.0")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dry-run", "-o", "x.pth"], "--dry-run writes nothing"),
+        (["-o", "x.pth"], "--to DATASET CONFIGURATION and -o OUT are needed"),
+        (["--to", "902", "3d_tiny"], "--to DATASET CONFIGURATION and -o OUT are needed"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    source: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["adapt-weights", str(source), *options]) == 2
+    assert message in capsys.readouterr().err

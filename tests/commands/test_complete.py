@@ -22,133 +22,11 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from skimage import io
 
 from nnunet_ext.cli import main
-from nnunet_ext.evaluation import model_evaluation
-from nnunet_ext.preprocessing.pseudo_labels.completion import Rules, completed_labels
+from nnunet_ext.pseudo_labels import teachers
+from nnunet_ext.pseudo_labels.completion import Rules, completed_labels
+from support.labelling import NEW, ORIGIN, SHAPE, SOURCE, SPACING, Workplace, case_arrays
 from support.nnunet_runs import call_entry_point, train
 from support.tiny_data import dataset_name
-
-SOURCE, NEW = "Dataset705_Partial", "Dataset706_Completed"
-SHAPE = (4, 5, 6)
-SPACING, ORIGIN = (0.7, 0.8, 2.5), (-3.0, 4.0, 5.0)
-
-
-class StandIn:
-    """In the place of nnU-Net's predictor: foreground is as probable as the image is bright, times the fold's factor.
-
-    Attributes:
-        calls: the cases that were predicted.
-        stop_at: the case at which Ctrl-C is pressed.
-    """
-
-    def __init__(self, folds: Any) -> None:
-        self.list_of_parameters = [{"factor": 1 - 0.3 * int(fold)} for fold in folds]
-        self.calls: list[str] = []
-        self.stop_at: str | None = None
-
-    def predict_from_files_sequential(self, images: Any, targets: None, *, save_probabilities: bool) -> Any:
-        assert targets is None
-        assert save_probabilities
-        ((file,),) = images
-        name = Path(file).name.partition("_0000")[0]
-        if name == self.stop_at:
-            raise KeyboardInterrupt
-        self.calls.append(name)
-        factor = np.mean([weights["factor"] for weights in self.list_of_parameters])
-        image = io.imread(file)[None] / 255 if file.endswith(".png") else sitk.GetArrayFromImage(sitk.ReadImage(file))
-        foreground = np.where(image > 1, np.nan, image * factor).astype(np.float32)
-        print("what nnU-Net prints")
-        return [(None, np.stack([1 - foreground, foreground]))]
-
-
-class Workplace:
-    """nnU-Net's folders with a dataset of three cases, and what looks like a model of two folds trained on it."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.raw, self.preprocessed, self.results = (
-            root / name for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-        )
-        self.source = self.raw / SOURCE
-        self.model = self.results / SOURCE / "nnUNetTrainerX__nnUNetPlans__3d_fullres"
-        for folder in ("imagesTr", "labelsTr"):
-            (self.source / folder).mkdir(parents=True)
-        self.description: dict[str, Any] = {
-            "channel_names": {"0": "MRI"},
-            "labels": {"background": 0, "node": 1},
-            "numTraining": 3,
-            "file_ending": ".nii.gz",
-            "licence": "free",
-        }
-        for number in range(3):
-            self.write_case(f"case_{number}", *case_arrays())
-        for fold in (0, 1):
-            (self.model / f"fold_{fold}").mkdir(parents=True)
-            (self.model / f"fold_{fold}" / "checkpoint_final.pth").write_text(f"weights of fold {fold}")
-        (self.model / "plans.json").write_text('{"image_reader_writer": "SimpleITKIO", "configurations": {}}')
-        (self.preprocessed / SOURCE).mkdir(parents=True)
-        self.write_splits([(["case_1", "case_2"], ["case_0"]), (["case_0"], ["case_1", "case_2"])])
-        self.describe()
-
-    def describe(self, *, model: dict[str, Any] | None = None, **changes: Any) -> None:
-        """Write the dataset.json of the dataset, with changes, and of the model."""
-        (self.source / "dataset.json").write_text(json.dumps({**self.description, **changes}))
-        (self.model / "dataset.json").write_text(json.dumps({**self.description, **(model or {})}))
-
-    def write_splits(self, folds: list[tuple[list[str], list[str]]]) -> None:
-        splits = [{"train": training, "val": validation} for training, validation in folds]
-        (self.preprocessed / SOURCE / "splits_final.json").write_text(json.dumps(splits))
-
-    def write_case(self, name: str, image: np.ndarray, label: np.ndarray) -> None:
-        for array, file in ((image, f"imagesTr/{name}_0000.nii.gz"), (label, f"labelsTr/{name}.nii.gz")):
-            written = sitk.GetImageFromArray(array)
-            written.SetSpacing(SPACING)
-            written.SetOrigin(ORIGIN)
-            sitk.WriteImage(written, str(self.source / file))
-
-    def labels(self, case: str, dataset: str = NEW) -> np.ndarray:
-        return sitk.GetArrayFromImage(sitk.ReadImage(str(self.raw / dataset / "labelsTr" / f"{case}.nii.gz")))
-
-    def read(self, file: str) -> Any:
-        return json.loads((self.raw / NEW / file).read_text())
-
-    def hidden(self) -> list[str]:
-        return sorted(path.name for path in self.raw.rglob(".*"))
-
-
-def case_arrays() -> tuple[np.ndarray, np.ndarray]:
-    """An annotated node, bright beyond its boundary; one that is not annotated; a dim one; a bright speck."""
-    image, label = np.zeros(SHAPE, np.float32), np.zeros(SHAPE, np.uint8)
-    image[0, 0, 0:3], label[0, 0, 0:2] = 0.9, 1
-    image[0, 3:5, 0:3] = 0.8
-    image[2, 0:2, 0:2] = 0.4
-    image[3, 4, 5] = 0.95
-    return image, label
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
-    place = Workplace(tmp_path / "nnU-Net für alle")
-    for variable, folder in (
-        ("nnUNet_raw", place.raw),
-        ("nnUNet_preprocessed", place.preprocessed),
-        ("nnUNet_results", place.results),
-        ("nnUNet_extTrainer", ""),
-    ):
-        monkeypatch.setenv(variable, str(folder))
-    return place
-
-
-@pytest.fixture
-def predictor(monkeypatch: pytest.MonkeyPatch) -> StandIn:
-    """The stand-in that every run of a test gets."""
-    stand_in = StandIn([])
-
-    def load(model: Any, *, device: str, mirroring: bool) -> StandIn:
-        stand_in.list_of_parameters = StandIn(model.folds).list_of_parameters
-        return stand_in
-
-    monkeypatch.setattr(model_evaluation, "load_predictor", load)
-    return stand_in
 
 
 def complete(place: Workplace, *arguments: str) -> int:
@@ -472,7 +350,7 @@ def nothing(place: Workplace) -> None:
 def test_what_cannot_be_completed_is_said_before_anything_is_done(
     place, monkeypatch, capsys, prepare, arguments, message
 ):
-    monkeypatch.setattr(model_evaluation, "load_predictor", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(teachers, "load_predictor", lambda *_, **__: pytest.fail("the model was loaded"))
     prepare(place)
     before = sorted(place.root.rglob("*"))
     assert complete(place, *arguments) == 2

@@ -24,6 +24,7 @@ from nnunet_ext.trainers import nnUNetTrainerConfigurable, nnUNetTrainerTDNet
 from support.models import description
 
 MODEL = description(dataset="Dataset004_Source")
+STARTED_FROM = {"file": "start.pth", "reader": "nnssl", "citation": "@openmind", "licence": "CC BY 4.0"}
 NAME = "nnUNetTrainerTDNet__nnUNetPlans__tiny"
 
 
@@ -42,6 +43,7 @@ def write_model(folder: Path, trainer: Any = nnUNetTrainerTDNet, *, folds: tuple
         "file_ending": ".nii.gz",
         "numTraining": 2,
         "dataset": {"Jane_Doe": {"images": ["/secret/Jane_Doe_0000.nii.gz"], "label": "labelsTr/Jane_Doe.nii.gz"}},
+        "nnunet_ext": {"annotated_labels": {"Jane_Doe": []}, "scribbled": ["Jane_Doe"], "sources": {"D": ["Jane_Doe"]}},
     }
     folder.mkdir(parents=True)
     (folder / "plans.json").write_text(json.dumps(plans))
@@ -72,7 +74,7 @@ def write_model(folder: Path, trainer: Any = nnUNetTrainerTDNet, *, folds: tuple
             },
             "trainer_name": trainer.__name__,
             "inference_allowed_mirroring_axes": (0, 1, 2),
-            "nnunet_ext": {"version": "0.0.1", "settings": {"num_epochs": 7}},
+            "nnunet_ext": {"version": "0.0.1", "settings": {"num_epochs": 7}, "source": STARTED_FROM},
         }
         (folder / f"fold_{fold}").mkdir()
         torch.save(content, folder / f"fold_{fold}" / "checkpoint_final.pth")
@@ -89,8 +91,8 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "an exported model é"
 
 
-def refusal(capsys: pytest.CaptureFixture[str], *arguments: str | os.PathLike[str]) -> str:
-    assert main(["export-stock", *map(os.fspath, arguments)]) == 2
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str | os.PathLike[str], status: int = 2) -> str:
+    assert main(["export-stock", *map(os.fspath, arguments)]) == status
     return capsys.readouterr().err
 
 
@@ -145,6 +147,7 @@ def test_where_it_comes_from_is_in_the_checkpoint_and_beside_it(model, out):
         assert found["sha256"] == sha256(source)
         assert found["settings"] == {"num_epochs": 7}
         assert found["epochs"] == 7
+        assert found["started_from"] == STARTED_FROM
         assert found["trained_with"] == {"nnunet_ext": "0.0.1"}
     assert record["folds"]["1"]["exported"]["sha256"] == sha256(out / "fold_1" / "checkpoint_final.pth")
 
@@ -199,7 +202,8 @@ def test_a_full_disk_leaves_nothing_behind(model, out, capsys, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    assert "No space left on device" in refusal(capsys, model, "-o", out)
+    message = refusal(capsys, model, "-o", out, status=1)
+    assert f"{out / 'fold_0' / 'checkpoint_final.pth'}: No space left on device. " in message
     assert list(out.parent.glob("*export*")) == []
 
 

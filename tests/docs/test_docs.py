@@ -26,7 +26,16 @@ ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 PAGES = sorted([README, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 PAGE_NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
-LINK_TARGETS = ("https://github.com/MIC-DKFZ/nnUNet", "https://doi.org/", "https://arxiv.org/abs/")
+LINK_TARGETS = (
+    "https://github.com/MIC-DKFZ/nnUNet",
+    "https://doi.org/",
+    "https://arxiv.org/abs/",
+    # where public weights come from
+    "https://github.com/MIC-DKFZ/nnssl",
+    "https://github.com/wasserth/TotalSegmentator",
+    "https://zenodo.org/records/",
+    "https://huggingface.co/",
+)
 
 FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<body>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL

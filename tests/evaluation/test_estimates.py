@@ -38,7 +38,8 @@ def made_result(number=24, seed=0, **more):
                     rows.append((f"case_{index}", label, metric.name, *parts.get(metric.name, plain)))
     labels = ScoredLabels({"organ": (1,), "lesion": (2,), "absent": (3,)}, (), (), None)
     cases = CaseSet("Dataset001_D", "all", {}, dict.fromkeys(f"case_{index}" for index in range(number)))
-    return Result(cases, labels, Options(("surface", "nsd", "lesions")), case_scores(rows), **more)
+    everywhere = dict.fromkeys(labels.keys, number)
+    return Result(cases, labels, Options(("surface", "nsd", "lesions")), case_scores(rows), everywhere, **more)
 
 
 def drawn(result, cases):

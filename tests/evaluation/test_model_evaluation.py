@@ -117,6 +117,6 @@ def test_a_prediction_that_was_cut_off_is_not_kept(tmp_path, is_there):
     file.write_bytes(file.read_bytes()[:-20])
     if not is_there:
         file.unlink()
-    with pytest.raises(UserError, match=r"a\.nii\.gz could not be written"):
+    with pytest.raises(OSError, match=r"not be written to its end.*a\.nii\.gz"):
         keep_prediction(tmp_path / "unfinished", tmp_path / "folder", "a", ".nii.gz")
     assert not list((tmp_path / "folder").iterdir())

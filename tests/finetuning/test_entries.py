@@ -122,7 +122,7 @@ def test_a_layer_without_rows_is_refused():
 
 def _mask(like: torch.Tensor, entries) -> torch.Tensor:
     mask = torch.zeros(like.shape, dtype=torch.bool)
-    mask[entries] = True
+    mask.view(-1)[entries] = True
     return mask
 
 

@@ -83,7 +83,7 @@ def give_gradients(modules, step, top_k):
 
 def mask_of(weight, entries):
     mask = torch.zeros(weight.shape, dtype=torch.bool)
-    mask[entries] = True
+    mask.view(-1)[entries] = True
     return mask
 
 
@@ -179,7 +179,7 @@ def test_progress_does_not_depend_on_how_long_an_entry_waits(name):
         for _ in range(10):
             for column in [0, *[1] * pause]:
                 weight.grad = torch.tensor([[1.0, 0.0]] if column == 0 else [[0.0, -3.0]])
-                optimizer.selected = {weight: (torch.tensor([[0]]), torch.tensor([[column]]))}
+                optimizer.selected = {weight: torch.tensor([column])}
                 optimizer.step()
         return weight[0, 0].item()
 
@@ -211,7 +211,7 @@ def one_row_steps(optimizer, weight, steps):
     for column, gradient in steps:
         weight.grad = torch.zeros(1, 2)
         weight.grad[0, column] = gradient
-        optimizer.selected = {weight: (torch.tensor([[0]]), torch.tensor([[column]]))}
+        optimizer.selected = {weight: torch.tensor([column])}
         optimizer.step()
         found.append(weight[0].tolist())
     return found
@@ -355,7 +355,7 @@ def test_adamws_entries_with_moments_of_a_dense_step_have_taken_all_its_steps():
         dense.step()
     optimizer = StrictAdamW([weight], lr=0.1)
     optimizer.load_state_dict(dense.state_dict())
-    weight.grad, optimizer.selected = torch.ones(1, 2), {weight: (torch.tensor([[0, 0]]), torch.tensor([[0, 1]]))}
+    weight.grad, optimizer.selected = torch.ones(1, 2), {weight: torch.tensor([0, 1])}
     optimizer.step()
     assert optimizer.state[weight]["selections"].tolist() == [[4.0, 1.0]]
     assert optimizer.state[weight]["step"] == 4
@@ -364,7 +364,7 @@ def test_adamws_entries_with_moments_of_a_dense_step_have_taken_all_its_steps():
 def test_counts_are_of_the_weights_type():
     weight = nn.Parameter(torch.ones(1, 2, dtype=torch.float64))
     optimizer = StrictAdamW([weight], lr=0.1)
-    weight.grad, optimizer.selected = torch.ones_like(weight), {weight: (torch.tensor([[0]]), torch.tensor([[1]]))}
+    weight.grad, optimizer.selected = torch.ones_like(weight), {weight: torch.tensor([1])}
     optimizer.step()
     assert optimizer.state[weight]["selections"].dtype == torch.float64
 
@@ -372,7 +372,7 @@ def test_counts_are_of_the_weights_type():
 def test_adamw_decays_nothing_unless_asked_and_counts_its_steps_from_one():
     weight = nn.Parameter(torch.ones(2, 2))
     optimizer = StrictAdamW([weight], lr=0.1)
-    optimizer.selected = {weight: (torch.tensor([0]), torch.tensor([1]))}
+    optimizer.selected = {weight: torch.tensor([1])}
     weight.grad = torch.zeros(2, 2)
     for number in (1, 2):
         optimizer.step()

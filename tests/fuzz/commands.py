@@ -13,6 +13,7 @@ import numpy as np
 from nnunet_ext.cli import main
 from nnunet_ext.jobs.sweep import Means, Record, Request, Sweep
 from support.nnunet_runs import build_trainer
+from support.public_weights import multitalent, nnssl, wrapped
 from support.raw_datasets import read_array
 from support.scan_pairs import write_pair, write_table
 from support.tiny_data import dataset_name
@@ -22,6 +23,7 @@ TRAINER = "nnUNetTrainerMixUp"
 MODEL = f"results/{DATASET}/{TRAINER}__nnUNetPlans__3d_tiny"
 CASES = 3
 RAW, PLANNED = f"raw/{DATASET}", f"preprocessed/{DATASET}"
+PARTIAL = f"raw/{dataset_name('partial')}"
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Command:
 DATA = (f"{RAW}/dataset.json", f"{RAW}/*Tr/*.nii.gz")
 WEIGHTS = (f"{MODEL}/*.json", f"{MODEL}/fold_0/*.pth", f"{MODEL}/fold_0/*.pth")
 PLANS = (f"{PLANNED}/*.json",)
+PUBLIC, STEMS, BARE = ((f"public/{name}.pth",) for name in ("nnssl", "stems", "bare"))
 COMMANDS = (
     Command(f"check -d 901 --trainer {TRAINER}", (*DATA, *PLANS)),
     Command(f"check -d 901 --trainer {TRAINER} -c 3d_tiny", (*DATA, *PLANS)),
@@ -49,6 +52,9 @@ COMMANDS = (
     Command("check -d 901 --trainer nnUNetTrainerTDNet", DATA),
     Command("simulate scribbles 901 -o Dataset911_S", DATA, ("raw",)),
     Command("simulate instances 901 -o Dataset912_I --keep 0.5", DATA, ("raw",)),
+    Command("simulate labels 901 -o Dataset916_L --keep 1", DATA, ("raw",)),
+    Command("merge 901 906 -o Dataset917_M --prefix", (*DATA, f"{PARTIAL}/dataset.json", f"{PARTIAL}/*Tr/*"), ("raw",)),
+    Command("check -d 906 --trainer nnUNetTrainerPartialLabels", (f"{PARTIAL}/dataset.json", f"{PARTIAL}/labelsTr/*")),
     Command("unlabelled raw/" + DATASET + "/imagesTr -o Dataset913_U", DATA, ("raw",)),
     Command("split -d 901 --shots 1 --force", (*DATA, *PLANS), (PLANNED,)),
     Command("configure -d 901 -c 3d_tiny --name fuzzed num_epochs=3", PLANS, (PLANNED,)),
@@ -59,6 +65,11 @@ COMMANDS = (
         (*WEIGHTS, *PLANS),
         ("start.pth",),
     ),
+    Command(f"plan --like {MODEL} -d 901 --new-plans other", (*WEIGHTS, *PLANS), (PLANNED,)),
+    Command("plan --like public/nnssl.pth -d 901 -c 3d_fullres", (*PUBLIC, *PLANS), (PLANNED,)),
+    Command("adapt-weights public/nnssl.pth --dry-run", PUBLIC),
+    Command("adapt-weights public/stems.pth --stem 035 --to 901 3d_tiny --partial -o start.pth", STEMS, ("start.pth",)),
+    Command("adapt-weights public/bare.pth --to 901 3d_tiny --dry-run --partial --json", BARE),
     Command(f"export-stock {MODEL} -o exported", WEIGHTS, ("exported",)),
     Command("export-stock model.zip -o exported", ("model.zip",), ("exported",)),
     Command("report predictions -o report.html", ("predictions/*", "predictions/*.json"), ("report.html",)),
@@ -97,6 +108,7 @@ def make_workspace(root: Path, prepared: Path) -> None:
         for file in (prepared / "nnUNet_raw" / DATASET / part).iterdir():
             if file.name.startswith(tuple(cases)):
                 shutil.copy(file, root / RAW / part)
+    shutil.copytree(prepared / "nnUNet_raw" / dataset_name("partial"), root / PARTIAL)
     source = prepared / "nnUNet_preprocessed" / DATASET
     (root / PLANNED / "gt_segmentations").mkdir(parents=True)
     for name in ("nnUNetPlans.json", "dataset_fingerprint.json"):
@@ -121,6 +133,12 @@ def make_workspace(root: Path, prepared: Path) -> None:
     with zipfile.ZipFile(root / "model.zip", "w") as archive:
         for name in ("plans.json", "dataset.json", "fold_0/checkpoint_final.pth"):
             archive.write(model / name, f"{DATASET}/{model.name}/{name}")
+
+    public = root / "public"
+    public.mkdir()
+    for name, write in {"nnssl": nnssl, "bare": wrapped}.items():
+        write(public)[0].rename(public / f"{name}.pth")
+    multitalent(public, stems={"035": 2, "351_5": 1})[0].rename(public / "stems.pth")
 
     _write_predictions(root / "predictions", root / RAW, cases)
     shutil.copytree(root / "predictions", model / "fold_0" / "validation")

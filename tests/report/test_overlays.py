@@ -11,23 +11,21 @@ import pytest
 from PIL import Image
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.scores_table import Scores
-from nnunet_ext.report.case_files import CaseFiles
+from nnunet_ext.report.cases import CaseFiles, Label
 from nnunet_ext.report.overlays import DPI, HEIGHT, WIDTH, best_slice, choose_cases, draw_case, draw_overlay
-from nnunet_ext.report.summary import Label
 from support.made_results import DATASET_JSON, write_raw, write_volume
 
 LABELS = {Label("liver", (1,)): "#56b4e9"}
 
 
 def test_worst_median_and_best_case_are_chosen_by_mean_dice():
-    runs = [Scores({"a": 0.9, "b": 0.5, "c": 0.1, "d": math.nan}), Scores({"a": 0.8, "c": 0.9})]
+    runs = [{"a": 0.9, "b": 0.5, "c": 0.1, "d": math.nan}, {"a": 0.8, "c": 0.9}]
     assert choose_cases(runs) == [("Worst", "b"), ("Median", "c"), ("Best", "a")]
 
 
 def test_a_single_case_is_shown_once():
-    assert choose_cases([Scores({"alone": 0.3})]) == [("Worst", "alone")]
-    assert choose_cases([Scores({"alone": math.nan})]) == []
+    assert choose_cases([{"alone": 0.3}]) == [("Worst", "alone")]
+    assert choose_cases([{"alone": math.nan}]) == []
 
 
 def test_best_slice_prefers_more_labels_to_more_voxels():

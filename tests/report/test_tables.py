@@ -9,9 +9,9 @@ import pytest
 from nnunet_ext.evaluation.bootstrap import Resampling
 from nnunet_ext.evaluation.metrics.metric import plain
 from nnunet_ext.evaluation.scores_table import case_scores
+from nnunet_ext.report.cases import Label
 from nnunet_ext.report.runs import Board, Column
 from nnunet_ext.report.sources import ScoredCases
-from nnunet_ext.report.summary import Label
 from nnunet_ext.report.tables import MEAN, metric_tables
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.report.training import read_training, training_commands
@@ -17,6 +18,16 @@ def test_settings_are_inherited_and_flattened(tmp_path):
     assert settings["Seconds per epoch (median)"] == "2.5"
     assert settings["Weights of the network"] == "15"
     assert settings["Fold"] == "3"
+
+
+def test_licence_of_what_a_training_started_from_is_shown(tmp_path):
+    file = write_checkpoint(tmp_path / "fold_0")
+    content = torch.load(file, weights_only=False)
+    content["nnunet_ext"]["source"] = {"file": "start.pth", "licence": "CC BY 4.0"}
+    torch.save(content, file)
+    settings = read_training(file.parent).settings
+    assert settings["Started from: file"] == "start.pth"
+    assert settings["Started from: licence"] == "CC BY 4.0"
 
 
 def test_curves_have_a_number_for_each_epoch(tmp_path):

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
+from nnunet_ext.files import read_json
 from support.command_blocks import Folder
+from support.public_weights import multitalent, nnssl, totalsegmentator
 from support.scan_pairs import box, scan, textured, write_pair, write_table
 from support.sweeps import StandIn
 
@@ -54,6 +56,28 @@ def weights_and_target(folder: Folder) -> None:
     folder.run("nnUNetv2_plan_and_preprocess -d 5 --no_pp")
     folder.run("nnUNetv2_move_plans_between_datasets -s 4 -t 5 -sp nnUNetPlans -tp nnUNetPlans_from_4")
     folder.run("nnUNetv2_preprocess -d 5 -plans_name nnUNetPlans_from_4 -c 3d_fullres")
+
+
+@scene("docs/recipes/totalsegmentator.md", "docs/recipes/openmind.md", "docs/recipes/multitalent.md")
+def public_weights_and_few_cases(folder: Folder) -> None:
+    folder.inputs(folder.dataset("Dataset005_Clinic", cases=13))
+    totalsegmentator(folder.root)
+    for name, write in {
+        "ResEncL-OpenMind-MAE.pth": nnssl,
+        "MultiTalent.pth": multitalent,
+        "MultiTalent_multistem.pth": lambda place: multitalent(place, stems={"035": 2, "351_5": 1}),
+    }.items():
+        place = folder.root / f"of {name}"
+        place.mkdir()
+        folder.link(name, write(place)[0])
+
+
+@scene("docs/recipes/another-scanner.md", "docs/recipes/without-forgetting.md")
+def a_model_and_new_cases(folder: Folder) -> None:
+    folder.link("MODEL", folder.model(folder.dataset("Dataset004_Hippocampus", planned=True)))
+    target = folder.dataset("Dataset005_Clinic", cases=8)
+    folder.inputs(target)
+    folder.link("TUNED", folder.results / target.name / "nnUNetTrainerFineTune__nnUNetPlans__3d_fullres_held")
 
 
 @scene("docs/how-to/few-shot.md", "docs/techniques/fine-tuning.md")
@@ -159,6 +183,20 @@ def scribbled(folder: Folder) -> None:
     folder.dataset("Dataset005_Dense")
 
 
+def two_to_merge(folder: Folder) -> None:
+    """Datasets 3 and 9 with other labels, and a table of names."""
+    folder.dataset("Dataset003_Liver", called={"shell": "liver", "core": "spleen"})
+    folder.dataset("Dataset009_Kidneys", "ignore", called={"shell": "kidney", "core": "Milz"})
+    (folder.root / "names.json").write_text(json.dumps({"spleen": ["Milz"]}))
+
+
+@scene("docs/techniques/partial-labels.md")
+def missing_labels(folder: Folder) -> None:
+    two_to_merge(folder)
+    folder.inputs(folder.raw / "Dataset003_Liver")
+    folder.dataset("Dataset005_Dense", called={"shell": "liver", "core": "spleen"})
+
+
 # ---------------------------------------------------------------------- examples of --help, on one page by command
 
 
@@ -167,9 +205,16 @@ def environment(folder: Folder) -> None:
     folder.run('export nnUNet_extTrainer="$(nnunet_ext path)"')
 
 
-@example("configure", "plan")
+@example("configure")
 def one_planned_dataset(folder: Folder) -> None:
     folder.dataset("Dataset004_Hippocampus", planned=True)
+
+
+@example("plan")
+def datasets_to_plan(folder: Folder) -> None:
+    model = folder.model(folder.dataset("Dataset004_Hippocampus", planned=True))
+    folder.link("checkpoint_final.pth", model / "fold_0" / "checkpoint_final.pth")
+    folder.dataset("Dataset005_Clinic", planned=True)
 
 
 @example("split")
@@ -185,7 +230,7 @@ def cases_to_split(folder: Folder) -> None:
 @example("simulate")
 def dense_labels(folder: Folder) -> None:
     folder.dataset("Dataset702_Lesions")
-    folder.dataset("Dataset004_Hippocampus")
+    folder.dataset("Dataset004_Hippocampus", called={"shell": "Anterior", "core": "Posterior"})
 
 
 @example("unlabelled")
@@ -212,6 +257,11 @@ def tables_and_folders_of_pairs(folder: Folder) -> None:
     folder.every_fold(model)
     folder.link("MODEL_FOLDER", model)
     shutil.rmtree(folder.raw / "Dataset811_Heart")
+
+
+@example("merge")
+def datasets_to_merge(folder: Folder) -> None:
+    two_to_merge(folder)
 
 
 @example("check")
@@ -272,11 +322,29 @@ def model_that_completes(folder: Folder) -> None:
     folder.link("MODEL_FOLDER", model)
 
 
+@example("pseudo-label")
+def models_that_label(folder: Folder) -> None:
+    dataset = folder.dataset("Dataset005_Heart", "ignore", planned=True)
+    model = folder.model(dataset)
+    folder.every_fold(model)
+    for name in ("MODEL_FOLDER", "MODEL_A", "MODEL_B"):
+        folder.link(name, model)
+    scans = folder.root / "scans"
+    scans.mkdir()
+    for image in sorted((dataset / "imagesTr").iterdir())[:2]:
+        sitk.WriteImage(sitk.ReadImage(str(image)) * 1.5, str(scans / f"new_{image.name}"))
+    channels = read_json(dataset / "dataset.json")["channel_names"].values()
+    folder.run(f"nnunet_ext unlabelled scans -o Dataset012_Unlabelled --channels {' '.join(channels)}")
+
+
 @example("adapt-weights")
 def weights_and_planned_target(folder: Folder) -> None:
     model = folder.model(folder.dataset("Dataset004_Hippocampus", planned=True))
-    folder.link("checkpoint_final.pth", model / "fold_0" / "checkpoint_final.pth")
-    folder.dataset("Dataset005_Clinic", planned=True)
+    for name in ("checkpoint_final.pth", "SOURCE"):
+        folder.link(name, model / "fold_0" / "checkpoint_final.pth")
+    target = folder.dataset("Dataset005_Clinic", planned=True)
+    folder.run("nnUNetv2_train 5 3d_fullres 0 -tr nnUNetTrainerFineTune -pretrained_weights checkpoint_final.pth")
+    folder.link("fold_0", folder.results / target.name / "nnUNetTrainerFineTune__nnUNetPlans__3d_fullres" / "fold_0")
 
 
 @example("export-stock")

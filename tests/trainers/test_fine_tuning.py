@@ -8,10 +8,12 @@ import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.run.run_training import maybe_load_checkpoint
 
+from nnunet_ext.checkpoints.description import planned_model
 from nnunet_ext.errors import UserError
 from nnunet_ext.finetuning.strategies import Freedom
 from nnunet_ext.plans.plans_file import add_configurations
 from support.nnunet_runs import build_trainer, train
+from support.public_weights import nnssl
 from support.tiny_data import dataset_name
 
 BASELINES = [
@@ -190,6 +192,121 @@ def test_what_moved_is_in_the_log_the_curves_and_the_checkpoint(results, configu
     text = next(results.rglob("training_log_*.txt")).read_text()
     assert f"moved/convolution {moved / entries:.4f}" in text
     assert f"convolution             {100 * moved / entries:7.3f} % of {entries:,}" in text
+
+
+def test_l2_sp_replaces_the_decay_of_what_the_source_has(results, configured, source):
+    settings = {"source": source, "l2_sp": 0.1, "keep_heads": False}
+    trained = train("nnUNetTrainerFineTune", configured("anchored", weight_decay=0.5, fine_tuning=settings))
+    decays = {name: group["weight_decay"] for name, group in _groups(trained).items()}
+    assert {name for name, decay in decays.items() if decay == 0.5} == {n for n in decays if ".seg_layers." in n}
+    assert {decay for name, decay in decays.items() if ".seg_layers." not in name} == {0.0}
+    start = weights(source)
+    for name, tensor in trained.anchor.start.items():
+        assert torch.equal(tensor, start[name])
+    assert set(trained.anchor.start) == {name for name in decays if ".seg_layers." not in name}
+    (distance,) = trained.logger.get_value("loss/l2_sp", step=None)
+    assert distance > 0
+
+
+@pytest.mark.parametrize("trainer", ["nnUNetTrainerFineTune", "nnUNetTrainerLoRA", "nnUNetTrainerDGST"])
+def test_strong_l2_sp_keeps_the_network_nearer_to_its_start(results, configured, source, trainer):
+    start, distances = weights(source), []
+    for number, strength in enumerate((0.0, 20.0)):
+        settings = {"source": source, "l2_sp": strength}
+        options = {"initial_lr": 1e-2, "momentum": 0.0, "num_iterations_per_epoch": 6}
+        trained = train(trainer, configured(f"held_{number}", fine_tuning=settings, **options))
+        end = weights(f"{trained.output_folder}/checkpoint_final.pth")
+        names = trained.freedoms
+        distances.append(sum(float((start[name] - end[name]).square().sum()) for name in names))
+    assert distances[1] < distances[0]
+
+
+def test_copied_weights_learn_at_a_lower_rate(results, configured, source):
+    settings = {"source": source, "copied_lr_factor": 0.1, "keep_heads": False}
+    trained = train("nnUNetTrainerFineTune", configured("two_rates", initial_lr=1e-2, fine_tuning=settings))
+    rates = {name: group["lr"] for name, group in _groups(trained).items()}
+    assert {rate for name, rate in rates.items() if ".seg_layers." in name} == {1e-2}
+    assert {rate for name, rate in rates.items() if ".seg_layers." not in name} == {1e-3}
+
+
+def test_pretrained_weights_count_as_copied(results, configured, source):
+    name = configured("copied", fine_tuning={"l2_sp": 0.1, "copied_lr_factor": 0.5})
+    built = build_trainer("nnUNetTrainerFineTune", name)
+    built.initialize()
+    load_pretrained_weights(built.network, source)
+    built.load_start()
+    factors = {name: group["lr_factor"] for name, group in _groups(built).items()}
+    assert {name for name, factor in factors.items() if factor == 1.0} == {n for n in factors if ".seg_layers." in n}
+    assert set(built.anchor.start) == {name for name, factor in factors.items() if factor == 0.5}
+
+
+def test_resumed_training_equals_one_that_was_never_interrupted(results, configured, source, tmp_path):
+    settings = {"source": source, "l2_sp": 0.5, "copied_lr_factor": 0.5, "warmup_epochs": 1, "keep_heads": False}
+    options = {"num_epochs": 3, "fine_tuning": settings}
+    whole = train("nnUNetTrainerFineTune", configured("whole", **options))
+    expected = weights(f"{whole.output_folder}/checkpoint_final.pth")
+    stopped = build_trainer("nnUNetTrainerFineTune", configured("stopped", **options))
+    stopped.num_epochs, stopped.on_train_end = 2, lambda: None
+    stopped.run_training()
+    resumed = train("nnUNetTrainerFineTune", "stopped", resume=True)
+    assert resumed.current_epoch == 3
+    assert not differing(weights(f"{resumed.output_folder}/checkpoint_final.pth"), expected)
+
+
+def test_settings_at_their_defaults_leave_the_optimizer_as_it_was(results, configured, source):
+    built = build_trainer("nnUNetTrainerFineTune", configured("plain_optimizer", fine_tuning={"source": source}))
+    built.initialize()
+    built.load_start()
+    (group,) = built.optimizer.param_groups
+    assert "lr_factor" not in group
+    assert len(group["params"]) == len(list(built.network.parameters()))
+    assert built.anchor is None
+
+
+def test_warm_up_as_long_as_the_training_is_refused(results, configured, source):
+    settings = {"source": source, "warmup_epochs": 1}
+    with pytest.raises(UserError, match=r"warmup_epochs is 1.*1 epochs"):
+        build_trainer("nnUNetTrainerFineTune", configured("long_warm_up", fine_tuning=settings))
+    assert not list(results.rglob("*.txt"))
+
+
+def test_setting_that_a_checkpoint_does_not_know_was_at_its_default(results, configured, source):
+    name = configured("older", num_epochs=2, fine_tuning={"source": source})
+    built = build_trainer("nnUNetTrainerFineTune", name, resume=True)
+    recorded = built.settings_record()
+    del recorded["fine_tuning"]["l2_sp"]
+    built._compare_settings(recorded, "older.pth")
+    recorded["fine_tuning"]["l2_sp"] = 0.5
+    with pytest.raises(UserError, match=r"fine_tuning\.l2_sp: 0\.5 -> 0\.0"):
+        built._compare_settings(recorded, "older.pth")
+
+
+def test_public_weights_are_a_source_and_their_licence_stays_with_the_model(results, configured, tmp_path):
+    made = planned_model("901", "3d_tiny", plans_name="nnUNetPlans")
+    kwargs = made.architecture()["arch_kwargs"]
+    file, network = nnssl(tmp_path, family="plain", **kwargs)
+    trained = train("nnUNetTrainerFineTune", configured("public", fine_tuning={"source": str(file), "l2_sp": 0.1}))
+    state = torch.load(f"{trained.output_folder}/checkpoint_final.pth", weights_only=False)["nnunet_ext"]
+    assert state["source"] == {
+        "file": file.name,
+        "reader": "nnssl",
+        "kind": "restoration",
+        "citation": "@article{openmind}",
+        "licence": "CC BY 4.0 for OpenMind's models; others: see the page of the weights",
+    }
+    # only what the source has is held
+    assert {name.partition(".")[0] for name in trained.anchor.start} == {"encoder"}
+    for name, tensor in trained.anchor.start.items():
+        assert torch.equal(tensor, network.state_dict()[name])
+    resumed = build_trainer("nnUNetTrainerFineTune", "public")
+    resumed.load_checkpoint(f"{trained.output_folder}/checkpoint_final.pth")
+    assert resumed.origin == state["source"]
+
+
+def _groups(trainer):
+    """Each group of the optimizer by the name of its parameter."""
+    names = {id(parameter): name for name, parameter in trainer.network.named_parameters()}
+    return {names[id(group["params"][0])]: group for group in trainer.optimizer.param_groups}
 
 
 def test_lora_predicts_with_the_merged_weights_as_it_validates(results, configured, source):

@@ -3,8 +3,6 @@
 Importing this package is cheap: what computes the scores is imported when it is needed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 from nnunet_ext.evaluation.metrics.aggregated_dice import AGGREGATED_DICE

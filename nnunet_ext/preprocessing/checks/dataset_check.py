@@ -1,7 +1,5 @@
 """What every check of a dataset is, and what several of them say and ask."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol

@@ -1,7 +1,5 @@
 """Is every label in use?"""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What nnU-Net needs of any dataset: files that are there, can be read, and fit each other."""
 
-from __future__ import annotations
-
 import glob
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Data for learning from a current scan and its prior."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Data for learning from partially annotated instances."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 

@@ -1,7 +1,5 @@
 """Data for self-supervised pre-training: labels are not looked at, but planning needs some."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from nnunet_ext.findings import Finding

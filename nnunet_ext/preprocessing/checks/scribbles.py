@@ -1,7 +1,5 @@
 """Data for learning from scribbles: labels where somebody annotated, the ignore label elsewhere."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sized
 from math import floor
 from pathlib import Path

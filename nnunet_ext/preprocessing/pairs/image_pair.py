@@ -1,7 +1,5 @@
 """Two scans of one patient, prepared for registration, and what a transform between them is worth."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Registration of a prior scan to the current one."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

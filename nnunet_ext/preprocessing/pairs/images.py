@@ -1,7 +1,5 @@
 """Scans and label maps on their grids: reading them, comparing grids, and resampling from one grid to another."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Collection
 from pathlib import Path
@@ -12,6 +10,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.formats.whole_images import image_written_whole
 from nnunet_ext.messages import last_line, size
 from nnunet_ext.preprocessing.raw.raw_dataset import check_values, whole_numbers
 
@@ -58,6 +57,12 @@ def _read(file: Path) -> sitk.Image:
             "Fix the header, or resample the image to a grid with right angles."
         )
     return image
+
+
+def write_image(image: sitk.Image, file: Path) -> None:
+    """Write an image compressed, to its end; see `image_written_whole`."""
+    with image_written_whole(file):
+        sitk.WriteImage(image, str(file), True)
 
 
 def axis_directions(image: sitk.Image) -> npt.NDArray[np.float64]:

@@ -1,7 +1,5 @@
 """The channels of one case: a current scan, and its prior brought onto the current grid."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,26 +9,15 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.preprocessing.pairs import images
+from nnunet_ext.preprocessing.pairs.body import body_box, match_histogram
 from nnunet_ext.preprocessing.pairs.image_registration import Kind, Registration, register_images
-from nnunet_ext.preprocessing.pairs.images import (
-    covered,
-    difference,
-    has_no_position,
-    moved_image,
-    moved_labels,
-    on_grid,
-    read_label_image,
-    read_scan,
-    unmoved,
-)
-from nnunet_ext.preprocessing.pairs.intensity_and_crop import crop_to_body, match_histogram
 from nnunet_ext.preprocessing.pairs.pairing import Pair
 
 IfDiverged = Literal["stop", "unregistered", "without-prior"]
 
 IGNORE = "ignore"
-LITTLE = 0.5
-"""Share of the current scan below which a prior that covers no more is worth a warning."""
+LITTLE = 0.5  # share of the current scan below which a prior that covers no more is worth a warning
 
 
 @dataclass(frozen=True)
@@ -106,14 +93,14 @@ def make_case(pair: Pair, pairing: Pairing, *, if_diverged: IfDiverged) -> Paire
     `if_diverged` is what is made of a prior whose place has a problem: the case is left to be reported (``stop``), the
     prior stays where its header has it (``unregistered``), or counts as missing (``without-prior``).
     """
-    current = read_scan(pair.current_image)
+    current = images.read_scan(pair.current_image)
     label = None
     if pair.current_label is not None:
         label = _read_labels_of(current, pair.current_label, pairing, image_file=pair.current_image)
         label.CopyInformation(current)  # the same within rounding, which would differ from file to file
     prior = read_prior(pair, pairing, dimensions=current.GetDimension())
     if pairing.match_histogram is not None:
-        like = read_scan(Path(pairing.match_histogram))
+        like = images.read_scan(Path(pairing.match_histogram))
         current = match_histogram(current, like)
         if "image" in prior:
             prior["image"] = match_histogram(prior["image"], like)
@@ -121,7 +108,8 @@ def make_case(pair: Pair, pairing: Pairing, *, if_diverged: IfDiverged) -> Paire
     placement = place_prior(current, prior, pairing.registration)
     views, registration, problem = None, placement.registration, placement.problem
     if registration is not None:
-        before, after = (moved_image(prior["image"], current, by) for by in (unmoved(current), registration.transform))
+        transforms = images.unmoved(current), registration.transform
+        before, after = (images.moved_image(prior["image"], current, by) for by in transforms)
         views = (current, before, after)
     record = {**placement.record, "problem": problem or None}
     warnings = [*placement.warnings]
@@ -138,17 +126,17 @@ def make_case(pair: Pair, pairing: Pairing, *, if_diverged: IfDiverged) -> Paire
         warnings.append("the current label map is empty")
     grid = current
     if pairing.crop_to_body is not None:
-        body = crop_to_body(current, pairing.crop_to_body)
-        grid, label = body.cut(current), None if label is None else body.cut(label)
+        box = body_box(current, pairing.crop_to_body)
+        grid, label = current[box], None if label is None else label[box]
         record["cropped_from"], record["cropped_to"] = list(current.GetSize()), list(grid.GetSize())
         if label is not None and (lost := labelled - _count(label)):
             warnings.append(f"{lost} of {labelled} labelled voxels lie outside of the body and were cut off")
     channels = [grid]
     if pairing.prior_image:
-        channels.append(_on(grid, prior.get("image"), placement.transform, moved_image))
+        channels.append(_on(grid, prior.get("image"), placement.transform, images.moved_image))
     if pairing.prior_labels:
         labels = prior.get("labels")
-        moved = _on(grid, labels, placement.transform, moved_labels)
+        moved = _on(grid, labels, placement.transform, images.moved_labels)
         for name, value in pairing.prior_values.items():
             channels.append(moved == value)
             if labels is not None and _count(labels == value) and not _count(channels[-1]):
@@ -165,7 +153,7 @@ def make_case(pair: Pair, pairing: Pairing, *, if_diverged: IfDiverged) -> Paire
 
 def read_prior(pair: Pair, pairing: Pairing, *, dimensions: int) -> Prior:
     """Read what is used of a prior; a UserError if its files do not fit each other or the current image."""
-    prior: Prior = {} if pair.prior_image is None else {"image": read_scan(pair.prior_image)}
+    prior: Prior = {} if pair.prior_image is None else {"image": images.read_scan(pair.prior_image)}
     if pairing.prior_labels and pair.prior_label is not None:
         labels = _read_labels_of(prior.get("image"), pair.prior_label, pairing, image_file=pair.prior_image)
         if not prior and pairing.registration != "none":
@@ -188,8 +176,8 @@ def read_prior(pair: Pair, pairing: Pairing, *, dimensions: int) -> Prior:
 
 def _read_labels_of(image: sitk.Image | None, file: Path, pairing: Pairing, *, image_file: Path | None) -> sitk.Image:
     """Read a label map, which lies on the grid of its image if there is one."""
-    labels = read_label_image(file, pairing.known_values)
-    if image is not None and (apart := difference(labels, image)):
+    labels = images.read_label_image(file, pairing.known_values)
+    if image is not None and (apart := images.difference(labels, image)):
         raise UserError(
             f"{file} does not lie on the grid of its image {image_file}: {apart}. A label map is needed in the place "
             "where it was drawn: check whether the files belong together, else resample the labels (nearest neighbour)."
@@ -221,19 +209,19 @@ def by_the_headers(current: sitk.Image, prior: Prior) -> Placement:
     if not prior:
         return Placement(None, record)
     grid = next(iter(prior.values()))
-    if not (apart := difference(grid, current)):
+    if not (apart := images.difference(grid, current)):
         return Placement(None, {**record, "coverage": 1.0})
-    share = float(covered(current, grid, unmoved(current)).mean())
+    share = float(images.covered(current, grid, images.unmoved(current)).mean())
     record["resampled"] = [f"prior {part}" for part in prior]
     record |= {"grids": f"prior and current differ: {apart}", "coverage": _rounded(share)}
     if share == 0:
-        return Placement(unmoved(current), record, "by their headers, prior and current scan do not overlap")
+        return Placement(images.unmoved(current), record, "by their headers, prior and current scan do not overlap")
     warnings = []
     if share < LITTLE:
         warnings.append(f"by the headers, the prior covers {share:.0%} of the current image")
-    if has_no_position(current) or has_no_position(grid):
+    if images.has_no_position(current) or images.has_no_position(grid):
         warnings.append("the grids differ and one header gives no position (spacing 1, origin 0): they may not fit")
-    return Placement(unmoved(current), record, warnings=tuple(warnings))
+    return Placement(images.unmoved(current), record, warnings=tuple(warnings))
 
 
 def _on(
@@ -241,10 +229,10 @@ def _on(
 ) -> sitk.Image:
     """Something of the prior on the current grid; zeros if it is missing."""
     if image is None:
-        return on_grid(np.zeros(grid.GetSize()[::-1], np.uint8), grid)
+        return images.on_grid(np.zeros(grid.GetSize()[::-1], np.uint8), grid)
     if transform is None and image.GetSize() == grid.GetSize():
-        return on_grid(sitk.GetArrayFromImage(image), grid)
-    return move(image, grid, unmoved(grid) if transform is None else transform)
+        return images.on_grid(sitk.GetArrayFromImage(image), grid)
+    return move(image, grid, images.unmoved(grid) if transform is None else transform)
 
 
 def _count(labels: sitk.Image) -> int:

@@ -1,7 +1,5 @@
 """Which files belong to a current scan and its prior: read from a table, or from folders with the same names."""
 
-from __future__ import annotations
-
 import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -115,11 +113,9 @@ def find_pairs(
 
     Names may carry nnU-Net's number of the first channel: ``case_0000.nii.gz`` is the case ``case``. Not every case
     needs a file in `prior` or `prior_segmentations`. In training every case needs one in `current_segmentations`, which
-    is None in prediction. `group` finds the patient in a case's name, see `group_cases`.
-
-    Raises:
-        UserError: if a folder is not there or empty, a case has two files in one, a current label map is missing, or
-            there are files of cases that have no current image.
+    is None in prediction. `group` finds the patient in a case's name, see `group_cases`. A UserError says if a folder
+    is not there or empty, a case has two files in one, a current label map is missing, or there are files of cases that
+    have no current image.
     """
     images = _files(current)
     others = {PRIOR_IMAGE: prior, PRIOR_LABEL: prior_segmentations, CURRENT_LABEL: current_segmentations}

@@ -1,7 +1,5 @@
 """A picture to judge a registration by: current and prior scan in two colours, before and after, in three planes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

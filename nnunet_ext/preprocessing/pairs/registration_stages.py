@@ -1,14 +1,12 @@
 """The optimisations of a registration: rigid, affine, B-spline, each from coarse to fine."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_ext.preprocessing.pairs.image_pair import Floats, ImagePair, body_points, shrink_factors, shrunk
+from nnunet_ext.preprocessing.pairs.image_pair import ImagePair, body_points, shrink_factors, shrunk
 
 SAMPLES = 20_000
 BSPLINE_SAMPLES = 10_000
@@ -31,7 +29,8 @@ def no_movement(pair: ImagePair) -> sitk.Transform:
 def first_guess(pair: ImagePair) -> sitk.Transform:
     """The best of: no movement, the images' centres on one another, the bodies' centres on one another."""
     bodies = [body_points(body).mean(axis=0) for body in (pair.current_body, pair.prior_body)]
-    images = [_centre(image) for image in (pair.current, pair.prior)]
+    middles = [(image, [(size - 1) / 2 for size in image.GetSize()]) for image in (pair.current, pair.prior)]
+    images = [np.asarray(image.TransformContinuousIndexToPhysicalPoint(middle)) for image, middle in middles]
     guesses = [no_movement(pair) for _ in range(3)]
     for guess, shift in zip(guesses[1:], (images[1] - images[0], bodies[1] - bodies[0])):
         guess.SetTranslation(shift.tolist())
@@ -119,7 +118,3 @@ def _single_thread() -> Iterator[None]:
         yield
     finally:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
-
-
-def _centre(image: sitk.Image) -> Floats:
-    return np.asarray(image.TransformContinuousIndexToPhysicalPoint([(size - 1) / 2 for size in image.GetSize()]))

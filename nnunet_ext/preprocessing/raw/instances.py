@@ -1,7 +1,5 @@
 """The instances of a label map."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import dataclass
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_output_folder, folder_written_whole, write_json
 from nnunet_ext.formats.typed import read_typed
@@ -34,9 +35,14 @@ def check_new_name(name: str, *, force: bool) -> Path:
     return target
 
 
-def new_dataset(name: str, *, force: bool, request: Mapping[str, Any] | None = None) -> AbstractContextManager[Path]:
+@contextmanager
+def new_dataset(name: str, *, force: bool, request: Mapping[str, Any] | None = None) -> Iterator[Path]:
     """An empty folder that becomes the raw dataset only if the block ends well; see `folder_written_whole`."""
-    return folder_written_whole(check_new_name(name, force=force), force=force, request=request)
+    target = check_new_name(name, force=force)
+    with only_run(target.with_name(name[: len("Dataset000")])):  # no other dataset gets its id meanwhile
+        check_new_name(name, force=force)
+        with folder_written_whole(target, force=force, request=request) as folder:
+            yield folder
 
 
 class CaseProgress:

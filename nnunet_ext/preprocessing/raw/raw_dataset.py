@@ -1,7 +1,5 @@
 """Reading nnU-Net raw datasets."""
 
-from __future__ import annotations
-
 import contextlib
 import glob
 import io
@@ -27,8 +25,7 @@ PICTURES = tuple(NaturalImage2DIO.supported_file_endings)
 COLOURS_SHOWN = 5  # in a message
 UNREADABLE = (RuntimeError, OSError, ValueError, AssertionError)  # what nnU-Net's readers raise
 
-Labels = npt.NDArray[np.integer]
-"""A map of labels or of instances, (Z, Y, X); two-dimensional images have Z = 1."""
+Labels = npt.NDArray[np.integer]  # a map of labels or of instances, (Z, Y, X); two-dimensional images have Z = 1
 
 
 @dataclass(frozen=True)

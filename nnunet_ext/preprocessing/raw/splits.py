@@ -126,6 +126,20 @@ def cross_validation(groups: Mapping[str, Sequence[str]], *, folds: int = 5) -> 
     return [_cases_of(fold, groups) for fold in drawn]
 
 
+def joined(sources: Sequence[tuple[Sequence[Fold], Sequence[str]]]) -> list[Fold]:
+    """Folds of several sources, each with its cases, as folds of all of them.
+
+    A source that has fewer folds than the others is trained on as a whole in those that it lacks.
+    """
+    together = []
+    for number in range(max(len(folds) for folds, _ in sources)):
+        parts = [
+            folds[number] if number < len(folds) else {"train": list(cases), "val": []} for folds, cases in sources
+        ]
+        together.append({part: sorted(case for fold in parts for case in fold[part]) for part in PARTS})
+    return together
+
+
 def _cases_of(patients: Mapping[str, Sequence[str]], groups: Mapping[str, Sequence[str]]) -> Fold:
     """The fold of cases that belongs to a fold of patients."""
     return {part: sorted(case for patient in patients[part] for case in groups[patient]) for part in PARTS}

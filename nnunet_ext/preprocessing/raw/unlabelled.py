@@ -1,7 +1,5 @@
 """Raw datasets of images without labels, for pre-training by nnU-Net's own commands."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from tqdm import tqdm
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_apart, read_json
 from nnunet_ext.formats.dataset_json import channel_names, checked_dataset_json
+from nnunet_ext.formats.whole_images import image_written_whole
 from nnunet_ext.messages import some
 from nnunet_ext.preprocessing.raw.new_dataset import check_new_name, new_dataset, write_description
 from nnunet_ext.preprocessing.raw.raw_dataset import (
@@ -27,8 +26,7 @@ from nnunet_ext.preprocessing.raw.raw_dataset import (
 )
 from nnunet_ext.version import __version__
 
-LABELS = {"background": 0, "image": 1}
-"""Of the placeholders."""
+LABELS = {"background": 0, "image": 1}  # of the placeholders
 
 MADE_BY = "unlabelled"
 READER = "overwrite_image_reader_writer"
@@ -98,10 +96,7 @@ def make_unlabelled_dataset(folder: Path, name: str, *, channels: Sequence[str] 
     """Write a raw dataset with placeholders as labels, of a folder of images, which stay where they are.
 
     `channels` are names; None takes those of the dataset.json beside the folder. `name` and `force` are as in
-    `new_dataset`.
-
-    Returns:
-        What it was made from: the cases, and a dataset.json that lists none.
+    `new_dataset`. Returns what it was made from: the cases, and a dataset.json that lists none.
     """
     cases, ending = find_cases(folder)
     check_apart(check_new_name(name, force=force), [folder])
@@ -124,7 +119,9 @@ def make_unlabelled_dataset(folder: Path, name: str, *, channels: Sequence[str] 
             labels = placeholder(images)
             if not labels.any():
                 raise UserError(f"{files.images[0]} is 0 everywhere, which nnU-Net cannot crop. Move it away.")
-            reader.write_seg(labels, str(target / "labelsTr" / f"{case}{ending}"), properties)
+            file = target / "labelsTr" / f"{case}{ending}"
+            with image_written_whole(file):
+                reader.write_seg(labels, str(file), properties)
         about = {"made_by": MADE_BY, "version": __version__, "images": str(folder.resolve())}
         write_description(target, name, cases, source.description, about=about)
     return source

@@ -1,7 +1,5 @@
 """How much scribbles annotate, and how far they agree with dense masks."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan, nan

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from nnunet_ext.preprocessing.raw.instances import Instance, components, instances_of
-from nnunet_ext.preprocessing.simulate.partial_instances import kept_instances, partial_labels
+from nnunet_ext.preprocessing.simulate.partial_annotation import kept_instances, partial_labels
 
 MAP = np.array(
     [

@@ -6,8 +6,7 @@ import pytest
 from nnunet_ext.errors import UserError
 from nnunet_ext.preprocessing.raw.instances import Instance, instances_of
 from nnunet_ext.preprocessing.raw.raw_dataset import check_values
-from nnunet_ext.preprocessing.simulate.partial_annotation import storable
-from nnunet_ext.preprocessing.simulate.partial_instances import kept_by_case
+from nnunet_ext.preprocessing.simulate.partial_annotation import kept_by_case, storable
 
 FILE = Path("a.nii.gz")
 

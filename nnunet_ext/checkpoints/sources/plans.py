@@ -1,0 +1,85 @@
+"""Plans of every age and origin, in the form of nnU-Net 2.8."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.formats.dataset_json import checked_dataset_json
+from nnunet_ext.formats.plans import checked_plans
+
+
+def present_plans(content: Any, *, where: object) -> dict[str, Any]:
+    """Plans whose configurations all have an architecture: nnU-Net 2.0 to 2.1 wrote its parts instead.
+
+    Raises:
+        UserError: naming the file, the configuration and the key that is missing or wrong.
+    """
+    plans = checked_plans(content, where=where)
+    return {**plans, "configurations": {name: _present(name, one, where) for name, one in _configurations(plans)}}
+
+
+def _configurations(plans: Mapping[str, Any]) -> Any:
+    return plans["configurations"].items()
+
+
+def _present(name: str, configuration: Mapping[str, Any], where: object) -> dict[str, Any]:
+    if "architecture" in configuration or "inherits_from" in configuration:
+        return dict(configuration)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            converted = ConfigurationManager(deepcopy(dict(configuration))).configuration
+    except (KeyError, RuntimeError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{where}: configuration {name!r} has neither an architecture (nnU-Net from 2.2) nor all of the keys that "
+            f"nnU-Net 2.0 and 2.1 wrote in its place ({error})."
+        ) from None
+    architecture = converted["architecture"]
+    # nnU-Net names a module that is not there, and then looks for the class
+    name = architecture["network_class_name"].replace(".residual_unet.", ".unet.")
+    return {**converted, "architecture": {**architecture, "network_class_name": name}}
+
+
+def present_dataset_json(content: Any, *, where: object) -> dict[str, Any]:
+    """The dataset.json of a model. Its file ending, which only datasets need, may be missing."""
+    if not isinstance(content, Mapping) or "file_ending" in content:
+        return checked_dataset_json(content, where=where)
+    checked = checked_dataset_json({**content, "file_ending": ".nii.gz"}, where=where)
+    return {key: value for key, value in checked.items() if key != "file_ending"}
+
+
+def described_plans(
+    *,
+    dataset_name: str,
+    plans_name: str,
+    configuration: str,
+    architecture: Mapping[str, Any],
+    channels: Mapping[str, str],
+    labels: Mapping[str, Any],
+    more: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The ``init_args`` of a model that has no plans of nnU-Net of its own.
+
+    Args:
+        dataset_name: what it was trained on.
+        plans_name: name of the plans.
+        configuration: name of the configuration.
+        architecture: as in plans.
+        channels: as ``channel_names`` of dataset.json.
+        labels: as in dataset.json.
+        more: what else is known of the configuration, such as patch_size and spacing.
+    """
+    plans = {
+        "dataset_name": dataset_name,
+        "plans_name": plans_name,
+        "label_manager": "LabelManager",
+        "configurations": {configuration: {**more, "architecture": dict(architecture)}},
+    }
+    dataset_json = {"channel_names": dict(channels), "labels": dict(labels)}
+    return {"plans": plans, "configuration": configuration, "dataset_json": dataset_json}

@@ -1,0 +1,183 @@
+"""``nnunet_ext pseudo-label``: the dataset it writes, what it refuses, and how interrupted work goes on."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+
+from nnunet_ext.cli import main
+from support.labelling import NEW, SOURCE, case_arrays
+
+SCRIBBLES = {"background": 0, "node": 1, "ignore": 2}
+
+
+@pytest.fixture
+def scribbled(place, predictor):
+    """The dataset with scribbles: a stroke in the node, one in the background, and the ignore label elsewhere."""
+    image, label = case_arrays()
+    scribbles = np.full_like(label, 2)
+    scribbles[0, 0, 0], scribbles[3, 0] = 1, 0
+    for number in range(3):
+        place.write_case(f"case_{number}", image, scribbles)
+    place.describe(labels=SCRIBBLES)
+    return place
+
+
+def pseudo_label(place, *arguments, source="705", models=1):
+    folders = [str(place.model)] * models
+    return main(["pseudo-label", *folders, "-d", source, "-o", NEW, "--device", "cpu", *arguments])
+
+
+def rows(place):
+    with open(place.raw / NEW / "pseudo_labels.csv", encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def expected_labels(threshold):
+    image, _ = case_arrays()
+    expected = np.where(image >= threshold, 1, np.where(1 - image >= threshold, 0, 2))
+    expected[0, 0, 0], expected[3, 0] = 1, 0
+    return expected
+
+
+def test_open_voxels_are_labelled_where_the_model_is_sure(scribbled, capsys):
+    before = {path: path.stat().st_mtime_ns for path in scribbled.root.rglob("*") if path.is_file()}
+    assert pseudo_label(scribbled, "--threshold", "0.85") == 0
+    for case in ("case_0", "case_1", "case_2"):
+        assert (scribbled.labels(case) == expected_labels(0.85)).all()
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    verify_dataset_integrity(str(scribbled.raw / NEW), num_processes=1)
+    description = scribbled.read("dataset.json")
+    assert description["labels"] == SCRIBBLES
+    assert description["nnunet_ext"]["labelled_from"] == SOURCE
+    assert description["nnunet_ext"]["models"][0]["folds"] == [0]
+    (row, *_) = rows(scribbled)
+    seen = (case_arrays()[0] > 0.5).sum() - 1  # the first of them is a stroke
+    added = (expected_labels(0.85) == 1).sum() - 1
+    assert float(row["foreground_share"]) == pytest.approx(added / seen)
+    assert int(row["voxels_node"]) == added
+    assert scribbled.read("splits_final.json") == json.loads(
+        (scribbled.preprocessed / SOURCE / "splits_final.json").read_text()
+    )
+    shown = capsys.readouterr().out
+    assert "Least sure, to be looked at: case_0" in shown
+    assert "nnUNetv2_plan_and_preprocess -d 706" in shown
+
+
+def test_several_models_must_agree(scribbled, predictor, monkeypatch, capsys):
+    second, dim = scribbled.model.with_name("nnUNetTrainerY__nnUNetPlans__3d_fullres"), []
+    shutil.copytree(scribbled.model, second)
+    whole = predictor.predict_from_files_sequential
+
+    def predict(images, targets, *, save_probabilities):
+        ((_, found),) = whole(images, targets, save_probabilities=save_probabilities)
+        dim.append(None)
+        factor = 0.5 if len(dim) % 2 == 0 else 1.0  # the second model sees every node half as bright
+        return [(None, np.stack([1 - factor * found[1], factor * found[1]]))]
+
+    monkeypatch.setattr(predictor, "predict_from_files_sequential", predict)
+    models = [str(scribbled.model), str(second)]
+    arguments = ["-d", "705", "-o", NEW, "--device", "cpu", "--threshold", "0.55"]
+    # the first sees .9, .8, .95 as foreground, and the second sees none
+    assert main(["pseudo-label", *models, *arguments]) == 0
+    assert (scribbled.labels("case_0") == 1).sum() == 1  # the stroke
+    assert [float(row["foreground_share"]) for row in rows(scribbled)] == [0, 0, 0]
+    assert "No voxel was labelled as foreground" in capsys.readouterr().out
+
+
+def test_cases_below_a_share_are_left_out(scribbled, capsys):
+    image, _ = case_arrays()
+    label = np.full(image.shape, 2, np.uint8)
+    scribbled.write_case("case_1", np.where(image > 0.5, 0.6, 0).astype(np.float32), label)
+    assert pseudo_label(scribbled, "--least-share", "0.2") == 0
+    assert [row["left_out"] for row in rows(scribbled)] == ["False", "True", "False"]
+    description = scribbled.read("dataset.json")
+    assert sorted(description["dataset"]) == ["case_0", "case_2"]
+    assert description["numTraining"] == 2
+    assert not (scribbled.raw / NEW / "labelsTr" / "case_1.nii.gz").exists()
+    assert scribbled.read("splits_final.json")[0] == {"train": ["case_2"], "val": ["case_0"]}
+    assert "Left out: case_1" in capsys.readouterr().out
+
+
+@pytest.fixture
+def unlabelled(place, predictor):
+    """A dataset without labels beside the annotated one."""
+    images = place.root / "new scans"
+    images.mkdir()
+    image, _ = case_arrays()
+    for number in range(2):
+        written = sitk.GetImageFromArray(image * np.float32(1 - 0.01 * (number + 1)))
+        sitk.WriteImage(written, str(images / f"scan_{number}_0000.nii.gz"))
+    assert main(["unlabelled", str(images), "-o", "Dataset707_Unlabelled", "--channels", "MRI"]) == 0
+    return place
+
+
+def test_unlabelled_cases_join_the_training_parts_of_the_annotated_ones(unlabelled):
+    assert pseudo_label(unlabelled, "--with", "705", source="707") == 0
+    assert sorted(unlabelled.read("dataset.json")["dataset"]) == ["case_0", "case_1", "case_2", "scan_0", "scan_1"]
+    assert unlabelled.read("dataset.json")["labels"] == SCRIBBLES
+    assert (unlabelled.labels("case_1") == case_arrays()[1]).all()
+    image, found = case_arrays()[0], unlabelled.labels("scan_0")
+    assert (found[image * 0.99 >= 0.8] == 1).all()
+    assert (found[image == 0] == 0).all()
+    assert (found[2, 0:2, 0:2] == 2).all()
+    first, second = unlabelled.read("splits_final.json")
+    assert first == {"train": ["case_1", "case_2", "scan_0", "scan_1"], "val": ["case_0"]}
+    assert second["val"] == ["case_1", "case_2"]
+    verify_dataset_integrity(str(unlabelled.raw / NEW), num_processes=1)
+
+
+def test_annotated_case_among_the_unlabelled_ones_is_found_by_its_content(unlabelled, capsys):
+    scan = unlabelled.root / "new scans" / "scan_1_0000.nii.gz"
+    shutil.copyfile(unlabelled.source / "imagesTr" / "case_2_0000.nii.gz", scan)
+    assert pseudo_label(unlabelled, "--with", "705", source="707") == 2
+    assert "is the image of case_2 in Dataset705_Partial" in capsys.readouterr().err
+
+
+def test_interrupted_work_goes_on_with_the_case_that_was_not_finished(scribbled, predictor):
+    predictor.stop_at = "case_1"
+    assert pseudo_label(scribbled) == 130
+    assert not (scribbled.raw / NEW).exists()
+    predictor.stop_at = None
+    assert pseudo_label(scribbled) == 0
+    assert predictor.calls.count("case_0") == 1
+    assert len(rows(scribbled)) == 3
+
+
+def test_work_is_not_gone_on_with_under_another_threshold(scribbled, predictor, capsys):
+    predictor.stop_at = "case_1"
+    assert pseudo_label(scribbled) == 130
+    predictor.stop_at = None
+    assert pseudo_label(scribbled, "--threshold", "0.9") == 2
+    assert "they differ in: threshold" in capsys.readouterr().err
+    assert pseudo_label(scribbled, "--threshold", "0.9", "--force") == 0
+    assert predictor.calls.count("case_0") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--threshold", "0.85", "--least-share", "0.9"], "Every case would be left out. The largest share is 0.33"),
+        (["--with", "705"], "case_0, case_1, case_2: cases of that name are in"),
+        (["-o", SOURCE], "is one of the datasets that are read"),
+    ],
+)
+def test_what_cannot_be_labelled_is_said_and_nothing_is_written(scribbled, capsys, arguments, message):
+    assert pseudo_label(scribbled, *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not (scribbled.raw / NEW).exists()
+
+
+def test_dataset_whose_voxels_all_have_labels_is_refused(place, predictor, capsys):
+    assert pseudo_label(place) == 2
+    assert "Every voxel of Dataset705_Partial has a label" in capsys.readouterr().err
+
+
+def test_models_of_other_labels_are_refused(scribbled, capsys):
+    scribbled.describe(model={"labels": {"background": 0, "liver": 1}}, labels=SCRIBBLES)
+    assert pseudo_label(scribbled) == 2
+    assert "The model and Dataset705_Partial have no label in common" in capsys.readouterr().err

@@ -1,0 +1,263 @@
+"""Small models in the layout of each source of public weights, written from the layouts that the sources document.
+
+Every function writes a file or a folder and returns it with the network whose weights are in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
+from torch import nn
+
+from nnunet_ext.checkpoints.description import ModelDescription
+from nnunet_ext.checkpoints.sources import voco
+from support.models import description, network_of
+
+Written = tuple[Path, nn.Module]
+
+GEOMETRY = {
+    "data_identifier": "nnUNetPlans_3d_fullres",
+    "preprocessor_name": "DefaultPreprocessor",
+    "batch_size": 2,
+    "patch_size": [16, 16, 16],
+    "median_image_size_in_voxels": [20.0, 24.0, 24.0],
+    "spacing": [1.5, 1.25, 1.25],
+    "normalization_schemes": ["CTNormalization"],
+    "use_mask_for_norm": [False],
+    "resampling_fn_data": "resample_data_or_seg_to_shape",
+    "resampling_fn_seg": "resample_data_or_seg_to_shape",
+    "resampling_fn_data_kwargs": {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None},
+    "resampling_fn_seg_kwargs": {"is_seg": True, "order": 1, "order_z": 0, "force_separate_z": None},
+    "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
+    "resampling_fn_probabilities_kwargs": {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None},
+    "batch_dice": False,
+}
+PLANS = {
+    "original_median_spacing_after_transp": [1.5, 1.25, 1.25],
+    "original_median_shape_after_transp": [20, 24, 24],
+    "image_reader_writer": "SimpleITKIO",
+    "transpose_forward": [0, 1, 2],
+    "transpose_backward": [0, 1, 2],
+    "experiment_planner_used": "ExperimentPlanner",
+    "label_manager": "LabelManager",
+    "foreground_intensity_properties_per_channel": {
+        "0": {
+            "max": 300.0,
+            "mean": 100.0,
+            "median": 60.0,
+            "min": -900.0,
+            "percentile_00_5": -800.0,
+            "percentile_99_5": 290.0,
+            "std": 120.0,
+        }
+    },
+}
+
+
+def model(dataset: str = "Dataset004_Source", **options: Any) -> ModelDescription:
+    """A model whose plans are complete, with the configuration ``3d_fullres``."""
+    made = description(dataset=dataset, **{"channels": ("CT",), **options})
+    architecture = made.architecture()
+    plans = {**made.plans, **deepcopy(PLANS)}
+    plans["configurations"] = {"3d_fullres": {**deepcopy(GEOMETRY), "architecture": dict(architecture)}}
+    return replace(made, plans=plans, configuration="3d_fullres")
+
+
+def trained(made: ModelDescription) -> nn.Module:
+    """The model's network with weights that no initialisation gives."""
+    network = network_of(made)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(0.3 * torch.randn_like(parameter))
+    return network
+
+
+def old_plans(plans: Mapping[str, Any]) -> dict[str, Any]:
+    """Plans as nnU-Net 2.0 and 2.1 wrote them: the parts of the architecture in the configuration itself."""
+    configurations = {}
+    for name, one in plans["configurations"].items():
+        kwargs = one["architecture"]["arch_kwargs"]
+        blocks = "n_conv_per_stage" if "n_conv_per_stage" in kwargs else "n_blocks_per_stage"
+        configurations[name] = {key: value for key, value in one.items() if key != "architecture"} | {
+            "UNet_class_name": one["architecture"]["network_class_name"].rpartition(".")[2],
+            "UNet_base_num_features": kwargs["features_per_stage"][0],
+            "n_conv_per_stage_encoder": kwargs[blocks],
+            "n_conv_per_stage_decoder": kwargs["n_conv_per_stage_decoder"],
+            "num_pool_per_axis": [2, 2, 2],
+            "pool_op_kernel_sizes": kwargs["strides"],
+            "conv_kernel_sizes": kwargs["kernel_sizes"],
+            "unet_max_num_features": kwargs["features_per_stage"][-1],
+        }
+    return {**plans, "configurations": configurations}
+
+
+def nnunet_checkpoint(made: ModelDescription, network: nn.Module, trainer: str = "nnUNetTrainer") -> dict[str, Any]:
+    """What nnU-Net's trainer saves."""
+    return {
+        "network_weights": network.state_dict(),
+        "optimizer_state": {},
+        "grad_scaler_state": None,
+        "logging": {},
+        "_best_ema": 0.5,
+        "current_epoch": 1000,
+        "init_args": {
+            "plans": dict(made.plans),
+            "configuration": made.configuration,
+            "fold": 0,
+            "dataset_json": dict(made.dataset_json),
+            "unpack_dataset": True,
+            "device": torch.device("cpu"),
+        },
+        "trainer_name": trainer,
+        "inference_allowed_mirroring_axes": (0, 1, 2),
+    }
+
+
+def nnunet(folder: Path, *, old: bool = False, **options: Any) -> Written:
+    """A checkpoint of nnU-Net v2; `old` for 2.0 to 2.1. The features of old plans double from stage to stage."""
+    made = model(**{**({"features_per_stage": [4, 8, 12]} if old else {}), **options})
+    network = trained(made)
+    made = replace(made, plans=old_plans(made.plans)) if old else made
+    file = folder / "checkpoint_final.pth"
+    torch.save(nnunet_checkpoint(made, network), file)
+    return file, network
+
+
+def totalsegmentator(folder: Path) -> Written:
+    """``Dataset297_…/nnUNetTrainer_4000epochs_NoMirroring__nnUNetPlans__3d_fullres`` with plans of nnU-Net 2.1."""
+    made = model("Dataset297_TotalSegmentator_total_3mm_1559subj", labels={"background": 0, "spleen": 1, "liver": 2})
+    network = trained(made)
+    made = replace(made, plans=old_plans(made.plans))
+    trainer = "nnUNetTrainer_4000epochs_NoMirroring"
+    inner = folder / "Dataset297_TotalSegmentator_total_3mm_1559subj" / f"{trainer}__nnUNetPlans__3d_fullres"
+    (inner / "fold_0").mkdir(parents=True)
+    (inner / "plans.json").write_text(json.dumps(made.plans))
+    (inner / "dataset.json").write_text(json.dumps({**made.dataset_json, "file_ending": ".nii.gz"}))
+    torch.save(nnunet_checkpoint(made, network, trainer), inner / "fold_0" / "checkpoint_final.pth")
+    return inner.parent, network
+
+
+class SeveralStems(nn.Module):
+    """A residual-encoder U-Net under the names of MultiTalent's, with a stem for each dataset."""
+
+    def __init__(self, network: nn.Module, channels: Mapping[str, int]) -> None:
+        super().__init__()
+        stems = {}
+        for name, number in channels.items():
+            stems[name] = deepcopy(network.encoder.stem)
+            (block,) = stems[name].convs
+            weight = block.conv.weight
+            block.conv.weight = nn.Parameter(0.3 * torch.randn(weight.shape[0], number, *weight.shape[2:]))
+        self.encoder, self.decoder = network.encoder, network.decoder
+        self.encoder.stem = nn.ModuleDict(stems)
+
+
+def multitalent(folder: Path, *, stems: Mapping[str, int] | None = None) -> Written:
+    """A checkpoint of MultiTalent v2; with `stems`, names and numbers of channels, one of several stems."""
+    made = model("Dataset617_MultiTalent", family="resenc", labels={"background": 0, "liver": 1, "kidney": 2})
+    network = trained(made)
+    written = network if stems is None else SeveralStems(network, stems)
+    file = folder / "checkpoint_final.pth"
+    torch.save(nnunet_checkpoint(made, written, "MultiTalent_trainer"), file)
+    return file, network
+
+
+def nnssl(
+    folder: Path,
+    *,
+    trainer: str = "BaseMAETrainer",
+    family: str = "resenc",
+    spacing: Any = (1, 1, 1),
+    decoder: bool = True,
+    **architecture: Any,
+) -> Written:
+    """A checkpoint of nnssl with its adaptation plan; its decoder restores images of one channel."""
+    made = model(family=family, labels={"background": 0}, **architecture)
+    network = trained(made)
+    kwargs = dict(made.architecture()["arch_kwargs"])
+    if "n_conv_per_stage" in kwargs:
+        kwargs["n_blocks_per_stage"] = kwargs.pop("n_conv_per_stage")
+    stem = "encoder.stem" if family == "resenc" else "encoder.stages.0"
+    first = f"{stem}.convs.0" if family == "resenc" else f"{stem}.0.convs.0"
+    configuration = {
+        "data_identifier": "nnsslPlans_onemmiso",
+        "preprocessor_name": "DefaultPreprocessor",
+        "spacing_style": "onemmiso",
+        "normalization_schemes": ["ZScoreNormalization"],
+        "use_mask_for_norm": False,
+        "spacing": None if spacing is None else list(spacing),
+        "patch_size": [16, 16, 16],
+    }
+    plan = {
+        "architecture_plans": {
+            "arch_class_name": CLASSES[family].__name__,
+            "arch_kwargs": kwargs,
+            "arch_kwargs_requiring_import": ["conv_op", "norm_op", "nonlin"],
+        },
+        "pretrain_plan": {
+            "dataset_name": "Dataset745_OpenMind",
+            "plans_name": "nnsslPlans",
+            "configurations": {"onemmiso": configuration},
+        },
+        "pretrain_num_input_channels": 1,
+        "recommended_downstream_patchsize": (16, 16, 16),
+        "key_to_encoder": "encoder.stages",
+        "key_to_stem": stem,
+        "keys_to_in_proj": (f"{first}.conv", f"{first}.all_modules.0"),
+        "key_to_lpe": None,
+    }
+    weights = network.state_dict()
+    if not decoder:
+        weights = {key: value for key, value in weights.items() if key.startswith("encoder.")}
+    content = {
+        "network_weights": weights,
+        "init_args": {"plan": {"plans_name": "nnsslPlans"}, "configuration_name": "onemmiso"},
+        "trainer_name": trainer,
+        "nnssl_adaptation_plan": plan,
+        "citations": ["@article{openmind}"],
+    }
+    file = folder / "checkpoint_final.pth"
+    torch.save(content, file)
+    return file, network
+
+
+CLASSES = {"resenc": ResidualEncoderUNet, "plain": PlainConvUNet}
+
+
+def wrapped(folder: Path, *, wrapper: str = "state_dict", prefix: str = "module.backbone.", **options: Any) -> Written:
+    """Weights alone under a wrapper's key (none if it is empty), each name after a prefix; as VoComni is spread."""
+    network = trained(model(**options))
+    weights = {f"{prefix}{key}": value for key, value in network.state_dict().items()}
+    file = folder / "weights.pt"
+    torch.save({wrapper: weights, "epoch": 3} if wrapper else weights, file)
+    return file, network
+
+
+LAYOUTS: dict[str, Callable[[Path], Written]] = {
+    "nnunet": nnunet,
+    "nnunet 2.1": lambda folder: nnunet(folder, old=True),
+    "totalsegmentator": totalsegmentator,
+    "multitalent": lambda folder: multitalent(folder, stems={"035": 2, "351_5": 1}),
+    "nnssl": nnssl,
+    "vocomni": wrapped,
+    "weights": lambda folder: wrapped(folder, family="resenc"),
+}
+"""A file of each source."""
+OPTIONS: dict[str, list[str]] = {"multitalent": ["--stem", "351_5"]}
+"""What a command needs beside the file."""
+
+
+def use_small_vocomni(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the built-in description of VoComni that of the small network here."""
+    known = ("patch_size", "spacing", "normalization_schemes", "use_mask_for_norm", "batch_size")
+    monkeypatch.setattr(voco, "ARCHITECTURE", model().architecture())
+    monkeypatch.setattr(voco, "OUTPUTS", 3)
+    monkeypatch.setattr(voco, "CONFIGURATION", {key: GEOMETRY[key] for key in known})
