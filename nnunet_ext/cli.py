@@ -74,6 +74,9 @@ def _run(args: argparse.Namespace) -> int:
         return PROBLEM if out_of_room(error) else WRONG_USAGE
     except Exception as error:
         cause = out_of_room(error) or error
+        if str(error).startswith("Symlink loop"):  # what Path.resolve raises before Python 3.13
+            print(f"nnunet_ext {args.command}: {error}. Name what the link was to lead to.", file=sys.stderr)
+            return WRONG_USAGE
         if not isinstance(cause, OSError) or cause.errno not in (*NO_ROOM_OR_RIGHT, *WRONG_NAME):
             raise
         name = cause.filename or getattr(args, "out", None) or getattr(args, "output", None)

@@ -4,6 +4,7 @@ import errno
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -124,6 +125,15 @@ def test_command_line_starts_without_torch(command: str) -> None:
         "sys.exit(bool({'torch', 'nnunetv2'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_link_in_a_circle_is_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    loop = str(tmp_path / "loop")
+    for folders in ((loop, loop), (str(tmp_path), loop)):
+        command = ["evaluate", "--predictions", folders[0], "--labels", folders[1], "-o", str(tmp_path / "out")]
+        assert cli.main(command) == 2
+        assert loop in capsys.readouterr().err
 
 
 def test_an_interrupted_program_leaves_at_once_with_what_it_has_to_tidy_up() -> None:

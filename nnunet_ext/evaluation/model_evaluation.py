@@ -28,7 +28,7 @@ from nnunet_ext.evaluation.operating_points import (
     thresholds_file,
     write_thresholds,
 )
-from nnunet_ext.evaluation.probabilities import predict_case
+from nnunet_ext.evaluation.probabilities import predict_case, unreadable_images_named
 from nnunet_ext.evaluation.scored_labels import label_channels
 from nnunet_ext.files import size_and_time
 from nnunet_ext.formats.whole_images import check_whole
@@ -139,7 +139,8 @@ def predict_missing(
         print(f"[{done}/{len(cases.cases)}] {cases.name}: {names[-1]}", flush=True)
         images = [[str(file) for file in cases.cases[name].images] for name in names]
         targets = [str(unfinished / name) for name in names]
-        with log.open("a", encoding="utf-8") as output, redirect_stdout(output):
+        readable = unreadable_images_named(predictor, [cases.cases[name].images for name in names])
+        with log.open("a", encoding="utf-8") as output, redirect_stdout(output), readable:
             if thresholds:
                 wanted = sorted({*known[names[0]], *thresholds})
                 reached = _predict_thresholds(predictor, cases.cases[names[0]], Path(targets[0]), labels, wanted)
