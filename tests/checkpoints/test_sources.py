@@ -363,6 +363,24 @@ def test_class_is_named_by_the_module_that_it_is_in(tmp_path: Path, old: bool) -
     assert origin.architecture()["network_class_name"] == name
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("strides", [[1, 1, 1], [2, 2], [2, 2, 2]], "strides must have 3 numbers for each stage"),
+        ("kernel_sizes", [[3, 3, 3]], "kernel_sizes has 1 entries for 3 stages"),
+        ("features_per_stage", "many", "features_per_stage"),
+        ("n_stages", None, "n_stages"),
+    ],
+)
+def test_arguments_of_a_network_are_typed(tmp_path: Path, key: str, value: Any, message: str) -> None:
+    file, _ = nnunet(tmp_path)
+    content = torch.load(file, weights_only=True)
+    content["init_args"]["plans"]["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"][key] = value
+    torch.save(content, file)
+    with pytest.raises(UserError, match=message):
+        check_consistent(read_source(file), file=file)
+
+
 def test_old_plans_without_a_key_are_named(tmp_path: Path) -> None:
     file, _ = nnunet(tmp_path, old=True)
     content = torch.load(file, weights_only=True)
