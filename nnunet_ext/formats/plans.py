@@ -28,12 +28,19 @@ class UNetArguments(BaseModel):
     n_conv_per_stage: Size | list[Size] | None = None
     n_blocks_per_stage: Size | list[Size] | None = None
 
+    @property
+    def dimensions(self) -> int:
+        """2 or 3."""
+        return 2 if self.conv_op.endswith("2d") else 3
+
     @model_validator(mode="after")
     def _has_an_entry_for_each_stage(self) -> "UNetArguments":
         for key in ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage"):
             value = getattr(self, key)
             if isinstance(value, list) and len(value) != self.n_stages:
                 raise ValueError(f"{key} has {len(value)} entries for {self.n_stages} stages")
+            if isinstance(value, list) and any(isinstance(one, list) and len(one) != self.dimensions for one in value):
+                raise ValueError(f"{key} must have {self.dimensions} numbers for each stage of a {self.conv_op}")
         return self
 
 

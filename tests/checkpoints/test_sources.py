@@ -30,7 +30,7 @@ from support.public_weights import (
 
 STEM = {"multitalent": "351_5"}
 ENCODER_ALONE = {"nnssl"}
-HEADLESS = {"weights"}
+HEADLESS = {"weights", "multitalent"}
 
 
 @pytest.fixture
@@ -195,9 +195,21 @@ def test_stem_has_to_be_chosen_from_a_list(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no stem '36'. It has: 035"):
         read_source(file, stem="36")
     source = read_source(file, stem="035")
-    assert "1 others are not" in source.remarks[0]
+    assert source.remarks[1] == "Stem 035 is taken, 1 other not."
     _, origin = started(source)
     assert len(origin.input_channels()) == 2
+
+
+def test_heads_of_several_datasets_are_not_taken(tmp_path: Path) -> None:
+    file, _ = multitalent(tmp_path)
+    assert "decoder.seg_layers.351_5.0.weight" in torch.load(file, weights_only=True)["network_weights"]
+    source = read_source(file)
+    assert not any(".seg_layers." in key for key in source.checkpoint["network_weights"])
+    assert "their labels have no names" in source.remarks[0]
+    network, origin = started(source)
+    result = adapt(source.checkpoint, network, origin, keep_heads=True)
+    assert {tensor.outcome for tensor in result.tensors if ".seg_layers." in tensor.key} == {"random"}
+    assert {tensor.outcome for tensor in result.tensors if ".seg_layers." not in tensor.key} == {"copied"}
 
 
 def test_single_stem_needs_no_choice(tmp_path: Path) -> None:
@@ -207,7 +219,9 @@ def test_single_stem_needs_no_choice(tmp_path: Path) -> None:
     assert "2303.14444" in source.citation
     network, _ = started(source)
     data = torch.randn(1, 1, 16, 16, 16, dtype=torch.float64)
-    assert torch.equal(network(data)[0], original.double()(data)[0])
+    for mine, theirs in zip(network.encoder(data), original.double().encoder(data), strict=True):
+        assert torch.equal(mine, theirs)
+    assert torch.equal(network.decoder.transpconvs[1].weight, original.decoder.transpconvs[1].weight)
     with pytest.raises(UserError, match="has one stem; leave --stem"):
         read_source(file, stem="035")
 
@@ -332,6 +346,38 @@ def test_plans_of_another_network_contradict_the_weights(tmp_path: Path) -> None
     kwargs["features_per_stage"] = [8, 16, 24]
     torch.save(content, file)
     with pytest.raises(UserError, match=r"features_per_stage: the plans say \[8, 16, 24\], the weights \[4, 8, 12\]"):
+        check_consistent(read_source(file), file=file)
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_class_is_named_by_the_module_that_it_is_in(tmp_path: Path, old: bool) -> None:
+    file, _ = nnunet(tmp_path, family="resenc", old=old)
+    content = torch.load(file, weights_only=True)
+    if not old:
+        architecture = content["init_args"]["plans"]["configurations"]["3d_fullres"]["architecture"]
+        architecture["network_class_name"] = architecture["network_class_name"].replace(".unet.", ".residual_unet.")
+        torch.save(content, file)
+    origin = ModelDescription.of(read_source(file).checkpoint)
+    assert origin is not None
+    name = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
+    assert origin.architecture()["network_class_name"] == name
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("strides", [[1, 1, 1], [2, 2], [2, 2, 2]], "strides must have 3 numbers for each stage"),
+        ("kernel_sizes", [[3, 3, 3]], "kernel_sizes has 1 entries for 3 stages"),
+        ("features_per_stage", "many", "features_per_stage"),
+        ("n_stages", None, "n_stages"),
+    ],
+)
+def test_arguments_of_a_network_are_typed(tmp_path: Path, key: str, value: Any, message: str) -> None:
+    file, _ = nnunet(tmp_path)
+    content = torch.load(file, weights_only=True)
+    content["init_args"]["plans"]["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"][key] = value
+    torch.save(content, file)
+    with pytest.raises(UserError, match=message):
         check_consistent(read_source(file), file=file)
 
 

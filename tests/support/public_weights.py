@@ -145,28 +145,52 @@ def totalsegmentator(folder: Path) -> Written:
     return inner.parent, network
 
 
-class SeveralStems(nn.Module):
-    """A residual-encoder U-Net under the names of MultiTalent's, with a stem for each dataset."""
+class OfSeveralDatasets(nn.Module):
+    """A residual-encoder U-Net under the names of MultiTalent's: heads for each dataset, and a stem, if asked."""
 
-    def __init__(self, network: nn.Module, channels: Mapping[str, int]) -> None:
+    def __init__(self, network: nn.Module, channels: Mapping[str, int], *, several_stems: bool) -> None:
         super().__init__()
-        stems = {}
-        for name, number in channels.items():
-            stems[name] = deepcopy(network.encoder.stem)
-            (block,) = stems[name].convs
-            weight = block.conv.weight
-            block.conv.weight = nn.Parameter(0.3 * torch.randn(weight.shape[0], number, *weight.shape[2:]))
         self.encoder, self.decoder = network.encoder, network.decoder
-        self.encoder.stem = nn.ModuleDict(stems)
+        heads = self.decoder.seg_layers
+        # each dataset has as many labels as its place in the list says
+        self.decoder.seg_layers = nn.ModuleDict(
+            {
+                name: nn.ModuleList([nn.Conv3d(head.in_channels, 2 + number, 1) for head in heads])
+                for number, name in enumerate(channels)
+            }
+        )
+        if several_stems:
+            self.encoder.stem = nn.ModuleDict({name: self._stem(number) for name, number in channels.items()})
+
+    def _stem(self, channels: int) -> nn.Module:
+        stem = deepcopy(self.encoder.stem)
+        (block,) = stem.convs
+        convolution = block.conv
+        # in both places, as nnU-Net's block holds it
+        convolution.weight = nn.Parameter(
+            0.3 * torch.randn(convolution.out_channels, channels, *convolution.kernel_size)
+        )
+        convolution.in_channels = channels
+        return stem
 
 
 def multitalent(folder: Path, *, stems: Mapping[str, int] | None = None) -> Written:
-    """A checkpoint of MultiTalent v2; with `stems`, names and numbers of channels, one of several stems."""
-    made = model("Dataset617_MultiTalent", family="resenc", labels={"background": 0, "liver": 1, "kidney": 2})
+    """A checkpoint of MultiTalent v2; with `stems`, names and numbers of channels, one of several stems.
+
+    Its dataset.json has the numbers of the datasets alone.
+    """
+    name = "Dataset617_nativect" if stems is None else "Dataset619_nativemultistem"
+    made = model(name, family="resenc")
     network = trained(made)
-    written = network if stems is None else SeveralStems(network, stems)
+    datasets = {"003": 1, "351_5": 1} if stems is None else stems
+    written = OfSeveralDatasets(deepcopy(network), datasets, several_stems=stems is not None)
+    if stems is not None:
+        network.encoder.stem = written.encoder.stem
+    kind = "" if stems is None else "_multistems"
+    content = nnunet_checkpoint(made, written, f"MultiTalent_trainer{kind}_4000ep")
+    content["init_args"]["dataset_json"] = {"dataset_ids": [one.partition("_")[0] for one in datasets]}
     file = folder / "checkpoint_final.pth"
-    torch.save(nnunet_checkpoint(made, written, "MultiTalent_trainer"), file)
+    torch.save(content, file)
     return file, network
 
 

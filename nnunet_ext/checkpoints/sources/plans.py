@@ -21,29 +21,32 @@ def present_plans(content: Any, *, where: object) -> dict[str, Any]:
         UserError: naming the file, the configuration and the key that is missing or wrong.
     """
     plans = checked_plans(content, where=where)
-    return {**plans, "configurations": {name: _present(name, one, where) for name, one in _configurations(plans)}}
-
-
-def _configurations(plans: Mapping[str, Any]) -> Any:
-    return plans["configurations"].items()
+    return {
+        **plans,
+        "configurations": {name: _present(name, one, where) for name, one in plans["configurations"].items()},
+    }
 
 
 def _present(name: str, configuration: Mapping[str, Any], where: object) -> dict[str, Any]:
-    if "architecture" in configuration or "inherits_from" in configuration:
-        return dict(configuration)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            converted = ConfigurationManager(deepcopy(dict(configuration))).configuration
-    except (KeyError, RuntimeError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{where}: configuration {name!r} has neither an architecture (nnU-Net from 2.2) nor all of the keys that "
-            f"nnU-Net 2.0 and 2.1 wrote in its place ({error})."
-        ) from None
-    architecture = converted["architecture"]
-    # nnU-Net names a module that is not there, and then looks for the class
-    name = architecture["network_class_name"].replace(".residual_unet.", ".unet.")
-    return {**converted, "architecture": {**architecture, "network_class_name": name}}
+    present = dict(configuration)
+    if present.get("architecture") is None and "inherits_from" not in present:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                present = ConfigurationManager(deepcopy(present)).configuration
+        except (KeyError, RuntimeError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{where}: configuration {name!r} has neither an architecture (nnU-Net from 2.2) nor all of the keys "
+                f"that nnU-Net 2.0 and 2.1 wrote in its place ({error})."
+            ) from None
+    architecture = present.get("architecture")
+    if architecture is not None:
+        if not isinstance(architecture.get("network_class_name"), str):
+            raise UserError(f"{where}: configuration {name!r} does not name the class of its network.")
+        # nnU-Net names a module that is not there any more, and then looks for the class
+        class_name = architecture["network_class_name"].replace(".residual_unet.", ".unet.")
+        present["architecture"] = {**architecture, "network_class_name": class_name}
+    return present
 
 
 def present_dataset_json(content: Any, *, where: object) -> dict[str, Any]:
