@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.metrics import DICE, LESIONS_RECALL, METRICS, NSD
 from nnunet_ext.evaluation.scores_table import Scores, labels_with, nanmean, read_scores, seed_scores
 from nnunet_ext.files import read_json
+from nnunet_ext.formats.annotated_labels import annotated_labels
 from nnunet_ext.formats.dataset_json import read_dataset_json
 from nnunet_ext.report.case_files import CaseFiles, RawFiles, find_raw_files
 from nnunet_ext.report.summary import Evaluation, Label, read_labels, read_summary
@@ -165,6 +167,19 @@ def _read_folds(model: Path, folds: Sequence[Path], *, name: str, at: Path) -> S
             remarks.append(f"{fold.name} has no checkpoint_final.pth: curves are those of {training.checkpoint.name}.")
     if any(fold.name == "fold_all" for fold in scored):
         remarks.append("fold_all was validated on cases that it has trained on: its scores are too good.")
+    lists = annotated_labels(description, where=model / "dataset.json")
+    counted = {
+        case
+        for evaluation in evaluations.values()
+        for label, scores in evaluation.labels.items()
+        for case, value in scores.dice.items()
+        if not math.isnan(value) and not lists.is_annotated(case, label.name)
+    }
+    if counted:
+        remarks.append(
+            f"{len(counted)} cases are scored for labels that they were not annotated for. nnunet_ext evaluate leaves "
+            "these scores out."
+        )
     dataset = model.parent.name
     raw = find_raw_files(dataset, [model, next(iter(evaluations.values())).a_reference])
     outcome = _scored_by_nnunet(f"{dataset}_val", list(evaluations.values()), description, raw)
