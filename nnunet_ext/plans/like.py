@@ -43,8 +43,9 @@ def like_configuration(
         spacing: of the source (``like``) or of the base (``data``); by default the source's where it is known.
 
     Raises:
-        UserError: if the source's spacing is of other dimensions than its network, if the base is a second stage of a cascade or of other dimensions, if the source's spacing is asked
-            for and not known, or if the network cannot halve the patch as often as it does.
+        UserError: if the base is a second stage of a cascade, if base or spacing are of other dimensions than the
+            network, if the source's spacing is asked for and not known, or if the network cannot halve the patch as
+            often as it does.
     """
     dims = dimensions(source)
     if resolved.get("previous_stage") is not None:
