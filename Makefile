@@ -1,23 +1,25 @@
 # Everything a newcomer needs: each target makes its own environment first.
 #   PYTHON   the interpreter to build it from       VENV  where it lies
-#   MINUTES  how long make fuzz or make gpu runs
+#   MINUTES  how long make fuzz or make gpu runs    KILLS    how often make faults kills a training
 #   DEVICE, WHEELS, RUN  of make gpu, which benchmarks/README.md explains
 #   WORKERS  processes that run the tests, each with up to 3 GB of memory
 PYTHON ?= python3
 VENV ?= .venv
 MINUTES ?= 20
 DEVICE ?= cuda
+KILLS ?= 100
 WORKERS ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test test-all fuzz cells lint docs bench gpu mutants clean
+.PHONY: help install demo test test-all fuzz faults cells lint docs bench gpu mutants clean
 
 help:
 	@echo "make demo   install and run the demonstration on built-in data"
 	@echo "make test   install and run the quick tests: all units, and every trainer (12 minutes on two cores)"
 	@echo "make test-all  the whole test suite (50 minutes on two cores); tests/README.md says what it adds"
 	@echo "make fuzz   run every command on damaged inputs for MINUTES=20, and keep what goes wrong in fuzz_output/"
+	@echo "make faults  kill trainings KILLS=100 times, and each command a tenth as often, and compare what they end with"
 	@echo "make cells  print which trainer is tested for which capability of nnU-Net"
 	@echo "make lint   ruff and mypy"
 	@echo "make docs   build the documentation into site/ (warnings are errors)"
@@ -46,6 +48,9 @@ test-all: $(STAMP)
 
 fuzz: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python -m fuzz $(MINUTES) --out fuzz_output
+
+faults: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python -m faults $(KILLS)
 
 cells: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python -m support.cells

@@ -25,9 +25,9 @@ from benchmarks.engine.runner import Runner
 from nnunet_ext.arguments import positive
 from nnunet_ext.cli import FINE, PROBLEM, WRONG_USAGE
 from nnunet_ext.demo.run import child_environment, link_or_copy
-from nnunet_ext.demo.stopping import stopping_signals_interrupt
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.machine import available_cores, choose_device
+from nnunet_ext.stopping import stopping_signals_interrupt
 
 RESULTS = Path(__file__).parent / "results"
 INTERRUPTED = 130

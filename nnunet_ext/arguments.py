@@ -8,6 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+MOST_FOLDS = 1000  # each is a training
 RESAMPLES = 2000  # enough for the second digit of a 95 % interval
 
 
@@ -30,6 +31,7 @@ not_negative_number = _number(float, lambda value: 0 <= value < float("inf"), "a
 share = _number(float, lambda value: 0 < value <= 1, "above 0 and at most 1")
 share_or_none = _number(float, lambda value: 0 <= value <= 1, "from 0 to 1")
 probability = _number(float, lambda value: 0 < value < 1, "above 0 and below 1")
+number_of_folds = _number(int, lambda value: 1 <= value <= MOST_FOLDS, f"from 1 to {MOST_FOLDS}")
 
 
 def fold_name(text: str) -> int | str:

@@ -8,19 +8,20 @@ import sys
 from importlib import import_module
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import COMMAND
+from nnunet_ext.files import COMMAND, NO_ROOM, out_of_room
+from nnunet_ext.stopping import leave_quickly, stopping_signals_interrupt
 from nnunet_ext.version import __version__
 
 COMMANDS = (
-    *("path", "list", "doctor", "configure", "plan", "split", "simulate", "unlabelled", "pair", "check"),
+    *("path", "list", "doctor", "configure", "plan", "split", "simulate", "unlabelled", "pair", "merge", "check"),
     *("jobs", "evaluate", "report", "complete", "pseudo-label", "adapt-weights", "export-stock", "demo"),
 )
 
-WRONG_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.EFBIG)
-FINE, PROBLEM, WRONG_USAGE = 0, 1, 2
+WRONG_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR)
+FINE, PROBLEM, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 SHOWN = 300  # characters of a file's name in a message
 # of the machine, not of the program: a full disk, a used-up quota, a file system or file that is read-only
-NO_ROOM_OR_RIGHT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+NO_ROOM_OR_RIGHT = (*NO_ROOM, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -33,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="nnunet_ext",
         description="Label-efficient training techniques for nnU-Net v2. Training and prediction run by nnU-Net's own "
         "commands; this one prepares, checks and shows.",
-        epilog="Exit status: 0 fine, 1 a problem was found, 2 wrong usage.",
+        epilog="Exit status: 0 fine, 1 a problem was found or the disk is full, 2 wrong usage, 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"nnunet_ext {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -53,22 +54,38 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status instead of leaving the process."""
-    args = build_parser().parse_args(argv)
+    try:
+        with stopping_signals_interrupt():
+            status = _run(build_parser().parse_args(argv))
+    except KeyboardInterrupt:
+        print("nnunet_ext: interrupted.", file=sys.stderr)
+        status = INTERRUPTED
+    if status == INTERRUPTED and argv is None:  # the program: who has pressed Ctrl-C waits for its end
+        leave_quickly(status)
+    return status
+
+
+def _run(args: argparse.Namespace) -> int:
     running = COMMAND.set(args.command)
     try:
         return args.run(args)
     except UserError as error:
         print(f"nnunet_ext {args.command}: {error}", file=sys.stderr)
-        return WRONG_USAGE
-    except OSError as error:
-        if error.errno not in (*NO_ROOM_OR_RIGHT, *WRONG_NAME):
+        return PROBLEM if out_of_room(error) else WRONG_USAGE
+    except Exception as error:
+        cause = out_of_room(error) or error
+        if str(error).startswith("Symlink loop"):  # what Path.resolve raises before Python 3.13
+            print(f"nnunet_ext {args.command}: {error}. Name what the link was to lead to.", file=sys.stderr)
+            return WRONG_USAGE
+        if not isinstance(cause, OSError) or cause.errno not in (*NO_ROOM_OR_RIGHT, *WRONG_NAME):
             raise
-        file = f"{str(error.filename)[:SHOWN]}: " if error.filename else ""
-        fix = " Make room or get the right to it, and repeat the command." if error.errno in NO_ROOM_OR_RIGHT else ""
-        print(f"nnunet_ext {args.command}: {file}{error.strerror}.{fix}", file=sys.stderr)
-        return WRONG_USAGE
+        name = cause.filename or getattr(args, "out", None) or getattr(args, "output", None)
+        file = f"{str(name)[:SHOWN]}: " if name else ""
+        fix = " Make room or get the right to it, and repeat the command." if cause.errno in NO_ROOM_OR_RIGHT else ""
+        print(f"nnunet_ext {args.command}: {file}{cause.strerror}.{fix}", file=sys.stderr)
+        return PROBLEM if cause.errno in NO_ROOM else WRONG_USAGE
     except KeyboardInterrupt:
         print(f"nnunet_ext {args.command}: interrupted.", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     finally:
         COMMAND.reset(running)

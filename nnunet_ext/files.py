@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import glob
 import hashlib
 import json
@@ -17,7 +18,11 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a disk, a quota or a limit of the file system or of the process says when there is no room left."""
 
 LONGEST_PART = 200
 """Characters of a file's name that are part of the name of its temporary file."""
@@ -36,12 +41,22 @@ def written_whole(target: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, target)
-    except OSError as error:
-        if error.errno is not None:
-            error.filename = str(target)  # the name that the user knows, for the message of the command line
+    except Exception as error:
+        # the name that the user knows, for the message of the command line
+        if (full := out_of_room(error)) is not None:
+            raise OSError(full.errno, full.strerror, str(target)) from error
+        if isinstance(error, OSError) and error.errno is not None:
+            error.filename = str(target)
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def out_of_room(error: BaseException | None) -> OSError | None:
+    """The error of a full disk that an exception is or comes from: libraries raise others in its place."""
+    while error is not None and not (isinstance(error, OSError) and error.errno in NO_ROOM):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def machine() -> str:
@@ -142,6 +157,9 @@ COMMAND: ContextVar[str] = ContextVar("command", default="")
 """The command that is running, such as ``evaluate``; empty in a program that calls this package."""
 
 UNFINISHED = ".unfinished"
+WHOLE = ".whole"
+"""In an unfinished folder that is about to become the content of another, which has been emptied for it."""
+
 REQUEST = ".request.json"
 
 
@@ -153,9 +171,10 @@ def check_output_folder(folder: Path, *, force: bool) -> bool:
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; a folder is needed here.")
-    ours = {folder / MARKER, *(marker.parent for marker in folder.glob(f"{UNFINISHED}/{MARKER}"))}
-    if not folder.is_dir() or ours.issuperset(folder.iterdir()):
+    if not folder.is_dir() or {folder / MARKER, folder / UNFINISHED}.issuperset(folder.iterdir()):
         return False
+    if (folder / UNFINISHED / WHOLE).is_file():  # killed while it moved its files
+        return True
     if not (folder / MARKER).is_file():
         raise UserError(f"{folder} is not empty, and this package did not make it. Choose another name.")
     maker = (folder / MARKER).read_text(encoding="utf-8", errors="replace")
@@ -171,7 +190,7 @@ def prepare_output_folder(folder: str | os.PathLike[str], *, force: bool) -> Pat
     """Make a folder for results, empty but for the hidden mark of this package, see `check_output_folder`."""
     folder = Path(folder)
     if check_output_folder(folder, force=force):
-        shutil.rmtree(folder)
+        _remove_all(folder, but=MARKER)  # which lets an interrupted run be repeated
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MARKER).write_text(COMMAND.get(), encoding="utf-8")
@@ -197,8 +216,17 @@ def folder_written_whole(folder: Path, *, force: bool, request: Mapping[str, Any
 
     With a `request`, the JSON that decides the content, what an interrupted block had written is there again the next
     time that the same is requested. `force` replaces content, see `check_output_folder`, and unfinished work of another
-    request. A UserError says what may not be replaced, or that the folder cannot be written to.
+    request. A UserError says what may not be replaced, that the folder cannot be written to, or that another run does.
     """
+    with only_run(folder), _unfinished_folder(folder, force=force, request=request) as unfinished:
+        yield unfinished
+
+
+@contextmanager
+def _unfinished_folder(folder: Path, *, force: bool, request: Mapping[str, Any] | None) -> Iterator[Path]:
+    if (folder / UNFINISHED / WHOLE).is_file():
+        _remove_all(folder, but=UNFINISHED)
+        shutil.rmtree(folder / UNFINISHED)
     check_output_folder(folder, force=force)
     # inside a folder that is there, which may be a mount, or whose parent may be read-only
     unfinished = folder / UNFINISHED if folder.is_dir() else folder.with_name(f".{folder.name}{UNFINISHED}")
@@ -214,6 +242,9 @@ def folder_written_whole(folder: Path, *, force: bool, request: Mapping[str, Any
         (unfinished / REQUEST).unlink(missing_ok=True)
         _publish(unfinished, folder)
     except OSError as error:
+        if error.errno in NO_ROOM and error.filename:  # the name that it would have had
+            error.filename = str(error.filename).replace(str(unfinished), str(folder), 1)
+            raise
         raise UserError(f"{folder} cannot be written to ({error.strerror}).") from None
     finally:
         if request is None or not _has_files(unfinished):
@@ -224,15 +255,20 @@ def _publish(unfinished: Path, folder: Path) -> None:
     if not folder.exists():
         unfinished.rename(folder)
         return
-    for old in folder.iterdir():
-        if old.is_dir() and not old.is_symlink():
-            if old != unfinished:
-                shutil.rmtree(old)
-        else:
-            old.unlink()
-    for new in unfinished.iterdir():
+    (unfinished / WHOLE).touch()
+    _remove_all(folder, but=UNFINISHED)
+    for new in [new for new in unfinished.iterdir() if new.name != WHOLE]:
         new.rename(folder / new.name)
-    unfinished.rmdir()
+    shutil.rmtree(unfinished)
+
+
+def _remove_all(folder: Path, *, but: str) -> None:
+    """Remove what is in a folder, except for what has a name."""
+    for path in [path for path in folder.iterdir() if path.name != but]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _goes_on(unfinished: Path, wanted: Mapping[str, Any] | None, *, folder: Path, force: bool) -> bool:
@@ -242,6 +278,7 @@ def _goes_on(unfinished: Path, wanted: Mapping[str, Any] | None, *, folder: Path
     before = read_json(unfinished / REQUEST)
     if before == wanted or force:
         return bool(before == wanted)
+    before = before if isinstance(before, dict) else {}
     differing = ", ".join(key for key in {**wanted, **before} if before.get(key) != wanted.get(key))
     raise UserError(
         f"{folder.name} was begun and interrupted with other arguments; they differ in: {differing}. Give the same to "

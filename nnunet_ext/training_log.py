@@ -53,5 +53,5 @@ def planned_epochs(fold_folder: Path) -> int | None:
     """Length of a training according to nnU-Net's debug.json, which it writes when it begins."""
     try:
         return int(json.loads((fold_folder / "debug.json").read_text(encoding="utf-8"))["num_epochs"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None

@@ -97,3 +97,16 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def valid(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Valid input for every command, to be copied."""
+    from fuzz.commands import make_workspace
+
+    folder = tmp_path_factory.mktemp("every command") / "valid"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("nnUNet_results", str(folder.parent / "nnUNet_results"))
+        patch.setenv("nnUNet_n_proc_DA", "0")
+        make_workspace(folder, workspace.root)
+    return folder

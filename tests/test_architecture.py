@@ -28,8 +28,8 @@ ALLOWED = {
     "jobs": {"jobs", "plans", "preprocessing"},
 }
 COMMON = {
-    *("arguments", "errors", "files", "findings", "formats", "messages", "programs"),
-    *("registration", "registry", "training_log", "version"),
+    *("arguments", "claims", "errors", "files", "findings", "formats", "messages", "programs"),
+    *("registration", "registry", "stopping", "training_log", "version"),
 }
 
 

@@ -3,6 +3,8 @@
 import errno
 import subprocess
 import sys
+import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -58,21 +60,29 @@ def test_mistake_in_the_program_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -
         cli.main(["path"])
 
 
+def on_a_full_disk(error: Exception) -> Exception:
+    """An exception as libraries raise it in the place of the system's."""
+    error.__context__ = OSError(errno.ENOSPC, "No space left on device", "/data/x")
+    return error
+
+
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "said", "status"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device. Make room"),
-        (PermissionError(errno.EACCES, "Permission denied", "/data/x.nii.gz"), "/data/x.nii.gz: Permission denied. "),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device. Make room", 1),
+        (PermissionError(errno.EACCES, "Permission denied", "/data/x"), "/data/x: Permission denied. ", 2),
+        (on_a_full_disk(RuntimeError("unexpected pos 576 vs 534")), "/data/x: No space left on device. Make room", 1),
+        (on_a_full_disk(UserError("/data/x cannot be written.")), "/data/x cannot be written.", 1),
     ],
 )
 def test_full_disk_and_missing_right_are_one_message(
-    error: OSError, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception, said: str, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(args: object) -> int:
         raise error
 
     monkeypatch.setattr("nnunet_ext.commands.path.run", run)
-    assert cli.main(["path"]) == 2
+    assert cli.main(["path"]) == status
     message = capsys.readouterr().err
     assert message.startswith(f"nnunet_ext path: {said}")
     assert message.count("\n") == 1
@@ -115,3 +125,33 @@ def test_command_line_starts_without_torch(command: str) -> None:
         "sys.exit(bool({'torch', 'nnunetv2'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_link_in_a_circle_is_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    loop = str(tmp_path / "loop")
+    for folders in ((loop, loop), (str(tmp_path), loop)):
+        command = ["evaluate", "--predictions", folders[0], "--labels", folders[1], "-o", str(tmp_path / "out")]
+        assert cli.main(command) == 2
+        assert loop in capsys.readouterr().err
+
+
+def test_an_interrupted_program_leaves_at_once_with_what_it_has_to_tidy_up() -> None:
+    script = textwrap.dedent(
+        """
+        import atexit, sys
+        from nnunet_ext import cli
+        from nnunet_ext.commands import path
+        def run(args):
+            raise KeyboardInterrupt
+        class Slow:
+            def __del__(self):
+                print("taken apart")
+        slow, path.run, sys.argv = Slow(), run, ["nnunet_ext", "path"]
+        atexit.register(print, "tidied up")
+        cli.main()
+        """
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (130, "tidied up\n")
+    assert ended.stderr == "nnunet_ext path: interrupted.\n"

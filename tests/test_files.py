@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from nnunet_ext.files import (
     MARKER,
     check_apart,
     check_new_file,
+    check_output_folder,
     folder_written_whole,
     machine,
     prepare_output_folder,
@@ -222,6 +224,39 @@ def test_work_goes_on_for_the_same_request_only(tmp_path: Path) -> None:
         write_into(out, "third", request={"a": 1}, force=True, stop=True)
     write_into(out, "fourth", request={"a": 2}, force=True)
     assert files_below(tmp_path) == ["out/fourth"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("at", ["rename", "unlink", "rmdir"])
+def test_a_run_that_was_killed_while_it_moved_its_files_can_be_repeated(tmp_path: Path, force: bool, at: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()  # such as a mount, which nothing can replace at once
+    if force:
+        with folder_written_whole(out, force=False) as unfinished:
+            (unfinished / "old").touch()
+    child = os.fork()
+    if child == 0:
+        real, calls = getattr(os, at), []
+
+        def kill_second(*args: Any, **kwargs: Any) -> Any:
+            calls.append(args)
+            return os._exit(9) if len(calls) == 2 else real(*args, **kwargs)
+
+        with folder_written_whole(out, force=force) as unfinished:
+            for name in ("first", "second"):
+                (unfinished / name).touch()
+            setattr(os, at, kill_second)
+        os._exit(0)
+    os.waitpid(child, 0)
+    try:
+        check_output_folder(out, force=force)
+        write_into(out, "again", force=force)
+    except UserError as error:  # killed when nothing was left to do
+        assert "--force" in str(error)  # noqa: PT017
+        assert files_below(out) == ["first", "second"]
+    else:
+        assert files_below(out) == ["again"]
 
 
 def test_full_disk_names_the_file_that_was_asked_for(tmp_path: Path) -> None:

@@ -67,6 +67,18 @@ def write_labels(folder: Path, draw: Draw, *, is_dense: bool) -> None:
         write_description(unfinished, folder.name, cases, content, about={"from": ORIGIN})
 
 
+def write_masks(folder: Path, draw: Draw) -> None:
+    """The full masks for labels, with nothing beside them."""
+    dataset = read_raw_dataset(ORIGIN)
+    labels = {name: value for name, value in dataset.description["labels"].items() if name != "ignore"}
+    with new_dataset(folder.name, force=False) as unfinished:
+        cases = with_masks(dataset)
+        copy_labels(cases, unfinished / "labelsTr")
+        write_description(
+            unfinished, folder.name, cases, {**dataset.description, "labels": labels}, about={"from": ORIGIN}
+        )
+
+
 def pairs(folder: Path, draw: Draw, *, options: Sequence[str] = ()) -> Sequence[str]:
     """Write the table of pairs, end of diastole before end of systole; the command that makes the dataset of it."""
     origin, table, rows = original(ORIGIN).resolve(), folder.parents[1] / "pairs.csv", []

@@ -77,6 +77,8 @@ class Method:
     start_by: str = "-pretrained_weights"
     is_shared: bool = False  # whether one model, of seed 0 and the first fold of its data, serves all seeds and sizes
     is_scored: bool = True  # whether the tests are made; a mere start may do without
+    labels: tuple[str, ...] = ()  # those that it is scored by; all by default
+    part_of: str = ""  # name of the run in the results, where several methods with labels of their own make up one
     # makes the model from the start's checkpoint, given the path to write to, in place of a training
     command: Callable[[Path, Path], Sequence[str]] | None = None
 
@@ -194,7 +196,7 @@ class Training:
         """Of its run in the scores table; trainings of several seeds are one run."""
         size = "" if self.size is None else f", n={self.size}"
         pilot = f", pilot lr={self.lr:g}" if self.lr is not None else ""
-        return f"{self.method.name}{size}, {self.steps} steps{pilot}"
+        return f"{self.method.part_of or self.method.name}{size}, {self.steps} steps{pilot}"
 
     @property
     def epochs(self) -> int:
@@ -238,7 +240,8 @@ class Experiment:
 
     def __post_init__(self) -> None:
         names = [method.name for method in self.methods]
-        unknown = {name for one in self.comparisons for name in (one.ours, one.theirs)} - set(names)
+        runs = {*names, *(method.part_of for method in self.methods)}
+        unknown = {name for one in self.comparisons for name in (one.ours, one.theirs)} - runs
         unknown |= {name for test in self.tests for name in test.methods} - set(names)
         metrics = {*(one.metric for one in self.comparisons), *(metric for _, metric in self.columns)}
         if self.pilot is not None:
@@ -291,7 +294,7 @@ class Experiment:
 
     def run_of(self, name: str, size: int | None | Literal["first"] = "first", steps: int | None = None) -> str:
         """The run of a method in the scores table: of its first size and length, if no others are given."""
-        method = next(one for one in self.methods if one.name == name)
+        method = next(one for one in self.methods if name in (one.name, one.part_of))
         chosen = (method.sizes or self.sizes)[0] if size == "first" else size
         return Training(self, method, 0, None if method.is_shared else chosen, steps or self.steps_of(method)[0]).label
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.engine.children import Children, CommandFailed
 from benchmarks.engine.provenance import REPOSITORY, commit
+from nnunet_ext.claims import Claim
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
 
@@ -55,10 +56,6 @@ class Journal:
 
     def lock(self) -> bool:
         """Take the folder for this process; False if another works in it."""
-        try:
-            from nnunet_ext.jobs.claims import Claim
-        except ImportError:  # Windows has no such locks
-            return True
         self._lock = Claim(self.folder / ".lock")  # held as long as this object is
         return self._lock.take({}, patience_s=0)
 

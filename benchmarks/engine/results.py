@@ -46,6 +46,8 @@ def collect(runner: Runner) -> pd.DataFrame:
     tables = []
     for training, test in scored(runner):
         table = runner.scores(training, test)
+        if training.method.labels:
+            table = table[table.label.isin(training.method.labels)]
         patients = table.case.map(runner.experiment.patient_of)
         run = {"run": training.label, "seed": str(training.seed), "dataset": test.name, "patient": patients}
         tables.append(table.assign(**run))
@@ -158,7 +160,8 @@ def page_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
     figures = Figures(scores)
     methods = [f"- `{one.name}`: {one.description}" for one in experiment.methods if one.description]
     done = len(scores[~scores.run.str.contains(", pilot lr=", regex=False)][["run", "seed"]].drop_duplicates())
-    total = len([one for one in experiment.all_trainings() if one.method.is_scored])
+    trainings = [one for one in experiment.all_trainings() if one.method.is_scored]
+    total = len({(one.label, one.seed) for one in trainings})
     lines = [f"# {experiment.title}", "", experiment.description, "", *methods, *([""] if methods else [])]
     lines += [f"Scored: {done} of {total} models.", "", "## Runs", "", *run_lines(experiment, figures), ""]
     lines += [

@@ -18,7 +18,7 @@ from benchmarks.engine.experiment import Dataset, Draw, Experiment, Method, Test
 from benchmarks.engine.journal import Journal, NotDone, OutOfTime
 from benchmarks.engine.statistics import figure
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.scores_table import read_scores
+from nnunet_ext.evaluation.scores_table import SCORES, read_scores
 from nnunet_ext.files import write_json
 from nnunet_ext.plans.plans_file import read_plans
 
@@ -262,7 +262,9 @@ class Runner:
 
     def scores(self, training: Training, test: Test) -> pd.DataFrame:
         """The scores table of an evaluation that is finished."""
-        return read_scores(self.evaluation(training, test) / "evaluation.csv")
+        folder = self.evaluation(training, test)
+        # runs that were begun before the table had a file of its own go on
+        return read_scores(folder / (SCORES if (folder / SCORES).is_file() else "evaluation.csv"))
 
     def evaluate(self, training: Training, test: Test) -> None:
         """Score a model."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 import zipfile
@@ -14,8 +15,8 @@ from nnunet_ext.messages import listed
 
 LARGEST_RATIO = 1000
 """Weights hardly shrink in an archive; text does so by far less than this."""
-MOST_ENTRIES, LARGEST_GB = 100_000, 50
-"""A model has some dozens of files and a few gigabytes."""
+LIMITS = {"NNUNET_EXT_MAX_FILES": 100_000, "NNUNET_EXT_MAX_GB": 50}
+"""Environment variables that limit archives, and their values. A model has some dozens of files and a few gigabytes."""
 
 
 def extract(archive: Path, folder: Path, *, wanted: Callable[[PurePosixPath], bool]) -> list[PurePosixPath]:
@@ -31,6 +32,7 @@ def extract(archive: Path, folder: Path, *, wanted: Callable[[PurePosixPath], bo
     try:
         with zipfile.ZipFile(archive) as content:
             files = [entry for entry in content.infolist() if not entry.is_dir()]
+            refuse_large(archive, files)
             _refuse_dangerous(archive, files)
             taken = [entry for entry in files if wanted(PurePosixPath(entry.filename))]
             for entry in taken:
@@ -45,13 +47,37 @@ def extract(archive: Path, folder: Path, *, wanted: Callable[[PurePosixPath], bo
     return [PurePosixPath(entry.filename) for entry in taken]
 
 
-def _refuse_dangerous(archive: Path, files: Sequence[zipfile.ZipInfo]) -> None:
+def refuse_large(archive: Path, files: Sequence[zipfile.ZipInfo]) -> None:
+    """Raise a UserError if an archive has more files, or unpacks to more, than the variables of `LIMITS` allow."""
     size = sum(entry.file_size for entry in files) / 1e9
-    if len(files) > MOST_ENTRIES or size > LARGEST_GB:
+    most, largest = (_limit(name, usual) for name, usual in LIMITS.items())
+    if len(files) > most or size > largest:
+        files_variable, size_variable = LIMITS
         raise UserError(
-            f"{archive} has {len(files)} files of {size:.1f} GB in all. At most {MOST_ENTRIES} files of {LARGEST_GB} "
-            "GB are unpacked, which is far more than a model has. Unpack it yourself if you trust its origin."
+            f"{archive} has {len(files)} files of {size:.3g} GB in all. At most {most:g} files of {largest:g} GB are "
+            "read, which is far more than a model has. If you trust its origin, set the environment variables "
+            f"{files_variable} and {size_variable} to more."
         )
+    if packed := [entry for entry in files if entry.file_size > LARGEST_RATIO * max(entry.compress_size, 1)]:
+        one = packed[0]
+        raise UserError(
+            f"{archive} is refused, and nothing of it was unpacked. A model has no such entry: {one.filename!r} has "
+            f"{one.file_size} bytes packed into {one.compress_size}."
+        )
+
+
+def _limit(variable: str, usual: float) -> float:
+    """A limit that the user may set; a UserError if it is no number above 0."""
+    text = os.environ.get(variable, str(usual))
+    try:
+        if (limit := float(text)) > 0:
+            return limit
+    except ValueError:
+        pass
+    raise UserError(f"The environment variable {variable} must be a number above 0; {text!r} was found.")
+
+
+def _refuse_dangerous(archive: Path, files: Sequence[zipfile.ZipInfo]) -> None:
     problems = [f"{entry.filename!r}: {problem}" for entry in files if (problem := _danger(entry))]
     # names that differ in case alone are one file on some systems
     counts = Counter(entry.filename.casefold() for entry in files)
@@ -74,6 +100,4 @@ def _danger(entry: zipfile.ZipInfo) -> str:
         return "a path that systems read differently"
     if stat.S_ISLNK(entry.external_attr >> 16):
         return "a link"
-    if entry.file_size > LARGEST_RATIO * max(entry.compress_size, 1):
-        return f"{entry.file_size} bytes packed into {entry.compress_size}"
     return ""

@@ -10,8 +10,11 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_ext.formats.dataset_json import channel_names, read_dataset_json, values_of
+from nnunet_ext.formats.dataset_json import channel_names, checked_dataset_json, read_dataset_json, values_of
+from nnunet_ext.formats.plans import checked_plans
 from nnunet_ext.plans.plans_file import check_configuration, preprocessed_folder, read_plans
+
+COMPLETE: Mapping[str, Any] = {"channel_names": {"0": "image"}, "labels": {}, "file_ending": ".nii.gz"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,11 @@ class ModelDescription:
 
     @staticmethod
     def of(checkpoint: Mapping[str, Any]) -> ModelDescription | None:
-        """The description in a checkpoint; None if it holds weights alone."""
+        """The description in a checkpoint; None if it holds weights alone.
+
+        Raises:
+            UserError: if its plans or dataset.json are not as nnU-Net writes them.
+        """
         arguments: Any = checkpoint.get("init_args")
         try:
             plans, name, dataset_json = (arguments[key] for key in ("plans", "configuration", "dataset_json"))
@@ -41,6 +48,9 @@ class ModelDescription:
             return None
         if not described or not isinstance(dataset_json, Mapping):
             return None
+        checked_plans(plans, where="The checkpoint's plans")
+        # other programs leave out what no network needs
+        checked_dataset_json({**COMPLETE, **dataset_json}, where="The checkpoint's dataset.json")
         return ModelDescription(plans, str(name), dataset_json)
 
     @property

@@ -46,18 +46,26 @@ def build_network(trainer: Any, model: ModelDescription, *, deep_supervision: bo
     """The network of a trainer's class, freshly initialised, on the CPU, with `deep_supervision` as it is trained.
 
     Raises:
-        UserError: if the plans name code that is no part of a network.
+        UserError: if the plans name code that is no part of a network, or their network cannot be built.
     """
-    plans_manager = PlansManager(resolved_plans(trainer, model))
-    configuration_manager = plans_manager.get_configuration(model.configuration)
-    check_named_code(plans_manager, configuration_manager)
-    heads = plans_manager.get_label_manager(model.dataset_json).num_segmentation_heads
-    architecture = (plans_manager, configuration_manager)
-    if "plans_manager" not in inspect.signature(trainer.build_network_architecture).parameters:
-        # the signature before nnU-Net 2.8, which nnU-Net still accepts
-        names = ("class_name", "init_kwargs", "init_kwargs_req_import")
-        architecture = tuple(getattr(configuration_manager, f"network_arch_{name}") for name in names)
-    return trainer.build_network_architecture(*architecture, input_channels(model), heads, deep_supervision)
+    try:
+        plans_manager = PlansManager(resolved_plans(trainer, model))
+        configuration_manager = plans_manager.get_configuration(model.configuration)
+        check_named_code(plans_manager, configuration_manager)
+        heads = plans_manager.get_label_manager(model.dataset_json).num_segmentation_heads
+        architecture = (plans_manager, configuration_manager)
+        if "plans_manager" not in inspect.signature(trainer.build_network_architecture).parameters:
+            # the signature before nnU-Net 2.8, which nnU-Net still accepts
+            names = ("class_name", "init_kwargs", "init_kwargs_req_import")
+            architecture = tuple(getattr(configuration_manager, f"network_arch_{name}") for name in names)
+        return trainer.build_network_architecture(*architecture, input_channels(model), heads, deep_supervision)
+    except (UserError, NotImplementedError):
+        raise
+    except Exception as error:  # whatever nnU-Net and torch raise for arguments from a file
+        raise UserError(
+            f"{trainer.__name__} cannot build the network of configuration {model.configuration!r}: "
+            f"{in_one_line(error)}. Compare its architecture in the plans with one that nnU-Net has planned."
+        ) from error
 
 
 def resolved_plans(trainer: Any, model: ModelDescription) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def copy_postprocessing(source: Path, target: Path) -> None:
         kwargs = [_kwargs(one) for one in content["postprocessing_kwargs"]]
         if len(functions) != len(kwargs):
             raise ValueError(f"{len(functions)} functions have {len(kwargs)} sets of arguments")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(
             f"{source / TEXT} is not as nnU-Net writes it ({type(error).__name__}: {error}). Expected: the lists "
             f"postprocessing_fns, with {FUNCTION.__name__} alone, and postprocessing_kwargs. Remove the folder to go "

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nnunet_ext.checkpoints.claimed_sizes import check_backed, check_claims
 from nnunet_ext.errors import UserError
 from nnunet_ext.messages import some
 
@@ -122,9 +123,12 @@ def _load(file: Path) -> Any:
     if installed < OLDEST_TORCH:
         needed = "Reading a checkpoint without running code in it needs torch >= 2.6"
         raise UserError(f"{needed}; torch {torch.__version__} is installed. Update torch.")
+    check_claims(file)
     try:
         with torch.serialization.safe_globals(_numpy_globals()):
-            return torch.load(file, map_location="cpu", weights_only=True)
+            return check_backed(torch.load(file, map_location="cpu", weights_only=True), file)
+    except UserError:
+        raise
     except UnpicklingError as error:
         raise UserError(
             f"{file} holds {_refused(str(error))}, which is neither a tensor nor plain data, so it is not loaded: that "
@@ -164,7 +168,7 @@ def _refused(message: str) -> str:
 
 def _without_weights(file: Path, content: Mapping[Any, Any]) -> str:
     """Why a dictionary without ``network_weights`` is no checkpoint of nnU-Net v2, and what to do."""
-    if "state_dict" in content and ("plot_stuff" in content or "epoch" in content):
+    if {"state_dict", "plot_stuff"} <= set(content):
         return (
             f"{file} is a checkpoint of nnU-Net v1 (it has state_dict, no network_weights). Networks and plans of v1 "
             "do not fit v2: convert the dataset with nnUNetv2_convert_old_nnUNet_dataset and train it with v2, or use "

@@ -25,7 +25,9 @@ from nnunet_ext.checkpoints.standalone import standalone_source
 from nnunet_ext.checkpoints.trained_model import FINAL, TrainedModel, training_of
 from nnunet_ext.checkpoints.writing import write_checkpoint
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import read_json, sha256, write_json, write_text
+from nnunet_ext.files import sha256, write_json, write_text
+from nnunet_ext.formats.annotated_labels import NAMING_CASES
+from nnunet_ext.formats.typed import read_typed
 from nnunet_ext.messages import some
 from nnunet_ext.plans.settings import KEY
 from nnunet_ext.version import __version__
@@ -103,6 +105,8 @@ class _Exporter:
                 "begins with its weights (-pretrained_weights), and export that."
             )
         dataset_json = {key: value for key, value in model.dataset_json.items() if key != PATIENTS}
+        if isinstance(about := dataset_json.get(KEY), dict):
+            dataset_json[KEY] = {key: value for key, value in about.items() if key not in NAMING_CASES}
         self.description = ModelDescription(model.plans, self.configuration, dataset_json)
         if self.configuration not in model.plans["configurations"]:
             missing = (
@@ -118,7 +122,7 @@ class _Exporter:
         write_json(self.folder / "plans.json", self.plans)
         write_json(self.folder / "dataset.json", self.description.dataset_json)
         if (fingerprint := self.model.folder / "dataset_fingerprint.json").is_file():
-            write_json(self.folder / fingerprint.name, read_json(fingerprint))
+            write_json(self.folder / fingerprint.name, read_typed(dict[str, Any], fingerprint, maker="nnU-Net"))
         files = self.model.checkpoints()
         folds = {
             str(fold): self._export_fold(fold, file, exported_trainer)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ import torch
 from nnunet_ext.files import written_whole
 
 
-def write_checkpoint(output: Path, content: Mapping[str, Any]) -> None:
+def write_checkpoint(output: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
     """Write a torch file, whole or not at all."""
     # opened here and not by torch, whose errors do not say what is wrong
     with written_whole(output) as temporary, temporary.open("wb") as handle:

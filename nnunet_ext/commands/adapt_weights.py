@@ -22,10 +22,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from nnunet_ext.arguments import add_source_options, share_or_none
+from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_new_file, sha256
 from nnunet_ext.version import __version__
@@ -63,7 +65,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    _check(args)
+    with only_run(args.output) if args.output else nullcontext():
+        _check(args)
+        return adapt_to_target(args)
+
+
+def adapt_to_target(args: argparse.Namespace) -> int:
+    """Read the weights, and report how they fit or write what became of them."""
     from nnunet_ext.checkpoints.adaptation import KNOWN, adapt
     from nnunet_ext.checkpoints.description import planned_model
     from nnunet_ext.checkpoints.fit import Fit, check_consistent

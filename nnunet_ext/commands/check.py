@@ -3,7 +3,8 @@
 Reads every image and label map of a raw dataset and looks at what nnU-Net needs of any dataset, and at what the trainer
 needs beyond that: for nnUNetTrainerDBDMP the number and sizes of the annotated instances, cases and folds without any,
 and the set of labels; for nnUNetTrainerTDNet, DMPLS and PartialCE the ignore label, scribbles of each label (background
-included) by case and fold, and their agreement with labelsTr_dense, if it is there.
+included) by case and fold, and their agreement with labelsTr_dense, if it is there; for nnUNetTrainerPartialLabels the
+lists of annotated labels by case and fold, and whether they contradict the label maps.
 
 With -c, it looks at the plans too: whether the configuration is there, its settings are valid and the trainer can do
 what it asks, whether every case is preprocessed, whether the model fits that a fine-tuning starts from, and whether a
@@ -32,14 +33,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     technique, entry = technique_of(args.trainer)
 
-    from nnunet_ext.checkpoints.networks import find_trainer
-    from nnunet_ext.diagnosis.planned_training import check_planned_training
     from nnunet_ext.preprocessing.checks import check_dataset
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
 
     dataset = read_raw_dataset(args.dataset)
     findings = check_dataset(dataset, technique.checks)
     if args.configuration is not None:
+        from nnunet_ext.checkpoints.networks import find_trainer  # torch takes seconds to import
+        from nnunet_ext.diagnosis.planned_training import check_planned_training
+
         folder = preprocessed_folder(dataset.folder.name)
         findings += check_planned_training(
             find_trainer(entry.name), dataset, folder, plans_name=args.plans, configuration=args.configuration

@@ -106,9 +106,9 @@ def run(args: argparse.Namespace) -> int:
         copy_splits(source, folder)
         for name in (DENSE, INSTANCES):  # what a simulated annotation was made from, to compare the new labels with
             if (source.folder / name).is_dir():
-                # contents alone: the source may be read-only
-                shutil.copytree(source.folder / name, folder / name, copy_function=shutil.copyfile, dirs_exist_ok=True)
-                (folder / name).chmod(0o755)
+                (folder / name).mkdir(exist_ok=True)
+                for file in sorted((source.folder / name).iterdir()):
+                    shutil.copyfile(file, folder / name / file.name)  # contents alone: the source may be read-only
 
     print_outcome(args.output, counts)
     if not args.out_of_fold and trained_on(teacher.model) == source.folder.name:

@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 
 from nnunet_ext.arguments import DEVICES, positive
+from nnunet_ext.claims import only_run
 
 # the technique's name and its trainer
 TECHNIQUES = {"mixup": "nnUNetTrainerMixUp", "dual-encoder": "nnUNetTrainerDualEncoder"}
@@ -45,15 +46,16 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_ext.demo.run import CommandFailed, run_demo
 
     try:
-        run_demo(
-            args.out,
-            trainer=TECHNIQUES[args.technique],
-            data=args.data,
-            needs_prior=args.technique == NEEDS_PRIOR,
-            device=args.device,
-            epochs=args.epochs or (PHANTOM_EPOCHS if args.data is None else None),
-            force=args.force,
-        )
+        with only_run(args.out):
+            run_demo(
+                args.out,
+                trainer=TECHNIQUES[args.technique],
+                data=args.data,
+                needs_prior=args.technique == NEEDS_PRIOR,
+                device=args.device,
+                epochs=args.epochs or (PHANTOM_EPOCHS if args.data is None else None),
+                force=args.force,
+            )
     except CommandFailed as error:
         print(f"nnunet_ext demo: {error}", file=sys.stderr)
         return 1

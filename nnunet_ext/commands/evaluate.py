@@ -11,8 +11,9 @@ mean and counted. Aggregated Dice (DSCagg) is computed once from all cases: twic
 prediction share, divided by the sum of both volumes. In brackets are 95 % bootstrap intervals over patients. Where a
 patient has several cases, say so with --patients: otherwise the intervals are too narrow.
 
-OUT gets evaluation.json (the summary), evaluation.csv (the scores table: a row for each case, label and metric, with
-numerator and denominator) and a model's predictions. An interrupted run continues if the same is asked again. Asked
+OUT gets evaluation.json (the summary), evaluation.csv (for spreadsheets: a row for each case, a column for each label
+and metric), scores.csv (the scores table: a row for each case, label and metric, with numerator and denominator) and a
+model's predictions. An interrupted run continues if the same is asked again. Asked
 again with other metrics, it scores the predictions that are there.
 
 Metrics beside Dice: surface is ASSD and HD95 in mm (MONAI's definition: voxels at the surface, each counted alike), for
@@ -24,6 +25,9 @@ predicted; a predicted one is right if a tenth of it is in the reference (--over
 --thresholds draws precision against recall, in voxels and, with the metric lesions, in instances. At each threshold a
 label is every voxel whose probability reaches it. operating_points.csv has the numbers, operating_points.png the
 curves. Only new thresholds predict again. Choose a threshold on validation cases, and report its scores on others.
+
+Where dataset.json lists the labels that cases were annotated for, a case is scored for these alone (against labelsTr
+and labelsTs; other folders of --labels have every label).
 
 With several folders after --labels, one set of predictions is scored against each of them. Scoring that takes longer
 than some seconds continues in several processes (--workers); the scores are the same. Example:
@@ -51,15 +55,16 @@ from typing import TYPE_CHECKING, Any
 
 from nnunet_ext import arguments
 from nnunet_ext.arguments import DEVICES, fold_name, not_negative_number, positive, probability, share
+from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.metrics import DICE, GROUPS, LESIONS_RECALL, NSD
-from nnunet_ext.files import MARKER, check_apart, prepare_output_folder, read_json, write_json
+from nnunet_ext.files import MARKER, check_apart, prepare_output_folder, write_json
 
 if TYPE_CHECKING:
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     from nnunet_ext.evaluation.case_sets import CaseSet
-    from nnunet_ext.evaluation.model_evaluation import ScoredLabels
+    from nnunet_ext.evaluation.scored_labels import ScoredLabels
     from nnunet_ext.evaluation.scoring import Result
 
 REQUEST = "request.json"
@@ -135,7 +140,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     check_options(args)
-    with redirect_stdout(sys.stderr if args.json else sys.stdout):
+    with only_run(args.out), redirect_stdout(sys.stderr if args.json else sys.stdout):
         summary = evaluate(args)
     if args.json:
         print(summary.read_text(encoding="utf-8"), end="")
@@ -203,7 +208,8 @@ def of_model(args: argparse.Namespace) -> Job:
     from nnunet_ext.evaluation.case_sets import select_cases
     from nnunet_ext.evaluation.evaluation_files import origin_of_model
     from nnunet_ext.evaluation.machine import choose_device
-    from nnunet_ext.evaluation.model_evaluation import check_inputs, load_predictor, match_labels, request
+    from nnunet_ext.evaluation.model_evaluation import check_inputs, load_predictor, request
+    from nnunet_ext.evaluation.scored_labels import match_labels
     from nnunet_ext.registration import register
 
     register()
@@ -230,7 +236,6 @@ def evaluate(args: argparse.Namespace) -> Path:
     """Predict if a model is given, score, write and print; returns evaluation.json."""
     from nnunet_ext.evaluation.evaluation_files import JSON, remarks, results_table, write_results
     from nnunet_ext.evaluation.machine import FEW_CORES, available_cores, default_workers
-    from nnunet_ext.evaluation.model_evaluation import predict_missing
     from nnunet_ext.evaluation.operating_points import DEFAULT_THRESHOLDS
     from nnunet_ext.evaluation.patients import read_patients
     from nnunet_ext.evaluation.scoring import Options, score
@@ -257,6 +262,8 @@ def evaluate(args: argparse.Namespace) -> Path:
     for cases, labels in job.sets:
         folder = args.predictions or args.out / cases.name
         if predictor is not None:
+            from nnunet_ext.evaluation.model_evaluation import predict_missing
+
             folder.mkdir(exist_ok=True)
             log, names = args.out / "nnunet.log", list(labels.keys)
             predict_missing(
@@ -295,9 +302,11 @@ def write_curves(out: Path, results: list[Result]) -> None:
 
 def open_output(out: Path, wanted: Mapping[str, Any], *, force: bool) -> None:
     """Make the output folder, which records what decides the predictions, or go on in one where the same was asked."""
+    from nnunet_ext.formats.typed import read_typed
+
     record = out / REQUEST
     if record.is_file() and (out / MARKER).is_file() and not force:
-        before = read_json(record)
+        before = read_typed(dict[str, Any], record)
         if before == wanted:
             return
         differing = ", ".join(key for key in wanted if before.get(key) != wanted[key])

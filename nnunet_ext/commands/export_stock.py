@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 from nnunet_ext.arguments import fold_name
 from nnunet_ext.checkpoints.archive import extract
 from nnunet_ext.checkpoints.trained_model import find_trained_model
+from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_apart, check_new_file, folder_written_whole, written_whole
 from nnunet_ext.messages import listed
@@ -60,8 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     check_apart(args.out, [args.model])
     if args.zip:
-        check_new_file(args.out, ending=".zip", source=args.model, force=args.force)
-        with tempfile.TemporaryDirectory(prefix="nnunet_ext_") as temporary:
+        with only_run(args.out), tempfile.TemporaryDirectory(prefix="nnunet_ext_") as temporary:
+            check_new_file(args.out, ending=".zip", source=args.model, force=args.force)
             exported = Path(temporary) / "model"
             exported.mkdir()
             export = export_to(args, exported)

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_ext.arguments import DEVICES, fold_name, not_negative, positive
+from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.messages import aligned
 
@@ -78,11 +79,15 @@ def run(args: argparse.Namespace) -> int:
     if os.name == "nt":
         raise UserError("Sweeps need file locks and signals that Windows does not have. Use Linux, WSL or macOS.")
     if args.action == "start":
-        return start(args)
+        with only_run(args.output):
+            return start(args)
 
     from nnunet_ext.jobs.sweep import Sweep
 
-    return {"status": status, "resume": submit, "stop": stop}[args.action](Sweep.read(args.sweep))
+    if args.action == "resume":
+        with only_run(args.sweep):
+            return submit(Sweep.read(args.sweep))
+    return {"status": status, "stop": stop}[args.action](Sweep.read(args.sweep))
 
 
 def start(args: argparse.Namespace) -> int:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_ext.arguments import add_plans_options, add_source_options, positive
+from nnunet_ext.claims import only_run
 from nnunet_ext.commands.configure import check_name, tell_vanished
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json
@@ -170,6 +171,7 @@ def _summary(
 
 def _write_plans(file: Path, plans: dict[str, Any], force: bool) -> None:
     plans = json.loads(json.dumps(plans))
-    if file.is_file() and plans_file.read_plans(file) != plans and not force:
-        raise UserError(f"{file} exists with other content. Choose another name, or add --force to replace it.")
-    write_json(file, plans)
+    with only_run(file, patience_s=plans_file.PATIENCE_S):
+        if file.is_file() and plans_file.read_plans(file) != plans and not force:
+            raise UserError(f"{file} exists with other content. Choose another name, or add --force to replace it.")
+        write_json(file, plans)

@@ -21,6 +21,7 @@ import shlex
 from pathlib import Path
 
 from nnunet_ext.arguments import RESAMPLES, add_interval_options
+from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_new_file
 
@@ -48,6 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    with only_run(args.out):
+        return report(args)
+
+
+def report(args: argparse.Namespace) -> int:
+    """Read the results, and write the page."""
     check_new_file(args.out, ending=".html", force=args.force)
 
     from tqdm import tqdm

@@ -13,12 +13,19 @@ those that people drew into ACDC's images; --noise 0 draws no voxel wrong. Every
 stroke there, and every class of a case in at least one slice: if need be, another slice is drawn in. Of the separate
 parts of a class the largest has strokes, and so have those that are not much smaller. A case's strokes depend on its
 name, the seed and its labels alone. labelsTr_dense keeps the dense labels, scribbles.json what was drawn, and
-splits_final.json the source's folds. Example:
+splits_final.json the source's folds.
+
+``labels`` leaves only some labels of each case and turns the others into background, as if datasets with other labels
+had been merged. --keep N keeps N labels of each case, every label equally often; --sources names the labels of each
+pretended source, to which cases are dealt out. dataset.json lists what each case was annotated for, labelsTr_dense
+keeps the complete labels, labels.json has what was removed, and splits_final.json the source's folds. Example:
 
     nnunet_ext simulate instances 702 -o Dataset712_Lesions30 --keep 0.3
     nnunet_ext simulate instances 702 -o Dataset713_Largest --keep 0.5 --order largest --scope dataset
     nnunet_ext simulate scribbles 4 -o Dataset714_Scribbles
     nnunet_ext simulate scribbles 4 -o Dataset715_Few --slices 0.2 --length 0.4 --noise 1 --axis z
+    nnunet_ext simulate labels 4 -o Dataset716_OneLabel --keep 1
+    nnunet_ext simulate labels 4 -o Dataset717_Sources --sources Anterior Anterior,Posterior --group "case_[0-9]+"
 """
 
 from __future__ import annotations
@@ -30,7 +37,7 @@ from typing import TYPE_CHECKING
 
 from nnunet_ext import arguments
 from nnunet_ext.arguments import not_negative, not_negative_number, positive, share, share_or_none
-from nnunet_ext.messages import aligned, next_steps
+from nnunet_ext.messages import aligned, counted, next_steps
 
 if TYPE_CHECKING:
     from nnunet_ext.preprocessing.simulate.partial_annotation import PartialAnnotation
@@ -53,7 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     scribbles = kinds.add_parser("scribbles", help="only strokes stay annotated")
     example = "nnunet_ext simulate scribbles 4 -o Dataset714_Scribbles --slices 0.5"
     scribbles.description = f"Leave only strokes annotated. Example: {example}"
-    for kind, simulate in ((instances, simulate_instances), (scribbles, draw_scribbles)):
+    labels = kinds.add_parser("labels", help="only some labels of each case stay annotated")
+    example = "nnunet_ext simulate labels 4 -o Dataset716_OneLabel --keep 1"
+    labels.description = f"Leave only some labels of each case. Example: {example}"
+    pairs = ((instances, simulate_instances), (scribbles, draw_scribbles), (labels, remove_labels))
+    for kind, simulate in pairs:
         kind.add_argument("source", metavar="SOURCE", help="id or name of the raw dataset with dense labels")
         arguments.add_new_dataset_options(kind)
         seed = "random seed (default: %(default)s)"
@@ -61,6 +72,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         kind.set_defaults(simulate=simulate)
     add_instances_arguments(instances)
     add_scribbles_arguments(scribbles)
+    which = labels.add_mutually_exclusive_group(required=True)
+    which.add_argument("--keep", type=positive, metavar="N", help="number of labels that each case keeps")
+    sources = "labels of each pretended source, separated by commas"
+    which.add_argument("--sources", nargs="+", default=[], metavar="LABEL,LABEL", help=sources)
+    group = "pattern in a case's name whose first group is the patient, whose cases keep the same labels"
+    labels.add_argument("--group", metavar="REGEX", help=group)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -158,3 +175,21 @@ def draw_scribbles(args: argparse.Namespace) -> int:
     wrote = f"{source.folder.name}; {done.ignore} is the ignore label"
     table = scribble_table(list(done.counts.values()))
     return print_outcome(args, wrote, table, notes, flat=done.flat, trainer="nnUNetTrainerTDNet")
+
+
+def remove_labels(args: argparse.Namespace) -> int:
+    from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
+    from nnunet_ext.preprocessing.raw.splits import group_cases
+    from nnunet_ext.preprocessing.simulate.missing_labels import simulate_missing_labels
+
+    source = read_raw_dataset(args.source)
+    groups, sources = group_cases(list(source.cases), args.group), [one.split(",") for one in args.sources]
+    done = simulate_missing_labels(
+        source, args.output, groups=groups, keep=args.keep, sources=sources, seed=args.seed, force=args.force
+    )
+    rows = [["label", "annotated cases", "of", "voxels kept", "of"]]
+    for label, (before, after) in done.voxels.items():
+        annotated = sum(label in kept for kept in done.lists.values())
+        rows.append([label, *map(str, (annotated, len(done.lists), after, before))])
+    wrote = f"{source.folder.name}; {counted(len(set(map(tuple, done.lists.values()))), 'pretended source')}"
+    return print_outcome(args, wrote, rows, [], flat=done.flat, trainer="nnUNetTrainerPartialLabels")

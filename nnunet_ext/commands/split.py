@@ -16,10 +16,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from nnunet_ext.arguments import not_negative, positive
+from nnunet_ext.arguments import not_negative, number_of_folds, positive
+from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
 from nnunet_ext.messages import counted
+from nnunet_ext.plans.plans_file import PATIENCE_S
 
 SHOWN = 10  # training cases that are named one by one
 
@@ -28,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-d", "--dataset", required=True, help="id or name of the dataset")
     parser.add_argument("--shots", type=positive, required=True, metavar="K", help="training cases of a fold")
     parser.add_argument("--seed", type=not_negative, default=0, metavar="S", help="random seed (default: %(default)s)")
-    parser.add_argument("--folds", type=positive, default=1, metavar="F", help="folds to draw (default: %(default)s)")
+    parser.add_argument(
+        "--folds", type=number_of_folds, default=1, metavar="F", help="folds to draw (default: %(default)s)"
+    )
     parser.add_argument("--group", metavar="REGEX", help="pattern in a case's name whose first group is the patient")
     parser.add_argument("--val", type=positive, metavar="N", help="validation cases of a fold (default: all the rest)")
     parser.add_argument("--append", action="store_true", help="add the folds behind those that are there")
@@ -45,21 +49,22 @@ def run(args: argparse.Namespace) -> int:
     groups = splits.group_cases(cases, args.group)
     draw = partial(splits.draw_fold, groups, shots=args.shots, seed=args.seed, validation=args.val)
     drawn = [draw(fold=fold) for fold in range(args.folds)]
-    existing = splits.read_splits(file) if file.is_file() and not args.force else []
-    folds, numbers = drawn, list(range(args.folds))
-    if args.append:
-        if not existing:
-            raise UserError(
-                f"{file} has no folds to append to. nnU-Net writes its five folds when the first training starts; "
-                "leave --append out to have the new folds alone."
-            )
-        splits.check_known(existing, cases, file=file)
-        folds, numbers = splits.appended(existing, drawn)
-    elif existing and folds != existing:
-        raise UserError(f"{file} has other folds. Add --append to keep them, or --force to replace them.")
-    if folds != existing:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(file, folds)
+    with only_run(file, patience_s=PATIENCE_S):
+        existing = splits.read_splits(file) if file.is_file() and not args.force else []
+        folds, numbers = drawn, list(range(args.folds))
+        if args.append:
+            if not existing:
+                raise UserError(
+                    f"{file} has no folds to append to. nnU-Net writes its five folds when the first training starts; "
+                    "leave --append out to have the new folds alone."
+                )
+            splits.check_known(existing, cases, file=file)
+            folds, numbers = splits.appended(existing, drawn)
+        elif existing and folds != existing:
+            raise UserError(f"{file} has other folds. Add --append to keep them, or --force to replace them.")
+        if folds != existing:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(file, folds)
     print(f"{'Wrote' if folds != existing else 'Already there:'} {file}")
     for number, fold in zip(numbers, drawn):
         note = ", already there" if number < len(existing) else ""

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunet_ext.demo.datasets import write_follow_up_dataset, write_phantom_dataset
-from nnunet_ext.demo.stopping import stopping_signals_interrupt
 from nnunet_ext.demo.two_dates import LABELS
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.machine import FEW_CORES, available_cores, choose_device
@@ -33,6 +32,7 @@ from nnunet_ext.registration import VARIABLE, extended_value
 from nnunet_ext.report.page import write_report
 from nnunet_ext.report.runs import as_runs, every_case_a_patient
 from nnunet_ext.report.sources import PredictedFolder, Source, read_predicted_folder
+from nnunet_ext.stopping import stopping_signals_interrupt
 from nnunet_ext.training_log import last_lines, read_progress
 
 # nnU-Net's own training, except that the preset's short schedule is read from the plans

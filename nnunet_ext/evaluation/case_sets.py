@@ -1,11 +1,12 @@
 """Which cases of a raw dataset to score a model on, and where their files are."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.formats.annotated_labels import annotated_labels
 from nnunet_ext.formats.dataset_json import channel_names, read_dataset_json
 from nnunet_ext.plans.plans_file import preprocessed_folder, raw_folder
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, cases_in, training_cases
@@ -13,6 +14,8 @@ from nnunet_ext.preprocessing.raw.splits import read_splits
 
 SELECTIONS = ("test", "val", "all")
 SHOWN = 3  # examples in a message
+LISTED = (None, "labelsTr")
+"""The references that the lists of annotated labels in dataset.json are about: nnU-Net's own."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,18 @@ class CaseSet:
     def title(self) -> str:
         """What tells its scores from those against other references."""
         return self.name if self.references is None else f"{self.name} ({self.references})"
+
+    def annotated(self, labels: Collection[str]) -> dict[str, list[str]]:
+        """The cases that were annotated for each of some labels: all, unless dataset.json lists others.
+
+        Its default is about cases for training. Other references than nnU-Net's own have every label.
+        """
+        if self.references not in LISTED:
+            return {label: list(self.cases) for label in labels}
+        lists = annotated_labels(self.description, where=f"dataset.json of {self.dataset}")
+        if self.selection == "test":
+            lists = replace(lists, default=None)
+        return {label: [case for case in self.cases if lists.is_annotated(case, label)] for label in labels}
 
     def instance_map(self, case: str) -> Path | None:
         """The file that tells the instances of a case's reference apart."""

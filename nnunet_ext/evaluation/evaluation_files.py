@@ -1,4 +1,4 @@
-"""The scores as evaluation.json, evaluation.csv and text."""
+"""The scores as evaluation.json, tables and text."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from nnunet_ext.checkpoints.trained_model import TrainedModel
 from nnunet_ext.evaluation.bootstrap import LEVEL, SEED, Estimate, Interval
 from nnunet_ext.evaluation.metrics import (
     AGGREGATED_DICE,
@@ -22,11 +21,14 @@ from nnunet_ext.evaluation.metrics import (
     VOLUME_REFERENCE,
     Metric,
 )
-from nnunet_ext.evaluation.scores_table import write_scores
+from nnunet_ext.evaluation.scores_table import SCORES, wide_table, write_scores
 from nnunet_ext.evaluation.scoring import Result
-from nnunet_ext.files import write_json
-from nnunet_ext.messages import aligned
+from nnunet_ext.files import write_json, write_text
+from nnunet_ext.messages import aligned, some
 from nnunet_ext.version import __version__
+
+if TYPE_CHECKING:
+    from nnunet_ext.checkpoints.trained_model import TrainedModel
 
 JSON, CSV = "evaluation.json", "evaluation.csv"
 INTERVAL_RULE = (
@@ -65,6 +67,7 @@ def _volumes(result: Result) -> dict[str, dict[str, dict[str, float]]]:
     metrics = {"reference": VOLUME_REFERENCE, "predicted": VOLUME_PREDICTED, "both": AGGREGATED_DICE}
     numerators = np.stack([result.parts[metric.name][:, :, 0, 0] for metric in metrics.values()], axis=-1)
     numerators /= [1, 1, 2]  # the numerator of Dice is twice the shared volume
+    numerators[result.parts[VOLUME_REFERENCE.name][:, :, 0, 1] == 0] = math.nan  # not annotated
     return {
         case: {label: dict(zip(metrics, volumes)) for label, volumes in zip(result.labels.keys, row)}
         for case, row in zip(result.cases.cases, numerators.tolist())
@@ -80,7 +83,9 @@ def _label_entry(result: Result, label: str, lesions: Mapping[Any, Any] | None) 
             entry[metric.figure] = estimates[metric.name].value
         if metric.counted:
             entry[f"cases_with_{metric.counted}"] = result.count(metric, label)
-    entry["cases_without_dice"] = len(result.cases.cases) - entry["cases_with_dice"]
+    entry["cases_without_dice"] = result.annotated[label] - entry["cases_with_dice"]
+    if result.annotated[label] < len(result.cases.cases):
+        entry["cases_not_annotated"] = len(result.cases.cases) - result.annotated[label]
     if lesions is not None:
         entry["lesions"] = lesions[None][label]
     if result.resamples:
@@ -159,12 +164,14 @@ def scores_table(run: str, results: Sequence[Result]) -> pd.DataFrame:
 
 
 def write_results(out: Path, origin: Mapping[str, Any], results: Sequence[Result]) -> None:
-    """Write evaluation.csv, the scores table, and evaluation.json, the summary, into an existing folder.
+    """Write the scores table, evaluation.csv for spreadsheets, and evaluation.json, into an existing folder.
 
     `origin` says where the predictions come from: `origin_of_model`, or their folder as ``predictions``.
     """
     run = str(origin.get("model") or Path(origin["predictions"]).name)
-    write_scores(out / CSV, scores_table(run, results))
+    scores = scores_table(run, results)
+    write_scores(out / SCORES, scores)
+    write_text(out / CSV, wide_table(scores).to_csv(index=False, lineterminator="\n"))
     write_json(out / JSON, as_json(origin, results))
 
 
@@ -176,6 +183,8 @@ def results_table(results: Sequence[Result]) -> str:
     options = results[0].options
     rows = [[DICE.title, *(result.cases.title for result in results)]]
     rows.append(["cases", *(str(len(result.cases.cases)) for result in results)])
+    for label in dict.fromkeys(label for result in results for label in not_annotated(result)):
+        rows.append([f"cases annotated for {label}", *(str(result.annotated.get(label, "-")) for result in results)])
     for metric in options.figures:
         for label in dict.fromkeys(label for result in results for label in result.labels.keys):
             tolerance = f" at {options.tolerances[label]:g} mm" if metric is NSD else ""
@@ -184,6 +193,11 @@ def results_table(results: Sequence[Result]) -> str:
         if metric.mean:
             rows.append([_row_title("mean", metric), *(_cell(result.means[metric.name]) for result in results)])
     return aligned(rows)
+
+
+def not_annotated(result: Result) -> list[str]:
+    """The labels that some cases were not annotated for."""
+    return [label for label, number in result.annotated.items() if number < len(result.cases.cases)]
 
 
 def _row_title(row: str, metric: Metric) -> str:
@@ -203,9 +217,11 @@ def remarks(result: Result) -> list[str]:
     others = [f"{label} (only in the model)" for label in result.labels.only_model]
     others += [f"{label} (only in the dataset)" for label in result.labels.only_dataset]
     lines = [f"{name}: not scored: {', '.join(others)}"] if others else []
+    if partial := not_annotated(result):
+        lines.append(f"{name}: a case is scored only for labels that it was annotated for: not all for {some(partial)}")
     for label in result.labels.keys:
         for metric in result.options.figures:
-            if metric.uncounted and (without := total - result.count(metric, label)):
+            if metric.uncounted and (without := result.annotated[label] - result.count(metric, label)):
                 lines.append(f"{name}: {without} of {total} cases {metric.uncounted.format(label=label)}")
     aggregated = {label: one[AGGREGATED_DICE.name] for label, one in result.estimates.items()}
     if absent := [label for label, one in aggregated.items() if math.isnan(one.value)]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from nnunet_ext.evaluation.operating_points import (
     thresholds_file,
     write_thresholds,
 )
-from nnunet_ext.evaluation.probabilities import predict_case
+from nnunet_ext.evaluation.probabilities import predict_case, unreadable_images_named
+from nnunet_ext.evaluation.scored_labels import label_channels
 from nnunet_ext.files import size_and_time
 from nnunet_ext.formats.whole_images import check_whole
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, read_images
@@ -36,70 +37,9 @@ from nnunet_ext.preprocessing.raw.raw_dataset import Case, read_images
 BATCH = 32  # cases that are predicted between two states that an interruption leaves, where there are many cores
 PROCESSES = 3  # nnUNetv2_predict's own number, for preprocessing and for export
 
-LabelKey = int | tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class ScoredLabels:
-    """The labels that a model and a dataset have in common, and the names that only one of them has."""
-
-    keys: Mapping[str, LabelKey]  # by name, what nnU-Net's metrics take: a value, or the values of a region
-    only_model: tuple[str, ...]
-    only_dataset: tuple[str, ...]
-    ignore: int | None  # value of voxels of the reference that do not count
-
-
-def match_labels(model: Mapping[str, Any], dataset: Mapping[str, Any], *, name: str) -> ScoredLabels:
-    """Find the labels or regions that are in both dataset.json files, by name; `name` is the dataset's, for messages.
-
-    Raises:
-        UserError: if a name stands for other values in the other, or there is no common name.
-    """
-    ours, theirs = _foreground(model), _foreground(dataset)
-    common = [label for label in ours if label in theirs]
-    for label in common:
-        if set(ours[label]) != set(theirs[label]):
-            value, other = (" + ".join(map(str, values[label])) for values in (ours, theirs))
-            raise UserError(
-                f"Label {label!r} has the value {value} in the model and {other} in {name}. Only labels of the same "
-                "name and values can be scored."
-            )
-    if not common:
-        raise UserError(
-            f"The model and {name} have no label in common: the model has {', '.join(ours)}; {name} has "
-            f"{', '.join(theirs)}."
-        )
-    return ScoredLabels(
-        keys={label: ours[label][0] if len(ours[label]) == 1 else ours[label] for label in common},
-        only_model=tuple(label for label in ours if label not in theirs),
-        only_dataset=tuple(label for label in theirs if label not in ours),
-        ignore=dataset["labels"].get("ignore"),
-    )
-
-
-def _foreground(description: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Values by name of all labels and regions but background and ignore."""
-    values = {
-        str(name): tuple(map(int, value)) if isinstance(value, list) else (int(value),)
-        for name, value in description["labels"].items()
-        if name != "ignore"
-    }
-    return {name: value for name, value in values.items() if set(value) != {0}}
-
-
-def label_channels(model: Mapping[str, Any], labels: Sequence[str]) -> dict[str, int]:
-    """Which channel of the probabilities each label of a model with this dataset.json has.
-
-    That is the label's value or, in a model of regions, its place among them.
-    """
-    values = _foreground(model)
-    if any(len(value) > 1 for value in values.values()):
-        return {label: list(values).index(label) for label in labels}
-    return {label: values[label][0] for label in labels}
-
 
 def check_inputs(model: Mapping[str, Any], dataset: Mapping[str, Any], *, name: str) -> None:
-    """Raises UserError if a model takes other channels or another file ending; arguments as of `match_labels`."""
+    """Raises UserError if a model takes other channels or another file ending than the dataset `name`."""
     ours, theirs = channel_names(model), channel_names(dataset)
     if ours != theirs:
         raise UserError(
@@ -199,7 +139,8 @@ def predict_missing(
         print(f"[{done}/{len(cases.cases)}] {cases.name}: {names[-1]}", flush=True)
         images = [[str(file) for file in cases.cases[name].images] for name in names]
         targets = [str(unfinished / name) for name in names]
-        with log.open("a", encoding="utf-8") as output, redirect_stdout(output):
+        readable = unreadable_images_named(predictor, [cases.cases[name].images for name in names])
+        with log.open("a", encoding="utf-8") as output, redirect_stdout(output), readable:
             if thresholds:
                 wanted = sorted({*known[names[0]], *thresholds})
                 reached = _predict_thresholds(predictor, cases.cases[names[0]], Path(targets[0]), labels, wanted)
@@ -217,10 +158,8 @@ def predict_missing(
 def keep_prediction(unfinished: Path, folder: Path, name: str, ending: str) -> None:
     """Move a prediction that is whole, with what belongs to it: TIFF keeps its spacing in a file beside it."""
     made = unfinished / f"{name}{ending}"
-    if not made.is_file():
-        raise UserError(f"{folder / made.name} could not be written. Is there room on the disk?")
     if not _is_whole(made):
-        raise UserError(f"{folder / made.name} could not be written to its end. Make room and repeat.")
+        raise OSError(errno.ENOSPC, "it could not be written to its end", str(folder / made.name))
     if _is_whole(folder / made.name):
         return
     for file in unfinished.iterdir():

@@ -12,8 +12,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import TypeVar
 
-import torch
-
 from nnunet_ext.errors import UserError
 
 SECONDS_ALONE = 5.0  # about as long as it takes to start processes that import nnU-Net
@@ -87,7 +85,7 @@ def _interrupts_held_back() -> Iterator[None]:
 
 def _prepare_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to act on
-    torch.set_num_threads(1)  # the processes share the cores already
+    os.environ["OMP_NUM_THREADS"] = "1"  # for torch, if a metric needs it: the processes share the cores already
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.case_sets import SHOWN, CaseSet, check_instance_maps
-from nnunet_ext.evaluation.model_evaluation import ScoredLabels, match_labels
-from nnunet_ext.files import read_json
+from nnunet_ext.evaluation.scored_labels import ScoredLabels, match_labels
+from nnunet_ext.formats.dataset_json import checked_dataset_json
+from nnunet_ext.formats.typed import read_typed
 from nnunet_ext.preprocessing.raw.raw_dataset import Case
 
 SELECTION = "predicted"
@@ -68,10 +69,13 @@ def _descriptions(
             f"Neither {beside[0]} nor {beside[1]} exists, so the labels are not known. Give a dataset.json with "
             "--dataset-json FILE."
         )
-    ours, theirs = read_json(found[0]), read_json(found[-1])
-    for file, content in ((found[0], ours), (found[-1], theirs)):
-        if not (isinstance(content, dict) and isinstance(content.get("labels"), dict) and "file_ending" in content):
-            raise UserError(f'{file} has no "labels" or no "file_ending", which a dataset.json of nnU-Net has.')
+    # channels do not matter here
+    ours, theirs = (
+        checked_dataset_json(
+            {"channel_names": {"0": "image"}, **read_typed(dict[str, Any], file, maker="nnU-Net")}, where=file
+        )
+        for file in (found[0], found[-1])
+    )
     return ours, theirs
 
 

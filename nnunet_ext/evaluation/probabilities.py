@@ -1,8 +1,8 @@
 """What a trained model says of a case before it decides: the probability of every label in every voxel."""
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.preprocessing.raw.raw_dataset import Case, read_images
 from nnunet_ext.preprocessing.raw.splits import Fold
 
 
@@ -45,15 +46,27 @@ def predict_case(
     Raises:
         UserError: if the model gives values that are no numbers.
     """
-    ((labels, probabilities),) = predictor.predict_from_files_sequential(
-        [[str(image) for image in images]], None, save_probabilities=True
-    )
+    with unreadable_images_named(predictor, [images]):
+        ((labels, probabilities),) = predictor.predict_from_files_sequential(
+            [[str(image) for image in images]], None, save_probabilities=True
+        )
     if not np.isfinite(probabilities).all():
         raise UserError(
             f"The model's prediction for {images[0]} holds values that are no numbers (NaN). Its training has probably "
             "diverged: look at its progress.png, and take another checkpoint."
         )
     return labels, probabilities
+
+
+@contextmanager
+def unreadable_images_named(predictor: nnUNetPredictor, cases: Iterable[Sequence[Path]]) -> Iterator[None]:
+    """Raise a UserError in place of what nnU-Net raises in the block if it is because an image cannot be read."""
+    try:
+        yield
+    except Exception:
+        for images in cases:
+            read_images(predictor.plans_manager.image_reader_writer_class(), Case(tuple(images), images[0]))
+        raise
 
 
 def folds_that_have_not_seen(

@@ -20,6 +20,7 @@ from nnunet_ext.files import write_text
 
 COLUMNS = ("run", "seed", "dataset", "references", "case", "patient", "label", "metric", "numerator", "denominator")
 AGAIN = "Make it anew with nnunet_ext evaluate."
+SCORES = "scores.csv"  # name of the file
 NUMBERS = ("numerator", "denominator")
 OF_CASES = ("case", "label", "metric", *NUMBERS)  # the columns that differ within a run's set of cases
 
@@ -45,6 +46,17 @@ def seed_scores(scores: pd.DataFrame, metric: Metric, cases: Sequence[str], labe
 def write_scores(file: Path, scores: pd.DataFrame) -> None:
     """Write a table with the columns `COLUMNS` as CSV, its numbers so that reading gives them back bit for bit."""
     write_text(file, scores.to_csv(columns=list(COLUMNS), index=False, lineterminator="\n"))
+
+
+def wide_table(scores: pd.DataFrame) -> pd.DataFrame:
+    """A scores table as spreadsheets need it: a row for each case, a column of values for each label and metric."""
+    table = scores.assign(
+        column=scores["label"] + " " + scores["metric"],
+        value=scores["numerator"] / scores["denominator"].where(scores["denominator"] != 0),
+    )
+    rows = ["dataset", "references", "case", "patient"]
+    wide = table.pivot(index=rows, columns="column", values="value")[table["column"].unique()]
+    return wide.reindex(pd.MultiIndex.from_frame(table[rows].drop_duplicates())).reset_index()
 
 
 def read_scores(file: Path) -> pd.DataFrame:

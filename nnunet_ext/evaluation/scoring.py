@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial, reduce
 from itertools import chain
 from operator import add
@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from nnunetv2.evaluation.evaluate_predictions import region_or_label_to_mask
 from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
@@ -21,8 +20,7 @@ from nnunet_ext.evaluation.bootstrap import Estimate, Resampling, SeedScores, Ta
 from nnunet_ext.evaluation.case_sets import CaseSet
 from nnunet_ext.evaluation.lesions import OVERLAP
 from nnunet_ext.evaluation.metrics import LESIONS_RECALL, NSD, Metric, metrics_of
-from nnunet_ext.evaluation.metrics.label_in_case import LabelInCase
-from nnunet_ext.evaluation.model_evaluation import LabelKey, ScoredLabels
+from nnunet_ext.evaluation.metrics.label_in_case import CaseMaps, LabelInCase
 from nnunet_ext.evaluation.operating_points import (
     OperatingPoints,
     count_operating_points,
@@ -30,7 +28,10 @@ from nnunet_ext.evaluation.operating_points import (
     thresholds_file,
 )
 from nnunet_ext.evaluation.parallel import in_order
+from nnunet_ext.evaluation.scored_labels import ScoredLabels
 from nnunet_ext.evaluation.scores_table import case_scores, nanmean, seed_scores
+from nnunet_ext.formats.tiff_spacing import lacks_spacing
+from nnunet_ext.messages import size
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, read_label_map, reader_for
 from nnunet_ext.preprocessing.simulate.partial_annotation import read_instances
 
@@ -68,7 +69,8 @@ class Result:
     cases: CaseSet
     labels: ScoredLabels
     options: Options
-    scores: pd.DataFrame  # a row for each case, label and metric
+    scores: pd.DataFrame  # a row for each case, label and metric, where the case was annotated for the label
+    annotated: Mapping[str, int]  # number of cases that were annotated for each label, also for one that none was
     points: Mapping[str, OperatingPoints] = field(default_factory=dict)  # over all cases, by label name
     patients: Mapping[str, str] | None = None  # that of each case; None takes every case for a patient of its own
     resamples: int = 0  # for the intervals; 0 for no intervals
@@ -128,6 +130,7 @@ class _Files:
     prediction: Path
     instances: Path | None
     thresholds: Path | None
+    labels: tuple[str, ...]  # that the case was annotated for
 
 
 def score(
@@ -142,15 +145,21 @@ def score(
 ) -> Result:
     """Compare the predictions in a folder with the references; without options, by Dice alone.
 
+    A case is scored for the labels that it was annotated for, see `CaseSet.annotated`.
+
     Args:
         patients: that of each case; None takes every case for a patient of its own.
         resamples: for the intervals; 0 for no intervals.
         workers: processes, each with one case at a time, if it takes long; see `in_order`. The scores are the same.
 
     Raises:
-        UserError: if a file cannot be read or does not go with the others of its case.
+        UserError: if a file cannot be read or does not go with the others of its case, or no case is annotated.
     """
     options = options or Options()
+    annotated = cases.annotated(labels.keys)
+    labels = replace(labels, keys={label: key for label, key in labels.keys.items() if annotated[label]})
+    if not labels.keys:
+        raise UserError(f"No case of {cases.title} was annotated for {', '.join(annotated)}, by its dataset.json.")
     ending = cases.description["file_ending"]
     reader = reader_for(cases.description, next(iter(cases.cases.values())).label)
     files = [
@@ -160,6 +169,7 @@ def score(
             folder / f"{name}{ending}",
             cases.instance_map(name) if options.lesions else None,
             thresholds_file(folder, name) if options.thresholds else None,
+            tuple(label for label in labels.keys if name in annotated[label]),
         )
         for name, case in cases.cases.items()
     ]
@@ -167,8 +177,13 @@ def score(
     progress = partial(tqdm, total=len(files), desc=f"Scoring {cases.title}", unit="case", disable=None, leave=False)
     with closing(in_order(score_case, files, workers=workers)) as scored:
         rows, points = zip(*progress(scored))
-    pooled = {label: reduce(add, (one[label] for one in points)) for label in points[0]}
-    return Result(cases, labels, options, case_scores(chain.from_iterable(rows)), pooled, patients, resamples)
+    pooled = {
+        label: reduce(add, (one[label] for one in points if label in one))
+        for label in labels.keys
+        if options.thresholds
+    }
+    counts, scores = {label: len(of_label) for label, of_label in annotated.items()}, chain.from_iterable(rows)
+    return Result(cases, labels, options, case_scores(scores), counts, pooled, patients, resamples)
 
 
 def _score_case(
@@ -191,28 +206,30 @@ def _score_case(
 def _labels_in_case(
     files: _Files, reader: Any, labels: ScoredLabels, options: Options
 ) -> Iterator[tuple[str, LabelInCase]]:
-    """Each label of a case by its name."""
-    reference, _ = read_label_map(reader, files.reference)
+    """Each label that a case was annotated for, by its name."""
+    reference, of_reference = read_label_map(reader, files.reference)
     # the prediction has the geometry of the image; that of a reference may have been lost when it was made
     prediction, properties = read_label_map(reader, files.prediction)
     if reference.shape != prediction.shape:
-        theirs, ours = (" x ".join(map(str, one.shape)) for one in (reference, prediction))
+        theirs, ours = (size(one.shape) for one in (reference, prediction))
         raise UserError(
             f"{files.reference} has {theirs} voxels, but {files.prediction} has {ours}. They must be of the same image."
         )
-    instances = _read_instances(reader, files, reference, ignore=labels.ignore)
-    ignored = None if labels.ignore is None else reference == labels.ignore
-    for name, key in labels.keys.items():
-        label = LabelInCase(
-            region_or_label_to_mask(reference, key),
-            region_or_label_to_mask(prediction, key),
-            properties["spacing"],
-            ignored=ignored,
-            instances=None if instances is None else _covering(instances, reference, key, files.reference),
-            overlap_share=options.overlap,
-            tolerance=options.tolerances[name] if NSD.group in options.groups else 0.0,
-        )
-        yield name, label
+    if lacks_spacing(files.prediction):
+        properties = of_reference
+    maps = CaseMaps(
+        reference,
+        prediction,
+        properties["spacing"],
+        values=tuple(sorted(set(chain.from_iterable(labels.keys.values())))),
+        ignore=labels.ignore,
+        instances=_read_instances(reader, files, reference, ignore=labels.ignore),
+        cropped=not options.thresholds,  # probabilities reach thresholds anywhere
+    )
+    for name in files.labels:
+        tolerance = options.tolerances[name] if NSD.group in options.groups else 0.0
+        label = LabelInCase(maps, labels.keys[name], options.overlap, tolerance)
+        yield name, label if maps.instances is None else _by_instances(label, files.reference)
 
 
 def _read_instances(reader: Any, files: _Files, reference: Labels, *, ignore: int | None) -> Labels | None:
@@ -229,15 +246,15 @@ def _read_instances(reader: Any, files: _Files, reference: Labels, *, ignore: in
     return instances
 
 
-def _covering(instances: Labels, reference: Labels, key: LabelKey, labels: Path) -> Labels | None:
-    """The map of instances for a label that it covers; None if it leaves a value of the label out, such as an organ.
+def _by_instances(label: LabelInCase, labels: Path) -> LabelInCase:
+    """The label as its map of instances counts it; as components if the map leaves out a value, such as an organ.
 
     Raises:
         UserError: if it covers a value in part, or part of the label would go uncounted.
     """
     covered = True
-    for value in key if isinstance(key, tuple) else (key,):
-        numbered = instances[reference == value] > 0
+    for value in label.key:
+        numbered = label.instances[label.maps.reference[label.box] == value] > 0  # type: ignore[index]
         covered &= bool(numbered.all())
         if numbered.any() and not numbered.all():
             raise UserError(
@@ -245,4 +262,4 @@ def _covering(instances: Labels, reference: Labels, key: LabelKey, labels: Path)
                 "no instance of the case's map. Give maps of all instances, or leave out --instances: then connected "
                 "components are the instances."
             )
-    return instances if covered else None
+    return replace(label, by_instances=covered)

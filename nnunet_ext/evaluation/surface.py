@@ -7,12 +7,13 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PERCENTILE = 95
 ROUNDING = 1e-5  # share of a tolerance, for voxel sizes that a file holds in single precision
@@ -95,6 +96,8 @@ def _monai_is_quiet() -> Iterator[None]:
 
 def _for_monai(reference: Mask, prediction: Mask, spacing: Sequence[float]) -> tuple[Tensor, Tensor, list[float]]:
     """Prediction, reference and spacing as MONAI takes them, of masks that are not both empty."""
+    import torch
+
     if reference.ndim == 3 and 1 in reference.shape:
         # in three dimensions every voxel of a single slice would be surface
         axis = reference.shape.index(1)

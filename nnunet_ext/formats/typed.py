@@ -1,13 +1,16 @@
 """JSON as typed models, and what is wrong with it in words that a user can act on."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.files import read_json
 
 Model = TypeVar("Model", bound=BaseModel)
+T = TypeVar("T")
 
 EXPECTED = {
     "missing": "is missing",
@@ -25,6 +28,15 @@ EXPECTED = {
 
 LIMITS = {"greater_than": "more than", "greater_than_equal": "at least", "less_than_equal": "at most"}
 KINDS = {list: "a list", str: "text", int: "a number", float: "a number", bool: "true or false", type(None): "null"}
+
+
+def read_typed(kind: type[T], file: Path, *, maker: str = "nnunet_ext") -> T:
+    """The content of a JSON file that is of a type, such as ``dict[str, str]``; a UserError says what is not."""
+    content = read_json(file)
+    try:
+        return TypeAdapter(kind).validate_python(content)
+    except ValidationError as error:
+        raise UserError(f"{file} is not as {maker} writes it:\n{_listed(error)}") from None
 
 
 def validated(model: type[Model], content: Any, *, where: object, what: str) -> Model:

@@ -6,11 +6,13 @@ zeros, or leave slices out, without an error. The others (NRRD, MHA, PNG) refuse
 
 from __future__ import annotations
 
+import errno
 import gzip
 import math
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,25 @@ def check_whole(file: Path) -> None:
     problem = next((find(file) for ending, find in PROBLEMS.items() if name.endswith(ending)), "")
     if problem:
         raise UserError(f"{file} is damaged: {problem}. Copy or write it again.")
+
+
+@contextmanager
+def image_written_whole(file: Path) -> Iterator[None]:
+    """See that the block writes a file of an image to its end.
+
+    On a full disk ITK raises nothing for NIfTI and GIPL, and for others an error that does not say why.
+
+    Raises:
+        OSError: if it does not, as for a full disk.
+    """
+    problem = "it could not be written to its end"
+    try:
+        yield
+        check_whole(file)
+    except UserError:
+        raise OSError(errno.ENOSPC, problem, str(file)) from None
+    except RuntimeError as error:
+        raise OSError(errno.ENOSPC, f"{problem} ({in_one_line(error)})", str(file)) from None
 
 
 def _nifti(file: Path) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_ext import programs
+from nnunet_ext.claims import holder
 from nnunet_ext.errors import UserError
 from nnunet_ext.jobs import sweep as kept
-from nnunet_ext.jobs.claims import holder
 from nnunet_ext.jobs.local import LocalJobs
 from nnunet_ext.jobs.preparation import prepare
 from nnunet_ext.jobs.sweep import FAILED, FINISHED, RUNNING, STOPPED, WAITING, Means, Record, Request, Sweep

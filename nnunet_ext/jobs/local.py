@@ -13,8 +13,8 @@ from itertools import cycle
 from pathlib import Path
 from queue import SimpleQueue
 
+from nnunet_ext.claims import Claim, holder
 from nnunet_ext.errors import UserError
-from nnunet_ext.jobs.claims import Claim, holder
 from nnunet_ext.jobs.runs import identity, run_training
 from nnunet_ext.jobs.sweep import WAITING, Sweep, Training
 from nnunet_ext.programs import end_group, wait_until

@@ -6,11 +6,12 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json
 from nnunet_ext.jobs.sweep import Request, seeded_name
 from nnunet_ext.plans.cascades import PREVIOUS, inherited_value
-from nnunet_ext.plans.plans_file import add_configurations, read_plans
+from nnunet_ext.plans.plans_file import PATIENCE_S, add_configurations, read_plans
 from nnunet_ext.plans.settings import KEY, configured_settings, merged, validated_settings
 from nnunet_ext.preprocessing.raw.splits import SPLITS, find_dataset
 
@@ -59,9 +60,14 @@ def prepare_configurations(request: Request) -> None:
 def prepare_splits(request: Request) -> None:
     """Write nnU-Net's own folds if there are none, so that trainings that begin together do not all write them."""
     splits = Path(request.folders["nnUNet_preprocessed"]) / request.dataset / SPLITS
+    with only_run(splits, patience_s=PATIENCE_S):
+        _write_missing(splits, request.dataset)
+
+
+def _write_missing(splits: Path, dataset: str) -> None:
     if splits.is_file():
         return
-    _, cases = find_dataset(request.dataset)
+    _, cases = find_dataset(dataset)
     if len(cases) < FOLDS:
         return  # nnU-Net's training says what it thinks of it
 

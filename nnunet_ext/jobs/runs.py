@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from nnunet_ext.jobs.claims import PATIENCE_S, Claim
+from nnunet_ext.claims import PATIENCE_S, Claim
 from nnunet_ext.jobs.sweep import FAILED, FINISHED, RUNNING, STOPPED, Record, Sweep, Training
 from nnunet_ext.programs import running
 from nnunet_ext.registration import VARIABLE, extended_value

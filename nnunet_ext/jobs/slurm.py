@@ -11,7 +11,8 @@ from submitit import SlurmExecutor, SlurmJob
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import read_json, write_json
+from nnunet_ext.files import write_json
+from nnunet_ext.formats.typed import read_typed
 from nnunet_ext.jobs.slurm_worker import Worker
 from nnunet_ext.jobs.sweep import RUNNING, WAITING, Sweep, Training
 
@@ -65,7 +66,7 @@ class SlurmJobs:
 
     def _jobs(self) -> dict[str, str]:
         file = self.sweep.folder / JOBS
-        return read_json(file) if file.is_file() else {}
+        return read_typed(dict[str, str], file) if file.is_file() else {}
 
 
 def slurm_executor(sweep: Sweep) -> SlurmExecutor:

@@ -14,15 +14,17 @@ from __future__ import annotations
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
+from nnunet_ext.formats.names import check_names
 
 T = TypeVar("T")
+Fold = int | Literal["all"]
 KNOWN_KEYS = ConfigDict(extra="forbid")
 
 WAITING, RUNNING, FINISHED, FAILED, STOPPED = "waiting", "running", "finished", "failed", "stopped"
@@ -37,7 +39,7 @@ class Training:
 
     trainer: str  # class name
     configuration: str  # its name in the plans
-    fold: int | str  # its number, or "all"
+    fold: Fold
     seed: int | None = None  # what the configuration was given, None if it was used as it is
 
     @property
@@ -55,7 +57,7 @@ class Request:
     plans: str  # the plans file's name
     plans_name: str  # the name in the plans, by which nnU-Net calls the model's folder
     trainers: list[str]  # class names
-    folds: list[int | str]  # numbers, or "all"
+    folds: list[Fold]
     seeds: list[int] | None  # None to use the configuration as it is
     folders: dict[str, str]  # nnU-Net's, by the variable's name, absolute
 
@@ -108,7 +110,10 @@ class Sweep:
         folder = folder.absolute()
         if not (folder / SWEEP).is_file():
             raise UserError(f"{folder} holds no sweep: it has no {SWEEP}. `nnunet_ext jobs start` makes one.")
-        return _read(cls, folder / SWEEP, folder=folder)
+        sweep = _read(cls, folder / SWEEP, folder=folder)
+        named = [sweep.request.dataset, sweep.request.configuration, sweep.request.plans_name, *sweep.request.trainers]
+        check_names(named, what="folder", where=folder / SWEEP)
+        return sweep
 
     def write(self) -> None:
         """Make the folder and write what was asked for."""

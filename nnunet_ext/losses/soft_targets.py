@@ -40,24 +40,35 @@ def weighted_mean(values: Tensor, weights: Tensor, mask: Tensor | None) -> Tenso
     return (weights * torch.where(mask, values, 0)).sum() / torch.where(total > 0, total, 1)
 
 
-def soft_cross_entropy(logits: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+def soft_cross_entropy(
+    logits: Tensor, target: Tensor, mask: Tensor | None = None, weights: Tensor | None = None
+) -> Tensor:
     """Cross-entropy of a softmax against a distribution over the classes:  −Σ_c t_c log p_c, mean over voxels.
 
     Args:
         logits: (B, C, [X,] Y, Z).
         target: same shape, sums to one over C.
         mask: (B, 1, [X,] Y, Z), true where a voxel takes part; None for all.
+        weights: factor of each sample, (B,); None for 1.
     """
     entropies = -(target * F.log_softmax(logits.float(), dim=1)).sum(dim=1, keepdim=True)
-    return masked_mean(entropies, mask)
+    return masked_mean(_weighted(entropies, weights), mask)
 
 
-def soft_binary_cross_entropy(logits: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+def _weighted(values: Tensor, weights: Tensor | None) -> Tensor:
+    return values if weights is None else values * weights.view(-1, *[1] * (values.ndim - 1))
+
+
+def soft_binary_cross_entropy(
+    logits: Tensor, target: Tensor, mask: Tensor | None = None, weights: Tensor | None = None
+) -> Tensor:
     """Cross-entropy of independent sigmoids, for overlapping regions, mean over voxels and regions.
 
     Args:
         logits: (B, R, [X,] Y, Z).
         target: same shape, each value in [0, 1].
         mask: (B, 1, [X,] Y, Z), true where a voxel takes part; None for all.
+        weights: factor of each sample, (B,); None for 1.
     """
-    return masked_mean(F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none"), mask)
+    entropies = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none")
+    return masked_mean(_weighted(entropies, weights), mask)

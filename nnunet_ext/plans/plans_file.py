@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
 
 MEMORY = "nnunet_ext_configurations.json"
 """Beside the plans files: which configurations this package wrote, and by which command."""
+
+PATIENCE_S = 30.0  # for another command that changes the same file, which takes it a moment
 
 DATA = {"nnUNet_raw": "raw data", "nnUNet_preprocessed": "preprocessed data", "nnUNet_results": "trained models"}
 """What is in the folders that nnU-Net's variables name."""
@@ -95,6 +98,11 @@ def add_configurations(
     Returns:
         False if the very same configurations were there already.
     """
+    with only_run(file, patience_s=PATIENCE_S):
+        return _added(file, configurations, command=command, force=force)
+
+
+def _added(file: Path, configurations: Mapping[str, Mapping[str, Any]], *, command: str, force: bool) -> bool:
     plans = read_plans(file)
     present = plans["configurations"]
     new = {name: dict(content) for name, content in configurations.items() if present.get(name) != content}
@@ -118,5 +126,7 @@ def vanished_configurations(file: Path) -> dict[str, str]:
 
 
 def _remembered(file: Path) -> dict[str, dict[str, str]]:
+    from nnunet_ext.formats.typed import read_typed  # pydantic takes a moment to import
+
     memory = file.with_name(MEMORY)
-    return read_json(memory) if memory.is_file() else {}
+    return read_typed(dict[str, dict[str, str]], memory) if memory.is_file() else {}

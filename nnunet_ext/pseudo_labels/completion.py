@@ -36,12 +36,12 @@ class Rules:
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
-            raise UserError(f"The threshold is {self.threshold:g}. It must be a probability between 0 and 1.")
+            raise UserError(f"The threshold is {self.threshold}. It must be a probability between 0 and 1.")
         if self.uncertain is not None:
             low, high = self.uncertain
             if not 0 < low <= self.threshold <= high < 1 or low == high:
                 raise UserError(
-                    f"The uncertain range is {low:g} to {high:g} with the threshold {self.threshold:g}. Expected: "
+                    f"The uncertain range is {low} to {high} with the threshold {self.threshold}. Expected: "
                     "0 < LOW <= threshold <= HIGH < 1 with LOW < HIGH."
                 )
         if self.min_voxels < 1:

@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from nnunet_ext.checkpoints.trained_model import TrainedModel, find_trained_model
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.model_evaluation import check_inputs, load_predictor, match_labels
+from nnunet_ext.evaluation.model_evaluation import check_inputs, load_predictor
 from nnunet_ext.evaluation.probabilities import folds_that_have_not_seen, predict_probabilities
+from nnunet_ext.evaluation.scored_labels import match_labels
 from nnunet_ext.files import sha256, size_and_time
 from nnunet_ext.formats.dataset_json import channel_names
-from nnunet_ext.formats.whole_images import check_whole
+from nnunet_ext.formats.whole_images import image_written_whole
 from nnunet_ext.messages import size, some
 from nnunet_ext.plans.plans_file import preprocessed_folder
 from nnunet_ext.preprocessing.raw.new_dataset import CaseProgress
@@ -176,8 +177,8 @@ def label_cases(
         check_values(before, source.known_values, file=case.label)
         labels, kept[name] = label(name, case, before)
         new = folder / "labelsTr" / f"{name}{source.ending}"
-        reader.write_seg(labels, str(new), properties)
-        check_whole(new)
+        with image_written_whole(new):
+            reader.write_seg(labels, str(new), properties)
         progress.keep(name, state, kept[name])
         print(f"{position}: {say(kept[name])}", flush=True)
     progress.close()

@@ -1,7 +1,7 @@
 """What nnU-Net's and this package's commands left in a folder: scores, files of the cases, trainings."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,16 @@ import pandas as pd
 from nnunet_ext.checkpoints.trained_model import FINAL
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.metrics import DICE, LESIONS_RECALL, METRICS, NSD
-from nnunet_ext.evaluation.scores_table import labels_with, nanmean, read_scores, seed_scores
+from nnunet_ext.evaluation.scores_table import SCORES, labels_with, nanmean, read_scores, seed_scores
 from nnunet_ext.files import read_json
 from nnunet_ext.formats.dataset_json import read_dataset_json
+from nnunet_ext.formats.evaluation import EvaluationJson, Origin
+from nnunet_ext.formats.summary import path_of
+from nnunet_ext.formats.typed import read_typed
 from nnunet_ext.report.cases import CaseFiles, Evaluation, Label, RawFiles, find_raw_files, read_labels, read_summary
 from nnunet_ext.report.training import TrainingRecord, find_checkpoint, read_training
 
-EVALUATION, TABLE, REQUEST, SUMMARY = "evaluation.json", "evaluation.csv", "request.json", "summary.json"
+EVALUATION, REQUEST, SUMMARY = "evaluation.json", "request.json", "summary.json"
 SHOWN = 5  # names in a message
 NO_TRAINING = "The training behind predictions is not known: no curves, no settings."
 
@@ -215,12 +218,14 @@ def _read_predictions(path: Path) -> Source:
 
 def _read_evaluate_folder(path: Path) -> Source:
     """An output folder of ``nnunet_ext evaluate``."""
+    read_typed(EvaluationJson, path / EVALUATION)
     content = read_json(path / EVALUATION)
-    if not isinstance(content, dict) or not content.get("datasets"):
-        raise UserError(f"{path / EVALUATION} holds no scored data set. Run nnunet_ext evaluate again.")
-    scores = read_scores(path / TABLE)
-    request = read_json(path / REQUEST) if (path / REQUEST).is_file() else {}
-    origin = Path(request.get("model") or request.get("predictions") or content.get("model") or content["predictions"])
+    scores = read_scores(path / SCORES)
+    request = read_typed(Origin, path / REQUEST) if (path / REQUEST).is_file() else Origin()
+    made_from = request.model or request.predictions or content.get("model") or content.get("predictions")
+    if made_from is None:
+        raise UserError(f"{path / EVALUATION} names neither a model nor predictions. Run nnunet_ext evaluate again.")
+    origin = Path(path_of(made_from))
     folders = {fold: origin / f"fold_{fold}" for fold in content.get("folds", [])}
     trainings = {
         f"fold {fold}": read_training(folder) for fold, folder in folders.items() if find_checkpoint(folder) is not None
@@ -230,9 +235,10 @@ def _read_evaluate_folder(path: Path) -> Source:
         for fold in folders
         if f"fold {fold}" not in trainings
     ]
+    remarks += [remark for entry in content["datasets"] for remark in _not_annotated(entry)]
     by_model = f"{content.get('model')}, {'fold' if len(folders) == 1 else 'folds'} {', '.join(map(str, folders))}"
     description = read_dataset_json(origin / "dataset.json") if (origin / "dataset.json").is_file() else None
-    near = [path, origin, *map(Path, content.get("labels", []))]
+    near = [path, origin, *(Path(path_of(folder)) for folder in content.get("labels", []))]
     return Source(
         path,
         path.name,
@@ -242,9 +248,9 @@ def _read_evaluate_folder(path: Path) -> Source:
             for entry in content["datasets"]
         ),
         trainings,
-        tuple(remarks if folders else [NO_TRAINING]),
+        tuple(remarks if folders else [*remarks, NO_TRAINING]),
         (_evaluate_command(content, origin),),
-        {str(name): str(version) for name, version in content.get("versions", {}).items()},
+        content.get("versions", {}),
     )
 
 
@@ -267,7 +273,7 @@ def _evaluated(
     title = name if references is None else f"{name} ({references})"
     if of_set.empty:
         raise UserError(
-            f"{out / TABLE} has no scores of {title}, which {EVALUATION} names. Run nnunet_ext evaluate again."
+            f"{out / SCORES} has no scores of {title}, which {EVALUATION} names. Run nnunet_ext evaluate again."
         )
     raw = find_raw_files(str(entry["dataset"]), near, references=references)
     description = raw.description or model
@@ -279,6 +285,18 @@ def _evaluated(
     }
     labels = tuple(Label(label, values.get(label, ())) for label in entry["labels"])
     return ScoredCases(title, of_set, labels, files, description, _notes(entry))
+
+
+def _not_annotated(entry: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence if cases in evaluation.json were scored for some labels alone."""
+    without = {
+        label: one["cases_not_annotated"] for label, one in entry["labels"].items() if "cases_not_annotated" in one
+    }
+    if without:
+        total = entry["number_of_cases"]
+        shown = ", ".join(f"{label} in {total - number}" for label, number in without.items())
+        where = f"{entry['dataset']}_{entry['cases']}: of {total} cases {shown}"
+        yield f"A case is scored only for labels that it was annotated for. {where}."
 
 
 def _notes(entry: Mapping[str, Any]) -> dict[str, str]:
@@ -300,14 +318,15 @@ def _evaluate_command(content: Mapping[str, Any], origin: Path) -> str:
     command = ["nnunet_ext", "evaluate"]
     if "model" in content:
         on = dict.fromkeys(f"{entry['dataset']}:{entry['cases']}" for entry in entries)
-        command += [str(origin), *(part for one in on for part in ("--on", one)), "-f", *map(str, content["folds"])]
+        command += [str(origin), *(part for one in on for part in ("--on", one))]
+        command += ["-f", *map(str, content.get("folds", []))]
         references = dict.fromkeys(entry["references"] for entry in entries if "references" in entry)
     else:
         command += ["--predictions", str(origin)]
-        references = dict.fromkeys(content["labels"])
+        references = dict.fromkeys(content.get("labels", []))
     command += ["--metrics", *groups] if len(groups) > 1 else []
     if "tolerances" in first:
-        command += ["--tolerance", *(f"{label}={value:g}" for label, value in first["tolerances"].items())]
+        command += ["--tolerance", *(f"{label}={value:.12g}" for label, value in first["tolerances"].items())]
     command += ["--labels", *references] if references else []
     command += [] if content.get("mirroring", True) else ["--disable-tta"]
     checkpoint = content.get("checkpoint", FINAL)

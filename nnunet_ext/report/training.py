@@ -15,7 +15,11 @@ from nnunet_ext.checkpoints.reading import read_checkpoint
 from nnunet_ext.checkpoints.trained_model import FINAL, training_of
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
+from nnunet_ext.formats.checkpoint import Recorded
+from nnunet_ext.formats.plans import checked_plans
+from nnunet_ext.formats.typed import validated
 from nnunet_ext.messages import dataset_number
+from nnunet_ext.plans.plans_file import check_configuration
 from nnunet_ext.plans.settings import KEY
 
 CHECKPOINTS = (FINAL, "checkpoint_latest.pth", "checkpoint_best.pth")
@@ -51,17 +55,19 @@ def read_training(fold_folder: Path) -> TrainingRecord:
     checkpoint = read_checkpoint(source)
     trainer, configuration = training_of(checkpoint, source)
     arguments = checkpoint["init_args"]
-    plans = arguments.get("plans") or read_json(fold_folder.parent / "plans.json")
+    plans_file = fold_folder.parent / "plans.json"
+    plans = checked_plans(arguments.get("plans") or read_json(plans_file), where=f"The plans of {source}")
+    check_configuration(plans, configuration, file=source)
     fold = str(arguments.get("fold", fold_folder.name.removeprefix("fold_")))
+    recorded = validated(Recorded, checkpoint, where=source, what="a checkpoint")
+    own = recorded.nnunet_ext
     curves = {
         str(key): [float(value) for value in values]
-        for key, values in checkpoint.get("logging", {}).items()
+        for key, values in recorded.logging.items()
         if all(isinstance(value, (int, float, np.number)) for value in values)
     }
     started, ended = curves.get("epoch_start_timestamps", []), curves.get("epoch_end_timestamps", [])
     seconds = [end - start for start, end in zip(started, ended)]
-    own = checkpoint.get(KEY, {})  # absent from checkpoints of stock nnU-Net
-    shares = own.get("moved", {}).get("shares", {})
     content = PlansManager(plans).get_configuration(configuration).configuration
     # by place in memory: tensors that have several names count once
     sizes = {tensor.data_ptr(): tensor.numel() for tensor in checkpoint["network_weights"].values()}
@@ -76,15 +82,15 @@ def read_training(fold_folder: Path) -> TrainingRecord:
         "Batch size": str(content.get("batch_size", "–")),
         "Spacing in mm": " × ".join(f"{value:g}" for value in content.get("spacing", [])) or "–",
         "Weights of the network": f"{sum(sizes.values()):,}",
-        **{key: str(value) for key, value in flatten(own.get("settings", {})).items()},
-        **{f"Started from: {key}": str(value) for key, value in own.get("source", {}).items()},
+        **{key: str(value) for key, value in flatten(own.settings).items()},
+        **{f"Started from: {key}": str(value) for key, value in own.source.items()},
     }
     return TrainingRecord(
         checkpoint=source,
         curves=curves,
         settings=settings,
-        moved={str(role): (int(count), int(entries)) for role, (count, entries) in shares.items()},
-        version=own.get("version"),
+        moved=own.moved.shares,
+        version=own.version,
         commands=training_commands(plans, trainer=trainer, configuration=configuration, fold=fold),
     )
 

@@ -19,8 +19,8 @@ from torch import distributed as dist
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunet_ext.checkpoints.writing import write_checkpoint
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import written_whole
 from nnunet_ext.plans.plans_file import folder_of_variable
 from nnunet_ext.plans.settings import KEY, Settings, configured_settings, differences, merged, validated_settings
 from nnunet_ext.techniques import S, Technique
@@ -381,8 +381,7 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
             "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
             KEY: self.extra_state(),
         }
-        with written_whole(filename) as temporary:
-            torch.save(checkpoint, temporary)
+        write_checkpoint(filename, checkpoint)
 
     def load_checkpoint(self, checkpoint: str | os.PathLike[str] | dict[str, Any]) -> None:
         """Load a checkpoint of this trainer or of one with the same network: a file, or the content of one.

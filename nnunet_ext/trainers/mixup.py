@@ -64,44 +64,57 @@ class MixUpMixin(nnUNetTrainerConfigurable, technique=MIXUP):
         """A prepared batch with mixed ``data``, and for the full-resolution head ``mixed_target`` and ``mixed_mask``.
 
         For MixUp they are the soft target (B, C or R, [X,] Y, Z) and where it counts (B, 1, [X,] Y, Z). For CutMix the
-        target is in nnU-Net's own format and there is no mask.
+        target is in nnU-Net's own format and there is no mask. ``partners``, and ``ratios`` (B,) or ``box``, say what
+        was mixed.
         """
-        data, labels = batch["data"], self.label_manager
-        target, inside = self.heads(batch["target"])[0], self.heads(batch.get("inside"))[0]
-        if inside is not None:
-            target = ignored_outside(target, inside, labels.ignore_label, has_regions=labels.has_regions)
+        data = batch["data"]
         partners = mixing.draw_partners(len(data), self.rng)
         if self.section(MIXUP).kind == "cutmix":
             box = mixing.draw_box(data.shape[2:], self.rng)
-            data, target = (mixing.paste(values, partners, box) for values in (data, target))
-            return {**batch, "data": data, "mixed_target": target}
+            data, target = (mixing.paste(values, partners, box) for values in (data, self.source_target(batch)))
+            return {**batch, "data": data, "mixed_target": target, "partners": partners, "box": box}
         ratios = mixing.draw_ratios(len(data), self.section(MIXUP).alpha, self.rng)
-        if labels.has_regions:
-            soft, valid = mixing.region_targets(target, labels.has_ignore_label)
-        else:
-            soft, valid = mixing.class_targets(target, labels.num_segmentation_heads, labels.ignore_label)
-        if inside is not None:
-            valid = valid & inside
+        soft, valid = self.soft_target(batch)
         return {
             **batch,
             "data": mixing.blend(data, partners, ratios),
             "mixed_target": mixing.blend(soft, partners, ratios),
             "mixed_mask": valid & valid[torch.as_tensor(partners, device=valid.device)],
+            "partners": partners,
+            "ratios": ratios,
         }
+
+    def source_target(self, batch: Batch) -> Tensor:
+        """The full-resolution target of a prepared batch, with the ignore label outside the image where it is known."""
+        target, inside = self.heads(batch["target"])[0], self.heads(batch.get("inside"))[0]
+        if inside is None:
+            return target
+        labels = self.label_manager
+        return ignored_outside(target, inside, labels.ignore_label, has_regions=labels.has_regions)
+
+    def soft_target(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The same as a soft target (B, C or R, [X,] Y, Z), and where it counts (B, 1, [X,] Y, Z)."""
+        target, labels, inside = self.source_target(batch), self.label_manager, self.heads(batch.get("inside"))[0]
+        if labels.has_regions:
+            soft, valid = mixing.region_targets(target, labels.has_ignore_label)
+        else:
+            soft, valid = mixing.class_targets(target, labels.num_segmentation_heads, labels.ignore_label)
+        return soft, valid if inside is None else valid & inside
 
     def mixed_loss(self, outputs: Outputs, mixed: Batch) -> Tensor:
         """The loss on a mixed batch, a scalar, without the weight."""
-        logits = self.full_resolution(outputs)
-        if self.section(MIXUP).kind == "cutmix":
-            loss = self.full_resolution_loss()(logits, mixed["mixed_target"])
-        elif self.label_manager.has_regions:
-            loss = soft_binary_cross_entropy(logits, mixed["mixed_target"], mixed["mixed_mask"])
-        else:
-            loss = soft_cross_entropy(logits, mixed["mixed_target"], mixed["mixed_mask"])
+        loss = self.loss_of_mixed(self.full_resolution(outputs), mixed)
         if self.is_ddp and isinstance(outputs, (list, tuple)):
             # DDP waits for a gradient of every parameter, those of the low-resolution heads included
             loss = loss + sum(0.0 * head.float().mean() for head in outputs[1:])
         return loss
+
+    def loss_of_mixed(self, logits: Tensor, mixed: Batch) -> Tensor:
+        """The same from the logits of the full resolution."""
+        if self.section(MIXUP).kind == "cutmix":
+            return self.full_resolution_loss()(logits, mixed["mixed_target"])
+        loss = soft_binary_cross_entropy if self.label_manager.has_regions else soft_cross_entropy
+        return loss(logits, mixed["mixed_target"], mixed["mixed_mask"])
 
 
 class nnUNetTrainerMixUp(MixUpMixin):

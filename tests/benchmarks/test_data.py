@@ -21,8 +21,9 @@ from benchmarks.data.domain_shift import (
     write_side,
 )
 from benchmarks.data.folds import PatientFolds, grouped
+from benchmarks.data.missing_labels import PretendedSources
 from benchmarks.data.raw import linked
-from benchmarks.engine.experiment import Draw
+from benchmarks.engine.experiment import Dataset, Draw
 from nnunet_ext import cli
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
@@ -314,3 +315,29 @@ def test_instances_are_drawn_by_the_seed_and_completed_by_the_teacher(tmp_path):
     draw = replace(DRAW, model=tmp_path / "model")
     command = lesions.completed(tmp_path / "Dataset762_New", draw, number=730)
     assert command[1:8] == ["complete", str(tmp_path / "model"), "-d", "731", "-o", "Dataset762_New", "-f"]
+
+
+# ---------------------------------------------------------------------- missing labels
+
+
+def test_pretended_sources_have_the_lists_that_the_command_writes(raw):
+    acdc.write_masks(raw / "Dataset881_Heart", DRAW)
+    sources = PretendedSources(
+        Dataset(881, "Heart", acdc.write_masks),
+        groups=acdc.scan_groups,
+        folds=PatientFolds(acdc.scan_groups, pilot_train=4, pilot_size=4),
+        sources=(("RV",), ("MYO", "LV"), ("RV", "MYO", "LV")),
+        pattern="patient[0-9]+",
+    )
+    merged, some = sources.merged(882), sources.with_labels(883, "Some", ["MYO", "LV"])
+    for dataset in (merged, some):
+        assert cli.main(list(dataset.make(raw / f"Dataset{dataset.number}_{dataset.title}", DRAW))[1:]) == 0
+    lists = read_raw_dataset("882").description["nnunet_ext"]["annotated_labels"]
+    assert {case: list(labels) for case, labels in sources.lists().items()} == lists
+    assert all(
+        labels == ["MYO", "LV"]
+        for labels in read_raw_dataset("883").description["nnunet_ext"]["annotated_labels"].values()
+    )
+    for everyone, fold in zip(merged.folds((6,), (0, 1)), some.folds((6,), (0, 1))):
+        assert fold["val"] == everyone["val"]
+        assert fold["train"] == [case for case in everyone["train"] if "LV" in lists[case]]

@@ -83,7 +83,7 @@ class Commands:
         folder.mkdir()
         parts = (0.0, 0.0) if math.isnan(dice) else (dice, 1.0)
         rows = [("model", "", "D", "", case, case, "square", "dice", *parts) for case in cases]
-        write_scores(folder / "evaluation.csv", pd.DataFrame(rows, columns=list(COLUMNS)))
+        write_scores(folder / "scores.csv", pd.DataFrame(rows, columns=list(COLUMNS)))
 
 
 @pytest.fixture
@@ -395,6 +395,23 @@ def test_table_has_a_row_for_each_run_case_label_and_metric(out, commands):
     assert set(one.dataset) == {"squares"}
     assert set(one.seed) == {"0"}
     assert "stock, 6 steps, pilot lr=0.01" in set(scores.run)
+
+
+def test_methods_with_labels_of_their_own_make_up_one_run(out, commands):
+    first, second, third = EXPERIMENT.methods
+    methods = (
+        replace(first, part_of="both", labels=("square",)),
+        replace(second, part_of="both", labels=("circle",), start=None),
+        third,
+    )
+    comparisons = (Comparison("taught", "both"),)
+    scores = collected(run(out, replace(EXPERIMENT, methods=methods, comparisons=comparisons)), out)
+    # the rows of the second method, which is scored by its circles alone, are left out
+    assert set(scores[scores.run == "both, 6 steps"].label) == {"square"}
+    assert not scores.run.str.startswith(("stock", "MixUp")).any()
+    assert "taught, 6 steps − both, 6 steps" in (out / "tiny.md").read_text()
+    with pytest.raises(UserError, match="unknown: .*'two'"):
+        replace(EXPERIMENT, comparisons=(Comparison("taught", "two"),))
 
 
 def test_page_has_runs_comparisons_rates_and_provenance(out, commands):

@@ -123,3 +123,37 @@ def test_no_network_is_built_of_such_plans(workspace, tmp_path, trainer, dataset
     with pytest.raises(UserError, match="nonlin"):
         build_network(find_trainer(trainer), ModelDescription(plans, TINY, dataset_json), deep_supervision=False)
     assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"n_stages": 10**6},
+        {"features_per_stage": "many"},
+        {"features_per_stage": [10**9] * 3},
+        {"kernel_sizes": None},
+        {"strides": []},
+        {"no_such": 1},
+        {"conv_op": None},
+    ],
+)
+def test_a_network_that_cannot_be_built_is_a_message(workspace, change):
+    plans = json.loads((workspace.preprocessed / "Dataset901_Labels" / "nnUNetPlans.json").read_text())
+    dataset_json = json.loads((workspace.raw / "Dataset901_Labels" / "dataset.json").read_text())
+    with pytest.raises(UserError, match=rf"nnUNetTrainer cannot build the network of configuration '{TINY}'"):
+        build_network(
+            find_trainer("nnUNetTrainer"),
+            ModelDescription(changed(plans, **change), TINY, dataset_json),
+            deep_supervision=False,
+        )
+
+
+def test_a_configuration_without_an_architecture_is_a_message(workspace):
+    plans = json.loads((workspace.preprocessed / "Dataset901_Labels" / "nnUNetPlans.json").read_text())
+    dataset_json = json.loads((workspace.raw / "Dataset901_Labels" / "dataset.json").read_text())
+    for configuration in plans["configurations"].values():
+        configuration.pop("architecture", None)
+    with pytest.raises(UserError, match="cannot build the network"):
+        build_network(
+            find_trainer("nnUNetTrainer"), ModelDescription(plans, TINY, dataset_json), deep_supervision=False
+        )

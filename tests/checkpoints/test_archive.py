@@ -103,12 +103,17 @@ def test_an_archive_that_unpacks_to_far_more_is_refused(archive, folder):
     assert "20000000 bytes packed into" in message
 
 
-@pytest.mark.parametrize("limit", ["MOST_ENTRIES", "LARGEST_GB"])
-def test_an_archive_with_too_many_or_too_large_files_is_refused(archive, folder, monkeypatch, limit):
-    monkeypatch.setattr(archive_module, limit, {"MOST_ENTRIES": 2, "LARGEST_GB": 1e-8}[limit])
-    message = refusal(written(archive, "plans.json", "dataset.json", "fold_0/f.pth"), folder)
-    assert "has 3 files of 0.0 GB in all" in message
-    assert "Unpack it yourself" in message
+@pytest.mark.parametrize(("variable", "limit"), [("NNUNET_EXT_MAX_FILES", "2"), ("NNUNET_EXT_MAX_GB", "1e-8")])
+def test_an_archive_with_too_many_or_too_large_files_is_refused(archive, folder, monkeypatch, variable, limit):
+    written(archive, "plans.json", "dataset.json", "fold_0/f.pth")
+    monkeypatch.setenv(variable, limit)
+    message = refusal(archive, folder)
+    assert "has 3 files of" in message
+    assert f"{float(limit):g}" in message
+    assert "set the environment variables NNUNET_EXT_MAX_FILES and NNUNET_EXT_MAX_GB to more" in message
+    monkeypatch.setenv(variable, "many")
+    with pytest.raises(UserError, match=f"{variable} must be a number above 0; 'many' was found"):
+        extract(archive, folder, wanted=everything)
 
 
 def test_the_comparisons_of_names_do_not_grow_with_the_square_of_their_number(archive):

@@ -12,6 +12,7 @@ from nnunet_ext.checkpoints.description import (
     architecture_differences,
     like_commands,
 )
+from nnunet_ext.errors import UserError
 from support.models import checkpoint_of, description, network_of
 
 
@@ -95,3 +96,15 @@ def test_description_of_a_checkpoint():
         {"network_weights": {}},
     ):
         assert ModelDescription.of(broken) is None
+
+
+def test_a_checkpoints_own_plans_and_dataset_json_are_checked():
+    model = description()
+    content = {"plans": dict(model.plans), "configuration": model.configuration, "dataset_json": model.dataset_json}
+    assert ModelDescription.of({"init_args": content}) == model
+    wrong = {name: dict(one) for name, one in content["plans"]["configurations"].items()}
+    wrong["tiny"]["patch_size"] = "large"
+    with pytest.raises(UserError, match=r"The checkpoint's plans .*\n  - configurations.tiny.patch_size: must be a l"):
+        ModelDescription.of({"init_args": {**content, "plans": {**content["plans"], "configurations": wrong}}})
+    with pytest.raises(UserError, match=r"The checkpoint's dataset.json .*\n  - labels: the values are names"):
+        ModelDescription.of({"init_args": {**content, "dataset_json": {"labels": {"0": "a"}, "file_ending": ".b"}}})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunet_ext.checkpoints.claimed_sizes import check_claims
 from nnunet_ext.checkpoints.reading import read_checkpoint
 from nnunet_ext.errors import UserError
 from support.nnunet_runs import train
@@ -192,6 +194,73 @@ def test_checkpoint_of_the_first_nnunet(file: Path) -> None:
     message = refusal(saved(file, content))
     assert "nnU-Net v1" in message
     assert "nnUNetv2_convert_old_nnUNet_dataset" in message
+
+
+def test_another_programs_checkpoint_is_not_called_that_of_the_first_nnunet(file: Path) -> None:
+    message = refusal(saved(file, {"epoch": 3, "state_dict": WEIGHTS, "pytorch-lightning_version": "2"}))
+    assert "v1" not in message
+    assert "It has: epoch, state_dict, pytorch-lightning_version" in message
+
+
+def rewritten(file: Path, change: Callable[[dict[str, bytes]], None], *, packed: bool = False) -> Path:
+    """The archive of a checkpoint with other members."""
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    change(members)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return file
+
+
+def storage_of(members: Mapping[str, bytes]) -> str:
+    return next(name for name in members if name.endswith("/data/0"))
+
+
+@pytest.fixture
+def never_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "load", lambda *given, **more: pytest.fail("it was read"))
+
+
+def test_a_checkpoint_that_unpacks_to_far_more_is_refused_unread(file: Path, never_loaded: None) -> None:
+    saved(file, {"network_weights": {"a": torch.ones(10_000_000)}})
+    assert "bytes packed into" in refusal(rewritten(file, lambda members: None, packed=True))
+
+
+def test_a_large_checkpoint_is_refused_unread_and_the_limit_can_be_set(
+    file: Path, never_loaded: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(file, {"network_weights": WEIGHTS})
+    monkeypatch.setenv("NNUNET_EXT_MAX_GB", "1e-7")
+    assert "NNUNET_EXT_MAX_GB" in refusal(file)
+
+
+def test_a_tensor_that_claims_more_than_the_file_has_is_refused_unread(file: Path, never_loaded: None) -> None:
+    saved(file, {"network_weights": {"a": torch.ones(1000)}})
+
+    def shortened(members: dict[str, bytes]) -> None:
+        members[storage_of(members)] = bytes(40)
+
+    assert "a tensor claims 4000 bytes, but the file has 40 for it" in refusal(rewritten(file, shortened))
+
+
+def test_what_a_checkpoint_names_is_not_imported_to_find_out_its_size(file: Path, tmp_path: Path) -> None:
+    saved(file, {"network_weights": WEIGHTS, "payload": Path(tmp_path)})
+    check_claims(file)
+
+
+def test_tensors_larger_than_their_storage_are_refused(file: Path) -> None:
+    expanded = torch.ones(1).expand(10**9)
+    assert "network_weights.a claims 1000000000 numbers" in refusal(saved(file, {"network_weights": {"a": expanded}}))
+    sparse = torch.ones(3).to_sparse()
+    assert "is sparse" in refusal(saved(file, {"network_weights": {"a": sparse}}))
+
+
+def test_weights_that_share_a_storage_are_read(file: Path) -> None:
+    whole = torch.arange(12.0).reshape(3, 4)
+    weights = {"a": whole, "b": whole.T, "c": whole[1:], "d": torch.ones(2, dtype=torch.bfloat16), "e": torch.empty(0)}
+    read = read_checkpoint(saved(file, {"network_weights": weights}))["network_weights"]
+    assert all(torch.equal(read[key], weights[key]) for key in weights)
 
 
 def test_bare_weights(file: Path) -> None:

@@ -258,7 +258,7 @@ def test_other_metrics_on_the_same_folder_predict_nothing_again(models, dense, t
     assert after["dice"].keys() == before["dice"].keys()
     assert after["dice"]["case_0"]["core"] != before["dice"]["case_0"]["core"]  # labelsTr has none
     assert (after["instances"], after["overlap"]) == ("components", 0.5)
-    scores = read_scores(out / "evaluation.csv")
+    scores = read_scores(out / "scores.csv")
     assert set(scores["metric"]) == {metric.name for metric in metrics_of(["surface", "lesions"]) if metric.compute}
     assert set(scores["references"]) == {"labelsTr_dense"}
 
@@ -410,7 +410,8 @@ def test_several_sets_of_cases_have_their_own_operating_points(models, tmp_path)
 
 
 def test_the_files_do_not_depend_on_the_number_of_workers(models, tmp_path, monkeypatch):
-    out, names = tmp_path / "out", ("evaluation.json", "evaluation.csv", "operating_points.csv", "operating_points.png")
+    out, names = tmp_path / "out", ["evaluation.json", "evaluation.csv", "scores.csv"]
+    names += ["operating_points.csv", "operating_points.png"]
     metrics = ["--metrics", "surface", "nsd", "lesions", "--tolerance", "1", "--thresholds", "0.3", "0.5"]
     assert evaluate(models["labels"], out, "--on", ON_IGNORE, *metrics, "--workers", "1") == 0
     before = [(out / name).read_bytes() for name in names]
@@ -433,7 +434,7 @@ def test_interrupted_scoring_leaves_the_files_of_before(models, tmp_path, monkey
     def interrupted(*arguments, **more):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nnunet_ext.evaluation.scoring.region_or_label_to_mask", interrupted)
+    monkeypatch.setattr("nnunet_ext.evaluation.scoring.CaseMaps", interrupted)
     assert evaluate(models["labels"], out, "--on", ON_IGNORE, "--bootstrap", "7") == 130
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 

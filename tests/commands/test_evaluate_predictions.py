@@ -6,8 +6,10 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import SimpleITK as sitk
+import tifffile
 from nnunetv2.evaluation.evaluate_predictions import evaluate_folder_entry_point
 
 from nnunet_ext.cli import main
@@ -68,9 +70,13 @@ def test_every_metric_interval_and_reference_works_as_for_a_model(folders, tmp_p
     assert (full["number_of_patients"], sparse["references"]) == (4, "labelsTr_sparse")
     assert set(full["labels"]["organ"]["intervals"]) >= {"dice_mean", "nsd_mean", "hd95_mean", "lesions_f1"}
     assert "Dataset001_Organs_predicted (labelsTr)" in capsys.readouterr().out
-    scores = read_scores(tmp_path / "out" / "evaluation.csv")
+    scores = read_scores(tmp_path / "out" / "scores.csv")
     assert set(scores["run"]) == {predictions.name}
     assert set(scores["patient"]) == {"P0", "P1", "P2", "P3"}
+    sheet = pd.read_csv(tmp_path / "out" / "evaluation.csv")
+    assert len(sheet) == len(scores[["references", "case"]].drop_duplicates())
+    dice = [by_label["organ"] for one in (full, sparse) for by_label in one["dice"].values()]
+    assert sheet["organ dice"].tolist() == dice
 
     instances = ["--instances", dataset / "instancesTr"]
     assert evaluate(tmp_path / "out", predictions, *labels[:2], "--metrics", "lesions", *instances) == 0
@@ -169,3 +175,20 @@ def test_neither_a_model_nor_predictions_is_refused(tmp_path, capsys, arguments)
 def test_options_for_predictions_alone_are_refused_with_a_model(tmp_path, capsys):
     assert main(["evaluate", "MODEL", "--on", "4", "--partial", "-o", str(tmp_path / "out")]) == 2
     assert "only for --predictions" in capsys.readouterr().err
+
+
+def test_tiff_predictions_without_their_spacing_have_that_of_the_references(tmp_path):
+    labels = np.zeros((4, 6, 6), np.uint8)
+    labels[1:3, 2:4, 2:4] = 1
+    for folder, moved in (("labels", labels), ("predictions", np.roll(labels, 1, axis=0))):
+        (tmp_path / folder).mkdir()
+        tifffile.imwrite(tmp_path / folder / "case.tif", moved)
+    (tmp_path / "labels" / "case.json").write_text('{"spacing": [5, 1, 1]}')
+    description = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1}, "file_ending": ".tif"}
+    description["overwrite_image_reader_writer"] = "Tiff3DIO"
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    scored = evaluate(
+        tmp_path / "out", tmp_path / "predictions", "--labels", tmp_path / "labels", "--metrics", "surface"
+    )
+    assert scored == 0
+    assert read(tmp_path / "out")["datasets"][0]["hd95"]["case"]["organ"] == 5

@@ -43,6 +43,7 @@ def write_model(folder: Path, trainer: Any = nnUNetTrainerTDNet, *, folds: tuple
         "file_ending": ".nii.gz",
         "numTraining": 2,
         "dataset": {"Jane_Doe": {"images": ["/secret/Jane_Doe_0000.nii.gz"], "label": "labelsTr/Jane_Doe.nii.gz"}},
+        "nnunet_ext": {"annotated_labels": {"Jane_Doe": []}, "scribbled": ["Jane_Doe"], "sources": {"D": ["Jane_Doe"]}},
     }
     folder.mkdir(parents=True)
     (folder / "plans.json").write_text(json.dumps(plans))
@@ -90,8 +91,8 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "an exported model é"
 
 
-def refusal(capsys: pytest.CaptureFixture[str], *arguments: str | os.PathLike[str]) -> str:
-    assert main(["export-stock", *map(os.fspath, arguments)]) == 2
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str | os.PathLike[str], status: int = 2) -> str:
+    assert main(["export-stock", *map(os.fspath, arguments)]) == status
     return capsys.readouterr().err
 
 
@@ -201,7 +202,8 @@ def test_a_full_disk_leaves_nothing_behind(model, out, capsys, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    assert "No space left on device" in refusal(capsys, model, "-o", out)
+    message = refusal(capsys, model, "-o", out, status=1)
+    assert f"{out / 'fold_0' / 'checkpoint_final.pth'}: No space left on device. " in message
     assert list(out.parent.glob("*export*")) == []
 
 

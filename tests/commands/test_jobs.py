@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nnunet_ext.claims import only_run
 from nnunet_ext.cli import main
 from support.sweeps import DATASET, StandIn, nnunet  # noqa: F401  the fixture
 
@@ -42,6 +43,13 @@ def test_a_seed_is_a_configuration_that_configure_would_write(sweep_folder: Path
     assert main(["configure", "-d", "4", "-c", "2d", "--name", "2d_s3", "seed=3"]) == 0
     assert plans_file().read_text() == content
     assert start(sweep_folder, "-tr", A, "-f", "0", "all", "--seeds", "0", "3") == 0, "the same may be asked again"
+
+
+def test_a_sweep_that_another_command_is_starting_is_left_to_it(sweep_folder: Path, capsys) -> None:
+    with only_run(sweep_folder):
+        assert start(sweep_folder) == 2
+    assert f"is writing {sweep_folder}" in capsys.readouterr().err
+    assert not sweep_folder.exists()
 
 
 def test_a_configuration_of_that_name_and_other_content_is_left_alone(sweep_folder: Path, capsys) -> None:

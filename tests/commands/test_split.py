@@ -136,9 +136,15 @@ def test_what_cannot_be_done_changes_nothing_and_says_why(file, capsys, argument
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--shots", "0"], ["--shots", "1", "--val", "0"], ["--shots", "1", "--folds", "0"], ["--shots", "1", "--seed=-1"]],
+    [
+        ["--shots", "0"],
+        ["--shots", "1", "--val", "0"],
+        ["--shots", "1", "--folds", "0"],
+        ["--shots", "1", "--folds", "100000"],
+        ["--shots", "1", "--seed=-1"],
+    ],
 )
-def test_numbers_below_their_least_are_wrong_usage(file, capsys, arguments):
+def test_numbers_out_of_range_are_wrong_usage(file, capsys, arguments):
     with pytest.raises(SystemExit) as stop:
         main(["split", "-d", "4", *arguments])
     assert stop.value.code == 2

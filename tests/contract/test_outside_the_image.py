@@ -33,6 +33,7 @@ PATCHES = {
     "cascade": ("3d_cascade_tiny", (LARGE, LARGE, LARGE)),
 }
 EVERY_TERM = {"partial_ce": {"entropy_weight": 1.0}, "dbdmp": {"ramp_epochs": 0}, "tdnet": {"ramp_epochs": 0}}
+EVERY_TERM["partial_labels"] = {"entropy_weight": 1.0}
 SUPERVISIONS = {
     "partial_ce": {},
     "dice_ce": {"dmpls": {"supervision": "dice_ce"}, "tdnet": {"supervision": "dice_ce", "ramp_epochs": 0}},
@@ -116,7 +117,7 @@ def random_outputs(trainer: Any, batch: dict, seed: int) -> Any:
     """Logits of each decoder at each resolution; a plain network's are those of its one decoder."""
     generator = torch.Generator().manual_seed(seed)
     classes = trainer.label_manager.num_segmentation_heads
-    branches = {"nnUNetTrainerPartialCE": 1, "nnUNetTrainerTDNet": 3}.get(type(trainer).__name__, 2)
+    branches = 1 + len(getattr(trainer.network, "auxiliary_decoders", ()))
     outputs = [
         [3 * torch.randn(len(one), classes, *one.shape[2:], generator=generator) for one in batch["target"]]
         for _ in range(branches)

@@ -17,6 +17,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from nnunet_ext.claims import only_run
 from nnunet_ext.cli import main
 from nnunet_ext.commands.demo import TECHNIQUES
 from nnunet_ext.demo import run as demo
@@ -292,6 +293,16 @@ def test_output_folder_with_content_is_refused_without_force(
     assert not (programs / "calls.jsonl").exists()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other locks")
+def test_a_folder_that_another_demo_is_writing_is_refused(
+    tmp_path: Path, programs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with only_run(tmp_path / "out"):
+        assert main(["demo", "--out", str(tmp_path / "out"), "--device", "cpu"]) == 2
+    assert "Another run" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "missing", "message"),
     [
@@ -370,7 +381,8 @@ def test_interrupt_ends_the_command_and_what_it_started(tmp_path: Path, programs
         f"""
         import sys
         from pathlib import Path
-        from nnunet_ext.demo import run as demo, stopping
+        from nnunet_ext import stopping
+        from nnunet_ext.demo import run as demo
         sys.executable = {str(programs / "python")!r}
         with stopping.stopping_signals_interrupt():
             demo.CommandRunner({{}}, Path({str(tmp_path)!r}), total=1).run("endless", ["endless"])

@@ -9,7 +9,7 @@ import pytest
 
 from nnunet_ext.checkpoints.trained_model import TrainedModel
 from nnunet_ext.evaluation.evaluation_files import origin_of_model, remarks, results_table, write_results
-from nnunet_ext.evaluation.model_evaluation import match_labels
+from nnunet_ext.evaluation.scored_labels import match_labels
 from nnunet_ext.evaluation.scores_table import read_scores
 from nnunet_ext.evaluation.scoring import Options, score
 from support.rows_of_voxels import MILLIMETRES, write_cases
@@ -36,10 +36,10 @@ def model(tmp_path):
 
 
 def written(folder, model, results):
-    """What is in evaluation.json, and the rows of evaluation.csv by case, label and metric."""
+    """What is in evaluation.json, and the rows of scores.csv by case, label and metric."""
     write_results(folder, origin_of_model(model, mirroring=True), results)
     content = json.loads((folder / "evaluation.json").read_text(), parse_constant=pytest.fail)  # NaN is no JSON
-    return content, read_scores(folder / "evaluation.csv").set_index(["case", "label", "metric"])
+    return content, read_scores(folder / "scores.csv").set_index(["case", "label", "metric"])
 
 
 def test_files_hold_every_number_and_null_where_there_is_none(result, model, tmp_path):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from nnunet_ext.evaluation.evaluation_files import remarks, results_table, write_results
-from nnunet_ext.evaluation.model_evaluation import match_labels
+from nnunet_ext.evaluation.scored_labels import match_labels
 from nnunet_ext.evaluation.scores_table import read_scores
 from nnunet_ext.evaluation.scoring import Options, score
 from nnunet_ext.report.page import write_report
@@ -88,7 +88,7 @@ def test_summary_has_the_numbers_of_the_first_version(evaluated, run):
 
 @pytest.mark.parametrize("run", RUNS)
 def test_table_has_the_numbers_of_the_first_version(evaluated, run):
-    scores = read_scores(evaluated[0] / run / "evaluation.csv")
+    scores = read_scores(evaluated[0] / run / "scores.csv")
     scores["value"] = scores["numerator"] / scores["denominator"]  # 0 / 0 is NaN
     keys = ["dataset", "references", "case", "label"]
     wide = {part: scores.pivot(index=keys, columns="metric", values=part) for part in ("value", *scores.columns[-3:-1])}

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnunet_ext.evaluation.lesions import DetectionCounts
-from nnunet_ext.evaluation.metrics import AGGREGATED_DICE, DICE, GROUPS, LESIONS_F1, METRICS, metrics_of
-from nnunet_ext.evaluation.metrics.label_in_case import LabelInCase
+from nnunet_ext.evaluation.metrics import AGGREGATED_DICE, DICE, GROUPS, LESIONS_F1, METRICS, label_in_case, metrics_of
+from nnunet_ext.evaluation.metrics.label_in_case import CaseMaps, LabelInCase
+from support.labels_in_cases import label_of_masks
 
 counts = st.tuples(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50))
 overlaps = st.tuples(counts, st.integers(1, 20))
@@ -20,7 +21,7 @@ overlaps = st.tuples(counts, st.integers(1, 20))
 def label_of(only_reference, only_predicted, both, size=1.0):
     """A label with these numbers of voxels in a row."""
     voxels = np.repeat([0, 1, 2], [only_reference, only_predicted, both])[None, None]
-    return LabelInCase(voxels != 1, voxels != 0, (1.0, 1.0, size))
+    return label_of_masks(voxels != 1, voxels != 0, (1.0, 1.0, size))
 
 
 def value(metric, labels):
@@ -32,14 +33,14 @@ def test_voxels_are_counted_without_those_that_are_ignored():
     reference = np.array([[[1, 1, 1, 0, 0, 0]], [[0, 0, 0, 0, 0, 0]]], bool)
     prediction = np.array([[[0, 1, 1, 1, 0, 1]], [[0, 0, 0, 0, 0, 0]]], bool)
     ignored = np.array([[[0, 1, 0, 0, 0, 1]], [[0, 0, 0, 0, 0, 0]]], bool)
-    all_voxels = LabelInCase(reference, prediction, (3.0, 2.0, 0.5))
+    all_voxels = label_of_masks(reference, prediction, (3.0, 2.0, 0.5))
     assert (all_voxels.voxels, all_voxels.voxel_size) == (DetectionCounts(3, 2, 4, 2), 3.0)
-    assert LabelInCase(reference, prediction, (1, 1, 1), ignored).voxels == DetectionCounts(2, 1, 2, 1)
+    assert label_of_masks(reference, prediction, (1, 1, 1), ignored).voxels == DetectionCounts(2, 1, 2, 1)
 
 
 def test_a_single_slice_has_areas_as_nnunet_makes_its_thickness_up():
     mask = np.ones((1, 2, 2), bool)
-    assert LabelInCase(mask, mask, (999.0, 2.0, 0.5)).voxel_size == 1.0
+    assert label_of_masks(mask, mask, (999.0, 2.0, 0.5)).voxel_size == 1.0
 
 
 def test_aggregated_dice_of_a_hand_worked_case():
@@ -63,7 +64,7 @@ def test_random_masks_agree_with_sums_of_floats():
         shape = tuple(rng.integers(2, 7, size=3))
         spacing = rng.uniform(0.5, 4.0, size=3)
         reference, prediction, ignored = (rng.random(shape) < p for p in (0.4, 0.3 * (case % 3), 0.2))
-        found.append(LabelInCase(reference, prediction, spacing, ignored))
+        found.append(label_of_masks(reference, prediction, spacing, ignored))
         a, b, weight = reference.astype(float), prediction.astype(float), (~ignored).astype(float)
         volume = spacing[0] * spacing[1] * spacing[2]
         above += 2 * np.einsum("xyz,xyz,xyz", a, b, weight) * volume
@@ -105,3 +106,32 @@ def test_metrics_have_names_of_their_own_and_dice_is_always_among_them():
     for metric in METRICS:
         assert (metric.compute is None) == bool(metric.sources)
         assert set(metric.summed) <= set(names)
+
+
+def test_a_label_cut_to_where_it_is_scores_as_in_the_whole_image():
+    rng = np.random.default_rng(5)
+    maps = [np.zeros((9, 20, 16), np.uint8) for _ in range(2)]
+    for one in maps:
+        for value in (1, 2, 9):
+            corner = rng.integers(0, (5, 12, 10))
+            one[tuple(slice(start, start + 4) for start in corner)] = value
+        one[4, 15:, 3] = 4  # a line in a single slice
+    numbers = (maps[0] > 0) * rng.integers(1, 4, maps[0].shape)
+    for key in ((1,), (2,), (4,), (1, 2), (7,)):
+        both = [
+            LabelInCase(CaseMaps(*maps, (0.5, 1.0, 2.0), (1, 2, 4, 7), 9, numbers, cropped=cropped), key, 0.3, 1.0)
+            for cropped in (True, False)
+        ]
+        assert both[0].reference.size < both[1].reference.size == maps[0].size
+        scores = [[repr(one.compute(label)) for one in METRICS if one.compute] for label in both]
+        assert scores[0] == scores[1]
+
+
+def test_pairs_of_values_are_counted_in_pieces_without_ignored_voxels(monkeypatch):
+    monkeypatch.setattr(label_in_case, "CHUNK", 7)
+    rng = np.random.default_rng(1)
+    reference, prediction = (rng.choice([0, 1, 3, 4, 300], (3, 4, 5)).astype(np.uint16) for _ in range(2))
+    pairs = CaseMaps(reference, prediction, (1, 1, 1), (1, 3), ignore=4).pairs
+    kinds = [lambda x: x == 1, lambda x: x == 3, lambda x: (x != 1) & (x != 3)]
+    expected = [[np.sum(row(reference) & column(prediction) & (reference != 4)) for column in kinds] for row in kinds]
+    assert pairs.tolist() == expected

@@ -11,7 +11,8 @@ import SimpleITK as sitk
 
 from nnunet_ext.checkpoints.trained_model import TrainedModel
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.model_evaluation import check_inputs, keep_prediction, label_channels, match_labels, request
+from nnunet_ext.evaluation.model_evaluation import check_inputs, keep_prediction, request
+from nnunet_ext.evaluation.scored_labels import label_channels, match_labels
 from nnunet_ext.preprocessing.raw.raw_dataset import Case
 from support.rows_of_voxels import write_cases
 
@@ -22,7 +23,7 @@ def labels(**values):
 
 def test_labels_are_matched_by_name_and_the_others_are_listed():
     found = match_labels(labels(a=1, b=2, ignore=3), labels(c=2, a=1, ignore=5), name="D")
-    assert found.keys == {"a": 1}
+    assert found.keys == {"a": (1,)}
     assert found.only_model == ("b",)
     assert found.only_dataset == ("c",)
     assert found.ignore == 5
@@ -30,7 +31,7 @@ def test_labels_are_matched_by_name_and_the_others_are_listed():
 
 def test_regions_are_matched_whatever_the_order_of_their_values():
     found = match_labels(labels(whole=[1, 2], core=[2]), labels(whole=[2, 1], core=2), name="D")
-    assert found.keys == {"whole": (1, 2), "core": 2}
+    assert found.keys == {"whole": (1, 2), "core": (2,)}
     assert found.ignore is None
 
 
@@ -116,6 +117,6 @@ def test_a_prediction_that_was_cut_off_is_not_kept(tmp_path, is_there):
     file.write_bytes(file.read_bytes()[:-20])
     if not is_there:
         file.unlink()
-    with pytest.raises(UserError, match=r"a\.nii\.gz could not be written"):
+    with pytest.raises(OSError, match=r"not be written to its end.*a\.nii\.gz"):
         keep_prediction(tmp_path / "unfinished", tmp_path / "folder", "a", ".nii.gz")
     assert not list((tmp_path / "folder").iterdir())

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnunet_ext.evaluation.lesions import DetectionCounts, count_lesions
-from nnunet_ext.evaluation.metrics.label_in_case import LabelInCase
 from nnunet_ext.evaluation.operating_points import (
     DEFAULT_THRESHOLDS,
     OperatingPoints,
@@ -22,6 +21,7 @@ from nnunet_ext.evaluation.operating_points import (
     thresholds_file,
     write_thresholds,
 )
+from support.labels_in_cases import label_of_masks
 
 THRESHOLDS = (0.1, 0.3, 0.5, 0.9)
 CHANNELS = {"shell": 1, "core ü": 2}
@@ -40,12 +40,13 @@ def case(seed: int, *, share: float = 0.3):
     rng = np.random.default_rng(seed + 100)
     probabilities = softmax(seed)
     shape = probabilities.shape[1:]
-    return probabilities, rng.random(shape) < share, rng.random(shape) < 0.2
+    reference, ignored = rng.random(shape) < share, rng.random(shape) < 0.2
+    return probabilities, reference & ~ignored, ignored
 
 
 def points_of(reference, reached, name, *, thresholds, overlap, **more):
     """The operating points of a label, in voxels and in lesions; nnU-Net's own decision is that nothing is there."""
-    label = LabelInCase(reference, np.zeros_like(reference), (1, 1, 1), overlap_share=overlap, **more)
+    label = label_of_masks(reference, np.zeros_like(reference), overlap_share=overlap, cropped=False, **more)
     return count_operating_points(label, reached.steps[name], reached.thresholds, thresholds=thresholds, lesions=True)
 
 

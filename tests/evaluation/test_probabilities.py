@@ -7,9 +7,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.probabilities import folds_that_have_not_seen, predict_probabilities
+from nnunet_ext.evaluation.probabilities import folds_that_have_not_seen, predict_case, predict_probabilities
 
 FILE = Path("splits_final.json")
 SPLITS = [{"train": ["b", "c"], "val": ["a"]}, {"train": ["a", "c"], "val": ["b"]}, {"train": ["a"], "val": ["b"]}]
@@ -48,3 +50,18 @@ def test_the_given_weights_predict_quietly_and_numbers_that_are_none_are_refused
     assert capsys.readouterr().out == ""
     with pytest.raises(UserError, match="prediction for a_0000 holds values that are no numbers"):
         predict_probabilities(predictor, [Path("a_0000")], [np.nan])
+
+
+def test_an_image_that_nnunet_cannot_read_is_named_and_other_errors_stay(tmp_path):
+    def predict(images, targets, *, save_probabilities):
+        raise RuntimeError("of nnU-Net")
+
+    manager = SimpleNamespace(image_reader_writer_class=SimpleITKIO)
+    predictor = SimpleNamespace(predict_from_files_sequential=predict, plans_manager=manager)
+    image = tmp_path / "case_0000.mha"
+    image.write_bytes(b"noise")
+    with pytest.raises(UserError, match=r"case_0000\.mha cannot be read"):
+        predict_case(predictor, [image])
+    sitk.WriteImage(sitk.Image([4, 4, 4], sitk.sitkUInt8), str(image))
+    with pytest.raises(RuntimeError, match="of nnU-Net"):
+        predict_case(predictor, [image])

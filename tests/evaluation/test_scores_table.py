@@ -12,6 +12,7 @@ from nnunet_ext.evaluation.scores_table import (
     labels_with,
     read_scores,
     seed_scores,
+    wide_table,
     write_scores,
 )
 
@@ -66,3 +67,22 @@ def test_what_cases_add_has_their_order_and_zeros_where_there_is_nothing():
     found = seed_scores(scores, DICE, ["a", "b", "c"], ["liver", "spleen"])
     assert found.cases == ("a", "b", "c")
     assert found.parts[:, :, 0].tolist() == [[[0.25, 1], [0, 0]], [[0.5, 1], [0, 0]], [[0, 0], [0, 0]]]
+
+
+def test_a_spreadsheet_has_a_row_for_each_case_and_a_column_for_each_label_and_metric():
+    rows = [
+        ("b", "liver", "dice", 0.5, 1.0),
+        ("b", "liver", "assd", 3.0, 1.0),
+        ("b", "spleen, left", "dice", 0.0, 0.0),
+        ("a", "liver", "dice", 1.0, 4.0),
+        ("a", "liver", "assd", 0.0, 0.0),
+        ("a", "spleen, left", "dice", 1.0, 1.0),
+    ]
+    scores = case_scores(rows).assign(run="r", seed="", dataset="D_val", references="", patient=["p", "p", "p", *"qqq"])
+    wide = wide_table(scores)
+    assert list(wide) == ["dataset", "references", "case", "patient", "liver dice", "liver assd", "spleen, left dice"]
+    assert wide["case"].tolist() == ["b", "a"]
+    assert wide["patient"].tolist() == ["p", "q"]
+    assert wide["liver dice"].tolist() == [0.5, 0.25]
+    assert wide["liver assd"].isna().tolist() == [False, True]
+    assert wide["spleen, left dice"].isna().tolist() == [True, False]

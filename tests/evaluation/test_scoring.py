@@ -19,7 +19,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation import parallel
 from nnunet_ext.evaluation.case_sets import Case, CaseSet
 from nnunet_ext.evaluation.metrics import AGGREGATED_DICE, ASSD, DICE, HD95, LESIONS_PRECISION, LESIONS_RECALL, NSD
-from nnunet_ext.evaluation.model_evaluation import match_labels
+from nnunet_ext.evaluation.scored_labels import match_labels
 from nnunet_ext.evaluation.scoring import Options, score
 from support.rows_of_voxels import MILLIMETRES, write_cases, write_row
 

@@ -6,14 +6,12 @@ Prints what was found by kind, and leaves the workspace of every run that went w
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
-VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+from support.standalone import prepared_workspace
 
 
 def main() -> int:
@@ -22,25 +20,21 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1000, help="the first seed (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("fuzz_output"), help="folder (default: %(default)s)")
     options = parser.parse_args()
-    # nnU-Net reads its variables when it is imported
-    root = Path(tempfile.mkdtemp(prefix="fuzz "))
-    os.environ.update({name: str(root / name) for name in VARIABLES}, OMP_NUM_THREADS="1", nnUNet_n_proc_DA="1")
-    import nnunet_ext
-    from fuzz.commands import make_workspace
-    from fuzz.runs import GOOD, fuzz
-    from support.workspace import prepare
+    with prepared_workspace() as root:
+        return fuzz_for(options.minutes, root, options.first, options.out)
 
-    nnunet_ext.register()
-    prepare(root)
-    os.environ["nnUNet_n_proc_DA"] = "0"  # planning needs one
-    make_workspace(root / "valid", root)
-    options.out.mkdir(parents=True, exist_ok=True)
+
+def fuzz_for(minutes: float, root: Path, first: int, out: Path) -> int:
+    """Run commands for some minutes; the exit status."""
+    from fuzz.runs import GOOD, fuzz
+
+    out.mkdir(parents=True, exist_ok=True)
     kinds: Counter[str] = Counter()
-    end = time.monotonic() + 60 * options.minutes
-    seed = options.first
-    with (options.out / "found.txt").open("a") as found:
+    end = time.monotonic() + 60 * minutes
+    seed = first
+    with (out / "found.txt").open("a") as found:
         while time.monotonic() < end:
-            run = fuzz(seed, root / "valid", options.out / str(seed))
+            run = fuzz(seed, root / "valid", out / str(seed))
             kinds[f"{GOOD}, exit status {run.status}" if run.verdict == GOOD else run.verdict.partition(":")[0]] += 1
             if run.verdict != GOOD:
                 text = f"seed {run.seed}: nnunet_ext {run.command}\n  damage: {run.damage}\n  {run.verdict}\n"
@@ -48,7 +42,7 @@ def main() -> int:
                 found.write(text)
                 found.flush()
             seed += 1
-    print(f"{seed - options.first} runs, seeds {options.first} to {seed - 1}")
+    print(f"{seed - first} runs, seeds {first} to {seed - 1}")
     for kind, count in kinds.most_common():
         print(f"{count:6d}  {kind}")
     return int(any(not kind.startswith(GOOD) for kind in kinds))

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 
+from nnunet_ext.cli import main
+from nnunet_ext.jobs.sweep import Means, Record, Request, Sweep
 from support.nnunet_runs import build_trainer
 from support.public_weights import multitalent, nnssl, wrapped
 from support.raw_datasets import read_array
@@ -21,6 +24,8 @@ TRAINER = "nnUNetTrainerMixUp"
 MODEL = f"results/{DATASET}/{TRAINER}__nnUNetPlans__3d_tiny"
 CASES = 3
 RAW, PLANNED = f"raw/{DATASET}", f"preprocessed/{DATASET}"
+PARTIAL = f"raw/{dataset_name('partial')}"
+OPEN = "raw/Dataset918_Open"
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,9 @@ COMMANDS = (
     Command("check -d 901 --trainer nnUNetTrainerTDNet", DATA),
     Command("simulate scribbles 901 -o Dataset911_S", DATA, ("raw",)),
     Command("simulate instances 901 -o Dataset912_I --keep 0.5", DATA, ("raw",)),
+    Command("simulate labels 901 -o Dataset916_L --keep 1", DATA, ("raw",)),
+    Command("merge 901 906 -o Dataset917_M --prefix", (*DATA, f"{PARTIAL}/dataset.json", f"{PARTIAL}/*Tr/*"), ("raw",)),
+    Command("check -d 906 --trainer nnUNetTrainerPartialLabels", (f"{PARTIAL}/dataset.json", f"{PARTIAL}/labelsTr/*")),
     Command("unlabelled raw/" + DATASET + "/imagesTr -o Dataset913_U", DATA, ("raw",)),
     Command("split -d 901 --shots 1 --force", (*DATA, *PLANS), (PLANNED,)),
     Command("configure -d 901 -c 3d_tiny --name fuzzed num_epochs=3", PLANS, (PLANNED,)),
@@ -68,6 +76,13 @@ COMMANDS = (
     Command("export-stock model.zip -o exported", ("model.zip",), ("exported",)),
     Command("report predictions -o report.html", ("predictions/*", "predictions/*.json"), ("report.html",)),
     Command(f"report {MODEL} predictions -o report.html", (*WEIGHTS, "predictions/*.json"), ("report.html",)),
+    Command("report judged -o report.html", ("judged/*.json", "judged/*"), ("report.html",)),
+    Command(
+        f"evaluate --predictions predictions --labels {RAW}/labelsTr --metrics surface lesions -o scored",
+        ("predictions/*", f"{RAW}/labelsTr/*", f"{RAW}/dataset.json"),
+        ("scored",),
+    ),
+    Command("jobs status sweep", ("sweep/sweep.json", "sweep/trainings/*.json", f"{MODEL}/fold_0/*.json")),
     Command(
         f"evaluate {MODEL} --on 901:val -o evaluation --device cpu --disable-tta --bootstrap 0",
         (*WEIGHTS, *DATA, *PLANS),
@@ -76,6 +91,11 @@ COMMANDS = (
     Command(
         f"complete {MODEL} -d 901 -o Dataset915_C --device cpu --disable-tta",
         (*WEIGHTS, *DATA, *PLANS),
+        ("raw",),
+    ),
+    Command(
+        f"pseudo-label {MODEL} -d 918 -o Dataset919_L --with 901 --device cpu --disable-tta",
+        (*WEIGHTS, f"{OPEN}/*.json", f"{OPEN}/*Tr/*.nii.gz", f"{RAW}/dataset.json"),
         ("raw",),
     ),
 )
@@ -95,6 +115,7 @@ def make_workspace(root: Path, prepared: Path) -> None:
         for file in (prepared / "nnUNet_raw" / DATASET / part).iterdir():
             if file.name.startswith(tuple(cases)):
                 shutil.copy(file, root / RAW / part)
+    shutil.copytree(prepared / "nnUNet_raw" / dataset_name("partial"), root / PARTIAL)
     source = prepared / "nnUNet_preprocessed" / DATASET
     (root / PLANNED / "gt_segmentations").mkdir(parents=True)
     for name in ("nnUNetPlans.json", "dataset_fingerprint.json"):
@@ -104,6 +125,7 @@ def make_workspace(root: Path, prepared: Path) -> None:
     description = json.loads((source / "dataset.json").read_text())
     for folder in (RAW, PLANNED):
         (root / folder / "dataset.json").write_text(json.dumps({**description, "numTraining": CASES}))
+    write_open_cases(root / OPEN, root / RAW)
     folds = [{"train": cases[1:], "val": cases[:1]}, {"train": cases[:-1], "val": cases[-1:]}]
     (root / PLANNED / "splits_final.json").write_text(json.dumps(folds))
 
@@ -128,7 +150,25 @@ def make_workspace(root: Path, prepared: Path) -> None:
 
     _write_predictions(root / "predictions", root / RAW, cases)
     shutil.copytree(root / "predictions", model / "fold_0" / "validation")
+    _write_evaluation(root)
+    _write_sweep(root)
     write_table(root / "pairs" / "pairs.csv", [write_pair(root / "pairs", name) for name in ("ann", "bob")])
+
+
+def _write_evaluation(root: Path) -> None:
+    """What ``nnunet_ext evaluate`` says about the predictions."""
+    arguments = ["--predictions", root / "predictions", "--labels", root / RAW / "labelsTr", "-o", root / "judged"]
+    assert main(["evaluate", *map(str, arguments), "--metrics", "surface", "lesions", "--bootstrap", "10"]) == 0
+
+
+def _write_sweep(root: Path) -> None:
+    """A sweep of the one training, which has finished."""
+    folders = {f"nnUNet_{name}": str(root / name) for name in ("raw", "preprocessed", "results")}
+    request = Request(DATASET, "3d_tiny", "nnUNetPlans", "nnUNetPlans", [TRAINER], [0], None, folders)
+    sweep = Sweep(root / "sweep", request, Means("cpu", local=1))
+    sweep.write()
+    sweep.remember(sweep.trainings[0], Record("finished", attempts=1))
+    (root / MODEL / "fold_0" / "debug.json").write_text('{"num_epochs": "3"}')
 
 
 def _write_predictions(folder: Path, raw: Path, cases: list[str]) -> None:
@@ -144,3 +184,17 @@ def _write_predictions(folder: Path, raw: Path, cases: list[str]) -> None:
         scored.append({**files, "metrics": metrics})
     (folder / "summary.json").write_text(json.dumps({"metric_per_case": scored}))
     shutil.copy(raw / "dataset.json", folder)
+
+
+def write_open_cases(folder: Path, like: Path) -> None:
+    """Write other cases of the same labels, of which nobody has annotated a voxel."""
+    description = json.loads((like / "dataset.json").read_text())
+    ignore = max(description["labels"].values()) + 1
+    for part, number in (("imagesTr", "_0000"), ("labelsTr", "")):
+        (folder / part).mkdir(parents=True)
+        for case in range(CASES):
+            image = sitk.ReadImage(str(like / part / f"case_{case}{number}.nii.gz"))
+            changed = image * 1.25 if part == "imagesTr" else sitk.Cast(image * 0 + ignore, sitk.sitkUInt8)
+            sitk.WriteImage(changed, str(folder / part / f"open_{case}{number}.nii.gz"))
+    labels = {**description["labels"], "ignore": ignore}
+    (folder / "dataset.json").write_text(json.dumps({**description, "labels": labels}))

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import multiprocessing
 import os
 import shutil
-import signal
-import sys
-import time
-import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +13,13 @@ import numpy as np
 
 from fuzz.commands import COMMANDS, Command
 from fuzz.mutations import MARK, mutate, pick
+from nnunet_ext import cli
+from support.forked import Forked
 
 SECONDS = 60
 
 GOOD = "good"
-"""It ended with status 0, 1 or 2 and without a traceback, and changed nothing that it must not."""
+"""It ended with status 0 to 3 and without a traceback, and changed nothing that it must not."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +56,14 @@ def fuzz(seed: int, valid: Path, folder: Path) -> Run:
     shutil.copytree(valid, folder / "work space", symlinks=True)
     workspace = folder / "work space"
     damage = []
-    environment = _environment(folder)
-    os.environ[MARK] = environment[MARK]
+    os.environ[MARK] = _environment(folder)[MARK]
     for _ in range(int(rng.integers(1, 3))):
         files = sorted(file for file in workspace.glob(pick(command.inputs, rng)) if file.is_file())
         if files:
             file = pick(files, rng)
             damage.append(f"{file.relative_to(workspace)}: {mutate(file, rng)}")
     before = fingerprints(folder)
-    status = _run(command.line.split(), workspace, environment, folder / "output.txt")
+    status = _run(command, folder)
     output = (folder / "output.txt").read_text(errors="replace")
     verdict = _verdict(status, output, before, fingerprints(folder), command, folder)
     if verdict == GOOD:
@@ -78,7 +74,7 @@ def fuzz(seed: int, valid: Path, folder: Path) -> Run:
 def run_command(command: Command, valid: Path, folder: Path) -> tuple[int | None, str]:
     """Run a command on a copy of the valid workspace; its exit status and output."""
     shutil.copytree(valid, folder / "work space", symlinks=True)
-    status = _run(command.line.split(), folder / "work space", _environment(folder), folder / "output.txt")
+    status = _run(command, folder)
     return status, (folder / "output.txt").read_text(errors="replace")
 
 
@@ -99,53 +95,23 @@ def _environment(folder: Path) -> dict[str, str]:
     return {name: str(workspace / part) for name, part in variables.items()} | {MARK: str(folder / "payload ran")}
 
 
-def _run(arguments: list[str], workspace: Path, environment: dict[str, str], output: Path) -> int | None:
-    """Fork, run the command, and wait; None if it took longer than `SECONDS`."""
-    process = os.fork()
-    if process == 0:
-        _child(arguments, workspace, environment, output)  # never returns
-    deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline:
-        ended, status = os.waitpid(process, os.WNOHANG)
-        if ended:
-            _end_group(process)
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.005)
-    _end_group(process)
-    os.waitpid(process, 0)
-    return None
+def start(command: Command, folder: Path, *, before: Callable[[], object] = lambda: None) -> Forked:
+    """Start a command on the workspace in a folder; `before` is called in its process first."""
+
+    def run() -> int:
+        before()
+        return cli.main(command.line.split())
+
+    workspace, output = folder / "work space", folder / "output.txt"
+    return Forked(run, folder=workspace, environment=_environment(folder), output=output)
 
 
-def _end_group(process: int) -> None:
-    """End what the command has started and left behind."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process, signal.SIGKILL)
-
-
-def _child(arguments: list[str], workspace: Path, environment: dict[str, str], output: Path) -> None:
-    status = 70
-    try:
-        os.setsid()
-        os.environ.update(environment)
-        os.chdir(workspace)
-        handle = os.open(output, os.O_WRONLY | os.O_CREAT)
-        os.dup2(handle, 1)
-        os.dup2(handle, 2)
-        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
-        # nnU-Net's pools: forked from this process, which has imported everything
-        get_context = multiprocessing.get_context
-        multiprocessing.get_context = lambda method=None: get_context("fork")
-        from nnunet_ext.cli import main
-
-        status = main(arguments)
-    except SystemExit as leaving:
-        status = leaving.code if isinstance(leaving.code, int) else 2
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+def _run(command: Command, folder: Path) -> int | None:
+    """Run the command, and wait; None if it took longer than `SECONDS`."""
+    process = start(command, folder)
+    status = process.wait(SECONDS)
+    process.kill()
+    return status
 
 
 def _verdict(
@@ -172,7 +138,7 @@ def _verdict(
         return f"did not end within {SECONDS} s"
     if "Traceback (most recent call last)" in output:
         return f"traceback: {output.strip().splitlines()[-1][:120]}"
-    if status not in (0, 1, 2):
+    if status not in (0, 1, 2, 3):  # 3: trainings of a sweep are waiting
         return f"exit status {status}"
     if status == 2 and not output.strip():
         return "no message"

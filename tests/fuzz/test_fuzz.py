@@ -2,24 +2,12 @@
 
 import pytest
 
-from fuzz.commands import COMMANDS, make_workspace
+from fuzz.commands import COMMANDS
 from fuzz.runs import GOOD, fuzz, run_command
 
 pytestmark = pytest.mark.full
 
 SAMPLE, BATCH = 300, 10
-
-
-@pytest.fixture(scope="module")
-def valid(workspace, tmp_path_factory):
-    """Valid input for every command."""
-    folder = tmp_path_factory.mktemp("fuzz") / "valid"
-    patch = pytest.MonkeyPatch()
-    patch.setenv("nnUNet_results", str(folder.parent / "nnUNet_results"))
-    patch.setenv("nnUNet_n_proc_DA", "0")
-    make_workspace(folder, workspace.root)
-    yield folder
-    patch.undo()
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.line[:40])

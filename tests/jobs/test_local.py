@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from nnunet_ext.claims import holder
 from nnunet_ext.cli import main
-from nnunet_ext.jobs.claims import holder
 from nnunet_ext.jobs.control import states
 from nnunet_ext.jobs.local import LocalJobs, visible_gpus
 from nnunet_ext.jobs.sweep import Sweep

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_ext.jobs.claims import Claim, holder
+from nnunet_ext.claims import Claim, holder
 from nnunet_ext.jobs.runs import run_training
 from nnunet_ext.jobs.sweep import FAILED, FINISHED, WAITING, Means, Record, Request, Sweep
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import cloudpickle
 import pytest
 
+from nnunet_ext.claims import holder
 from nnunet_ext.cli import main
 from nnunet_ext.errors import UserError
-from nnunet_ext.jobs.claims import holder
 from nnunet_ext.jobs.control import states
 from nnunet_ext.jobs.slurm import check_parameters
 from nnunet_ext.jobs.slurm_worker import Worker

@@ -162,10 +162,10 @@ def test_counts_of_cases_add_up():
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        ({"threshold": 0.0}, "threshold is 0. It must be a probability between 0 and 1"),
+        ({"threshold": 0.0}, "threshold is 0.0. It must be a probability between 0 and 1"),
         ({"threshold": 1.0}, "threshold is 1"),
         ({"threshold": float("nan")}, "threshold is nan"),
-        ({"uncertain": (0.0, 0.7)}, r"range is 0 to 0.7 with the threshold 0.5. Expected: 0 < LOW"),
+        ({"uncertain": (0.0, 0.7)}, r"range is 0.0 to 0.7 with the threshold 0.5. Expected: 0 < LOW"),
         ({"uncertain": (0.3, 1.0)}, "HIGH < 1"),
         ({"uncertain": (0.6, 0.7)}, "LOW <= threshold"),
         ({"uncertain": (0.3, 0.4)}, "threshold <= HIGH"),

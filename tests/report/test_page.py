@@ -211,6 +211,62 @@ def test_hostile_names_are_escaped(tmp_path: Path) -> None:
     assert any("<b>&ü" in text for text in elements.text)
 
 
+MARKUP = "<img src=x onerror=x()>\"'><script>x() <svg onload=x()> &lt;b&gt; {{ 7 * 7 }} ${x} ]]>-->"
+"""Text in the place of a name; without a slash, it can be that of a file too."""
+
+
+def page_with(word: str, tmp_path: Path) -> str:
+    """A page that has the word wherever a name can come from."""
+    case, label, trainer = f"case {word}", f"label {word}", f"nnUNetTrainer{word}"
+    write_raw(tmp_path, [case, "other"])
+    model = write_model(
+        tmp_path, {0: {case: 1}}, trainer=trainer, terms={f"loss/{word}": [1.0, 2.0]}, settings={word: word}
+    )
+    file = model / "fold_0" / "checkpoint_final.pth"
+    content = torch.load(file, weights_only=False)
+    content["nnunet_ext"] |= {"version": word, "moved": {"shares": {word: [1, 2], "all": [1, 2]}}}
+    content["init_args"]["plans"] = {**content["init_args"]["plans"], "plans_name": word, "dataset_name": word}
+    torch.save(content, file)
+    dataset_json = {**DATASET_JSON, "labels": {"background": 0, label: 1, f"other {word}": 2}}
+    (model / "dataset.json").write_text(json.dumps(dataset_json))
+    scores = {case: {label: 0.5, f"other {word}": 0.7}, "other": {label: 0.9, f"other {word}": None}}
+    evaluation = write_evaluation(tmp_path / f"evaluation {word}", [evaluated_set(scores, dataset=word)], model=model)
+    made = json.loads((evaluation / "evaluation.json").read_text())
+    made["versions"] |= {word: word}
+    made["datasets"][0]["instances"] = word
+    (evaluation / "evaluation.json").write_text(json.dumps(made))
+    runs = as_runs([(word, read_source(model)), (None, read_source(evaluation))])
+    patients = dict.fromkeys(every_case_a_patient(runs), f"patient {word}")
+    options = {"title": word, "subtitle": word, "report_command": word, "patients": patients, "resamples": 20}
+    write_report(tmp_path / f"{word}.html", runs, **options)
+    return (tmp_path / f"{word}.html").read_text(encoding="utf-8")
+
+
+def test_markup_in_any_name_makes_no_element_and_no_attribute(tmp_path: Path) -> None:
+    pages = []
+    for number, word in enumerate(("plain", MARKUP)):
+        (tmp_path / str(number)).mkdir()
+        pages.append(page_with(word, tmp_path / str(number)))
+    plain, hostile = (Elements(page) for page in pages)
+    assert [(tag, list(attributes)) for tag, attributes in hostile.found] == [
+        (tag, list(attributes)) for tag, attributes in plain.found
+    ]
+    told = " ".join(hostile.text)
+    places = [
+        "case {}",
+        "label {}",
+        "evaluation {}",
+        "loss/{}",
+        "{} in evaluation",
+        "Instances: {};",
+        "nnUNetTrainer{}",
+    ]
+    assert [place for place in places if place.format("plain") not in " ".join(plain.text)] == []
+    assert [place for place in places if place.replace("{}", MARKUP) not in told] == []
+    labels = [attributes["aria-label"] for tag, attributes in hostile.found if "aria-label" in attributes]
+    assert any(MARKUP in str(label) for label in labels)
+
+
 def test_page_loads_nothing_from_elsewhere(tmp_path: Path, raw: Path) -> None:
     page = page_of(tmp_path, *two_models(tmp_path))
     assert not re.search(r"https?:", page)

@@ -121,14 +121,14 @@ def test_evaluation_without_its_model_still_has_scores(tmp_path):
 
 def test_evaluation_of_an_earlier_version_is_refused_with_what_to_do(tmp_path):
     folder = write_evaluation(tmp_path / "out", [evaluated_set({"case_0": {"liver": 0.8}})])
-    (folder / "evaluation.csv").write_text("dataset,cases,case,label,dice\nD,val,case_0,liver,0.8\n")
-    with pytest.raises(UserError, match="evaluation.csv is no scores table.* nnunet_ext evaluate"):
+    (folder / "scores.csv").write_text("dataset,cases,case,label,dice\nD,val,case_0,liver,0.8\n")
+    with pytest.raises(UserError, match="scores.csv is no scores table.* nnunet_ext evaluate"):
         read_source(folder)
 
 
 def test_evaluation_whose_table_is_of_other_cases_is_refused(tmp_path):
     folder = write_evaluation(tmp_path / "out", [evaluated_set({"case_0": {"liver": 0.8}})])
-    (folder / "evaluation.csv").write_text((folder / "evaluation.csv").read_text().replace("_val", "_test"))
+    (folder / "scores.csv").write_text((folder / "scores.csv").read_text().replace("_val", "_test"))
     with pytest.raises(UserError, match=f"no scores of {DATASET}_val, which evaluation.json names"):
         read_source(folder)
 

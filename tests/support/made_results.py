@@ -186,7 +186,7 @@ def write_evaluation(
         "datasets": list(sets),
     }
     (folder / "evaluation.json").write_text(json.dumps(content))
-    write_scores(folder / "evaluation.csv", pd.concat(map(scores_of, sets)))
+    write_scores(folder / "scores.csv", pd.concat(map(scores_of, sets)))
     if model is not None:
         (folder / "request.json").write_text(json.dumps({"model": str(model)}))
     return folder

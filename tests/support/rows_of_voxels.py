@@ -10,7 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_ext.evaluation.case_sets import Case, CaseSet
-from nnunet_ext.evaluation.model_evaluation import ScoredLabels, match_labels
+from nnunet_ext.evaluation.scored_labels import ScoredLabels, match_labels
 
 LABELS = {"background": 0, "shell": 1, "core": 2, "fin": 3, "ignore": 9}
 REFERENCES = {"a": [1, 1, 1, 2, 0, 9], "b": [1, 0, 0, 0, 0, 0]}

@@ -183,6 +183,20 @@ def scribbled(folder: Folder) -> None:
     folder.dataset("Dataset005_Dense")
 
 
+def two_to_merge(folder: Folder) -> None:
+    """Datasets 3 and 9 with other labels, and a table of names."""
+    folder.dataset("Dataset003_Liver", called={"shell": "liver", "core": "spleen"})
+    folder.dataset("Dataset009_Kidneys", "ignore", called={"shell": "kidney", "core": "Milz"})
+    (folder.root / "names.json").write_text(json.dumps({"spleen": ["Milz"]}))
+
+
+@scene("docs/techniques/partial-labels.md")
+def missing_labels(folder: Folder) -> None:
+    two_to_merge(folder)
+    folder.inputs(folder.raw / "Dataset003_Liver")
+    folder.dataset("Dataset005_Dense", called={"shell": "liver", "core": "spleen"})
+
+
 # ---------------------------------------------------------------------- examples of --help, on one page by command
 
 
@@ -216,7 +230,7 @@ def cases_to_split(folder: Folder) -> None:
 @example("simulate")
 def dense_labels(folder: Folder) -> None:
     folder.dataset("Dataset702_Lesions")
-    folder.dataset("Dataset004_Hippocampus")
+    folder.dataset("Dataset004_Hippocampus", called={"shell": "Anterior", "core": "Posterior"})
 
 
 @example("unlabelled")
@@ -243,6 +257,11 @@ def tables_and_folders_of_pairs(folder: Folder) -> None:
     folder.every_fold(model)
     folder.link("MODEL_FOLDER", model)
     shutil.rmtree(folder.raw / "Dataset811_Heart")
+
+
+@example("merge")
+def datasets_to_merge(folder: Folder) -> None:
+    two_to_merge(folder)
 
 
 @example("check")

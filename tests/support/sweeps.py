@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_ext.jobs.claims import holder
+from nnunet_ext.claims import holder
 from nnunet_ext.jobs.sweep import Sweep
 from support.raw_datasets import DATASET_JSON
 

@@ -17,6 +17,9 @@ SHAPE = (20, 24, 24)
 CASES = 5
 IGNORE = 3
 
+ANNOTATED = {"case_1": ["shell"], "case_2": ["core"], "case_3": []}
+"""Of the kind `partial`: which labels a case was annotated for, if not for both."""
+
 PRIOR = {"current": [0], "prior_image": [1], "prior_labels": [2, 3]}
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -35,6 +38,12 @@ KINDS: dict[str, dict[str, Any]] = {
         "labels": {"background": 0, "shell": 1, "core": 2, "ignore": IGNORE},
         "prior": PRIOR,
     },
+    "partial": {
+        "id": 906,
+        "channels": 1,
+        "labels": {"background": 0, "shell": 1, "core": 2},
+        "nnunet_ext": {"annotated_labels": ANNOTATED, "default": ["shell", "core"]},
+    },
 }
 
 
@@ -43,7 +52,10 @@ def dataset_name(kind: str) -> str:
 
 
 def write_raw_dataset(raw_folder: Path, kind: str) -> None:
-    """Write a few cases: a ball with a core in noise; with an ignore label, a slab of unlabelled voxels."""
+    """Write a few cases: a ball with a core in noise; with an ignore label, a slab of unlabelled voxels.
+
+    Of the kind `partial` labels are missing where `ANNOTATED` says so.
+    """
     description = KINDS[kind]
     folder = raw_folder / dataset_name(kind)
     for name in ("imagesTr", "labelsTr", "imagesTs"):
@@ -61,6 +73,9 @@ def write_raw_dataset(raw_folder: Path, kind: str) -> None:
         if not is_test:
             if "ignore" in description["labels"]:
                 label[:5] = IGNORE
+            if kind == "partial":
+                known = ANNOTATED.get(f"case_{number}", description["labels"])
+                label[~np.isin(label, [description["labels"][name] for name in known])] = 0
             _write(label, folder / "labelsTr" / f"case_{number}.nii.gz")
     content = {
         "channel_names": {str(channel): "MRI" for channel in range(description["channels"])},
@@ -71,8 +86,7 @@ def write_raw_dataset(raw_folder: Path, kind: str) -> None:
     if "prior" in description:
         content["channel_names"] = {"0": "MRI", "1": "prior MRI", "2": "noNorm", "3": "noNorm"}
         content["nnunet_ext"] = {"longitudinal": description["prior"]}
-    if "regions_class_order" in description:
-        content["regions_class_order"] = description["regions_class_order"]
+    content |= {key: description[key] for key in ("regions_class_order", "nnunet_ext") if key in description}
     (folder / "dataset.json").write_text(json.dumps(content))
 
 

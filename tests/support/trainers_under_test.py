@@ -7,6 +7,7 @@ from typing import Any
 from nnunet_ext import trainers
 from nnunet_ext.registry import TRAINERS
 from nnunet_ext.trainers.image_border import ImageBorderMixin
+from nnunet_ext.trainers.partial_labels import PartialLabelsMixin
 
 EVERY_TRAINER = [entry.name for entry in TRAINERS]
 
@@ -39,6 +40,8 @@ def representative(trainer: str, names: list[str]) -> str:
 
 
 def data_kind(trainer: str, kind: str) -> str:
-    """The kind of data (`tiny_data.KINDS`) to use in place of another one, for trainers that need a prior scan."""
+    """The kind of data (`tiny_data.KINDS`) to use in place of another one, for trainers that need something in it."""
+    if issubclass(trainer_class(trainer), PartialLabelsMixin):
+        return {"labels": "partial"}.get(kind, kind)
     with_prior = {"labels": "prior", "ignore": "prior_ignore"}
     return with_prior.get(kind, kind) if trainer_class(trainer).needs_prior else kind

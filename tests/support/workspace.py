@@ -78,7 +78,7 @@ def prepare_kind(space: Workspace, kind: str) -> None:
     add_tiny_configurations(folder / "nnUNetPlans.json")
     configurations = ("3d_fullres",) if kind == "ignore" else ("2d", "3d_fullres")
     preprocess_dataset(dataset_id, configurations=configurations, num_processes=(1,), show_progress_bar=False)
-    if kind in ("labels", "prior"):
+    if kind in ("labels", "prior", "partial"):
         plan_experiments([dataset_id], experiment_planner_class_name="nnUNetPlannerResEncM")
         add_tiny_configurations(folder / "nnUNetResEncUNetMPlans.json")
         preprocess_dataset(dataset_id, configurations=("3d_lowres_tiny",), num_processes=(1,))

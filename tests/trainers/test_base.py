@@ -173,7 +173,7 @@ def test_full_disk_leaves_the_old_checkpoint(results, monkeypatch):
     before = file.read_bytes()
 
     def fill_the_disk(content, target):
-        Path(target).write_bytes(b"half a checkpoint")
+        target.write(b"half a checkpoint")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch, "save", fill_the_disk)

@@ -9,6 +9,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
 from nnunet_ext.preprocessing.checks.dataset_check import DatasetCheck
 from nnunet_ext.preprocessing.checks.general import FileCheck, check_description, check_folds, check_names_of_files
+from nnunet_ext.preprocessing.checks.partial_labels import PartialLabelsCheck, missing_labels
 from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset
 
 
@@ -34,4 +35,6 @@ def check_dataset(dataset: RawDataset, checks: Iterable[str | type]) -> list[Fin
             for check in shown:
                 check.look_at(case, labels)
     findings = [description, *check_names_of_files(dataset), *files.findings(), *check_folds(dataset)]
+    if PartialLabelsCheck not in wanted:
+        findings += missing_labels(dataset)
     return findings + [finding for check in shown for finding in check.findings()]

@@ -112,7 +112,7 @@ class FileCheck:
         if shape is not None and labels.shape != shape:
             self.wrong["geometry"][case] = f"image {shape}, labels {labels.shape} voxels"
         elif place is not None and not alike(place["spacing"], properties["spacing"]):
-            ours, theirs = (shown(one["spacing"], " × ") for one in (place, properties))
+            ours, theirs = told_apart(place["spacing"], properties["spacing"], " × ")
             self.wrong["geometry"][case] = f"image {ours}, labels {theirs} mm spacing"
         elif place is not None and (difference := misplaced(place, properties)):
             self.wrong["place"][case] = difference
@@ -198,7 +198,7 @@ def misplaced(image: Mapping[str, Any], labels: Mapping[str, Any]) -> str:
         for key, name in keys.items():
             theirs, ours = image.get(reader, {}).get(key), labels.get(reader, {}).get(key)
             if theirs is not None and ours is not None and not alike(theirs, ours):
-                return f"the {name} of image and labels differ: {shown(theirs)} and {shown(ours)}"
+                return f"the {name} of image and labels differ: {' and '.join(told_apart(theirs, ours))}"
     return ""
 
 
@@ -207,6 +207,11 @@ def alike(ours: Any, theirs: Any) -> bool:
     return np.shape(ours) == np.shape(theirs) and np.allclose(ours, theirs)
 
 
-def shown(numbers: Any, separator: str = " ") -> str:
-    """A vector or matrix in a few digits."""
-    return separator.join(f"{number:.4g}" for number in np.ravel(numbers))
+def told_apart(one: Any, other: Any, separator: str = " ") -> list[str]:
+    """Two vectors or matrices that differ, in as many digits as it takes to see it."""
+    texts: list[str] = []
+    for digits in range(4, 18):
+        texts = [separator.join(f"{number:.{digits}g}" for number in np.ravel(numbers)) for numbers in (one, other)]
+        if texts[0] != texts[1]:
+            break
+    return texts

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.formats.whole_images import image_written_whole
 from nnunet_ext.messages import last_line, size
 from nnunet_ext.preprocessing.raw.raw_dataset import check_values, whole_numbers
 
@@ -56,6 +57,12 @@ def _read(file: Path) -> sitk.Image:
             "Fix the header, or resample the image to a grid with right angles."
         )
     return image
+
+
+def write_image(image: sitk.Image, file: Path) -> None:
+    """Write an image compressed, to its end; see `image_written_whole`."""
+    with image_written_whole(file):
+        sitk.WriteImage(image, str(file), True)
 
 
 def axis_directions(image: sitk.Image) -> npt.NDArray[np.float64]:

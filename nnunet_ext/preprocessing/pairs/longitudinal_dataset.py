@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import SimpleITK as sitk
 from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import folder_written_whole, size_and_time, write_json
 from nnunet_ext.plans.channel_roles import LONGITUDINAL, roles_of_dataset
 from nnunet_ext.plans.settings import KEY
+from nnunet_ext.preprocessing.pairs.images import write_image
 from nnunet_ext.preprocessing.pairs.paired_case import IfDiverged, PairedCase, Pairing, make_case
 from nnunet_ext.preprocessing.pairs.pairing import Pair, patients_of
 from nnunet_ext.preprocessing.raw.new_dataset import CaseProgress, new_dataset
@@ -123,9 +123,9 @@ def _write_cases(
             diverged[pair.case] = case.problem
             continue
         for number, channel in enumerate(case.channels):
-            sitk.WriteImage(channel, str(images / f"{pair.case}_{number:04d}{ENDING}"), True)
+            write_image(channel, images / f"{pair.case}_{number:04d}{ENDING}")
         if labels is not None and case.label is not None:
-            sitk.WriteImage(case.label, str(labels / f"{pair.case}{ENDING}"), True)
+            write_image(case.label, labels / f"{pair.case}{ENDING}")
         records[pair.case] = {**case.record, **picture, "seconds": round(time.monotonic() - started, 2)}
         progress.keep(pair.case, state, records[pair.case])
     if diverged:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import check_output_folder, folder_written_whole, read_json, write_json
+from nnunet_ext.files import check_output_folder, folder_written_whole, write_json
+from nnunet_ext.formats.typed import read_typed
 from nnunet_ext.plans.plans_file import DATA, folder_of_variable, matching_datasets
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset
-from nnunet_ext.preprocessing.raw.splits import SPLITS, splits_files
+from nnunet_ext.preprocessing.raw.splits import SPLITS, read_splits, splits_files
 
 NAME = re.compile(r"Dataset(\d{3})_.+")
 PROGRESS = ".progress.json"
@@ -33,9 +35,14 @@ def check_new_name(name: str, *, force: bool) -> Path:
     return target
 
 
-def new_dataset(name: str, *, force: bool, request: Mapping[str, Any] | None = None) -> AbstractContextManager[Path]:
+@contextmanager
+def new_dataset(name: str, *, force: bool, request: Mapping[str, Any] | None = None) -> Iterator[Path]:
     """An empty folder that becomes the raw dataset only if the block ends well; see `folder_written_whole`."""
-    return folder_written_whole(check_new_name(name, force=force), force=force, request=request)
+    target = check_new_name(name, force=force)
+    with only_run(target.with_name(name[: len("Dataset000")])):  # no other dataset gets its id meanwhile
+        check_new_name(name, force=force)
+        with folder_written_whole(target, force=force, request=request) as folder:
+            yield folder
 
 
 class CaseProgress:
@@ -43,7 +50,7 @@ class CaseProgress:
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / PROGRESS
-        self._done: dict[str, Any] = read_json(self._file) if self._file.is_file() else {}
+        self._done = read_typed(dict[str, dict[str, Any]], self._file) if self._file.is_file() else {}
 
     def result(self, case: str, state: Any) -> Any:
         """What was kept of a case; None if it is not done, or was done with another `state` of its files."""
@@ -91,4 +98,4 @@ def _reference(image: Path, home: Path) -> str:
 def copy_splits(source: RawDataset, folder: Path) -> None:
     """Keep the folds of a raw dataset or of its preprocessing, which planning takes over: patients must not leak."""
     for file in splits_files(source.folder)[-1:]:
-        write_json(folder / SPLITS, read_json(file))
+        write_json(folder / SPLITS, read_splits(file))

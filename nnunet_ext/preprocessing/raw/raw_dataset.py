@@ -16,6 +16,7 @@ from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES, determin
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.formats.dataset_json import declared_values, read_dataset_json
+from nnunet_ext.formats.tiff_spacing import check_spacing
 from nnunet_ext.formats.whole_images import check_whole
 from nnunet_ext.messages import last_line, some
 from nnunet_ext.plans.plans_file import raw_folder
@@ -153,6 +154,7 @@ def _require(files: Sequence[Path]) -> None:
         if not file.is_file():
             raise UserError(f"{file} does not exist.")
         check_whole(file)
+        check_spacing(file)
 
 
 def images_in(folder: Path, endings: Collection[str]) -> Iterator[tuple[Path, str, str]]:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from nnunetv2.utilities.crossval_split import generate_crossval_split
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from nnunet_ext.errors import UserError
@@ -121,8 +120,24 @@ def cross_validation(groups: Mapping[str, Sequence[str]], *, folds: int = 5) -> 
     folds = min(folds, len(groups))
     if folds < 2:
         return []
+    from nnunetv2.utilities.crossval_split import generate_crossval_split  # scikit-learn takes a second to import
+
     drawn = generate_crossval_split(sorted(groups), n_splits=folds)
     return [_cases_of(fold, groups) for fold in drawn]
+
+
+def joined(sources: Sequence[tuple[Sequence[Fold], Sequence[str]]]) -> list[Fold]:
+    """Folds of several sources, each with its cases, as folds of all of them.
+
+    A source that has fewer folds than the others is trained on as a whole in those that it lacks.
+    """
+    together = []
+    for number in range(max(len(folds) for folds, _ in sources)):
+        parts = [
+            folds[number] if number < len(folds) else {"train": list(cases), "val": []} for folds, cases in sources
+        ]
+        together.append({part: sorted(case for fold in parts for case in fold[part]) for part in PARTS})
+    return together
 
 
 def _cases_of(patients: Mapping[str, Sequence[str]], groups: Mapping[str, Sequence[str]]) -> Fold:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_apart, read_json
 from nnunet_ext.formats.dataset_json import channel_names, checked_dataset_json
+from nnunet_ext.formats.whole_images import image_written_whole
 from nnunet_ext.messages import some
 from nnunet_ext.preprocessing.raw.new_dataset import check_new_name, new_dataset, write_description
 from nnunet_ext.preprocessing.raw.raw_dataset import (
@@ -118,7 +119,9 @@ def make_unlabelled_dataset(folder: Path, name: str, *, channels: Sequence[str] 
             labels = placeholder(images)
             if not labels.any():
                 raise UserError(f"{files.images[0]} is 0 everywhere, which nnU-Net cannot crop. Move it away.")
-            reader.write_seg(labels, str(target / "labelsTr" / f"{case}{ending}"), properties)
+            file = target / "labelsTr" / f"{case}{ending}"
+            with image_written_whole(file):
+                reader.write_seg(labels, str(file), properties)
         about = {"made_by": MADE_BY, "version": __version__, "images": str(folder.resolve())}
         write_description(target, name, cases, source.description, about=about)
     return source

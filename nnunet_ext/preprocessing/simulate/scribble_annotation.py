@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.formats.annotated_labels import SCRIBBLED
 from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset
 from nnunet_ext.preprocessing.simulate.scribble_statistics import CaseCounts, class_values, count_scribbles
 from nnunet_ext.preprocessing.simulate.scribbles import Strokes, scribble_map, slicing_axis
@@ -61,7 +62,7 @@ def simulate_scribbles(
         if annotation.without_foreground == len(counts):
             raise UserError(f"No case of {source.folder} has a label but background, so that there is nothing to draw.")
         new.finish(
-            {"made_by": "simulate scribbles", "axis": axis, "seed": seed, **asdict(strokes)},
+            {"made_by": "simulate scribbles", "axis": axis, "seed": seed, **asdict(strokes), SCRIBBLED: list(counts)},
             record=SCRIBBLES,
             cases=record,
             labels={**source.description["labels"], "ignore": ignore},

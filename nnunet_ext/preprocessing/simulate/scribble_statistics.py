@@ -8,7 +8,7 @@ from statistics import median
 import numpy as np
 
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset
-from nnunet_ext.preprocessing.simulate.scribbles import Mask
+from nnunet_ext.preprocessing.simulate.scribbles import VoxelCounts, voxels_of
 
 
 @dataclass(frozen=True)
@@ -37,20 +37,19 @@ class CaseCounts:
 
 def count_scribbles(scribbles: Labels, dense: Labels, values: Mapping[str, int], *, axis: int) -> CaseCounts:
     """Count what a case's scribbles, (Z, Y, X), annotate, in slices across an axis, among voxels of the classes."""
-    across = tuple(other for other in range(dense.ndim) if other != axis)
-    known = np.isin(dense, list(values.values()))
-    scribbled = known & np.isin(scribbles, list(values.values()))
+    numbers, ours = list(values.values()), np.moveaxis(dense, axis, 0)
+    theirs = np.moveaxis(scribbles, axis, 0)
+    there = voxels_of(ours, numbers)
+    drawn = voxels_of((two[np.isin(one, numbers)] for one, two in zip(ours, theirs)), numbers)
+    right = voxels_of((one[one == two] for one, two in zip(ours, theirs)), numbers)
 
-    def count(there: Mask, drawn: Mask, right: Mask) -> Counts:
-        slices = there.any(axis=across)
-        annotated = slices & drawn.any(axis=across)
-        return Counts(*(int(np.count_nonzero(part)) for part in (there, drawn, right, slices, annotated)))
+    def count(there: VoxelCounts, drawn: VoxelCounts, right: VoxelCounts) -> Counts:
+        slices = there > 0
+        annotated = slices & (drawn > 0)
+        return Counts(*(int(part.sum()) for part in (there, drawn, right, slices, annotated)))
 
-    classes = {}
-    for name, value in values.items():
-        there, drawn = dense == value, known & (scribbles == value)
-        classes[name] = count(there, drawn, there & drawn)
-    return CaseCounts(classes, count(known, scribbled, scribbled & (scribbles == dense)))
+    classes = {name: count(*of_class) for name, *of_class in zip(values, there.T, drawn.T, right.T)}
+    return CaseCounts(classes, count(*(part.sum(axis=1) for part in (there, drawn, right))))
 
 
 def class_values(dataset: RawDataset) -> dict[str, int]:

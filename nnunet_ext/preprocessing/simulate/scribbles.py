@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from skimage.morphology import skeletonize
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels
 
 Mask = npt.NDArray[np.bool_]
+VoxelCounts = npt.NDArray[np.int64]
 
 EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
 GAP = 2  # voxels
@@ -64,14 +65,15 @@ def scribble_map(
     Returns:
         The label map with `ignore` wherever there is no stroke; and the slices drawn in, in order.
     """
-    scribbles = np.full_like(labels, ignore)
+    scribbles = np.full(labels.shape, ignore, np.promote_types(labels.dtype, np.min_scalar_type(ignore)))
     planes, drawn = np.moveaxis(labels, axis, 0), np.moveaxis(scribbles, axis, 0)
     chosen = annotated_slices(planes, values, strokes, rng)
     for index in chosen:
         plane = planes[index]
-        of_value = {value: draw_class(plane == value, strokes, rng) for value in values if (plane == value).any()}
+        known, present = np.isin(plane, values), voxels_of(plane[None], values)[0]
+        of_value = {value: draw_class(plane == value, strokes, rng) for value, voxels in zip(values, present) if voxels}
         for value, stroke in of_value.items():
-            drawn[index][stroke & np.isin(plane, values)] = value
+            drawn[index][stroke & known] = value
         for value, stroke in of_value.items():
             drawn[index][stroke & (plane == value)] = value
     return scribbles, chosen
@@ -83,18 +85,23 @@ def annotated_slices(planes: Labels, values: Sequence[int], strokes: Strokes, rn
     For a class that none of them has, the slice with most of its voxels is added. Slices without any class are not
     drawn in.
     """
-    voxels = np.stack([np.count_nonzero(planes == value, axis=(1, 2)) for value in values])
-    possible = np.flatnonzero(voxels.any(axis=0))
+    voxels = voxels_of(planes, values)
+    possible = np.flatnonzero(voxels.any(axis=1))
     number = round(strokes.slices * len(possible)) if strokes.num_slices is None else strokes.num_slices
     number = min(max(1, number), len(possible))
     if number == 0:
         return []
     places = (np.arange(number) + rng.random()) * len(possible) / number
     chosen = set(possible[places.astype(int)].tolist())
-    for of_class in voxels:
+    for of_class in voxels.T:
         if of_class.any() and not of_class[list(chosen)].any():
             chosen.add(int(of_class.argmax()))
     return sorted(chosen)
+
+
+def voxels_of(planes: Iterable[Labels], values: Sequence[int]) -> VoxelCounts:
+    """How many voxels of each slice have each value, (slices, values)."""
+    return np.stack([np.bincount(plane.ravel(), minlength=max(values) + 1)[list(values)] for plane in planes])
 
 
 def draw_class(region: Mask, strokes: Strokes, rng: np.random.Generator) -> Mask:
@@ -172,5 +179,11 @@ def displaced(stroke: Mask, region: Mask, noise: float, rng: np.random.Generator
 
     A stroke that would miss its region altogether stays where it is.
     """
-    moved = ndimage.shift(stroke, np.rint(rng.normal(0, noise, 2)), order=0)
+    steps = [int(step) for step in np.rint(rng.normal(0, noise, 2))]
+    moved = np.zeros_like(stroke)
+    there, here = (
+        tuple(slice(max(0, sign * step), max(0, side + min(0, sign * step))) for step, side in zip(steps, stroke.shape))
+        for sign in (1, -1)
+    )
+    moved[there] = stroke[here]
     return moved if (moved & region).any() else stroke

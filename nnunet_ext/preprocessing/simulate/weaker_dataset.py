@@ -10,6 +10,8 @@ from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json
+from nnunet_ext.formats.annotated_labels import annotated_labels
+from nnunet_ext.formats.whole_images import image_written_whole
 from nnunet_ext.preprocessing.raw.new_dataset import copy_splits, new_dataset, write_description
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, check_values, read_label_map
 from nnunet_ext.version import __version__
@@ -45,8 +47,10 @@ class WeakerDataset:
 
     def write(self, part: str, case: str, labels: Labels, properties: Mapping[str, Any]) -> None:
         """Write a case's map into one of the folders."""
-        self.file(part, case).parent.mkdir(exist_ok=True)
-        self.reader.write_seg(labels, str(self.file(part, case)), properties)
+        file = self.file(part, case)
+        file.parent.mkdir(exist_ok=True)
+        with image_written_whole(file):
+            self.reader.write_seg(labels, str(file), properties)
 
     def finish(
         self, about: Mapping[str, Any], *, record: str, cases: Mapping[str, Any], labels: Mapping[str, Any]
@@ -66,5 +70,7 @@ def weaker_dataset(source: RawDataset, name: str, *, force: bool) -> Iterator[We
         raise UserError(f"{name} is the source itself. Choose another name.")
     if (source.folder / DENSE).is_dir():
         raise UserError(f"{source.folder} has a {DENSE}, so its {WEAK} is not dense. Name a dataset whose {WEAK} is.")
+    if annotated_labels(source.description, where=source.folder / "dataset.json").are_partial(source.cases):
+        raise UserError(f"By its dataset.json, {source.folder.name} is not annotated for every label in every case.")
     with new_dataset(name, force=force) as folder:
         yield WeakerDataset(source, name, folder, source.reader_writer())

@@ -15,6 +15,7 @@ from nnunet_ext.preprocessing.raw.splits import (
     draw_fold,
     find_dataset,
     group_cases,
+    joined,
     read_splits,
     refused_by_planning,
 )
@@ -211,3 +212,13 @@ def test_patients_stay_together_in_cross_validation():
 @pytest.mark.parametrize(("patients", "folds"), [(3, 3), (2, 2), (1, 0)])
 def test_few_patients_have_fewer_folds(patients, folds):
     assert len(cross_validation({str(number): [f"case_{number}"] for number in range(patients)})) == folds
+
+
+def test_joined_folds_train_on_the_whole_of_a_source_that_has_no_more():
+    first = [{"train": ["b"], "val": ["a"]}, {"train": ["a"], "val": ["b"]}]
+    second = [{"train": ["y"], "val": ["x"]}]
+    assert joined([(first, ["a", "b"]), (second, ["x", "y"]), ([], ["z"])]) == [
+        {"train": ["b", "y", "z"], "val": ["a", "x"]},
+        {"train": ["a", "x", "y", "z"], "val": ["b"]},
+    ]
+    assert joined([([], ["z"])]) == []

@@ -15,6 +15,7 @@ from nnunet_ext.preprocessing.simulate.scribbles import (
     interior_line,
     scribble_map,
     slicing_axis,
+    voxels_of,
 )
 
 EXACT = Strokes(noise=0.0)
@@ -187,6 +188,31 @@ def test_noise_moves_whole_strokes_by_its_standard_deviation():
         offsets.append((rows[0] - 30, columns[0] - 25))
     assert np.abs(np.mean(offsets, axis=0)).max() < 0.3
     assert np.std(offsets, axis=0) == pytest.approx([3.0, 3.0], rel=0.06)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.6, 4.0, 30.0])
+def test_a_moved_stroke_is_scipys_shift(noise):
+    draws = rng()
+    for seed in range(20):
+        stroke = draws.random((7, 12)) < 0.4
+        by = np.rint(rng(seed).normal(0, noise, 2))
+        expected = ndimage.shift(stroke, by, order=0)
+        everywhere = np.ones_like(stroke)
+        moved = displaced(stroke, everywhere, noise, rng(seed))
+        assert (moved == (expected if expected.any() else stroke)).all()
+
+
+def test_voxels_of_slices_are_counted_by_value():
+    planes = rng().choice(np.array([0, 2, 3, 300], np.uint16), (5, 6, 7))
+    expected = [[np.count_nonzero(plane == value) for value in (0, 3, 300, 4)] for plane in planes]
+    assert voxels_of(planes, [0, 3, 300, 4]).tolist() == expected
+
+
+def test_an_ignore_label_beyond_the_type_of_the_labels_is_kept():
+    labels = np.full((1, 9, 9), 255, np.uint8)
+    scribbles, _ = scribble_map(labels, [255], 256, Strokes(boundary=0, noise=0), rng(), axis=0)
+    assert set(np.unique(scribbles).tolist()) == {255, 256}
+    assert scribbles.dtype == np.uint16
 
 
 def test_stroke_that_would_miss_its_region_stays():

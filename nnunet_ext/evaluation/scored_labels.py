@@ -1,0 +1,68 @@
+"""Which labels of predictions can be scored: those that both dataset.json files have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nnunet_ext.errors import UserError
+
+
+@dataclass(frozen=True)
+class ScoredLabels:
+    """The labels that a model and a dataset have in common, and the names that only one of them has."""
+
+    keys: Mapping[str, tuple[int, ...]]  # by name, the value, or the values of a region
+    only_model: tuple[str, ...]
+    only_dataset: tuple[str, ...]
+    ignore: int | None  # value of voxels of the reference that do not count
+
+
+def match_labels(model: Mapping[str, Any], dataset: Mapping[str, Any], *, name: str) -> ScoredLabels:
+    """Find the labels or regions that are in both dataset.json files, by name; `name` is the dataset's, for messages.
+
+    Raises:
+        UserError: if a name stands for other values in the other, or there is no common name.
+    """
+    ours, theirs = _foreground(model), _foreground(dataset)
+    common = [label for label in ours if label in theirs]
+    for label in common:
+        if set(ours[label]) != set(theirs[label]):
+            value, other = (" + ".join(map(str, values[label])) for values in (ours, theirs))
+            raise UserError(
+                f"Label {label!r} has the value {value} in the model and {other} in {name}. Only labels of the same "
+                "name and values can be scored."
+            )
+    if not common:
+        raise UserError(
+            f"The model and {name} have no label in common: the model has {', '.join(ours)}; {name} has "
+            f"{', '.join(theirs)}."
+        )
+    return ScoredLabels(
+        keys={label: ours[label] for label in common},
+        only_model=tuple(label for label in ours if label not in theirs),
+        only_dataset=tuple(label for label in theirs if label not in ours),
+        ignore=dataset["labels"].get("ignore"),
+    )
+
+
+def _foreground(description: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Values by name of all labels and regions but background and ignore."""
+    values = {
+        str(name): tuple(dict.fromkeys(map(int, value))) if isinstance(value, list) else (int(value),)
+        for name, value in description["labels"].items()
+        if name != "ignore"
+    }
+    return {name: value for name, value in values.items() if set(value) != {0}}
+
+
+def label_channels(model: Mapping[str, Any], labels: Sequence[str]) -> dict[str, int]:
+    """Which channel of the probabilities each label of a model with this dataset.json has.
+
+    That is the label's value or, in a model of regions, its place among them.
+    """
+    values = _foreground(model)
+    if any(len(value) > 1 for value in values.values()):
+        return {label: list(values).index(label) for label in labels}
+    return {label: values[label][0] for label in labels}

@@ -1,0 +1,48 @@
+"""evaluation.json and request.json of ``nnunet_ext evaluate``, as far as they are read again."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, field_validator
+
+from nnunet_ext.formats.names import problem_with_name
+
+
+class ScoredSet(BaseModel):
+    """The scores on one set of cases."""
+
+    model_config = ConfigDict(extra="allow")
+
+    dataset: StrictStr
+    cases: StrictStr
+    references: StrictStr | None = None
+    instances: StrictStr | None = None
+    tolerances: dict[StrictStr, float] = {}
+    overlap: float = 0
+    labels: dict[StrictStr, Any]
+
+    @field_validator("dataset", "cases", "references")
+    @classmethod
+    def _names(cls, value: str | None) -> str | None:
+        if value is not None and (problem := problem_with_name(value)):
+            raise ValueError(f"{value[:40]!r} cannot be the name of a folder: {problem}")
+        return value
+
+
+class Origin(BaseModel):
+    """Where predictions come from: request.json."""
+
+    model: StrictStr | None = None
+    predictions: StrictStr | None = None
+
+
+class EvaluationJson(Origin):
+    """evaluation.json."""
+
+    folds: list[StrictInt | Literal["all"]] = []
+    labels: list[StrictStr] = []
+    versions: dict[StrictStr, StrictStr] = {}
+    mirroring: StrictBool = True
+    checkpoint: StrictStr = ""
+    datasets: list[ScoredSet] = Field(min_length=1)

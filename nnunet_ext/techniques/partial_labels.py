@@ -1,0 +1,52 @@
+"""Learning from cases of which only some labels were annotated (arXiv 2007.03868)."""
+
+from pydantic import Field
+
+from nnunet_ext.techniques import FOREGROUND, Section, Technique, TrainerEntry
+
+LISTS = "lists in dataset.json of the labels that each case was annotated for, as `nnunet_ext merge` writes them"
+
+
+class PartialLabelsSettings(Section):
+    """Learning from cases of which only some labels were annotated (arXiv 2007.03868)."""
+
+    exclusion_weight: float = Field(
+        0.0,
+        ge=0,
+        description="Factor of the exclusion loss: labels that were not annotated must not lie over annotated "
+        "foreground. 0 leaves it out. Not for regions.",
+    )
+    entropy_weight: float = Field(
+        0.0,
+        ge=0,
+        description="`nnUNetTrainerMixedSupervision`: factor of the mean entropy of voxels that nobody annotated: "
+        "ignored ones and those of unlabelled cases. 0 leaves it out, and unlabelled cases too.",
+    )
+
+
+PARTIAL_LABELS = Technique(
+    "partial_labels",
+    settings=PartialLabelsSettings,
+    trainers=(
+        TrainerEntry(
+            "nnUNetTrainerPartialLabels",
+            "learning from cases of which only some labels were annotated",
+            needs=LISTS,
+            paper="arXiv 2007.03868",
+        ),
+        TrainerEntry(
+            "nnUNetTrainerPartialLabelsMixUp",
+            "learning from cases with missing labels, with MixUp or CutMix",
+            needs=f"{LISTS}; a batch of at least two",
+            paper="arXiv 2007.03868",
+        ),
+        TrainerEntry(
+            "nnUNetTrainerMixedSupervision",
+            "learning from dense, scribbled, partially labelled and unlabelled cases together",
+            needs=f"{LISTS}; the ignore label for what nobody annotated in scribbled cases",
+            paper="arXiv 2007.03868",
+        ),
+    ),
+    checks=(FOREGROUND, "nnunet_ext.preprocessing.checks.partial_labels:PartialLabelsCheck"),
+    page="partial-labels",
+)
