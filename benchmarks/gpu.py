@@ -144,9 +144,10 @@ class Pack:
         single = {"OMP_NUM_THREADS": "1", "nnUNet_n_proc_DA": "0"}
         self.run("experiment", command, seconds=self.left(), variables=single)
         with tarfile.open(self.out / "run.tar.gz", "w:gz") as archive:
-            for part in ("steps.json", "request.json", "evaluations"):
-                if (self.args.run / part).exists():
-                    archive.add(self.args.run / part, part)
+            plans = self.args.run.glob("nnUNet_preprocessed/*/*.json")
+            for part in (*(self.args.run / name for name in ("steps.json", "request.json", "evaluations")), *plans):
+                if part.exists():
+                    archive.add(part, part.relative_to(self.args.run))
         return None
 
     def summary(self) -> None:

@@ -1,7 +1,5 @@
 """A configuration with the architecture, patch, spacing and normalisation of a trained model."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -55,7 +53,7 @@ def like_configuration(
         raise UserError(f"The source's network is {dims}D and configuration {base!r} {found}D. Name another with -c.")
     if spacing == "like" and source.get("spacing") is None:
         raise UserError("The source does not say which spacing it was trained with. Use --spacing data.")
-    if len(source.get("spacing") or [0] * dims) != dims:
+    if spacing != "data" and len(source.get("spacing") or [0] * dims) != dims:
         raise UserError(f"The source's network is {dims}D, and its spacing {source['spacing']}. Use --spacing data.")
     own_spacing = list(resolved["spacing"])
     new_spacing = own_spacing if spacing == "data" else list(source.get("spacing") or own_spacing)

@@ -13,6 +13,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.metrics import DICE, LESIONS_RECALL, METRICS, NSD
 from nnunet_ext.evaluation.scores_table import SCORES, labels_with, nanmean, read_scores, seed_scores
 from nnunet_ext.files import read_json
+from nnunet_ext.formats.annotated_labels import annotated_labels
 from nnunet_ext.formats.dataset_json import read_dataset_json
 from nnunet_ext.formats.evaluation import EvaluationJson, Origin
 from nnunet_ext.formats.summary import path_of
@@ -152,6 +153,15 @@ def _read_folds(model: Path, folds: Sequence[Path], *, name: str, at: Path) -> S
             remarks.append(f"{fold.name} has no checkpoint_final.pth: curves are those of {training.checkpoint.name}.")
     if any(fold.name == "fold_all" for fold in scored):
         remarks.append("fold_all was validated on cases that it has trained on: its scores are too good.")
+    lists = annotated_labels(description, where=model / "dataset.json")
+    scored_cases = pd.concat([evaluation.scores for evaluation in evaluations.values()])
+    defined = scored_cases[scored_cases.denominator > 0]
+    counted = {case for case, label in zip(defined.case, defined.label) if not lists.is_annotated(case, label)}
+    if counted:
+        remarks.append(
+            f"{len(counted)} cases are scored for labels that they were not annotated for. nnunet_ext evaluate leaves "
+            "these scores out."
+        )
     dataset = model.parent.name
     raw = find_raw_files(dataset, [model, next(iter(evaluations.values())).a_reference])
     outcome = _scored_by_nnunet(f"{dataset}_val", list(evaluations.values()), description, raw)

@@ -3,8 +3,6 @@
 Nothing of this package imports it. Its text is exported, with that of the modules of this package that it imports.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer

@@ -46,6 +46,16 @@ def test_model_folder_is_a_cross_validation_of_all_its_folds(tmp_path):
     assert source.remarks == ()
 
 
+def test_scores_of_labels_that_were_not_annotated_are_told(tmp_path):
+    model = write_model(tmp_path, {0: {"case_1": 0, "case_2": 1}})
+    for lists, told in (({"case_2": ["liver"]}, 1), ({"case_1": ["liver", "lesion"]}, 0)):
+        block = {"annotated_labels": lists, "default": ["liver", "lesion"]}
+        (model / "dataset.json").write_text(json.dumps(DATASET_JSON | {"nnunet_ext": block}))
+        remarks = read_source(model).remarks
+        assert len(remarks) == told
+        assert all(one.startswith("1 cases are scored for labels that they were not annotated for.") for one in remarks)
+
+
 def test_fold_folder_is_its_own_cases_alone(tmp_path):
     model = write_model(tmp_path, {0: {"case_0": 0}, 1: {"case_1": 0}})
     for path in (model / "fold_1", model / "fold_1" / "validation", model / "fold_1" / "validation" / "summary.json"):
