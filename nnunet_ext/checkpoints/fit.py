@@ -44,7 +44,7 @@ class Fit:
         data = {
             key: f"{list(before[key])} -> {list(after[key])}"
             for key in DATA_KEYS
-            if before.get(key) is not None and after.get(key) is not None and list(before[key]) != list(after[key])
+            if before.get(key) is not None and after.get(key) is not None and _differ(key, before[key], after[key])
         }
         return cls(source, adaptation, architecture, data, like_commands(target, file) if architecture else ())
 
@@ -79,6 +79,11 @@ class Fit:
             "commands": list(self.commands),
             "other_images": dict(self.data),
         }
+
+
+def _differ(key: str, before: Any, after: Any) -> bool:
+    """Whether images differ; the same normalisation of another number of channels is none."""
+    return set(before) != set(after) if key == "normalization_schemes" else list(before) != list(after)
 
 
 def source_text(source: Source) -> str:

@@ -1,7 +1,5 @@
 """A model between the one that a fine-tuning started from and the one that it gave, against forgetting."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Fitting the kernel of a convolution to another size, where the plans' kernels or strides differ."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import Tensor

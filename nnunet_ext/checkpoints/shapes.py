@@ -1,7 +1,5 @@
 """The architecture of a U-Net of nnU-Net, told from the names and shapes of its weights."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any

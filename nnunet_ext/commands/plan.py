@@ -54,6 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     file = plans_file.preprocessed_folder(args.dataset) / f"{args.plans}.json"
     plans = plans_file.read_plans(file)
+    if args.like and args.epochs is not None:
+        raise UserError("--epochs is for --preset. Set the epochs of a configuration with nnunet_ext configure.")
+    of_like = {"name": args.name, "patch": args.patch, "spacing": args.spacing, "new-plans": args.new_plans}
+    if args.preset and (given := [option for option, value in of_like.items() if value is not None]):
+        raise UserError(f"{', '.join(f'--{option}' for option in given)}: for --like, not for --preset.")
     return _preset(args, file, plans) if args.preset else _like(args, file, plans)
 
 

@@ -23,21 +23,25 @@ class Anchor:
     def __init__(self, start: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> None:
         names = [name for name in start if known[name].any()]
         self.start = {name: start[name].detach().clone() for name in names}
-        self.known = {name: known[name].to(start[name].device) for name in names}
+        # most weights come from the source whole
+        self.partly_known = {name: known[name].to(start[name].device) for name in names if not known[name].all()}
 
     def square_distance(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """Σ (w − w₀)² over the entries that the source had, a scalar; `parameters` are the weights now, by name."""
-        squares = [
-            torch.where(self.known[name], parameters[name] - start, 0.0).square().sum()
-            for name, start in self.start.items()
-        ]
+        squares = []
+        for name, start in self.start.items():
+            difference = parameters[name] - start
+            if name in self.partly_known:
+                difference = difference * self.partly_known[name]
+            squares.append(difference.square().sum())
         return torch.stack(squares).sum()
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint, so that the source is not needed to go on."""
-        return {"start": self.start, "known": self.known}
+        return {"start": self.start, "known": self.partly_known}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Mapping[str, Tensor]], device: torch.device) -> Anchor:
         """Take back what `state` gave."""
-        return cls({name: tensor.to(device) for name, tensor in state["start"].items()}, state["known"])
+        start = {name: tensor.to(device) for name, tensor in state["start"].items()}
+        return cls(start, {**dict.fromkeys(start, torch.tensor(True)), **state["known"]})

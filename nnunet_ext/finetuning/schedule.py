@@ -1,7 +1,5 @@
 """The learning rate of a fine-tuning, by epoch."""
 
-from __future__ import annotations
-
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from torch.optim import Optimizer
 

@@ -1,7 +1,5 @@
 """A configuration with the architecture, patch, spacing and normalisation of a trained model."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -43,9 +41,9 @@ def like_configuration(
         spacing: of the source (``like``) or of the base (``data``); by default the source's where it is known.
 
     Raises:
-        UserError: if the source's spacing is of other dimensions than its network, if the base is a second stage of a
-            cascade or of other dimensions, if the source's spacing is asked for and not known, or if the network cannot
-            halve the patch as often as it does.
+        UserError: if the base is a second stage of a cascade, if base or spacing are of other dimensions than the
+            network, if the source's spacing is asked for and not known, or if the network cannot halve the patch as
+            often as it does.
     """
     dims = dimensions(source)
     if resolved.get("previous_stage") is not None:
@@ -55,7 +53,7 @@ def like_configuration(
         raise UserError(f"The source's network is {dims}D and configuration {base!r} {found}D. Name another with -c.")
     if spacing == "like" and source.get("spacing") is None:
         raise UserError("The source does not say which spacing it was trained with. Use --spacing data.")
-    if len(source.get("spacing") or [0] * dims) != dims:
+    if spacing != "data" and len(source.get("spacing") or [0] * dims) != dims:
         raise UserError(f"The source's network is {dims}D, and its spacing {source['spacing']}. Use --spacing data.")
     own_spacing = list(resolved["spacing"])
     new_spacing = own_spacing if spacing == "data" else list(source.get("spacing") or own_spacing)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -153,11 +152,23 @@ def test_report_names_images_that_differ() -> None:
     assert report.commands == ()
 
 
+def test_same_normalisation_of_more_channels_is_no_difference() -> None:
+    target = model(channels=("CT", "CT"))
+    both = {"normalization_schemes": ["CTNormalization"] * 2, "use_mask_for_norm": [False] * 2}
+    configuration = {**target.plans["configurations"]["3d_fullres"], **both}
+    plans = {**target.plans, "configurations": {"3d_fullres": configuration}}
+    assert fit(model(), ModelDescription(plans, "3d_fullres", target.dataset_json)).data == {}
+
+
+@pytest.mark.parametrize("family", ["plain", "resenc"])
 @pytest.mark.parametrize(
     ("changes", "share"),
     [({}, (0.99, 1.0)), (ANISOTROPIC, (0.99, 1.0)), (FIVE_STAGES, (0.3, 0.7))],
     ids=["same", "anisotropic", "more stages"],
 )
-def test_share_falls_with_what_differs(changes: dict[str, Any], share: tuple[float, float], tmp_path: Path) -> None:
+def test_share_falls_with_what_differs(changes: dict[str, Any], share: tuple[float, float], family: str) -> None:
+    if family == "resenc" and "n_conv_per_stage" in changes:
+        changes = {**changes, "n_blocks_per_stage": changes["n_conv_per_stage"]}
+        del changes["n_conv_per_stage"]
     low, high = share
-    assert low <= fit(model(), model(**changes)).share <= high
+    assert low <= fit(model(family=family), model(family=family, **changes)).share <= high

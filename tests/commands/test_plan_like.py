@@ -197,3 +197,13 @@ def test_plans_that_name_code_are_refused(plans_file: Path, tmp_path: Path, caps
     torch.save(content, file)
     assert main(["plan", "--like", str(file), "-d", "901"]) == 2
     assert "network_class_name 'os.system'" in capsys.readouterr().err
+
+
+def test_options_of_the_other_kind_are_refused(
+    plans_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, _ = nnunet(tmp_path)
+    assert main(["plan", "--like", str(file), "-d", "901", "--epochs", "3"]) == 2
+    assert "--epochs is for --preset" in capsys.readouterr().err
+    assert main(["plan", "--preset", "quick", "-d", "901", "--patch", "8", "--name", "x"]) == 2
+    assert "--name, --patch: for --like" in capsys.readouterr().err

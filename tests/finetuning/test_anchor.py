@@ -27,5 +27,11 @@ def test_start_does_not_move_with_the_weights():
     anchor = Anchor({"w": weight}, {"w": ALL})
     weight.add_(1)
     assert anchor.square_distance({"w": weight}) == 3
+
+
+def test_state_gives_the_same_distance():
+    now = {"a": torch.full((2, 3), 2.0), "head": torch.full((2, 2), 4.0)}
+    known = {"a": ALL, "head": torch.tensor([[True], [False]])}
+    anchor = Anchor({name: torch.zeros_like(value) for name, value in now.items()}, known)
     again = Anchor.from_state(anchor.state(), torch.device("cpu"))
-    assert again.square_distance({"w": weight}) == 3
+    assert again.square_distance(now) == anchor.square_distance(now) == 6 * 2**2 + 2 * 4**2

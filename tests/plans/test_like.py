@@ -54,6 +54,7 @@ def test_spacing_of_the_data_on_request_or_where_the_source_has_none() -> None:
 def test_spacing_of_other_dimensions_than_the_network_is_refused() -> None:
     with pytest.raises(UserError, match=r"network is 3D, and its spacing \[1.0, 1.0\]"):
         like(source=source(spacing=[1.0, 1.0]))
+    assert like(source=source(spacing=[1.0, 1.0]), spacing="data")["spacing"] == BASE["spacing"]
 
 
 def test_preprocessed_data_of_the_base_serve_where_nothing_of_them_differs() -> None:

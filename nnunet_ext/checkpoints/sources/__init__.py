@@ -1,7 +1,5 @@
 """Readers of public weights, a file for each source. `read_source` finds the one that fits."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """MultiTalent v2 (zenodo.org/records/13753413): U-Nets of nnU-Net v2 with heads, or stems too, of many datasets."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Self-supervised pre-trainings of nnssl, such as OpenMind's, which carry an adaptation plan."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """Checkpoints of nnU-Net v2, of every 2.x release, alone or in a model's folder; and what this package writes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

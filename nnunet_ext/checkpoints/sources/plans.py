@@ -1,7 +1,5 @@
 """Plans of every age and origin, in the form of nnU-Net 2.8."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping
 from copy import deepcopy

@@ -1,7 +1,5 @@
 """What a reader makes of a file of weights."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Models of TotalSegmentator: nnU-Net v2 in its usual folders, some with plans of nnU-Net 2.0 to 2.1."""
 
-from __future__ import annotations
-
 from nnunet_ext.checkpoints.description import ModelDescription
 from nnunet_ext.checkpoints.sources.nnunet import NNUNetReader
 from nnunet_ext.checkpoints.sources.source import Given

@@ -1,7 +1,5 @@
 """VoComni for nnU-Net (``VoComni_nnunet.pt``): a plain U-Net in one of several wrappers, without its plans."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

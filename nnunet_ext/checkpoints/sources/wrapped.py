@@ -1,7 +1,5 @@
 """Weights without plans, in one of the usual wrappings: ``{"state_dict": …}``, prefixes before the names."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
