@@ -1,10 +1,6 @@
 """Which lesions (instances of a label) a prediction finds, and which of its own are right."""
 
-from __future__ import annotations
-
-import math
-from dataclasses import astuple, dataclass
-from operator import add
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +13,8 @@ OVERLAP = 0.1
 Mask = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class DetectionCounts:
-    """What a prediction finds, counted in instances or in voxels, of one case or, added up, of several.
+class DetectionCounts(NamedTuple):
+    """What a prediction finds in a case, counted in instances or in voxels.
 
     Attributes:
         found: instances or voxels of the reference that are predicted.
@@ -30,28 +25,6 @@ class DetectionCounts:
     found: int = 0
     predicted: int = 0
     right: int = 0
-
-    @property
-    def recall(self) -> float:
-        """Share of the reference that is found; NaN if there is none."""
-        return self.found / self.reference if self.reference else math.nan
-
-    @property
-    def precision(self) -> float:
-        """Share of the prediction that is right; NaN if there is none."""
-        return self.right / self.predicted if self.predicted else math.nan
-
-    @property
-    def f1(self) -> float:
-        """Harmonic mean of recall and precision, of voxels Dice; 0 if only one side has any, NaN if neither has."""
-        if not self.reference and not self.predicted:
-            return math.nan
-        if not self.found or not self.right:
-            return 0.0
-        return 2 * self.recall * self.precision / (self.recall + self.precision)
-
-    def __add__(self, other: DetectionCounts) -> DetectionCounts:
-        return DetectionCounts(*map(add, astuple(self), astuple(other)))
 
 
 def count_lesions(
