@@ -1,30 +1,15 @@
 """Which lesions (instances of a label) a prediction finds, and which of its own are right."""
 
-from typing import NamedTuple
-
 import numpy as np
 import numpy.typing as npt
 
+from nnunet_ext.evaluation.metrics.label_in_case import DetectionCounts
 from nnunet_ext.preprocessing.raw.instances import components
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels
 
 OVERLAP = 0.1
 
 Mask = npt.NDArray[np.bool_]
-
-
-class DetectionCounts(NamedTuple):
-    """What a prediction finds in a case, counted in instances or in voxels.
-
-    Attributes:
-        found: instances or voxels of the reference that are predicted.
-        right: instances or voxels of the prediction that are in the reference. Of voxels these are the ones found.
-    """
-
-    reference: int = 0
-    found: int = 0
-    predicted: int = 0
-    right: int = 0
 
 
 def count_lesions(
