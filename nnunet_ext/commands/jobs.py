@@ -20,20 +20,16 @@ with 0 if all have finished, 1 if any has failed or stopped, 3 if all others are
     nnunet_ext jobs resume SWEEP
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nnunet_ext.arguments import DEVICES, fold_name, not_negative, positive
 from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
+from nnunet_ext.jobs.sweep import FAILED, FINISHED, STOPPED, Means, Request, Sweep
 from nnunet_ext.messages import aligned
-
-if TYPE_CHECKING:
-    from nnunet_ext.jobs.sweep import Means, Request, Sweep
+from nnunet_ext.plans.plans_file import folder_of_variable, preprocessed_folder, read_plans
 
 ALL_FINISHED, NEEDS_YOU, AT_WORK = 0, 1, 3
 
@@ -81,9 +77,6 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "start":
         with only_run(args.output):
             return start(args)
-
-    from nnunet_ext.jobs.sweep import Sweep
-
     if args.action == "resume":
         with only_run(args.sweep):
             return submit(Sweep.read(args.sweep))
@@ -110,7 +103,6 @@ def submit(sweep: Sweep) -> int:
 def status(sweep: Sweep) -> int:
     """Print the state of each training."""
     from nnunet_ext.jobs.control import states, status_table
-    from nnunet_ext.jobs.sweep import FAILED, FINISHED, STOPPED
 
     present = states(sweep)
     rows, reasons = status_table(sweep, present)
@@ -133,9 +125,6 @@ def requested(args: argparse.Namespace) -> Request:
 
     A UserError says if the dataset, its plans or nnU-Net's folders are not there.
     """
-    from nnunet_ext.jobs.sweep import Request
-    from nnunet_ext.plans.plans_file import folder_of_variable, preprocessed_folder, read_plans
-
     folder = preprocessed_folder(args.dataset).absolute()
     plans = read_plans(folder / f"{args.plans}.json")
     results = folder_of_variable("nnUNet_results")
@@ -154,7 +143,6 @@ def requested(args: argparse.Namespace) -> Request:
 def means(args: argparse.Namespace) -> Means:
     """How the arguments ask to run it."""
     from nnunet_ext.commands.configure import parse_settings
-    from nnunet_ext.jobs.sweep import Means
 
     if args.slurm is not None:
         # the machine that submits is often one without a GPU

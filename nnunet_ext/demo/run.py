@@ -31,7 +31,7 @@ from nnunet_ext.programs import find_executable, running
 from nnunet_ext.registration import VARIABLE, extended_value
 from nnunet_ext.report.page import write_report
 from nnunet_ext.report.runs import as_runs, every_case_a_patient
-from nnunet_ext.report.sources import PredictedFolder, Source, read_predicted_folder
+from nnunet_ext.report.sources import Source, read_predicted_folder
 from nnunet_ext.stopping import stopping_signals_interrupt
 from nnunet_ext.training_log import last_lines, read_progress
 
@@ -69,8 +69,7 @@ class Demonstration:
     description: str  # a sentence about the scans
     columns: Sequence[Column]  # models are trained in their order
     labels: Path  # folder with the reference label maps
-    before: Commands = ()  # before the planning
-    after: Commands = ()  # after the training
+    commands: Commands = ()  # that come before the planning
 
 
 def on_one_dataset(dataset: Path, out: Path, trainer: str) -> Demonstration:
@@ -108,8 +107,8 @@ def at_two_dates(current: Path, out: Path, trainer: str) -> Demonstration:
             Column(f"{name}, prior withheld", trainer, both, with_none, "_without_prior"),
         ],
         labels=references,
-        before=[("pair", [*pair, "--table", str(current / "pairsTr.csv"), "--labels", *labels, "-o", both.name])],
-        after=[
+        commands=[
+            ("pair", [*pair, "--table", str(current / "pairsTr.csv"), "--labels", *labels, "-o", both.name]),
             ("pair_test", [*like, "--table", str(current / "pairsTs.csv"), "-o", str(with_theirs)]),
             ("pair_test_without_prior", [*like, "--current", str(scans), "-o", str(with_none)]),
         ],
@@ -281,9 +280,8 @@ def run_demo(
         demonstration = compare(write(raw), out, trainer)
     runner = CommandRunner(environment, out / "logs", total=0)
     with stopping_signals_interrupt():
-        runs = _run(demonstration, out, runner, device=device, epochs=epochs, few_cores=cores <= FEW_CORES)
+        sources = _run(demonstration, out, runner, device=device, epochs=epochs, few_cores=cores <= FEW_CORES)
     target, title, about = out / "report.html", demonstration.title, demonstration.description
-    sources = [read_predicted_folder(run) for run in runs]
     columns = as_runs([(source.name, source) for source in sources])
     patients, commands = every_case_a_patient(columns), [*exports, *runner.shown]
     write_report(target, columns, title=title, subtitle=about, patients=patients, commands=commands)
@@ -293,18 +291,17 @@ def run_demo(
 
 def _run(
     demonstration: Demonstration, out: Path, runner: CommandRunner, *, device: str, epochs: int | None, few_cores: bool
-) -> list[PredictedFolder]:
-    """Every command of a demonstration."""
+) -> list[Source]:
+    """Every command of a demonstration; what the columns predict."""
     columns, preprocessed = demonstration.columns, out / "nnUNet_preprocessed"
     models = dict.fromkeys((column.dataset, column.trainer) for column in columns)
     datasets = dict.fromkeys(dataset for dataset, _ in models)
-    others = [*demonstration.before, *demonstration.after]
-    runner.total = 2 * len(datasets) + len(models) + 2 * len(columns) + len(others)
+    runner.total = len(demonstration.commands) + 2 * len(datasets) + len(models) + 2 * len(columns)
 
     def run(name: str, *command: str | Path, on_few_cores: str = "") -> None:
         runner.run(name, [*map(str, command), *(on_few_cores.split() if few_cores else ())])
 
-    for name, command in demonstration.before:
+    for name, command in demonstration.commands:
         run(name, *command)
     configurations = {}
     for dataset in datasets:
@@ -316,12 +313,10 @@ def _run(
     for dataset, trainer in models:
         train = ["nnUNetv2_train", dataset_number(dataset.name), configurations[dataset], "0"]
         run(f"train_{trainer}", *train, "-tr", trainer, "-device", device)
-    for name, command in demonstration.after:
-        run(name, *command)
     if not demonstration.labels.is_dir():
         dataset = columns[0].dataset
         link_validation_cases(dataset, preprocessed / dataset.name / "splits_final.json", demonstration.labels.parent)
-    runs = []
+    sources = []
     for column in columns:
         dataset, trainer, configuration = column.dataset, column.trainer, configurations[column.dataset]
         folder = out / "nnUNet_results" / dataset.name / f"{trainer}__{PLANS}__{configuration}"
@@ -331,9 +326,8 @@ def _run(
         run(f"predict_{predictions.name}", *predict, *by, on_few_cores="-npp 1 -nps 1")
         described = ("-djfile", folder / "dataset.json", "-pfile", folder / "plans.json")
         run(f"evaluate_{predictions.name}", "nnUNetv2_evaluate_folder", demonstration.labels, predictions, *described)
-        summary = predictions / "summary.json"
-        runs.append(PredictedFolder(column.name, folder / "fold_0", summary, predictions, column.images))
-    return runs
+        sources.append(read_predicted_folder(column.name, folder / "fold_0", predictions, column.images))
+    return sources
 
 
 def dice_table(runs: Sequence[Source]) -> str:

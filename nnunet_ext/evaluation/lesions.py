@@ -1,57 +1,15 @@
 """Which lesions (instances of a label) a prediction finds, and which of its own are right."""
 
-from __future__ import annotations
-
-import math
-from dataclasses import astuple, dataclass
-from operator import add
-
 import numpy as np
 import numpy.typing as npt
 
+from nnunet_ext.evaluation.metrics.label_in_case import DetectionCounts
 from nnunet_ext.preprocessing.raw.instances import components
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels
 
 OVERLAP = 0.1
 
 Mask = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class DetectionCounts:
-    """What a prediction finds, counted in instances or in voxels, of one case or, added up, of several.
-
-    Attributes:
-        found: instances or voxels of the reference that are predicted.
-        right: instances or voxels of the prediction that are in the reference. Of voxels these are the ones found.
-    """
-
-    reference: int = 0
-    found: int = 0
-    predicted: int = 0
-    right: int = 0
-
-    @property
-    def recall(self) -> float:
-        """Share of the reference that is found; NaN if there is none."""
-        return self.found / self.reference if self.reference else math.nan
-
-    @property
-    def precision(self) -> float:
-        """Share of the prediction that is right; NaN if there is none."""
-        return self.right / self.predicted if self.predicted else math.nan
-
-    @property
-    def f1(self) -> float:
-        """Harmonic mean of recall and precision, of voxels Dice; 0 if only one side has any, NaN if neither has."""
-        if not self.reference and not self.predicted:
-            return math.nan
-        if not self.found or not self.right:
-            return 0.0
-        return 2 * self.recall * self.precision / (self.recall + self.precision)
-
-    def __add__(self, other: DetectionCounts) -> DetectionCounts:
-        return DetectionCounts(*map(add, astuple(self), astuple(other)))
 
 
 def count_lesions(

@@ -1,27 +1,25 @@
 """Precision against recall over thresholds as operating_points.csv, as a picture and as text."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
-from nnunet_ext.evaluation.lesions import DetectionCounts
-from nnunet_ext.evaluation.operating_points import Curve, best_threshold
+from nnunet_ext.evaluation.operating_points import COUNTS, best_point
 from nnunet_ext.evaluation.scoring import Result
 from nnunet_ext.files import write_csv, written_whole
 from nnunet_ext.messages import aligned
 
-COUNTS = ("reference", "found", "predicted", "right")
 RATES = ("precision", "recall", "f1")
 OPTIMISTIC = (
     "A threshold that is chosen on the cases that it is scored on looks better than it is. Choose it on validation "
     "cases, and report its scores on others."
 )
-
 
 STYLE = {"text.parse_math": False, "font.size": 9, "figure.facecolor": "white", "axes.facecolor": "white"}
 COLOURS = {"voxel": "#1f5fa8", "lesion": "#b8480e"}
@@ -39,48 +37,48 @@ def write_operating_points(file: Path, results: Sequence[Result]) -> None:
             "cases": result.cases.selection,
             "references": result.cases.references or "",
             "label": label,
-            "threshold": threshold,
-            "level": level,
-            **{name: getattr(counts, name) for name in (*RATES, *COUNTS)},
+            **point,
         }
         for result in results
-        for label in result.labels.keys
-        for level, curve in result.points[label].curves.items()
-        for threshold, counts in curve.items()
+        for label, _, curve, _ in _curves(result)
+        for point in curve[["threshold", "level", *RATES, *COUNTS]].to_dict("records")
     ]
     write_csv(file, rows)
+
+
+def _curves(result: Result) -> Iterator[tuple[str, str, pd.DataFrame, pd.Series]]:
+    """For each label and level the points of ascending thresholds, and that of nnU-Net's own decision."""
+    for label in result.labels.keys:
+        for level, points in result.points[label].groupby("level", sort=False):
+            yield label, str(level), points[:-1], points.iloc[-1]
 
 
 def operating_points_table(result: Result) -> str:
     """The best threshold of each label by F1, with its precision and recall, above those of nnU-Net's decision."""
     rows = [[result.cases.title, "threshold", "precision", "recall", "F1"]]
-    for label in result.labels.keys:
-        points = result.points[label]
-        for level, curve in points.curves.items():
-            best = best_threshold(curve)
-            found = ["-"] * 4 if best is None else [f"{best:g}", *_rates(curve[best])]
-            rows.append([f"{label}, {level}s: best F1", *found])
-            rows.append([f"{label}, {level}s: nnU-Net's decision", "-", *_rates(points.own[level])])
+    for label, level, curve, own in _curves(result):
+        best = best_point(curve)
+        found = ["-"] * 4 if best is None else [f"{best['threshold']:g}", *_rates(best)]
+        rows.append([f"{label}, {level}s: best F1", *found])
+        rows.append([f"{label}, {level}s: nnU-Net's decision", "-", *_rates(own)])
     return aligned(rows)
 
 
-def _rates(counts: DetectionCounts) -> list[str]:
-    values = (getattr(counts, name) for name in RATES)
-    return ["-" if math.isnan(value) else f"{value:.3f}" for value in values]
+def _rates(point: pd.Series) -> list[str]:
+    return ["-" if math.isnan(value) else f"{value:.3f}" for value in point[list(RATES)]]
 
 
 def remarks_on_operating_points(result: Result) -> list[str]:
     """Where no threshold is the best, and where a better one may lie beyond those that were tried."""
     name, tried = result.cases.title, result.options.thresholds
     lines = []
-    for label in result.labels.keys:
-        for level, curve in result.points[label].curves.items():
-            best = best_threshold(curve)
-            if best is None:
-                lines.append(f"{name}: no threshold is the best of {label} in {level}s, as F1 is 0 or undefined")
-            elif len(tried) > 1 and best in (tried[0], tried[-1]):
-                end, beyond = ("lowest", "lower") if best == tried[0] else ("highest", "higher")
-                lines.append(f"{name}: for {label} in {level}s the {end} threshold is the best: try {beyond} ones")
+    for label, level, curve, _ in _curves(result):
+        best = best_point(curve)
+        if best is None:
+            lines.append(f"{name}: no threshold is the best of {label} in {level}s, as F1 is 0 or undefined")
+        elif len(tried) > 1 and best["threshold"] in (tried[0], tried[-1]):
+            end, beyond = ("lowest", "lower") if best["threshold"] == tried[0] else ("highest", "higher")
+            lines.append(f"{name}: for {label} in {level}s the {end} threshold is the best: try {beyond} ones")
     return lines
 
 
@@ -109,13 +107,11 @@ def _panel(ax: Any, result: Result, label: str) -> None:
     ax.set(xlabel="recall", ylabel="precision", xlim=(-0.03, 1.06), ylim=(-0.03, 1.06), aspect="equal")
     ax.grid(True, color="#dddddd", linewidth=0.6)
     ax.spines[["top", "right"]].set_visible(False)
-    points = result.points[label]
     written: list[tuple[float, float]] = []
-    for level, curve in points.curves.items():
-        _curve(ax, level, curve, written)
-        own = points.own[level]
-        if own.reference and own.predicted:
-            place = (own.recall, own.precision)
+    for level, curve, own in [drawn for of_label, *drawn in _curves(result) if of_label == label]:
+        _curve(ax, level, curve.dropna(), written)
+        if own["reference"] and own["predicted"]:
+            place = (own["recall"], own["precision"])
             ax.plot(*place, "D", color=COLOURS[level], markersize=6, label=f"{level}s, nnU-Net's decision")
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize=7, loc="best", framealpha=0.8)
@@ -123,20 +119,18 @@ def _panel(ax: Any, result: Result, label: str) -> None:
         ax.text(0.5, 0.5, "in no reference, or never predicted", ha="center", transform=ax.transAxes)
 
 
-def _curve(ax: Any, level: str, curve: Curve, written: list[tuple[float, float]]) -> None:
+def _curve(ax: Any, level: str, curve: pd.DataFrame, written: list[tuple[float, float]]) -> None:
     """Draw one curve; `written` are the places that have a threshold beside them already, and gets the new ones."""
-    known = {threshold: counts for threshold, counts in curve.items() if counts.reference and counts.predicted}
-    points = {threshold: (counts.recall, counts.precision) for threshold, counts in known.items()}
-    if not points:
+    if curve.empty:
         return
-    colour = COLOURS[level]
+    points = {threshold: tuple(place) for threshold, *place in curve[["threshold", "recall", "precision"]].to_numpy()}
+    colour, best, row = COLOURS[level], None, best_point(curve)
     ax.plot(*zip(*points.values()), "-o", color=colour, markersize=3, linewidth=1.2, label=f"{level}s")
-    best = best_threshold(curve)
-    if best is not None:
-        title = f"{level}s, best F1: {curve[best].f1:.3f} at {best:g}"
+    if row is not None:
+        best = row["threshold"]
+        title = f"{level}s, best F1: {row['f1']:.3f} at {best:g}"
         ax.plot(*points[best], "o", color=colour, markersize=10, fillstyle="none", markeredgewidth=1.5, label=title)
-    for threshold in sorted(points, key=lambda one: one != best):  # the best one first: it is always written
-        place = points[threshold]
+    for threshold, place in sorted(points.items(), key=lambda one: one[0] != best):  # the best: it is always written
         distances = np.abs(np.array(written).reshape(-1, 2) - place)
         if threshold == best or not (distances < WRITING).all(axis=1).any():
             ax.annotate(f"{threshold:g}", place, (4, 4), textcoords="offset points", color=colour, fontsize=7)

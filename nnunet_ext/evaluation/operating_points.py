@@ -4,18 +4,20 @@ A decision at any of the thresholds needs no probabilities: it is enough to know
 reaches. That is a map of small whole numbers, mostly zeros, and is what is kept of a prediction.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
+from nnunet_ext.evaluation.bootstrap import ratio
 from nnunet_ext.evaluation.lesions import DetectionCounts, count_lesions
 from nnunet_ext.evaluation.metrics.label_in_case import LabelInCase
+from nnunet_ext.evaluation.metrics.lesions import f1
 from nnunet_ext.evaluation.surface import bounding_box
 from nnunet_ext.files import written_whole
 from nnunet_ext.preprocessing.raw.instances import components
@@ -26,8 +28,12 @@ DEFAULT_THRESHOLDS += tuple(round(1 - threshold, 3) for threshold in reversed(DE
 
 Steps = npt.NDArray[np.unsignedinteger[Any]]
 
-Curve = Mapping[float, DetectionCounts]
-"""What is found at each threshold, from the lowest to the highest."""
+COUNTS = DetectionCounts._fields
+Point = tuple[str, float, DetectionCounts]
+"""What is counted, ``voxel`` (without ignored ones) or ``lesion``; the threshold; what is found.
+
+The threshold is NaN for nnU-Net's own decision, which takes the most probable label.
+"""
 
 
 @dataclass(frozen=True)
@@ -38,28 +44,20 @@ class ReachedThresholds:
     steps: Mapping[str, Steps]  # by label name, (Z, Y, X), each from 0 to the number of thresholds
 
 
-@dataclass(frozen=True)
-class OperatingPoints:
-    """What is found of one label, in a case or, added up, in several, by what is counted.
-
-    That is ``voxel`` (without ignored ones) and, if asked for, ``lesion``.
-    """
-
-    curves: Mapping[str, Curve]
-    own: Mapping[str, DetectionCounts]  # by nnU-Net's own decision, which takes the most probable label
-
-    def __add__(self, other: OperatingPoints) -> OperatingPoints:
-        curves = {
-            level: {threshold: counts + other.curves[level][threshold] for threshold, counts in curve.items()}
-            for level, curve in self.curves.items()
-        }
-        return OperatingPoints(curves, {level: counts + other.own[level] for level, counts in self.own.items()})
+def operating_points(points: Iterable[Point]) -> pd.DataFrame:
+    """The points of several cases, added up: columns level, threshold, those of `COUNTS`, recall, precision, f1."""
+    rows = pd.DataFrame([(level, threshold, *counts) for level, threshold, counts in points])
+    rows.columns = ["level", "threshold", *COUNTS]
+    table = rows.groupby(["level", "threshold"], sort=False, dropna=False, as_index=False).sum()
+    sums = table[["found", "reference", "right", "predicted"]].to_numpy(np.float64).reshape(-1, 2, 2)
+    recall, precision = ratio(sums[..., 0], sums[..., 1]).T
+    return table.assign(recall=recall, precision=precision, f1=f1(sums))
 
 
-def best_threshold(curve: Curve) -> float | None:
-    """The threshold of the highest F1, of several the highest; None if F1 is 0 or undefined at all of them."""
-    scores = [(counts.f1, threshold) for threshold, counts in curve.items() if counts.f1 > 0]
-    return max(scores)[1] if scores else None
+def best_point(curve: pd.DataFrame) -> pd.Series | None:
+    """The row of the highest F1, of several the highest threshold; None if F1 is 0 or undefined in all of them."""
+    some = curve[curve["f1"] > 0].sort_values(["f1", "threshold"])
+    return None if some.empty else some.iloc[-1]
 
 
 def reached_thresholds(
@@ -111,8 +109,8 @@ def read_thresholds(file: Path) -> ReachedThresholds:
 
 def count_operating_points(
     label: LabelInCase, steps: Steps, known: Sequence[float], *, thresholds: Sequence[float], lesions: bool
-) -> OperatingPoints:
-    """Count what is found of a label in a case at each threshold.
+) -> list[Point]:
+    """Count what is found of a label in a case at each threshold, and last by nnU-Net's own decision.
 
     Args:
         steps: how many of the known thresholds each voxel reaches.
@@ -125,26 +123,25 @@ def count_operating_points(
     wanted = {threshold: known.index(threshold) + 1 for threshold in thresholds}
     some = (steps > 0) & counted
     predicted, both = (_at_least(steps[where], max(wanted.values())) for where in (some, some & reference))
-    curves: dict[str, Curve] = {
-        "voxel": {
-            threshold: DetectionCounts(label.voxels.reference, int(both[step]), int(predicted[step]), int(both[step]))
-            for threshold, step in wanted.items()
-        }
+    found = {
+        threshold: DetectionCounts(label.voxels.reference, int(both[step]), int(predicted[step]), int(both[step]))
+        for threshold, step in wanted.items()
     }
+    points = [("voxel", *point) for point in [*found.items(), (math.nan, label.voxels)]]
     if not lesions:
-        return OperatingPoints(curves, {"voxel": label.voxels})
-    curves["lesion"] = dict.fromkeys(wanted, DetectionCounts())
+        return points
+    found = dict.fromkeys(wanted, DetectionCounts())
     if reference.any() or steps.any():
         box = bounding_box(reference | (steps > 0))  # all instances are in it; most of a volume is often empty
         reference, steps, ignored = reference[box], steps[box], ~counted[box]
         instances = components(reference.astype(np.uint8), [1]) if instances is None else instances[box]
-        curves["lesion"] = {
+        found = {
             threshold: count_lesions(
                 reference, steps >= step, instances=instances, ignored=ignored, overlap=label.overlap_share
             )
             for threshold, step in wanted.items()
         }
-    return OperatingPoints(curves, {"voxel": label.voxels, "lesion": label.lesions})
+    return points + [("lesion", *point) for point in [*found.items(), (math.nan, label.lesions)]]
 
 
 def _at_least(steps: Steps, highest: int) -> npt.NDArray[np.int64]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial, reduce
+from functools import cached_property, partial
 from itertools import chain
-from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,9 @@ from nnunet_ext.evaluation.lesions import OVERLAP
 from nnunet_ext.evaluation.metrics import LESIONS_RECALL, NSD, Metric, metrics_of
 from nnunet_ext.evaluation.metrics.label_in_case import CaseMaps, LabelInCase
 from nnunet_ext.evaluation.operating_points import (
-    OperatingPoints,
+    Point,
     count_operating_points,
+    operating_points,
     read_thresholds,
     thresholds_file,
 )
@@ -71,7 +71,7 @@ class Result:
     options: Options
     scores: pd.DataFrame  # a row for each case, label and metric, where the case was annotated for the label
     annotated: Mapping[str, int]  # number of cases that were annotated for each label, also for one that none was
-    points: Mapping[str, OperatingPoints] = field(default_factory=dict)  # over all cases, by label name
+    points: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # `operating_points` of all cases, by label name
     patients: Mapping[str, str] | None = None  # that of each case; None takes every case for a patient of its own
     resamples: int = 0  # for the intervals; 0 for no intervals
 
@@ -178,7 +178,7 @@ def score(
     with closing(in_order(score_case, files, workers=workers)) as scored:
         rows, points = zip(*progress(scored))
     pooled = {
-        label: reduce(add, (one[label] for one in points if label in one))
+        label: operating_points(point for of_case in points for point in of_case.get(label, ()))
         for label in labels.keys
         if options.thresholds
     }
@@ -188,7 +188,7 @@ def score(
 
 def _score_case(
     files: _Files, *, reader: Any, labels: ScoredLabels, options: Options
-) -> tuple[list[Row], dict[str, OperatingPoints]]:
+) -> tuple[list[Row], dict[str, list[Point]]]:
     """The scores of one case, and its operating points by label; arguments as of `score`."""
     rows: list[Row] = []
     points = {}

@@ -61,16 +61,10 @@ def prepare_splits(request: Request) -> None:
     """Write nnU-Net's own folds if there are none, so that trainings that begin together do not all write them."""
     splits = Path(request.folders["nnUNet_preprocessed"]) / request.dataset / SPLITS
     with only_run(splits, patience_s=PATIENCE_S):
-        _write_missing(splits, request.dataset)
+        _, cases = find_dataset(request.dataset)
+        if splits.is_file() or len(cases) < FOLDS:
+            return  # nnU-Net's training says what it thinks of too few
 
+        from nnunetv2.utilities.crossval_split import generate_crossval_split
 
-def _write_missing(splits: Path, dataset: str) -> None:
-    if splits.is_file():
-        return
-    _, cases = find_dataset(dataset)
-    if len(cases) < FOLDS:
-        return  # nnU-Net's training says what it thinks of it
-
-    from nnunetv2.utilities.crossval_split import generate_crossval_split
-
-    write_json(splits, generate_crossval_split(cases, seed=12345, n_splits=FOLDS))
+        write_json(splits, generate_crossval_split(cases, seed=12345, n_splits=FOLDS))

@@ -14,21 +14,21 @@ from __future__ import annotations
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import read_json, write_json
+from nnunet_ext.files import write_json
 from nnunet_ext.formats.names import check_names
+from nnunet_ext.formats.typed import read_typed
 
-T = TypeVar("T")
 Fold = int | Literal["all"]
 KNOWN_KEYS = ConfigDict(extra="forbid")
 
 WAITING, RUNNING, FINISHED, FAILED, STOPPED = "waiting", "running", "finished", "failed", "stopped"
-SWEEP = "sweep.json"
+SWEEP, MAKER = "sweep.json", "nnunet_ext jobs"
 # nnU-Net's own, in the order in which --c looks for them
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
 
@@ -80,6 +80,14 @@ class Record:
     reason: str = ""  # why it failed or stopped
 
 
+@dataclass(frozen=True)
+class Asked:
+    """The content of sweep.json."""
+
+    request: Request
+    means: Means
+
+
 def seeded_name(configuration: str, seed: int) -> str:
     """Name of the configuration that is another one with a seed."""
     return f"{configuration}_s{seed}"
@@ -110,17 +118,18 @@ class Sweep:
         folder = folder.absolute()
         if not (folder / SWEEP).is_file():
             raise UserError(f"{folder} holds no sweep: it has no {SWEEP}. `nnunet_ext jobs start` makes one.")
-        sweep = _read(cls, folder / SWEEP, folder=folder)
-        named = [sweep.request.dataset, sweep.request.configuration, sweep.request.plans_name, *sweep.request.trainers]
+        asked = read_typed(Asked, folder / SWEEP, maker=MAKER)
+        request = asked.request
+        named = [request.dataset, request.configuration, request.plans_name, *request.trainers]
         check_names(named, what="folder", where=folder / SWEEP)
-        return sweep
+        return cls(folder, request, asked.means)
 
     def write(self) -> None:
         """Make the folder and write what was asked for."""
         try:
             for part in ("trainings", "logs"):
                 (self.folder / part).mkdir(parents=True, exist_ok=True)
-            write_json(self.folder / SWEEP, {"request": asdict(self.request), "means": asdict(self.means)})
+            write_json(self.folder / SWEEP, asdict(Asked(self.request, self.means)))
         except OSError as error:
             raise UserError(f"{self.folder} cannot be written to ({error.strerror}).") from None
 
@@ -166,7 +175,7 @@ class Sweep:
     def record(self, training: Training) -> Record:
         """What is remembered about a training."""
         file = self.folder / "trainings" / f"{training.name}.json"
-        return _read(Record, file) if file.is_file() else Record()
+        return read_typed(Record, file, maker=MAKER) if file.is_file() else Record()
 
     def remember(self, training: Training, record: Record) -> None:
         """Replace what is remembered about a training."""
@@ -181,17 +190,6 @@ class Sweep:
         return (fold / CHECKPOINTS[0]).is_file() and (
             (fold / "validation" / "summary.json").is_file() or self.record(training).state == FINISHED
         )
-
-
-def _read(kind: type[T], file: Path, **known: Any) -> T:
-    """What a file of the sweep's folder holds, and what is known; a UserError names the key that is wrong."""
-    content = read_json(file)
-    try:
-        return TypeAdapter(kind).validate_python({**content, **known} if isinstance(content, dict) else content)
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        key = ".".join(map(str, wrong["loc"]))
-        raise UserError(f"{file} is not what `nnunet_ext jobs` writes: {key}: {wrong['msg']}.") from None
 
 
 def differing_keys(present: Request, asked: Request) -> dict[str, tuple[Any, Any]]:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.scores_table import nanmean
+from nnunet_ext.messages import size
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, read_images, read_label_map, reader_for
 from nnunet_ext.report.cases import CaseFiles, Label
 
@@ -109,9 +110,5 @@ def draw_case(files: CaseFiles, labels: Mapping[Label, str], description: Mappin
     prediction, _ = read_label_map(reader, files.prediction)
     for file, found in ((files.reference, reference), (files.prediction, prediction)):
         if found.shape != image[0].shape:
-            raise UserError(f"{file} has {_shape(found)} voxels and its image {_shape(image[0])}")
+            raise UserError(f"{file} has {size(found.shape)} voxels and its image {size(image[0].shape)}")
     return draw_overlay(image[0], reference, prediction, [float(value) for value in properties["spacing"]], labels)
-
-
-def _shape(array: npt.NDArray[Any]) -> str:
-    return " × ".join(map(str, array.shape))

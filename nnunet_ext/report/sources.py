@@ -57,26 +57,21 @@ class Source:
     versions: Mapping[str, str] = field(default_factory=dict)  # of the software that scored
 
 
-@dataclass(frozen=True)
-class PredictedFolder:
-    """Predictions of a fold's model that nnU-Net has scored."""
+def read_predicted_folder(name: str, fold_folder: Path, predictions: Path, images: Path) -> Source:
+    """Predictions of a fold's model as a source; errors as of `read_summary` and `read_training`.
 
-    name: str  # in the report
-    fold_folder: Path  # nnU-Net's ``fold_X`` with a checkpoint
-    summary: Path  # what ``nnUNetv2_evaluate_folder`` wrote about the predictions
-    predictions: Path  # what ``nnUNetv2_predict`` wrote, with its ``dataset.json``
-    images: Path | None = None  # folder with ``<case>_0000.<ending>``; without, there are no pictures
-
-
-def read_predicted_folder(run: PredictedFolder) -> Source:
-    """Predictions of known origin as a source; errors as of `read_summary` and `read_training`."""
-    description = read_dataset_json(run.predictions / "dataset.json")
-    evaluation = read_summary(run.summary, description)
-    ending = f"_0000{description['file_ending']}"
-    images = {} if run.images is None else {case: run.images / f"{case}{ending}" for case in evaluation.predictions}
-    outcome = _scored_by_nnunet("", [evaluation], description, RawFiles(images=images))
-    trainings = {run.fold_folder.name.replace("_", " "): read_training(run.fold_folder)}
-    return Source(run.predictions, run.name, "predictions", (outcome,), trainings)
+    Args:
+        name: in the report.
+        fold_folder: nnU-Net's ``fold_X`` with a checkpoint.
+        predictions: what ``nnUNetv2_predict`` and ``nnUNetv2_evaluate_folder`` wrote.
+        images: folder with ``<case>_0000.<ending>``.
+    """
+    description = read_dataset_json(predictions / "dataset.json")
+    evaluation = read_summary(predictions / SUMMARY, description)
+    files = {case: images / f"{case}_0000{description['file_ending']}" for case in evaluation.predictions}
+    outcome = _scored_by_nnunet("", [evaluation], description, RawFiles(images=files))
+    trainings = {fold_folder.name.replace("_", " "): read_training(fold_folder)}
+    return Source(predictions, name, "predictions", (outcome,), trainings)
 
 
 def read_source(path: Path) -> Source:

@@ -328,7 +328,7 @@ def test_operating_points_are_those_of_nnunets_probabilities(workspace, models, 
     assert len(probabilities) == 5
     for label, (channel, values) in channels.items():
         for threshold in (0.05, 0.3, 0.5):
-            voxels, lesions = np.zeros(3, int), DetectionCounts()
+            voxels, lesions = np.zeros(3, int), np.zeros(4, int)
             for case, found in probabilities.items():
                 reference = array(workspace.raw / dataset / "labelsTr" / f"{case}.nii.gz")
                 ours, ignored = np.isin(reference, values), reference == IGNORE
@@ -341,7 +341,7 @@ def test_operating_points_are_those_of_nnunets_probabilities(workspace, models, 
             assert float(row["recall"]) == pytest.approx(both / reference)
             assert row["precision"] == (str(both / predicted) if predicted else "")
             assert float(row["f1"]) == pytest.approx(2 * both / (reference + predicted))
-            assert counts(rows[dataset, "", label, "lesion", threshold]) == lesions
+            assert counts(rows[dataset, "", label, "lesion", threshold]) == tuple(lesions)
         assert f"{label}, lesions: nnU-Net's decision" in shown
     assert "Choose it on validation cases" in shown
     assert (tmp_path / "out" / "operating_points.png").read_bytes()[:4] == b"\x89PNG"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -12,10 +13,10 @@ from hypothesis import strategies as st
 from nnunet_ext.evaluation.lesions import DetectionCounts, count_lesions
 from nnunet_ext.evaluation.operating_points import (
     DEFAULT_THRESHOLDS,
-    OperatingPoints,
-    best_threshold,
+    best_point,
     count_operating_points,
     known_thresholds,
+    operating_points,
     reached_thresholds,
     read_thresholds,
     thresholds_file,
@@ -47,7 +48,17 @@ def case(seed: int, *, share: float = 0.3):
 def points_of(reference, reached, name, *, thresholds, overlap, **more):
     """The operating points of a label, in voxels and in lesions; nnU-Net's own decision is that nothing is there."""
     label = label_of_masks(reference, np.zeros_like(reference), overlap_share=overlap, cropped=False, **more)
-    return count_operating_points(label, reached.steps[name], reached.thresholds, thresholds=thresholds, lesions=True)
+    points = count_operating_points(label, reached.steps[name], reached.thresholds, thresholds=thresholds, lesions=True)
+    assert [(level, counts) for level, threshold, counts in points if math.isnan(threshold)] == [
+        ("voxel", label.voxels),
+        ("lesion", label.lesions),
+    ]
+    return [point for point in points if not math.isnan(point[1])]
+
+
+def curve_of(points, level):
+    """What is found at each threshold."""
+    return {threshold: counts for of_level, threshold, counts in points if of_level == level}
 
 
 @pytest.mark.parametrize("with_ignored", [False, True])
@@ -60,13 +71,14 @@ def test_counts_are_those_of_the_masks(share, with_ignored):
         points = points_of(
             reference, reached, label, thresholds=THRESHOLDS, ignored=ignored if with_ignored else None, overlap=0.5
         )
-        assert list(points.curves["voxel"]) == list(points.curves["lesion"]) == list(THRESHOLDS)
+        assert [point[:2] for point in points] == [*itertools.product(["voxel", "lesion"], THRESHOLDS)]
         for threshold in THRESHOLDS:
             mask = probabilities[channel] >= np.float32(threshold)
             both = np.sum(mask & reference & ~ignored)
             expected = DetectionCounts(np.sum(reference & ~ignored), both, np.sum(mask & ~ignored), both)
-            assert points.curves["voxel"][threshold] == expected
-            assert points.curves["lesion"][threshold] == count_lesions(reference, mask, ignored=ignored, overlap=0.5)
+            assert curve_of(points, "voxel")[threshold] == expected
+            lesions = count_lesions(reference, mask, ignored=ignored, overlap=0.5)
+            assert curve_of(points, "lesion")[threshold] == lesions
 
 
 @settings(max_examples=30)
@@ -81,9 +93,8 @@ def test_recall_never_rises_with_the_threshold(seed):
         ignored=ignored,
         overlap=0.1,
     )
-    for curve in points.curves.values():
-        recalls = [counts.recall for counts in curve.values()]
-        assert recalls == sorted(recalls, reverse=True)
+    for _, curve in operating_points(points).groupby("level"):
+        assert list(curve["recall"]) == sorted(curve["recall"], reverse=True)
 
 
 def test_half_is_the_decision_for_the_most_probable_of_two_classes_except_in_ties():
@@ -106,8 +117,8 @@ def test_instances_of_a_map_are_told_apart():
         overlap=0.1,
         instances=np.array([[[1, 1, 2, 2, 0, 0]]]),
     )
-    assert points.curves["lesion"] == {0.1: DetectionCounts(2, 2, 2, 1), 0.5: DetectionCounts(2, 1, 1, 1)}
-    assert points.curves["voxel"] == {0.1: DetectionCounts(4, 4, 5, 4), 0.5: DetectionCounts(4, 2, 2, 2)}
+    assert curve_of(points, "lesion") == {0.1: DetectionCounts(2, 2, 2, 1), 0.5: DetectionCounts(2, 1, 1, 1)}
+    assert curve_of(points, "voxel") == {0.1: DetectionCounts(4, 4, 5, 4), 0.5: DetectionCounts(4, 2, 2, 2)}
 
 
 def test_thresholds_that_were_not_asked_for_change_nothing():
@@ -130,27 +141,36 @@ def test_a_label_in_neither_has_no_rates_and_one_that_is_never_predicted_no_prec
     def points(reference):
         return points_of(reference, reached, "lesion", thresholds=[0.5], overlap=0.1)
 
-    assert points(nothing).curves == {"voxel": {0.5: DetectionCounts()}, "lesion": {0.5: DetectionCounts()}}
-    missed = points(something).curves["voxel"][0.5]
-    assert (missed.recall, missed.f1) == (0.0, 0.0)
-    assert math.isnan(missed.precision)
+    assert points(nothing) == [("voxel", 0.5, DetectionCounts()), ("lesion", 0.5, DetectionCounts())]
+    assert operating_points(points(nothing))[["recall", "precision", "f1"]].isna().all(axis=None)
+    missed = operating_points(points(something)).iloc[0]
+    assert (missed["level"], missed["recall"], missed["f1"]) == ("voxel", 0.0, 0.0)
+    assert math.isnan(missed["precision"])
 
 
 def test_counts_of_cases_are_summed():
-    own = {"voxel": DetectionCounts(4, 1, 1, 1)}
-    one = OperatingPoints({"voxel": {0.1: DetectionCounts(4, 2, 3, 2)}}, own)
-    other = OperatingPoints({"voxel": {0.1: DetectionCounts(1, 0, 5, 0)}}, own)
-    found = one + other
-    assert found.curves == {"voxel": {0.1: DetectionCounts(5, 2, 8, 2)}}
-    assert found.own == {"voxel": DetectionCounts(8, 2, 2, 2)}
-    assert found.curves["voxel"][0.1].f1 == pytest.approx(2 * 2 / (5 + 8))  # Dice of the sums
+    own = ("voxel", math.nan, DetectionCounts(4, 1, 1, 1))
+    one = [("voxel", 0.1, DetectionCounts(4, 2, 3, 2)), own]
+    other = [("voxel", 0.1, DetectionCounts(1, 0, 5, 0)), own]
+    found = operating_points([*one, *other])
+    counts = found[["level", "threshold", "reference", "found", "predicted", "right"]]
+    assert counts.iloc[0].to_list() == ["voxel", 0.1, 5, 2, 8, 2]
+    assert counts.iloc[1].fillna("own").to_list() == ["voxel", "own", 8, 2, 2, 2]
+    assert len(found) == 2
+    assert found["recall"].to_list() == [2 / 5, 2 / 8]
+    assert found["precision"].to_list() == [2 / 8, 1.0]
+    assert found["f1"][0] == pytest.approx(2 * 2 / (5 + 8))  # Dice of the sums
 
 
-def test_the_best_threshold_has_the_highest_f1_and_is_the_highest_of_several():
+def test_the_best_point_has_the_highest_f1_and_of_several_the_highest_threshold():
+    def best_of(counts):
+        return best_point(operating_points(("voxel", threshold, one) for threshold, one in counts.items()))
+
     worse, best, nothing = DetectionCounts(4, 1, 4, 1), DetectionCounts(4, 3, 4, 3), DetectionCounts(4)
-    assert best_threshold({0.1: worse, 0.2: best, 0.3: best, 0.9: nothing}) == 0.3
-    assert best_threshold({0.1: nothing, 0.2: DetectionCounts()}) is None
-    assert best_threshold({0.1: DetectionCounts(0, 0, 5, 0)}) is None
+    found = best_of({0.1: worse, 0.2: best, 0.3: best, 0.9: nothing})
+    assert (found["threshold"], found["f1"]) == (0.3, 0.75)
+    assert best_of({0.1: nothing, 0.2: DetectionCounts()}) is None
+    assert best_of({0.1: DetectionCounts(0, 0, 5, 0)}) is None
 
 
 def test_default_thresholds_ascend_between_0_and_1():

@@ -79,7 +79,7 @@ def test_a_folder_without_a_sweep_is_refused(tmp_path):
     with pytest.raises(UserError, match="holds no sweep"):
         Sweep.read(tmp_path)
     (tmp_path / "sweep.json").write_text('{"request": {"datasets": 1}, "means": {}}')
-    with pytest.raises(UserError, match="is not what"):
+    with pytest.raises(UserError, match="is not as nnunet_ext jobs writes it"):
         Sweep.read(tmp_path)
 
 
@@ -88,12 +88,12 @@ def test_a_wrong_value_in_a_sweeps_files_is_named(tmp_path):
     sweep.write()
     record = tmp_path / "sweep" / "trainings" / f"{sweep.trainings[0].name}.json"
     record.write_text('{"state": "failed", "attempts": "often"}')
-    with pytest.raises(UserError, match=r"fold_0\.json is not what .*: attempts: .*valid integer"):
+    with pytest.raises(UserError, match=r"fold_0\.json is not as .*:\n  - attempts: .*valid integer"):
         sweep.record(sweep.trainings[0])
     record.write_text('{"status": "failed"}')
     with pytest.raises(UserError, match="status: Unexpected keyword argument"):
         sweep.record(sweep.trainings[0])
     content = read_json(tmp_path / "sweep" / "sweep.json")
     write_json(tmp_path / "sweep" / "sweep.json", {**content, "means": {"device": None}})
-    with pytest.raises(UserError, match=r"sweep\.json is not what .*: means\.device: "):
+    with pytest.raises(UserError, match=r"sweep\.json is not as .*:\n  - means\.device: "):
         Sweep.read(tmp_path / "sweep")

@@ -50,5 +50,5 @@ def test_prediction_of_another_size_is_said(tmp_path):
     raw = write_raw(tmp_path, ["case"])
     write_volume(tmp_path / "case.nii.gz", np.zeros((3, 4, 5), dtype=np.uint8))
     files = CaseFiles(tmp_path / "case.nii.gz", raw / "labelsTr/case.nii.gz", raw / "imagesTr/case_0000.nii.gz")
-    with pytest.raises(UserError, match="3 × 4 × 5 voxels and its image 12 × 16 × 18"):
+    with pytest.raises(UserError, match="3 x 4 x 5 voxels and its image 12 x 16 x 18"):
         draw_case(files, LABELS, DATASET_JSON)

@@ -12,7 +12,7 @@ import torch
 
 from nnunet_ext.report.page import write_report
 from nnunet_ext.report.runs import as_runs, every_case_a_patient
-from nnunet_ext.report.sources import PredictedFolder, read_predicted_folder, read_source
+from nnunet_ext.report.sources import read_predicted_folder, read_source
 from support.made_results import (
     DATASET,
     DATASET_JSON,
@@ -293,8 +293,8 @@ def test_predictions_of_a_demonstration_have_their_images_and_commands_as_run(tm
     predictions = tmp_path / "predictions"
     write_predictions(predictions, raw, shifts(1, 2))
     (predictions / "dataset.json").write_text(json.dumps(DATASET_JSON))
-    run = PredictedFolder("mine", fold, predictions / "summary.json", predictions, raw / "imagesTr")
-    runs = as_runs([(run.name, read_predicted_folder(run))])
+    source = read_predicted_folder("mine", fold, predictions, raw / "imagesTr")
+    runs = as_runs([(source.name, source)])
     target = tmp_path / "report.html"
     write_report(target, runs, title="", patients=every_case_a_patient(runs), commands=["as I ran it"])
     page = target.read_text(encoding="utf-8")

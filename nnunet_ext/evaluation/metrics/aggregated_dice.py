@@ -8,14 +8,8 @@ Source: Andrearczyk et al., Overview of the HECKTOR challenge at MICCAI 2021; in
 2024's evaluations sum it.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from nnunet_ext.evaluation.metrics.label_in_case import LabelInCase
 from nnunet_ext.evaluation.metrics.metric import Metric, Parts
-
-if TYPE_CHECKING:
-    from nnunet_ext.evaluation.metrics.label_in_case import LabelInCase
 
 
 def volumes(label: LabelInCase) -> Parts:

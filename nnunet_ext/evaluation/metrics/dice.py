@@ -1,13 +1,7 @@
 """Dice of each case, as nnU-Net computes it."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from nnunet_ext.evaluation.metrics.label_in_case import LabelInCase
 from nnunet_ext.evaluation.metrics.metric import Metric, Parts
-
-if TYPE_CHECKING:
-    from nnunet_ext.evaluation.metrics.label_in_case import LabelInCase
 
 
 def dice(label: LabelInCase) -> Parts:

@@ -6,21 +6,32 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
-if TYPE_CHECKING:
-    from nnunet_ext.evaluation.lesions import DetectionCounts
-    from nnunet_ext.evaluation.surface import SurfaceDistances
+from nnunet_ext.evaluation.surface import SurfaceDistances, surface_dice, surface_distances
 
 Mask = npt.NDArray[np.bool_]
 Map = npt.NDArray[np.integer]
 Box = tuple[slice, ...]
 
 CHUNK = 1 << 20  # voxels that are counted at a time
+
+
+class DetectionCounts(NamedTuple):
+    """What a prediction finds in a case, counted in instances or in voxels.
+
+    Attributes:
+        found: instances or voxels of the reference that are predicted.
+        right: instances or voxels of the prediction that are in the reference. Of voxels these are the ones found.
+    """
+
+    reference: int = 0
+    found: int = 0
+    predicted: int = 0
+    right: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,8 @@ class CaseMaps:
     @cached_property
     def boxes(self) -> list[list[Box | None]]:
         """Where each value from 1 on is in the reference, and where in the prediction; None where it is not."""
+        from scipy import ndimage  # takes a while to import
+
         return [ndimage.find_objects(one, max(self.values)) for one in (self.reference, self.prediction)]
 
 
@@ -105,8 +118,6 @@ class LabelInCase:
     @cached_property
     def voxels(self) -> DetectionCounts:
         """Numbers of voxels that are not ignored; those that are found and right are the ones that both share."""
-        from nnunet_ext.evaluation.lesions import DetectionCounts
-
         places = [self.maps.values.index(value) for value in self.key]
         rows = self.maps.pairs[places]
         both = int(rows[:, places].sum())
@@ -120,14 +131,10 @@ class LabelInCase:
 
     @cached_property
     def distances(self) -> SurfaceDistances:
-        from nnunet_ext.evaluation.surface import surface_distances
-
         return surface_distances(self.reference, self.known_prediction, self.maps.spacing)
 
     @property
     def surface_dice(self) -> float:
-        from nnunet_ext.evaluation.surface import surface_dice
-
         return surface_dice(self.reference, self.known_prediction, self.maps.spacing, tolerance=self.tolerance)
 
     @cached_property

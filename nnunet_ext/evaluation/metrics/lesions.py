@@ -18,7 +18,10 @@ RULE = (
 
 
 def f1(sums: Table) -> Table:
-    """Harmonic mean of recall and precision by their sums, (..., 2, 2) -> (...): as `DetectionCounts.f1`."""
+    """Harmonic mean of recall and precision by their sums, (..., 2, 2) -> (...); of voxels it is Dice.
+
+    It is 0 if only one of reference and prediction has any, NaN if neither has.
+    """
     found, right = sums[..., 0, 0], sums[..., 1, 0]
     recall, precision = ratio(found, sums[..., 0, 1]), ratio(right, sums[..., 1, 1])
     both = ratio(2 * recall * precision, recall + precision)

@@ -1,18 +1,13 @@
 """What a metric is: how one label of one case is scored, and how a figure over cases is computed from these scores."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nnunet_ext.evaluation.bootstrap import Statistic, Table, known_mean, quotient
-
-if TYPE_CHECKING:
-    from nnunet_ext.evaluation.metrics.label_in_case import LabelInCase
+from nnunet_ext.evaluation.metrics.label_in_case import LabelInCase
 
 Parts = tuple[float, float]
 """Numerator and denominator of a score. A plain value has the denominator 1; an undefined score is 0 / 0."""
