@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, read_images
@@ -60,13 +61,29 @@ def predict_case(
 
 @contextmanager
 def unreadable_images_named(predictor: nnUNetPredictor, cases: Iterable[Sequence[Path]]) -> Iterator[None]:
-    """Raise a UserError in place of what nnU-Net raises in the block if it is because an image cannot be read."""
+    """Raise a UserError in place of what nnU-Net raises in the block, if an image cannot be read or is too small."""
     try:
         yield
     except Exception:
         for images in cases:
-            read_images(predictor.plans_manager.image_reader_writer_class(), Case(tuple(images), images[0]))
+            reader = predictor.plans_manager.image_reader_writer_class()
+            data, properties = read_images(reader, Case(tuple(images), images[0]))
+            _check_size(predictor, data.shape[1:], properties["spacing"], images[0])
         raise
+
+
+def _check_size(predictor: nnUNetPredictor, shape: Sequence[int], spacing: Sequence[float], file: Path) -> None:
+    """Raise a UserError if nothing is left of an image at the model's spacing."""
+    axes = predictor.plans_manager.transpose_forward
+    shape, spacing = [shape[axis] for axis in axes], [spacing[axis] for axis in axes]
+    target = predictor.configuration_manager.spacing
+    target = [*spacing[: len(spacing) - len(target)], *target]  # a network of slices leaves their distance as it is
+    if min(compute_new_shape(shape, spacing, target)) < 1:
+        shown = [" × ".join(f"{value:g}" for value in values) for values in (shape, spacing, target)]
+        raise UserError(
+            f"{file} has {shown[0]} voxels of {shown[1]} mm. At the model's {shown[2]} mm nothing is left of it. Is "
+            "its spacing right?"
+        )
 
 
 def folds_that_have_not_seen(

@@ -56,12 +56,20 @@ def test_an_image_that_nnunet_cannot_read_is_named_and_other_errors_stay(tmp_pat
     def predict(images, targets, *, save_probabilities):
         raise RuntimeError("of nnU-Net")
 
-    manager = SimpleNamespace(image_reader_writer_class=SimpleITKIO)
-    predictor = SimpleNamespace(predict_from_files_sequential=predict, plans_manager=manager)
+    manager = SimpleNamespace(image_reader_writer_class=SimpleITKIO, transpose_forward=[1, 0, 2])
+    configuration = SimpleNamespace(spacing=[1.0, 1.0])  # of slices
+    predictor = SimpleNamespace(
+        predict_from_files_sequential=predict, plans_manager=manager, configuration_manager=configuration
+    )
     image = tmp_path / "case_0000.mha"
     image.write_bytes(b"noise")
     with pytest.raises(UserError, match=r"case_0000\.mha cannot be read"):
         predict_case(predictor, [image])
     sitk.WriteImage(sitk.Image([4, 4, 4], sitk.sitkUInt8), str(image))
     with pytest.raises(RuntimeError, match="of nnU-Net"):
+        predict_case(predictor, [image])
+    small = sitk.Image([4, 4, 4], sitk.sitkUInt8)
+    small.SetSpacing((0.1, 0.001, 0.001))
+    sitk.WriteImage(small, str(image))
+    with pytest.raises(UserError, match=r"case_0000\.mha has 4 × 4 × 4 voxels of .* At the model's 0\.001 × 1 × 1 mm"):
         predict_case(predictor, [image])
