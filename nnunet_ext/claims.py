@@ -25,7 +25,7 @@ else:
 PATIENCE_S = 1.0
 WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 BEHIND_CONTENT = 1 << 30  # Windows lets nobody read what is locked
-LONGEST_PART = 60  # characters of a name, each of up to four bytes, in that of its lock
+LONGEST_PART = 50  # characters of a name, each of up to four bytes, in that of its lock
 
 
 class Claim:
@@ -63,7 +63,9 @@ class Claim:
         return True
 
     def _attempt(self) -> bool:
-        descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT, 0o666)
+        # no link is followed: in a temporary folder that others share, it may lead anywhere
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+        descriptor = os.open(self.file, flags, 0o666)
         try:
             if _locked(descriptor, self.file) and _is_open(self.file, descriptor):
                 self._descriptor = descriptor
@@ -123,6 +125,12 @@ def holder(file: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else {}
 
 
+def lock_name(name: str) -> str:
+    """The name of the lock beside a file or folder, on every machine the same and for every name another."""
+    rest = f".{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}" if len(name) > LONGEST_PART else ""
+    return f".{name[:LONGEST_PART]}{rest}.lock"
+
+
 @contextmanager
 def only_run(target: str | os.PathLike[str], *, patience_s: float = PATIENCE_S) -> Iterator[None]:
     """Let one run at a time write a file or folder, on this machine and on others that share the file system.
@@ -140,7 +148,7 @@ def only_run(target: str | os.PathLike[str], *, patience_s: float = PATIENCE_S) 
     name = hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
     locks = [Path(tempfile.gettempdir(), f"nnunet_ext_{name}.lock")]  # the target's folder may be made meanwhile
     if place.parent.is_dir():
-        locks.append(place.with_name(f".{place.name[:LONGEST_PART]}.lock"))
+        locks.append(place.with_name(lock_name(place.name)))
     with ExitStack() as held:
         for claim in map(Claim, locks):
             try:

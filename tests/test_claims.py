@@ -158,3 +158,19 @@ def test_waiting_runs_come_one_after_the_other(tmp_path, temporary):
     for thread in threads:
         thread.join()
     assert (max(most), len(entered)) == (1, 20)
+
+
+def test_long_names_that_begin_alike_have_locks_of_their_own(tmp_path, temporary):
+    one, other = (tmp_path / f"{'nnUNetTrainer' * 8}_{letter}" for letter in "AB")
+    with only_run(one), only_run(other, patience_s=0):
+        assert len(list(tmp_path.glob(".*.lock"))) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="this system follows links")
+def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path, temporary):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / ".out.lock").symlink_to(victim)
+    with only_run(tmp_path / "out"):
+        pass
+    assert victim.read_text() == "precious"

@@ -29,6 +29,9 @@ class _Inert(dict[Any, Any]):
     def __hash__(self) -> int:  # type: ignore[override]
         return id(self)
 
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        return type("_Named", (_Inert,), {})  # what `getattr` finds, such as a class in a class
+
     def __setstate__(self, state: Any) -> None: ...
 
     def append(self, item: Any) -> None: ...

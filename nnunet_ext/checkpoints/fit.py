@@ -46,6 +46,9 @@ class Fit:
             for key in DATA_KEYS
             if before.get(key) is not None and after.get(key) is not None and _differ(key, before[key], after[key])
         }
+        axes = [list(one.plans.get("transpose_forward") or ()) for one in (origin, target)]
+        if all(axes) and axes[0] != axes[1]:
+            data["transpose_forward"] = f"{axes[0]} -> {axes[1]}"
         return cls(source, adaptation, architecture, data, like_commands(target, file) if architecture else ())
 
     @property

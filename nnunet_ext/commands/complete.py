@@ -54,7 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from nnunet_ext.evaluation.machine import choose_device
-    from nnunet_ext.preprocessing.raw.new_dataset import check_new_name, copy_splits, new_dataset, write_description
+    from nnunet_ext.preprocessing.raw.new_dataset import (
+        CaseProgress,
+        check_new_name,
+        copy_splits,
+        new_dataset,
+        write_description,
+    )
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
     from nnunet_ext.preprocessing.simulate.weaker_dataset import DENSE, INSTANCES
     from nnunet_ext.pseudo_labels.completion import LabelCounts, Rules, completed_labels
@@ -109,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
                 (folder / name).mkdir(exist_ok=True)
                 for file in sorted((source.folder / name).iterdir()):
                     shutil.copyfile(file, folder / name / file.name)  # contents alone: the source may be read-only
+        CaseProgress(folder).close()
 
     print_outcome(args.output, counts)
     if not args.out_of_fold and trained_on(teacher.model) == source.folder.name:

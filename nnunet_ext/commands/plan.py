@@ -94,7 +94,13 @@ def _like(args: argparse.Namespace, file: Path, plans: dict[str, Any]) -> int:
     from nnunet_ext.checkpoints.fit import check_consistent, source_text
     from nnunet_ext.checkpoints.sources import built_in_source, read_source
     from nnunet_ext.formats.dataset_json import channel_names, read_dataset_json
-    from nnunet_ext.plans.like import dimensions, like_configuration, matching_channels, with_intensities
+    from nnunet_ext.plans.like import (
+        dimensions,
+        intensities_of,
+        like_configuration,
+        matching_channels,
+        with_intensities,
+    )
 
     source = built_in_source(args.like) or read_source(args.like, reader=args.reader, parts=args.parts, stem=args.stem)
     check_consistent(source, file=args.like)
@@ -133,7 +139,10 @@ def _like(args: argparse.Namespace, file: Path, plans: dict[str, Any]) -> int:
         _write_plans(file.with_name(f"{plans_name}.json"), with_intensities(plans, origin.plans, **options), args.force)
     else:
         command = ["nnunet_ext", "plan", "-d", args.dataset, "--like", str(args.like), "-p", args.plans, "-c", base]
-        for option, value in (("--name", args.name), ("--spacing", args.spacing), ("--source", args.reader)):
+        for option, value in (
+            *(("--name", args.name), ("--spacing", args.spacing)),
+            *(("--source", args.reader), ("--parts", args.parts)),
+        ):
             command += [] if value is None else [option, value]
         command += [] if args.stem is None else ["--stem", args.stem]
         command += [] if args.patch is None else ["--patch", *map(str, args.patch)]
@@ -141,13 +150,21 @@ def _like(args: argparse.Namespace, file: Path, plans: dict[str, Any]) -> int:
         tell_vanished(plans_file.vanished_configurations(file))
     print(source_text(source))
     print(_summary(name, content, file.with_name(f"{plans_name}.json"), source_channels, channels))
-    if "CTNormalization" in content["normalization_schemes"] and not args.new_plans:
-        print("CTNormalization takes the intensities of this dataset; the model's need new plans: --new-plans NAME")
+    if "CTNormalization" in content["normalization_schemes"]:
+        if not intensities_of(origin.plans):
+            print("CTNormalization takes the intensities of this dataset: the source does not say its own.")
+        elif not args.new_plans:
+            print("CTNormalization takes the intensities of this dataset; the model's need new plans: --new-plans NAME")
+    theirs, ours = (one.get("transpose_forward") for one in (origin.plans, plans))
+    if theirs is not None and theirs != ours:
+        print(f"The source's axes are in the order {theirs}, this dataset's in {ours}: kernels see other axes.")
     is_new = args.new_plans or "data_identifier" in content
     target = [args.dataset, name, "-p", plans_name]
     preprocess = ["nnUNetv2_preprocess", "-d", args.dataset, "-plans_name", plans_name, "-c", name]
-    adapt = ["nnunet_ext", "adapt-weights", str(args.like), "--to", *target, "-tr", "nnUNetTrainerFineTune"]
-    adapt += [] if args.stem is None else ["--stem", args.stem]
+    weights = "FILE" if built_in_source(args.like) else str(args.like)  # a description has no weights
+    adapt = ["nnunet_ext", "adapt-weights", weights, "--to", *target, "-tr", "nnUNetTrainerFineTune"]
+    for option, value in (("--source", args.reader), ("--parts", args.parts), ("--stem", args.stem)):
+        adapt += [] if value is None else [option, value]
     steps = [*([shlex.join(preprocess)] if is_new else []), shlex.join([*adapt, "-o", "start.pth"])]
     print("\n  ".join(["Next:", *steps]))
     return 0

@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from nnunet_ext.evaluation.machine import choose_device
-    from nnunet_ext.preprocessing.raw.new_dataset import check_new_name, new_dataset, write_description
+    from nnunet_ext.preprocessing.raw.new_dataset import CaseProgress, check_new_name, new_dataset, write_description
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
     from nnunet_ext.preprocessing.raw.splits import SPLITS
     from nnunet_ext.preprocessing.raw.unlabelled import MADE_BY
@@ -87,7 +87,8 @@ def run(args: argparse.Namespace) -> int:
     if labelled is not None:
         check_addition(source, labelled, labels)
     common = {"version": __version__, "threshold": args.threshold, "least_share": args.least_share}
-    request = {**common, "dataset": str(source.folder.resolve()), "labels": source.description["labels"]}
+    request = {"version": __version__, "threshold": args.threshold, "dataset": str(source.folder.resolve())}
+    request["labels"] = source.description["labels"]
     request |= {"with": labelled and str(labelled.folder.resolve()), "models": [one.request() for one in teachers]}
 
     def label(name: str, case: Case, before: Labels) -> tuple[Labels, Any]:
@@ -114,10 +115,14 @@ def run(args: argparse.Namespace) -> int:
         about = {"made_by": "pseudo-label", **common, "labelled_from": source.folder.name}
         about |= {"with": labelled and labelled.folder.name, "models": [teacher.origin() for teacher in teachers]}
         write_description(folder, args.output, cases, {**source.description, "labels": labels}, about=about)
-        if folds := folds_for(source, labelled, chosen):
+        folds = folds_for(source, labelled, chosen)
+        if folds and not has_empty_part(folds):
             write_json(folder / SPLITS, folds)
+        CaseProgress(folder).close()
 
     print_outcome(rows, names)
+    if has_empty_part(folds):
+        print("The folds are not kept, as one would have no case left for a part: nnU-Net will draw new ones.")
     print(f"\nWrote {raw_folder(args.output)}\n{next_steps(args.output)}")
     return 0
 
@@ -125,6 +130,8 @@ def run(args: argparse.Namespace) -> int:
 def labels_of_all(models: list[Mapping[str, Any]]) -> dict[str, int]:
     """The labels of models, which must be equal, with an ignore label behind them; a UserError if they differ."""
     first, *others = [{name: value for name, value in one["labels"].items() if name != "ignore"} for one in models]
+    if regions := [name for name, value in first.items() if isinstance(value, list)]:
+        raise UserError(f"The models have regions ({', '.join(regions)}). Each label needs one value here.")
     if different := next((one for one in others if one != first), None):
         raise UserError(f"The models have different labels: {first} and {different}. They must be the same.")
     return {**first, "ignore": max(first.values()) + 1}
@@ -133,6 +140,8 @@ def labels_of_all(models: list[Mapping[str, Any]]) -> dict[str, int]:
 def check_addition(source: RawDataset, labelled: RawDataset, labels: Mapping[str, int]) -> None:
     """Raise a UserError if a labelled dataset cannot be added, or has a case that is to be labelled."""
     from nnunet_ext.evaluation.model_evaluation import check_inputs
+    from nnunet_ext.preprocessing.raw.raw_dataset import check_values, read_label_map
+    from nnunet_ext.pseudo_labels.teachers import check_all_annotated
 
     check_inputs(source.description, labelled.description, name=labelled.folder.name)
     theirs = {name: value for name, value in labelled.description["labels"].items() if name != "ignore"}
@@ -140,6 +149,10 @@ def check_addition(source: RawDataset, labelled: RawDataset, labels: Mapping[str
         raise UserError(f"{labelled.folder.name} has the labels {theirs}, and the models have {dict(labels)}.")
     if same := sorted(set(source.cases) & set(labelled.cases)):
         raise UserError(f"{some(same, 3)}: cases of that name are in {source.folder.name} and {labelled.folder.name}.")
+    check_all_annotated(labelled)
+    reader = labelled.reader_writer()
+    for case in labelled.cases.values():
+        check_values(read_label_map(reader, case.label)[0], labelled.known_values, file=case.label)
     sizes = {case.images[0].stat().st_size for case in labelled.cases.values()}
     known = {sha256(case.images[0]): name for name, case in labelled.cases.items()}
     for name, case in source.cases.items():
@@ -174,12 +187,18 @@ def folds_for(source: RawDataset, labelled: RawDataset | None, chosen: list[str]
     return [{"train": [*fold["train"], *chosen], "val": fold["val"]} for fold in folds]
 
 
+def has_empty_part(folds: list[Fold]) -> bool:
+    """Whether a fold has no case to train on or none to validate."""
+    return any(not cases for fold in folds for cases in fold.values())
+
+
 def table_row(name: str, found: Mapping[str, Any], least_share: float) -> dict[str, Any]:
     """A case in pseudo_labels.csv."""
     share = found["foreground_share"]
     voxels = {f"voxels_{label}": count for label, count in found["voxels"].items()}
+    left_out = share is not None and share < least_share
     numbers = {"open_voxels": found["open_voxels"], "labelled_voxels": found["labelled_voxels"]}
-    return {"case": name, **numbers, "foreground_share": share, "left_out": (share or 0.0) < least_share, **voxels}
+    return {"case": name, **numbers, "foreground_share": share, "left_out": left_out, **voxels}
 
 
 def largest(rows: Mapping[str, Mapping[str, Any]]) -> str:

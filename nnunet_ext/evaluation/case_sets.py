@@ -14,7 +14,7 @@ from nnunet_ext.preprocessing.raw.splits import read_splits
 
 SELECTIONS = ("test", "val", "all")
 SHOWN = 3  # examples in a message
-LISTED = (None, "labelsTr")
+LISTED = (None, "labelsTr", "labelsTs")
 """The references that the lists of annotated labels in dataset.json are about: nnU-Net's own."""
 
 
@@ -47,7 +47,7 @@ class CaseSet:
         if self.references not in LISTED:
             return {label: list(self.cases) for label in labels}
         lists = annotated_labels(self.description, where=f"dataset.json of {self.dataset}")
-        if self.selection == "test":
+        if self.selection == "test" or self.references == "labelsTs":
             lists = replace(lists, default=None)
         return {label: [case for case in self.cases if lists.is_annotated(case, label)] for label in labels}
 

@@ -136,9 +136,14 @@ def with_intensities(
         content: the configuration, resolved.
         matching: the source's channel for each channel of the dataset, as of `matching_channels`.
     """
-    theirs = source_plans.get(INTENSITIES) or source_plans.get("foreground_intensity_properties_by_modality") or {}
+    theirs = intensities_of(source_plans)
     own = dict(plans[INTENSITIES])
     for channel, place in enumerate(matching):
         if place is not None and str(place) in theirs:
             own[str(channel)] = theirs[str(place)]
     return {**plans, "plans_name": name, INTENSITIES: own, "configurations": {configuration: dict(content)}}
+
+
+def intensities_of(plans: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What plans, also of old releases, say of the intensities of each channel; nothing where they do not."""
+    return plans.get(INTENSITIES) or plans.get("foreground_intensity_properties_by_modality") or {}

@@ -15,6 +15,7 @@ from nnunet_ext.evaluation.model_evaluation import check_inputs, load_predictor
 from nnunet_ext.evaluation.probabilities import folds_that_have_not_seen, predict_probabilities
 from nnunet_ext.evaluation.scored_labels import match_labels
 from nnunet_ext.files import sha256, size_and_time
+from nnunet_ext.formats.annotated_labels import annotated_labels
 from nnunet_ext.formats.dataset_json import channel_names
 from nnunet_ext.formats.whole_images import image_written_whole
 from nnunet_ext.messages import size, some
@@ -84,6 +85,7 @@ def load_teacher(
     Raises:
         UserError: if the model is not whole, does not fit the dataset, or has trained on a case with every fold.
     """
+    check_all_annotated(source)
     model = find_trained_model(folder, list(dict.fromkeys(folds)), checkpoint=checkpoint)
     check_fit(source, model, labels_count=labels_count)
     chosen = folds_of_cases(source, model, out_of_fold=out_of_fold)
@@ -156,7 +158,7 @@ def label_cases(
 
     Args:
         source: whose cases they are; each has a label map.
-        folder: the unfinished dataset.
+        folder: the unfinished dataset. It keeps what is done until `CaseProgress` is closed.
         label: takes a case's name, files and label map; returns the new one and what is kept of the case, as JSON.
         say: what is said of a case, in a line, by what was kept.
 
@@ -170,19 +172,28 @@ def label_cases(
         position = f"[{number}/{len(source.cases)}] {name}"
         state = [size_and_time(file) for file in (*case.images, case.label)]
         kept[name] = progress.result(name, state)
-        if kept[name]:
+        new = folder / "labelsTr" / f"{name}{source.ending}"
+        if kept[name] and new.is_file():
             print(f"{position}: done before", flush=True)
             continue
         before, properties = read_label_map(reader, case.label)
         check_values(before, source.known_values, file=case.label)
         labels, kept[name] = label(name, case, before)
-        new = folder / "labelsTr" / f"{name}{source.ending}"
         with image_written_whole(new):
             reader.write_seg(labels, str(new), properties)
         progress.keep(name, state, kept[name])
         print(f"{position}: {say(kept[name])}", flush=True)
-    progress.close()
     return kept
+
+
+def check_all_annotated(dataset: RawDataset) -> None:
+    """Raise a UserError if a case was not annotated for every label: the new dataset would not say so."""
+    lists = annotated_labels(dataset.description, where=dataset.folder / "dataset.json")
+    if lists.are_partial(dataset.cases) or lists.scribbled:
+        raise UserError(
+            f"By its dataset.json, {dataset.folder.name} is not annotated for every label in every case. What is "
+            "missing there would count as background. Take such cases out of the dataset."
+        )
 
 
 def check_shape(probabilities: npt.NDArray[Any], labels: Labels, case: Case) -> None:

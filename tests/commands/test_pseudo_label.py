@@ -148,6 +148,58 @@ def test_interrupted_work_goes_on_with_the_case_that_was_not_finished(scribbled,
     assert len(rows(scribbled)) == 3
 
 
+def test_what_is_predicted_is_kept_for_another_share(scribbled, predictor, capsys):
+    assert pseudo_label(scribbled, "--threshold", "0.85", "--least-share", "0.9") == 2
+    assert "lower --least-share" in capsys.readouterr().err
+    assert pseudo_label(scribbled, "--threshold", "0.85", "--least-share", "0.3") == 0
+    assert len(predictor.calls) == 3
+    assert (scribbled.labels("case_1") == expected_labels(0.85)).all()
+    assert not list((scribbled.raw / NEW).glob(".progress*"))
+
+
+def test_case_in_which_no_model_sees_foreground_stays(scribbled):
+    image, _ = case_arrays()
+    scribbled.write_case("case_1", np.zeros_like(image), np.full(image.shape, 2, np.uint8))
+    assert pseudo_label(scribbled, "--least-share", "0.5") == 0
+    assert [row["left_out"] for row in rows(scribbled)] == ["False"] * 3
+    assert (scribbled.labels("case_1") == 0).all()
+
+
+def test_folds_that_cannot_be_trained_are_not_kept(scribbled, capsys):
+    image, _ = case_arrays()
+    scribbled.write_case("case_0", np.where(image > 0.5, 0.6, 0).astype(np.float32), np.full(image.shape, 2, np.uint8))
+    assert pseudo_label(scribbled, "--least-share", "0.2") == 0
+    assert not (scribbled.raw / NEW / "splits_final.json").exists()
+    assert "The folds are not kept" in capsys.readouterr().out
+
+
+def test_annotated_dataset_is_checked_before_anything_is_predicted(unlabelled, predictor, capsys):
+    label = unlabelled.source / "labelsTr" / "case_2.nii.gz"
+    label.unlink()
+    assert pseudo_label(unlabelled, "--with", "705", source="707") == 2
+    assert "case_2.nii.gz does not exist" in capsys.readouterr().err
+    unlabelled.write_case("case_2", case_arrays()[0], np.full(case_arrays()[1].shape, 7, np.uint8))
+    assert pseudo_label(unlabelled, "--with", "705", source="707") == 2
+    assert "has the value 7" in capsys.readouterr().err
+    assert predictor.calls == []
+
+
+@pytest.mark.parametrize("command", ["pseudo-label", "complete"])
+def test_dataset_in_which_labels_are_missing_is_refused(scribbled, predictor, capsys, command):
+    lists = {"annotated_labels": {"case_0": []}, "default": ["node"]}
+    scribbled.describe(labels=SCRIBBLES, nnunet_ext=lists)
+    assert main([command, str(scribbled.model), "-d", "705", "-o", NEW, "--device", "cpu"]) == 2
+    assert "is not annotated for every label in every case" in capsys.readouterr().err
+    assert predictor.calls == []
+
+
+def test_regions_are_refused(unlabelled, capsys):
+    regions = {"background": 0, "whole": [1, 2], "node": 2}
+    unlabelled.describe(model={"labels": regions})
+    assert pseudo_label(unlabelled, source="707") == 2
+    assert "regions (whole)" in capsys.readouterr().err
+
+
 def test_work_is_not_gone_on_with_under_another_threshold(scribbled, predictor, capsys):
     predictor.stop_at = "case_1"
     assert pseudo_label(scribbled) == 130

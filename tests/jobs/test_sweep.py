@@ -94,6 +94,10 @@ def test_a_wrong_value_in_a_sweeps_files_is_named(tmp_path):
     with pytest.raises(UserError, match="status: Unexpected keyword argument"):
         sweep.record(sweep.trainings[0])
     content = read_json(tmp_path / "sweep" / "sweep.json")
+    folders = {"nnUNet_raw": "/raw", "nnUNet_preprocessed": "/preprocessed"}
+    write_json(tmp_path / "sweep" / "sweep.json", {**content, "request": {**content["request"], "folders": folders}})
+    with pytest.raises(UserError, match="folders has no nnUNet_results"):
+        Sweep.read(tmp_path / "sweep")
     write_json(tmp_path / "sweep" / "sweep.json", {**content, "means": {"device": None}})
     with pytest.raises(UserError, match=r"sweep\.json is not as .*:\n  - means\.device: "):
         Sweep.read(tmp_path / "sweep")
