@@ -11,7 +11,7 @@ import platform
 import shutil
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -89,9 +89,9 @@ def write_text(target: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(target: str | os.PathLike[str], content: Any, *, default: Callable[[Any], Any] | None = None) -> None:
-    """Write `content` as indented JSON in its own key order, whole or not at all; `default` as of `json.dumps`."""
-    write_text(target, json.dumps(content, indent=4, default=default) + "\n")
+def write_json(target: str | os.PathLike[str], content: Any) -> None:
+    """Write `content` as indented JSON in its own key order, whole or not at all."""
+    write_text(target, json.dumps(content, indent=4) + "\n")
 
 
 def read_json(source: str | os.PathLike[str]) -> Any:
