@@ -22,7 +22,6 @@ from nnunet_ext.messages import last_line, some
 from nnunet_ext.plans.plans_file import raw_folder
 
 PICTURES = tuple(NaturalImage2DIO.supported_file_endings)
-COLOURS_SHOWN = 5  # in a message
 UNREADABLE = (RuntimeError, OSError, ValueError, AssertionError)  # what nnU-Net's readers raise
 
 Labels = npt.NDArray[np.integer]  # a map of labels or of instances, (Z, Y, X); two-dimensional images have Z = 1
@@ -124,7 +123,7 @@ def only_map(values: npt.NDArray[Any], *, file: Path) -> npt.NDArray[Any]:
         shape = " × ".join(map(str, values.shape))
         raise UserError(f"{file} has several values for each voxel: nnU-Net reads an array of {shape}. {expected}")
     colours = np.unique(values.reshape(len(values), -1), axis=1).T.astype(int).tolist()
-    named = ", ".join(str(tuple(colour)) for colour in colours[:COLOURS_SHOWN]) + ", …" * (len(colours) > COLOURS_SHOWN)
+    named = some([tuple(colour) for colour in colours])
     raise UserError(
         f"{file} is a picture in colour, with {len(values)} channels. {expected} Write a grey file with the label's "
         f"number for each of its {len(colours)} colours: {named}. (A PNG with a palette has numbers already: "
