@@ -26,7 +26,7 @@ from scipy.ndimage import zoom
 
 from benchmarks.engine.provenance import markdown_table, provenance_lines, shown_command
 from nnunet_ext.cli import FINE
-from nnunet_ext.files import write_csv, write_json, write_text
+from nnunet_ext.files import write_json, write_text
 from nnunet_ext.messages import counted, size
 from nnunet_ext.programs import find_executable
 
@@ -195,7 +195,7 @@ def main(argv: list[str] | None = None) -> int:
                         found |= {"round": turn, "wall_s": round(used.wall_s, 2), "cpu_s": round(used.cpu_s, 2)}
                         rows.append({**found, "peak_MB": round(used.peak_bytes / MEGABYTE), "load": round(load, 2)})
                         print(*rows[-1].values(), flush=True)
-                        write_csv(table, rows)
+                        write_text(table, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
                         write_text(options.out.with_suffix(".md"), page(rows, argv))
     return FINE
 

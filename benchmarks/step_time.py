@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.profiler import ProfilerActivity, profile
@@ -33,7 +34,7 @@ from nnunet_ext import trainers
 from nnunet_ext.cli import FINE, PROBLEM, WRONG_USAGE
 from nnunet_ext.commands.configure import parse_settings
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import write_csv, write_text
+from nnunet_ext.files import write_text
 from nnunet_ext.plans.settings import validated_settings
 from nnunet_ext.registry import TRAINERS
 
@@ -366,7 +367,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         rows = [{"preset": name, **row.cells()} for name, (found, _, _) in zip(presets, measured) for row in found]
-        write_csv(args.out.with_name(f"{args.out.name}.csv"), rows)
+        listing = args.out.with_name(f"{args.out.name}.csv")
+        write_text(listing, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
         write_text(args.out.with_name(f"{args.out.name}.md"), "\n".join(lines) + "\n")
     return PROBLEM if any("missed" in verdicts for _, _, verdicts in measured) else FINE
 

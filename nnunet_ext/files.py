@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import glob
 import hashlib
@@ -12,7 +11,7 @@ import platform
 import shutil
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -90,17 +89,9 @@ def write_text(target: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(target: str | os.PathLike[str], content: Any, *, default: Callable[[Any], Any] | None = None) -> None:
-    """Write `content` as indented JSON in its own key order, whole or not at all; `default` as of `json.dumps`."""
-    write_text(target, json.dumps(content, indent=4, default=default) + "\n")
-
-
-def write_csv(target: str | os.PathLike[str], rows: Sequence[Mapping[str, str | int | float]]) -> None:
-    """Write rows under the names of the first one's columns, whole or not at all. NaN becomes an empty cell."""
-    with written_whole(target) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows({name: "" if value != value else value for name, value in row.items()} for row in rows)
+def write_json(target: str | os.PathLike[str], content: Any) -> None:
+    """Write `content` as indented JSON in its own key order, whole or not at all."""
+    write_text(target, json.dumps(content, indent=4) + "\n")
 
 
 def read_json(source: str | os.PathLike[str]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,11 @@ from hypothesis import HealthCheck, settings
 # how long an example takes says how busy the machine is
 settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any speed")
+
+# a shell ignores these for a program in the background, and every program that a test starts would
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # threads of tiny networks wait for each other, and several processes run tests at a time
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -22,7 +22,6 @@ from nnunet_ext.files import (
     machine,
     prepare_output_folder,
     read_json,
-    write_csv,
     write_json,
     write_text,
     written_whole,
@@ -35,13 +34,6 @@ def test_new_content_replaces_the_old(tmp_path: Path) -> None:
     write_text(target, "nëw")
     assert target.read_text(encoding="utf-8") == "nëw"
     assert os.listdir(tmp_path) == ["file.txt"]
-
-
-def test_a_csv_has_the_names_of_its_columns_and_empty_cells_for_what_is_no_number(tmp_path: Path) -> None:
-    target = tmp_path / "rows.csv"
-    write_csv(target, [{"case": "ä, b", "dice": 0.5, "n": 3}, {"case": "", "dice": float("nan"), "n": 0}])
-    assert target.read_text(encoding="utf-8").splitlines() == ["case,dice,n", '"ä, b",0.5,3', ",,0"]
-    assert os.listdir(tmp_path) == ["rows.csv"]
 
 
 def write_half(target: Path, interruption: type[BaseException]) -> None:

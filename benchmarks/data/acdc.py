@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 import SimpleITK as sitk
 
 from benchmarks.data.raw import copy_labels, groups_of_splits, original
 from benchmarks.engine.experiment import Draw
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import read_json, write_csv
+from nnunet_ext.files import read_json, write_text
 from nnunet_ext.plans.channel_roles import LONGITUDINAL, roles_of_dataset
 from nnunet_ext.preprocessing.raw.new_dataset import new_dataset, write_description
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset, read_raw_dataset
@@ -86,7 +87,7 @@ def pairs(folder: Path, draw: Draw, *, options: Sequence[str] = ()) -> Sequence[
         row = {"patient": pair["patient"]}
         row |= {f"{phase}_image": str(origin / "imagesTr" / f"{pair[phase]}_0000.nii.gz") for phase in PHASES}
         rows.append(row | {f"{phase}_label": str(origin / MASKS / f"{pair[phase]}.nii.gz") for phase in PHASES})
-    write_csv(table, rows)
+    write_text(table, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
     labels = [f"{name}={value}" for name, value in LABELS.items()]
     command = ["nnunet_ext", "pair", "-o", folder.name, "--table", str(table), "--modality", "cineMRI"]
     return [*command, "--labels", *labels, "--registration", "none", *options]

@@ -6,6 +6,7 @@ sees it.
 """
 
 import re
+from inspect import signature
 from pydoc import locate
 from typing import Any
 
@@ -48,8 +49,13 @@ def check_named_code(plans: PlansManager, configuration: ConfigurationManager) -
             )
     for key in RESAMPLED:
         name = configuration.configuration.get(key)
-        if name is not None and not _is_resampling(name):
+        if name is None:
+            continue
+        if not _is_resampling(name):
             raise UserError(f"{where} have {key} {name!r}, which is no function of {RESAMPLING}.")
+        given = configuration.configuration.get(f"{key}_kwargs") or {}
+        if unknown := set(given) - set(signature(recursive_find_resampling_fn_by_name(name)).parameters):
+            raise UserError(f"{where} have {key}_kwargs {', '.join(sorted(unknown))}, which {name} does not take.")
 
 
 def _is_part_of_a_network(name: Any) -> bool:

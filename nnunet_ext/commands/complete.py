@@ -16,7 +16,6 @@ import argparse
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +28,11 @@ from nnunet_ext.registration import register
 from nnunet_ext.version import __version__
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from nnunet_ext.preprocessing.raw.raw_dataset import Case, Labels
-    from nnunet_ext.pseudo_labels.completion import LabelCounts
 
 RECORD = "completion.json"
-
-Counts = Mapping[str, Mapping[str, "LabelCounts"]]
-"""What became of each label, by case and by the label's name."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    import pandas as pd
+
     from nnunet_ext.evaluation.machine import choose_device
     from nnunet_ext.preprocessing.raw.new_dataset import (
         CaseProgress,
@@ -63,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     )
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
     from nnunet_ext.preprocessing.simulate.weaker_dataset import DENSE, INSTANCES
-    from nnunet_ext.pseudo_labels.completion import LabelCounts, Rules, completed_labels
+    from nnunet_ext.pseudo_labels.completion import Rules, completed_labels
     from nnunet_ext.pseudo_labels.teachers import check_shape, label_cases, load_teacher, trained_on
 
     register()
@@ -99,15 +98,16 @@ def run(args: argparse.Namespace) -> int:
         return new, {names[value]: asdict(count) for value, count in found.items()}
 
     def say(found: Mapping[str, Any]) -> str:
-        total = sum((LabelCounts(**count) for count in found.values()), LabelCounts())
-        doubtful = f", {total.ignored_voxels} voxels ignored" if rules.uncertain else ""
-        return f"{total.annotated_instances} annotated, {total.added_instances} added{doubtful}"
+        total = pd.DataFrame(found).sum(axis=1)
+        doubtful = f", {total['ignored_voxels']} voxels ignored" if rules.uncertain else ""
+        return f"{total['annotated_instances']} annotated, {total['added_instances']} added{doubtful}"
 
     with new_dataset(args.output, force=args.force, request=request) as folder:
         kept = label_cases(source, folder, label, say)
-        counts = {name: {value: LabelCounts(**count) for value, count in found.items()} for name, found in kept.items()}
+        # a row for each count, a column for each label
+        total = pd.concat(map(pd.DataFrame, kept.values())).groupby(level=0, sort=False).sum()
         about = {"made_by": "complete", **common, "completed_from": source.folder.name, "model": teacher.origin()}
-        write_json(folder / RECORD, {**about, "total": totals(counts), "cases": counts}, default=asdict)
+        write_json(folder / RECORD, {**about, "total": total.to_dict(), "cases": kept})
         write_description(folder, args.output, source.cases, {**source.description, "labels": labels}, about=about)
         copy_splits(source, folder)
         for name in (DENSE, INSTANCES):  # what a simulated annotation was made from, to compare the new labels with
@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
                     shutil.copyfile(file, folder / name / file.name)  # contents alone: the source may be read-only
         CaseProgress(folder).close()
 
-    print_outcome(args.output, counts)
+    print_outcome(args.output, total)
     if not args.out_of_fold and trained_on(teacher.model) == source.folder.name:
         print(
             "The folds may have trained on the cases that they completed, with what is un-annotated there as "
@@ -127,19 +127,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def totals(counts: Counts) -> dict[str, LabelCounts]:
-    """The counts of all cases together, by the label's name."""
-    first, *others = counts.values()
-    return {label: sum((found[label] for found in others), count) for label, count in first.items()}
-
-
-def print_outcome(output: str, counts: Counts) -> None:
-    """Show what was added to which label, and what it is worth."""
-    columns = ("annotated_instances", "found_instances", "added_instances", "small_instances", "ignored_voxels")
-    rows = {name: attrgetter(*columns)(count) for name, count in totals(counts).items()}
+def print_outcome(output: str, total: pd.DataFrame) -> None:
+    """Show what was added to which label, by the counts (rows) of each (columns), and what it is worth."""
+    counts = ["annotated_instances", "found_instances", "added_instances", "small_instances", "ignored_voxels"]
     heads = ["instances", "annotated", "found again", "added", "too small", "ignored voxels"]
-    table = aligned([heads, *([name, *map(str, numbers)] for name, numbers in rows.items())])
+    table = aligned([heads, *([str(name), *map(str, numbers)] for name, numbers in total.loc[counts].items())])
     print(f"\n{table}\n\nWrote {raw_folder(output)}")
-    if not any(added for _, _, added, _, _ in rows.values()):
+    if not total.loc["added_instances"].any():
         print("Nothing was added. A lower --threshold (with --uncertain, a lower HIGH) adds more.")
     print("What was added are guesses of a model: look at them before you train on them, above all if there are many.")

@@ -21,13 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.arguments import add_new_dataset_options, add_teacher_options, probability, share_or_none
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import sha256, write_csv, write_json
+from nnunet_ext.files import sha256, write_json, write_text
 from nnunet_ext.messages import aligned, next_steps, some
 from nnunet_ext.plans.plans_file import raw_folder
 from nnunet_ext.registration import register
 from nnunet_ext.version import __version__
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from nnunet_ext.preprocessing.raw.raw_dataset import Case, Labels, RawDataset
     from nnunet_ext.preprocessing.raw.splits import Fold
 
@@ -101,17 +103,18 @@ def run(args: argparse.Namespace) -> int:
 
     with new_dataset(args.output, force=args.force, request=request) as folder:
         kept = label_cases(source, folder, label, say)
-        rows = {name: table_row(name, found, args.least_share) for name, found in kept.items()}
-        chosen = [name for name, row in rows.items() if not row["left_out"]]
+        table = cases_table(kept, args.least_share)
+        chosen = table["case"][~table["left_out"]].to_list()
         if not chosen:
-            raise UserError(f"Every case would be left out. The largest share is {largest(rows)}; lower --least-share.")
+            largest = table["foreground_share"].fillna(0.0).max()
+            raise UserError(f"Every case would be left out. The largest share is {largest:.2f}; lower --least-share.")
         for name in set(kept) - set(chosen):
             (folder / "labelsTr" / f"{name}{source.ending}").unlink()
         cases = {name: source.cases[name] for name in chosen}
         if labelled is not None:
             copy_annotated(labelled, folder)
             cases |= labelled.cases
-        write_csv(folder / TABLE, list(rows.values()))
+        write_text(folder / TABLE, table.to_csv(index=False, lineterminator="\n"))
         about = {"made_by": "pseudo-label", **common, "labelled_from": source.folder.name}
         about |= {"with": labelled and labelled.folder.name, "models": [teacher.origin() for teacher in teachers]}
         write_description(folder, args.output, cases, {**source.description, "labels": labels}, about=about)
@@ -120,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
             write_json(folder / SPLITS, folds)
         CaseProgress(folder).close()
 
-    print_outcome(rows, names)
+    print_outcome(table, names)
     if has_empty_part(folds):
         print("The folds are not kept, as one would have no case left for a part: nnU-Net will draw new ones.")
     print(f"\nWrote {raw_folder(args.output)}\n{next_steps(args.output)}")
@@ -140,7 +143,6 @@ def labels_of_all(models: list[Mapping[str, Any]]) -> dict[str, int]:
 def check_addition(source: RawDataset, labelled: RawDataset, labels: Mapping[str, int]) -> None:
     """Raise a UserError if a labelled dataset cannot be added, or has a case that is to be labelled."""
     from nnunet_ext.evaluation.model_evaluation import check_inputs
-    from nnunet_ext.preprocessing.raw.raw_dataset import check_values, read_label_map
     from nnunet_ext.pseudo_labels.teachers import check_all_annotated
 
     check_inputs(source.description, labelled.description, name=labelled.folder.name)
@@ -151,8 +153,8 @@ def check_addition(source: RawDataset, labelled: RawDataset, labels: Mapping[str
         raise UserError(f"{some(same, 3)}: cases of that name are in {source.folder.name} and {labelled.folder.name}.")
     check_all_annotated(labelled)
     reader = labelled.reader_writer()
-    for case in labelled.cases.values():
-        check_values(read_label_map(reader, case.label)[0], labelled.known_values, file=case.label)
+    for name in labelled.cases:
+        labelled.read_labels(reader, name)
     sizes = {case.images[0].stat().st_size for case in labelled.cases.values()}
     known = {sha256(case.images[0]): name for name, case in labelled.cases.items()}
     for name, case in source.cases.items():
@@ -192,18 +194,15 @@ def has_empty_part(folds: list[Fold]) -> bool:
     return any(not cases for fold in folds for cases in fold.values())
 
 
-def table_row(name: str, found: Mapping[str, Any], least_share: float) -> dict[str, Any]:
-    """A case in pseudo_labels.csv."""
-    share = found["foreground_share"]
-    voxels = {f"voxels_{label}": count for label, count in found["voxels"].items()}
-    left_out = share is not None and share < least_share
-    numbers = {"open_voxels": found["open_voxels"], "labelled_voxels": found["labelled_voxels"]}
-    return {"case": name, **numbers, "foreground_share": share, "left_out": left_out, **voxels}
+def cases_table(kept: Mapping[str, Mapping[str, Any]], least_share: float) -> pd.DataFrame:
+    """The table of pseudo_labels.csv: a row for each case, by what was counted; NaN for an undefined share."""
+    import pandas as pd
 
-
-def largest(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """The largest share of foreground that a case has."""
-    return f"{max(row['foreground_share'] or 0.0 for row in rows.values()):.2f}"
+    table = pd.DataFrame(kept.values()).astype({"foreground_share": float})
+    table.insert(0, "case", list(kept))
+    table["left_out"] = table["foreground_share"] < least_share  # never where it is undefined
+    voxels = pd.DataFrame(table.pop("voxels").to_list()).add_prefix("voxels_")
+    return pd.concat([table, voxels], axis=1)
 
 
 def say(found: Mapping[str, Any]) -> str:
@@ -214,17 +213,15 @@ def say(found: Mapping[str, Any]) -> str:
     )
 
 
-def print_outcome(rows: Mapping[str, Mapping[str, Any]], names: Mapping[int, str]) -> None:
+def print_outcome(table: pd.DataFrame, names: Mapping[int, str]) -> None:
     """Show what was labelled in all, and the cases of which the least was."""
-    kept = [row for row in rows.values() if not row["left_out"]]
-    counts = [[name, str(sum(row[f"voxels_{name}"] for row in kept))] for name in names.values()]
+    kept = table[~table["left_out"]]
+    counts = [[name, str(kept[f"voxels_{name}"].sum())] for name in names.values()]
     print(f"\n{aligned([['label', 'voxels added'], *counts])}")
     if not any(int(count) for _, count in counts):
         print("No voxel was labelled as foreground. Take a lower --threshold or a better model.")
-    if len(kept) < len(rows):
-        print(f"Left out: {some([name for name, row in rows.items() if row['left_out']])}.")
-    doubtful = sorted(
-        (row for row in kept if row["foreground_share"] is not None), key=lambda row: row["foreground_share"]
-    )
-    if doubtful:
-        print(f"Least sure, to be looked at: {', '.join(row['case'] for row in doubtful[:5])}.")
+    if len(kept) < len(table):
+        print(f"Left out: {some(table['case'][table['left_out']])}.")
+    doubtful = kept.dropna(subset="foreground_share").sort_values("foreground_share", kind="stable")["case"]
+    if len(doubtful):
+        print(f"Least sure, to be looked at: {', '.join(doubtful[:5])}.")

@@ -13,7 +13,7 @@ from nnunet_ext.demo import phantoms, two_dates
 from nnunet_ext.demo.phantoms import Shape
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json, write_text
-from nnunet_ext.formats.whole_images import image_written_whole
+from nnunet_ext.preprocessing.pairs.images import write_image
 
 ENDING = ".nii.gz"
 # the folders of the scans of one patient, by the columns of the tables that `nnunet_ext pair` reads
@@ -134,5 +134,4 @@ def _write_volume(target: Path, array: np.ndarray) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     image = sitk.GetImageFromArray(np.ascontiguousarray(array.transpose(2, 1, 0)))
     image.SetSpacing(phantoms.SPACING)
-    with image_written_whole(target):
-        sitk.WriteImage(image, str(target))
+    write_image(image, target)

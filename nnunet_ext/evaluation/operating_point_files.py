@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 
 from nnunet_ext.evaluation.operating_points import COUNTS, best_point
 from nnunet_ext.evaluation.scoring import Result
-from nnunet_ext.files import write_csv, written_whole
+from nnunet_ext.files import write_text, written_whole
 from nnunet_ext.messages import aligned
 
 RATES = ("precision", "recall", "f1")
+COLUMNS = ["dataset", "cases", "references", "label", "threshold", "level", *RATES, *COUNTS]
 OPTIMISTIC = (
     "A threshold that is chosen on the cases that it is scored on looks better than it is. Choose it on validation "
     "cases, and report its scores on others."
@@ -23,7 +24,7 @@ OPTIMISTIC = (
 
 STYLE = {"text.parse_math": False, "font.size": 9, "figure.facecolor": "white", "axes.facecolor": "white"}
 COLOURS = {"voxel": "#1f5fa8", "lesion": "#b8480e"}
-COLUMNS = 4  # panels in a row
+PANELS = 4  # in a row
 INCHES = 4.0
 PIXELS_PER_INCH = 110
 WRITING = (0.13, 0.045)  # width and height of a threshold, as shares of a panel
@@ -31,19 +32,17 @@ WRITING = (0.13, 0.045)  # width and height of a threshold, as shares of a panel
 
 def write_operating_points(file: Path, results: Sequence[Result]) -> None:
     """Write a CSV with a row for each set of cases, label, level and threshold; an undefined rate is an empty cell."""
-    rows = [
-        {
-            "dataset": result.cases.dataset,
-            "cases": result.cases.selection,
-            "references": result.cases.references or "",
-            "label": label,
-            **point,
-        }
+    table = pd.concat(
+        curve.assign(
+            dataset=result.cases.dataset,
+            cases=result.cases.selection,
+            references=result.cases.references or "",
+            label=label,
+        )
         for result in results
         for label, _, curve, _ in _curves(result)
-        for point in curve[["threshold", "level", *RATES, *COUNTS]].to_dict("records")
-    ]
-    write_csv(file, rows)
+    )
+    write_text(file, table.to_csv(columns=COLUMNS, index=False, lineterminator="\n"))
 
 
 def _curves(result: Result) -> Iterator[tuple[str, str, pd.DataFrame, pd.Series]]:
@@ -89,7 +88,7 @@ def draw_operating_points(file: Path, results: Sequence[Result]) -> None:
     best F1 has a ring, and nnU-Net's own decision is a diamond.
     """
     panels = [(result, label) for result in results for label in result.labels.keys]
-    columns = min(COLUMNS, max(len(result.labels.keys) for result in results))
+    columns = min(PANELS, max(len(result.labels.keys) for result in results))
     rows = math.ceil(len(panels) / columns)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(INCHES * columns, INCHES * rows), dpi=PIXELS_PER_INCH, layout="constrained")

@@ -122,8 +122,8 @@ class Sweep:
         request = asked.request
         named = [request.dataset, request.configuration, request.plans_name, *request.trainers]
         check_names(named, what="folder", where=folder / SWEEP)
-        if missing := {"nnUNet_preprocessed", "nnUNet_results"} - set(request.folders):
-            raise UserError(f"{folder / SWEEP}: folders has no {', '.join(sorted(missing))}. Start the sweep anew.")
+        if "nnUNet_results" not in request.folders:
+            raise UserError(f"{folder / SWEEP}: folders has no nnUNet_results. Start the sweep anew.")
         return cls(folder, request, asked.means)
 
     def write(self) -> None:

@@ -8,10 +8,8 @@ Nothing of it is added, because the annotator's boundary is trusted and the regi
 un-annotated neighbour is merged with it, that neighbour is missed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +48,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """What became of one label in one case, or in several together."""
+    """What became of one label in one case."""
 
     annotated_instances: int = 0  # connected components in the label map
     annotated_voxels: int = 0  # their voxels
@@ -60,9 +58,6 @@ class LabelCounts:
     small_instances: int = 0  # components that were left out because they are too small
     attached_voxels: int = 0  # un-annotated voxels left out because their region belongs to an annotated instance
     ignored_voxels: int = 0  # un-annotated voxels that became ``ignore``, by the likeliest label of each
-
-    def __add__(self, other: LabelCounts) -> LabelCounts:
-        return LabelCounts(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
 
 
 def completed_labels(

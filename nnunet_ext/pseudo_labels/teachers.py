@@ -17,11 +17,10 @@ from nnunet_ext.evaluation.scored_labels import match_labels
 from nnunet_ext.files import sha256, size_and_time
 from nnunet_ext.formats.annotated_labels import annotated_labels
 from nnunet_ext.formats.dataset_json import channel_names
-from nnunet_ext.formats.whole_images import image_written_whole
 from nnunet_ext.messages import size, some
 from nnunet_ext.plans.plans_file import preprocessed_folder
 from nnunet_ext.preprocessing.raw.new_dataset import CaseProgress
-from nnunet_ext.preprocessing.raw.raw_dataset import Case, Labels, RawDataset, check_values, read_label_map
+from nnunet_ext.preprocessing.raw.raw_dataset import Case, Labels, RawDataset, write_label_map
 from nnunet_ext.preprocessing.raw.splits import SPLITS, read_splits
 
 CaseFolds = Mapping[str, Sequence[int | str]]
@@ -166,7 +165,6 @@ def label_cases(
         What was kept of each case.
     """
     reader, progress = source.reader_writer(), CaseProgress(folder)
-    (folder / "labelsTr").mkdir(exist_ok=True)
     kept: dict[str, Any] = {}
     for number, (name, case) in enumerate(source.cases.items(), start=1):
         position = f"[{number}/{len(source.cases)}] {name}"
@@ -176,11 +174,9 @@ def label_cases(
         if kept[name] and new.is_file():
             print(f"{position}: done before", flush=True)
             continue
-        before, properties = read_label_map(reader, case.label)
-        check_values(before, source.known_values, file=case.label)
+        before, properties = source.read_labels(reader, name)
         labels, kept[name] = label(name, case, before)
-        with image_written_whole(new):
-            reader.write_seg(labels, str(new), properties)
+        write_label_map(reader, labels, new, properties)
         progress.keep(name, state, kept[name])
         print(f"{position}: {say(kept[name])}", flush=True)
     return kept

@@ -18,11 +18,11 @@ from nnunet_ext.formats.dataset_json import read_dataset_json
 from nnunet_ext.formats.evaluation import EvaluationJson, Origin
 from nnunet_ext.formats.summary import path_of
 from nnunet_ext.formats.typed import read_typed
+from nnunet_ext.messages import some
 from nnunet_ext.report.cases import CaseFiles, Evaluation, Label, RawFiles, find_raw_files, read_labels, read_summary
 from nnunet_ext.report.training import TrainingRecord, find_checkpoint, read_training
 
 EVALUATION, REQUEST, SUMMARY = "evaluation.json", "request.json", "summary.json"
-SHOWN = 5  # names in a message
 NO_TRAINING = "The training behind predictions is not known: no curves, no settings."
 
 
@@ -105,8 +105,7 @@ def _candidates(path: Path) -> str:
     """What in a folder could have been meant."""
     found = [str(file.parent) for name in ("plans.json", EVALUATION) for file in sorted(path.glob(f"*/{name}"))]
     if found:
-        listed = ", ".join(found[:SHOWN])
-        return f" Name the folders in it: {listed}{', …' if len(found) > SHOWN else ''}."
+        return f" Name the folders in it: {some(found)}."
     return (
         " Name a model folder TRAINER__PLANS__CONFIGURATION of nnUNet_results, a fold_X in it, an output folder of "
         "nnunet_ext evaluate, or predictions with the summary.json of nnUNetv2_evaluate_folder."

@@ -58,6 +58,9 @@ def test_unannotated_instances_are_added_and_all_else_stays(place, predictor, ca
         "ignored_voxels": 0,
     }
     assert counts["total"]["node"]["added_voxels"] == 18
+    for label, total in counts["total"].items():
+        of_cases = [found[label] for found in counts["cases"].values()]
+        assert total == {name: sum(count[name] for count in of_cases) for name in total}
     shown = capsys.readouterr().out
     assert "what nnU-Net prints" not in shown
     assert "[2/3] case_1: 1 annotated, 1 added\n" in shown

@@ -20,10 +20,12 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 
+import pandas as pd
+
 from benchmarks.engine.provenance import REPOSITORY, markdown_table, provenance_lines, shown_command
 from nnunet_ext.cli import FINE, PROBLEM, WRONG_USAGE
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import write_csv, write_text
+from nnunet_ext.files import write_text
 
 FOLDERS = ("losses", "finetuning", "augmentation", "networks")
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -191,7 +193,7 @@ def write_report(work: Path, stem: Path, command: str) -> int:
     write_text(stem.with_name(f"{stem.name}.md"), "\n".join(lines) + "\n")
     listing = stem.with_name(f"{stem.name}.csv")
     if rows:
-        write_csv(listing, rows)
+        write_text(listing, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
     else:
         listing.unlink(missing_ok=True)
     print("\n".join(table))

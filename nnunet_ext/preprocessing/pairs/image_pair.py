@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
+from scipy.stats import entropy
 
 from nnunet_ext.messages import size
 from nnunet_ext.preprocessing.pairs.body import body_mask, clipped
@@ -123,16 +124,11 @@ def normalised_mutual_information(first: npt.NDArray[np.float32], second: npt.ND
     """2 I / (H + H) of the values at common places, by histograms; 0 if one of them is constant."""
     joint, _, _ = np.histogram2d(first, second, bins=BINS)
     rows, columns = joint.sum(axis=1), joint.sum(axis=0)
-    entropies = _entropy(rows), _entropy(columns)
+    entropies = entropy(rows), entropy(columns)
     if min(entropies) == 0:
         return 0.0
     excess = (np.count_nonzero(rows) - 1) * (np.count_nonzero(columns) - 1) / (2 * joint.sum())
-    return float(2 * (sum(entropies) - _entropy(joint) - excess) / sum(entropies))
-
-
-def _entropy(counts: Floats) -> float:
-    shares = counts[counts > 0] / counts.sum()
-    return float(-(shares * np.log(shares)).sum())
+    return float(2 * (sum(entropies) - entropy(joint, axis=None) - excess) / sum(entropies))
 
 
 def body_points(body: sitk.Image) -> Floats:

@@ -13,10 +13,9 @@ from tqdm import tqdm
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_apart, write_json
 from nnunet_ext.formats.annotated_labels import LISTS, SCRIBBLED
-from nnunet_ext.formats.whole_images import image_written_whole
 from nnunet_ext.preprocessing.raw.merge_plan import READER, Merge, Source
 from nnunet_ext.preprocessing.raw.new_dataset import check_new_name, new_dataset, write_description
-from nnunet_ext.preprocessing.raw.raw_dataset import Case, check_values, read_label_map
+from nnunet_ext.preprocessing.raw.raw_dataset import Case, write_label_map
 from nnunet_ext.preprocessing.raw.splits import SPLITS, cross_validation, joined
 from nnunet_ext.version import __version__
 
@@ -31,18 +30,15 @@ def merge_datasets(merge: Merge, name: str, *, copy: bool, force: bool) -> bool:
     first, flat, cases = merge.sources[0].dataset, True, dict[str, Case]()
     reader, ending = first.reader_writer(), first.ending
     with new_dataset(name, force=force) as folder:
-        for part in ("labelsTr", *(["imagesTr"] if copy else [])):
-            (folder / part).mkdir()
+        if copy:
+            (folder / "imagesTr").mkdir()
         for source in merge.sources:
             for own, new in tqdm(source.names.items(), desc=source.dataset.folder.name, unit="case", disable=None):
                 case = source.dataset.cases[own]
-                labels, properties = read_label_map(reader, case.label)
-                check_values(labels, source.dataset.known_values, file=case.label)
+                labels, properties = source.dataset.read_labels(reader, own)
                 flat &= labels.shape[0] == 1
                 table = _table(source, own, merge.labels)
-                file = folder / "labelsTr" / f"{new}{ending}"
-                with image_written_whole(file):
-                    reader.write_seg(table[labels], str(file), properties)
+                write_label_map(reader, table[labels], folder / "labelsTr" / f"{new}{ending}", properties)
                 images = [case.images[place] for place in source.channels] if len(case.images) > 1 else case.images
                 if missing := [image for image in images if not image.is_file()]:
                     raise UserError(f"{missing[0]} does not exist.")

@@ -17,12 +17,11 @@ from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES, determin
 from nnunet_ext.errors import UserError
 from nnunet_ext.formats.dataset_json import declared_values, read_dataset_json
 from nnunet_ext.formats.tiff_spacing import check_spacing
-from nnunet_ext.formats.whole_images import check_whole
+from nnunet_ext.formats.whole_images import check_whole, image_written_whole
 from nnunet_ext.messages import last_line, some
 from nnunet_ext.plans.plans_file import raw_folder
 
 PICTURES = tuple(NaturalImage2DIO.supported_file_endings)
-COLOURS_SHOWN = 5  # in a message
 UNREADABLE = (RuntimeError, OSError, ValueError, AssertionError)  # what nnU-Net's readers raise
 
 Labels = npt.NDArray[np.integer]  # a map of labels or of instances, (Z, Y, X); two-dimensional images have Z = 1
@@ -79,6 +78,12 @@ class RawDataset:
         example = next(iter(self.cases.values())).images[0]
         return reader_for(self.description, example)
 
+    def read_labels(self, reader: Any, case: str) -> tuple[Labels, dict[str, Any]]:
+        """The label map of a case, and its geometry; a UserError if it has values that dataset.json does not list."""
+        labels, properties = read_label_map(reader, self.cases[case].label)
+        check_values(labels, self.known_values, file=self.cases[case].label)
+        return labels, properties
+
 
 def reader_for(description: Mapping[str, Any], example: Path) -> Any:
     """What nnU-Net reads and writes the files of a dataset.json with; a UserError if it cannot read the example."""
@@ -102,6 +107,13 @@ def read_label_map(reader: Any, file: Path) -> tuple[Labels, dict[str, Any]]:
     return whole_numbers(only_map(values, file=file), file=file), properties
 
 
+def write_label_map(reader: Any, labels: Labels, file: Path, properties: Mapping[str, Any]) -> None:
+    """Write a map of labels or instances, whole or not at all; its folder is made if it is not there."""
+    file.parent.mkdir(exist_ok=True)
+    with image_written_whole(file):
+        reader.write_seg(labels, str(file), properties)
+
+
 def only_map(values: npt.NDArray[Any], *, file: Path) -> npt.NDArray[Any]:
     """The only map of an array, (C, Z, Y, X); a UserError if there are several: nnU-Net would take the first."""
     if len(values) == 1:
@@ -111,7 +123,7 @@ def only_map(values: npt.NDArray[Any], *, file: Path) -> npt.NDArray[Any]:
         shape = " × ".join(map(str, values.shape))
         raise UserError(f"{file} has several values for each voxel: nnU-Net reads an array of {shape}. {expected}")
     colours = np.unique(values.reshape(len(values), -1), axis=1).T.astype(int).tolist()
-    named = ", ".join(str(tuple(colour)) for colour in colours[:COLOURS_SHOWN]) + ", …" * (len(colours) > COLOURS_SHOWN)
+    named = some([tuple(colour) for colour in colours])
     raise UserError(
         f"{file} is a picture in colour, with {len(values)} channels. {expected} Write a grey file with the label's "
         f"number for each of its {len(colours)} colours: {named}. (A PNG with a palette has numbers already: "

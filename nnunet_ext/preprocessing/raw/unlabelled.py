@@ -12,7 +12,6 @@ from tqdm import tqdm
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_apart, read_json
 from nnunet_ext.formats.dataset_json import channel_names, checked_dataset_json
-from nnunet_ext.formats.whole_images import image_written_whole
 from nnunet_ext.messages import some
 from nnunet_ext.preprocessing.raw.new_dataset import check_new_name, new_dataset, write_description
 from nnunet_ext.preprocessing.raw.raw_dataset import (
@@ -23,6 +22,7 @@ from nnunet_ext.preprocessing.raw.raw_dataset import (
     images_in,
     read_images,
     readable_endings,
+    write_label_map,
 )
 from nnunet_ext.version import __version__
 
@@ -105,7 +105,6 @@ def make_unlabelled_dataset(folder: Path, name: str, *, channels: Sequence[str] 
     reader = source.reader_writer()
     expected = channel_names(source.description)
     with new_dataset(name, force=force) as target:
-        (target / "labelsTr").mkdir()
         for case, files in tqdm(cases.items(), desc="Reading images", unit="case", disable=None):
             images, properties = read_images(reader, files)
             if not np.isfinite(images).all():
@@ -119,9 +118,7 @@ def make_unlabelled_dataset(folder: Path, name: str, *, channels: Sequence[str] 
             labels = placeholder(images)
             if not labels.any():
                 raise UserError(f"{files.images[0]} is 0 everywhere, which nnU-Net cannot crop. Move it away.")
-            file = target / "labelsTr" / f"{case}{ending}"
-            with image_written_whole(file):
-                reader.write_seg(labels, str(file), properties)
+            write_label_map(reader, labels, target / "labelsTr" / f"{case}{ending}", properties)
         about = {"made_by": MADE_BY, "version": __version__, "images": str(folder.resolve())}
         write_description(target, name, cases, source.description, about=about)
     return source

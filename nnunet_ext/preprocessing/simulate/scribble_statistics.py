@@ -21,11 +21,6 @@ class Counts:
     slices: int  # that have the class in the dense mask
     annotated: int  # those of them with a scribble of the class
 
-    @property
-    def share(self) -> float:
-        """Scribbled voxels by those of the dense mask."""
-        return self.scribbled / self.voxels
-
 
 @dataclass(frozen=True)
 class CaseCounts:
@@ -62,7 +57,7 @@ def scribble_table(cases: Sequence[CaseCounts]) -> list[list[str]]:
     rows = [["label", "cases", "slices", "of", "voxels", "share: median", "lowest", "highest", "agreement", "lowest"]]
     columns = [(name, [case.classes[name] for case in cases]) for name in cases[0].classes]
     for name, counts in [*columns, ("all", [case.whole for case in cases])]:
-        shares = [one.share for one in counts if one.voxels]
+        shares = [one.scribbled / one.voxels for one in counts if one.voxels]
         drawn = [one for one in counts if one.scribbled]
         annotated, slices, total, right = (
             sum(getattr(one, part) for one in counts) for part in ("annotated", "slices", "scribbled", "right")

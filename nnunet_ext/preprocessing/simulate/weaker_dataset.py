@@ -11,9 +11,8 @@ from tqdm import tqdm
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json
 from nnunet_ext.formats.annotated_labels import annotated_labels
-from nnunet_ext.formats.whole_images import image_written_whole
 from nnunet_ext.preprocessing.raw.new_dataset import copy_splits, new_dataset, write_description
-from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, check_values, read_label_map
+from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, write_label_map
 from nnunet_ext.version import __version__
 
 WEAK, DENSE, INSTANCES = "labelsTr", "labelsTr_dense", "instancesTr"
@@ -34,9 +33,7 @@ class WeakerDataset:
     def dense_labels(self, doing: str) -> Iterator[tuple[str, Labels, dict[str, Any]]]:
         """Read the source's labels, keep them in `DENSE`, and give each case with its label map and geometry."""
         for case in tqdm(self.source.cases, desc=doing, unit="case", disable=None):
-            file = self.source.cases[case].label
-            labels, properties = read_label_map(self.reader, file)
-            check_values(labels, self.source.known_values, file=file)
+            labels, properties = self.source.read_labels(self.reader, case)
             self.flat &= labels.shape[0] == 1
             self.write(DENSE, case, labels, properties)
             yield case, labels, properties
@@ -47,10 +44,7 @@ class WeakerDataset:
 
     def write(self, part: str, case: str, labels: Labels, properties: Mapping[str, Any]) -> None:
         """Write a case's map into one of the folders."""
-        file = self.file(part, case)
-        file.parent.mkdir(exist_ok=True)
-        with image_written_whole(file):
-            self.reader.write_seg(labels, str(file), properties)
+        write_label_map(self.reader, labels, self.file(part, case), properties)
 
     def finish(
         self, about: Mapping[str, Any], *, record: str, cases: Mapping[str, Any], labels: Mapping[str, Any]
