@@ -97,6 +97,15 @@ def test_a_network_that_moved_within_its_package_is_still_found(plans):
     check(moved)
 
 
+def test_arguments_that_resampling_does_not_take_are_named(plans):
+    plans = copy.deepcopy(plans)
+    for configuration in plans["configurations"].values():
+        if "resampling_fn_data" in configuration:
+            configuration["resampling_fn_data_kwargs"] = {"is_seg": False, "ordr": 3}
+    with pytest.raises(UserError, match="resampling_fn_data_kwargs ordr, which resample_data_or_seg_to_shape does not"):
+        check(plans)
+
+
 @pytest.mark.parametrize("name", ["os", "torch", "subprocess.Popen", "no_such_function", 3])
 def test_resampling_is_nnunets(plans, name):
     plans = copy.deepcopy(plans)
