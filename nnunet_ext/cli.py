@@ -1,7 +1,5 @@
 """The command ``nnunet_ext``: one module of `nnunet_ext.commands` for each subcommand (``-`` in a name is ``_``)."""
 
-from __future__ import annotations
-
 import argparse
 import errno
 import sys

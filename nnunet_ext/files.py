@@ -1,7 +1,5 @@
 """Files are written whole or not at all, and never over something that nobody offered."""
 
-from __future__ import annotations
-
 import errno
 import glob
 import hashlib

@@ -1,7 +1,5 @@
 """Ending long work politely, whatever asks for it."""
 
-from __future__ import annotations
-
 import atexit
 import multiprocessing
 import os

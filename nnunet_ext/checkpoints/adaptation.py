@@ -1,7 +1,5 @@
 """Turning the weights of one model into a start for another: other input channels, other labels, other decoders."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any

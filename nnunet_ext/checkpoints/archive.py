@@ -1,7 +1,5 @@
 """Taking a model out of a zip archive whose maker is not known."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import stat

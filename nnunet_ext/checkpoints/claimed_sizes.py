@@ -1,7 +1,5 @@
 """How much memory a checkpoint takes, before torch reads it: what its archive unpacks to, and what tensors claim."""
 
-from __future__ import annotations
-
 import io
 import pickle
 import zipfile

@@ -1,7 +1,5 @@
 """Fitting segmentation heads to other labels."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Fitting a network's first convolution to other input channels."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

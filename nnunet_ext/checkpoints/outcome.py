@@ -1,7 +1,5 @@
 """What became of each tensor when weights were adapted, and a table of it that fits on a screen."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass

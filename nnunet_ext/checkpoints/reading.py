@@ -1,7 +1,5 @@
 """Reading a checkpoint of nnU-Net without running any code that is in it."""
 
-from __future__ import annotations
-
 import os
 import re
 import zipfile

@@ -1,7 +1,5 @@
 """Writing checkpoints."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from typing import Any

@@ -17,8 +17,6 @@ predicts with it by -chk. Example:
         --interpolate 0.5 -o fold_0/checkpoint_half.pth
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -12,8 +12,6 @@ channels. Examples:
     nnunet_ext demo --technique mixup --data nnUNet_raw/Dataset004_Hippocampus --out hippocampus_demo
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

@@ -16,8 +16,6 @@ a source that has no plans in its file (vocomni). Example:
     nnunet_ext adapt-weights checkpoint_final.pth --to 5 3d_fullres_like -tr nnUNetTrainerFineTune -o start.pth
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shlex

@@ -8,8 +8,6 @@ shots and --val count patients, each with all of its cases, so that no patient i
     nnunet_ext split -d 27 --shots 3 --seed 1 --folds 3 --group "patient[0-9]+"
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """A trained model on cases of datasets: what can be scored, and the predictions, made by nnU-Net's predictor."""
 
-from __future__ import annotations
-
 import errno
 import io
 import shutil

@@ -1,7 +1,5 @@
 """Folders of predictions, whoever made them, beside folders of references."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

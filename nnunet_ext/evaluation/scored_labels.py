@@ -1,7 +1,5 @@
 """Which labels of predictions can be scored: those that both dataset.json files have."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

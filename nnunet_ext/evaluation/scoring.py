@@ -1,7 +1,5 @@
 """Compare predictions with references: a row of the scores table for each case, label and metric."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace

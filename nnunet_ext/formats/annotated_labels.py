@@ -5,8 +5,6 @@ A case that is not listed has the labels of ``default``. Without both keys, ever
 ["case_4"]`` names cases of which only parts were annotated, with the ignore label elsewhere.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal

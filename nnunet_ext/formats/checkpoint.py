@@ -1,7 +1,5 @@
 """What a checkpoint says of its training, as far as the report shows it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import BaseModel, StrictInt, StrictStr

@@ -1,7 +1,5 @@
 """evaluation.json and request.json of ``nnunet_ext evaluate``, as far as they are read again."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, field_validator

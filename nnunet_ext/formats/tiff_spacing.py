@@ -1,7 +1,5 @@
 """The JSON file beside a TIFF volume that holds its spacing: ``case.json`` for ``case_0000.tif`` and ``case.tif``."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated

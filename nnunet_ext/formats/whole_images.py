@@ -4,8 +4,6 @@ Readers of NIfTI, GIPL and TIFF take a file that was cut off (an interrupted cop
 zeros, or leave slices out, without an error. The others (NRRD, MHA, PNG) refuse it by themselves.
 """
 
-from __future__ import annotations
-
 import errno
 import gzip
 import math

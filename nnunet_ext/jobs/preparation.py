@@ -1,7 +1,5 @@
 """What must be there before several trainings begin at the same time."""
 
-from __future__ import annotations
-
 import shlex
 from pathlib import Path
 from typing import Any

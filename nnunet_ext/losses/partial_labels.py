@@ -4,8 +4,6 @@ Where a label was not annotated, its voxels were left as background. So backgrou
 that was not annotated: they are merged into one class before a loss looks at them.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

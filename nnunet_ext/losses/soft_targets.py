@@ -3,8 +3,6 @@
 Losses are scalars of at least zero, and zero if no voxel takes part.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

@@ -1,7 +1,5 @@
 """Finding, reading and extending nnU-Net's plans files."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

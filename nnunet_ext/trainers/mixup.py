@@ -1,7 +1,5 @@
 """MixUp and CutMix (arXiv 2412.14846): a loss on mixed patches beside, or now and then instead of, the usual one."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch import distributed as dist

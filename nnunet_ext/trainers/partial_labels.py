@@ -1,7 +1,5 @@
 """Learning from cases of which only some labels were annotated (arXiv 2007.03868)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property

@@ -1,7 +1,5 @@
 """One label in one case: reference and prediction, and what several metrics need, computed once and when needed."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Data in which some labels are missing in some cases, and the lists in dataset.json that say which."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Iterator
 

@@ -1,7 +1,5 @@
 """Raw datasets of current and prior scans, and folders of such images for prediction."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """What becomes of raw datasets with labels of their own when they are merged: labels, channels and cases by name."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

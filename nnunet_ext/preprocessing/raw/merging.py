@@ -1,7 +1,5 @@
 """Several raw datasets with labels of their own as one, which says what each case was annotated for."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Making new nnU-Net raw datasets of images that are there already."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

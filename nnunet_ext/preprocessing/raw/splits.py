@@ -1,7 +1,5 @@
 """Few-shot folds for nnU-Net's ``splits_final.json``: nested draws of patients, drawn once for a seed and a fold."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Datasets in which labels are missing in some cases, simulated from datasets whose labels are complete."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """From dense label maps to scribbles: the slices that are drawn in, and the strokes of a class in a slice."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 

@@ -32,8 +32,8 @@ def test_many_colours_with_alpha_are_counted(tmp_path: Path):
     file = tmp_path / "a.png"
     colours = np.arange(4 * 64, dtype=np.uint8).reshape(8, 8, 4)
     io.imsave(file, colours, check_contrast=False)
-    shown = r"with 4 channels.*64 colours: \(0, 1, 2, 3\), .*\(16, 17, 18, 19\) and 59 more"
-    with pytest.raises(UserError, match=shown):
+    message = r"with 4 channels.*64 colours: \(0, 1, 2, 3\), .*\(16, 17, 18, 19\) and 59 more"
+    with pytest.raises(UserError, match=message):
         read_label_map(NaturalImage2DIO(), file)
 
 
