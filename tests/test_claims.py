@@ -137,8 +137,10 @@ def test_where_no_lock_is_possible_nothing_is_kept_away(tmp_path, temporary, mon
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
+    entered = []
     with only_run(tmp_path / "out"), only_run(tmp_path / "out"):
-        pass
+        entered.append(True)
+    assert entered
 
 
 def test_waiting_runs_come_one_after_the_other(tmp_path, temporary):

@@ -62,6 +62,7 @@ def test_what_is_ignored_stays_so(monkeypatch):
     try:
         with stopping_signals_interrupt():
             os.kill(os.getpid(), signal.SIGHUP)  # as of a terminal that was closed, under nohup
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
 

@@ -64,7 +64,7 @@ def unreadable_images_named(predictor: nnUNetPredictor, cases: Iterable[Sequence
     """Raise a UserError in place of what nnU-Net raises in the block, if an image cannot be read or is too small."""
     try:
         yield
-    except Exception:
+    except Exception:  # whatever a library raises for a file; raised again if nothing is wrong with the file
         for images in cases:
             reader = predictor.plans_manager.image_reader_writer_class()
             data, properties = read_images(reader, Case(tuple(images), images[0]))
