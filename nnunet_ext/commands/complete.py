@@ -52,7 +52,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import pandas as pd
 
-    from nnunet_ext.evaluation.machine import choose_device
     from nnunet_ext.preprocessing.raw.new_dataset import (
         CaseProgress,
         check_new_name,
@@ -71,15 +70,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output == source.folder.name:
         raise UserError(f"{args.output} is the dataset that is to be completed. Choose another name for the new one.")
     check_new_name(args.output, force=args.force)
-    teacher = load_teacher(
-        args.model,
-        source,
-        folds=args.folds,
-        checkpoint=args.checkpoint,
-        out_of_fold=args.out_of_fold,
-        mirroring=not args.disable_tta,
-        device=choose_device(args.device),
-    )
+    teacher = load_teacher(args.model, source, args)
     labels = dict(source.description["labels"])
     names = {value: name for name, value in source.foreground_values().items()}
     if rules.uncertain is not None and source.ignore_label is None:

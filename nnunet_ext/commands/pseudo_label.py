@@ -51,7 +51,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from nnunet_ext.evaluation.machine import choose_device
     from nnunet_ext.preprocessing.raw.new_dataset import CaseProgress, check_new_name, new_dataset, write_description
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
     from nnunet_ext.preprocessing.raw.splits import SPLITS
@@ -71,19 +70,7 @@ def run(args: argparse.Namespace) -> int:
             f"Every voxel of {source.folder.name} has a label: there is neither an ignore label, nor was it made by "
             "`nnunet_ext unlabelled`. For instances that nobody annotated, use `nnunet_ext complete`."
         )
-    teachers = [
-        load_teacher(
-            folder,
-            source,
-            folds=args.folds,
-            checkpoint=args.checkpoint,
-            out_of_fold=args.out_of_fold,
-            mirroring=not args.disable_tta,
-            device=choose_device(args.device),
-            labels_count=has_labels,
-        )
-        for folder in args.models
-    ]
+    teachers = [load_teacher(folder, source, args, labels_count=has_labels) for folder in args.models]
     labels = labels_of_all([teacher.model.dataset_json for teacher in teachers])
     names = {value: name for name, value in labels.items() if value and name != "ignore"}
     if labelled is not None:

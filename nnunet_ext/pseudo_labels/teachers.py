@@ -1,5 +1,6 @@
 """Models that label the cases of a dataset: those of their folds that may predict a case, and a loop over the cases."""
 
+import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from nnunet_ext.checkpoints.trained_model import TrainedModel, find_trained_model
 from nnunet_ext.errors import UserError
+from nnunet_ext.evaluation.machine import choose_device
 from nnunet_ext.evaluation.model_evaluation import check_inputs, load_predictor
 from nnunet_ext.evaluation.probabilities import folds_that_have_not_seen, predict_probabilities
 from nnunet_ext.evaluation.scored_labels import match_labels
@@ -67,17 +69,9 @@ class Teacher:
 
 
 def load_teacher(
-    folder: Path,
-    source: RawDataset,
-    *,
-    folds: Sequence[int | str],
-    checkpoint: str,
-    out_of_fold: bool,
-    mirroring: bool,
-    device: str,
-    labels_count: bool = True,
+    folder: Path, source: RawDataset, options: argparse.Namespace, *, labels_count: bool = True
 ) -> Teacher:
-    """Load a model that fits a dataset; arguments as the options of ``nnunet_ext complete``.
+    """Load a model that fits a dataset, by the options of `add_teacher_options`.
 
     `labels_count` is false where the dataset's labels are placeholders.
 
@@ -85,12 +79,12 @@ def load_teacher(
         UserError: if the model is not whole, does not fit the dataset, or has trained on a case with every fold.
     """
     check_all_annotated(source)
-    model = find_trained_model(folder, list(dict.fromkeys(folds)), checkpoint=checkpoint)
+    model = find_trained_model(folder, list(dict.fromkeys(options.folds)), checkpoint=options.checkpoint)
     check_fit(source, model, labels_count=labels_count)
-    chosen = folds_of_cases(source, model, out_of_fold=out_of_fold)
-    predictor = load_predictor(model, device=device, mirroring=mirroring)
+    chosen, mirroring = folds_of_cases(source, model, out_of_fold=options.out_of_fold), not options.disable_tta
+    predictor = load_predictor(model, device=choose_device(options.device), mirroring=mirroring)
     weights = dict(zip(model.folds, predictor.list_of_parameters))
-    return Teacher(model, chosen, mirroring, out_of_fold, predictor, weights)
+    return Teacher(model, chosen, mirroring, options.out_of_fold, predictor, weights)
 
 
 def trained_on(model: TrainedModel) -> str:
