@@ -59,7 +59,8 @@ class Written:
         verb, *arguments = self.command.line.split()
         workspace = self.folder / "work space"
         if "-o" not in arguments:
-            return workspace / PLANNED / ("splits_final.json" if verb == "split" else "nnUNetPlans.json")
+            plans = arguments[arguments.index("--new-plans") + 1] if "--new-plans" in arguments else "nnUNetPlans"
+            return workspace / PLANNED / ("splits_final.json" if verb == "split" else f"{plans}.json")
         name = arguments[arguments.index("-o") + 1]
         return workspace / ("raw" if name.startswith("Dataset") else "") / name
 
