@@ -24,7 +24,14 @@ import pandas as pd
 import SimpleITK as sitk
 from scipy.ndimage import zoom
 
-from benchmarks.engine.provenance import markdown_table, provenance_lines, shown_command
+from benchmarks.engine.provenance import (
+    REPOSITORY,
+    commit,
+    machine_line,
+    markdown_table,
+    provenance_lines,
+    shown_command,
+)
 from nnunet_ext.cli import FINE
 from nnunet_ext.files import write_json, write_text
 from nnunet_ext.messages import counted, size
@@ -193,7 +200,8 @@ def main(argv: list[str] | None = None) -> int:
                         used = measured(command, variables)
                         found = {"input": name, "command": title, "processes": processes if evaluates else 1}
                         found |= {"round": turn, "wall_s": round(used.wall_s, 2), "cpu_s": round(used.cpu_s, 2)}
-                        rows.append({**found, "peak_MB": round(used.peak_bytes / MEGABYTE), "load": round(load, 2)})
+                        found |= {"peak_MB": round(used.peak_bytes / MEGABYTE), "load": round(load, 2)}
+                        rows.append({**found, "commit": commit(REPOSITORY) or ""})
                         print(*rows[-1].values(), flush=True)
                         write_text(table, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
                         write_text(options.out.with_suffix(".md"), page(rows, argv))
@@ -219,7 +227,8 @@ def page(rows: Sequence[Mapping[str, Any]], argv: Sequence[str] | None) -> str:
     loads = [row["load"] for row in rows]
     lines += [f"Load of the machine before each run (mean over a minute): {min(loads)} to {max(loads)}.", ""]
     command = shown_command(["python", "-m", "benchmarks.scale", *(sys.argv[1:] if argv is None else argv)], {})
-    return "\n".join([*lines, *provenance_lines("cpu", [command]), ""])
+    commits = ", ".join(sorted({str(row["commit"]) for row in rows}))
+    return "\n".join([*lines, *provenance_lines([machine_line("cpu")], [command], commits=commits), ""])
 
 
 def figures(rows: Sequence[Mapping[str, Any]], kind: tuple[Any, ...]) -> tuple[float, float, float]:
