@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import SimpleITK as sitk
 
+from benchmarks.data.domain_shift import case_generator
 from benchmarks.data.raw import copy_labels, groups_of_splits, original
 from benchmarks.engine.experiment import Draw
 from nnunet_ext.errors import UserError
@@ -129,6 +131,37 @@ def write_withheld(folder: Path, draw: Draw, *, source: str, share: float = 1.0)
         copy_labels(cases, unfinished / "labelsTr")
         about = {LONGITUDINAL: roles.model_dump(), "from": source}
         write_description(unfinished, folder.name, cases, dataset.description, about=about)
+
+
+def write_misaligned(folder: Path, draw: Draw, *, source: str, millimetres: float) -> None:
+    """A dataset of pairs whose prior is moved in its slices, each case's in a direction of its own."""
+    dataset = read_raw_dataset(source)
+    roles = roles_of_dataset(dataset.description)
+    cases = dict(dataset.cases)
+    with new_dataset(folder.name, force=False) as unfinished:
+        (unfinished / "imagesTr").mkdir()
+        for name, case in dataset.cases.items():
+            angle = case_generator(name).uniform(0, 2 * np.pi)
+            images = list(case.images)
+            for channel in roles.prior:
+                moved = f"{name}_moved{channel}{dataset.ending}"
+                offset = (millimetres * np.cos(angle), millimetres * np.sin(angle))
+                is_binary = channel in roles.prior_labels
+                write_moved(case.images[channel], unfinished / "imagesTr" / moved, offset, is_binary=is_binary)
+                images[channel] = folder / "imagesTr" / moved
+            cases[name] = Case(tuple(images), case.label)
+        copy_labels(cases, unfinished / "labelsTr")
+        about = {LONGITUDINAL: roles.model_dump(), "from": source}
+        write_description(unfinished, folder.name, cases, dataset.description, about=about)
+
+
+def write_moved(image: Path, file: Path, offset: Sequence[float], *, is_binary: bool) -> None:
+    """Write an image moved by an offset in mm along the first two axes of its grid; zero where nothing is known."""
+    fixed = sitk.ReadImage(str(image))
+    axes = np.array(fixed.GetDirection()).reshape(3, 3)
+    transform = sitk.TranslationTransform(3, (-(axes[:, :2] @ np.asarray(offset))).tolist())
+    interpolator = sitk.sitkNearestNeighbor if is_binary else sitk.sitkLinear
+    sitk.WriteImage(sitk.Resample(fixed, fixed, transform, interpolator, 0.0), str(file))
 
 
 def write_zeros(like: Path, file: Path) -> None:

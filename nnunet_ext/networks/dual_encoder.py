@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 import torch
+from dynamic_network_architectures.building_blocks.helper import get_matching_instancenorm
 from torch import Tensor, nn
 
-Fusion: TypeAlias = Literal["gated", "add", "concat"]
+Fusion: TypeAlias = Literal["gated", "add", "concat", "difference"]
 
 CONTEXT = ("context_encoder.", "fusions.")
 """What the names of the parts begin with that a plain U-Net does not have."""
@@ -63,10 +64,29 @@ class ConcatenatedContext(nn.Module):
         return self.projection(torch.cat([x, context], dim=1))
 
 
-FUSIONS: dict[Fusion, type[GatedFusion | AddedContext | ConcatenatedContext]] = {
+class DifferenceWeighting(nn.Module):
+    """x ← x + x ⊙ N(x − w ∗ c): features count for more where they differ from the prior's.
+
+    N is instance normalisation with a scale γ and a shift β for each channel, which begin at 1 and 0; w is a 1 × 1
+    convolution. In the paper one encoder sees both scans; here the prior, which may have labels, has one of its own.
+
+    Source: arXiv 2409.13416.
+    """
+
+    def __init__(self, features: int, context_features: int, conv_op: type[nn.Module]) -> None:
+        super().__init__()
+        self.projection: nn.Module = conv_op(context_features, features, 1)
+        self.norm = get_matching_instancenorm(conv_op)(features, affine=True)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        return x + x * self.norm(x - self.projection(context))
+
+
+FUSIONS: dict[Fusion, type[GatedFusion | AddedContext | ConcatenatedContext | DifferenceWeighting]] = {
     "gated": GatedFusion,
     "add": AddedContext,
     "concat": ConcatenatedContext,
+    "difference": DifferenceWeighting,
 }
 
 

@@ -16,8 +16,10 @@ def dual_encoder_unet(
     enable_deep_supervision: bool = True,
     *,
     settings: Mapping[str, Any],
-) -> DualEncoderUNet:
+) -> nn.Module:
     """The plans' U-Net for the channels of the current scan, with a second encoder for those of the prior one.
+
+    With the fusion ``early`` it is the plans' U-Net for all channels, without a second encoder.
 
     Args:
         configuration_manager: nnU-Net's, of the configuration.
@@ -27,6 +29,10 @@ def dual_encoder_unet(
         settings: ``fusion``, ``fuse_skips``, ``context_width`` and ``channels``, which has ``current``, ``prior_image``
             and ``prior_labels``.
     """
+    if settings["fusion"] == "early":
+        return _unet(
+            configuration_manager, num_input_channels, num_output_channels, deep_supervision=enable_deep_supervision
+        )
     channels = settings["channels"]
     # a cascade puts what its first stage has found behind the images' channels
     previous_stage = range(len(configuration_manager.normalization_schemes), num_input_channels)

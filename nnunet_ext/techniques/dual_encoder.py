@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nnunet_ext.techniques import FOREGROUND, Section, Technique, TrainerEntry
 
@@ -23,10 +23,12 @@ class ChannelRoles(Section):
 class DualEncoderSettings(Section):
     """A second encoder for a prior scan (arXiv 2412.14846)."""
 
-    fusion: Literal["gated", "add", "concat"] = Field(
+    fusion: Literal["gated", "add", "concat", "difference", "early"] = Field(
         "add",
         description="How the prior's features are fused into the current ones: `add` adds a projection of them, "
-        "`concat` projects both together, `gated` uses a spatial and a channel gate, as in the paper.",
+        "`concat` projects both together, `gated` uses a spatial and a channel gate, as in the paper, `difference` "
+        "weights the current ones by their difference from the prior's (arXiv 2409.13416). `early` has no second "
+        "encoder: nnU-Net's own network sees all channels, with the augmentation of the prior below.",
     )
     context_width: float = Field(
         1.0, gt=0, le=4, description="Features of the prior's encoder, as a multiple of the plans' features."
@@ -49,6 +51,12 @@ class DualEncoderSettings(Section):
         description="Which channels belong to which scan. Unset: what dataset.json says, else channel 0 is current and "
         "the others are the prior image.",
     )
+
+    @model_validator(mode="after")
+    def _only_a_second_encoder_has_a_width(self) -> "DualEncoderSettings":
+        if self.fusion == "early" and (self.context_width != 1 or self.fuse_skips):
+            raise ValueError("With fusion `early` there is no second encoder: leave out context_width and fuse_skips")
+        return self
 
 
 DUAL_ENCODER = Technique(

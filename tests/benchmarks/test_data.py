@@ -27,6 +27,7 @@ from benchmarks.engine.experiment import Dataset, Draw
 from nnunet_ext import cli
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
+from nnunet_ext.plans.channel_roles import roles_of_dataset
 from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
 
 SIZES = {"source_train": 3, "source_val": 1, "pool": 10, "pilot": 5, "validation": 3, "test": 2}
@@ -307,6 +308,30 @@ def test_prior_is_withheld_in_its_channels_and_only_there(raw):
         assert not any(other.any() for other in others)
     withheld = [name for name, case in half.cases.items() if not array(case.images[1]).any()]
     assert len(withheld) == 12
+
+
+def test_a_misaligned_prior_is_moved_by_its_millimetres_in_the_slices_and_nothing_else_is(tmp_path):
+    voxels = np.zeros((3, 40, 40), np.uint8)
+    voxels[1, 20, 20] = 1
+    image = sitk.GetImageFromArray(voxels)
+    image.SetSpacing((2.0, 0.5, 7.0))
+    image.SetDirection((0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0))  # the grid's first axis is the world's second
+    sitk.WriteImage(image, str(tmp_path / "prior.nii.gz"))
+    acdc.write_moved(tmp_path / "prior.nii.gz", tmp_path / "moved.nii.gz", (6.0, -5.0), is_binary=True)
+    assert np.argwhere(array(tmp_path / "moved.nii.gz")).tolist() == [[1, 10, 23]]
+
+
+def test_every_channel_of_a_misaligned_prior_moves_and_the_current_scan_stays(raw):
+    pairs = raw / "Dataset841_Pairs"
+    assert cli.main(acdc.pairs(pairs, DRAW)[1:]) == 0
+    acdc.write_misaligned(raw / "Dataset846_Off", DRAW, source=pairs.name, millimetres=5.0)
+    whole, moved = read_raw_dataset("841"), read_raw_dataset("846")
+    assert roles_of_dataset(moved.description) == roles_of_dataset(whole.description)
+    for name in whole.cases:
+        before, after = ([array(image) for image in dataset.cases[name].images] for dataset in (whole, moved))
+        assert (before[0] == after[0]).all()
+        assert all((one != other).any() for one, other in zip(before[1:], after[1:]))
+        assert set(np.unique(after[2])) <= {0, 1}
 
 
 def test_instances_are_drawn_by_the_seed_and_completed_by_the_teacher(tmp_path):

@@ -40,7 +40,7 @@ def test_a_command_that_fails_is_told_with_its_output():
 def test_the_page_compares_the_evaluation_by_dice_with_that_of_nnunet():
     rows = [
         {"input": "cases", "command": command, "processes": 1, "round": turn, "wall_s": wall, "cpu_s": wall / 2}
-        | {"peak_MB": 100 * wall, "load": 0.5}
+        | {"peak_MB": 100 * wall, "load": 0.5, "commit": "abc"}
         for command, walls in ((STOCK, (4.0, 8.0, 6.0)), (DICE, (3.0, 3.0, 9.0)), ("check", (5.0,)))
         for turn, wall in enumerate(walls)
     ]
@@ -52,3 +52,5 @@ def test_the_page_compares_the_evaluation_by_dice_with_that_of_nnunet():
     assert cells[DICE] == ["1", "3", "3.0", "1.5", "300", "0.50", "0.50"]
     assert cells["check"] == ["1", "1", "5.0", "2.5", "500", "", ""]
     assert "python -m benchmarks.scale --rounds 3" in lines
+    assert "- Commit: abc" in lines
+    assert any(line.startswith("- Machine: cpu ") for line in lines)

@@ -4,11 +4,11 @@ import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from torch import nn
 
-from nnunet_ext.networks.dual_encoder import DualEncoderUNet, GatedFusion, channels_of
+from nnunet_ext.networks.dual_encoder import DifferenceWeighting, DualEncoderUNet, GatedFusion, channels_of
 
 FEATURES = (4, 6, 8)
 CLASSES = 3
-FUSIONS = ("gated", "add", "concat")
+FUSIONS = ("gated", "add", "concat", "difference")
 
 
 def unet(architecture=PlainConvUNet, *, inputs=1, features=FEATURES, dims=3, deep_supervision=False):
@@ -95,6 +95,27 @@ def test_gate_by_hand():
     context = torch.tensor([[[[1.0, 0.0]]]])
     expected = torch.tensor([[[[1 + 0.75 * 1.5, 2 + 1.0 * 1.5]], [[4 + 3 * 0.5, 8 + 4 * 0.5]]]])
     torch.testing.assert_close(gate(x, context), expected)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_difference_weighting_against_its_formula_in_float64(dims):
+    torch.manual_seed(1)
+    block = DifferenceWeighting(5, 3, nn.Conv3d if dims == 3 else nn.Conv2d)
+    nn.init.normal_(block.norm.weight)
+    nn.init.normal_(block.norm.bias)
+    sides = (4, 3, 2)[:dims]
+    x, context = torch.randn(2, 5, *sides), torch.randn(2, 3, *sides)
+    parts = (block.projection.weight, block.projection.bias, block.norm.weight, block.norm.bias)
+    w, w0, scale, shift = (value.detach().double().numpy() for value in parts)
+    expected = np.zeros(x.shape)
+    for sample in range(2):
+        features, prior = x[sample].double().numpy(), context[sample].double().numpy()
+        for channel in range(5):
+            seen = sum(w.reshape(5, 3)[channel, k] * prior[k] for k in range(3)) + w0[channel]
+            change = features[channel] - seen
+            normal = (change - change.mean()) / np.sqrt(change.var() + 1e-5)
+            expected[sample, channel] = features[channel] * (1 + scale[channel] * normal + shift[channel])
+    np.testing.assert_allclose(block(x, context).detach().numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_gate_is_finite_in_half_precision():

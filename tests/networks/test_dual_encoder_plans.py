@@ -2,6 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import nn
 
 from nnunet_ext.networks.dual_encoder import AddedContext, ConcatenatedContext
@@ -75,3 +76,10 @@ def test_width_counts_for_the_context_encoder_alone_which_keeps_a_feature_at_lea
 def test_fusion_and_fused_skips_are_the_settings():
     assert [type(one) for one in build(fusion="concat").fusions] == [ConcatenatedContext]
     assert [type(one) for one in build(fuse_skips=True).fusions] == [AddedContext] * 2
+
+
+def test_early_fusion_is_the_plans_network_on_all_channels_and_a_cascades():
+    network = build(inputs=6, fusion="early")
+    assert type(network) is PlainConvUNet
+    assert first_inputs(network.encoder) == 6
+    assert network(torch.zeros(1, 6, 8, 8)).shape == (1, 5, 8, 8)

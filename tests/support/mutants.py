@@ -188,7 +188,8 @@ def write_report(work: Path, stem: Path, command: str) -> int:
     survived, tried = total["survived"], total["survived"] + total["noticed"]
     verdict = "not kept" if survived > LIMIT * tried else "not known yet" if total["not tried"] else "kept"
     lines = ["# Mutants that the unit tests do not notice", "", *table, ""]
-    lines += [f"At most {100 * LIMIT:.0f} % may survive: {verdict}.", "", *provenance_lines([machine_line("cpu")], [command]), ""]
+    lines += [f"At most {100 * LIMIT:.0f} % may survive: {verdict}.", ""]
+    lines += [*provenance_lines([machine_line("cpu")], [command]), ""]
     lines += survivors_lines(rows) if rows else []
     write_text(stem.with_name(f"{stem.name}.md"), "\n".join(lines) + "\n")
     listing = stem.with_name(f"{stem.name}.csv")

@@ -108,6 +108,21 @@ def test_prediction_builds_the_same_network_from_the_saved_plans_alone(plans):
     assert own == [[4, 8, 12, 12, 12], [2, 4, 6, 6, 6]]
 
 
+def test_early_fusion_trains_the_plans_own_network_with_the_priors_dropout(built):
+    trainer = built(fusion="early", prior_dropout=1.0)
+    assert type(trainer.unwrapped_network()).__name__ == "PlainConvUNet"
+    batch = {"data": torch.ones(2, 4, 16, 16, 16), "target": torch.zeros(2, 1, 16, 16, 16)}
+    data = trainer.prepare_batch(batch, training=True)["data"]
+    assert data[:, :1].min() == 1
+    assert data[:, 1:].abs().max() == 0
+
+
+@pytest.mark.parametrize("other", [{"context_width": 0.5}, {"fuse_skips": True}])
+def test_early_fusion_has_no_second_encoder_to_set(built, other):
+    with pytest.raises(UserError, match="no second encoder"):
+        built(fusion="early", **other)
+
+
 def test_the_setting_has_precedence_over_the_dataset(built):
     network = built(channels={"current": [0], "prior_labels": [3]}).unwrapped_network()
     assert (network.current, network.prior) == ((0,), (3,))

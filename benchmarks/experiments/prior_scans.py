@@ -1,0 +1,82 @@
+"""Prior scans where stock has converged: with priors that are missing or badly registered."""
+
+from functools import partial
+from typing import Any
+
+from benchmarks.data.acdc import ORIGIN, pairs, patient_groups, write_current, write_misaligned, write_withheld
+from benchmarks.data.folds import PatientFolds
+from benchmarks.engine.experiment import Comparison, Dataset, Experiment, Method, Pilot, Test
+from benchmarks.experiments.scribbles import COARSE
+
+STOCK, DUAL = "nnUNetTrainerConfigurable", "nnUNetTrainerDualEncoder"
+PAIRS = Dataset(901, "ACDCPriors", pairs)
+SOURCE = "Dataset901_ACDCPriors"
+CURRENT = Dataset(902, "ACDCCurrent", partial(write_current, source=SOURCE), plans_of=PAIRS)
+HALF = Dataset(904, "ACDCHalfOfThePriors", partial(write_withheld, source=SOURCE, share=0.5), plans_of=PAIRS)
+MISSING = {
+    share: Dataset(910 + share // 10, f"ACDCPriorsMissing{share}", partial(write_withheld, source=SOURCE, share=at))
+    for share, at in ((25, 0.25), (75, 0.75), (100, 1.0))
+} | {50: HALF}
+MISALIGNED = {
+    error: Dataset(
+        930 + error, f"ACDCPriorsOff{error}mm", partial(write_misaligned, source=SOURCE, millimetres=float(error))
+    )
+    for error in (5, 10)
+}
+DROPOUT = 0.5
+
+
+def fused(name: str, fusion: str, description: str, data: Dataset = PAIRS, dropout: float = DROPOUT) -> Method:
+    """Current and prior scan, joined in one way."""
+    settings: dict[str, Any] = {"dual_encoder.fusion": fusion, "dual_encoder.prior_dropout": dropout}
+    family = "early concatenation" if fusion == "early" else "dual encoder"
+    return Method(name, DUAL, data, settings, description, family=family)
+
+
+DUALS = tuple(f"dual encoder {fusion}" for fusion in ("add", "concat", "gated", "difference"))
+FAIR = "early concatenation"
+TRAINED = (
+    fused(FAIR, "early", "nnU-Net's network on all channels, the prior left out in half of the samples"),
+    *(
+        fused(name, name.split()[-1], f"a second encoder, fusion `{name.split()[-1]}`, the same dropout")
+        for name in DUALS
+    ),
+    fused("early concatenation without dropout", "early", "nnU-Net's network on all channels", dropout=0.0),
+    fused("early concatenation, half trained", "early", "trained on data without half of the priors", HALF, 0.0),
+    fused("dual encoder add, half trained", "add", "trained on data without half of the priors", HALF, 0.0),
+)
+SEE_PRIORS = tuple(method.name for method in TRAINED)
+WITH_ALL = ("no prior", *(method.name for method in TRAINED if method.data is PAIRS))
+HALF_MISSING = "50 % of the priors missing"
+
+EXPERIMENT = Experiment(
+    name="prior_scans",
+    title="Prior scans: missing and badly registered priors",
+    description="Cine MRI of the heart. The current scan is the end of systole, the prior one the end of diastole of "
+    "the same patient with its mask. Priors are taken from a share of the cases, or moved in their slices.",
+    originals=(ORIGIN,),
+    folds=PatientFolds(patient_groups, pilot_train=4, most_tested=16, pilot_size=16),
+    methods=(Method("no prior", STOCK, CURRENT, description="nnU-Net on the current image alone"), *TRAINED),
+    tests=(
+        Test("all priors", methods=WITH_ALL),
+        *(Test(f"{share} % of the priors missing", MISSING[share], methods=SEE_PRIORS) for share in sorted(MISSING)),
+        *(Test(f"priors off by {error} mm", MISALIGNED[error], methods=SEE_PRIORS) for error in MISALIGNED),
+    ),
+    columns=(
+        ("all priors", "dice"),
+        *((f"{share} % of the priors missing", "dice") for share in sorted(MISSING)),
+        *((f"priors off by {error} mm", "dice") for error in MISALIGNED),
+    ),
+    comparisons=(
+        Comparison("dual encoder add", FAIR, margin=0.01, is_primary=True, test=HALF_MISSING),
+        *(Comparison(name, FAIR, margin=0.01, test=HALF_MISSING) for name in DUALS[1:]),
+        *(Comparison(name, FAIR, test="100 % of the priors missing") for name in DUALS),
+        *(Comparison(name, FAIR, test="priors off by 10 mm") for name in DUALS),
+        Comparison(FAIR, "early concatenation without dropout", test=HALF_MISSING),
+        Comparison("dual encoder add, half trained", "early concatenation, half trained", test=HALF_MISSING),
+    ),
+    network=COARSE,
+    steps=(2000,),
+    pilot=Pilot(first=3e-3, steps=1000),
+    settings={"optimizer": "adamw", "weight_decay": 3e-5},
+)
