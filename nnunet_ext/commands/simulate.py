@@ -86,7 +86,8 @@ def run(args: argparse.Namespace) -> int:
 
 def add_instances_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--keep", type=share, required=True, metavar="SHARE", help="share of the instances to keep, up to 1")
+    keep = "share of the instances to keep, up to 1; in every case one stays, with 0 only that one"
+    add("--keep", type=share_or_none, required=True, metavar="SHARE", help=keep)
     where = "where the share holds: in each case, or over all of them (default: %(default)s)"
     add("--scope", choices=("case", "dataset"), default="case", help=where)
     order = "which instances are kept first (default: %(default)s)"

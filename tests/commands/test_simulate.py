@@ -106,6 +106,12 @@ def test_record_agrees_with_the_files(source, raw):
     assert [cases[case]["kept_instances"] for case in "abc"] == [2, 1, 0]
 
 
+def test_a_share_of_nothing_keeps_one_instance_of_each_case_that_has_any(source, raw):
+    assert simulate(keep="0") == 0
+    cases = json.loads((raw / "Dataset006_Partial" / "instances.json").read_text())["cases"]
+    assert [cases[case]["kept_instances"] for case in "abc"] == [1, 1, 0]
+
+
 def test_table_and_next_commands_are_printed(source, capsys):
     assert simulate("--order", "smallest", keep="0.25") == 0
     shown = capsys.readouterr().out
@@ -257,7 +263,7 @@ def test_missing_label_is_refused(source, raw, capsys):
     assert "b.nii.gz does not exist" in refusal(capsys, raw)
 
 
-@pytest.mark.parametrize("keep", ["0", "-0.1", "1.1", "nan", "half"])
+@pytest.mark.parametrize("keep", ["-0.1", "1.1", "nan", "half"])
 def test_share_out_of_range_is_wrong_usage(source, keep):
     with pytest.raises(SystemExit) as stop:
         simulate(keep=keep)

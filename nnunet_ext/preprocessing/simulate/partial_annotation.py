@@ -27,7 +27,7 @@ LARGEST_EXACT = 2**24  # nnU-Net's readers give 32-bit floats, which hold no lar
 class Selection:
     """How the instances that stay annotated are chosen; see `kept_instances`."""
 
-    keep: float  # their share, above 0 and at most 1
+    keep: float  # their share, from 0 to 1
     scope: Scope = "case"  # where the share holds
     order: Order = "random"  # which come first
     seed: int = 0  # of the draws, not negative
@@ -61,7 +61,7 @@ def kept_instances(
 
     Args:
         instances: of all cases.
-        share: how many to keep, above 0 and at most 1; rounded to the nearest number.
+        share: how many to keep, from 0 to 1; rounded to the nearest number.
         rng: draws, also among instances of one size.
         scope: the share holds in every ``case``, or over the whole ``dataset``.
         order: ``random`` keeps any, ``largest`` the large ones first, ``smallest`` the small ones.
