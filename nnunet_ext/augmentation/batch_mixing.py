@@ -51,22 +51,30 @@ def blend(values: Tensor, partners: np.ndarray, ratios: np.ndarray) -> Tensor:
     return weights * values + (1 - weights) * values[torch.as_tensor(partners, device=values.device)]
 
 
-def draw_box(spatial_shape: Sequence[int], rng: np.random.Generator) -> tuple[slice, ...]:
-    """A box of half the patch along each axis (at least one voxel), at a uniformly drawn place inside it."""
+def draw_box(spatial_shape: Sequence[int], rng: np.random.Generator) -> Tensor:
+    """A boolean mask ([X,] Y, Z) of a box of half the patch along each axis (at least one voxel), uniformly placed."""
     box = []
     for length in spatial_shape:
         side = max(1, length // 2)
         start = int(rng.integers(length - side + 1))
         box.append(slice(start, start + side))
-    return tuple(box)
+    mask = torch.zeros(tuple(spatial_shape), dtype=torch.bool)
+    mask[tuple(box)] = True
+    return mask
 
 
-def paste(values: Tensor, partners: np.ndarray, box: tuple[slice, ...]) -> Tensor:
-    """A copy in which the box of each sample holds what its partner has there; (B, C, [X,] Y, Z) of any type."""
-    result = values.clone()
-    region = (slice(None), slice(None), *box)
-    result[region] = values[torch.as_tensor(partners, device=values.device)][region]
-    return result
+def paste(values: Tensor, partners: np.ndarray, region: Tensor) -> Tensor:
+    """Each sample with its partner's values inside a region.
+
+    Args:
+        values: (B, C, [X,] Y, Z) of any type.
+        partners: indices, (B,).
+        region: boolean, (B or 1, 1, [X,] Y, Z).
+
+    Returns:
+        Same shape, type and device.
+    """
+    return torch.where(region, values[torch.as_tensor(partners, device=values.device)], values)
 
 
 def class_targets(target: Tensor, num_classes: int, ignore_label: int | None) -> tuple[Tensor, Tensor]:

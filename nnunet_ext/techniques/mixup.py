@@ -1,4 +1,4 @@
-"""MixUp and CutMix (arXiv 2412.14846)."""
+"""MixUp and CutMix (arXiv 2412.14846), and CarveMix (arXiv 2108.06883)."""
 
 from typing import Literal
 
@@ -8,10 +8,12 @@ from nnunet_ext.techniques import Section, Technique, TrainerEntry
 
 
 class MixUpSettings(Section):
-    """MixUp and CutMix of the patches in a batch (arXiv 2412.14846)."""
+    """MixUp, CutMix (arXiv 2412.14846) and CarveMix (arXiv 2108.06883) of the patches in a batch."""
 
-    kind: Literal["mixup", "cutmix"] = Field(
-        "mixup", description="`mixup` blends two patches and their labels, `cutmix` pastes a box of half the patch."
+    kind: Literal["mixup", "cutmix", "carvemix"] = Field(
+        "mixup",
+        description="`mixup` blends two patches and their labels, `cutmix` pastes a box of half the patch, `carvemix` "
+        "pastes the foreground with a random margin.",
     )
     mode: Literal["additional", "alternate"] = Field(
         "additional",
@@ -31,7 +33,7 @@ MIXUP = Technique(
     trainers=(
         TrainerEntry(
             "nnUNetTrainerMixUp",
-            "MixUp or CutMix of whole patches beside the usual loss",
+            "MixUp, CutMix or CarveMix of patches beside the usual loss",
             needs="nothing; a batch of at least two",
             paper="arXiv 2412.14846",
         ),

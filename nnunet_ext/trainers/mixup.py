@@ -1,10 +1,14 @@
-"""MixUp and CutMix (arXiv 2412.14846): a loss on mixed patches beside, or now and then instead of, the usual one."""
+"""MixUp, CutMix (arXiv 2412.14846) and CarveMix (2108.06883): a loss on mixed patches beside the usual one, or now and
+then instead of it.
+"""
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
 from nnunet_ext.augmentation import batch_mixing as mixing
+from nnunet_ext.augmentation.carving import carved_regions
 from nnunet_ext.augmentation.image_border import ignored_outside
 from nnunet_ext.losses.soft_targets import soft_binary_cross_entropy, soft_cross_entropy
 from nnunet_ext.techniques.mixup import MIXUP
@@ -18,8 +22,9 @@ class MixUpMixin(nnUNetTrainerConfigurable, technique=MIXUP):
 
     ``additional``: L = L_clean + w · L_mixed, by a second forward pass. ``alternate``: a step is either mixed or clean.
     L_mixed looks at the full-resolution head alone: soft cross-entropy for MixUp (binary for regions), the hard Dice +
-    cross-entropy for CutMix. A voxel that is unlabelled in either partner takes no part in MixUp; in CutMix every voxel
-    has one source, whose label counts. A batch of one has nothing to mix with and keeps the usual loss.
+    cross-entropy for CutMix and CarveMix. A voxel that is unlabelled in either partner takes no part in MixUp; in the
+    others every voxel has one source, whose label counts. A batch of one has nothing to mix with and keeps the usual
+    loss.
     """
 
     _has_told_of_batch_of_one = False
@@ -61,16 +66,20 @@ class MixUpMixin(nnUNetTrainerConfigurable, technique=MIXUP):
     def mixed_batch(self, batch: Batch) -> Batch:
         """A prepared batch with mixed ``data``, and for the full-resolution head ``mixed_target`` and ``mixed_mask``.
 
-        For MixUp they are the soft target (B, C or R, [X,] Y, Z) and where it counts (B, 1, [X,] Y, Z). For CutMix the
-        target is in nnU-Net's own format and there is no mask. ``partners``, and ``ratios`` (B,) or ``box``, say what
-        was mixed.
+        For MixUp they are the soft target (B, C or R, [X,] Y, Z) and where it counts (B, 1, [X,] Y, Z). For CutMix and
+        CarveMix the target is in nnU-Net's own format and there is no mask. ``partners``, and ``ratios`` (B,) or the
+        region ``pasted`` (B or 1, 1, [X,] Y, Z), say what was mixed.
         """
         data = batch["data"]
         partners = mixing.draw_partners(len(data), self.rng)
-        if self.section(MIXUP).kind == "cutmix":
-            box = mixing.draw_box(data.shape[2:], self.rng)
-            data, target = (mixing.paste(values, partners, box) for values in (data, self.source_target(batch)))
-            return {**batch, "data": data, "mixed_target": target, "partners": partners, "box": box}
+        if self.section(MIXUP).kind != "mixup":
+            target = self.source_target(batch)
+            pasted = self.pasted_region(target, partners)
+            mixed = {
+                "data": mixing.paste(data, partners, pasted),
+                "mixed_target": mixing.paste(target, partners, pasted),
+            }
+            return {**batch, **mixed, "partners": partners, "pasted": pasted}
         ratios = mixing.draw_ratios(len(data), self.section(MIXUP).alpha, self.rng)
         soft, valid = self.soft_target(batch)
         return {
@@ -81,6 +90,18 @@ class MixUpMixin(nnUNetTrainerConfigurable, technique=MIXUP):
             "partners": partners,
             "ratios": ratios,
         }
+
+    def pasted_region(self, target: Tensor, partners: np.ndarray) -> Tensor:
+        """Where each sample gets its partner's values: a boolean mask (B or 1, 1, [X,] Y, Z)."""
+        if self.section(MIXUP).kind == "cutmix":
+            return mixing.draw_box(target.shape[2:], self.rng)[None, None].to(target.device)
+        labels = self.label_manager
+        if labels.has_regions:
+            foreground = (target[:, : labels.num_segmentation_heads] > 0).any(1)
+        else:
+            foreground = (target[:, 0] > 0) & (target[:, 0] < labels.num_segmentation_heads)  # ignore is above
+        carved = foreground[torch.as_tensor(partners, device=target.device)]
+        return carved_regions(carved, self.configuration_manager.spacing, self.rng)[:, None]
 
     def source_target(self, batch: Batch) -> Tensor:
         """The full-resolution target of a prepared batch, with the ignore label outside the image where it is known."""
@@ -109,11 +130,11 @@ class MixUpMixin(nnUNetTrainerConfigurable, technique=MIXUP):
 
     def loss_of_mixed(self, logits: Tensor, mixed: Batch) -> Tensor:
         """The same from the logits of the full resolution."""
-        if self.section(MIXUP).kind == "cutmix":
+        if self.section(MIXUP).kind != "mixup":
             return self.full_resolution_loss()(logits, mixed["mixed_target"])
         loss = soft_binary_cross_entropy if self.label_manager.has_regions else soft_cross_entropy
         return loss(logits, mixed["mixed_target"], mixed["mixed_mask"])
 
 
 class nnUNetTrainerMixUp(MixUpMixin):
-    """nnU-Net with MixUp or CutMix."""
+    """nnU-Net with MixUp, CutMix or CarveMix."""

@@ -224,7 +224,8 @@ class PartialLabelsMixUpMixin(MixUpMixin, PartialLabelsMixin):
     """Both. In a mixed patch each source's labels count by the list of its own case.
 
     MixUp's cross-entropy is linear in the mixed target: it is λ times that of the one source and 1 - λ times that of
-    the other, each over the labels that this source was annotated for. In CutMix each voxel has one source.
+    the other, each over the labels that this source was annotated for. Where patches are pasted, each voxel has one
+    source.
     """
 
     def loss_of_mixed(self, logits: Tensor, mixed: Batch) -> Tensor:
@@ -233,11 +234,8 @@ class PartialLabelsMixUpMixin(MixUpMixin, PartialLabelsMixin):
         labels, partners = self.label_manager, torch.as_tensor(mixed["partners"], device=logits.device)
         lists = mixed["annotated"], mixed["annotated"][partners]
         own, other = (partial_logits(logits, one, has_regions=labels.has_regions) for one in lists)
-        if self.section(MIXUP).kind == "cutmix":
-            box = (slice(None), slice(None), *mixed["box"])
-            pasted = own.clone()
-            pasted[box] = other[box]
-            return super().loss_of_mixed(pasted, mixed)
+        if self.section(MIXUP).kind != "mixup":
+            return super().loss_of_mixed(torch.where(mixed["pasted"], other, own), mixed)
         soft, _ = self.soft_target(mixed)
         ratios = torch.as_tensor(mixed["ratios"], dtype=torch.float32, device=logits.device)
         loss = soft_binary_cross_entropy if labels.has_regions else soft_cross_entropy

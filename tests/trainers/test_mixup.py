@@ -173,6 +173,34 @@ def test_cutmix_pastes_images_and_labels_alike_and_uses_the_hard_loss(results):
     torch.testing.assert_close(terms["mixup"], hard_loss(trainer.network(mixed["data"])[0], mixed["mixed_target"]))
 
 
+@pytest.mark.parametrize("data", ["ignore", "regions", "labels"])
+def test_carvemix_pastes_the_partners_foreground_with_a_margin_and_uses_the_hard_loss(results, data):
+    trainer = initialized({"kind": "carvemix"}, data=data)
+    batch = random_batch(trainer)
+    target = torch.zeros_like(batch["target"][0])
+    target[0, 0, 4:9, 5:10, 6:11] = 1
+    if data == "ignore":
+        target[0, 0, 15] = trainer.label_manager.ignore_label
+    batch["target"][0] = target
+    distance = np.linalg.norm(np.indices((16, 16, 16)) - np.reshape([6, 7, 8], (3, 1, 1, 1)), axis=0)
+    seen = set()
+    for seed in range(6):
+        trainer.rng = np.random.default_rng(seed)
+        terms, prepared = terms_of(trainer, batch)
+        mixed = prepared["mixed"]
+        assert not mixed["pasted"][0].any(), "its partner has no foreground, and what is ignored is none"
+        region = mixed["pasted"][1, 0]
+        assert region[6, 7, 8]
+        assert not region[torch.from_numpy(distance > 2 * 3**0.5 + 3)].any(), "at most as far as it is deep"
+        seen.add(int(region.sum()))
+        for values, found in ((batch["data"], mixed["data"]), (target, mixed["mixed_target"])):
+            assert torch.equal(found[0], values[0])
+            assert torch.equal(found[1], torch.where(region, values[0], values[1]))
+        hard_loss = trainer.loss.loss
+        torch.testing.assert_close(terms["mixup"], hard_loss(trainer.network(mixed["data"])[0], mixed["mixed_target"]))
+    assert min(seen) < 5**3 < max(seen)
+
+
 def test_a_batch_of_one_keeps_the_usual_loss_and_says_so_once(results):
     trainer = train("nnUNetTrainerMixUp", "3d_tiny_batch_of_one")
     log = Path(trainer.log_file).read_text()
@@ -203,7 +231,7 @@ class MixedScribbles(MixUpMixin, nnUNetTrainerPartialCE):
 def test_mixed_labels_outside_either_image_take_no_part(workspace, results, kind):
     full = torch.ones(2, 1, 16, 16, 16)
     full[0, :, :4], full[1, :, 12:] = -1, -1
-    for settings in ({"kind": "mixup"}, {"kind": "cutmix"}):
+    for settings in ({"kind": "mixup"}, {"kind": "cutmix"}):  # CarveMix pastes as CutMix does
         trainer = changed_trainer(MixedScribbles, kind=kind, mixup=settings)
         trainer.rng = np.random.default_rng(0)
         mixed = trainer.mixed_batch({"data": torch.zeros(2, 1, 16, 16, 16), **batch_of(trainer, full)})

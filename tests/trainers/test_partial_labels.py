@@ -232,14 +232,13 @@ def test_mixup_of_regions_counts_each_source_by_the_list_of_its_own_case(workspa
     assert loss.item() == pytest.approx((total / count).item(), rel=1e-5)
 
 
-def test_cutmix_counts_each_voxel_by_the_list_of_its_source(workspace, results):
+@pytest.mark.parametrize("kind", ["cutmix", "carvemix"])
+def test_a_pasted_voxel_counts_by_the_list_of_its_source(workspace, results, kind):
     keys = ["shell", "core"]
-    trainer, mixed, logits = mixup_terms("labels", keys, {"kind": "cutmix"})
+    trainer, mixed, logits = mixup_terms("labels", keys, {"kind": kind})
     loss = trainer.mixed_loss([logits], mixed)
     own, other = merged(logits, known(keys)), merged(logits, known(keys[::-1]))
-    box = (slice(None), slice(None), *mixed["box"])
-    q = own.copy()
-    q[box] = other[box]
+    q = np.where(mixed["pasted"].numpy(), other, own)
     target = mixed["mixed_target"].numpy().astype(int)
     entropy = -np.log(np.take_along_axis(q, target, 1)).mean()
     onehot = np.arange(3).reshape(1, -1, 1, 1, 1) == target

@@ -1,0 +1,73 @@
+"""CarveMix: which region around the foreground of a patch is carved out, to be pasted into another patch.
+
+Source: arXiv 2108.06883.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FIRST_REACH = 8  # voxels; most lesions are not deeper
+
+
+def carved_regions(foreground: Tensor, spacing: Sequence[float], rng: np.random.Generator) -> Tensor:
+    """The region of each sample within a random margin of its foreground; nothing without foreground or background.
+
+    With the signed distance d to the foreground's border, negative inside, the region is d ≤ λ. Half of the margins λ
+    are drawn from U(-D / 2, 0), which carve the core, half from U(0, D), which carve the surroundings too, where D is
+    the largest depth of the foreground.
+
+    Args:
+        foreground: boolean, (B, [X,] Y, Z).
+        spacing: of the voxels in mm, one for each spatial axis.
+        rng: draws a margin for each sample.
+
+    Returns:
+        A boolean mask of the same shape and device.
+    """
+    depths = inner_distances(foreground, spacing)
+    deepest = depths.flatten(1).amax(1)
+    uniform, is_core = rng.random(len(foreground)), rng.random(len(foreground)) < 0.5
+    shares = torch.as_tensor(np.where(is_core, -uniform / 2, uniform), dtype=torch.float32, device=foreground.device)
+    has_border = deepest.isfinite()  # not where all is foreground
+    margins = (shares * torch.where(has_border, deepest, 0)).view(-1, *[1] * (foreground.ndim - 1))
+    outside = squared_distances(foreground, spacing, float(margins.max())).sqrt()
+    region = torch.where(foreground, -depths, outside) <= margins
+    return region & has_border.view_as(margins)
+
+
+def inner_distances(foreground: Tensor, spacing: Sequence[float]) -> Tensor:
+    """Distance of each foreground voxel to the nearest background in the patch, in mm; 0 outside, infinite without."""
+    sides = [step * size for step, size in zip(spacing, foreground.shape[1:])]
+    reach = FIRST_REACH * min(spacing)
+    while True:
+        squared = squared_distances(~foreground, spacing, reach)
+        if reach >= max(sides) or float(squared.max()) <= reach**2:
+            return squared.sqrt()
+        reach *= 2
+
+
+def squared_distances(seeds: Tensor, spacing: Sequence[float], reach: float) -> Tensor:
+    """Squared Euclidean distance of each voxel to the nearest seed, axis by axis; exact up to `reach`.
+
+    Args:
+        seeds: boolean, (B, [X,] Y, Z).
+        spacing: of the voxels in mm, one for each spatial axis.
+        reach: in mm. What is farther away gets too large a distance, or an infinite one.
+
+    Returns:
+        float32 in mm², of the same shape and device.
+    """
+    nearest = torch.where(seeds, 0.0, math.inf)
+    for axis, step in enumerate(spacing, start=1):
+        before, size = nearest, nearest.shape[axis]
+        nearest = before.clone()
+        for shift in range(1, min(size - 1, int(reach / step)) + 1):
+            length, cost = size - shift, (shift * step) ** 2
+            for to, source in ((0, shift), (shift, 0)):
+                target = nearest.narrow(axis, to, length)
+                torch.minimum(target, before.narrow(axis, source, length) + cost, out=target)
+    return nearest
