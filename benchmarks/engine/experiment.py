@@ -105,6 +105,9 @@ class Test:
     references: str = ""  # folder of the dataset with the references, if not nnU-Net's own
     metrics: tuple[str, ...] = ("dice",)  # for ``nnunet_ext evaluate``
     options: tuple[str, ...] = ()  # further ones
+    # ``voxel`` or ``lesion``: the F1 of these in the pilot's test, which needs ``--thresholds``, chooses the threshold
+    # of the probability that each method is scored at; nnU-Net's own decision by default
+    decided_by: str = ""
     methods: tuple[str, ...] = ()  # names of those that are scored on it; all by default
 
     def takes(self, method: Method) -> bool:

@@ -140,7 +140,10 @@ def pilot_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
     assert pilot is not None
     found: dict[str, dict[float, float]] = {}
     for (method, steps), lr in product(experiment.searches(), pilot.rates):
-        run = experiment.trials(method, steps, lr)[0].label
+        trial = experiment.trials(method, steps, lr)[0]
+        if experiment.piloting(trial) is not method:  # its pilot chose a threshold alone
+            continue
+        run = trial.label
         tried = scores[(scores.run == run) & (scores.dataset == experiment.pilot_test.name)]
         if len(tried):
             each = [figure(tried[tried.seed == seed], pilot.metric) for seed in tried.seed.unique()]

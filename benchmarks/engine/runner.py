@@ -18,6 +18,7 @@ from benchmarks.engine.experiment import Dataset, Draw, Experiment, Method, Test
 from benchmarks.engine.journal import Journal, NotDone, OutOfTime
 from benchmarks.engine.statistics import figure
 from nnunet_ext.errors import UserError
+from nnunet_ext.evaluation.operating_points import best_point
 from nnunet_ext.evaluation.scores_table import SCORES, read_scores
 from nnunet_ext.files import write_json
 from nnunet_ext.plans.plans_file import read_plans
@@ -254,6 +255,31 @@ class Runner:
             values.append(figure(self.scores(training, test), metric))
         return sum(values) / len(values)
 
+    # ------------------------------------------------------------------ operating points
+
+    def chosen_threshold(self, training: Training, level: str) -> float:
+        """The threshold of the probability that has the best F1 in the pilot, for a method at its learning rate.
+
+        Raises:
+            UserError: if no threshold has an F1 above 0.
+        """
+        pilot, test = self.experiment.pilot, self.experiment.pilot_test
+        assert pilot is not None
+        steps = pilot.steps or training.steps
+        trial = self.experiment.trials(training.method, steps, self.lr_of(training))[0]
+        self.train(trial)
+        self.evaluate(trial, test)
+        if self.journal.is_dry:
+            return 0.5
+        points = pd.read_csv(self.evaluation(trial, test) / "operating_points.csv")
+        best = best_point(points[(points.level == level) & points.threshold.notna()])
+        if best is None:
+            raise UserError(f"{trial.name} finds no {level} at any threshold.")
+        threshold = float(best["threshold"])
+        shown = f"{training.method.name}, {steps} steps: threshold {threshold:g}"
+        self.journal.do(f"threshold_{trial.name}", lambda: None, shown=shown)
+        return threshold
+
     # ------------------------------------------------------------------ scores
 
     def evaluation(self, training: Training, test: Test) -> Path:
@@ -273,6 +299,8 @@ class Runner:
         command = ["nnunet_ext", "evaluate", str(self.model(training)), "-f", str(training.fold)]
         command += ["--on", f"{dataset.number_for(training)}:{test.cases}", "--metrics", *test.metrics]
         command += ["--labels", test.references] if test.references else []
+        if test.decided_by:
+            command += ["--threshold", f"{self.chosen_threshold(training, test.decided_by):g}"]
         # intervals are over the seeds, too; on few cores, starting a process takes longer than scoring
         command += [*test.options, "--bootstrap", "0", "--workers", "1", "--disable-tta", "--device", self.device]
         command += ["-o", str(self.evaluation(training, test))]

@@ -24,7 +24,8 @@ predicted; a predicted one is right if a tenth of it is in the reference (--over
 
 --thresholds draws precision against recall, in voxels and, with the metric lesions, in instances. At each threshold a
 label is every voxel whose probability reaches it. operating_points.csv has the numbers, operating_points.png the
-curves. Only new thresholds predict again. Choose a threshold on validation cases, and report its scores on others.
+curves. Only new thresholds predict again. Choose a threshold on validation cases, and report its scores on others: with
+--threshold all metrics are those of the voxels that reach it, and the label maps in OUT stay nnU-Net's.
 
 Where dataset.json lists the labels that cases were annotated for, a case is scored for these alone (against labelsTr
 and labelsTs; other folders of --labels have every label).
@@ -69,7 +70,8 @@ if TYPE_CHECKING:
 
 REQUEST = "request.json"
 CHECKPOINT = "checkpoint_final.pth"
-OF_MODELS = ("on", "folds", "thresholds", "checkpoint", "device", "disable_tta")  # options that need a model
+# options that need a model
+OF_MODELS = ("on", "folds", "threshold", "thresholds", "checkpoint", "device", "disable_tta")
 
 
 def dataset_and_cases(text: str) -> tuple[str, str | None]:
@@ -128,7 +130,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--overlap", type=share, default=0.1, metavar="SHARE", help=f"{overlap}(default: %(default)s)")
     thresholds = "draw precision against recall at these thresholds of the probability, above 0 and below 1; without "
     thresholds += "numbers, at 21 from 0.001 to 0.999"
-    add("--thresholds", type=probability, nargs="*", metavar="T", help=thresholds)
+    decision = parser.add_mutually_exclusive_group()
+    decision.add_argument("--thresholds", type=probability, nargs="*", metavar="T", help=thresholds)
+    threshold = "score as a label every voxel whose probability reaches this threshold, in place of nnU-Net's decision"
+    decision.add_argument("--threshold", type=probability, metavar="T", help=threshold)
     arguments.add_interval_options(parser, purpose="the intervals")
     workers = "maximum number of processes that score; each holds a whole case in memory (default: the available "
     add("--workers", type=positive, metavar="N", help=f"{workers}cores, at most 8)")
@@ -253,6 +258,7 @@ def evaluate(args: argparse.Namespace) -> Path:
         overlap=args.overlap,
         tolerances=tolerances_by_label(args.tolerance, scored) if args.tolerance else {},
         thresholds=() if args.thresholds is None else tuple(sorted(set(args.thresholds or DEFAULT_THRESHOLDS))),
+        threshold=args.threshold,
     )
     check_apart(args.out, job.read)
     predictor = job.load()
@@ -267,7 +273,7 @@ def evaluate(args: argparse.Namespace) -> Path:
             folder.mkdir(exist_ok=True)
             log, names = args.out / "nnunet.log", list(labels.keys)
             predict_missing(
-                predictor, cases, folder, log=log, few_cores=few_cores, labels=names, thresholds=options.thresholds
+                predictor, cases, folder, log=log, few_cores=few_cores, labels=names, thresholds=options.compared
             )
         results.append(
             score(cases, labels, folder, options, patients=patients, resamples=args.bootstrap, workers=workers)

@@ -100,6 +100,8 @@ def _result_entry(result: Result) -> dict[str, Any]:
     entry: dict[str, Any] = {"dataset": result.cases.dataset, "cases": result.cases.selection}
     if result.cases.references is not None:
         entry["references"] = result.cases.references
+    if options.threshold is not None:
+        entry["threshold"] = options.threshold
     if NSD.group in groups:
         entry["tolerances"] = {label: options.tolerances[label] for label in result.labels.keys}
     if options.lesions:
@@ -213,10 +215,12 @@ def _cell(estimate: Estimate | None) -> str:
 
 def remarks(result: Result) -> list[str]:
     """What the table does not show of one set of cases: labels that were not scored, cases without a score."""
-    name, total = result.cases.title, len(result.cases.cases)
+    name, total, threshold = result.cases.title, len(result.cases.cases), result.options.threshold
     others = [f"{label} (only in the model)" for label in result.labels.only_model]
     others += [f"{label} (only in the dataset)" for label in result.labels.only_dataset]
     lines = [f"{name}: not scored: {', '.join(others)}"] if others else []
+    if threshold is not None:
+        lines.append(f"{name}: a label is every voxel whose probability is at least {threshold:g}")
     if partial := not_annotated(result):
         lines.append(f"{name}: a case is scored only for labels that it was annotated for: not all for {some(partial)}")
     for label in result.labels.keys:

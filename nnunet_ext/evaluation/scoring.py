@@ -20,6 +20,7 @@ from nnunet_ext.evaluation.metrics import LESIONS_RECALL, NSD, Metric, metrics_o
 from nnunet_ext.evaluation.metrics.label_in_case import CaseMaps, LabelInCase
 from nnunet_ext.evaluation.operating_points import (
     Point,
+    ReachedThresholds,
     count_operating_points,
     operating_points,
     read_thresholds,
@@ -45,6 +46,7 @@ class Options:
     overlap: float = OVERLAP  # share of an instance's voxels that makes it found or right
     tolerances: Mapping[str, float] = field(default_factory=dict)  # for normalized surface Dice in mm, by label name
     thresholds: tuple[float, ...] = ()  # of the probability, ascending; empty without operating points
+    threshold: float | None = None  # a label is every voxel whose probability reaches it; None for nnU-Net's decision
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -54,6 +56,11 @@ class Options:
     def figures(self) -> tuple[Metric, ...]:
         """The metrics that have a figure over cases."""
         return tuple(metric for metric in self.metrics if metric.has_figure)
+
+    @property
+    def compared(self) -> tuple[float, ...]:
+        """Everything that probabilities are compared with, ascending."""
+        return self.thresholds if self.threshold is None else tuple(sorted({*self.thresholds, self.threshold}))
 
     @property
     def lesions(self) -> bool:
@@ -166,7 +173,7 @@ def score(
             case.label,
             folder / f"{name}{ending}",
             cases.instance_map(name) if options.lesions else None,
-            thresholds_file(folder, name) if options.thresholds else None,
+            thresholds_file(folder, name) if options.compared else None,
             tuple(label for label in labels.keys if name in annotated[label]),
         )
         for name, case in cases.cases.items()
@@ -191,10 +198,10 @@ def _score_case(
     rows: list[Row] = []
     points = {}
     reached = None if files.thresholds is None else read_thresholds(files.thresholds)
-    for name, label in _labels_in_case(files, reader, labels, options):
+    for name, label in _labels_in_case(files, reader, labels, options, reached):
         measured = ((metric.name, metric.compute) for metric in options.metrics if metric.compute is not None)
         rows += [(files.case, name, metric, *compute(label)) for metric, compute in measured]
-        if reached is not None:
+        if reached is not None and options.thresholds:
             points[name] = count_operating_points(
                 label, reached.steps[name], reached.thresholds, thresholds=options.thresholds, lesions=options.lesions
             )
@@ -202,7 +209,7 @@ def _score_case(
 
 
 def _labels_in_case(
-    files: _Files, reader: Any, labels: ScoredLabels, options: Options
+    files: _Files, reader: Any, labels: ScoredLabels, options: Options, reached: ReachedThresholds | None
 ) -> Iterator[tuple[str, LabelInCase]]:
     """Each label that a case was annotated for, by its name."""
     reference, of_reference = read_label_map(reader, files.reference)
@@ -226,7 +233,12 @@ def _labels_in_case(
     )
     for name in files.labels:
         tolerance = options.tolerances[name] if NSD.group in options.groups else 0.0
-        label = LabelInCase(maps, labels.keys[name], options.overlap, tolerance)
+        key, decided = labels.keys[name], maps
+        if options.threshold is not None and reached is not None:
+            # by itself: below 1/2 two labels can have the same voxel
+            is_label = reached.steps[name] > reached.thresholds.index(options.threshold)
+            decided = replace(maps, prediction=np.where(is_label, key[0], 0).astype(prediction.dtype))
+        label = LabelInCase(decided, key, options.overlap, tolerance)
         yield name, label if maps.instances is None else _by_instances(label, files.reference)
 
 

@@ -16,6 +16,7 @@ class ScoredSet(BaseModel):
     cases: StrictStr
     references: StrictStr | None = None
     instances: StrictStr | None = None
+    threshold: float | None = None
     tolerances: dict[StrictStr, float] = {}
     overlap: float = 0
     labels: dict[StrictStr, Any]

@@ -239,7 +239,7 @@ def _read_evaluate_folder(path: Path) -> Source:
         for fold in folders
         if f"fold {fold}" not in trainings
     ]
-    remarks += [remark for entry in content["datasets"] for remark in _not_annotated(entry)]
+    remarks += [remark for entry in content["datasets"] for remark in _remarks(entry)]
     by_model = f"{content.get('model')}, {'fold' if len(folders) == 1 else 'folds'} {', '.join(map(str, folders))}"
     description = read_dataset_json(origin / "dataset.json") if (origin / "dataset.json").is_file() else None
     near = [path, origin, *(Path(path_of(folder)) for folder in content.get("labels", []))]
@@ -291,8 +291,11 @@ def _evaluated(
     return ScoredCases(title, of_set, labels, files, description, _notes(entry))
 
 
-def _not_annotated(entry: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence if cases in evaluation.json were scored for some labels alone."""
+def _remarks(entry: Mapping[str, Any]) -> Iterator[str]:
+    """Sentences if cases in evaluation.json were scored for some labels alone, or not by nnU-Net's decision."""
+    if entry.get("threshold") is not None:
+        where = f"{entry['dataset']}_{entry['cases']}"
+        yield f"{where} is scored at probabilities from {entry['threshold']:g} on. Pictures show nnU-Net's decision."
     without = {
         label: one["cases_not_annotated"] for label, one in entry["labels"].items() if "cases_not_annotated" in one
     }
@@ -331,6 +334,7 @@ def _evaluate_command(content: Mapping[str, Any], origin: Path) -> str:
     command += ["--metrics", *groups] if len(groups) > 1 else []
     if "tolerances" in first:
         command += ["--tolerance", *(f"{label}={value:.12g}" for label, value in first["tolerances"].items())]
+    command += [] if first.get("threshold") is None else ["--threshold", f"{first['threshold']:.12g}"]
     command += ["--labels", *references] if references else []
     command += [] if content.get("mirroring", True) else ["--disable-tta"]
     checkpoint = content.get("checkpoint", FINAL)

@@ -36,6 +36,7 @@ class Commands:
         self.ran = []
         self.failing = ""
         self.dice = lambda name: 0.8
+        self.points = {"voxel": [(0.1, 0.9), (0.5, 0.2), ("", 0.95)], "lesion": [(0.1, 0.2), (0.7, 0.6), ("", 0.8)]}
 
     def __call__(self, command, log):
         self.ran.append((log.stem, command))
@@ -84,6 +85,10 @@ class Commands:
         parts = (0.0, 0.0) if math.isnan(dice) else (dice, 1.0)
         rows = [("model", "", "D", "", case, case, "square", "dice", *parts) for case in cases]
         write_scores(folder / "scores.csv", pd.DataFrame(rows, columns=list(COLUMNS)))
+        if "--thresholds" in command:
+            rows = [(level, *point) for level, points in self.points.items() for point in points]
+            table = pd.DataFrame(rows, columns=["level", "threshold", "f1"])
+            table.to_csv(folder / "operating_points.csv", index=False)
 
 
 @pytest.fixture
@@ -197,6 +202,31 @@ def test_method_may_be_made_by_a_command_from_its_start(out, commands):
     assert program == "mix"
     assert "stock_6steps_s0" in start
     assert "mixup_6steps_s0/fold_1" in made
+
+
+@pytest.mark.parametrize(("level", "threshold"), [("voxel", "0.1"), ("lesion", "0.7")])
+def test_every_method_is_scored_at_the_threshold_that_its_own_pilot_has_chosen(out, commands, level, threshold):
+    pilot = replace(EXPERIMENT.pilot, test=Test("curve", options=("--thresholds",)))
+    runner = run(out, replace(EXPERIMENT, tests=(Test("squares", decided_by=level),), pilot=pilot))
+    for name in ("stock_6steps_s0", "mixup_6steps_s0", "taught_6steps_s1"):
+        command = commands.command(f"evaluate_{name}__squares")
+        assert command[command.index("--threshold") + 1] == threshold
+    # of a method of another's family as well, at the family's learning rate
+    (tried,) = [name for name in commands.names("train_pilot") if "taught" in name]
+    assert tried == "train_pilot_taught_6steps_lr0.001_s0"
+    assert "--threshold" not in commands.command("evaluate_pilot_taught_6steps_lr0.001_s0__curve")
+    write_results(runner, out / "results", ["run"])
+    page = (out / "results" / "tiny.md").read_text()
+    assert f"taught, 6 steps: threshold {threshold}" in page
+    rates = page.partition("## Learning rates")[2].splitlines()
+    assert [line.split(" | ")[0] for line in rates if "6 steps" in line and "|" in line] == ["| stock, 6 steps"]
+
+
+def test_a_pilot_that_finds_nothing_chooses_no_threshold(out, commands):
+    commands.points = {"lesion": [(0.1, 0.0)]}
+    pilot = replace(EXPERIMENT.pilot, test=Test("curve", options=("--thresholds",)))
+    with pytest.raises(UserError, match="finds no lesion at any threshold"):
+        run(out, replace(EXPERIMENT, tests=(Test("squares", decided_by="lesion"),), pilot=pilot))
 
 
 def test_setting_may_depend_on_the_epochs(out):

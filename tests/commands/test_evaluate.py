@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import SimpleITK as sitk
 import torch
@@ -345,6 +346,35 @@ def test_operating_points_are_those_of_nnunets_probabilities(workspace, models, 
         assert f"{label}, lesions: nnU-Net's decision" in shown
     assert "Choose it on validation cases" in shown
     assert (tmp_path / "out" / "operating_points.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    ("kind", "channels"), [("ignore", {"shell": (1, [1]), "core": (2, [2])}), ("regions", {"whole": (0, [1, 2])})]
+)
+def test_every_metric_is_of_the_voxels_that_reach_the_threshold(workspace, models, tmp_path, capsys, kind, channels):
+    model, dataset = models["regions" if kind == "regions" else "labels"], dataset_name(kind)
+    asked = ["--on", f"{dataset}:all", "--metrics", "lesions"]
+    assert evaluate(model, tmp_path / "out", *asked, "--threshold", "0.3") == 0
+    assert "a label is every voxel whose probability is at least 0.3" in capsys.readouterr().out
+    scores = pd.read_csv(tmp_path / "out" / "scores.csv").set_index(["case", "label", "metric"])
+    probabilities = probabilities_by_nnunet(workspace, model, dataset, tmp_path / "nnunet")
+    for label, (channel, values) in channels.items():
+        for case, found in probabilities.items():
+            reference = array(workspace.raw / dataset / "labelsTr" / f"{case}.nii.gz")
+            known = reference != IGNORE
+            ours, theirs = np.isin(reference, values) & known, (found[channel] >= 0.3) & known
+            dice = scores.loc[case, label, "dice"]
+            assert dice.numerator == 2 * np.sum(ours & theirs)
+            assert dice.denominator == ours.sum() + theirs.sum()
+            recall = scores.loc[case, label, "lesions_recall"]
+            lesions = count_lesions(np.isin(reference, values), found[channel] >= 0.3, ignored=~known)
+            assert (recall.numerator, recall.denominator) == (lesions[1], lesions[0])
+    assert read(tmp_path / "out")["datasets"][0]["threshold"] == 0.3
+    # nnU-Net's decision is scored by the same predictions
+    assert evaluate(model, tmp_path / "out", *asked) == 0
+    assert evaluate(model, tmp_path / "usual", *asked) == 0
+    assert read(tmp_path / "out") == read(tmp_path / "usual")
+    assert "threshold" not in read(tmp_path / "out")["datasets"][0]
 
 
 def test_thresholds_change_no_prediction_and_no_score(models, tmp_path):
