@@ -141,7 +141,7 @@ def pilot_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
     found: dict[str, dict[float, float]] = {}
     for (method, steps), lr in product(experiment.searches(), pilot.rates):
         trial = experiment.trials(method, steps, lr)[0]
-        if experiment.piloting(trial) is not method:  # its pilot chose a threshold alone
+        if method.lr is not None or experiment.piloting(trial) is not method:  # its pilot chose a threshold alone
             continue
         run = trial.label
         tried = scores[(scores.run == run) & (scores.dataset == experiment.pilot_test.name)]
