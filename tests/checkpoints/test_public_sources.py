@@ -237,6 +237,29 @@ def test_wrappers_and_prefixes_are_seen_through(tmp_path: Path, wrapper: str, pr
     assert set(weights) == set(network.state_dict())
 
 
+@pytest.mark.parametrize("write", [wrapped, nnunet], ids=["weights", "nnunet"])
+def test_encoder_without_plans_serves_alone(tmp_path: Path, write: Any) -> None:
+    file, _ = write(tmp_path)
+    content = torch.load(file, weights_only=True)
+    (key,) = (one for one in content if isinstance(content[one], dict) and one in ("state_dict", "network_weights"))
+    content[key] = {name: one for name, one in content[key].items() if "decoder." not in name}
+    torch.save(content, file)
+    assert body(read_source(file)) == body(read_source(file, parts="encoder")) == {"encoder"}
+    with pytest.raises(UserError, match="holds an encoder alone, no decoder, and --parts all"):
+        read_source(file, parts="all")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_half_a_file_is_refused(layout: str, tmp_path: Path) -> None:
+    file, _ = LAYOUTS[layout](tmp_path)
+    if file.is_dir():
+        (file,) = file.glob("*/fold_0/*.pth")
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="damaged or cut off"):
+        read_source(file)
+
+
 @pytest.mark.parametrize("family", ["plain", "resenc"])
 @pytest.mark.parametrize("dims", [2, 3])
 def test_architecture_is_told_from_the_shapes(tmp_path: Path, family: str, dims: int) -> None:
@@ -270,14 +293,6 @@ def test_file_without_tensors_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "weights.pt"
     torch.save({"epoch": 3}, file)
     with pytest.raises(UserError, match="no checkpoint of nnU-Net v2: it has no network_weights. It has: epoch"):
-        read_source(file)
-
-
-def test_half_a_file_is_refused(tmp_path: Path) -> None:
-    file, _ = nnssl(tmp_path)
-    content = file.read_bytes()
-    file.write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match="damaged or cut off"):
         read_source(file)
 
 
