@@ -15,10 +15,11 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor, predict_en
 from nnunetv2.run.run_training import run_training_entry
 
 from nnunet_ext.checkpoints.reading import read_checkpoint
+from nnunet_ext.checkpoints.stock_export import TRAINER_FOLDER
 from nnunet_ext.cli import main
 from nnunet_ext.plans.plans_file import MEMORY
 from support.nnunet_runs import build_trainer, call_entry_point, train
-from support.public_weights import GEOMETRY, LAYOUTS, OPTIONS, nnssl, nnunet, use_small_vocomni
+from support.public_weights import GEOMETRY, LAYOUTS, OPTIONS, nnssl, nnunet, use_small_descriptions
 from support.tiny_data import dataset_name
 
 
@@ -34,8 +35,8 @@ def plans_file(workspace: Any, results: Path) -> Any:
 
 
 @pytest.fixture
-def small_vocomni(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_small_vocomni(monkeypatch)
+def small_descriptions(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_small_descriptions(monkeypatch)
 
 
 def configuration(file: Path, name: str = "3d_fullres_like") -> dict[str, Any]:
@@ -44,7 +45,7 @@ def configuration(file: Path, name: str = "3d_fullres_like") -> dict[str, Any]:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_weights_fit_the_configuration_that_is_made(
-    layout: str, plans_file: Path, tmp_path: Path, small_vocomni: None, capsys: pytest.CaptureFixture[str]
+    layout: str, plans_file: Path, tmp_path: Path, small_descriptions: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, _ = LAYOUTS[layout](tmp_path)
     options = OPTIONS.get(layout, [])
@@ -69,7 +70,13 @@ def test_weights_fit_the_configuration_that_is_made(
 @pytest.mark.full
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_start_to_prediction_by_nnunets_commands(
-    layout: str, plans_file: Path, workspace: Any, results: Path, tmp_path: Path, small_vocomni: None
+    layout: str,
+    plans_file: Path,
+    workspace: Any,
+    results: Path,
+    tmp_path: Path,
+    small_descriptions: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     file, _ = LAYOUTS[layout](tmp_path)
     options = OPTIONS.get(layout, [])
@@ -111,7 +118,11 @@ def test_start_to_prediction_by_nnunets_commands(
     exported = tmp_path / "exported"
     assert main(["export-stock", str(folder.parent), "-o", str(exported)]) == 0
     stock = read_checkpoint(exported / "fold_0" / "checkpoint_final.pth")
-    assert stock["trainer_name"] == "nnUNetTrainer"
+    is_plain = not layout.startswith("stunet")
+    assert stock["trainer_name"] == ("nnUNetTrainer" if is_plain else "nnUNetTrainerSTUNetInference")
+    assert (exported / TRAINER_FOLDER).is_dir() != is_plain
+    if not is_plain:
+        monkeypatch.setenv("nnUNet_extTrainer", str(exported / TRAINER_FOLDER))
     assert stock["nnunet_ext"]["exported_from"]["started_from"] == about
     again = tmp_path / "again"
     again.mkdir()
@@ -163,7 +174,7 @@ def test_new_plans_have_the_models_intensities(plans_file: Path, tmp_path: Path)
 
 
 def test_built_in_description_needs_no_file(
-    plans_file: Path, small_vocomni: None, capsys: pytest.CaptureFixture[str]
+    plans_file: Path, small_descriptions: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["plan", "--like", "vocomni", "-d", "901"]) == 0
     assert configuration(plans_file)["spacing"] == GEOMETRY["spacing"]
