@@ -30,10 +30,9 @@ def draw_trade_off(experiment: Experiment, scores: pd.DataFrame, folder: Path) -
         if not points:
             continue
         across, upwards = zip(*points)
-        values = [[one.value for one in axis] for axis in (across, upwards)]
-        (line,) = axes.plot(*values, marker=marker, label=name)
-        errors = {"xerr": _errors(across), "yerr": _errors(upwards)}
-        axes.errorbar(*values, **errors, fmt="none", ecolor=line.get_color(), alpha=0.3)
+        x, y = ([one.value for one in axis] for axis in (across, upwards))
+        (line,) = axes.plot(x, y, marker=marker, label=name)
+        axes.errorbar(x, y, xerr=_errors(across), yerr=_errors(upwards), fmt="none", ecolor=line.get_color(), alpha=0.3)
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend()

@@ -104,12 +104,12 @@ def judged(experiment: Experiment, figures: Figures) -> list[Judged]:
         if difference.value == difference.value:
             found.append(Judged(one, ours, theirs, test, difference, figures.estimate(theirs, test, one.metric)))
     if asked := experiment.trade_off:
-        curves = ([experiment.run_of(name) for name in asked.curves[one]] for one in (asked.ours, asked.theirs))
-        difference, reference = figures.kept_where_gained(*curves, asked.gained, asked.kept, asked.metric)
+        first, second = ([experiment.run_of(name) for name in asked.curves[one]] for one in (asked.ours, asked.theirs))
+        difference, reference = figures.kept_where_gained(first, second, asked.gained, asked.kept, asked.metric)
         if difference.value == difference.value:
             test = f"{asked.kept} at equal {asked.gained}"
-            one = Comparison(asked.ours, asked.theirs, asked.metric, test, is_primary=True)
-            found.append(Judged(one, asked.ours, asked.theirs, test, difference, reference))
+            declared = Comparison(asked.ours, asked.theirs, asked.metric, test, is_primary=True)
+            found.append(Judged(declared, asked.ours, asked.theirs, test, difference, reference))
     return found
 
 

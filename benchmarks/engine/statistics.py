@@ -101,7 +101,7 @@ class Figures:
             np.array([[samples[run, test] for run in curve] for test in (gained, kept)]) for curve in (ours, theirs)
         )
         level = np.minimum(first[0, -1], second[0, -1])
-        best, other = most_kept(*first, level), most_kept(*second, level)
+        best, other = (most_kept(curve[0], curve[1], level) for curve in (first, second))
         return _estimate(best - other, seeds), _estimate(other, seeds)
 
     def _rows(self, run: str, test: str) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """STU-Net, a residual U-Net of which public weights exist."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from dynamic_network_architectures.initialization.weight_init import InitWeights_He
@@ -126,11 +127,12 @@ class ResidualBlock(nn.Module):
     ) -> None:
         """With a stride, 1 included, the shortcut is a convolution of kernel 1; without one it is the input itself."""
         super().__init__()
-        size, step = tuple(kernel), 1 if stride is None else stride if isinstance(stride, int) else tuple(stride)
-        padding = tuple(side // 2 for side in size)
-        self.conv1: nn.Module = nn.Conv3d(inputs, features, size, stride=step, padding=padding)
+        size: Any = tuple(kernel)
+        step: Any = 1 if stride is None else stride if isinstance(stride, int) else tuple(stride)
+        padding: Any = tuple(side // 2 for side in size)
+        self.conv1 = nn.Conv3d(inputs, features, size, stride=step, padding=padding)
         self.norm1 = nn.InstanceNorm3d(features, affine=True)
-        self.conv2: nn.Module = nn.Conv3d(features, features, size, padding=padding)
+        self.conv2 = nn.Conv3d(features, features, size, padding=padding)
         self.norm2 = nn.InstanceNorm3d(features, affine=True)
         self.conv3: nn.Module = (
             nn.Identity() if stride is None else nn.Conv3d(inputs, features, kernel_size=1, stride=step)
