@@ -16,6 +16,7 @@ import torch
 from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 
+from nnunet_ext.checkpoints.shapes import PLAIN, unet_architecture
 from nnunet_ext.messages import size
 from nnunet_ext.plans.channel_roles import LONGITUDINAL
 from nnunet_ext.plans.settings import KEY
@@ -72,22 +73,14 @@ def synthetic_plans(preset: NetworkPreset, settings: Mapping[str, Any]) -> dict[
     spacing = [1.0] * dims
     _, strides, kernel_sizes, _, _ = get_pool_and_conv_props(spacing, preset.patch_size, MIN_FEATURE_MAP, 999)
     stages = len(strides)
-    network: dict[str, Any] = {
-        "n_stages": stages,
-        "features_per_stage": [min(preset.base_features * 2**stage, preset.max_features) for stage in range(stages)],
-        "conv_op": f"torch.nn.modules.conv.Conv{dims}d",
-        "kernel_sizes": kernel_sizes,
-        "strides": strides,
-        "n_conv_per_stage": [2] * stages,
-        "n_conv_per_stage_decoder": [2] * (stages - 1),
-        "conv_bias": True,
-        "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dims}d",
-        "norm_op_kwargs": {"eps": 1e-05, "affine": True},
-        "dropout_op": None,
-        "dropout_op_kwargs": None,
-        "nonlin": "torch.nn.LeakyReLU",
-        "nonlin_kwargs": {"inplace": True},
-    }
+    architecture = unet_architecture(
+        PLAIN,
+        kernel_sizes=kernel_sizes,
+        strides=strides,
+        features=[min(preset.base_features * 2**stage, preset.max_features) for stage in range(stages)],
+        blocks=[2] * stages,
+        decoder_convs=[2] * (stages - 1),
+    )
     configuration = {
         "data_identifier": f"{PLANS}_{CONFIGURATION}",
         "preprocessor_name": "DefaultPreprocessor",
@@ -98,11 +91,7 @@ def synthetic_plans(preset: NetworkPreset, settings: Mapping[str, Any]) -> dict[
         "normalization_schemes": ["ZScoreNormalization"],
         "use_mask_for_norm": [False],
         "batch_dice": dims == 2,
-        "architecture": {
-            "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-            "arch_kwargs": network,
-            "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
-        },
+        "architecture": architecture,
         KEY: dict(settings),
     }
     return {

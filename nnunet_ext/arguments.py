@@ -78,7 +78,7 @@ def add_plans_options(parser: argparse.ArgumentParser) -> None:
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:
     """The options of commands that read public weights: ``--source``, ``--parts`` and ``--stem``."""
-    names = ["nnssl", "totalsegmentator", "multitalent", "vocomni", "nnunet", "weights"]
+    names = ["nnssl", "stunet", "totalsegmentator", "multitalent", "vocomni", "nnunet", "weights"]
     reader = f"how SOURCE is read: {', '.join(names)} (default: told from its content)"
     parser.add_argument("--source", dest="reader", choices=names, metavar="READER", help=reader)
     parts = "what to take of it: its encoder, or all (default: what it is good for)"

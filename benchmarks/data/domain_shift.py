@@ -2,13 +2,14 @@
 
 ``hippocampus``: MRI of the hippocampus, and other cases of it whose images are changed by `shifted`. ``acdc``: cine MRI
 of the heart at the end of diastole, and of other patients at the end of systole. Source and target share no training
-case; both are tested on the same cases (patients), which neither trains on.
+case; both are tested on the same cases (patients), which neither trains on. ``acdc_contrast``: the heart at the end of
+diastole in both, in other patients and with images changed by `recontrasted`.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -35,12 +36,17 @@ DESCRIPTIONS = {
     "hippocampus": f"contrast inverted between the percentiles {PERCENTILES[0]} and {PERCENTILES[1]} of the image, "
     f"slices {COARSENING} times thicker and interpolated back to their own grid, Gaussian noise with a standard "
     f"deviation of {NOISE:.0%} of the range between the percentiles",
+    "acdc_contrast": f"contrast inverted between the percentiles {PERCENTILES[0]} and {PERCENTILES[1]} of the image, "
+    f"and Gaussian noise with a standard deviation of {NOISE:.0%} of the range between the percentiles",
     "acdc": "the end of systole instead of the end of diastole, with the dense masks of both; images are unchanged",
 }
 
 
 Files = tuple[Path, Path]
 """Where a case is: its image and its label map."""
+
+Change = Callable[[npt.NDArray[np.floating[Any]], np.random.Generator], npt.NDArray[np.float32]]
+"""Takes an image and random numbers, and returns the changed image."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +58,19 @@ class Shift:
     # cases (patients) of each part: ``source_train``, ``source_val``, ``pool`` (the target's training cases are drawn
     # from it), ``pilot`` (training cases of the choice of learning rates), ``validation``, ``test``
     sizes: Mapping[str, int]
+    change: Change | None = None  # simulates the target's images; None where they are other images
 
     def files(self) -> tuple[dict[str, Files], dict[str, Files]]:
         """The cases for the source and for the target, by name."""
         folder = original(self.origin)
-        if self.name == "hippocampus":
+        if self.origin == "Dataset004_Hippocampus":
             names = sorted(path.name.removesuffix(ENDING) for path in (folder / "labelsTr").glob(f"*{ENDING}"))
             cases = files_of(folder, dict(zip(names, names)), "labelsTr")
             return cases, cases
         pairs = read_json(folder / "two_phase_pairs.json")
         prior, current = ({pair["patient"]: pair[phase] for pair in pairs} for phase in ("prior", "current"))
-        return files_of(folder, prior, "labelsTr_dense"), files_of(folder, current, "labelsTr_dense")
+        source = files_of(folder, prior, "labelsTr_dense")
+        return source, source if self.change else files_of(folder, current, "labelsTr_dense")
 
     def parts(self) -> dict[str, list[str]]:
         """The names of the cases in each part."""
@@ -85,18 +93,6 @@ class Shift:
             training = drawn(parts["pool"], seed)[:shots]
             folds.append({"train": sorted(training), "val": sorted(parts["validation"][:ONLINE_VALIDATION])})
         return folds
-
-
-HIPPOCAMPUS = Shift(
-    "hippocampus",
-    "Dataset004_Hippocampus",
-    {"source_train": 100, "source_val": 10, "pool": 20, "pilot": 10, "validation": 10, "test": 30},
-)
-HEART = Shift(
-    "acdc",
-    "Dataset027_ACDCScribble",
-    {"source_train": 30, "source_val": 4, "pool": 12, "pilot": 8, "validation": 6, "test": 20},
-)
 
 
 def inverted(image: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
@@ -127,15 +123,21 @@ def shifted(image: npt.NDArray[np.floating[Any]], rng: np.random.Generator) -> n
     return (coarsened(inverted(image)) + noise).astype(np.float32)
 
 
+def recontrasted(image: npt.NDArray[np.floating[Any]], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """The same without the thicker slices, for images whose slices are thick already."""
+    low, high = np.percentile(image, PERCENTILES)
+    return (inverted(image) + rng.normal(0.0, NOISE, size=image.shape) * (high - low)).astype(np.float32)
+
+
 def case_generator(case: str) -> np.random.Generator:
     """Random numbers that depend on the case's name alone."""
     return np.random.default_rng([SEED, *case.encode()])
 
 
-def write_shifted(source: Path, target: Path, case: str) -> None:
-    """Write the shifted image of a case, with the geometry of the original."""
+def write_changed(source: Path, target: Path, case: str, change: Change) -> None:
+    """Write the changed image of a case, with the geometry of the original."""
     original = sitk.ReadImage(str(source))
-    image = sitk.GetImageFromArray(shifted(sitk.GetArrayFromImage(original).astype(np.float64), case_generator(case)))
+    image = sitk.GetImageFromArray(change(sitk.GetArrayFromImage(original).astype(np.float64), case_generator(case)))
     image.CopyInformation(original)
     sitk.WriteImage(image, str(target))
 
@@ -168,8 +170,8 @@ def write_side(folder: Path, draw: Draw, *, shift: Shift, is_target: bool) -> No
         labels.mkdir()
         for case in [case for name in names for case in sorted(parts[name])]:
             image, label = files[case]
-            if is_target and shift.name == "hippocampus":
-                write_shifted(image, images / f"{case}_0000{ENDING}", case)
+            if is_target and shift.change:
+                write_changed(image, images / f"{case}_0000{ENDING}", case, shift.change)
             else:
                 shutil.copyfile(image, images / f"{case}_0000{ENDING}")
             shutil.copyfile(label, labels / f"{case}{ENDING}")
@@ -178,3 +180,22 @@ def write_side(folder: Path, draw: Draw, *, shift: Shift, is_target: bool) -> No
     content = {"channel_names": description["channel_names"], "labels": labels_of, "file_ending": ENDING}
     content |= {"numTraining": sum(shift.sizes[name] for name in training), "name": folder.name.split("_")[1]}
     write_json(folder / "dataset.json", content)
+
+
+HIPPOCAMPUS = Shift(
+    "hippocampus",
+    "Dataset004_Hippocampus",
+    {"source_train": 100, "source_val": 10, "pool": 20, "pilot": 10, "validation": 10, "test": 30},
+    shifted,
+)
+HEART = Shift(
+    "acdc",
+    "Dataset027_ACDCScribble",
+    {"source_train": 30, "source_val": 4, "pool": 12, "pilot": 8, "validation": 6, "test": 20},
+)
+HEART_CONTRAST = Shift(
+    "acdc_contrast",
+    HEART.origin,
+    {"source_train": 30, "source_val": 2, "pool": 17, "pilot": 5, "validation": 6, "test": 20},
+    recontrasted,
+)

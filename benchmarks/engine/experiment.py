@@ -152,6 +152,23 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class TradeOff:
+    """What methods gain on one test and keep on another, drawn as curves; one curve is compared with another.
+
+    Compared is the most that is kept where as much is gained: the highest figure on the second test of all models on
+    the curve that reach on the first one what both of the curves' last models reach. Models between two neighbours of a
+    curve are taken to lie on the straight line between their figures.
+    """
+
+    gained: str  # name of the test on which the last models are best
+    kept: str  # name of the test on which the first ones are
+    curves: Mapping[str, tuple[str, ...]]  # by name the methods of each, from the one that keeps most
+    ours: str  # name of a curve
+    theirs: str  # name of the one it is compared with; the comparison is a primary one
+    metric: str = "dice"  # of both tests
+
+
+@dataclass(frozen=True)
 class Network:
     """Which configuration is trained."""
 
@@ -230,6 +247,7 @@ class Experiment:
     methods: tuple[Method, ...]  # in the order in which they are trained
     tests: tuple[Test, ...] = (Test(),)  # what each model is scored on
     comparisons: tuple[Comparison, ...] = ()  # which differences are asked about
+    trade_off: TradeOff | None = None  # of two tests
     network: Network = Network()  # which configuration is trained
     seeds: tuple[int, ...] = (0, 1, 2)  # of draws and trainings
     sizes: tuple[int | None, ...] = (None,)  # numbers of training cases (patients); None for all
@@ -246,6 +264,9 @@ class Experiment:
         runs = {*names, *(method.part_of for method in self.methods)}
         unknown = {name for one in self.comparisons for name in (one.ours, one.theirs)} - runs
         unknown |= {name for test in self.tests for name in test.methods} - set(names)
+        if self.trade_off is not None:
+            unknown |= {name for curve in self.trade_off.curves.values() for name in curve} - set(names)
+            unknown |= {self.trade_off.ours, self.trade_off.theirs} - set(self.trade_off.curves)
         metrics = {*(one.metric for one in self.comparisons), *(metric for _, metric in self.columns)}
         if self.pilot is not None:
             metrics.add(self.pilot.metric)

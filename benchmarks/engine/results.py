@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmarks.engine.drawing import draw_trade_off
 from benchmarks.engine.experiment import Comparison, Experiment, Test, Training
 from benchmarks.engine.provenance import REPOSITORY, markdown_table, provenance_lines
 from benchmarks.engine.runner import Runner, best_rate, evaluation_name
@@ -102,6 +103,13 @@ def judged(experiment: Experiment, figures: Figures) -> list[Judged]:
         difference = figures.difference(ours, theirs, test, one.metric)
         if difference.value == difference.value:
             found.append(Judged(one, ours, theirs, test, difference, figures.estimate(theirs, test, one.metric)))
+    if asked := experiment.trade_off:
+        first, second = ([experiment.run_of(name) for name in asked.curves[one]] for one in (asked.ours, asked.theirs))
+        difference, reference = figures.kept_where_gained(first, second, asked.gained, asked.kept, asked.metric)
+        if difference.value == difference.value:
+            test = f"{asked.kept} at equal {asked.gained}"
+            declared = Comparison(asked.ours, asked.theirs, asked.metric, test, is_primary=True)
+            found.append(Judged(declared, asked.ours, asked.theirs, test, difference, reference))
     return found
 
 
@@ -172,7 +180,11 @@ def page_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
         "seeds. Few seeds show the spread between trainings only roughly.",
         "",
     ]
-    if experiment.comparisons:
+    if experiment.trade_off:
+        asked = experiment.trade_off
+        shown = f"{asked.metric.capitalize()} on {asked.gained} and on {asked.kept}"
+        lines += [f"![{shown}]({experiment.name}.png)", ""]
+    if experiment.comparisons or experiment.trade_off:
         lines += ["## Comparisons", "", *comparison_lines(judged(experiment, figures)), ""]
         lines += [
             "Differences are pairs of the same patient and seed, with p from the same bootstrap; those of primary "
@@ -198,6 +210,7 @@ def write_results(runner: Runner, folder: Path, command: Sequence[str]) -> None:
     table = folder / f"{runner.experiment.name}.csv.gz"
     write_table(table, scores)
     lines = page_lines(runner.experiment, read_scores(table))
+    draw_trade_off(runner.experiment, read_scores(table), folder)
     lines += [PROVENANCE, "", *origin_lines(runner, command)]
     write_text(table.with_name(f"{runner.experiment.name}.md"), "\n".join(lines) + "\n")
     print("\n".join(lines), flush=True)
@@ -239,7 +252,9 @@ def render(experiment: Experiment, folder: Path) -> list[str]:
         raise UserError(f"{page} was not made by this program, as it has no part {PROVENANCE!r}. It stays as it is.")
     before = page.read_text(encoding="utf-8") if page.is_file() else PROVENANCE
     kept = before[before.index(PROVENANCE) :]
-    lines = page_lines(experiment, read_scores(folder / f"{experiment.name}.csv.gz"))
+    scores = read_scores(folder / f"{experiment.name}.csv.gz")
+    lines = page_lines(experiment, scores)
+    draw_trade_off(experiment, scores, folder)
     write_text(page, "\n".join(lines) + f"\n{kept}")
     return lines
 

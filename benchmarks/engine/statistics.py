@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -82,8 +82,47 @@ class Figures:
         samples = (_samples(rows, METRIC[metric], seeds, patients) for rows in (first, second))
         return _estimate(next(samples) - next(samples), seeds)
 
+    def kept_where_gained(
+        self, ours: Sequence[str], theirs: Sequence[str], gained: str, kept: str, metric: str
+    ) -> tuple[Estimate, Estimate]:
+        """What one curve of runs keeps more than another where as much is gained, and what the other one keeps.
+
+        See `benchmarks.engine.experiment.TradeOff`. A run of one seed, such as a common start, is the same for all.
+        """
+        rows = {(run, test): self._rows(run, test) for run in (*ours, *theirs) for test in (gained, kept)}
+        tuned = [_seeds(rows[curve[-1], test]) for curve in (ours, theirs) for test in (gained, kept)]
+        seeds = tuple(seed for seed in tuned[0] if all(seed in other for other in tuned))
+        patients = _patients(pd.concat(rows.values()))
+        samples = {
+            key: _samples(found, METRIC[metric], seeds if set(seeds) <= set(_seeds(found)) else _seeds(found), patients)
+            for key, found in rows.items()
+        }
+        first, second = (
+            np.array([[samples[run, test] for run in curve] for test in (gained, kept)]) for curve in (ours, theirs)
+        )
+        level = np.minimum(first[0, -1], second[0, -1])
+        best, other = (most_kept(curve[0], curve[1], level) for curve in (first, second))
+        return _estimate(best - other, seeds), _estimate(other, seeds)
+
     def _rows(self, run: str, test: str) -> pd.DataFrame:
         return self.scores[(self.scores.run == run) & (self.scores.dataset == test)]
+
+
+def most_kept(gained: Table, kept: Table, level: Table) -> Table:
+    """The highest value of `kept` on a curve where `gained` is at least `level`; NaN where it nowhere is.
+
+    Args:
+        gained: of the points of the curve, (points, N), straight lines between them.
+        kept: of the same points, (points, N).
+        level: (N,).
+    """
+    found = np.where(gained >= level, kept, -np.inf)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = (level - gained[:-1]) / np.diff(gained, axis=0)
+    crossing = np.where((share >= 0) & (share <= 1), kept[:-1] + share * np.diff(kept, axis=0), -np.inf)
+    best = np.concatenate([found, crossing]).max(axis=0)
+    is_known = ~np.isnan(gained).any(axis=0) & ~np.isnan(kept).any(axis=0) & np.isfinite(best)
+    return np.where(is_known, best, np.nan)
 
 
 def _seeds(rows: pd.DataFrame) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ class FewShot:
     """The datasets and methods of a shift."""
 
     shift: Shift
+    source_steps: int = 1000  # of the source model's training
 
     @cached_property
     def source(self) -> Dataset:
@@ -29,13 +30,27 @@ class FewShot:
     @cached_property
     def source_model(self) -> Method:
         """What is tuned."""
-        return Method("source model", STOCK, self.source, {}, "not tuned", lr=2e-3, steps=(1000,), is_shared=True)
+        steps = (self.source_steps,)
+        return Method("source model", STOCK, self.source, {}, "not tuned", lr=2e-3, steps=steps, is_shared=True)
 
     def tuned(self, name: str, trainer: str, family: str = "", **settings: object) -> Method:
         """A trainer that starts from the source model."""
         named = {key.replace("__", "."): value for key, value in settings.items()}
         start, by = self.source_model, "fine_tuning.source"
         return Method(name, f"nnUNetTrainer{trainer}", self.target, named, family=family, start=start, start_by=by)
+
+    @property
+    def tests(self) -> tuple[Test, Test]:
+        """What is learned, and what may be forgotten."""
+        return Test("target", self.target, "test"), Test("source", self.source, "test")
+
+    @property
+    def description(self) -> str:
+        """What is learned from what, for the results."""
+        return (
+            "A source model is tuned on few cases of a target. The target is other cases with "
+            f"{DESCRIPTIONS[self.shift.name]}. Both are tested on the same cases, which no training has seen."
+        )
 
     def dgst(self, mode: str, top_k: int, **settings: object) -> Method:
         """DGST with one entry or more of each kernel."""
@@ -47,9 +62,7 @@ class FewShot:
         return Experiment(
             name=name,
             title=title,
-            description="A source model is tuned on few cases of a target. The target is other cases with "
-            f"{DESCRIPTIONS[self.shift.name]}. Both are tested on the same cases, which no training has "
-            "seen.",
+            description=self.description,
             originals=(self.shift.origin,),
             folds=self.shift.target_folds,
             methods=(
@@ -65,7 +78,7 @@ class FewShot:
                 *(self.dgst("grad_mask", top_k) for top_k in (1, 2, 5)),
                 self.dgst("strict", 1, dgst__selection="random"),
             ),
-            tests=(Test("target", self.target, "test"), Test("source", self.source, "test")),
+            tests=self.tests,
             comparisons=(
                 Comparison("DGST strict k=1", "full", is_primary=True),
                 Comparison("DGST strict k=1", "full", test="source", is_primary=True),

@@ -22,7 +22,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.messages import listed
 from nnunet_ext.plans.settings import KEY
 
-LEVEL = re.compile(r"(.*decoder\w*\.(?:\d+\.)?(?:stages|transpconvs)\.)(\d+)(\..*)")
+LEVEL = re.compile(r"(.*decoder\w*\.(?:\d+\.)?(?:stages|transpconvs|upsampling)\.)(\d+)(\..*)")
 """The name of a tensor of a decoder: its part, the stage, the rest."""
 
 
@@ -44,7 +44,8 @@ def adapt(
     Tensors of the same name and shape are copied. The first convolution is fitted to other input channels
     (`nnunet_ext.checkpoints.inputs`), heads to other labels (`nnunet_ext.checkpoints.heads`). A network's method
     ``stock_key(key) -> str | None`` says which tensor of a plain U-Net is taken where the source lacks one of its own;
-    None leaves it random. A network that gives its U-Net some of the input channels names them in ``stock_inputs``.
+    None leaves it random. A network that gives its U-Net some of the input channels names them in ``stock_inputs``,
+    and one with several convolutions that read the image their weights in ``input_weights``.
 
     Args:
         source: as `nnunet_ext.checkpoints.reading.read_checkpoint` gives it.
@@ -87,7 +88,7 @@ class _Adapter:
         self.stock_key: Callable[[str], str | None] = getattr(network, "stock_key", lambda key: key)
         inputs = target.input_channels()
         self.own_inputs = tuple(inputs[channel] for channel in getattr(network, "stock_inputs", range(len(inputs))))
-        self.source_inputs = _first_convolution(self.given)
+        self.source_inputs = _first_convolution(self.given) | set(getattr(network, "input_weights", ()))
         self.own_head_counts = head_counts([key for keys, _ in self.groups for key in keys])
         self.source_head_counts = head_counts(list(self.given))
         deeper = (_levels(self.given) - _levels(own)) if partial else 0

@@ -11,7 +11,7 @@ from torch import Tensor
 
 Outcome = Literal["copied", "adapted", "random", "unused"]
 
-LISTS = ("stages", "transpconvs", "seg_layers")
+LISTS = ("stages", "transpconvs", "upsampling", "seg_layers")
 """Names under which nnU-Net's networks number their stages."""
 
 

@@ -68,14 +68,14 @@ def architecture_from_shapes(weights: Mapping[str, Tensor]) -> dict[str, Any] | 
     """
     is_residual = any(re.match(r"encoder\.stages\.\d+\.blocks\.", key) for key in weights)
     convolution = r"blocks\.(\d+)\.conv1\.conv" if is_residual else r"0\.convs\.(\d+)\.conv"
-    stages = _numbered(weights, rf"encoder\.stages\.(\d+)\.{convolution}\.weight")
+    stages = numbered_weights(weights, rf"encoder\.stages\.(\d+)\.{convolution}\.weight")
     has_batch_norm = any(key.endswith(".running_mean") for key in weights)
     if not stages or sorted(stages) != list(range(len(stages))) or has_batch_norm:
         return None
     first = [one[min(one)] for _, one in sorted(stages.items())]
     dims = first[0].ndim - 2
-    decoder = _numbered(weights, r"decoder\.stages\.(\d+)\.convs\.(\d+)\.conv\.weight")
-    ups = _numbered(weights, r"decoder\.transpconvs\.(\d+)()\.weight")
+    decoder = numbered_weights(weights, r"decoder\.stages\.(\d+)\.convs\.(\d+)\.conv\.weight")
+    ups = numbered_weights(weights, r"decoder\.transpconvs\.(\d+)()\.weight")
     steps = [list(ups[level][0].shape[2:]) for level in sorted(ups, reverse=True)]
     has_decoder = len(steps) == len(first) - 1 == len(decoder)
     return unet_architecture(
@@ -105,7 +105,7 @@ def contradictions(architecture: Mapping[str, Any], weights: Mapping[str, Tensor
     ]
 
 
-def _numbered(weights: Mapping[str, Tensor], pattern: str) -> dict[int, dict[int, Tensor]]:
+def numbered_weights(weights: Mapping[str, Tensor], pattern: str) -> dict[int, dict[int, Tensor]]:
     """The tensors whose names match, by the two numbers in them (an empty one is 0)."""
     result: dict[int, dict[int, Tensor]] = {}
     for key, tensor in weights.items():

@@ -34,6 +34,8 @@ from nnunet_ext.version import __version__
 
 PROVENANCE = "nnunet_ext_export.json"
 TRAINER_FOLDER = "nnUNet_extTrainer"
+OF_NETWORK = {"nnunet_ext.networks.stunet.STUNet": "nnunet_ext.trainers.stunet_inference"}
+"""The modules of trainers for the classes of this package that plans name."""
 SEED = 0
 PATIENTS = "dataset"
 """The key of dataset.json that names the training cases and where they are."""
@@ -114,7 +116,8 @@ class _Exporter:
             )
             raise UserError(f"{missing}. Put the plans.json back that belongs to the model.")
         self.trainer = find_trainer(self.trainer_name)
-        self.inference_module: str | None = getattr(self.trainer, "inference_module", None)
+        network = str(self.description.architecture()["network_class_name"])
+        self.inference_module: str | None = getattr(self.trainer, "inference_module", None) or OF_NETWORK.get(network)
         self.plans = resolved_plans(self.trainer, self.description)
 
     def run(self) -> Export:

@@ -1,9 +1,9 @@
 """Turn a trained model into a start for another dataset: other input channels, other labels, other decoders.
 
-Reads weights of nnU-Net v2, TotalSegmentator, MultiTalent, nnssl (OpenMind), VoComni, or bare ones, without running
-code that may be in the file; builds the network that the trainer would build for the configuration; and writes a file
-with every weight that network needs. Tensors that the source does not have, e.g. heads of new labels, stay random.
-Prints what became of each part. --dry-run prints alone, and writes nothing. Example:
+Reads weights of nnU-Net v2, TotalSegmentator, MultiTalent, nnssl (OpenMind), VoComni, STU-Net, or bare ones, without
+running code that may be in the file; builds the network that the trainer would build for the configuration; and writes
+a file with every weight that network needs. Tensors that the source does not have, e.g. heads of new labels, stay
+random. Prints what became of each part. --dry-run prints alone, and writes nothing. Example:
 
     nnunet_ext adapt-weights checkpoint_final.pth --to 5 3d_fullres --trainer nnUNetTrainerMixUp --dry-run
     nnunet_ext adapt-weights checkpoint_final.pth --to 5 3d_fullres --trainer nnUNetTrainerMixUp -o start.pth

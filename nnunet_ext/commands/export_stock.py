@@ -5,7 +5,7 @@ renames the trainer, and keeps where the model comes from: trainer, settings, ve
 and in nnunet_ext_export.json. Before OUT is there, the exported checkpoints are read back and must give exactly the
 logits of the original network. nnU-Net's own postprocessing of the same folds goes along.
 
-Some networks plain nnU-Net cannot build: those of the dual encoder. Then OUT has a folder nnUNet_extTrainer with one
+Some networks plain nnU-Net cannot build: the dual encoder and STU-Net. Then OUT has a folder nnUNet_extTrainer with one
 file that needs nnU-Net alone; the environment variable nnUNet_extTrainer must name it where the model predicts.
 
 MODEL may be a zip archive that nnU-Net has exported. Nothing that is pickled in it is run, and no entry may lead out of

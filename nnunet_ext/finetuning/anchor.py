@@ -13,7 +13,7 @@ class Anchor:
     """The weights w₀ that a fine-tuning starts from, and which of their entries the source had.
 
     Args:
-        start: the weights, by name. They are copied.
+        start: the weights, by name. They are copied; entries that the source did not have count as 0.
         known: bool, by name, broadcast to the weight's shape: the entries that come from the source. Weights of which
             the source had nothing are left out.
 
@@ -22,19 +22,33 @@ class Anchor:
 
     def __init__(self, start: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> None:
         names = [name for name in start if known[name].any()]
-        self.start = {name: start[name].detach().clone() for name in names}
         # most weights come from the source whole
         self.partly_known = {name: known[name].to(start[name].device) for name in names if not known[name].all()}
+        self.start = {name: start[name].detach().clone() for name in names}
+        for name, mask in self.partly_known.items():
+            self.start[name] *= mask
 
-    def square_distance(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """Σ (w − w₀)² over the entries that the source had, a scalar; `parameters` are the weights now, by name."""
+    def penalty(self, parameters: Mapping[str, Tensor], *, strength: float, decay: float) -> Tensor:
+        """λ Σ (w − w₀)² over the entries that the source had, and ½ β Σ w² over the others of the same tensors.
+
+        An optimizer has one weight decay for a tensor, so that of the new entries of a tensor that is held in part is a
+        term of the loss, too. Tensors that are all new are left to the optimizer.
+
+        Args:
+            parameters: the weights now, by name.
+            strength: λ, above 0.
+            decay: β, the weight decay of new entries.
+
+        Returns:
+            A scalar.
+        """
         squares = []
         for name, start in self.start.items():
-            difference = parameters[name] - start
+            square = (parameters[name] - start).square()
             if name in self.partly_known:
-                difference = difference * self.partly_known[name]
-            squares.append(difference.square().sum())
-        return torch.stack(squares).sum()
+                square = square * torch.where(self.partly_known[name], 1.0, decay / (2 * strength))
+            squares.append(square.sum())
+        return strength * torch.stack(squares).sum()
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint, so that the source is not needed to go on."""

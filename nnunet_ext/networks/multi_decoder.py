@@ -42,7 +42,7 @@ class MultiDecoderUNet(nn.Module):
         self.decoder: Any = unet.decoder
         for decoder in auxiliary_decoders:
             # nnU-Net's decoders keep the encoder they were made for; it would be in the state dict a second time
-            del decoder.encoder
+            decoder._modules.pop("encoder", None)
         self.auxiliary_decoders = nn.ModuleList(auxiliary_decoders)
         self.perturbations = nn.ModuleList(perturbations)
 

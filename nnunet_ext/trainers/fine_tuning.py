@@ -14,6 +14,7 @@ from nnunet_ext.checkpoints.sources import read_source
 from nnunet_ext.errors import UserError
 from nnunet_ext.finetuning import lora, strategies
 from nnunet_ext.finetuning.anchor import Anchor
+from nnunet_ext.finetuning.groups import find_groups_again, regroup, single_group
 from nnunet_ext.finetuning.movement import Movement, shares_table
 from nnunet_ext.finetuning.roles import parameter_roles
 from nnunet_ext.finetuning.schedule import FACTOR, FineTuningSchedule
@@ -65,22 +66,17 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
             raise UserError(f"{type(self).__name__} cannot fine-tune this network: {error}") from None
         self.movement = Movement(roles, {name: tensor.shape for name, tensor in network.named_parameters()})
         self.restrict_network()
-        return super().configure_optimizers()
+        optimizer, schedule = super().configure_optimizers()
+        find_groups_again(optimizer)
+        return optimizer, schedule
 
     def restrict_network(self) -> None:
         """Bring the network into the state in which only what is allowed to can move."""
         freeze(self.unwrapped_network(), self.freedoms)
 
     def trainable_parameters(self) -> Any:
-        """A list of parameters; where those from the source are treated apart, a group for each.
-
-        Which these are is known only when the source was read. A checkpoint keeps each group's factor and decay.
-        """
-        settings = self.section(FINE_TUNING)
-        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        if settings.l2_sp == 0 and settings.copied_lr_factor == 1:
-            return parameters
-        return [{"params": [parameter], FACTOR: 1.0} for parameter in parameters]
+        """One group, which is divided when it is known what comes from the source."""
+        return single_group(parameter for parameter in self.network.parameters() if parameter.requires_grad)
 
     def learning_rate_schedule(self, optimizer: torch.optim.Optimizer) -> Any:
         warmup = self.section(FINE_TUNING).warmup_epochs
@@ -139,22 +135,26 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
             known: bool, by name in the plain network, broadcast to the weight's shape: which entries the source gave.
         """
         settings, parameters = self.section(FINE_TUNING), self.named_trainable_parameters()
-        known = {name: known.get(name, NOTHING) for name in parameters}
-        copied = {id(parameter) for name, parameter in parameters.items() if known[name].all()}
-        for group in self.optimizer.param_groups:
-            if FACTOR in group and id(group["params"][0]) in copied:
-                group[FACTOR] = settings.copied_lr_factor
-                if settings.l2_sp > 0:
-                    group["weight_decay"] = 0.0
+        # a tensor that the source has in part has one rate: the whole one, which its new entries need
+        copied = {id(parameter) for name, parameter in parameters.items() if known.get(name, NOTHING).all()}
+        factor = {FACTOR: settings.copied_lr_factor}
+        regroup(self.optimizer, lambda parameter: factor if id(parameter) in copied else {})
         if settings.l2_sp > 0:
-            self.anchor = Anchor(parameters, known)
+            self.hold(Anchor(parameters, {name: known.get(name, NOTHING) for name in parameters}))
+
+    def hold(self, anchor: Anchor) -> None:
+        """Hold the network near an anchor, in place of the weight decay of the tensors that are in it."""
+        self.anchor = anchor
+        held = {id(one) for name, one in self.named_trainable_parameters().items() if name in anchor.start}
+        regroup(self.optimizer, lambda parameter: {"weight_decay": 0.0} if id(parameter) in held else {})
 
     def loss_terms(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """The loss, and L2-SP if it is on (``l2_sp``)."""
         terms = super().loss_terms(outputs, batch)
         if self.anchor is not None and self.anchor.start:
-            distance = self.anchor.square_distance(self.named_trainable_parameters())
-            terms["l2_sp"] = self.section(FINE_TUNING).l2_sp * distance
+            strength = self.section(FINE_TUNING).l2_sp
+            parameters = self.named_trainable_parameters()
+            terms["l2_sp"] = self.anchor.penalty(parameters, strength=strength, decay=self.weight_decay)
         return terms
 
     def _weight_sums(self) -> list[float]:
@@ -187,7 +187,7 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
             self.movement.load_state(state["moved"])
         self.origin = state.get("source")
         if "l2_sp" in state and self.section(FINE_TUNING).l2_sp > 0:
-            self.anchor = Anchor.from_state(state["l2_sp"], self.device)
+            self.hold(Anchor.from_state(state["l2_sp"], self.device))
 
 
 class nnUNetTrainerFineTune(FineTuningMixin):

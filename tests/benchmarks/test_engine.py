@@ -13,11 +13,11 @@ import pytest
 
 from benchmarks.__main__ import main, planned
 from benchmarks.engine.children import Children, CommandFailed
-from benchmarks.engine.experiment import Comparison, Test, experiment_names, load_experiment
+from benchmarks.engine.experiment import Comparison, Test, TradeOff, experiment_names, load_experiment
 from benchmarks.engine.journal import Journal, OutOfTime, open_folder
 from benchmarks.engine.results import origin_lines, page_lines, primary_lines, render, write_results, write_table
 from benchmarks.engine.runner import Runner, next_rate
-from benchmarks.engine.statistics import Figures, estimate, figure
+from benchmarks.engine.statistics import Figures, estimate, figure, most_kept
 from nnunet_ext.commands.configure import parse_settings
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.scores_table import COLUMNS, read_scores, write_scores
@@ -559,6 +559,72 @@ def test_missing_run_has_no_figure():
     assert math.isnan(figures.estimate("b", "t", "dice").value)
     assert figures.estimate("b", "t", "dice").text() == ""
     assert math.isnan(figures.difference("a", "b", "t", "dice").value)
+
+
+def test_most_that_is_kept_on_a_curve_where_enough_is_gained():
+    kept = np.array([1.0, 0.8, 0.4, 0.1])
+    found = [
+        float(most_kept(np.array(points)[:, None], kept[:, None], np.array([level]))[0])
+        for points, level in (
+            ((0.0, 0.5, 1.0, 0.8), 0.75),  # half of the way from 0.5 to 1.0
+            ((0.2, 0.9, 0.6, 0.8), 0.8),  # 6/7 of the way to the second point, though a later one gains less
+            ((0.0, 0.5, 1.0, 0.8), 0.0),
+            ((0.0, 0.5, 1.0, 0.8), 1.1),
+        )
+    ]
+    assert found[:3] == pytest.approx([0.6, 1 - 0.2 * 6 / 7, 1.0])
+    assert math.isnan(found[3])
+
+
+TRADE_OFF = TradeOff(
+    gained="new",
+    kept="old",
+    curves={"ours": ("stock", "taught"), "theirs": ("stock", "MixUp")},
+    ours="ours",
+    theirs="theirs",
+)
+TWO_TESTS = replace(EXPERIMENT, tests=(Test("new"), Test("old")), comparisons=(), trade_off=TRADE_OFF)
+
+
+def two_tests():
+    """Figures on two tests: the start, which has one seed, and two models that were tuned from it."""
+    figures = {"stock": (0.0, 1.0), "taught": (0.8, 0.6), "MixUp": (0.4, 0.5)}
+    tables = [
+        table({(f"{run}, 6 steps", seed): {f"p{n}": (value + n / 100, 1) for n in range(10)}}).assign(dataset=test)
+        for run, values in figures.items()
+        for test, value in zip(("new", "old"), values)
+        for seed in ("0" if run == "stock" else "01")
+    ]
+    return pd.concat(tables)
+
+
+def test_trade_off_compares_what_is_kept_where_as_much_is_gained(tmp_path):
+    # half of the way to its end, ours gains as much as theirs at its own
+    page = page_lines(TWO_TESTS, two_tests())
+    (line,) = (line for line in page if "old at equal new" in line)
+    assert [part.strip() for part in line.split("|")[1:4]] == [
+        "ours − theirs",
+        "dice, old at equal new",
+        "+0.300 [+0.300, +0.300]",
+    ]
+    assert "primary" in line
+    assert "![Dice on new and on old](tiny.png)" in page
+    (counted,) = (line for line in primary_lines([TWO_TESTS], folder_with(two_tests(), tmp_path)) if "equal" in line)
+    assert "primary" in counted
+    incomplete = two_tests()
+    assert not any("at equal" in line for line in page_lines(TWO_TESTS, incomplete[incomplete.run != "MixUp, 6 steps"]))
+
+
+def test_trade_off_is_drawn_with_the_page(tmp_path):
+    render(TWO_TESTS, folder_with(two_tests(), tmp_path))
+    assert (tmp_path / "tiny.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(UserError, match="unknown: .*'nothing'"):
+        replace(TWO_TESTS, trade_off=replace(TRADE_OFF, ours="nothing"))
+
+
+def folder_with(scores, folder):
+    write_table(folder / "tiny.csv.gz", scores)
+    return folder
 
 
 def test_primary_comparisons_of_several_experiments_are_corrected_together(tmp_path):

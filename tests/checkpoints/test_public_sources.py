@@ -18,24 +18,26 @@ from nnunet_ext.checkpoints.sources import READERS, Source, read_source, voco
 from nnunet_ext.errors import UserError
 from support import public_weights
 from support.public_weights import (
+    GEOMETRY,
     LAYOUTS,
     model,
     multitalent,
     nnssl,
     nnunet,
+    stunet,
     totalsegmentator,
-    use_small_vocomni,
+    use_small_descriptions,
     wrapped,
 )
 
 STEM = {"multitalent": "351_5"}
 ENCODER_ALONE = {"nnssl"}
-HEADLESS = {"weights", "multitalent"}
+HEADLESS = {"weights", "multitalent", "stunet"}
 
 
 @pytest.fixture
-def small_vocomni(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_small_vocomni(monkeypatch)
+def small_descriptions(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_small_descriptions(monkeypatch)
 
 
 def started(source: Source) -> tuple[nn.Module, ModelDescription]:
@@ -47,8 +49,12 @@ def started(source: Source) -> tuple[nn.Module, ModelDescription]:
     return network, origin
 
 
+def assert_equal(mine: torch.Tensor, theirs: torch.Tensor) -> None:
+    assert torch.equal(mine, theirs)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_features_are_the_sources_in_double_precision(layout: str, tmp_path: Path, small_vocomni: None) -> None:
+def test_features_are_the_sources_in_double_precision(layout: str, tmp_path: Path, small_descriptions: None) -> None:
     file, original = LAYOUTS[layout](tmp_path)
     source = read_source(file, stem=STEM.get(layout))
     assert source.reader == layout.split()[0]
@@ -62,16 +68,18 @@ def test_features_are_the_sources_in_double_precision(layout: str, tmp_path: Pat
             weights["encoder.stem.351_5.convs.0.conv.weight"],
         )
     data = torch.randn(1, len(origin.input_channels()), 16, 16, 16, dtype=torch.float64)
+    # STU-Net's is written anew, with other operations
+    same = torch.testing.assert_close if layout.startswith("stunet") else assert_equal
     for mine, theirs in zip(network.encoder(data), original.encoder(data), strict=True):
-        assert torch.equal(mine, theirs)
+        same(mine, theirs)
     if layout not in ENCODER_ALONE | HEADLESS:
         for mine, theirs in zip(network(data), original(data), strict=True):
-            assert torch.equal(mine, theirs)
+            same(mine, theirs)
     check_consistent(source, file=file)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_source_tells_its_geometry(layout: str, tmp_path: Path, small_vocomni: None) -> None:
+def test_every_source_tells_its_geometry(layout: str, tmp_path: Path, small_descriptions: None) -> None:
     file, _ = LAYOUTS[layout](tmp_path)
     _, origin = started(read_source(file, stem=STEM.get(layout)))
     configuration = origin.plans["configurations"][origin.configuration]
@@ -226,6 +234,82 @@ def test_single_stem_needs_no_choice(tmp_path: Path) -> None:
         read_source(file, stem="035")
 
 
+# ---------------------------------------------------------------------- STU-Net
+
+
+def test_stunet_of_nnunet_v2_takes_strides_and_labels_from_its_plans(tmp_path: Path) -> None:
+    flat = ((1, 2, 2), (2, 2, 2))
+    file, original = stunet(tmp_path, plans=True, strides=flat)
+    source = read_source(file)
+    network, origin = started(source)
+    assert origin.architecture()["arch_kwargs"]["strides"] == [[1, 1, 1], [1, 2, 2], [2, 2, 2]]
+    assert "shell" in origin.dataset_json["labels"]
+    data = torch.randn(1, 1, 8, 16, 16, dtype=torch.float64)
+    for mine, theirs in zip(network(data), original.double()(data), strict=True):
+        torch.testing.assert_close(mine, theirs)
+    # with fewer strides than stages its trainer does not halve further
+    content = torch.load(file, weights_only=True)
+    kwargs = content["init_args"]["plans"]["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
+    kwargs["strides"] = kwargs["strides"][:2]
+    torch.save(content, file)
+    _, origin = started(read_source(file))
+    assert origin.architecture()["arch_kwargs"]["strides"] == [[1, 1, 1], [1, 2, 2], [1, 1, 1]]
+
+
+def test_stunet_without_plans_has_the_decoder_and_no_heads(tmp_path: Path) -> None:
+    file, original = stunet(tmp_path)
+    source = read_source(file)
+    assert "2 is assumed in each stage" in source.remarks[0]
+    assert "patch_size" not in source.checkpoint["init_args"]["plans"]["configurations"]["3d_fullres"]
+    network, origin = started(source)
+    result = adapt(source.checkpoint, network, origin, keep_heads=True)
+    assert {one.outcome for one in result.tensors if ".seg_layers." in one.key and one.outcome != "unused"} == {
+        "random"
+    }
+    assert {one.outcome for one in result.tensors if ".seg_layers." not in one.key} == {"copied"}
+    key = "upsample_layers.0.conv.weight"
+    assert torch.equal(result.weights["decoder.upsampling.0.weight"], original.weights[key])
+
+
+def test_both_convolutions_of_stunet_that_read_the_image_are_fitted_to_the_channels(tmp_path: Path) -> None:
+    file, original = stunet(tmp_path)
+    source = read_source(file)
+    architecture = source.checkpoint["init_args"]["plans"]["configurations"]["3d_fullres"]["architecture"]
+    target = model(channels=("T1", "T2"))
+    plans = {**target.plans, "configurations": {"3d_fullres": {**GEOMETRY, "architecture": architecture}}}
+    target = ModelDescription(plans, "3d_fullres", target.dataset_json)
+    network = build_network(nnUNetTrainer, target, deep_supervision=True).double()
+    network.load_state_dict(adapt(source.checkpoint, network, target, keep_heads=True).weights)
+    data = torch.randn(1, 1, 16, 16, 16, dtype=torch.float64)
+    for mine, theirs in zip(network.encoder(data.expand(-1, 2, -1, -1, -1)), original.double().encoder(data)):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda weights: weights.pop("conv_blocks_context.1.0.conv3.weight"),
+            "stages.1.0.conv3.weight: STU-Net has .*none",
+        ),
+        (lambda weights: weights.update({"extra.weight": torch.zeros(1)}), "extra.weight: STU-Net has no such tensor"),
+        (lambda weights: weights.pop("conv_blocks_context.0.0.conv2.bias"), "conv2.bias"),
+    ],
+)
+def test_weights_that_are_not_stunets_are_named(tmp_path: Path, change: Any, message: str) -> None:
+    file, _ = stunet(tmp_path)
+    content = torch.load(file, weights_only=True)
+    change(content["state_dict"])
+    torch.save(content, file)
+    with pytest.raises(UserError, match=rf"(?s)is not of STU-Net's network.*{message}"):
+        read_source(file)
+
+
+def test_network_that_is_not_stunet_is_not_read_as_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not of STU-Net: it has no tensor"):
+        read_source(nnunet(tmp_path)[0], reader="stunet")
+
+
 # ---------------------------------------------------------------------- weights without plans
 
 
@@ -235,6 +319,29 @@ def test_wrappers_and_prefixes_are_seen_through(tmp_path: Path, wrapper: str, pr
     file, network = wrapped(tmp_path, wrapper=wrapper, prefix=prefix)
     weights = read_source(file).checkpoint["network_weights"]
     assert set(weights) == set(network.state_dict())
+
+
+@pytest.mark.parametrize("write", [wrapped, nnunet], ids=["weights", "nnunet"])
+def test_encoder_without_plans_serves_alone(tmp_path: Path, write: Any) -> None:
+    file, _ = write(tmp_path)
+    content = torch.load(file, weights_only=True)
+    (key,) = (one for one in content if isinstance(content[one], dict) and one in ("state_dict", "network_weights"))
+    content[key] = {name: one for name, one in content[key].items() if "decoder." not in name}
+    torch.save(content, file)
+    assert body(read_source(file)) == body(read_source(file, parts="encoder")) == {"encoder"}
+    with pytest.raises(UserError, match="holds an encoder alone, no decoder, and --parts all"):
+        read_source(file, parts="all")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_half_a_file_is_refused(layout: str, tmp_path: Path) -> None:
+    file, _ = LAYOUTS[layout](tmp_path)
+    if file.is_dir():
+        (file,) = file.glob("*/fold_0/*.pth")
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="damaged or cut off"):
+        read_source(file)
 
 
 @pytest.mark.parametrize("family", ["plain", "resenc"])
@@ -257,7 +364,7 @@ def test_network_that_is_no_unet_of_nnunet_is_named(tmp_path: Path) -> None:
     file = tmp_path / "weights.pt"
     for name, kind in {
         "swinViT.patch_embed.proj.weight": "a SwinUNETR of MONAI",
-        "conv_blocks_context.0.blocks.0.conv.weight": "nnU-Net v1 or STU-Net",
+        "conv_blocks_context.0.blocks.0.conv.weight": "nnU-Net v1",
         "eva.blocks.0.attn.weight": "a transformer",
         "features.conv0.weight": "another network",
     }.items():
@@ -270,14 +377,6 @@ def test_file_without_tensors_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "weights.pt"
     torch.save({"epoch": 3}, file)
     with pytest.raises(UserError, match="no checkpoint of nnU-Net v2: it has no network_weights. It has: epoch"):
-        read_source(file)
-
-
-def test_half_a_file_is_refused(tmp_path: Path) -> None:
-    file, _ = nnssl(tmp_path)
-    content = file.read_bytes()
-    file.write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match="damaged or cut off"):
         read_source(file)
 
 

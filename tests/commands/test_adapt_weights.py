@@ -20,7 +20,7 @@ from nnunet_ext.checkpoints.reading import read_checkpoint
 from nnunet_ext.checkpoints.sources.nnunet import NNUNET
 from nnunet_ext.cli import main
 from nnunet_ext.registry import TRAINERS
-from support.public_weights import LAYOUTS
+from support.public_weights import LAYOUTS, model, nnssl, nnunet
 from support.tiny_data import dataset_name
 
 RESENC = "nnUNetResEncUNetMPlans"
@@ -373,6 +373,71 @@ def test_architectures_that_differ_need_the_option_partial(
     assert not out.exists()
     assert adapt_weights(source, out, "--partial") == 0
     assert network_for("902", "3d_tiny").load_state_dict(read_checkpoint(out)["network_weights"])
+
+
+SIX_STAGES: dict[str, Any] = {
+    "n_stages": 6,
+    "features_per_stage": [4, 6, 8, 10, 12, 12],
+    "kernel_sizes": [[3, 3, 3]] * 6,
+    "strides": [[1, 1, 1], *[[2, 2, 2]] * 5],
+    "n_conv_per_stage_decoder": [1] * 5,
+}
+RESENC_L_LIKE: dict[str, Any] = {"family": "resenc", **SIX_STAGES, "n_blocks_per_stage": [1, 3, 4, 6, 6, 6]}
+PLAIN_6: dict[str, Any] = {**SIX_STAGES, "n_conv_per_stage": [2] * 6}
+ANISOTROPIC: dict[str, Any] = {
+    **PLAIN_6,
+    "kernel_sizes": [[1, 3, 3], [1, 3, 3], *[[3, 3, 3]] * 4],
+    "strides": [[1, 1, 1], [1, 2, 2], *[[2, 2, 2]] * 4],
+}
+TARGETS = {"ResEnc-L-like": RESENC_L_LIKE, "plain of 6 stages": PLAIN_6, "anisotropic": ANISOTROPIC}
+CLASS = {"network_class_name", "n_blocks_per_stage", "n_conv_per_stage"}
+
+
+@pytest.mark.parametrize(
+    ("start", "target", "share", "raised_by"),
+    [
+        ("ResEnc-L-like", "ResEnc-L-like", (0.6, 0.9), set()),  # the encoder of a pre-training
+        ("ResEnc-L-like", "plain of 6 stages", (0, 0), CLASS),
+        ("ResEnc-L-like", "anisotropic", (0, 0), {*CLASS, "kernel_sizes", "strides"}),
+        ("plain of 6 stages", "ResEnc-L-like", (0.1, 0.3), CLASS),  # the decoder
+        ("plain of 6 stages", "plain of 6 stages", (1, 1), set()),
+        ("plain of 6 stages", "anisotropic", (1, 1), {"kernel_sizes", "strides"}),
+    ],
+)
+def test_report_on_common_targets(
+    start: str,
+    target: str,
+    share: tuple[float, float],
+    raised_by: set[str],
+    preprocessed: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file, _ = nnssl(tmp_path, **RESENC_L_LIKE) if start == "ResEnc-L-like" else nnunet(tmp_path, **PLAIN_6)
+    plans_file = preprocessed / dataset_name("labels") / "nnUNetPlans.json"
+    plans = json.loads(plans_file.read_text())
+    labels = {"background": 0, "shell": 1, "core": 2}
+    made = model(channels=("MRI",), labels=labels, **TARGETS[target]).plans["configurations"]["3d_fullres"]
+    plans["configurations"]["3d_target"] = {**plans["configurations"]["3d_tiny"], "architecture": made["architecture"]}
+    plans_file.write_text(json.dumps(plans))
+    command = ["adapt-weights", str(file), "--to", "901", "3d_target", "--dry-run"]
+    assert main(command) == (1 if raised_by else 0)
+    said = capsys.readouterr().out
+    assert main([*command, "--json"]) == (1 if raised_by else 0)
+    report = json.loads(capsys.readouterr().out)
+    assert report["fits"] == (not raised_by)
+    assert share[0] <= report["parameters"]["share"] <= share[1]
+    assert set(report["would_raise_it"]) == raised_by
+    assert f"come from the source ({100 * report['parameters']['share']:.1f} %)" in said
+    for key in raised_by:
+        assert f"- {key}: " in said
+    assert [line for line in said.splitlines() if "plan --like" in line] == [
+        f"  - {command}" for command in report["commands"] if "plan --like" in command
+    ]
+    assert (
+        sum(part["parameters"] for part in report["parts"] if part["outcome"] != "unused")
+        == (report["parameters"]["all"])
+    )
 
 
 def test_channels_by_name_keep_what_both_have(source: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:

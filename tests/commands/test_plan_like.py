@@ -11,14 +11,15 @@ import pytest
 import SimpleITK as sitk
 import torch
 from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import preprocess_entry
-from nnunetv2.inference.predict_from_raw_data import predict_entry_point
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor, predict_entry_point
 from nnunetv2.run.run_training import run_training_entry
 
 from nnunet_ext.checkpoints.reading import read_checkpoint
+from nnunet_ext.checkpoints.stock_export import TRAINER_FOLDER
 from nnunet_ext.cli import main
 from nnunet_ext.plans.plans_file import MEMORY
-from support.nnunet_runs import call_entry_point, train
-from support.public_weights import GEOMETRY, LAYOUTS, OPTIONS, nnssl, nnunet, use_small_vocomni
+from support.nnunet_runs import build_trainer, call_entry_point, train
+from support.public_weights import GEOMETRY, LAYOUTS, OPTIONS, nnssl, nnunet, use_small_descriptions
 from support.tiny_data import dataset_name
 
 
@@ -34,8 +35,8 @@ def plans_file(workspace: Any, results: Path) -> Any:
 
 
 @pytest.fixture
-def small_vocomni(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_small_vocomni(monkeypatch)
+def small_descriptions(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_small_descriptions(monkeypatch)
 
 
 def configuration(file: Path, name: str = "3d_fullres_like") -> dict[str, Any]:
@@ -44,7 +45,7 @@ def configuration(file: Path, name: str = "3d_fullres_like") -> dict[str, Any]:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_weights_fit_the_configuration_that_is_made(
-    layout: str, plans_file: Path, tmp_path: Path, small_vocomni: None, capsys: pytest.CaptureFixture[str]
+    layout: str, plans_file: Path, tmp_path: Path, small_descriptions: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, _ = LAYOUTS[layout](tmp_path)
     options = OPTIONS.get(layout, [])
@@ -69,7 +70,13 @@ def test_weights_fit_the_configuration_that_is_made(
 @pytest.mark.full
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_start_to_prediction_by_nnunets_commands(
-    layout: str, plans_file: Path, workspace: Any, results: Path, tmp_path: Path, small_vocomni: None
+    layout: str,
+    plans_file: Path,
+    workspace: Any,
+    results: Path,
+    tmp_path: Path,
+    small_descriptions: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     file, _ = LAYOUTS[layout](tmp_path)
     options = OPTIONS.get(layout, [])
@@ -80,21 +87,26 @@ def test_start_to_prediction_by_nnunets_commands(
     start = tmp_path / "start.pth"
     tuning = ["-tr", "nnUNetTrainerFineTune", "-o", str(start)]
     assert main(["adapt-weights", str(file), "--to", "901", name, *tuning, *options]) == 0
-    length = ["num_epochs=1", "num_iterations_per_epoch=2", "num_val_iterations_per_epoch=1"]
+    length = ["num_epochs=3", "num_iterations_per_epoch=2", "num_val_iterations_per_epoch=1", "save_every=1", "seed=1"]
     configure = ["configure", "-d", "901", "-c", name, "--name", f"{name}_tuned", *length]
     assert main([*configure, f"fine_tuning.source={start}"]) == 0
+    stopped = build_trainer("nnUNetTrainerFineTune", f"{name}_tuned")
+    stopped.num_epochs, stopped.on_train_end = 2, lambda: None
+    stopped.run_training()
+    start.rename(tmp_path / "kept.pth")  # to go on, nothing but the model's folder is needed
     if layout == "nnunet":
-        arguments = ["901", f"{name}_tuned", "0", "-tr", "nnUNetTrainerFineTune", "-device", "cpu"]
+        arguments = ["901", f"{name}_tuned", "0", "-tr", "nnUNetTrainerFineTune", "-device", "cpu", "--c"]
         call_entry_point(run_training_entry, arguments)
     else:  # the same without the validation, whose processes take long
-        train("nnUNetTrainerFineTune", f"{name}_tuned")
+        assert train("nnUNetTrainerFineTune", f"{name}_tuned", resume=True).current_epoch == 3
+    start = tmp_path / "kept.pth"
     folder = results / dataset_name("labels") / f"nnUNetTrainerFineTune__nnUNetPlans__{name}_tuned" / "fold_0"
     trained = read_checkpoint(folder / "checkpoint_final.pth")
     about = json.loads(json.dumps(trained["nnunet_ext"]["source"]))
     assert about["file"] == "start.pth"
     assert about["reader"] == layout.split()[0]
     before, after = (one["network_weights"] for one in (read_checkpoint(start), trained))
-    key = next(key for key in before if key.endswith(("convs.0.conv.weight", "conv1.conv.weight")))
+    key = next(key for key in before if key.endswith(("convs.0.conv.weight", "conv1.conv.weight", "conv1.weight")))
     assert 0 < float((before[key] - after[key]).abs().max()) < 0.5 * float(before[key].abs().max())
     images, out = workspace.raw / dataset_name("labels") / "imagesTs", tmp_path / "out"
     predict = ["-i", str(images), "-o", str(out), "-d", "901", "-c", f"{name}_tuned", "-f", "0"]
@@ -103,6 +115,22 @@ def test_start_to_prediction_by_nnunets_commands(
     (prediction,) = out.glob("*.nii.gz")
     found = np.unique(sitk.GetArrayFromImage(sitk.ReadImage(str(prediction))))
     assert set(found) <= {0, 1, 2}
+    exported = tmp_path / "exported"
+    assert main(["export-stock", str(folder.parent), "-o", str(exported)]) == 0
+    stock = read_checkpoint(exported / "fold_0" / "checkpoint_final.pth")
+    is_plain = not layout.startswith("stunet")
+    assert stock["trainer_name"] == ("nnUNetTrainer" if is_plain else "nnUNetTrainerSTUNetInference")
+    assert (exported / TRAINER_FOLDER).is_dir() != is_plain
+    if not is_plain:
+        monkeypatch.setenv("nnUNet_extTrainer", str(exported / TRAINER_FOLDER))
+    assert stock["nnunet_ext"]["exported_from"]["started_from"] == about
+    again = tmp_path / "again"
+    again.mkdir()
+    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(str(exported), use_folds=(0,))
+    predictor.predict_from_files_sequential(str(images), str(again))
+    (same,) = again.glob("*.nii.gz")
+    assert np.array_equal(*(sitk.GetArrayFromImage(sitk.ReadImage(str(file))) for file in (prediction, same)))
 
 
 def test_options_change_patch_spacing_and_name(plans_file: Path, tmp_path: Path) -> None:
@@ -146,7 +174,7 @@ def test_new_plans_have_the_models_intensities(plans_file: Path, tmp_path: Path)
 
 
 def test_built_in_description_needs_no_file(
-    plans_file: Path, small_vocomni: None, capsys: pytest.CaptureFixture[str]
+    plans_file: Path, small_descriptions: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["plan", "--like", "vocomni", "-d", "901"]) == 0
     assert configuration(plans_file)["spacing"] == GEOMETRY["spacing"]

@@ -12,26 +12,31 @@ def test_squares_are_summed_over_the_entries_that_the_source_had():
     known = {"a": ALL, "head": torch.tensor([[True], [False]]), "new": NOTHING}
     anchor = Anchor(start, known)
     now = {"a": torch.full((2, 3), 2.0), "head": torch.full((2, 2), 4.0), "new": torch.full((5,), 9.0)}
-    assert anchor.square_distance(now) == 6 * 2**2 + 2 * 3**2
+    held = 6 * 2**2 + 2 * 3**2
+    assert anchor.penalty(now, strength=0.5, decay=0.0) == 0.5 * held
+    # the other row of the head, and not the tensor that is all new, decays to 0
+    torch.testing.assert_close(anchor.penalty(now, strength=0.5, decay=0.1), torch.tensor(0.5 * held + 0.05 * 2 * 4**2))
 
 
-def test_gradient_is_twice_the_difference_and_nothing_elsewhere():
+def test_gradient_pulls_to_the_start_where_there_is_one_and_to_zero_elsewhere():
     anchor = Anchor({"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([True, False])})
     weight = torch.tensor([4.0, 7.0], requires_grad=True)
-    anchor.square_distance({"w": weight}).backward()
-    assert weight.grad.tolist() == [6.0, 0.0]
+    anchor.penalty({"w": weight}, strength=10.0, decay=0.5).backward()
+    # that of 0.5 for each w is what weight decay of 0.5 adds to a gradient
+    torch.testing.assert_close(weight.grad, torch.tensor([2 * 10.0 * 3.0, 0.5 * 7.0]))
 
 
 def test_start_does_not_move_with_the_weights():
     weight = torch.zeros(3)
     anchor = Anchor({"w": weight}, {"w": ALL})
     weight.add_(1)
-    assert anchor.square_distance({"w": weight}) == 3
+    assert anchor.penalty({"w": weight}, strength=1.0, decay=0.0) == 3
 
 
-def test_state_gives_the_same_distance():
+def test_state_gives_the_same_penalty():
     now = {"a": torch.full((2, 3), 2.0), "head": torch.full((2, 2), 4.0)}
     known = {"a": ALL, "head": torch.tensor([[True], [False]])}
     anchor = Anchor({name: torch.zeros_like(value) for name, value in now.items()}, known)
     again = Anchor.from_state(anchor.state(), torch.device("cpu"))
-    assert again.square_distance(now) == anchor.square_distance(now) == 6 * 2**2 + 2 * 4**2
+    options = {"strength": 1.0, "decay": 2.0}
+    assert again.penalty(now, **options) == anchor.penalty(now, **options) == 6 * 2**2 + 2 * 4**2 + 2 * 4**2

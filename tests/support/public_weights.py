@@ -16,8 +16,10 @@ import pytest
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from torch import nn
+from torch.nn import functional as F
 
 from nnunet_ext.checkpoints.description import ModelDescription
+from nnunet_ext.checkpoints.sources import stunet as stunet_reader
 from nnunet_ext.checkpoints.sources import voco
 from support.models import description, network_of
 
@@ -265,6 +267,95 @@ def wrapped(folder: Path, *, wrapper: str = "state_dict", prefix: str = "module.
     return file, network
 
 
+STUNET: dict[str, Any] = {"widths": (4, 6, 8), "blocks": (1, 2, 1), "strides": ((2, 2, 2), (2, 2, 2)), "outputs": 3}
+
+
+class OriginalSTUNet(nn.Module):
+    """What STU-Net computes, by torch's functions on weights under its own names."""
+
+    def __init__(self, weights: Mapping[str, torch.Tensor], strides: Any) -> None:
+        super().__init__()
+        self.weights, self.strides = dict(weights), strides
+
+    def double(self) -> OriginalSTUNet:
+        self.weights = {key: value.double() for key, value in self.weights.items()}
+        return self
+
+    def convolved(self, data: torch.Tensor, name: str, stride: Any = 1) -> torch.Tensor:
+        weight, bias = (self.weights[f"{name}.{part}"] for part in ("weight", "bias"))
+        return F.conv3d(data, weight, bias, stride=stride, padding=[side // 2 for side in weight.shape[2:]])
+
+    def normalized(self, data: torch.Tensor, name: str) -> torch.Tensor:
+        mean, variance = data.mean((2, 3, 4), keepdim=True), data.var((2, 3, 4), keepdim=True, correction=0)
+        scale, shift = (self.weights[f"{name}.{part}"][None, :, None, None, None] for part in ("weight", "bias"))
+        return (data - mean) / (variance + 1e-5).sqrt() * scale + shift
+
+    def stage(self, data: torch.Tensor, name: str, stride: Any) -> torch.Tensor:
+        number = 0
+        while f"{name}.{number}.conv1.weight" in self.weights:
+            block, step = f"{name}.{number}", stride if number == 0 else 1
+            first = F.leaky_relu(self.normalized(self.convolved(data, f"{block}.conv1", step), f"{block}.norm1"))
+            second = self.normalized(self.convolved(first, f"{block}.conv2"), f"{block}.norm2")
+            data = F.leaky_relu(second + (self.convolved(data, f"{block}.conv3", step) if number == 0 else data))
+            number += 1
+        return data
+
+    def encoder(self, data: torch.Tensor) -> list[torch.Tensor]:
+        features = []
+        for number, stride in enumerate((1, *self.strides)):
+            data = self.stage(data, f"conv_blocks_context.{number}", stride)
+            features.append(data)
+        return features
+
+    def forward(self, data: torch.Tensor) -> list[torch.Tensor]:
+        *skips, data = self.encoder(data)
+        outputs = []
+        for level, (skip, stride) in enumerate(zip(reversed(skips), reversed(self.strides))):
+            for axis, step in enumerate(stride):
+                data = data.repeat_interleave(step, dim=2 + axis)
+            data = torch.cat([self.convolved(data, f"upsample_layers.{level}.conv"), skip], dim=1)
+            data = self.stage(data, f"conv_blocks_localization.{level}", 1)
+            outputs.append(self.convolved(data, f"seg_outputs.{level}"))
+        return outputs[::-1]
+
+
+def stunet(folder: Path, *, plans: bool = False, channels: int = 1, **changes: Any) -> Written:
+    """A checkpoint of STU-Net, as nnU-Net v1 writes it, or with `plans` by its trainer for nnU-Net v2."""
+    made = {**STUNET, **changes}
+    widths, blocks, strides = made["widths"], made["blocks"], made["strides"]
+    weights: dict[str, torch.Tensor] = {}
+
+    def convolution(name: str, inputs: int, outputs: int, side: int = 3) -> None:
+        weights[f"{name}.weight"] = 0.3 * torch.randn(outputs, inputs, *[side] * 3)
+        weights[f"{name}.bias"] = 0.3 * torch.randn(outputs)
+
+    def stage(name: str, inputs: int, width: int, number: int) -> None:
+        for block in range(number):
+            before = inputs if block == 0 else width
+            for which, given in ((1, before), (2, width)):
+                convolution(f"{name}.{block}.conv{which}", given, width)
+                for part in ("weight", "bias"):
+                    weights[f"{name}.{block}.norm{which}.{part}"] = 0.3 * torch.randn(width)
+            if block == 0:
+                convolution(f"{name}.{block}.conv3", before, width, 1)
+
+    for level, (inputs, width, number) in enumerate(zip((channels, *widths), widths, blocks)):
+        stage(f"conv_blocks_context.{level}", inputs, width, number)
+    up = list(zip(reversed(widths), reversed(widths[:-1]), reversed(blocks[:-1])))
+    for level, (below, width, number) in enumerate(up):
+        convolution(f"upsample_layers.{level}.conv", below, width, 1)
+        stage(f"conv_blocks_localization.{level}", 2 * width, width, number)
+        convolution(f"seg_outputs.{level}", width, made["outputs"], 1)
+    content: dict[str, Any] = {"epoch": 4000, "state_dict": weights, "optimizer_state_dict": {}, "plot_stuff": ([], [])}
+    if plans:
+        architecture = {"strides": [[1, 1, 1], *map(list, strides)], "n_conv_per_stage": [2] * len(widths)}
+        planned = model("Dataset007_Pancreas", features_per_stage=list(widths), **architecture)
+        content = nnunet_checkpoint(planned, nn.Identity(), "STUNetTrainer_small_ft") | {"network_weights": weights}
+    file = folder / "small_ep4k.model"
+    torch.save(content, file)
+    return file, OriginalSTUNet(weights, strides)
+
+
 LAYOUTS: dict[str, Callable[[Path], Written]] = {
     "nnunet": nnunet,
     "nnunet 2.1": lambda folder: nnunet(folder, old=True),
@@ -273,15 +364,19 @@ LAYOUTS: dict[str, Callable[[Path], Written]] = {
     "nnssl": nnssl,
     "vocomni": wrapped,
     "weights": lambda folder: wrapped(folder, family="resenc"),
+    "stunet": stunet,
+    "stunet v2": lambda folder: stunet(folder, plans=True),
 }
 """A file of each source."""
 OPTIONS: dict[str, list[str]] = {"multitalent": ["--stem", "351_5"]}
 """What a command needs beside the file."""
 
 
-def use_small_vocomni(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the built-in description of VoComni that of the small network here."""
+def use_small_descriptions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the built-in descriptions of VoComni and STU-Net those of the small networks here."""
     known = ("patch_size", "spacing", "normalization_schemes", "use_mask_for_norm", "batch_size")
     monkeypatch.setattr(voco, "ARCHITECTURE", model().architecture())
     monkeypatch.setattr(voco, "OUTPUTS", 3)
     monkeypatch.setattr(voco, "CONFIGURATION", {key: GEOMETRY[key] for key in known})
+    monkeypatch.setattr(stunet_reader, "PUBLISHED_OUTPUTS", STUNET["outputs"])
+    monkeypatch.setattr(stunet_reader, "PUBLISHED", {key: GEOMETRY[key] for key in known})

@@ -253,14 +253,78 @@ def test_resumed_training_equals_one_that_was_never_interrupted(results, configu
     assert not differing(weights(f"{resumed.output_folder}/checkpoint_final.pth"), expected)
 
 
-def test_settings_at_their_defaults_leave_the_optimizer_as_it_was(results, configured, source):
+def test_settings_at_their_defaults_leave_the_optimizer_one_group(results, configured, source):
     built = build_trainer("nnUNetTrainerFineTune", configured("plain_optimizer", fine_tuning={"source": source}))
     built.initialize()
     built.load_start()
     (group,) = built.optimizer.param_groups
-    assert "lr_factor" not in group
-    assert len(group["params"]) == len(list(built.network.parameters()))
+    assert group["lr_factor"] == 1.0
+    assert group["params"] == list(built.network.parameters())
     assert built.anchor is None
+
+
+@pytest.mark.parametrize("trainer", ["nnUNetTrainerFineTune", "nnUNetTrainerDGST", "nnUNetTrainerLoRA"])
+def test_groups_are_as_few_as_rates_and_decays(results, configured, source, trainer):
+    settings = {"source": source, "l2_sp": 0.1, "copied_lr_factor": 0.5, "keep_heads": False}
+    built = build_trainer(trainer, configured("few_groups", fine_tuning=settings))
+    built.initialize()
+    built.load_start()
+    assert len(built.optimizer.param_groups) == 2
+    assert sum(len(group["params"]) for group in built.optimizer.param_groups) == len(
+        built.named_trainable_parameters()
+    )
+
+
+def test_checkpoint_with_a_group_for_each_parameter_goes_on(results, configured, source):
+    """As earlier versions wrote it, where L2-SP or a factor was on."""
+    settings = {"source": source, "l2_sp": 0.5, "copied_lr_factor": 0.5, "keep_heads": False}
+    options = {"num_epochs": 3, "fine_tuning": settings}
+    whole = train("nnUNetTrainerFineTune", configured("whole_of_three", **options))
+    stopped = build_trainer("nnUNetTrainerFineTune", configured("of_earlier", **options))
+    stopped.num_epochs, stopped.on_train_end = 2, lambda: None
+    stopped.run_training()
+    file = f"{stopped.output_folder}/checkpoint_latest.pth"
+    content = torch.load(file, weights_only=False)
+    saved = content["optimizer_state"]
+    places = [place for group in saved["param_groups"] for place in group["places"]]
+    groups = [{**group, "params": [0]} for group in saved["param_groups"] for _ in group["params"]]
+    for group in groups:
+        del group["places"]
+    in_order = sorted(range(len(places)), key=places.__getitem__)
+    saved["state"] = {number: saved["state"][old] for number, old in enumerate(in_order) if old in saved["state"]}
+    saved["param_groups"] = [{**groups[old], "params": [number]} for number, old in enumerate(in_order)]
+    torch.save(content, file)
+    resumed = train("nnUNetTrainerFineTune", "of_earlier", resume=True)
+    assert len(resumed.optimizer.param_groups) == 2
+    ends = (weights(f"{one.output_folder}/checkpoint_final.pth") for one in (whole, resumed))
+    assert not differing(*ends)
+
+
+def test_tensor_that_the_source_has_in_part_is_held_in_part(results, configured, source, tmp_path):
+    """A head of which the source knows two of three rows: these stay near it, and the new row decays to 0."""
+    content = torch.load(source, map_location="cpu", weights_only=False)
+    labels = dict(content["init_args"]["dataset_json"]["labels"])
+    *_, last = labels
+    content["init_args"]["dataset_json"]["labels"] = {
+        ("other" if name == last else name): value for name, value in labels.items()
+    }
+    file = tmp_path / "other labels.pth"
+    torch.save(content, file)
+    settings = {"source": str(file), "l2_sp": 0.5, "copied_lr_factor": 0.5}
+    name = configured("partly", weight_decay=0.25, fine_tuning=settings)
+    built = build_trainer("nnUNetTrainerFineTune", name)
+    built.initialize()
+    built.load_start()
+    head = "decoder.seg_layers.1.weight"
+    group = _groups(built)[head]
+    assert (group["weight_decay"], group["lr_factor"]) == (0.0, 1.0)
+    weight, new = built.network.state_dict()[head].clone(), labels[last]
+    assert torch.equal(built.anchor.partly_known[head].flatten(), torch.arange(len(weight)) != new)
+    parameters = built.named_trainable_parameters()
+    built.anchor.penalty(parameters, strength=0.5, decay=0.25).backward()
+    expected = torch.zeros_like(weight)
+    expected[new] = 0.25 * weight[new]
+    torch.testing.assert_close(parameters[head].grad, expected)
 
 
 def test_warm_up_as_long_as_the_training_is_refused(results, configured, source):
@@ -304,9 +368,9 @@ def test_public_weights_are_a_source_and_their_licence_stays_with_the_model(resu
 
 
 def _groups(trainer):
-    """Each group of the optimizer by the name of its parameter."""
+    """The group of the optimizer that each parameter is in, by its name."""
     names = {id(parameter): name for name, parameter in trainer.network.named_parameters()}
-    return {names[id(group["params"][0])]: group for group in trainer.optimizer.param_groups}
+    return {names[id(one)]: group for group in trainer.optimizer.param_groups for one in group["params"]}
 
 
 def test_lora_predicts_with_the_merged_weights_as_it_validates(results, configured, source):

@@ -8,6 +8,7 @@ from nnunet_ext.checkpoints.sources.multitalent import MultiTalentReader
 from nnunet_ext.checkpoints.sources.nnssl import NnsslReader
 from nnunet_ext.checkpoints.sources.nnunet import NNUNetReader
 from nnunet_ext.checkpoints.sources.source import Given, Parts, Reader, Source
+from nnunet_ext.checkpoints.sources.stunet import STUNetReader
 from nnunet_ext.checkpoints.sources.totalsegmentator import TotalSegmentatorReader
 from nnunet_ext.checkpoints.sources.voco import VoComniReader
 from nnunet_ext.checkpoints.sources.wrapped import WrappedReader
@@ -15,6 +16,7 @@ from nnunet_ext.errors import UserError
 
 READERS: tuple[Reader, ...] = (
     NnsslReader(),
+    STUNetReader(),
     TotalSegmentatorReader(),
     MultiTalentReader(),
     VoComniReader(),

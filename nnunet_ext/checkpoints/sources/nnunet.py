@@ -28,7 +28,7 @@ class NNUNetReader:
 
     def read(self, given: Given) -> Source:
         checkpoint = checked_checkpoint(given.content, given.file)
-        checkpoint["init_args"] = self._described(given)
+        checkpoint["init_args"] = described_by_nnunet(given)
         if not checkpoint["init_args"]:
             del checkpoint["init_args"]
         about = checkpoint.get(KEY, {})
@@ -42,28 +42,29 @@ class NNUNetReader:
         )
         return with_parts(source, given)
 
-    def _described(self, given: Given) -> dict[str, Any]:
-        """The checkpoint's ``init_args``, plans in the present form; the model's folder serves where it has none."""
-        found = given.content.get("init_args")
-        arguments = dict(found) if isinstance(found, Mapping) else {}
-        if given.folder is not None:
-            arguments.setdefault("configuration", given.folder.name.rpartition("__")[2])
-            for key, name in (("plans", "plans.json"), ("dataset_json", "dataset.json")):
-                if not isinstance(arguments.get(key), Mapping):
-                    arguments[key] = read_json(given.folder / name)
-        if not isinstance(arguments.get("plans"), Mapping) or "configuration" not in arguments:
-            return arguments
-        plans = present_plans(arguments["plans"], where=f"The plans in {given.file}")
-        if arguments["configuration"] not in plans["configurations"]:
-            raise UserError(
-                f"{given.file} is of the configuration {arguments['configuration']!r}, and its plans have: "
-                f"{', '.join(plans['configurations'])}."
-            )
-        arguments["plans"] = plans
-        if isinstance(arguments.get("dataset_json"), Mapping):
-            where = f"The dataset.json in {given.file}"
-            arguments["dataset_json"] = present_dataset_json(arguments["dataset_json"], where=where)
+
+def described_by_nnunet(given: Given) -> dict[str, Any]:
+    """The checkpoint's ``init_args``, plans in the present form; the model's folder serves where it has none."""
+    found = given.content.get("init_args")
+    arguments = dict(found) if isinstance(found, Mapping) else {}
+    if given.folder is not None:
+        arguments.setdefault("configuration", given.folder.name.rpartition("__")[2])
+        for key, name in (("plans", "plans.json"), ("dataset_json", "dataset.json")):
+            if not isinstance(arguments.get(key), Mapping):
+                arguments[key] = read_json(given.folder / name)
+    if not isinstance(arguments.get("plans"), Mapping) or "configuration" not in arguments:
         return arguments
+    plans = present_plans(arguments["plans"], where=f"The plans in {given.file}")
+    if arguments["configuration"] not in plans["configurations"]:
+        raise UserError(
+            f"{given.file} is of the configuration {arguments['configuration']!r}, and its plans have: "
+            f"{', '.join(plans['configurations'])}."
+        )
+    arguments["plans"] = plans
+    if isinstance(arguments.get("dataset_json"), Mapping):
+        where = f"The dataset.json in {given.file}"
+        arguments["dataset_json"] = present_dataset_json(arguments["dataset_json"], where=where)
+    return arguments
 
 
 def with_parts(source: Source, given: Given) -> Source:

@@ -20,7 +20,7 @@ ROOTS = ("encoder.", "decoder.")
 FOREIGN = {
     "swinViT": "a SwinUNETR of MONAI",
     "swin_vit": "a SwinUNETR of MONAI",
-    "conv_blocks_context": "a network of nnU-Net v1 or STU-Net",
+    "conv_blocks_context": "a network of nnU-Net v1",
     "eva.": "a transformer (Primus)",
 }
 """Parts of names that tell networks apart which are no U-Nets of nnU-Net v2."""

@@ -1,0 +1,11 @@
+"""The same as `few_shot_phase` with a simulated shift: the heart with inverted contrast and noise."""
+
+from benchmarks.data.domain_shift import HEART_CONTRAST
+from benchmarks.experiments.few_shot import FewShot
+from benchmarks.experiments.few_shot_phase import experiment
+
+EXPERIMENT = experiment(
+    FewShot(HEART_CONTRAST, source_steps=2000),
+    "few_shot_contrast",
+    "Fine-tuning with few cases to convergence: another contrast of the heart",
+)
