@@ -83,6 +83,11 @@ COMMANDS = (
         ("predictions/*", f"{RAW}/labelsTr/*", f"{RAW}/dataset.json"),
         ("scored",),
     ),
+    Command(
+        f"review {MODEL} -d 901 -o reviewed --device cpu --disable-tta --top 2",
+        (*WEIGHTS, *DATA, *PLANS),
+        ("reviewed",),
+    ),
     Command("jobs status sweep", ("sweep/sweep.json", "sweep/trainings/*.json", f"{MODEL}/fold_0/*.json")),
     Command(
         f"evaluate {MODEL} --on 901:val -o evaluation --device cpu --disable-tta --bootstrap 0",

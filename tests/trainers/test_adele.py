@@ -8,7 +8,6 @@ import torch
 from torch import distributed as dist
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.losses.early_learning import corrected_labels
 from nnunet_ext.preprocessing.simulate.label_noise import noisy_labels
 from nnunet_ext.trainers import nnUNetTrainerADELE, nnUNetTrainerConfigurable
 from nnunet_ext.trainers.adele import ADELEMixin
@@ -315,8 +314,7 @@ def test_a_checkpoint_of_stock_begins_new_curves(built):
 
 # ---------------------------------------------------------------------- it learns
 
-SIDE, TRAINING, EPOCHS, STEPS = 32, 24, 12, 15
-SEEDS, MARGIN = (10, 11), 1.0
+SIDE, TRAINING, EPOCHS, STEPS = 32, 40, 16, 25
 NETWORK = {
     "n_stages": 3,
     "features_per_stage": [8, 16, 16],
@@ -372,6 +370,8 @@ def wrong_voxels(built, seed):
 @pytest.mark.full
 @pytest.mark.usefixtures("one_thread")
 def test_corrected_labels_are_closer_to_the_truth(built):
-    found = {seed: wrong_voxels(built, seed) for seed in SEEDS}
+    """Margin and steps were fixed on seeds 10 to 13: 0.81, 0.67, 0.89 and 0.30 of the wrong voxels were left."""
+    found = {seed: wrong_voxels(built, seed) for seed in (4, 5, 6)}
     print(f"Wrong voxels as given, as corrected: {found}")
-    assert all(corrected < MARGIN * given for given, corrected in found.values())
+    assert all(corrected < given for given, corrected in found.values())
+    assert np.mean([corrected / given for given, corrected in found.values()]) < 0.85
