@@ -28,6 +28,7 @@ def _number(kind: Callable[[str], T], fits: Callable[[T], bool], expected: str) 
 positive = _number(int, lambda value: value >= 1, "at least 1")
 not_negative = _number(int, lambda value: value >= 0, "at least 0")
 not_negative_number = _number(float, lambda value: 0 <= value < float("inf"), "a number of at least 0")
+positive_number = _number(float, lambda value: 0 < value < float("inf"), "a number above 0")
 share = _number(float, lambda value: 0 < value <= 1, "above 0 and at most 1")
 share_or_none = _number(float, lambda value: 0 <= value <= 1, "from 0 to 1")
 probability = _number(float, lambda value: 0 < value < 1, "above 0 and below 1")
@@ -58,13 +59,17 @@ def add_new_dataset_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace a dataset of that name that this package made")
 
 
-def add_teacher_options(parser: argparse.ArgumentParser) -> None:
-    """The options of commands whose labels come from trained models."""
+def add_teacher_options(parser: argparse.ArgumentParser, *, never_seen: bool = False) -> None:
+    """The options of commands that predict a dataset's own cases; `never_seen` if a fold never predicts its own."""
     folds = "folds of the model; several are an ensemble (default: 0)"
-    parser.add_argument("-f", "--folds", type=fold_name, nargs="+", default=[0], metavar="FOLD", help=folds)
+    if never_seen:
+        folds = "folds of the model (default: all that are trained)"
+    default = None if never_seen else [0]
+    parser.add_argument("-f", "--folds", type=fold_name, nargs="+", default=default, metavar="FOLD", help=folds)
     unseen = "predict each case by those of the folds that have not trained on it: a fold has learned that what is "
     unseen += "un-annotated in its own cases is background, or knows its own pseudo labels by heart"
-    parser.add_argument("--out-of-fold", action="store_true", help=unseen)
+    if not never_seen:
+        parser.add_argument("--out-of-fold", action="store_true", help=unseen)
     parser.add_argument("--checkpoint", default="checkpoint_final.pth", help="file in each fold (default: %(default)s)")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="device to predict on (default: %(default)s)")
     parser.add_argument("--disable-tta", action="store_true", help="predict without mirroring: faster, less accurate")

@@ -2,7 +2,7 @@ import argparse
 
 import pytest
 
-from nnunet_ext.arguments import not_negative, not_negative_number, positive, probability, share
+from nnunet_ext.arguments import not_negative, not_negative_number, positive, positive_number, probability, share
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,7 @@ from nnunet_ext.arguments import not_negative, not_negative_number, positive, pr
         (probability, "0.999", 0.999),
         (not_negative_number, "0", 0),
         (not_negative_number, "2.5", 2.5),
+        (positive_number, "0.1", 0.1),
     ],
 )
 def test_numbers_in_range_are_taken(kind, text, value):
@@ -34,6 +35,8 @@ def test_numbers_in_range_are_taken(kind, text, value):
         (probability, "0"),
         (probability, "1"),
         (probability, "nan"),
+        (positive_number, "0"),
+        (positive_number, "inf"),
         (not_negative_number, "-0.1"),
         (not_negative_number, "inf"),
         (not_negative_number, "nan"),

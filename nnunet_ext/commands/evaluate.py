@@ -59,7 +59,7 @@ from nnunet_ext.arguments import DEVICES, fold_name, not_negative_number, positi
 from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.metrics import DICE, GROUPS, LESIONS_RECALL, NSD
-from nnunet_ext.files import MARKER, check_apart, prepare_output_folder, write_json
+from nnunet_ext.files import check_apart
 
 if TYPE_CHECKING:
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
@@ -68,7 +68,6 @@ if TYPE_CHECKING:
     from nnunet_ext.evaluation.scored_labels import ScoredLabels
     from nnunet_ext.evaluation.scoring import Result
 
-REQUEST = "request.json"
 CHECKPOINT = "checkpoint_final.pth"
 # options that need a model
 OF_MODELS = ("on", "folds", "threshold", "thresholds", "checkpoint", "device", "disable_tta")
@@ -242,6 +241,7 @@ def evaluate(args: argparse.Namespace) -> Path:
     from nnunet_ext.evaluation.evaluation_files import JSON, remarks, results_table, write_results
     from nnunet_ext.evaluation.machine import FEW_CORES, available_cores, default_workers
     from nnunet_ext.evaluation.operating_points import DEFAULT_THRESHOLDS
+    from nnunet_ext.evaluation.output_folder import open_output
     from nnunet_ext.evaluation.patients import read_patients
     from nnunet_ext.evaluation.scoring import Options, score
     from nnunet_ext.evaluation.tolerances import tolerances_by_label
@@ -262,7 +262,7 @@ def evaluate(args: argparse.Namespace) -> Path:
     )
     check_apart(args.out, job.read)
     predictor = job.load()
-    open_output(args.out, job.wanted, force=args.force)
+    open_output(args.out, job.wanted, force=args.force, holds="an evaluation")
     few_cores, workers = available_cores() <= FEW_CORES, args.workers or default_workers()
     results = []
     for cases, labels in job.sets:
@@ -304,21 +304,3 @@ def write_curves(out: Path, results: list[Result]) -> None:
         print(line)
     print(files.OPTIMISTIC)
     print(f"\nWrote {table} and {picture}")
-
-
-def open_output(out: Path, wanted: Mapping[str, Any], *, force: bool) -> None:
-    """Make the output folder, which records what decides the predictions, or go on in one where the same was asked."""
-    from nnunet_ext.formats.typed import read_typed
-
-    record = out / REQUEST
-    if record.is_file() and (out / MARKER).is_file() and not force:
-        before = read_typed(dict[str, Any], record)
-        if before == wanted:
-            return
-        differing = ", ".join(key for key in wanted if before.get(key) != wanted[key])
-        raise UserError(
-            f"{out} holds an evaluation that differs in: {differing}. Choose another folder, or add --force to replace "
-            "it."
-        )
-    prepare_output_folder(out, force=force)
-    write_json(record, wanted)

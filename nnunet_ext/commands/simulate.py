@@ -18,7 +18,14 @@ splits_final.json the source's folds.
 ``labels`` leaves only some labels of each case and turns the others into background, as if datasets with other labels
 had been merged. --keep N keeps N labels of each case, every label equally often; --sources names the labels of each
 pretended source, to which cases are dealt out. dataset.json lists what each case was annotated for, labelsTr_dense
-keeps the complete labels, labels.json has what was removed, and splits_final.json the source's folds. Example:
+keeps the complete labels, labels.json has what was removed, and splits_final.json the source's folds.
+
+``noise`` makes labels wrong: each label of each case with the probability --rate, by one of the --kinds. The boundary
+moves by --size mm outwards (dilation) or inwards (erosion), the whole label moves by --size mm in a random direction
+(shift), or its voxels get another label (swap). Sizes follow the spacing: where slices are farther apart than --size,
+the error stays within the slices. What a label gains it takes from its neighbours; what it leaves goes to the nearest
+other label. A case's errors depend on its name, the seed and its labels alone. labelsTr_dense keeps the right labels,
+noise.json what was changed, and splits_final.json the source's folds. Example:
 
     nnunet_ext simulate instances 702 -o Dataset712_Lesions30 --keep 0.3
     nnunet_ext simulate instances 702 -o Dataset713_Largest --keep 0.5 --order largest --scope dataset
@@ -26,6 +33,8 @@ keeps the complete labels, labels.json has what was removed, and splits_final.js
     nnunet_ext simulate scribbles 4 -o Dataset715_Few --slices 0.2 --length 0.4 --noise 1 --axis z
     nnunet_ext simulate labels 4 -o Dataset716_OneLabel --keep 1
     nnunet_ext simulate labels 4 -o Dataset717_Sources --sources Anterior Anterior,Posterior --group "case_[0-9]+"
+    nnunet_ext simulate noise 4 -o Dataset718_Noise --rate 0.4
+    nnunet_ext simulate noise 4 -o Dataset719_Swapped --rate 0.2 --kinds swap
 """
 
 from __future__ import annotations
@@ -36,7 +45,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from nnunet_ext import arguments
-from nnunet_ext.arguments import not_negative, not_negative_number, positive, share, share_or_none
+from nnunet_ext.arguments import not_negative, not_negative_number, positive, positive_number, share, share_or_none
 from nnunet_ext.messages import aligned, counted, next_steps
 
 if TYPE_CHECKING:
@@ -51,6 +60,9 @@ STROKES = (
 )
 """The settings of strokes that are options of the same name, but for ``--length``: type, default, metavar, help."""
 
+NOISE = ("dilation", "erosion", "shift", "swap")
+"""The kinds of `nnunet_ext.preprocessing.simulate.label_noise`, which imports scipy."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
@@ -63,7 +75,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     labels = kinds.add_parser("labels", help="only some labels of each case stay annotated")
     example = "nnunet_ext simulate labels 4 -o Dataset716_OneLabel --keep 1"
     labels.description = f"Leave only some labels of each case. Example: {example}"
-    pairs = ((instances, simulate_instances), (scribbles, draw_scribbles), (labels, remove_labels))
+    noise = kinds.add_parser("noise", help="some labels of each case become wrong")
+    example = "nnunet_ext simulate noise 4 -o Dataset718_Noise --rate 0.4"
+    noise.description = f"Make some labels of each case wrong. Example: {example}"
+    pairs = (
+        (instances, simulate_instances),
+        (scribbles, draw_scribbles),
+        (labels, remove_labels),
+        (noise, make_labels_wrong),
+    )
     for kind, simulate in pairs:
         kind.add_argument("source", metavar="SOURCE", help="id or name of the raw dataset with dense labels")
         arguments.add_new_dataset_options(kind)
@@ -78,6 +98,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--sources", nargs="+", default=[], metavar="LABEL,LABEL", help=sources)
     group = "pattern in a case's name whose first group is the patient, whose cases keep the same labels"
     labels.add_argument("--group", metavar="REGEX", help=group)
+    rate = "probability that a label of a case becomes wrong, up to 1"
+    noise.add_argument("--rate", type=share, required=True, metavar="P", help=rate)
+    errors = "kinds of errors, one of which is drawn for each wrong label (default: dilation erosion shift)"
+    noise.add_argument("--kinds", nargs="+", choices=NOISE, default=list(NOISE[:-1]), help=errors)
+    size = "distance in mm by which a boundary or a label moves (default: %(default)s)"
+    noise.add_argument("--size", type=positive_number, default=3.0, metavar="MM", help=size)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -194,3 +220,20 @@ def remove_labels(args: argparse.Namespace) -> int:
         rows.append([label, *map(str, (annotated, len(done.lists), after, before))])
     wrote = f"{source.folder.name}; {counted(len(set(map(tuple, done.lists.values()))), 'pretended source')}"
     return print_outcome(args, wrote, rows, [], flat=done.flat, trainer="nnUNetTrainerPartialLabels")
+
+
+def make_labels_wrong(args: argparse.Namespace) -> int:
+    from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
+    from nnunet_ext.preprocessing.simulate.label_noise import simulate_label_noise
+
+    source = read_raw_dataset(args.source)
+    options = {name: getattr(args, name) for name in ("rate", "size", "seed", "force")}
+    done = simulate_label_noise(source, args.output, kinds=list(dict.fromkeys(args.kinds)), **options)
+    rows = [["label", "cases in which it is wrong", "of", "voxels changed", "of", "share"]]
+    for label, (changed, voxels) in done.voxels.items():
+        cases = (done.wrong[label], done.present[label]) if label in done.wrong else ("", "")
+        rows.append([label, *map(str, (*cases, changed, voxels)), f"{changed / max(1, voxels):.1%}"])
+    notes = ["Shares are of the voxels that have the label before or after; of all: of the foreground."]
+    if not done.voxels["all"][0]:
+        notes.append("Warning: no label became wrong. Take a higher --rate or another --seed.")
+    return print_outcome(args, source.folder.name, rows, notes, flat=done.flat, trainer="nnUNetTrainerADELE")

@@ -146,14 +146,17 @@ def label_cases(
     folder: Path,
     label: Callable[[str, Case, Labels], tuple[Labels, Any]],
     say: Callable[[Any], str],
+    *,
+    part: str = "labelsTr",
 ) -> dict[str, Any]:
-    """Write a new label map of each case to labelsTr, but for those that an interrupted run has finished.
+    """Write a new label map of each case, but for those that an interrupted run has finished.
 
     Args:
         source: whose cases they are; each has a label map.
-        folder: the unfinished dataset. It keeps what is done until `CaseProgress` is closed.
+        folder: the unfinished dataset, or another folder. It keeps what is done until `CaseProgress` is closed.
         label: takes a case's name, files and label map; returns the new one and what is kept of the case, as JSON.
         say: what is said of a case, in a line, by what was kept.
+        part: the folder in `folder` that the label maps go to.
 
     Returns:
         What was kept of each case.
@@ -164,7 +167,7 @@ def label_cases(
         position = f"[{number}/{len(source.cases)}] {name}"
         state = [size_and_time(file) for file in (*case.images, case.label)]
         kept[name] = progress.result(name, state)
-        new = folder / "labelsTr" / f"{name}{source.ending}"
+        new = folder / part / f"{name}{source.ending}"
         if kept[name] and new.is_file():
             print(f"{position}: done before", flush=True)
             continue

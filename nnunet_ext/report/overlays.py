@@ -37,6 +37,7 @@ def draw_overlay(
     prediction: npt.NDArray[np.integer[Any]],
     spacing: Sequence[float],
     labels: Mapping[Label, str],
+    at: Sequence[int] | None = None,
 ) -> str:
     """Contours of reference (solid) and prediction (dashed) on slices in three planes, or in one for a 2D image.
 
@@ -48,6 +49,8 @@ def draw_overlay(
         prediction: label map of the same shape.
         spacing: voxel size in mm along Z, Y, X.
         labels: those to outline, with their colours.
+        at: a voxel (z, y, x) that the slices go through, with a ring around it; by default they are the ones that show
+            the most labels.
     """
     known = np.where(np.isin(reference, [value for label in labels for value in label.values]), reference, 0)
     axes_shown = (0, 1, 2) if image.shape[0] > 1 else (0,)
@@ -61,7 +64,7 @@ def draw_overlay(
     panels = figure.subplots(1, len(axes_shown), width_ratios=widths, squeeze=False)[0]
     figure.subplots_adjust(left=0, right=1, bottom=0, top=1, wspace=0.02)
     for panel, across in zip(panels, axes_shown):
-        index = best_slice(known, across)
+        index = best_slice(known, across) if at is None else at[across]
         rows, columns = (spacing[axis] for axis in range(3) if axis != across)
         panel.imshow(
             image.take(index, axis=across), cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=rows / columns
@@ -71,6 +74,9 @@ def draw_overlay(
                 mask = np.isin(volume.take(index, axis=across), label.values)
                 if mask.any() and not mask.all():
                     panel.contour(mask, levels=[0.5], colors=[colour], linestyles=[style], linewidths=1.4)
+        if at is not None:
+            y, x = (place for axis, place in enumerate(at) if axis != across)
+            panel.plot(x, y, marker="o", markersize=14, markerfacecolor="none", markeredgecolor="white")
         if across > 0:
             panel.invert_yaxis()  # the patient's head up
         panel.set_axis_off()
@@ -94,8 +100,13 @@ def choose_cases(runs: Sequence[Mapping[str, float]]) -> list[tuple[str, str]]:
     return [(rank, case) for case, rank in reversed(chosen.items())]
 
 
-def draw_case(files: CaseFiles, labels: Mapping[Label, str], description: Mapping[str, Any] | None) -> str:
-    """The picture of a case, a data URL; `labels` are those to outline, with their colours.
+def draw_case(
+    files: CaseFiles,
+    labels: Mapping[Label, str],
+    description: Mapping[str, Any] | None,
+    at: Sequence[int] | None = None,
+) -> str:
+    """The picture of a case, a data URL; for `labels` and `at` see `draw_overlay`.
 
     A UserError says if a file is not known or not there, cannot be read, or is of another size.
     """
@@ -111,4 +122,5 @@ def draw_case(files: CaseFiles, labels: Mapping[Label, str], description: Mappin
     for file, found in ((files.reference, reference), (files.prediction, prediction)):
         if found.shape != image[0].shape:
             raise UserError(f"{file} has {size(found.shape)} voxels and its image {size(image[0].shape)}")
-    return draw_overlay(image[0], reference, prediction, [float(value) for value in properties["spacing"]], labels)
+    spacing = [float(value) for value in properties["spacing"]]
+    return draw_overlay(image[0], reference, prediction, spacing, labels, at)

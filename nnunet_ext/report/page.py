@@ -64,10 +64,10 @@ def write_report(
     sections = [_section(board, resampling, baseline=baseline) for board in all_boards]
     differing, same = _setting_rows(runs)
     remarks = [f"{run.name}: {remark}" for run in runs for source in run.sources for remark in source.remarks]
-    page = _template().render(
+    page = page_template("report.html").render(
         title=title,
         subtitle=subtitle,
-        written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        written=time_written(),
         runs=runs,
         run_colours=len(RUN_COLOURS),
         baseline=runs[baseline].name,
@@ -91,7 +91,13 @@ def write_report(
     return [*remarks, *filter(None, (section["without_pictures"] for section in sections))]
 
 
-def _template() -> jinja2.Template:
+def time_written() -> str:
+    """The time now, as pages tell it."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def page_template(name: str) -> jinja2.Template:
+    """A page in the folder of templates, whose values are escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -101,7 +107,7 @@ def _template() -> jinja2.Template:
     )
     filters = (_breakable, _number, _difference, _interval, _p_value)
     environment.filters |= {filter_.__name__.removeprefix("_"): filter_ for filter_ in filters}
-    return environment.get_template("report.html")
+    return environment.get_template(name)
 
 
 def _section(board: Board, resampling: Resampling, *, baseline: int) -> dict[str, Any]:

@@ -55,6 +55,7 @@ COMMANDS = (
     Command("simulate scribbles 901 -o Dataset911_S", DATA, ("raw",)),
     Command("simulate instances 901 -o Dataset912_I --keep 0.5", DATA, ("raw",)),
     Command("simulate labels 901 -o Dataset916_L --keep 1", DATA, ("raw",)),
+    Command("simulate noise 901 -o Dataset920_N --rate 0.5 --size 2 --kinds shift swap", DATA, ("raw",)),
     Command("merge 901 906 -o Dataset917_M --prefix", (*DATA, f"{PARTIAL}/dataset.json", f"{PARTIAL}/*Tr/*"), ("raw",)),
     Command("check -d 906 --trainer nnUNetTrainerPartialLabels", (f"{PARTIAL}/dataset.json", f"{PARTIAL}/labelsTr/*")),
     Command("unlabelled raw/" + DATASET + "/imagesTr -o Dataset913_U", DATA, ("raw",)),
@@ -81,6 +82,11 @@ COMMANDS = (
         f"evaluate --predictions predictions --labels {RAW}/labelsTr --metrics surface lesions -o scored",
         ("predictions/*", f"{RAW}/labelsTr/*", f"{RAW}/dataset.json"),
         ("scored",),
+    ),
+    Command(
+        f"review {MODEL} -d 901 -o reviewed --device cpu --disable-tta --top 2",
+        (*WEIGHTS, *DATA, *PLANS),
+        ("reviewed",),
     ),
     Command("jobs status sweep", ("sweep/sweep.json", "sweep/trainings/*.json", f"{MODEL}/fold_0/*.json")),
     Command(

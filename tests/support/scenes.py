@@ -315,6 +315,20 @@ def results_to_report(folder: Folder) -> None:
     shutil.copy(dataset / "pairs.json", folder.root)
 
 
+@scene("docs/techniques/noisy-labels.md")
+def labels_to_make_wrong(folder: Folder) -> None:
+    dataset = folder.dataset("Dataset004_Hippocampus", planned=True)
+    folder.inputs(dataset)
+    folder.link("MODEL_FOLDER", folder.results / dataset.name / "nnUNetTrainerADELE__nnUNetPlans__3d_fullres")
+
+
+@example("review")
+def model_that_judges(folder: Folder) -> None:
+    model = folder.model(folder.dataset("Dataset004_Hippocampus", planned=True))
+    folder.every_fold(model)
+    folder.link("MODEL_FOLDER", model)
+
+
 @example("complete")
 def model_that_completes(folder: Folder) -> None:
     model = folder.model(folder.dataset("Dataset005_Lesions", planned=True), "nnUNetTrainerDBDMP")

@@ -6,6 +6,7 @@ from typing import Any
 
 from nnunet_ext import trainers
 from nnunet_ext.registry import TRAINERS
+from nnunet_ext.trainers.adele import ADELEMixin
 from nnunet_ext.trainers.image_border import ImageBorderMixin
 from nnunet_ext.trainers.partial_labels import PartialLabelsMixin
 
@@ -21,8 +22,12 @@ SEGMENTING = [name for name in EVERY_TRAINER if trainer_class(name).segments]
 PRE_TRAINING = [name for name in EVERY_TRAINER if name not in SEGMENTING]
 
 
-PARTIAL = [name for name in EVERY_TRAINER if issubclass(trainer_class(name), ImageBorderMixin)]
-"""Trainers that learn from partial labels."""
+PARTIAL = [
+    name
+    for name in EVERY_TRAINER
+    if issubclass(trainer_class(name), ImageBorderMixin) and not issubclass(trainer_class(name), ADELEMixin)
+]
+"""Trainers that learn from partial labels. ADELE's are dense: outside the image is background, as in nnU-Net."""
 
 
 def one_per_network(names: list[str] = EVERY_TRAINER) -> list[str]:

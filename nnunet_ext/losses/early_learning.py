@@ -1,0 +1,111 @@
+"""Early-learning correction (ADELE, arXiv 2110.03740): when a network begins to learn wrong labels by heart, and what
+takes their place."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.optimize import least_squares
+from torch import Tensor
+
+FOUND = 0.1
+"""IoU from which a class counts as found. Before, there is nothing to fit, and the network may not correct it."""
+
+
+def slope_fall(ious: Sequence[float | None], *, min_epochs: int = 3) -> float | None:
+    """How far the slope of a learning curve has fallen: 1 - IoU'(T) / IoU'(1), below 1; T is the last epoch.
+
+    The curve is IoU(t) = a (1 - exp(-t^b / c)) with 0 <= a, b <= 1 and c > 0, fitted by least squares to the epochs
+    from that on in which the class is found, which is t = 1. Their standard deviations fall from 1 to 0.1
+    geometrically, so that later ones count more, as in the authors' code. Its slope only falls:
+    IoU'(t) = (a b / c) t^(b - 1) exp(-t^b / c).
+
+    Args:
+        ious: by epoch, from 0 to 1; None in an epoch in which the class did not occur.
+        min_epochs: with fewer values, at least 3, nothing is fitted.
+
+    Returns:
+        None without a fit, or if the class is not found in the last epoch.
+
+    Source: Liu et al., arXiv 2110.03740, section 3.1.
+    """
+    values = np.array(ious, dtype=np.float64)
+    first = int(np.argmax(values >= FOUND)) if len(values) else 0
+    values = values[first:]
+    epochs = np.flatnonzero(~np.isnan(values)) + 1.0
+    if len(epochs) < min_epochs or not values[-1] >= FOUND:
+        return None
+    known, deviations = values[~np.isnan(values)], np.geomspace(1.0, 0.1, len(epochs))
+    fit = least_squares(
+        lambda parameters: (learning_curve(epochs, *parameters) - known) / deviations,
+        x0=(0.9, 0.9, 1.0),
+        bounds=([0.0, 0.0, 1e-6], [1.0, 1.0, np.inf]),
+    )
+    if not fit.success:
+        return None
+    _, b, c = fit.x
+    last = len(values)
+    return float(1 - np.exp((b - 1) * np.log(last) - (last**b - 1) / c))
+
+
+def learning_curve(epoch: np.ndarray, a: float, b: float, c: float) -> np.ndarray:
+    """a (1 - exp(-t^b / c))."""
+    return a * (1 - np.exp(-(epoch**b) / c))
+
+
+def label_agreement(logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+    """Voxels in which the network and the labels both, and either of the two, have a class.
+
+    Args:
+        logits: (B, C, [X,] Y, Z).
+        labels: (B, 1, [X,] Y, Z), from 0 to C - 1 where they count.
+        counts: (B, 1, [X,] Y, Z), true where a voxel takes part.
+
+    Returns:
+        (2, C) whole numbers: intersections and unions.
+    """
+    classes = logits.shape[1]
+    pairs = (labels.long() * classes + logits.argmax(dim=1, keepdim=True))[counts]
+    table = torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    both = table.diagonal()
+    return torch.stack([both, table.sum(0) + table.sum(1) - both])
+
+
+def region_agreement(logits: Tensor, regions: Tensor, counts: Tensor) -> Tensor:
+    """The same for regions (B, C, [X,] Y, Z), which may overlap."""
+    predicted, there = (logits > 0) & counts, regions.bool() & counts
+    over = (0, *range(2, logits.ndim))
+    return torch.stack([(predicted & there).sum(over), (predicted | there).sum(over)])
+
+
+def corrected_labels(
+    logits: Tensor, labels: Tensor, counts: Tensor, is_open: Tensor, *, confidence: float
+) -> tuple[Tensor, Tensor]:
+    """Labels in whose place stands what the network is sure of, if both classes are open to correction.
+
+    Args:
+        logits: (B, C, [X,] Y, Z).
+        labels: (B, 1, [X,] Y, Z).
+        counts: of the same shape, true where a label may be corrected; the others may have any value.
+        is_open: (C,) boolean; background, which gives and takes, is among them.
+        confidence: probability above which the network is sure.
+
+    Returns:
+        The labels, and where they were changed, a boolean of the same shape.
+    """
+    logits = logits.float()
+    largest, predicted = logits.max(dim=1, keepdim=True)
+    is_sure = (largest - logits.logsumexp(dim=1, keepdim=True)).exp() > confidence
+    known = torch.where(counts, labels, 0).long()
+    changed = counts & is_sure & is_open[known] & is_open[predicted] & (known != predicted)
+    return torch.where(changed, predicted.to(labels.dtype), labels), changed
+
+
+def corrected_regions(
+    logits: Tensor, regions: Tensor, counts: Tensor, is_open: Tensor, *, confidence: float
+) -> tuple[Tensor, Tensor]:
+    """The same for regions (B, C, [X,] Y, Z), each by its own probability: above `confidence`, or below 1 - it."""
+    p = logits.float().sigmoid()
+    is_sure = torch.where(regions.bool(), p < 1 - confidence, p > confidence)
+    changed = counts & is_sure & is_open.reshape(1, -1, *[1] * (logits.ndim - 2))
+    return torch.where(changed, ~regions.bool(), regions.bool()).to(regions.dtype), changed

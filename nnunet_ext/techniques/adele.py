@@ -1,0 +1,38 @@
+"""Correction of wrong labels before the network learns them by heart (arXiv 2110.03740)."""
+
+from pydantic import Field
+
+from nnunet_ext.techniques import Section, Technique, TrainerEntry
+
+
+class ADELESettings(Section):
+    """Correction of wrong labels before the network learns them by heart (arXiv 2110.03740)."""
+
+    confidence: float = Field(
+        0.8, gt=0.5, lt=1, description="Probability above which a prediction takes a label's place, τ in the paper."
+    )
+    slope_fall: float = Field(
+        0.9,
+        gt=0,
+        lt=1,
+        description="Share by which the slope of a class's learning curve must have fallen before its labels are "
+        "corrected, r in the paper.",
+    )
+    min_epochs: int = Field(
+        5, ge=3, description="Epochs in which the network must have found a class before a curve is fitted to them."
+    )
+
+
+ADELE = Technique(
+    "adele",
+    settings=ADELESettings,
+    trainers=(
+        TrainerEntry(
+            "nnUNetTrainerADELE",
+            "correction of wrong labels before the network learns them by heart",
+            needs="dense labels of which some are wrong",
+            paper="arXiv 2110.03740",
+        ),
+    ),
+    page="noisy-labels",
+)
