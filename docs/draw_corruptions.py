@@ -24,7 +24,7 @@ from PIL import Image
 from nnunet_ext.augmentation.genesis_corruptions import BezierIntensity, LocalShuffling, Painting
 from nnunet_ext.demo.phantoms import make_geometry, render
 from nnunet_ext.files import written_whole
-from nnunet_ext.techniques.models_genesis import ModelsGenesisSettings
+from nnunet_ext.techniques.pretraining import ModelsGenesisSettings
 from nnunet_ext.trainers.reproducibility import restored_global_generators, seed_global_generators
 
 PICTURE = Path(__file__).resolve().parent / "images" / "genesis_corruptions.png"

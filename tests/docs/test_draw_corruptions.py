@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nnunet_ext.techniques.models_genesis import ModelsGenesisSettings
+from nnunet_ext.techniques.pretraining import ModelsGenesisSettings
 from nnunet_ext.trainers.models_genesis import nnUNetTrainerModelsGenesis
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -117,7 +117,7 @@ def test_each_row_shows_the_corruption_in_its_title(script: ModuleType, patches:
 
 def test_the_last_row_is_what_the_trainer_corrupts_with(script: ModuleType) -> None:
     trainer: Any = SimpleNamespace(section=lambda _: ModelsGenesisSettings())
-    _, *trained_with = nnUNetTrainerModelsGenesis.corruptions(trainer)
+    trained_with = nnUNetTrainerModelsGenesis.corruptions(trainer)
     drawn = script.ROWS[TOGETHER].corruptions
     assert [(type(one.transform), one.apply_probability) for one in drawn] == [
         (type(one.transform), one.apply_probability) for one in trained_with
