@@ -74,13 +74,13 @@ class PairsOfCrops:
         return resampled[:, None] if is_flat else resampled
 
 
-def random_box(shape: Sequence[int], sides: Sequence[int], rng: np.random.Generator) -> list[tuple[int, int]]:
+def random_box(shape: Sequence[int], sides: Sequence[int], rng: np.random.Generator) -> list[list[int]]:
     """First voxel and end of a box along each axis: at a uniform place within a scan, or around a smaller one."""
     starts = [
         int(rng.integers(length - side, endpoint=True)) if length >= side else -((side - length) // 2)
         for length, side in zip(shape, sides)
     ]
-    return [(start, start + side) for start, side in zip(starts, sides)]
+    return [[start, start + side] for start, side in zip(starts, sides)]
 
 
 class EachCrop(BasicTransform):
