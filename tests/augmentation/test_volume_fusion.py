@@ -58,7 +58,7 @@ def blocks_of(label, axis):
 
 
 def test_the_statistics_are_those_of_the_paper():
-    """70 % of the blocks are blended, with k uniform from 1 to K; sides are uniform from 8 to 32, each axis by itself."""
+    """70 % of the blocks are blended, k is uniform from 1 to K, and sides are uniform from 8 to 32, each by itself."""
     transform, shape = VolumeFusion(4, (8, 32), 0.7), (128, 64)
     drawn_sides, shares, counts = [], [], np.zeros(5)
     for _ in range(600):

@@ -152,7 +152,7 @@ def test_the_whole_command_runs_and_leaves_no_validation(results, capsys):
 def test_a_dataset_with_empty_labels_is_enough(built, workspace, results):
     """Whatever the labels are, the loaders and the step are the same."""
     trainer = built()
-    dataset = trainer.dataloader_train.data_loader.loader._data
+    dataset = trainer.dataloader_train.data_loader.loader._data.cases
     load_case = dataset.load_case
 
     def without_labels(key):
