@@ -21,7 +21,7 @@ from nnunet_ext.messages import size
 from nnunet_ext.plans.channel_roles import LONGITUDINAL
 from nnunet_ext.plans.settings import KEY
 from nnunet_ext.trainers.dual_encoder import DualEncoderMixin
-from nnunet_ext.trainers.models_genesis import nnUNetTrainerModelsGenesis
+from nnunet_ext.trainers.pretraining import PretrainingMixin, RestorationMixin
 
 DATASET = "Dataset999_Synthetic"
 PLANS = "nnUNetPlans"
@@ -147,8 +147,11 @@ def random_batch(trainer: Any, *, seed: int = 0) -> dict[str, Any]:
     shape = (manager.batch_size, 1, *manager.patch_size)
     data = torch.randn(shape, generator=generator)
     keys = [f"case_{number}" for number in range(len(data))]
-    if isinstance(trainer, nnUNetTrainerModelsGenesis):
-        return {"data": data, "target": data, "keys": keys}
+    if isinstance(trainer, RestorationMixin):
+        return {"data": data, "target": torch.cat([data, torch.ones_like(data)], dim=1), "keys": keys}
+    if isinstance(trainer, PretrainingMixin):
+        blends = torch.randint(2, shape, generator=generator, dtype=torch.int16)
+        return {"data": data, "target": blends, "keys": keys}
     classes = trainer.label_manager.num_segmentation_heads
     labels = torch.randint(classes, shape, generator=generator, dtype=torch.int16)
     more = len(trainer.dataset_json["channel_names"]) - 1

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform
+from batchgeneratorsv2.transforms.base.basic_transform import ImageOnlyTransform
 from torch import Tensor
+
+from nnunet_ext.augmentation.draws import drawn_generator
 
 Box = tuple[slice, ...]
 
@@ -25,21 +27,6 @@ in patches of 64 x 64 x 32."""
 
 MARGIN = 3
 """Voxels between a box of painting and the border of the patch."""
-
-
-def drawn_generator() -> np.random.Generator:
-    """A generator seeded from numpy's global one, from which all transforms of batchgeneratorsv2 draw."""
-    return np.random.default_rng(np.random.randint(2**31, dtype=np.int64))  # noqa: NPY002
-
-
-class CleanImageAsTarget(BasicTransform):
-    """Puts a copy of the image in the place of the segmentation, which nnU-Net's loader hands on as the target.
-
-    Returns ``image`` as it is and ``segmentation``, (C, [X,] Y, Z) float: the image before the corruptions that follow.
-    """
-
-    def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
-        return {**data_dict, "segmentation": data_dict["image"].clone()}
 
 
 class LocalShuffling(ImageOnlyTransform):

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from nnunet_ext.augmentation.genesis_corruptions import drawn_generator
+from nnunet_ext.augmentation.draws import drawn_generator
 
 
 class Misalignment(BasicTransform):

@@ -13,7 +13,7 @@ from nnunet_ext.checkpoints.description import (
     configurations_with_architecture,
     like_commands,
 )
-from nnunet_ext.checkpoints.heads import IMAGES, OUTPUTS, UNNAMED, adapted_head, head_counts, head_level, is_head
+from nnunet_ext.checkpoints.heads import PRETEXTS, UNNAMED, adapted_head, head_counts, head_level, is_head, outputs_of
 from nnunet_ext.checkpoints.inputs import ChannelRule, adapted_input
 from nnunet_ext.checkpoints.kernels import adapted_kernel
 from nnunet_ext.checkpoints.outcome import NOTHING, Adaptation, AdaptedTensor, Fitted, Outcome
@@ -160,9 +160,9 @@ class _Adapter:
         """A tensor of a segmentation head."""
         if not self.keep_heads:
             return Fitted(own, "random", "heads are not kept", NOTHING)
-        outputs = self.source.get(KEY, {}).get(OUTPUTS)
-        if outputs == IMAGES:
-            return Fitted(own, "random", "the source's heads restore images", NOTHING)
+        outputs = outputs_of(self.source)
+        if outputs in PRETEXTS:
+            return Fitted(own, "random", f"the source's heads {PRETEXTS[outputs]}", NOTHING)
         found = self._found_head(keys)
         if found is None:
             return Fitted(own, "random", "the source has no such head", NOTHING)

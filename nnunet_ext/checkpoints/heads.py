@@ -1,16 +1,31 @@
 """Fitting segmentation heads to other labels."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from nnunet_ext.checkpoints.description import HeadRows
 from nnunet_ext.checkpoints.outcome import NOTHING, Fitted
+from nnunet_ext.plans.settings import KEY
 
 MARK = ".seg_layers."
 """What nnU-Net knows heads by."""
 
-OUTPUTS, IMAGES, UNNAMED = "outputs", "images", "unnamed"
-"""In a checkpoint's ``nnunet_ext``: the heads give images, as after a pre-training, or labels that nobody names."""
+OUTPUTS, IMAGES, BLENDS, UNNAMED = "outputs", "images", "blends", "unnamed"
+"""In a checkpoint's ``nnunet_ext``: the heads give images or blending coefficients, as after a pre-training, or labels
+that nobody names."""
+
+PRETEXTS = {IMAGES: "restore images", BLENDS: "tell how crops were blended"}
+"""What heads do that were pre-trained without labels, by their outputs. They are no start for heads of labels."""
+
+
+def outputs_of(checkpoint: Mapping[str, Any]) -> str:
+    """What a checkpoint says its heads give; empty if they give the labels of its dataset.json."""
+    about = checkpoint.get(KEY)
+    outputs = about.get(OUTPUTS) if isinstance(about, Mapping) else None
+    return outputs if isinstance(outputs, str) else ""
 
 
 def is_head(key: str) -> bool:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from nnunet_ext.checkpoints.adaptation import aliases
 from nnunet_ext.checkpoints.description import ModelDescription
-from nnunet_ext.checkpoints.heads import IMAGES, OUTPUTS
+from nnunet_ext.checkpoints.heads import PRETEXTS, outputs_of
 from nnunet_ext.checkpoints.networks import build_network, find_trainer, input_channels, resolved_plans
 from nnunet_ext.checkpoints.postprocessing import TEXT, copy_postprocessing
 from nnunet_ext.checkpoints.reading import read_checkpoint
@@ -101,10 +101,10 @@ class _Exporter:
         file = next(iter(model.checkpoints().values()))
         first = read_checkpoint(file)
         self.trainer_name, self.configuration = training_of(first, file)
-        if first.get(KEY, {}).get(OUTPUTS) == IMAGES:
+        if (outputs := outputs_of(first)) in PRETEXTS:
             raise UserError(
-                f"{model.folder} was pre-trained to restore images and predicts no segmentation. Train a model that "
-                "begins with its weights (-pretrained_weights), and export that."
+                f"{model.folder} was pre-trained to {PRETEXTS[outputs]} and predicts no segmentation. Train a model "
+                "that begins with its weights (-pretrained_weights), and export that."
             )
         dataset_json = {key: value for key, value in model.dataset_json.items() if key != PATIENTS}
         if isinstance(about := dataset_json.get(KEY), dict):

@@ -30,18 +30,21 @@ PARTIAL = [
 """Trainers that learn from partial labels. ADELE's are dense: outside the image is background, as in nnU-Net."""
 
 
+def builds(name: str) -> Any:
+    """What builds a trainer's network; prediction builds none for a pre-training."""
+    cls = trainer_class(name)
+    return getattr(cls, "pretext_network", cls.build_network_architecture)
+
+
 def one_per_network(names: list[str] = EVERY_TRAINER) -> list[str]:
     """The last of some trainers for each way to build the network, and those that alter it afterwards."""
-    representatives = {
-        trainer_class(name).build_network_architecture: name for name in names if name not in ALTER_THE_NETWORK
-    }
+    representatives = {builds(name): name for name in names if name not in ALTER_THE_NETWORK}
     return [*representatives.values(), *ALTER_THE_NETWORK]
 
 
 def representative(trainer: str, names: list[str]) -> str:
     """Which of some trainers builds its network as another one does."""
-    build = trainer_class(trainer).build_network_architecture
-    return next(name for name in names if trainer_class(name).build_network_architecture is build)
+    return next(name for name in names if builds(name) is builds(trainer))
 
 
 def data_kind(trainer: str, kind: str) -> str:

@@ -1,10 +1,12 @@
 """Checkpoints of nnU-Net v2, of every 2.x release, alone or in a model's folder; and what this package writes."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
+from nnunet_ext.checkpoints.heads import PRETEXTS, outputs_of
 from nnunet_ext.checkpoints.reading import checked_checkpoint
 from nnunet_ext.checkpoints.sources.plans import present_dataset_json, present_plans
 from nnunet_ext.checkpoints.sources.source import LEFT_OUT, Given, Source, encoder_alone, has_decoder
@@ -40,7 +42,7 @@ class NNUNetReader:
             citation=str(origin.get("citation", self.citation)),
             licence=str(origin.get("licence", self.licence)),
         )
-        return with_parts(source, given)
+        return with_pretraining(with_parts(without_pretext(source), given))
 
 
 def described_by_nnunet(given: Given) -> dict[str, Any]:
@@ -67,18 +69,42 @@ def described_by_nnunet(given: Given) -> dict[str, Any]:
     return arguments
 
 
+def without_pretext(source: Source) -> Source:
+    """A source without its decoder, if its checkpoint says why that is no start for another training."""
+    about = source.checkpoint.get(KEY)
+    if not isinstance(about, Mapping) or LEFT_OUT not in about:
+        return source
+    reason = about[LEFT_OUT].get("decoder") if isinstance(about[LEFT_OUT], Mapping) else None
+    rest = {key: value for key, value in about.items() if key != LEFT_OUT}
+    source = replace(source, checkpoint={**source.checkpoint, KEY: rest})
+    return _encoder_of(source, str(reason)) if reason else source
+
+
+def with_pretraining(source: Source) -> Source:
+    """A source with a remark on what is taken of it, if it was pre-trained without labels."""
+    outputs = outputs_of(source.checkpoint)
+    if outputs not in PRETEXTS:
+        return source
+    reason = source.checkpoint[KEY].get(LEFT_OUT, {}).get("decoder")
+    remark = f"Encoder: taken. Decoder: {reason}." if reason else "Encoder and decoder: taken."
+    return replace(source, remarks=(*source.remarks, f"{remark} The heads {PRETEXTS[outputs]} and are never taken."))
+
+
 def with_parts(source: Source, given: Given) -> Source:
     """A source of which only the parts that were asked for are left."""
     weights: Mapping[str, Tensor] = source.checkpoint["network_weights"]
     if given.parts == "all" and not has_decoder(weights):
         raise UserError(
-            f"{given.file} holds an encoder alone, no decoder, and --parts all was asked for. Leave the option out, or "
+            f"{given.file} has no decoder that can be taken, and --parts all was asked for. Leave the option out, or "
             "name --parts encoder: the decoder then starts from random weights."
         )
     if given.parts != "encoder":
         return source
-    more = {**source.checkpoint.get(KEY, {}), LEFT_OUT: {"decoder": "only the encoder is taken (--parts encoder)"}}
-    return Source(
-        {**source.checkpoint, "network_weights": encoder_alone(weights), KEY: more},
-        *(source.reader, source.remarks, source.citation, source.licence),
-    )
+    return _encoder_of(source, "only the encoder is taken (--parts encoder)")
+
+
+def _encoder_of(source: Source, reason: str) -> Source:
+    """A source of which only the encoder is left, and why."""
+    weights = encoder_alone(source.checkpoint["network_weights"])
+    more = {**source.checkpoint.get(KEY, {}), LEFT_OUT: {"decoder": reason}}
+    return replace(source, checkpoint={**source.checkpoint, "network_weights": weights, KEY: more})

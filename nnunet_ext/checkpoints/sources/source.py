@@ -7,8 +7,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
-from nnunet_ext.checkpoints.heads import IMAGES, OUTPUTS
-from nnunet_ext.plans.settings import KEY
+from nnunet_ext.checkpoints.heads import BLENDS, IMAGES, outputs_of
 
 Parts = Literal["encoder", "all"]
 
@@ -56,8 +55,9 @@ class Source:
 
     @property
     def kind(self) -> str:
-        """What the model was trained for: ``segmentation`` or ``restoration`` of images."""
-        return "restoration" if self.checkpoint.get(KEY, {}).get(OUTPUTS) == IMAGES else "segmentation"
+        """What the model was trained for: ``segmentation``, ``restoration`` of images, or ``volume fusion``."""
+        kinds = {IMAGES: "restoration", BLENDS: "volume fusion"}
+        return kinds.get(outputs_of(self.checkpoint), "segmentation")
 
     def about(self) -> dict[str, str]:
         """What is passed on to whatever is made from the weights."""
