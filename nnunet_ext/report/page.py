@@ -64,7 +64,7 @@ def write_report(
     sections = [_section(board, resampling, baseline=baseline) for board in all_boards]
     differing, same = _setting_rows(runs)
     remarks = [f"{run.name}: {remark}" for run in runs for source in run.sources for remark in source.remarks]
-    page = _template().render(
+    page = template("report.html").render(
         title=title,
         subtitle=subtitle,
         written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -91,7 +91,8 @@ def write_report(
     return [*remarks, *filter(None, (section["without_pictures"] for section in sections))]
 
 
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """A page of `templates`, with the filters for numbers and intervals."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -101,7 +102,7 @@ def _template() -> jinja2.Template:
     )
     filters = (_breakable, _number, _difference, _interval, _p_value)
     environment.filters |= {filter_.__name__.removeprefix("_"): filter_ for filter_ in filters}
-    return environment.get_template("report.html")
+    return environment.get_template(name)
 
 
 def _section(board: Board, resampling: Resampling, *, baseline: int) -> dict[str, Any]:
