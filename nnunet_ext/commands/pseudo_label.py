@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from nnunet_ext.preprocessing.raw.raw_dataset import Case, Labels, RawDataset
     from nnunet_ext.preprocessing.raw.splits import Fold
 
-TABLE = "pseudo_labels.csv"
-PICTURES = "least_certain"  # folder
 DRAWN = 5
 
 
@@ -58,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
     from nnunet_ext.preprocessing.raw.splits import SPLITS
     from nnunet_ext.pseudo_labels.agreement import agreed_labels
-    from nnunet_ext.pseudo_labels.datasets import check_addition, check_open, labels_of_all
+    from nnunet_ext.pseudo_labels.datasets import TABLE, check_addition, check_open, labels_of_all
     from nnunet_ext.pseudo_labels.teachers import check_shape, label_cases, load_teacher
 
     register()
@@ -175,6 +173,7 @@ def draw_cases(cases: list[str], source: RawDataset, folder: Path, labels: Mappi
     import numpy as np
 
     from nnunet_ext.preprocessing.raw.raw_dataset import read_images, read_label_map
+    from nnunet_ext.pseudo_labels.datasets import PICTURES
     from nnunet_ext.report.cases import Label
     from nnunet_ext.report.overlays import LABEL_COLOURS, draw_overlay
 
@@ -193,6 +192,8 @@ def draw_cases(cases: list[str], source: RawDataset, folder: Path, labels: Mappi
 
 def print_outcome(table: pd.DataFrame, names: Mapping[int, str], threshold: float) -> None:
     """Show what was labelled in all, and the cases of which the least was."""
+    from nnunet_ext.pseudo_labels.datasets import PICTURES
+
     kept = table[~table["left_out"]]
     counts = [[name, str(kept[f"voxels_{name}"].sum())] for name in names.values()]
     print(f"\n{aligned([['label', 'voxels added'], *counts])}")

@@ -13,6 +13,9 @@ from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset
 from nnunet_ext.preprocessing.raw.unlabelled import MADE_BY
 from nnunet_ext.pseudo_labels.teachers import check_all_annotated
 
+TABLE = "pseudo_labels.csv"  # a row for each case
+PICTURES = "least_certain"  # folder
+
 
 def check_open(source: RawDataset) -> bool:
     """Whether a dataset has labels beside voxels that nobody annotated; a UserError if it has no such voxel."""
