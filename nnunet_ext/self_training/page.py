@@ -20,9 +20,8 @@ def write_page(training: SelfTraining) -> Path:
     """Write the page of a self-training with at least one round, whole or not at all; returns the file."""
     state, rounds = training.state, training.state.rounds
     labelled = [one for one in rounds if one.labelling is not None]
-    pictures = (
-        sorted((training.raw / state.request.dataset(labelled[-1].number) / PICTURES).glob("*.png")) if labelled else []
-    )
+    taught = training.raw / state.request.dataset(labelled[-1].number if labelled else 0)
+    pictures = sorted((taught / PICTURES).glob("*.png"))
     scored = [one for one in rounds if one.dice is not None]
     strips = [(one.number, [nanmean(row) for row in training.scores(one.number).values.tolist()]) for one in scored]
     page = template("self_training.html").render(
