@@ -12,9 +12,23 @@ from pathlib import Path
 from typing import IO
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.training_log import last_lines
 
 PATIENCE_S = 10.0
 PAUSE_S = 0.05
+
+
+class CommandFailed(Exception):
+    """A command did not succeed; the message names it, its last output and its log."""
+
+
+def check_status(status: int, line: str, log: Path) -> None:
+    """Raise a CommandFailed unless the exit status of a command, whose output is in a log, is 0."""
+    if status != 0:
+        tail = "\n".join(f"    {text}" for text in last_lines(log, 12))
+        raise CommandFailed(
+            f"this command failed with status {status}:\n  {line}\nIts last output, from {log}:\n{tail}"
+        )
 
 
 def find_executable(name: str) -> Path:

@@ -23,6 +23,10 @@ ALLOWED = {
     "evaluation": {"evaluation", "checkpoints", "preprocessing", "plans"},
     "report": {"report", "evaluation", "checkpoints", "preprocessing", "plans"},
     "pseudo_labels": {"pseudo_labels", "evaluation", "checkpoints", "preprocessing", "plans"},
+    "self_training": {
+        *("self_training", "jobs", "pseudo_labels", "evaluation", "report"),
+        *("checkpoints", "preprocessing", "plans"),
+    },
     "demo": {"demo", "evaluation", "report", "preprocessing", "plans"},
     "diagnosis": {"diagnosis", "checkpoints", "plans", "preprocessing", "techniques"},
     "jobs": {"jobs", "plans", "preprocessing"},

@@ -41,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from nnunet_ext.demo.run import CommandFailed, run_demo
+    from nnunet_ext.demo.run import run_demo
+    from nnunet_ext.programs import CommandFailed
 
     try:
         with only_run(args.out):

@@ -72,8 +72,7 @@ def add_start_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if os.name == "nt":
-        raise UserError("Sweeps need file locks and signals that Windows does not have. Use Linux, WSL or macOS.")
+    check_system()
     if args.action == "start":
         with only_run(args.output):
             return start(args)
@@ -81,6 +80,12 @@ def run(args: argparse.Namespace) -> int:
         with only_run(args.sweep):
             return submit(Sweep.read(args.sweep))
     return {"status": status, "stop": stop}[args.action](Sweep.read(args.sweep))
+
+
+def check_system() -> None:
+    """Raise a UserError on Windows."""
+    if os.name == "nt":
+        raise UserError("Trainings need file locks and signals that Windows does not have. Use Linux, WSL or macOS.")
 
 
 def start(args: argparse.Namespace) -> int:

@@ -4,8 +4,9 @@ Every voxel that is open is labelled where all models agree and their mean proba
 becomes the ignore label elsewhere. Open are the voxels of the ignore label, such as those between scribbles, and all
 voxels of a dataset of `nnunet_ext unlabelled`; what somebody annotated stays as it is. Several folds of a model are
 an ensemble; several models must agree. --with adds the cases of a labelled dataset: its folds are kept, and the
-pseudo-labelled cases are in every training part. pseudo_labels.csv in the new dataset has a row for each case. A run
-that was interrupted goes on if the same is asked again. Examples:
+pseudo-labelled cases are in every training part. pseudo_labels.csv in the new dataset has a row for each case, and
+least_certain has pictures of those in which the least of the foreground was labelled: contours of the labels in colour,
+of what is ignored in white. A run that was interrupted goes on if the same is asked again. Examples:
 
     nnunet_ext pseudo-label MODEL_FOLDER -d 5 -o Dataset006_SelfTraining -f 0 1 2 3 4 --out-of-fold
     nnunet_ext pseudo-label MODEL_A MODEL_B -d 12 -o Dataset013_Student --with 5 -f 0 1 2 3 4
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.arguments import add_new_dataset_options, add_teacher_options, probability, share_or_none
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import sha256, write_json, write_text
+from nnunet_ext.files import write_json, write_text, written_whole
 from nnunet_ext.messages import aligned, next_steps, some
 from nnunet_ext.plans.plans_file import raw_folder
 from nnunet_ext.registration import register
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from nnunet_ext.preprocessing.raw.raw_dataset import Case, Labels, RawDataset
     from nnunet_ext.preprocessing.raw.splits import Fold
 
-TABLE = "pseudo_labels.csv"
+DRAWN = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_ext.preprocessing.raw.new_dataset import CaseProgress, check_new_name, new_dataset, write_description
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
     from nnunet_ext.preprocessing.raw.splits import SPLITS
-    from nnunet_ext.preprocessing.raw.unlabelled import MADE_BY
     from nnunet_ext.pseudo_labels.agreement import agreed_labels
+    from nnunet_ext.pseudo_labels.datasets import TABLE, check_addition, check_open, labels_of_all
     from nnunet_ext.pseudo_labels.teachers import check_shape, label_cases, load_teacher
 
     register()
@@ -64,12 +65,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output in (source.folder.name, labelled and labelled.folder.name):
         raise UserError(f"{args.output} is one of the datasets that are read. Choose another name for the new one.")
     check_new_name(args.output, force=args.force)
-    has_labels = source.description.get("nnunet_ext", {}).get("made_by") != MADE_BY
-    if has_labels and source.ignore_label is None:
-        raise UserError(
-            f"Every voxel of {source.folder.name} has a label: there is neither an ignore label, nor was it made by "
-            "`nnunet_ext unlabelled`. For instances that nobody annotated, use `nnunet_ext complete`."
-        )
+    has_labels = check_open(source)
     teachers = [load_teacher(folder, source, args, labels_count=has_labels) for folder in args.models]
     labels = labels_of_all([teacher.model.dataset_json for teacher in teachers])
     names = {value: name for name, value in labels.items() if value and name != "ignore"}
@@ -102,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
             copy_annotated(labelled, folder)
             cases |= labelled.cases
         write_text(folder / TABLE, table.to_csv(index=False, lineterminator="\n"))
+        draw_cases(doubtful_cases(table), source, folder, labels)
         about = {"made_by": "pseudo-label", **common, "labelled_from": source.folder.name}
         about |= {"with": labelled and labelled.folder.name, "models": [teacher.origin() for teacher in teachers]}
         write_description(folder, args.output, cases, {**source.description, "labels": labels}, about=about)
@@ -110,46 +107,11 @@ def run(args: argparse.Namespace) -> int:
             write_json(folder / SPLITS, folds)
         CaseProgress(folder).close()
 
-    print_outcome(table, names)
+    print_outcome(table, names, args.threshold)
     if has_empty_part(folds):
         print("The folds are not kept, as one would have no case left for a part: nnU-Net will draw new ones.")
     print(f"\nWrote {raw_folder(args.output)}\n{next_steps(args.output)}")
     return 0
-
-
-def labels_of_all(models: list[Mapping[str, Any]]) -> dict[str, int]:
-    """The labels of models, which must be equal, with an ignore label behind them; a UserError if they differ."""
-    first, *others = [{name: value for name, value in one["labels"].items() if name != "ignore"} for one in models]
-    if regions := [name for name, value in first.items() if isinstance(value, list)]:
-        raise UserError(f"The models have regions ({', '.join(regions)}). Each label needs one value here.")
-    if different := next((one for one in others if one != first), None):
-        raise UserError(f"The models have different labels: {first} and {different}. They must be the same.")
-    return {**first, "ignore": max(first.values()) + 1}
-
-
-def check_addition(source: RawDataset, labelled: RawDataset, labels: Mapping[str, int]) -> None:
-    """Raise a UserError if a labelled dataset cannot be added, or has a case that is to be labelled."""
-    from nnunet_ext.evaluation.model_evaluation import check_inputs
-    from nnunet_ext.pseudo_labels.teachers import check_all_annotated
-
-    check_inputs(source.description, labelled.description, name=labelled.folder.name)
-    theirs = {name: value for name, value in labelled.description["labels"].items() if name != "ignore"}
-    if theirs != {name: value for name, value in labels.items() if name != "ignore"}:
-        raise UserError(f"{labelled.folder.name} has the labels {theirs}, and the models have {dict(labels)}.")
-    if same := sorted(set(source.cases) & set(labelled.cases)):
-        raise UserError(f"{some(same, 3)}: cases of that name are in {source.folder.name} and {labelled.folder.name}.")
-    check_all_annotated(labelled)
-    reader = labelled.reader_writer()
-    for name in labelled.cases:
-        labelled.read_labels(reader, name)
-    sizes = {case.images[0].stat().st_size for case in labelled.cases.values()}
-    known = {sha256(case.images[0]): name for name, case in labelled.cases.items()}
-    for name, case in source.cases.items():
-        if case.images[0].stat().st_size in sizes and (twin := known.get(sha256(case.images[0]))):
-            raise UserError(
-                f"{case.images[0]} of case {name} is the image of {twin} in {labelled.folder.name}, whose annotation "
-                f"would be lost among pseudo labels. Leave {name} out of {source.folder.name}."
-            )
 
 
 def copy_annotated(labelled: RawDataset, folder: Path) -> None:
@@ -200,15 +162,49 @@ def say(found: Mapping[str, Any]) -> str:
     )
 
 
-def print_outcome(table: pd.DataFrame, names: Mapping[int, str]) -> None:
+def doubtful_cases(table: pd.DataFrame) -> list[str]:
+    """The cases in which the least of the foreground that a model sees was labelled as such, the least sure first."""
+    kept = table[~table["left_out"]].dropna(subset="foreground_share")
+    return kept.sort_values("foreground_share", kind="stable")["case"].to_list()[:DRAWN]
+
+
+def draw_cases(cases: list[str], source: RawDataset, folder: Path, labels: Mapping[str, int]) -> None:
+    """Draw the new labels of cases, and what is ignored, each as a PNG in the folder of pictures."""
+    import numpy as np
+
+    from nnunet_ext.preprocessing.raw.raw_dataset import read_images, read_label_map
+    from nnunet_ext.pseudo_labels.datasets import PICTURES
+    from nnunet_ext.report.cases import Label
+    from nnunet_ext.report.overlays import LABEL_COLOURS, draw_overlay
+
+    *colours, white = LABEL_COLOURS
+    named = [Label(name, (value,)) for name, value in labels.items() if value]
+    shown = {label: colours[place % len(colours)] for place, label in enumerate(named[:-1])} | {named[-1]: white}
+    reader = source.reader_writer()
+    for case in cases:
+        image, properties = read_images(reader, source.cases[case])
+        found, _ = read_label_map(reader, folder / "labelsTr" / f"{case}{source.ending}")
+        spacing = [float(value) for value in properties["spacing"]]
+        (folder / PICTURES).mkdir(exist_ok=True)
+        with written_whole(folder / PICTURES / f"{case}.png") as temporary:
+            temporary.write_bytes(draw_overlay(image[0], found, np.zeros_like(found), spacing, shown))
+
+
+def print_outcome(table: pd.DataFrame, names: Mapping[int, str], threshold: float) -> None:
     """Show what was labelled in all, and the cases of which the least was."""
+    from nnunet_ext.pseudo_labels.datasets import PICTURES
+
     kept = table[~table["left_out"]]
     counts = [[name, str(kept[f"voxels_{name}"].sum())] for name in names.values()]
     print(f"\n{aligned([['label', 'voxels added'], *counts])}")
-    if not any(int(count) for _, count in counts):
+    if not kept["labelled_voxels"].any():
+        print(
+            f"No voxel was labelled: nowhere do the models agree with a mean probability of {threshold}. Do not train "
+            "on this. Take a lower --threshold or a better model."
+        )
+    elif not any(int(count) for _, count in counts):
         print("No voxel was labelled as foreground. Take a lower --threshold or a better model.")
     if len(kept) < len(table):
         print(f"Left out: {some(table['case'][table['left_out']])}.")
-    doubtful = kept.dropna(subset="foreground_share").sort_values("foreground_share", kind="stable")["case"]
-    if len(doubtful):
-        print(f"Least sure, to be looked at: {', '.join(doubtful[:5])}.")
+    if doubtful := doubtful_cases(table):
+        print(f"Least sure, to be looked at in {PICTURES}: {', '.join(doubtful)}.")

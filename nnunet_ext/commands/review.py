@@ -109,8 +109,8 @@ def review(args: argparse.Namespace) -> int:
         labels=labels,
         description=source.description,
         title=f"Review of {source.folder.name}",
-        subtitle=f"{counted(len(found), 'case')}, each predicted by those of the folds {folds} of {model} that have not "
-        f"trained on it. {left_out}",
+        subtitle=f"{counted(len(found), 'case')}, each predicted by those of the folds {folds} of {model} that have "
+        f"not trained on it. {left_out}",
     )
     rows = [[row["case"], row["flagged"] or "", f"{row['disagreement']:.3f}"] for row in cases.to_dict("records")]
     print(f"\n{aligned([['case', 'flagged', 'disagreement'], *rows[:SHOWN]])}")

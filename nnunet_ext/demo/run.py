@@ -27,13 +27,13 @@ from nnunet_ext.formats.dataset_json import read_dataset_json
 from nnunet_ext.messages import aligned, dataset_number
 from nnunet_ext.plans.channel_roles import roles_of_dataset
 from nnunet_ext.preprocessing.raw.raw_dataset import training_cases
-from nnunet_ext.programs import find_executable, running
+from nnunet_ext.programs import check_status, find_executable, running
 from nnunet_ext.registration import VARIABLE, extended_value
 from nnunet_ext.report.page import write_report
 from nnunet_ext.report.runs import as_runs, every_case_a_patient
 from nnunet_ext.report.sources import Source, read_predicted_folder
 from nnunet_ext.stopping import stopping_signals_interrupt
-from nnunet_ext.training_log import last_lines, read_progress
+from nnunet_ext.training_log import read_progress
 
 # nnU-Net's own training, except that the preset's short schedule is read from the plans
 STOCK_TRAINER = "nnUNetTrainerConfigurable"
@@ -115,10 +115,6 @@ def at_two_dates(current: Path, out: Path, trainer: str) -> Demonstration:
     )
 
 
-class CommandFailed(Exception):
-    """A command of the demonstration did not succeed; the message names it, its last output and its log."""
-
-
 @dataclass
 class CommandRunner:
     """Runs commands one after the other, shows each as it can be typed, and keeps its output in a numbered log."""
@@ -144,11 +140,7 @@ class CommandRunner:
         with log.open("wb") as output, running([str(executable), *command[1:]], output, self.environment) as process:
             status = _wait(process, log)
         seconds = time.monotonic() - started
-        if status != 0:
-            tail = "\n".join(f"    {text}" for text in last_lines(log, 12))
-            raise CommandFailed(
-                f"this command failed with status {status}:\n  {line}\nIts last output, from {log}:\n{tail}"
-            )
+        check_status(status, line, log)
         final = training_status(log).removeprefix("validating after ")
         print(f"      {seconds:.0f} s" + (f", {final}" if final else ""), flush=True)
 

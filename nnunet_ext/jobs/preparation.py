@@ -9,7 +9,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json
 from nnunet_ext.jobs.sweep import Request, seeded_name
 from nnunet_ext.plans.cascades import PREVIOUS, inherited_value
-from nnunet_ext.plans.plans_file import PATIENCE_S, add_configurations, read_plans
+from nnunet_ext.plans.plans_file import PATIENCE_S, add_configurations, preprocessed_folder, read_plans
 from nnunet_ext.plans.settings import KEY, configured_settings, merged, validated_settings
 from nnunet_ext.preprocessing.raw.splits import SPLITS, find_dataset
 
@@ -20,7 +20,7 @@ def prepare(request: Request) -> None:
     """Write the configurations of the seeds, and the folds; a UserError says what they lack."""
     prepare_configurations(request)
     if any(fold != "all" for fold in request.folds):
-        prepare_splits(request)
+        prepare_splits(request.dataset)
 
 
 def prepare_configurations(request: Request) -> None:
@@ -55,11 +55,11 @@ def prepare_configurations(request: Request) -> None:
         add_configurations(file, {name: content}, command=shlex.join(command))
 
 
-def prepare_splits(request: Request) -> None:
+def prepare_splits(dataset: str) -> None:
     """Write nnU-Net's own folds if there are none, so that trainings that begin together do not all write them."""
-    splits = Path(request.folders["nnUNet_preprocessed"]) / request.dataset / SPLITS
+    splits = preprocessed_folder(dataset) / SPLITS
     with only_run(splits, patience_s=PATIENCE_S):
-        _, cases = find_dataset(request.dataset)
+        _, cases = find_dataset(dataset)
         if splits.is_file() or len(cases) < FOLDS:
             return  # nnU-Net's training says what it thinks of too few
 

@@ -60,6 +60,7 @@ class Request:
     folds: list[Fold]
     seeds: list[int] | None  # None to use the configuration as it is
     folders: dict[str, str]  # nnU-Net's, by the variable's name, absolute
+    pretrained_weights: str | None = None  # checkpoint that every training starts from
 
 
 @dataclass(frozen=True, config=KNOWN_KEYS)
@@ -145,7 +146,8 @@ class Sweep:
         command = ["nnUNetv2_train", request.dataset, training.configuration, str(training.fold)]
         command += ["-tr", training.trainer, "-p", request.plans, "-device", self.means.device]
         is_begun = any((self.fold_folder(training) / name).is_file() for name in CHECKPOINTS)
-        return [*command, "--c"] if is_begun else command
+        start = [] if request.pretrained_weights is None else ["-pretrained_weights", request.pretrained_weights]
+        return [*command, "--c"] if is_begun else [*command, *start]
 
     def fold_folder(self, training: Training) -> Path:
         """Where nnU-Net writes the model."""

@@ -38,10 +38,8 @@ def draw_overlay(
     spacing: Sequence[float],
     labels: Mapping[Label, str],
     at: Sequence[int] | None = None,
-) -> str:
-    """Contours of reference (solid) and prediction (dashed) on slices in three planes, or in one for a 2D image.
-
-    The picture is the data URL of a PNG.
+) -> bytes:
+    """A PNG: contours of reference (solid) and prediction (dashed) on slices in three planes, or in one for a 2D image.
 
     Args:
         image: (Z, Y, X) intensities, as nnU-Net's readers give them; Z is 1 for a 2D image.
@@ -82,7 +80,12 @@ def draw_overlay(
         panel.set_axis_off()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return buffer.getvalue()
+
+
+def data_url(png: bytes) -> str:
+    """A picture as the address that a page has it under."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def choose_cases(runs: Sequence[Mapping[str, float]]) -> list[tuple[str, str]]:
@@ -123,4 +126,4 @@ def draw_case(
         if found.shape != image[0].shape:
             raise UserError(f"{file} has {size(found.shape)} voxels and its image {size(image[0].shape)}")
     spacing = [float(value) for value in properties["spacing"]]
-    return draw_overlay(image[0], reference, prediction, spacing, labels, at)
+    return data_url(draw_overlay(image[0], reference, prediction, spacing, labels, at))

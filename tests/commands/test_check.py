@@ -276,9 +276,7 @@ def test_image_values_that_are_no_numbers_are_a_problem(folder, check):
     assert "(NaN)" in check("nnUNetTrainerMixUp").findings["images"]
 
 
-@pytest.mark.parametrize(
-    "pretraining", ["nnUNetTrainerModelsGenesis", "nnUNetTrainerVolumeFusion", "nnUNetTrainerMAE"]
-)
+@pytest.mark.parametrize("pretraining", ["nnUNetTrainerModelsGenesis", "nnUNetTrainerVolumeFusion", "nnUNetTrainerMAE"])
 def test_pretraining_takes_anything_and_knows_placeholders(folder, check, pretraining):
     write_raw(folder, {"a": with_lesions(2)})
     page = check(pretraining)

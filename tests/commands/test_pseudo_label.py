@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+from skimage import io
 
 from nnunet_ext.cli import main
 from support.labelling import NEW, SOURCE, case_arrays
@@ -64,8 +65,28 @@ def test_open_voxels_are_labelled_where_the_model_is_sure(scribbled, capsys):
         (scribbled.preprocessed / SOURCE / "splits_final.json").read_text()
     )
     shown = capsys.readouterr().out
-    assert "Least sure, to be looked at: case_0" in shown
+    assert "Least sure, to be looked at in least_certain: case_0, case_1, case_2" in shown
     assert "nnUNetv2_plan_and_preprocess -d 706" in shown
+
+
+def test_the_least_certain_cases_are_drawn(scribbled):
+    image, _ = case_arrays()
+    scribbled.write_case("case_1", np.where(image > 0.5, 0.6, 0).astype(np.float32), np.full(image.shape, 2, np.uint8))
+    assert pseudo_label(scribbled, "--least-share", "0.2") == 0
+    drawn = sorted((scribbled.raw / NEW / "least_certain").iterdir())
+    assert [file.name for file in drawn] == ["case_0.png", "case_2.png"]
+    picture = io.imread(drawn[0])[..., :3].astype(int)
+    assert (np.ptp(picture, axis=-1) > 60).any(), "a label in colour"
+    assert (picture == 255).all(axis=-1).any(), "what is ignored in white"
+
+
+def test_that_every_voxel_is_uncertain_is_said(unlabelled, capsys, predictor):
+    for number in range(2):
+        scan = unlabelled.root / "new scans" / f"scan_{number}_0000.nii.gz"
+        sitk.WriteImage(sitk.ReadImage(str(scan)) * 0 + 0.5, str(scan))
+    assert pseudo_label(unlabelled, source="707") == 0
+    assert (unlabelled.labels("scan_0") == 2).all()
+    assert "No voxel was labelled: nowhere do the models agree with a mean prob" in capsys.readouterr().out
 
 
 def test_several_models_must_agree(scribbled, predictor, monkeypatch, capsys):
@@ -136,6 +157,32 @@ def test_annotated_case_among_the_unlabelled_ones_is_found_by_its_content(unlabe
     shutil.copyfile(unlabelled.source / "imagesTr" / "case_2_0000.nii.gz", scan)
     assert pseudo_label(unlabelled, "--with", "705", source="707") == 2
     assert "is the image of case_2 in Dataset705_Partial" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("by", ["name", "content"])
+def test_test_case_of_the_annotated_dataset_among_the_unlabelled_ones_is_refused(unlabelled, predictor, capsys, by):
+    test, scan = unlabelled.source / "imagesTs", unlabelled.root / "new scans" / "scan_1_0000.nii.gz"
+    test.mkdir()
+    if by == "name":
+        sitk.WriteImage(sitk.GetImageFromArray(case_arrays()[0]), str(test / "scan_1_0000.nii.gz"))
+    else:
+        shutil.copyfile(scan, test / "patient_0000.nii.gz")
+    assert pseudo_label(unlabelled, "--with", "705", source="707") == 2
+    said = {"name": "scan_1: cases of that name are in", "content": "is the image of patient in imagesTs of"}
+    assert said[by] in capsys.readouterr().err
+    assert predictor.calls == []
+
+
+def test_dataset_without_an_unlabelled_case_is_refused(scribbled, capsys):
+    shutil.rmtree(scribbled.source / "imagesTr")
+    assert pseudo_label(scribbled) == 2
+    assert "has no cases in imagesTr" in capsys.readouterr().err
+
+
+def test_models_of_other_channels_are_refused(scribbled, capsys):
+    scribbled.describe(model={"channel_names": {"0": "CT"}}, labels=SCRIBBLES)
+    assert pseudo_label(scribbled) == 2
+    assert "The model takes 1 channels (CT)" in capsys.readouterr().err
 
 
 def test_interrupted_work_goes_on_with_the_case_that_was_not_finished(scribbled, predictor):

@@ -27,6 +27,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.plans.channel_roles import roles_of_dataset
 from nnunet_ext.programs import find_executable
 from nnunet_ext.registry import TRAINERS
+from nnunet_ext.training_log import last_lines
 
 PYTHON = sys.executable
 PROGRAMS = (
@@ -371,7 +372,7 @@ def test_training_status_reads_the_last_epoch_and_its_scores(tmp_path: Path) -> 
     assert demo.training_status(log) == "validating after epoch 5, pseudo Dice 0.50 nan"
     log.write_text("  0%|    | 0/3\r 33%|###  | 1/3\r")
     assert demo.training_status(log) == ""
-    assert demo.last_lines(log, 1) == [" 33%|###  | 1/3"]
+    assert last_lines(log, 1) == [" 33%|###  | 1/3"]
 
 
 def test_interrupt_ends_the_command_and_what_it_started(tmp_path: Path, programs: Path) -> None:

@@ -27,6 +27,7 @@ NOT_RUN = {
     r"python -m benchmarks[. ].*": "hours of training; tests/benchmarks runs the engine with little",
     r"\$env:.*": "PowerShell",
     r"nnunet_ext demo.*": "minutes of training; tests/demo runs it with programs that stand in",
+    r"nnunet_ext self-train.*": "minutes of training; tests/faults/test_killed_self_training.py runs it",
     r".* -device mps": "needs an Apple GPU",
     r".* -num_gpus 2": "needs two GPUs",
     r".*--slurm.*": "needs Slurm; tests/jobs/test_slurm.py compares what is submitted",

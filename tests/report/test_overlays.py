@@ -12,7 +12,7 @@ from PIL import Image
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.report.cases import CaseFiles, Label
-from nnunet_ext.report.overlays import DPI, HEIGHT, WIDTH, best_slice, choose_cases, draw_case, draw_overlay
+from nnunet_ext.report.overlays import DPI, HEIGHT, WIDTH, best_slice, choose_cases, data_url, draw_case, draw_overlay
 from support.made_results import DATASET_JSON, write_raw, write_volume
 
 LABELS = {Label("liver", (1,)): "#56b4e9"}
@@ -40,7 +40,7 @@ def test_best_slice_prefers_more_labels_to_more_voxels():
 def test_pictures_of_any_shape_are_bounded(shape):
     labels = np.zeros(shape, dtype=int)
     labels[:, 5:10, 5:10] = 1
-    url = draw_overlay(labels.astype(float), labels, labels, [1.0, 1.0, 1.0], LABELS)
+    url = data_url(draw_overlay(labels.astype(float), labels, labels, [1.0, 1.0, 1.0], LABELS))
     width, height = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).size
     assert width <= WIDTH * DPI + 1
     assert height <= HEIGHT * DPI + 1

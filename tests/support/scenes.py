@@ -351,6 +351,14 @@ def models_that_label(folder: Folder) -> None:
     folder.run(f"nnunet_ext unlabelled scans -o Dataset012_Unlabelled --channels {' '.join(channels)}")
 
 
+@scene("docs/how-to/self-training.md")
+def cases_with_and_without_labels(folder: Folder) -> None:
+    dataset = folder.dataset("Dataset005_Heart", planned=True)
+    folder.inputs(dataset)
+    folder.link("MODEL", folder.model(dataset))
+    shutil.copytree(dataset / "imagesTr", folder.root / "scans")
+
+
 @example("adapt-weights")
 def weights_and_planned_target(folder: Folder) -> None:
     model = folder.model(folder.dataset("Dataset004_Hippocampus", planned=True))

@@ -1,0 +1,86 @@
+"""Datasets that are labelled by models, and those that are trained on beside them: do they fit, and share no case?"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.evaluation.case_sets import raw_test_cases
+from nnunet_ext.evaluation.model_evaluation import check_inputs
+from nnunet_ext.files import sha256
+from nnunet_ext.messages import some
+from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset
+from nnunet_ext.preprocessing.raw.unlabelled import MADE_BY
+from nnunet_ext.pseudo_labels.teachers import check_all_annotated
+
+TABLE = "pseudo_labels.csv"  # a row for each case
+PICTURES = "least_certain"  # folder
+
+
+def check_open(source: RawDataset) -> bool:
+    """Whether a dataset has labels beside voxels that nobody annotated; a UserError if it has no such voxel."""
+    has_labels = source.description.get("nnunet_ext", {}).get("made_by") != MADE_BY
+    if has_labels and source.ignore_label is None:
+        raise UserError(
+            f"Every voxel of {source.folder.name} has a label: there is neither an ignore label, nor was it made by "
+            "`nnunet_ext unlabelled`. For instances that nobody annotated, use `nnunet_ext complete`."
+        )
+    return has_labels
+
+
+def without_ignore(description: Mapping[str, Any]) -> dict[str, Any]:
+    """The labels of a dataset.json but the ignore label."""
+    return {name: value for name, value in description["labels"].items() if name != "ignore"}
+
+
+def labels_of_all(models: list[Mapping[str, Any]]) -> dict[str, int]:
+    """The labels of models, which must be equal, with an ignore label behind them; a UserError if they differ."""
+    first, *others = map(without_ignore, models)
+    if regions := [name for name, value in first.items() if isinstance(value, list)]:
+        raise UserError(f"The models have regions ({', '.join(regions)}). Each label needs one value here.")
+    if different := next((one for one in others if one != first), None):
+        raise UserError(f"The models have different labels: {first} and {different}. They must be the same.")
+    return {**first, "ignore": max(first.values()) + 1}
+
+
+def check_addition(source: RawDataset, labelled: RawDataset, labels: Mapping[str, int]) -> None:
+    """Raise a UserError if a labelled dataset cannot be added, or it or its test has a case that is to be labelled."""
+    here, there = source.folder.name, labelled.folder.name
+    check_inputs(source.description, labelled.description, name=there)
+    theirs = without_ignore(labelled.description)
+    if theirs != {name: value for name, value in labels.items() if name != "ignore"}:
+        raise UserError(f"{there} has the labels {theirs}, and the models have {dict(labels)}.")
+    check_distinct(source.cases, labelled.cases, here=here, there=there, why="The annotation would be lost.")
+    test = raw_test_cases(labelled.folder, labelled.description)
+    why = "A case of the test must not be trained on."
+    check_distinct(source.cases, test, here=here, there=f"imagesTs of {there}", why=why)
+    check_all_annotated(labelled)
+    reader = labelled.reader_writer()
+    for name in labelled.cases:
+        labelled.read_labels(reader, name)
+
+
+def check_distinct(ours: Mapping[str, Case], theirs: Mapping[str, Case], *, here: str, there: str, why: str) -> None:
+    """Raise a UserError if two sets of cases have one in common, by its name or by the content of its first image.
+
+    Args:
+        here: what the message calls the first set.
+        there: what it calls the second one.
+        why: a sentence about what would be wrong.
+    """
+    if same := sorted(set(ours) & set(theirs)):
+        raise UserError(f"{some(same, 3)}: cases of that name are in {here} and {there}. {why}")
+    sizes = {_image(case).stat().st_size for case in theirs.values()}
+    alike = {name: case for name, case in ours.items() if _image(case).stat().st_size in sizes}
+    known = {sha256(_image(case)): name for name, case in theirs.items()} if alike else {}
+    for name, case in alike.items():
+        if twin := known.get(sha256(_image(case))):
+            raise UserError(
+                f"{_image(case)} of case {name} is the image of {twin} in {there}. {why} Leave {name} out of {here}."
+            )
+
+
+def _image(case: Case) -> Path:
+    if not case.images[0].is_file():
+        raise UserError(f"{case.images[0]} does not exist.")
+    return case.images[0]
