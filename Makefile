@@ -12,7 +12,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test test-all fuzz faults cells lint docs bench gpu mutants clean
+.PHONY: help install demo test test-all fuzz faults cells lint docs dist bench gpu mutants clean
 
 help:
 	@echo "make demo   install and run the demonstration on built-in data"
@@ -23,6 +23,7 @@ help:
 	@echo "make cells  print which trainer is tested for which capability of nnU-Net"
 	@echo "make lint   ruff and mypy"
 	@echo "make docs   build the documentation into site/ (warnings are errors)"
+	@echo "make dist   build wheel and source archive into dist/, check them, and install the wheel into a new environment"
 	@echo "make bench  step time and memory of every trainer against stock nnU-Net"
 	@echo "make gpu    what only a CUDA GPU can show, in MINUTES=8: tests, step times, trainings (DEVICE=cpu tries it out)"
 	@echo "make mutants  which changes of the mathematics the unit tests do not notice (a quarter of an hour or more)"
@@ -62,6 +63,12 @@ lint: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/mkdocs build --strict
+
+dist: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+	NNUNET_EXT_DIST="$(CURDIR)/dist" $(BIN)/python -m pytest tests/test_packaging.py
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.step_time
