@@ -122,6 +122,7 @@ def test_variable_without_content_is_a_problem(value: str | None, state: str) ->
     finding = the_bad_one(variable_findings(value))
     assert finding.severity == "problem"
     assert state in finding.detail
+    assert "nnunet_ext register --environment" in finding.detail
     assert finding.fix == f'export {VARIABLE}="$(nnunet_ext path)"'
 
 

@@ -86,7 +86,7 @@ def fresh(wheel, tmp_path_factory):
     install = ["install", "--quiet", "--no-deps", "--no-index", str(wheel)]
     run([sys.executable, "-m", "pip", "--python", str(programs / "python"), *install], place, PYTHONPATH="")
     (packages,) = place.rglob("site-packages")
-    libraries = {str(Path(path).resolve()) for path in sys.path if Path(path).name in ("site-packages", "dist-packages")}
+    libraries = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
     # as lines of a .pth file: the .pth file of an editable installation in there, which leads here, takes no part
     (packages / "libraries.pth").write_text("\n".join(libraries), encoding="utf-8")
     return programs
@@ -103,7 +103,8 @@ def test_nnunet_finds_every_trainer_of_the_installed_wheel(fresh, tmp_path):
         "print(json.dumps({name: sys.modules[find(name).__module__].__file__ for name in sys.argv[1:]}))"
     )
     names = [entry.name for entry in TRAINERS]
-    printed = run([str(fresh / "python"), "-c", lookup, *names], tmp_path, **{**environment, "nnUNet_extTrainer": folder})
+    environment["nnUNet_extTrainer"] = folder
+    printed = run([str(fresh / "python"), "-c", lookup, *names], tmp_path, **environment)
     found = json.loads(printed.splitlines()[-1])
     assert list(found) == names
     assert all(Path(file).is_relative_to(installed / "trainers") for file in found.values())
