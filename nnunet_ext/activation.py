@@ -104,7 +104,7 @@ CSH = Dialect(
     "#",
     _quoted_in_csh,
     save="""if (! $?VARIABLE) setenv VARIABLE ""
-setenv OLD "$VARIABLE\"""",
+if (! $?OLD) setenv OLD "$VARIABLE\"""",
     extend="""if (! $?VARIABLE) setenv VARIABLE ""
 if ("$VARIABLE" == "") then
     setenv VARIABLE FOLDER

@@ -82,6 +82,7 @@ COMMANDS = (
         ("predictions/*", f"{RAW}/labelsTr/*", f"{RAW}/dataset.json"),
         ("scored",),
     ),
+    Command("register --start-up home/.bashrc", ("home/.bashrc",), ("home",)),
     Command("jobs status sweep", ("sweep/sweep.json", "sweep/trainings/*.json", f"{MODEL}/fold_0/*.json")),
     Command(
         f"evaluate {MODEL} --on 901:val -o evaluation --device cpu --disable-tta --bootstrap 0",
@@ -152,6 +153,8 @@ def make_workspace(root: Path, prepared: Path) -> None:
     shutil.copytree(root / "predictions", model / "fold_0" / "validation")
     _write_evaluation(root)
     _write_sweep(root)
+    (root / "home").mkdir()
+    (root / "home" / ".bashrc").write_text("# some settings\nalias ll='ls -l'\n")
     write_table(root / "pairs" / "pairs.csv", [write_pair(root / "pairs", name) for name in ("ann", "bob")])
 
 
