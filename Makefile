@@ -2,6 +2,7 @@
 #   PYTHON   the interpreter to build it from       VENV  where it lies
 #   MINUTES  how long make fuzz or make gpu runs    KILLS    how often make faults kills a training
 #   DEVICE, WHEELS, RUN  of make gpu, which benchmarks/README.md explains
+#   TORCH    what pip installs first, such as the CPU builds: docs/how-to/devices.md
 #   WORKERS  processes that run the tests, each with up to 3 GB of memory
 PYTHON ?= python3
 VENV ?= .venv
@@ -31,6 +32,7 @@ help:
 $(STAMP): setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(if $(TORCH),$(BIN)/python -m pip install --quiet $(TORCH))
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $(STAMP)
 

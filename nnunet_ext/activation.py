@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from nnunet_ext.errors import UserError
@@ -196,7 +197,7 @@ def edits_of_environment(prefix: Path, *, undo: bool = False) -> list[Edit]:
             f"anew (python -m venv {shlex.quote(str(prefix))}), or name your shell's start-up file: "
             "nnunet_ext register --start-up FILE"
         )
-    edits = [_edit(file, lambda text, of=dialect: _in_script(text, of), undo=undo) for file, dialect in scripts]
+    edits = [_edit(file, partial(_in_script, dialect=dialect), undo=undo) for file, dialect in scripts]
     batch = programs / "deactivate.bat"
     if (programs / "activate.bat") in [file for file, _ in scripts] and batch.is_file():
         edits.append(_edit(batch, lambda text: _behind(text, CMD.text(CMD.restore)), undo=undo))

@@ -12,7 +12,18 @@ from nnunet_ext.version import __version__
 
 COMMANDS = (
     *("path", "register", "list", "doctor", "configure", "plan", "split", "simulate", "unlabelled", "pair", "merge"),
-    *("check", "jobs", "evaluate", "report", "complete", "pseudo-label", "adapt-weights", "export-stock", "demo"),
+    *(
+        "check",
+        "advise",
+        "jobs",
+        "evaluate",
+        "report",
+        "complete",
+        "pseudo-label",
+        "adapt-weights",
+        "export-stock",
+        "demo",
+    ),
 )
 
 WRONG_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR)

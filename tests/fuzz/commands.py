@@ -52,6 +52,7 @@ COMMANDS = (
     Command(f"check -d 901 --trainer {TRAINER} -c 3d_tiny", (*DATA, *PLANS)),
     Command("check -d 901 --trainer nnUNetTrainerDBDMP", DATA),
     Command("check -d 901 --trainer nnUNetTrainerTDNet", DATA),
+    Command("advise -d 901 --no-times --json", DATA),
     Command("simulate scribbles 901 -o Dataset911_S", DATA, ("raw",)),
     Command("simulate instances 901 -o Dataset912_I --keep 0.5", DATA, ("raw",)),
     Command("simulate labels 901 -o Dataset916_L --keep 1", DATA, ("raw",)),
