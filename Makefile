@@ -2,6 +2,7 @@
 #   PYTHON   the interpreter to build it from       VENV  where it lies
 #   MINUTES  how long make fuzz or make gpu runs    KILLS    how often make faults kills a training
 #   DEVICE, WHEELS, RUN  of make gpu, which benchmarks/README.md explains
+#   TORCH    what pip installs first, such as the CPU builds: docs/how-to/devices.md
 #   WORKERS  processes that run the tests, each with up to 3 GB of memory
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,7 +13,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test test-all fuzz faults cells lint docs bench gpu mutants clean
+.PHONY: help install demo test test-all fuzz faults cells lint docs dist bench gpu mutants clean
 
 help:
 	@echo "make demo   install and run the demonstration on built-in data"
@@ -23,6 +24,7 @@ help:
 	@echo "make cells  print which trainer is tested for which capability of nnU-Net"
 	@echo "make lint   ruff and mypy"
 	@echo "make docs   build the documentation into site/ (warnings are errors)"
+	@echo "make dist   build wheel and source archive into dist/, check them, and install the wheel into a new environment"
 	@echo "make bench  step time and memory of every trainer against stock nnU-Net"
 	@echo "make gpu    what only a CUDA GPU can show, in MINUTES=8: tests, step times, trainings (DEVICE=cpu tries it out)"
 	@echo "make mutants  which changes of the mathematics the unit tests do not notice (a quarter of an hour or more)"
@@ -30,6 +32,7 @@ help:
 $(STAMP): setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(if $(TORCH),$(BIN)/python -m pip install --quiet $(TORCH))
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $(STAMP)
 
@@ -62,6 +65,12 @@ lint: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/mkdocs build --strict
+
+dist: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+	NNUNET_EXT_DIST="$(CURDIR)/dist" $(BIN)/python -m pytest tests/test_packaging.py
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.step_time

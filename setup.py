@@ -14,6 +14,8 @@ LORA = ["peft>=0.17"]
 JOBS = ["submitit>=1.5"]
 TEST = [*LORA, *JOBS, "pytest>=8", "pytest-xdist>=3.5", "filelock>=3.12", "hypothesis>=6.100"]
 LINT = ["ruff>=0.6", "mypy>=1.11", "types-tqdm"]
+# for `make dist` alone
+DIST = ["build>=1.2", "twine>=6.1"]
 # for `make mutants` alone
 MUTANTS = ["mutmut>=3.8,<4"]
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"]
@@ -56,7 +58,8 @@ setup(
         "lint": LINT,
         "docs": DOCS,
         "mutants": MUTANTS,
-        "dev": TEST + LINT + DOCS,
+        "dist": DIST,
+        "dev": TEST + LINT + DOCS + DIST,
     },
     entry_points={"console_scripts": ["nnunet_ext=nnunet_ext.cli:main"]},
     classifiers=[

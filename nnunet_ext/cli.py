@@ -11,19 +11,9 @@ from nnunet_ext.stopping import leave_quickly, stopping_signals_interrupt
 from nnunet_ext.version import __version__
 
 COMMANDS = (
-    *("path", "list", "doctor", "configure", "plan", "split", "simulate", "unlabelled", "pair", "merge", "check"),
-    *(
-        "jobs",
-        "evaluate",
-        "report",
-        "review",
-        "complete",
-        "pseudo-label",
-        "self-train",
-        "adapt-weights",
-        "export-stock",
-    ),
-    "demo",
+    *("path", "register", "list", "doctor", "configure", "plan", "split", "simulate", "unlabelled", "pair", "merge"),
+    *("check", "advise", "jobs", "evaluate", "report", "review", "complete", "pseudo-label", "self-train"),
+    *("adapt-weights", "export-stock", "demo"),
 )
 
 WRONG_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR)

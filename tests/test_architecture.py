@@ -32,7 +32,7 @@ ALLOWED = {
     "jobs": {"jobs", "plans", "preprocessing"},
 }
 COMMON = {
-    *("arguments", "claims", "errors", "files", "findings", "formats", "messages", "programs"),
+    *("advice", "arguments", "claims", "errors", "files", "findings", "formats", "messages", "programs"),
     *("registration", "registry", "stopping", "training_log", "version"),
 }
 

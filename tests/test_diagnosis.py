@@ -111,8 +111,7 @@ def test_optional_libraries_are_no_problem_and_name_what_needs_them() -> None:
     there, missing = installation.check_optional({"peft": "0.17.0", "submitit": None})
     assert (there.severity, there.detail) == ("ok", "0.17.0")
     assert missing.severity == "ok"
-    assert "only nnunet_ext jobs needs it" in missing.detail
-    assert 'pip install "nnunet-ext[jobs]"' in missing.detail
+    assert "only nnunet_ext jobs on Slurm needs it (pip install -U submitit)" in missing.detail
 
 
 # nnUNet_extTrainer
@@ -123,6 +122,7 @@ def test_variable_without_content_is_a_problem(value: str | None, state: str) ->
     finding = the_bad_one(variable_findings(value))
     assert finding.severity == "problem"
     assert state in finding.detail
+    assert "nnunet_ext register --environment" in finding.detail
     assert finding.fix == f'export {VARIABLE}="$(nnunet_ext path)"'
 
 

@@ -1,6 +1,7 @@
 """Print the folder that nnUNet_extTrainer must hold.
 
-A value that the variable has already is kept and extended. Example:
+A value that the variable has already is kept and extended. It holds for one shell; `nnunet_ext register` sets it for
+good. Example:
 
     export nnUNet_extTrainer=$(nnunet_ext path)
 """

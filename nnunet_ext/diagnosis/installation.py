@@ -11,11 +11,12 @@ from nnunet_ext.findings import Finding
 OLDEST_PYTHON = (3, 10)
 OLDEST_TORCH = (2, 6)
 OLDEST_NNUNET, FIRST_UNKNOWN_NNUNET = (2, 8), (3,)
-OPTIONAL = {"peft": ("lora", "nnUNetTrainerLoRA"), "submitit": ("jobs", "nnunet_ext jobs")}
-"""The extra that installs each optional library, and what needs it."""
+OPTIONAL = {"peft": "nnUNetTrainerLoRA", "submitit": "nnunet_ext jobs on Slurm"}
+"""Optional libraries, and what needs each."""
 FIX_NNUNET = 'pip install -U "nnunetv2>=2.8,<3"'
 FIX_TORCH = 'pip install -U "torch>=2.6,!=2.9.*"'
-FIX_PACKAGE = "pip install -U --force-reinstall --no-deps nnunet-ext"
+# not by its name: no index has this package yet
+FIX_PACKAGE = "pip install --force-reinstall --no-deps CHECKOUT_OR_WHEEL_OF_NNUNET_EXT"
 
 
 def release_of(version: str) -> tuple[int, ...]:
@@ -76,8 +77,8 @@ def check_torch(answer: Answer, has_nvidia_driver: bool) -> Finding:
 
 def check_optional(versions: Mapping[str, str | None]) -> list[Finding]:
     """Which optional libraries are there, by name and version (None: not), and what needs the others."""
-    missing = 'not installed, which is fine: only {1} needs it (pip install "nnunet-ext[{0}]").'
-    return [Finding("ok", name, versions[name] or missing.format(*extra)) for name, extra in OPTIONAL.items()]
+    missing = "not installed, which is fine: only {} needs it (pip install -U {})."
+    return [Finding("ok", name, versions[name] or missing.format(user, name)) for name, user in OPTIONAL.items()]
 
 
 def check_copies(imported: Path, search_path: Sequence[str]) -> list[Finding]:

@@ -14,7 +14,6 @@ from nnunet_ext.checkpoints.adaptation import adapt
 from nnunet_ext.checkpoints.description import ModelDescription
 from nnunet_ext.checkpoints.networks import build_network
 from nnunet_ext.checkpoints.sources import read_source
-from nnunet_ext.diagnosis.installation import OPTIONAL
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
 from nnunet_ext.formats.dataset_json import read_dataset_json
@@ -89,7 +88,7 @@ def check_libraries(trainer: Any) -> Iterator[Finding]:
     for name in trainer.libraries:
         if find_spec(name) is None:
             detail = f"{trainer.__name__} needs this library, which is not installed."
-            yield Finding("problem", name, detail, f'pip install "nnunet-ext[{OPTIONAL[name][0]}]"')
+            yield Finding("problem", name, detail, f"pip install -U {name}")
 
 
 def flat(settings: Mapping[str, Any], *, sections: Collection[str]) -> Iterator[tuple[str, Any]]:

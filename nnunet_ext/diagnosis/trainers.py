@@ -36,7 +36,6 @@ def check_found(name: str, found: Mapping[str, Any], folders: Sequence[str], fix
     elif found["class"].startswith("nnunetv2."):
         detail = f"name clash: nnU-Net has a {name} of its own, {found['class']}, which wins. If somebody copied it "
         detail += "into nnunetv2, remove that file."
-        used_fix = "pip install -U nnunet-ext"
     elif not found["class"].startswith("nnunet_ext.trainers."):
         where = source_of(found["module"], folders) or found["class"]
         detail = f"name clash: an earlier folder of {VARIABLE} has a {name}, too, and that one wins: {where}"

@@ -9,6 +9,8 @@ from nnunet_ext.diagnosis.shell import Shell, set_command
 from nnunet_ext.findings import Finding, Severity
 from nnunet_ext.registration import VARIABLE, discovery_folder, extended_value
 
+FOR_GOOD = "`nnunet_ext register --environment` sets it whenever this environment is activated."
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -98,7 +100,8 @@ def check_variable(environ: Mapping[str, str], shell: Shell) -> list[Finding]:
     entries = read_entries(value)
     if not entries:
         state = "is empty" if VARIABLE in environ else "is not set"
-        return [Finding("problem", VARIABLE, f"{state}: nnU-Net does not know where this package's trainers are.", fix)]
+        unknown = f"{state}: nnU-Net does not know where this package's trainers are. {FOR_GOOD}"
+        return [Finding("problem", VARIABLE, unknown, fix)]
     positions = [i for i, entry in enumerate(entries) if entry.ours and not entry.fault]
     findings = []
     for i, entry in enumerate(entries):
@@ -110,5 +113,5 @@ def check_variable(environ: Mapping[str, str], shell: Shell) -> list[Finding]:
     if positions:
         findings.append(Finding("ok", VARIABLE, f"holds this package's folder, {entries[positions[0]].raw}"))
     elif not any(entry.ours for entry in entries):
-        findings.append(Finding("problem", VARIABLE, "does not hold this package's folder.", fix))
+        findings.append(Finding("problem", VARIABLE, f"does not hold this package's folder. {FOR_GOOD}", fix))
     return findings

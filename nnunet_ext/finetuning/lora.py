@@ -45,7 +45,7 @@ def add_adapters(network: nn.Module, *, rank: int, alpha: float, dropout: float)
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         missing = f"nnUNetTrainerLoRA needs the library peft, which cannot be imported ({error})"
-        raise UserError(f"{missing}. Install it: pip install 'nnunet-ext[lora]'") from None
+        raise UserError(f"{missing}. Install it: pip install -U peft") from None
     names = [name for name, _ in targets]
     config = LoraConfig(r=rank, lora_alpha=cast(int, alpha), lora_dropout=dropout, bias="none", target_modules=names)
     inject_adapter_in_model(config, network, adapter_name=ADAPTER)

@@ -28,7 +28,7 @@ def jobs_of(sweep: Sweep) -> LocalJobs | SlurmJobs:
     except ImportError as error:
         raise UserError(
             f"Sweeps on Slurm need the library submitit, which cannot be imported ({error}). Install it: "
-            "pip install 'nnunet-ext[jobs]'"
+            "pip install -U submitit"
         ) from None
     return SlurmJobs(sweep)
 

@@ -10,6 +10,8 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from nnunet_ext.advice import Advice
+
 
 class Section(BaseModel):
     """A block of settings: no unknown keys, no silent conversion of types, no infinities, no change after reading."""
@@ -51,6 +53,7 @@ class Technique(Generic[S]):
         checks: what ``nnunet_ext check`` looks at beyond the files themselves: classes of the protocol
             `nnunet_ext.preprocessing.checks.dataset_check.DatasetCheck`, or where they are, as ``module:Class``.
         page: its page in ``docs/techniques``, if that has another name.
+        advice: when its trainers are worth a try, for ``nnunet_ext advise``; none if nobody is to be advised.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Technique(Generic[S]):
     settings: type[S] | None = None
     checks: Sequence[str | type] = (FOREGROUND,)
     page: str = ""
+    advice: Sequence[Advice] = ()
 
     def __post_init__(self) -> None:
         try:

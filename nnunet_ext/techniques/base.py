@@ -1,6 +1,10 @@
 """nnU-Net's own training with settings from the plans file."""
 
+from nnunet_ext.advice import FEW, Advice
 from nnunet_ext.techniques import FOREGROUND, Section, Technique, TrainerEntry
+
+STOCK = "nnUNetTrainer"
+PADDING = "docs/techniques/scribbles.md#results"
 
 BASE: Technique[Section] = Technique(
     "base",
@@ -12,4 +16,84 @@ BASE: Technique[Section] = Technique(
         ),
     ),
     checks=(FOREGROUND, "nnunet_ext.preprocessing.checks.scribbles:IgnoreLabelCheck"),
+    advice=(
+        Advice(
+            STOCK,
+            lambda facts: facts.missing_instances,
+            why="Stock nnU-Net stands gaps in the labels well. Where it takes days and not months, annotate the rest.",
+            evidence="30 % of the lesions annotated, 42 tiles of 4 patients, 360 steps, 3 seeds: Dice 0.492 against "
+            "0.543 with all lesions, and better than every variant of DBDMP.",
+            verdict="better",
+            results="docs/techniques/partial-instances.md#results",
+            is_baseline=True,
+        ),
+        Advice(
+            STOCK,
+            lambda facts: facts.has_prior_labels and not facts.missing_instances,
+            why="The channels of the prior scan are input of stock nnU-Net like any others (early concatenation).",
+            evidence="Cardiac MRI, 16 patients, 200 steps, 3 seeds: aggregated Dice 0.826 with the prior, +0.226 "
+            "(0.137 to 0.319) over none; no other method was better.",
+            verdict="better",
+            results="docs/techniques/dual-encoder.md#results",
+            is_baseline=True,
+        ),
+        Advice(
+            STOCK,
+            lambda facts: facts.priors is not None and not facts.has_prior_labels and not facts.missing_instances,
+            why="The image of the prior scan alone has not helped; draw its labels if you can.",
+            evidence="Cardiac MRI, 16 patients, 200 steps, 3 seeds: +0.025 (-0.084 to 0.127) over no prior.",
+            verdict="not shown",
+            results="docs/techniques/dual-encoder.md#results",
+            is_baseline=True,
+        ),
+        Advice(
+            STOCK,
+            lambda facts: facts.scribbled > 0 and not facts.is_mixed and facts.priors is None,
+            why="With the ignore label in dataset.json stock nnU-Net learns from the annotated voxels alone.",
+            evidence="Hearts with scribbles, 1,000 steps, 3 seeds: Dice 0.628. It is the baseline of every scribble "
+            "method, and none is shown to beat it here.",
+            verdict="not shown",
+            results=PADDING,
+            is_baseline=True,
+        ),
+        Advice(
+            STOCK,
+            lambda facts: facts.sliced > 0 and not facts.is_mixed and facts.priors is None,
+            why="Slices that are labelled in full are what the ignore label of stock nnU-Net is made for.",
+            evidence="Not measured here; methods for scribbles have no known advantage on full slices.",
+            verdict="not measured",
+            results="docs/choose.md",
+            is_baseline=True,
+        ),
+        Advice(
+            STOCK,
+            lambda facts: facts.dense > 0 and (facts.partial > 0 or facts.unlabelled > 0 or facts.is_mixed),
+            why="Train on the dense cases alone first: stock nnU-Net takes what is missing in the others for "
+            "background. Put these cases into a dataset of their own (here 999), and test all on the same cases.",
+            evidence="Not measured here yet.",
+            verdict="not measured",
+            results="docs/techniques/partial-labels.md#results",
+            dataset="999",
+            is_baseline=True,
+        ),
+        Advice(
+            STOCK,
+            lambda facts: facts.is_few_dense,
+            why=f"Up to {FEW} dense cases are few, but stock nnU-Net is the baseline that all else must beat. Train "
+            "all folds: one fold of few cases shows little.",
+            evidence="The baseline of every comparison of this package.",
+            verdict="not measured",
+            results="docs/benchmarks.md#accuracy",
+            is_baseline=True,
+        ),
+        Advice(
+            STOCK,
+            lambda facts: facts.is_dense and not facts.is_few_dense,
+            why="Many dense cases are what stock nnU-Net is made for. Nothing in this package is likely to help.",
+            evidence="Hippocampus, 160 cases, one seed, 1,000 steps: Dice 0.833, with MixUp 0.838.",
+            verdict="not shown",
+            results="docs/techniques/mixup.md#results",
+            is_baseline=True,
+        ),
+    ),
 )

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from nnunet_ext.advice import Advice
 from nnunet_ext.techniques import FOREGROUND, Section, Technique, TrainerEntry
 
 
@@ -46,4 +47,19 @@ DBDMP = Technique(
     ),
     checks=(FOREGROUND, "nnunet_ext.preprocessing.checks.partial_instances:PartialInstancesCheck"),
     page="partial-instances",
+    advice=(
+        Advice(
+            "nnUNetTrainerDBDMP",
+            lambda facts: facts.missing_instances and not facts.has_regions,
+            why="It finds more lesions, with many false alarms: for a reader who reviews the findings, not for "
+            "volumes.",
+            evidence="42 tiles of 4 patients, 360 steps, 3 seeds: 0.69 of the lesions found where stock finds 0.37, "
+            "but Dice 0.356 against stock's 0.492, and nine of ten findings are false.",
+            verdict="mixed",
+            results="docs/techniques/partial-instances.md#results",
+            when_short="dbdmp.ramp_epochs={third}",
+            time=1.73,
+            memory=1.57,
+        ),
+    ),
 )

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from nnunet_ext.advice import Advice
 from nnunet_ext.techniques import FOREGROUND, Section, Technique, TrainerEntry
 
 LISTS = "lists in dataset.json of the labels that each case was annotated for, as `nnunet_ext merge` writes them"
@@ -49,4 +50,22 @@ PARTIAL_LABELS = Technique(
     ),
     checks=(FOREGROUND, "nnunet_ext.preprocessing.checks.partial_labels:PartialLabelsCheck"),
     page="partial-labels",
+    advice=(
+        Advice(
+            "nnUNetTrainerPartialLabels",
+            lambda facts: facts.partial > 0 and not facts.is_mixed,
+            why="One model learns from all cases, each for the labels that it was annotated for.",
+            evidence="Not measured yet. With every label annotated its weights equal stock nnU-Net's.",
+            verdict="not measured",
+            results="docs/techniques/partial-labels.md#results",
+        ),
+        Advice(
+            "nnUNetTrainerMixedSupervision",
+            lambda facts: facts.is_mixed and not facts.has_regions,
+            why="One model learns from dense, scribbled, partially labelled and unlabelled cases together.",
+            evidence="Not measured: whether the mixture beats the dense cases alone is not known.",
+            verdict="not measured",
+            results="docs/techniques/partial-labels.md#mixed-supervision",
+        ),
+    ),
 )

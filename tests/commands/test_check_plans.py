@@ -188,5 +188,5 @@ def test_start_of_a_fine_tuning_is_looked_into(preprocessed: Path, tmp_path: Pat
 def test_missing_library_of_the_adapters_is_a_problem(preprocessed: Path, monkeypatch) -> None:
     monkeypatch.setattr("nnunet_ext.diagnosis.planned_training.find_spec", lambda name: None)
     problem = the_problem(found("nnUNetTrainerLoRA", preprocessed))
-    assert (problem.title, problem.fix) == ("peft", 'pip install "nnunet-ext[lora]"')
+    assert (problem.title, problem.fix) == ("peft", "pip install -U peft")
     assert "peft" not in found("nnUNetTrainerDGST", preprocessed)

@@ -26,6 +26,7 @@ NOT_RUN = {
     r"make .*|\.venv/bin/.*|python docs/generate_reference\.py": "what continuous integration runs",
     r"python -m benchmarks[. ].*": "hours of training; tests/benchmarks runs the engine with little",
     r"\$env:.*": "PowerShell",
+    r"nnunet_ext register.*": "would change the environment that the tests run in; tests/test_activation.py has others",
     r"nnunet_ext demo.*": "minutes of training; tests/demo runs it with programs that stand in",
     r"nnunet_ext self-train.*": "minutes of training; tests/faults/test_killed_self_training.py runs it",
     r".* -device mps": "needs an Apple GPU",

@@ -6,7 +6,6 @@ import argparse
 import json
 import re
 import shlex
-import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -21,6 +20,7 @@ from nnunet_ext.plans.settings import KEY, settings_model, validated_settings
 from nnunet_ext.registration import VARIABLE
 from nnunet_ext.registry import TECHNIQUES, TRAINERS
 from nnunet_ext.trainers.base import ALLOW_CHANGED_SETTINGS
+from support.pages import FENCE, anchors, prose
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -37,12 +37,8 @@ LINK_TARGETS = (
     "https://huggingface.co/",
 )
 
-FENCE = re.compile(
-    r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<body>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
-)
 INLINE_CODE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 # where a shell expects a command: at the line's start (behind a prompt), in $(…), behind PowerShell's assignment
 COMMAND = re.compile(r"(?:^(?:\$ )?|\$\(|^\$env:\w+ = )(nnunet_ext(?: [^)\n]*)?)", re.MULTILINE)
 ASSIGNMENT = re.compile(r"[a-z][a-z_]*(\.[a-z_]+)*=\S+")
@@ -57,11 +53,6 @@ def blocks(text: str, *languages: str) -> Iterator[str]:
     for match in FENCE.finditer(text):
         if match["language"] in languages:
             yield re.sub(rf"^{match['indent']}", "", match["body"], flags=re.MULTILINE).replace("\\\n", " ")
-
-
-def prose(text: str) -> str:
-    """A page without its fenced blocks."""
-    return FENCE.sub("", text)
 
 
 def commands(text: str) -> list[str]:
@@ -84,21 +75,6 @@ def configured_blocks(content: Any) -> Iterator[Mapping[str, Any]]:
                 yield value
             else:
                 yield from configured_blocks(value)
-
-
-def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as mkdocs makes them."""
-    found: set[str] = set()
-    for heading in HEADING.findall(prose(page.read_text(encoding="utf-8"))):
-        ascii_only = unicodedata.normalize("NFKD", heading).encode("ascii", "ignore").decode("ascii")
-        words = re.sub(r"[^\w\s-]", "", ascii_only).strip().lower()
-        anchor = base = re.sub(r"[-\s]+", "-", words)
-        number = 0
-        while anchor in found:
-            number += 1
-            anchor = f"{base}_{number}"
-        found.add(anchor)
-    return found
 
 
 @pytest.mark.parametrize("page", PAGE_NAMES)

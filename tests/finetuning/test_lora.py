@@ -121,7 +121,7 @@ def test_without_peft_the_error_says_what_to_install(monkeypatch):
         return real_import(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_peft)
-    with pytest.raises(UserError, match=r"pip install 'nnunet-ext\[lora\]'"):
+    with pytest.raises(UserError, match="pip install -U peft"):
         adapted(unet(dims=2, residual=False))
 
 

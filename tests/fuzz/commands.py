@@ -52,6 +52,7 @@ COMMANDS = (
     Command(f"check -d 901 --trainer {TRAINER} -c 3d_tiny", (*DATA, *PLANS)),
     Command("check -d 901 --trainer nnUNetTrainerDBDMP", DATA),
     Command("check -d 901 --trainer nnUNetTrainerTDNet", DATA),
+    Command("advise -d 901 --no-times --json", DATA),
     Command("simulate scribbles 901 -o Dataset911_S", DATA, ("raw",)),
     Command("simulate instances 901 -o Dataset912_I --keep 0.5", DATA, ("raw",)),
     Command("simulate labels 901 -o Dataset916_L --keep 1", DATA, ("raw",)),
@@ -88,6 +89,7 @@ COMMANDS = (
         (*WEIGHTS, *DATA, *PLANS),
         ("reviewed",),
     ),
+    Command("register --start-up home/.bashrc", ("home/.bashrc",), ("home",)),
     Command("jobs status sweep", ("sweep/sweep.json", "sweep/trainings/*.json", f"{MODEL}/fold_0/*.json")),
     Command(
         f"evaluate {MODEL} --on 901:val -o evaluation --device cpu --disable-tta --bootstrap 0",
@@ -158,6 +160,8 @@ def make_workspace(root: Path, prepared: Path) -> None:
     shutil.copytree(root / "predictions", model / "fold_0" / "validation")
     _write_evaluation(root)
     _write_sweep(root)
+    (root / "home").mkdir()
+    (root / "home" / ".bashrc").write_text("# some settings\nalias ll='ls -l'\n")
     write_table(root / "pairs" / "pairs.csv", [write_pair(root / "pairs", name) for name in ("ann", "bob")])
 
 

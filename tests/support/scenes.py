@@ -264,6 +264,12 @@ def datasets_to_merge(folder: Folder) -> None:
     two_to_merge(folder)
 
 
+@scene("docs/choose.md")
+@example("advise")
+def dataset_to_advise_on(folder: Folder) -> None:
+    folder.dataset("Dataset005_Lesions")
+
+
 @example("check")
 def datasets_to_check(folder: Folder) -> None:
     folder.dataset("Dataset712_Partial")

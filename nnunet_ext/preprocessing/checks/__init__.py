@@ -13,12 +13,12 @@ from nnunet_ext.preprocessing.checks.partial_labels import PartialLabelsCheck, m
 from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset
 
 
-def check_dataset(dataset: RawDataset, checks: Iterable[str | type]) -> list[Finding]:
+def check_dataset(dataset: RawDataset, checks: Iterable[str | type | DatasetCheck]) -> list[Finding]:
     """Look at every case of a dataset once.
 
-    `checks` are what is looked at beyond the files, as `nnunet_ext.techniques.Technique` declares it. The findings
-    about files come first. Nothing more is looked at if nnU-Net does not take the dataset.json or cannot read the first
-    image.
+    `checks` are what is looked at beyond the files, as `nnunet_ext.techniques.Technique` declares it, or checks that
+    were made already. The findings about files come first. Nothing more is looked at if nnU-Net does not take the
+    dataset.json or cannot read the first image.
     """
     description = check_description(dataset)
     if description.severity == "problem":
@@ -27,8 +27,8 @@ def check_dataset(dataset: RawDataset, checks: Iterable[str | type]) -> list[Fin
         files = FileCheck(dataset)
     except UserError as error:
         return [description, Finding("problem", "images", str(error))]
-    wanted: list[type[DatasetCheck]] = [resolve_name(one) if isinstance(one, str) else one for one in checks]
-    shown = [check(dataset) for check in wanted]
+    wanted = [resolve_name(one) if isinstance(one, str) else one for one in checks]
+    shown: list[DatasetCheck] = [one(dataset) if isinstance(one, type) else one for one in wanted]
     for case in tqdm(dataset.cases, desc="Checking", unit="case", disable=None):
         labels = files.read(case)
         if labels is not None:

@@ -1,0 +1,106 @@
+"""What to try with a dataset, in which order, and what is known about it.
+
+Reads every image and label map of a raw dataset, as `nnunet_ext check` does, and prints what to try: the baseline of
+stock nnU-Net first, then the techniques that the data are made for, each with its commands, the expected time, the
+reason, and what was measured so far. Where a technique has not been shown to beat the baseline, it says so. Times come
+from a probe of some seconds on this machine or, with --gpu on a machine without one, from published step times.
+
+It changes nothing. Exit status 0 if the files have no problem, 1 if they have one. Examples:
+
+    nnunet_ext advise -d 5
+    nnunet_ext advise -d 5 --hours 24 --gpu 12
+"""
+
+import argparse
+import json
+import textwrap
+
+from nnunet_ext.arguments import positive_number
+from nnunet_ext.errors import UserError
+from nnunet_ext.findings import WIDTH
+
+MANY = 3  # components of a label in a case: enough to ask whether all were annotated
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-d", "--dataset", required=True, help="id or name of the dataset")
+    hours = "time for one training in hours (default: as long as nnU-Net takes, up to a week)"
+    parser.add_argument("--hours", type=positive_number, metavar="H", help=hours)
+    gpu = "memory in GB of the GPU that trains (default: the one here, with nnU-Net's plans for 8 GB)"
+    parser.add_argument("--gpu", type=positive_number, metavar="GB", help=gpu)
+    missing = "some instances, such as lesions, are missing in the labels, which no file can tell"
+    parser.add_argument("--missing-instances", action="store_true", help=missing)
+    parser.add_argument("--no-times", action="store_true", help="leave out the probe, and with it all times")
+    parser.add_argument("--json", action="store_true", help="print the advice as JSON, for programs")
+
+
+def run(args: argparse.Namespace) -> int:
+    from nnunet_ext.diagnosis import advising
+    from nnunet_ext.diagnosis.step_times import benchmarked, probed
+    from nnunet_ext.preprocessing.checks import check_dataset
+    from nnunet_ext.preprocessing.checks.facts import FactsCheck
+    from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
+    from nnunet_ext.registry import TECHNIQUES, user_techniques
+
+    dataset = read_raw_dataset(args.dataset)
+    check = FactsCheck(dataset, missing_instances=args.missing_instances)
+    problems = [finding for finding in check_dataset(dataset, [check]) if finding.severity == "problem"]
+    if not check.shapes:
+        raise UserError(f"No case of {dataset.folder} can be read:\n" + "\n".join(map(str, problems)))
+    facts, name = check.facts(), dataset.folder.name
+    advice = advising.advice_for(facts, [*TECHNIQUES, *user_techniques()[0]])
+    has_gpu = args.gpu is not None or _has_gpu()
+    probe = None
+    if not args.no_times:
+        elsewhere = args.gpu is not None and not _has_gpu()
+        probe = (lambda dims, _: benchmarked(dims)) if elsewhere else (lambda dims, wide: probed(dims, features=wide))
+    found, note = [], ""
+    if advice:
+        schedule = advising.schedule_for(
+            advice,
+            network=advising.planned_network(name, facts) or advising.usual_network(facts),
+            probe=probe,
+            hours=args.hours,
+            gpu_gb=args.gpu,
+            on_cpu=not has_gpu,
+        )
+        found, note = advising.steps(advice, schedule, name=name), schedule.note
+    if args.json:
+        told = {"problems": [problem.detail for problem in problems], **advising.as_json(facts, found, note)}
+        print(json.dumps({"dataset": name, **told}, indent=2))
+        return 1 if problems else 0
+    print(_wrapped(f"{name}: {advising.described(facts)}"))
+    if problems:
+        print("\nFix this first:\n" + "\n".join(map(str, problems)))
+    if not facts.missing_instances and facts.instances >= MANY:
+        print(
+            _wrapped("\nCases have several instances of a label. If some were not annotated, add --missing-instances.")
+        )
+    if not found:
+        print("\nNo technique here is made for such data.")
+    for number, step in enumerate(found, 1):
+        print(f"\n{number}. {step.trainer}{' (baseline)' * step.is_baseline}")
+        verdict = "" if step.is_baseline else f" ({step.verdict})"
+        lines = [step.why, f"It needs {step.needs}." if step.needs else ""]
+        cost = [f"about {advising.in_words(step.hours)} for one fold"] if step.hours is not None else []
+        cost += [f"about {step.memory_gb:.0f} GB of GPU memory"] if has_gpu else []
+        lines += [f"Expect {' and '.join(cost)}." if cost else "", f"Evidence{verdict}: {step.evidence}"]
+        print(*(_wrapped(line, "   ") for line in lines if line), f"   See {step.results}", sep="\n")
+        print(*(f"   $ {command}" for command in step.commands), sep="\n")
+    if note:
+        print("\n" + _wrapped(note))
+    if len(found) > 1:
+        print("\n" + _wrapped("Score all on the same cases with nnunet_ext evaluate, and see docs/choose.md."))
+    return 1 if problems else 0
+
+
+def _wrapped(text: str, indent: str = "") -> str:
+    return textwrap.fill(
+        text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available() or torch.backends.mps.is_available()

@@ -1,0 +1,216 @@
+"""What to try with a dataset, in which order: the advice that applies, with its commands and times."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from nnunet_ext.advice import VERDICTS, Advice, Facts
+from nnunet_ext.diagnosis.step_times import EPOCHS, FEATURES, StepTime
+from nnunet_ext.errors import UserError
+from nnunet_ext.messages import counted, dataset_number, size
+from nnunet_ext.plans.plans_file import preprocessed_folder, read_plans
+from nnunet_ext.plans.quick import BASE_FEATURES, MIN_BATCH, SETTINGS, VOXELS_PER_PATCH
+
+DEFAULT_TARGET_GB = 8  # for which nnU-Net plans
+LONGEST_H = 7 * 24  # of a training that is still shown as it is, if nobody says how many hours there are
+LEAST_EPOCHS = 50  # of a shortened training; below that the preset learns more in the same time
+USUAL_PATCH, USUAL_BATCH = {2: 512, 3: 128}, {2: 12, 3: 2}  # for 8 GB
+SHORT, QUICK = "short", "quick"
+
+Probe = Callable[[int, int], StepTime]
+"""The time of a step, for 2 or 3 dimensions and a number of features of the first stage."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """What decides how long a step takes: patch in voxels, batch, and whether both are those of plans."""
+
+    patch: tuple[int, ...]
+    batch: int
+    is_planned: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to try."""
+
+    trainer: str
+    is_baseline: bool
+    why: str
+    needs: str
+    commands: Sequence[str]
+    hours: float | None  # of one fold; None if it was not to be estimated
+    memory_gb: float  # at the peak, estimated
+    verdict: str
+    evidence: str
+    results: str
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What all trainings share: configuration, plans, device, and how long a stock training of it takes."""
+
+    configuration: str
+    plans: str
+    device: str
+    target_gb: float
+    preparation: Sequence[str]  # with {number} of the dataset
+    hours: float | None
+    epochs: int
+    note: str
+
+
+def usual_network(facts: Facts) -> Network:
+    """What nnU-Net plans for 8 GB, roughly: its usual patch where the cases are as large."""
+    shape = facts.shape[1:] if facts.shape[0] == 1 else facts.shape
+    dims = len(shape)
+    return Network(tuple(min(side, USUAL_PATCH[dims]) for side in shape), USUAL_BATCH[dims])
+
+
+def planned_network(name: str, facts: Facts) -> Network | None:
+    """Patch and batch of the dataset's plans; None if it was not planned yet."""
+    try:
+        plans = read_plans(preprocessed_folder(name) / "nnUNetPlans.json")
+        planned = plans["configurations"]["2d" if facts.shape[0] == 1 else "3d_fullres"]
+        return Network(tuple(int(side) for side in planned["patch_size"]), int(planned["batch_size"]), is_planned=True)
+    except (UserError, KeyError, TypeError, ValueError):
+        return None
+
+
+def advice_for(facts: Facts, techniques: Iterable[Any]) -> list[Advice]:
+    """What applies, the baseline first, then by what was shown; in the order of the techniques where that is equal."""
+    applying = [advice for technique in techniques for advice in technique.advice if advice.applies(facts)]
+    return sorted(applying, key=lambda advice: (not advice.is_baseline, VERDICTS.index(advice.verdict)))
+
+
+def schedule_for(
+    advice: Sequence[Advice],
+    *,
+    network: Network,
+    probe: Probe | None,
+    hours: float | None,
+    gpu_gb: float | None,
+    on_cpu: bool,
+) -> Schedule:
+    """A configuration whose longest training fits the hours, and plans whose largest one fits the GPU.
+
+    Args:
+        advice: what is to be trained.
+        network: of the planned configuration.
+        probe: gives the time of a step; None to leave times out.
+        hours: that there are for one training; None for as long as nnU-Net takes, up to a week.
+        gpu_gb: memory of the GPU; None if it is not known.
+        on_cpu: whether trainings run on the CPU.
+    """
+    dims = len(network.patch)
+    base, device = ("2d" if dims == 2 else "3d_fullres"), " -device cpu" * on_cpu
+    plan, plans, target = (
+        f"nnUNetv2_plan_and_preprocess -d {{number}} -c {base}",
+        "nnUNetPlans",
+        float(DEFAULT_TARGET_GB),
+    )
+    largest = max(one.memory for one in advice)
+    if gpu_gb is not None and gpu_gb < largest * DEFAULT_TARGET_GB:
+        target = max(1, int(gpu_gb / largest * 10) / 10)
+        plans = f"nnUNetPlans_{target:g}GB"
+        plan += f" -gpu_memory_target {target:g} -overwrite_plans_name {plans}"
+    option = "" if plans == "nnUNetPlans" else f" -p {plans}"
+    if probe is None:
+        return Schedule(base, plans, device, target, [plan], None, EPOCHS, "")
+    step = probe(dims, FEATURES)
+    full = step.hours(network.patch, network.batch, epochs=EPOCHS)
+    known = "of the plans" if network.is_planned else "that nnU-Net usually plans"
+    basis = f"Times are for one fold, {step.basis}; network and patch ({size(network.patch)}) {known}."
+    longest = max(one.time for one in advice)
+    budget = LONGEST_H if hours is None else hours
+    if full * longest <= budget:
+        return Schedule(base, plans, device, target, [plan], full, EPOCHS, basis)
+    too_long = f"{EPOCHS} epochs would take {in_words(full * longest)} with the slowest of these trainers."
+    epochs = int(EPOCHS * budget / (full * longest))
+    if epochs >= LEAST_EPOCHS and (hours is not None or not on_cpu):  # who has only a CPU seldom wants a week of it
+        name = f"{base}_{SHORT}"
+        settings = "".join(f" {one.when_short.format(third=epochs // 3)}" for one in advice if one.when_short)
+        shorter = f"nnunet_ext configure -d {{number}}{option} -c {base} --name {name} num_epochs={epochs}{settings}"
+        note = f"{basis} {too_long} All are shortened alike, to {epochs}, so that they can be compared."
+        return Schedule(name, plans, device, target, [plan, shorter], full * epochs / EPOCHS, epochs, note)
+    name, quick = f"{base}_{QUICK}", probe(dims, BASE_FEATURES)
+    spent = quick.hours(
+        [VOXELS_PER_PATCH[dims]],
+        MIN_BATCH,
+        epochs=SETTINGS["num_epochs"],
+        steps=SETTINGS["num_iterations_per_epoch"],
+        validation=SETTINGS["num_val_iterations_per_epoch"],
+    )
+    note = f"{basis} {too_long} The preset quick, a small network, compares methods; it is no model to use."
+    derive = f"nnunet_ext plan -d {{number}}{option} --preset quick -c {base}"
+    return Schedule(name, plans, device, target, [plan, derive], spent, SETTINGS["num_epochs"], note)
+
+
+def steps(advice: Sequence[Advice], schedule: Schedule, *, name: str) -> list[Step]:
+    """The advice with its commands, times and memory."""
+    option = "" if schedule.plans == "nnUNetPlans" else f" -p {schedule.plans}"
+    base = schedule.configuration.removesuffix(f"_{SHORT}").removesuffix(f"_{QUICK}")
+    names = {"name": name, "base": base, "c": schedule.configuration, "p": schedule.plans, "plans": option}
+    names |= {
+        "device": schedule.device,
+        "epochs": "" if schedule.epochs == EPOCHS else f" num_epochs={schedule.epochs}",
+    }
+    prepared: set[str] = set()
+
+    def commands(one: Advice) -> list[str]:
+        number = one.dataset or dataset_number(name)
+        # settings are read by trainers of this package alone
+        is_stock = one.is_baseline and schedule.configuration == base
+        trainer = "nnUNetTrainerConfigurable" if one.is_baseline else one.trainer
+        chosen = "" if is_stock else f" -tr {trainer}"
+        train = f"nnUNetv2_train {number} {schedule.configuration} 0{chosen}{option}{schedule.device}"
+        check = [] if one.is_baseline else [f"nnunet_ext check -d {number} --trainer {one.trainer}"]
+        preparation = [] if number in prepared else schedule.preparation
+        prepared.add(number)
+        lines = [*check, *preparation, *one.commands]
+        return [line.format(train=train, number=number, **names) for line in lines]
+
+    return [
+        Step(
+            one.trainer,
+            one.is_baseline,
+            one.why,
+            one.needs,
+            commands(one),
+            None if schedule.hours is None else schedule.hours * one.time,
+            schedule.target_gb * one.memory,
+            one.verdict,
+            one.evidence,
+            one.results,
+        )
+        for one in advice
+    ]
+
+
+def described(facts: Facts) -> str:
+    """A dataset in a sentence."""
+    kinds = {"dense": facts.dense, "scribbled": facts.scribbled, "with some slices labelled": facts.sliced}
+    kinds |= {"with some of the labels": facts.partial, "without annotation": facts.unlabelled}
+    told = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
+    parts = [f"{counted(facts.cases, 'case')} ({told})"]
+    unknown = "which cases are of one patient is not known"
+    parts.append(unknown if facts.patients is None else counted(facts.patients, "patient"))
+    parts.append(counted(facts.labels, "region" if facts.has_regions else "label"))
+    parts.append(f"median size {size(facts.shape)} voxels")
+    if facts.priors is not None:
+        parts.append(f"{facts.priors} with a prior scan, {'with' if facts.has_prior_labels else 'without'} its labels")
+    if facts.missing_instances:
+        parts.append("instances are missing in the labels")
+    return "; ".join(parts) + "."
+
+
+def in_words(hours: float) -> str:
+    """A time in minutes, hours or days."""
+    if hours < 1:
+        return f"{max(1, round(hours * 60))} minutes"
+    return f"{hours:.0f} hours" if hours < 48 else f"{hours / 24:.0f} days"
+
+
+def as_json(facts: Facts, found: Sequence[Step], note: str) -> dict[str, Any]:
+    """All of it, for programs."""
+    return {"facts": {**asdict(facts), "cases": facts.cases}, "times": note, "steps": [asdict(step) for step in found]}

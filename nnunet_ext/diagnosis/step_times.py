@@ -1,0 +1,80 @@
+"""How long a training step of nnU-Net takes: measured by a short probe, or taken from the benchmarks."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+FEATURES, MAX_FEATURES, STAGES = 32, 320, 6  # nnU-Net's usual network
+PROBED = {2: (256, 256), 3: (32, 64, 64)}  # voxels; the network's strides divide them
+H200 = {2: 0.064 / (12 * 512 * 512), 3: 0.076 / (2 * 128**3)}
+"""Seconds for each voxel of a batch, on one NVIDIA H200: docs/benchmarks.md, step time."""
+VALIDATION = 1 / 3  # of a training step's time: a step of validation has no backward pass
+STEPS, VALIDATION_STEPS, EPOCHS = 250, 50, 1000  # nnU-Net's
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds for each voxel of a batch, for networks of a number of features, and how that is known."""
+
+    seconds_per_voxel: float
+    basis: str
+
+    def hours(
+        self, patch: Sequence[int], batch: int, *, epochs: int, steps: int = STEPS, validation: int = VALIDATION_STEPS
+    ) -> float:
+        """Hours of a training; loading data that takes longer than a step is not in it."""
+        seconds = self.seconds_per_voxel * math.prod(patch) * batch
+        return epochs * seconds * (steps + VALIDATION * validation) / 3600
+
+
+def benchmarked(dims: int) -> StepTime:
+    """What was measured on one NVIDIA H200."""
+    basis = "estimated from step times on one NVIDIA H200 (docs/benchmarks.md); most GPUs are slower"
+    return StepTime(H200[dims], basis)
+
+
+def probed(dims: int, *, features: int = FEATURES, channels: int = 1, classes: int = 3) -> StepTime:
+    """Time two steps of nnU-Net's usual network on a small patch, after one to warm up; seconds on two cores."""
+    import torch
+    from dynamic_network_architectures.architectures.unet import PlainConvUNet
+    from torch import nn
+
+    device = torch.device(
+        "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    )
+    network = PlainConvUNet(
+        input_channels=channels,
+        n_stages=STAGES,
+        features_per_stage=[min(features * 2**stage, MAX_FEATURES) for stage in range(STAGES)],
+        conv_op=nn.Conv3d if dims == 3 else nn.Conv2d,
+        kernel_sizes=3,
+        strides=[1] + [2] * (STAGES - 1),
+        n_conv_per_stage=2,
+        num_classes=classes,
+        n_conv_per_stage_decoder=2,
+        conv_bias=True,
+        norm_op=nn.InstanceNorm3d if dims == 3 else nn.InstanceNorm2d,
+        norm_op_kwargs={"affine": True},
+        nonlin=nn.LeakyReLU,
+        deep_supervision=True,
+    ).to(device)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-4)
+    patch = torch.randn(1, channels, *PROBED[dims], device=device)
+
+    def step() -> float:
+        """A training step without its loss, which takes little; the time in seconds."""
+        started = time.perf_counter()
+        optimizer.zero_grad()
+        with torch.autocast(device.type, enabled=device.type == "cuda"):
+            sum(output.float().square().mean() for output in network(patch)).backward()
+        optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    step()
+    seconds = min(step() for _ in range(2))
+    where = torch.cuda.get_device_name() if device.type == "cuda" else device.type
+    basis = f"estimated from two steps on a small patch on this machine ({where}), scaled by voxels"
+    return StepTime(seconds / math.prod(PROBED[dims]), basis)

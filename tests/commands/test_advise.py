@@ -1,0 +1,321 @@
+"""``nnunet_ext advise`` on datasets of every kind: what it says first, whether its commands parse, what it promises."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nnunet_ext.advice import FEW, VERDICTS, Facts
+from nnunet_ext.cli import build_parser, main
+from nnunet_ext.diagnosis import advising, step_times
+from nnunet_ext.diagnosis.advising import Network, advice_for, schedule_for, steps
+from nnunet_ext.diagnosis.step_times import StepTime, probed
+from nnunet_ext.registry import TECHNIQUES, TRAINERS
+from support.command_blocks import ENTRY_POINTS
+from support.pages import anchors
+from support.raw_datasets import read_array, write_array, write_raw
+
+ROOT = Path(__file__).resolve().parents[2]
+SHAPE = (8, 24, 24)
+TWO = {"background": 0, "liver": 1, "spleen": 2}
+OPEN = {**TWO, "ignore": 3}
+
+
+def dense(number: int = 0) -> np.ndarray:
+    """A box of each label."""
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[2:6, 3:9, 3 + number % 5 : 9] = 1
+    labels[2:6, 12:20, 12:20] = 2
+    return labels
+
+
+def scribbled(number: int = 0) -> np.ndarray:
+    """A stroke of each label in some slices, and nothing elsewhere."""
+    labels = np.full(SHAPE, 3, np.uint8)
+    labels[1:7, 0, 2:20] = 0
+    labels[3:5, 5, 4:8] = 1
+    labels[3:5, 15, 13:18] = 2
+    return labels
+
+
+def some_slices() -> np.ndarray:
+    labels = dense()
+    labels[::2] = 3
+    return labels
+
+
+def write(raw: Path, kind: str) -> None:
+    """Dataset 5 of a kind."""
+    folder = raw / "Dataset005_Some"
+    if kind.startswith("dense"):
+        write_raw(folder, {f"c{i}": dense(i) for i in range(FEW + 1 if kind == "dense many" else 4)}, names=TWO)
+    elif kind == "scribbles":
+        write_raw(folder, {f"c{i}": scribbled(i) for i in range(4)}, names=OPEN)
+    elif kind == "slices":
+        write_raw(folder, {f"c{i}": some_slices() for i in range(4)}, names=OPEN)
+    elif kind == "partial":
+        lists = {"c2": ["liver"], "c3": ["spleen"]}
+        write_raw(
+            folder,
+            {f"c{i}": dense(i) * (dense(i) != {2: 2, 3: 1}.get(i, 9)) for i in range(4)},
+            names=TWO,
+            nnunet_ext={"annotated_labels": lists, "default": ["liver", "spleen"]},
+        )
+    elif kind in ("pairs", "pairs, some alone"):
+        roles = {"current": [0], "prior_image": [1], "prior_labels": [2, 3]}
+        channels = ("MRI", "MRI", "noNorm", "noNorm")
+        cases = {f"c{i}": dense(i) for i in range(4)}
+        write_raw(folder, cases, names=TWO, channels=channels, nnunet_ext={"longitudinal": roles})
+        for case, labels in cases.items():
+            for value, channel in ((1, 2), (2, 3)):
+                write_array((labels == value).astype(np.uint8), folder / "imagesTr" / f"{case}_{channel:04d}.nii.gz")
+        for channel in (1, 2, 3) if kind == "pairs, some alone" else ():
+            write_array(np.zeros(SHAPE, np.uint8), folder / "imagesTr" / f"c0_{channel:04d}.nii.gz")
+        (folder / "pairs.json").write_text(
+            json.dumps({"cases": {case: {"patient": number // 2} for number, case in enumerate(cases)}})
+        )
+    elif kind == "mixed":
+        lists = {"c2": ["liver", "spleen"], "c3": []}
+        write_raw(
+            folder,
+            {"c0": dense(), "c1": dense(1), "c2": scribbled(), "c3": np.zeros(SHAPE, np.uint8)},
+            names=OPEN,
+            nnunet_ext={"annotated_labels": lists, "default": ["liver", "spleen"], "scribbled": ["c2"]},
+        )
+
+
+EXPECTED = {
+    "dense many": ["nnUNetTrainer"],
+    "dense few": ["nnUNetTrainer", "nnUNetTrainerFineTune", "nnUNetTrainerMixUp", "nnUNetTrainerDGST"],
+    "scribbles": ["nnUNetTrainer", "nnUNetTrainerTDNet"],
+    "slices": ["nnUNetTrainer"],
+    "partial": ["nnUNetTrainer", "nnUNetTrainerPartialLabels"],
+    "pairs": ["nnUNetTrainer"],
+    "pairs, some alone": ["nnUNetTrainer", "nnUNetTrainerDualEncoder"],
+    "mixed": ["nnUNetTrainer", "nnUNetTrainerModelsGenesis", "nnUNetTrainerMixedSupervision"],
+}
+
+
+@pytest.fixture(autouse=True)
+def step_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine of a known speed, without a GPU."""
+    monkeypatch.setattr("nnunet_ext.commands.advise._has_gpu", lambda: False)
+    monkeypatch.setattr(step_times, "probed", lambda dims, *, features: StepTime(1e-6 * features, "measured"))
+
+
+@pytest.fixture
+def advise(raw: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+    def run(kind: str, *options: str) -> dict[str, Any]:
+        write(raw, kind)
+        assert main(["advise", "-d", "5", "--json", *options]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+class Parsed(Exception):
+    """The arguments are right; the command is not carried out."""
+
+
+def assert_parses(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, *arguments = shlex.split(command)
+    if name == "nnunet_ext":
+        build_parser().parse_args(arguments)
+        return
+    parse = argparse.ArgumentParser.parse_known_args  # nnU-Net's commands call it, or what calls it
+
+    def only_parse(parser: argparse.ArgumentParser, *_: Any) -> None:
+        _, unknown = parse(parser, arguments)
+        if unknown:
+            parser.error(f"unknown: {unknown}")
+        raise Parsed
+
+    with monkeypatch.context() as patch, pytest.raises(Parsed):
+        patch.setattr(argparse.ArgumentParser, "parse_known_args", only_parse)
+        ENTRY_POINTS[name].load()()
+
+
+@pytest.mark.parametrize("options", [(), ("--hours", "100"), ("--hours", "1"), ("--gpu", "6")], ids=" ".join)
+@pytest.mark.parametrize("kind", EXPECTED)
+def test_the_baseline_comes_first_and_every_command_parses(
+    kind: str, options: tuple[str, ...], advise: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = advise(kind, *options)
+    assert [step["trainer"] for step in told["steps"]] == EXPECTED[kind]
+    assert told["steps"][0]["is_baseline"]
+    for step in told["steps"]:
+        assert step["hours"] > 0
+        for command in step["commands"]:
+            assert_parses(command, monkeypatch)
+
+
+def test_a_wrong_command_would_not_parse(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit):
+        assert_parses("nnUNetv2_train 5 3d_fullres 0 --no-such-option", monkeypatch)
+
+
+def test_what_is_seen_of_the_cases_is_told(advise: Any) -> None:
+    facts = advise("mixed")["facts"]
+    assert {kind: facts[kind] for kind in ("cases", "dense", "scribbled", "unlabelled", "partial")} == {
+        **{"cases": 4, "dense": 2, "scribbled": 1, "unlabelled": 1, "partial": 0},
+    }
+    assert facts["shape"] == list(SHAPE)
+    assert (facts["labels"], facts["priors"], facts["patients"]) == (2, None, None)
+
+
+def test_pairs_are_counted_with_their_patients(advise: Any) -> None:
+    facts = advise("pairs, some alone")["facts"]
+    assert (facts["priors"], facts["has_prior_labels"], facts["patients"]) == (3, True, 2)
+
+
+def test_only_the_user_knows_that_instances_are_missing(advise: Any, raw: Path) -> None:
+    told = advise("dense few", "--missing-instances")
+    assert [step["trainer"] for step in told["steps"]] == ["nnUNetTrainer", "nnUNetTrainerDBDMP"]
+    (raw / "Dataset005_Some" / "instances.json").write_text("{}")  # of `simulate instances`
+    assert [step["trainer"] for step in advise("dense few")["steps"]] == ["nnUNetTrainer", "nnUNetTrainerDBDMP"]
+
+
+def test_the_page_names_reason_time_evidence_and_results(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(raw, "scribbles")
+    assert main(["advise", "-d", "5"]) == 0
+    page = capsys.readouterr().out
+    assert "4 cases (4 scribbled); which cases are of one patient is not known" in page
+    assert re.search(r"1\. nnUNetTrainer \(baseline\)\n.*2\. nnUNetTrainerTDNet\n", page, re.DOTALL)
+    assert "Evidence (not shown): " in page
+    assert "   See docs/techniques/scribbles.md#results\n" in page
+    assert "   $ nnunet_ext check -d 5 --trainer nnUNetTrainerTDNet\n" in page
+    assert "for one fold, measured; network and patch (8 x 24 x 24) that nnU-Net usually plans" in " ".join(
+        page.split()
+    )
+
+
+def test_many_lesions_raise_the_question_whether_some_are_missing(
+    raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[::3, ::6, ::6] = 1
+    write_raw(raw / "Dataset005_Some", {"a": labels, "b": labels})
+    assert main(["advise", "-d", "5", "--no-times"]) == 0
+    page = capsys.readouterr().out
+    assert "add --missing-instances" in page
+    assert "for one fold" not in page
+
+
+def test_problems_of_the_files_come_first_and_make_the_status_1(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(raw, "dense few")
+    file = raw / "Dataset005_Some" / "labelsTr" / "c1.nii.gz"
+    write_array(read_array(file) * 5, file)
+    assert main(["advise", "-d", "5", "--no-times"]) == 1
+    page = capsys.readouterr().out
+    assert "Fix this first:\nproblem  label values" in page
+    for file in (raw / "Dataset005_Some" / "labelsTr").iterdir():
+        file.unlink()
+    assert main(["advise", "-d", "5", "--no-times"]) == 2
+    assert "No case of" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------- time and memory, by hand
+
+
+def schedule(facts: Facts, seconds: float, **options: Any) -> tuple[Any, list[Any]]:
+    """Of a network whose step takes so many seconds."""
+    chosen = {"hours": None, "gpu_gb": None, "on_cpu": False, **options}
+    advice = advice_for(facts, TECHNIQUES)
+    network = Network((100, 100, 100), 2)
+    planned = schedule_for(advice, network=network, probe=lambda *_: StepTime(seconds / 2e6, "known"), **chosen)
+    return planned, steps(advice, planned, name="Dataset005_Some")
+
+
+def test_hours_are_those_of_a_thousand_epochs() -> None:
+    planned, (stock,) = schedule(Facts(dense=100), seconds=0.1)
+    by_hand = 1000 * (250 + 50 / 3) * 0.1 / 3600
+    assert planned.hours == stock.hours == pytest.approx(by_hand)
+    assert stock.commands == [
+        "nnUNetv2_plan_and_preprocess -d 5 -c 3d_fullres",
+        "nnUNetv2_train 5 3d_fullres 0",
+    ]
+
+
+def test_too_few_hours_shorten_all_trainings_alike() -> None:
+    facts = Facts(dense=10, missing_instances=True)
+    planned, (stock, other) = schedule(facts, seconds=0.1, hours=6.4)
+    assert planned.epochs == int(1000 * 6.4 / (7.407 * 1.73))
+    third = planned.epochs // 3
+    line = f"num_epochs={planned.epochs} dbdmp.ramp_epochs={third}"
+    assert stock.commands[1].endswith(f"--name 3d_fullres_short {line}")
+    assert stock.commands[2] == "nnUNetv2_train 5 3d_fullres_short 0 -tr nnUNetTrainerConfigurable"
+    assert other.commands[-1] == "nnUNetv2_train 5 3d_fullres_short 0 -tr nnUNetTrainerDBDMP"
+    assert other.hours == pytest.approx(6.4, rel=0.01)
+
+
+def test_on_a_slow_machine_the_preset_compares_methods() -> None:
+    planned, (stock,) = schedule(Facts(dense=100), seconds=30, on_cpu=True)
+    assert planned.configuration == "3d_fullres_quick"
+    assert planned.hours == pytest.approx(20 * (50 + 10 / 3) * 30 * 2 * 96_000 / 2e6 / 3600)
+    assert stock.commands[1:] == [
+        "nnunet_ext plan -d 5 --preset quick -c 3d_fullres",
+        "nnUNetv2_train 5 3d_fullres_quick 0 -tr nnUNetTrainerConfigurable -device cpu",
+    ]
+
+
+def test_a_small_gpu_gets_plans_that_fit_the_largest_training() -> None:
+    planned, (stock, tdnet) = schedule(Facts(scribbled=10), seconds=0.1, gpu_gb=12)
+    assert planned.target_gb == 5.6  # 12 / 2.13
+    assert tdnet.memory_gb == pytest.approx(5.6 * 2.13)
+    assert stock.commands[0].endswith("-gpu_memory_target 5.6 -overwrite_plans_name nnUNetPlans_5.6GB")
+    assert stock.commands[-1] == "nnUNetv2_train 5 3d_fullres 0 -p nnUNetPlans_5.6GB"
+    large, _ = schedule(Facts(scribbled=10), seconds=0.1, gpu_gb=24)
+    assert (large.target_gb, large.plans) == (8, "nnUNetPlans")
+
+
+def test_two_dimensional_data_are_trained_in_2d() -> None:
+    network = advising.usual_network(Facts(dense=100, shape=(1, 300, 700)))
+    assert (network.patch, network.batch) == ((300, 512), 12)
+    advice = advice_for(Facts(dense=100), TECHNIQUES)
+    options: dict[str, Any] = {"probe": None, "hours": None, "gpu_gb": None, "on_cpu": False}
+    planned = schedule_for(advice, network=network, **options)
+    assert (planned.configuration, planned.hours) == ("2d", None)
+
+
+def test_plans_that_are_there_say_patch_and_batch(workspace: Any) -> None:
+    network = advising.planned_network("Dataset901_Labels", Facts())
+    assert network is not None
+    assert network.is_planned
+    assert advising.planned_network("Dataset999_None", Facts()) is None
+
+
+def test_the_probe_measures_a_step() -> None:
+    measured = probed(2, features=2)
+    assert measured.seconds_per_voxel > 0
+    assert "on this machine (cpu" in measured.basis or "on this machine (" in measured.basis
+
+
+# ---------------------------------------------------------------------- what the techniques declare
+
+ADVICE = [advice for technique in TECHNIQUES for advice in technique.advice]
+
+
+@pytest.mark.parametrize("advice", ADVICE, ids=lambda advice: advice.trainer)
+def test_advice_names_a_trainer_and_a_page_that_is_there(advice: Any) -> None:
+    assert advice.trainer in {"nnUNetTrainer", *(entry.name for entry in TRAINERS)}
+    assert advice.verdict in VERDICTS
+    page, _, anchor = advice.results.partition("#")
+    assert (ROOT / page).is_file()
+    assert not anchor or anchor in anchors(ROOT / page)
+    assert ("ot measured" in advice.evidence) >= (advice.verdict == "not measured" and not advice.is_baseline)
+
+
+@pytest.mark.parametrize("dense", [1, FEW, FEW + 1, 1000])
+def test_dense_cases_alone_always_have_a_baseline(dense: int) -> None:
+    facts = Facts(dense=dense)
+    for one in (facts, replace(facts, priors=dense), replace(facts, missing_instances=True), replace(facts, partial=3)):
+        assert [advice.is_baseline for advice in advice_for(one, TECHNIQUES)].count(True) == 1
