@@ -33,6 +33,7 @@ LINK_TARGETS = (
     # where public weights come from
     "https://github.com/MIC-DKFZ/nnssl",
     "https://github.com/wasserth/TotalSegmentator",
+    "https://github.com/uni-medical/STU-Net",
     "https://zenodo.org/records/",
     "https://huggingface.co/",
 )
