@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.data.folds import grouped
@@ -39,3 +39,8 @@ def copy_labels(cases: Mapping[str, Case], folder: Path) -> None:
     folder.mkdir()
     for case in cases.values():
         shutil.copyfile(case.label, folder / case.label.name)
+
+
+def unlabelled(folder: Path, draw: object, *, name: str) -> Sequence[str]:
+    """The command that makes a dataset of an original's images, with placeholders for labels."""
+    return ["nnunet_ext", "unlabelled", str(original(name).resolve() / "imagesTr"), "-o", folder.name]

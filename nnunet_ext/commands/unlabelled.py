@@ -13,6 +13,7 @@ they stay where they are. Example, of pre-training on dataset 12 with the plans 
 
 CHECKPOINT is fold_all/checkpoint_final.pth in the folder nnUNetTrainerModelsGenesis__nnUNetPlansFrom5__3d_fullres of
 dataset 12's results. The plans must be those of dataset 5, so that network, spacing and intensities are the same.
+nnUNetTrainerVolumeFusion and nnUNetTrainerMAE pre-train in the same way.
 """
 
 import argparse

@@ -156,7 +156,7 @@ def scans_with_priors(folder: Folder) -> None:
     patients(folder, "new.csv", ("new",), labelled=False)
 
 
-@scene("docs/techniques/models-genesis.md")
+@scene("docs/techniques/pretraining.md")
 def images_without_labels(folder: Folder) -> None:
     dataset = folder.dataset("Dataset005_Lesions")
     shutil.copytree(dataset / "imagesTr", folder.root / "IMAGES")
