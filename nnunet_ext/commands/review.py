@@ -180,8 +180,7 @@ def cases_table(found: Mapping[str, Disagreement], labels: Mapping[str, int]) ->
     """A row for each case, the largest disagreement first."""
     import pandas as pd
 
-    shares = pd.Series({name: one.share for name, one in found.items()}, dtype=float)
-    lower, upper = shares.quantile(0.25), shares.quantile(0.75)
+    lower, upper = pd.Series([one.share for one in found.values()]).quantile([0.25, 0.75]).tolist()
     rows = []
     for name, one in found.items():
         apart = [label for label, value in labels.items() if one.dice.get(value) == 0]

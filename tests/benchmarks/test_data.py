@@ -22,6 +22,7 @@ from benchmarks.data.domain_shift import (
     write_side,
 )
 from benchmarks.data.folds import PatientFolds, grouped
+from benchmarks.data.label_noise import made_wrong
 from benchmarks.data.missing_labels import PretendedSources
 from benchmarks.data.raw import linked
 from benchmarks.engine.experiment import Dataset, Draw
@@ -367,3 +368,16 @@ def test_pretended_sources_have_the_lists_that_the_command_writes(raw):
     for everyone, fold in zip(merged.folds((6,), (0, 1)), some.folds((6,), (0, 1))):
         assert fold["val"] == everyone["val"]
         assert fold["train"] == [case for case in everyone["train"] if "LV" in lists[case]]
+
+
+def test_wrong_labels_are_drawn_by_the_seed(raw):
+    acdc.write_masks(raw / "Dataset900_Right", DRAW)
+    command = made_wrong(raw / "Dataset902_Wrong", DRAW, source=900, rate=0.5, size=5.0)
+    assert command[2:] == [
+        *("noise", "900", "-o", "Dataset902_Wrong", "--rate", "0.5"),
+        *("--kinds", "dilation", "erosion", "shift", "swap", "--size", "5", "--seed", "1"),
+    ]
+    assert cli.main(list(command)[1:]) == 0
+    right, wrong = read_raw_dataset("900"), read_raw_dataset("902")
+    assert list(right.cases) == list(wrong.cases)
+    assert any((array(case.label) != array(wrong.cases[name].label)).any() for name, case in right.cases.items())

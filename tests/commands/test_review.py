@@ -43,7 +43,7 @@ def cases(place, predictor):
     """What fold 0 (of factor 1) and fold 1 (of 0.7) say is the brightness: two voxels missing, none, all missing."""
     with_arrays(place, "case_0", 0.9, slice(0, 2))
     with_arrays(place, "case_1", 0.9, slice(0, 3))
-    with_arrays(place, "case_2", 0.9, slice(0, 0))
+    with_arrays(place, "case_2", 1.0, slice(0, 0))
     return place
 
 
@@ -54,7 +54,7 @@ def test_regions_are_ranked_by_size_and_confidence_of_folds_that_have_not_traine
     assert regions["case"].to_list() == ["case_2", "case_0"]
     assert regions["rank"].to_list() == [1, 2]
     assert regions["voxels"].to_list() == [6, 2]
-    confidence = [2 * 0.9 * 0.7 - 1, 2 * 0.9 - 1]
+    confidence = [2 * 0.7 - 1, 2 * 0.9 - 1]
     assert regions["confidence"].to_list() == pytest.approx(confidence, abs=1e-5)
     assert regions["score"].to_list() == pytest.approx([6 * MM3 * confidence[0], 2 * MM3 * confidence[1]], rel=1e-5)
     assert set(regions["label"]) == {"background"}
@@ -75,7 +75,7 @@ def test_cases_are_ranked_and_flagged(cases):
     assert review(cases) == 0
     found = table(cases, "cases.csv").set_index("case")
     assert list(found.index) == ["case_2", "case_0", "case_1"]
-    assert found["disagreement"].to_list() == pytest.approx([2 * 0.9 * 0.7 - 1, 2 / 6 * (2 * 0.9 - 1), 0], abs=1e-5)
+    assert found["disagreement"].to_list() == pytest.approx([2 * 0.7 - 1, 2 / 6 * (2 * 0.9 - 1), 0], abs=1e-5)
     assert found["dice"].to_list() == pytest.approx([0, 0.8, 1])
     assert found["flagged"].to_list()[0] == "no overlap: node"
     assert found["flagged"].isna().to_list() == [False, True, True]
