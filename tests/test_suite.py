@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support.cells import differences, documented
+from support.cells import PAGE, differences, documented, page
 from support.trainers_under_test import EVERY_TRAINER
 from support.workspace import built_once
 
@@ -75,3 +75,8 @@ def test_every_trainer_trains_predicts_and_resumes_in_the_quick_tier():
     required, _ = documented()
     for capability in ("3d", "killed and resumed"):
         assert required[capability] == dict.fromkeys(EVERY_TRAINER, "quick")
+
+
+def test_the_page_of_capabilities_is_that_of_the_suite() -> None:
+    written = PAGE.read_text(encoding="utf-8")
+    assert written == page(), "write it anew: PYTHONPATH=tests python -m support.cells --page"

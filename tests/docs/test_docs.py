@@ -20,6 +20,7 @@ from nnunet_ext.plans.settings import KEY, settings_model, validated_settings
 from nnunet_ext.registration import VARIABLE
 from nnunet_ext.registry import TECHNIQUES, TRAINERS
 from nnunet_ext.trainers.base import ALLOW_CHANGED_SETTINGS
+from nnunet_ext.version import __version__
 from support.pages import FENCE, anchors, prose
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -166,3 +167,7 @@ def test_the_pages_do_hold_commands_and_settings() -> None:
     assert commands("```bash\n$ nnunet_ext plan -d 4 \\\n    --preset quick\n```\n")
     assert any("configure" in call and "=" in call for call in calls)
     assert any(list(blocks(text_of(page), "json")) for page in PAGE_NAMES)
+
+
+def test_the_citation_names_the_version_of_the_package() -> None:
+    assert f"\nversion: {__version__}\n" in text_of("CITATION.cff")

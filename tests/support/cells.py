@@ -1,5 +1,7 @@
 """Which trainer goes through which capability of nnU-Net, and in which tier: ``make cells``.
 
+With ``--page`` it writes docs/reference/capabilities.md in place of printing.
+
 The tests say what there is, by the mark ``capability``; tests/README.md says what there must be.
 """
 
@@ -26,6 +28,8 @@ from support.trainers_under_test import (
 
 TESTS = Path(__file__).resolve().parents[1]
 ROW = re.compile(r"^\| `([^`]+)` \| ([^|]+) \| (quick|full) \|", re.MULTILINE)
+
+PAGE = TESTS.parent / "docs" / "reference" / "capabilities.md"
 
 ONE_PER_NETWORK = "one for each network"
 SCOPES = {
@@ -119,7 +123,40 @@ def table(cells: Cells, scopes: dict[str, str]) -> str:
     return "\n".join([*lines, "", *(f"{f'-{number}':>5}  {why}" for why, number in notes.items())])
 
 
+def page() -> str:
+    """The page of the documentation: a row for each capability, with who goes through it and why others do not."""
+    lines = [
+        "# Trainers and capabilities",
+        "",
+        "Written by `PYTHONPATH=tests python -m support.cells --page` from the contract suite, which takes the trainers "
+        "through the capabilities of nnU-Net on tiny data. `tests/README.md` says what each test does. Of trainers that "
+        "build the same network, one stands for the others in what depends on the network alone.",
+        "",
+        "| Capability | Tested | Not tested, and why |",
+        "| --- | --- | --- |",
+    ]
+    for capability, scope in documented()[1].items():
+        tested: list[str] = []
+        others: dict[str, list[str]] = {}
+        for trainer in EVERY_TRAINER:
+            why = why_not(capability, scope, trainer)
+            if why is None:
+                tested.append(f"`{trainer}`")
+                continue
+            same = "builds the same network" in why
+            others.setdefault("one with the same network is tested" if same else why, []).append(f"`{trainer}`")
+        named = ", ".join(tested)
+        if len(tested) > len(EVERY_TRAINER) / 2:
+            named = "all others" if others else "every trainer"
+        reasons = [f"{', '.join(trainers)}: {why.rstrip('.')}." for why, trainers in others.items()]
+        lines.append(f"| {capability.replace('_', ' ')} | {named} | {' '.join(reasons)} |")
+    return "\n".join(lines) + "\n"
+
+
 if __name__ == "__main__":
+    if sys.argv[1:] == ["--page"]:
+        PAGE.write_text(page(), encoding="utf-8")
+        sys.exit()
     found, (expected, scopes) = collected(), documented()
     print(table(found, scopes))
     if wrong := list(differences(found, expected)):
