@@ -128,9 +128,9 @@ def page() -> str:
     lines = [
         "# Trainers and capabilities",
         "",
-        "Written by `PYTHONPATH=tests python -m support.cells --page` from the contract suite, which takes the trainers "
-        "through the capabilities of nnU-Net on tiny data. `tests/README.md` says what each test does. Of trainers that "
-        "build the same network, one stands for the others in what depends on the network alone.",
+        "Written by `PYTHONPATH=tests python -m support.cells --page` from the contract suite, which takes the "
+        "trainers through the capabilities of nnU-Net on tiny data. `tests/README.md` says what each test does. Of "
+        "trainers that build the same network, one stands for the others in what depends on the network alone.",
         "",
         "| Capability | Tested | Not tested, and why |",
         "| --- | --- | --- |",
