@@ -109,15 +109,7 @@ class SelfTraining:
         command += ["--least-share", str(request.least_share), "--device", self.device, *self._without_mirroring]
         # it takes its name when it is whole; a run may be killed before it remembers that
         self._step(number, "label", command, is_done=(self.raw / dataset).is_dir())
-        table = pd.read_csv(self.raw / dataset / TABLE, dtype={"case": str})
-        kept = table[~table["left_out"]]
-        shares = kept["foreground_share"].dropna()
-        added = {
-            column.removeprefix("voxels_"): int(kept[column].sum()) for column in kept if column.startswith("voxels_")
-        }
-        share = kept["labelled_voxels"].sum() / max(1, kept["open_voxels"].sum())
-        agreement = float(shares.mean()) if len(shares) else None
-        return Labelling(len(kept), len(table) - len(kept), float(share), agreement, added)
+        return _read_table(self.raw / dataset / TABLE)
 
     def _preprocess(self, number: int, dataset: str) -> None:
         """Preprocess a round's dataset by the plans and with the folds of the labelled one."""
@@ -253,6 +245,22 @@ class SelfTraining:
                     status = process.wait()
             check_status(status, line, log)
         self._remember(done={**self.state.done, name: line})
+
+
+def _read_table(file: Path) -> Labelling:
+    """What came of a labelling, by its table; a UserError if that was changed."""
+    try:
+        table = pd.read_csv(file, dtype={"case": str, "left_out": bool, "foreground_share": float})
+        kept = table[~table["left_out"]]
+        shares = kept["foreground_share"].dropna()
+        voxels = {name: int(kept[name].sum()) for name in kept if name.startswith("voxels_")}
+        share = float(kept["labelled_voxels"].sum() / max(1, kept["open_voxels"].sum()))
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise UserError(
+            f"{file} is not as nnunet_ext pseudo-label writes it: {error}. Begin anew with another --id and folder."
+        ) from None
+    added = {name.removeprefix("voxels_"): number for name, number in voxels.items()}
+    return Labelling(len(kept), len(table) - len(kept), share, float(shares.mean()) if len(shares) else None, added)
 
 
 def signed(difference: Estimate) -> str:

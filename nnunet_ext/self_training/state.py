@@ -97,6 +97,11 @@ def read_state(folder: Path, request: Request) -> State:
     old, new = asdict(state.request), asdict(request)
     if different := [f"\n  - {key}: {old[key]!r}, asked for: {new[key]!r}" for key in old if old[key] != new[key]]:
         raise UserError(f"{folder} holds another self-training:{''.join(different)}\nChoose another folder.")
+    numbers = [one.number for one in state.rounds]
+    if numbers != list(range(len(numbers))):
+        raise UserError(f"{folder / STATE} has the rounds {', '.join(map(str, numbers))}, not 0, 1, 2, …")
+    if state.rounds and state.rounds[0].dice is None:
+        raise UserError(f"{folder / STATE}: round 0 has no score. Begin anew in another folder.")
     return state
 
 

@@ -273,6 +273,34 @@ def test_another_request_needs_another_folder(ready, programs, capsys):
     assert "holds another self-training:\n  - threshold: 0.8, asked for: 0.9" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda found: [], "is not as nnunet_ext self-train writes it"),
+        (lambda found: {**found, "request": {}}, "is not as nnunet_ext self-train writes it"),
+        (lambda found: {**found, "rounds": [{**found["rounds"][0], "number": "none"}]}, "rounds.0.number"),
+        (lambda found: {**found, "rounds": found["rounds"][1:]}, "has the rounds 1, 2"),
+        (lambda found: {**found, "rounds": [{**found["rounds"][0], "dice": None}]}, "round 0 has no score"),
+    ],
+)
+def test_a_damaged_state_is_named(ready, programs, capsys, damage, message):
+    assert self_train(ready) == 0
+    file = ready.root / "run" / "self_training.json"
+    file.write_text(json.dumps(damage(state(ready))))
+    assert self_train(ready) == 2
+    said = capsys.readouterr().err
+    assert str(file) in said
+    assert message in said
+
+
+def test_a_damaged_table_of_pseudo_labels_is_named(ready, programs, capsys):
+    programs.plan(0.5, 0.6, fail="nnUNetv2_preprocess")
+    assert self_train(ready) == 1
+    (ready.raw / "Dataset720_PartialRound1" / "pseudo_labels.csv").write_text("case\nscan_0\n")
+    assert self_train(ready) == 2
+    assert "pseudo_labels.csv is not as nnunet_ext pseudo-label writes it" in capsys.readouterr().err
+
+
 def test_a_given_teacher_is_scored_in_round_0_and_not_trained(ready, programs, capsys):
     ready.write_splits([(["case_1", "case_2"], ["case_0"]), (["case_0"], ["case_1", "case_2"])])
     assert self_train(ready, "--teacher", str(ready.model), "--rounds", "1") == 0

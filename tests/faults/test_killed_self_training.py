@@ -13,8 +13,8 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from nnunet_ext.claims import holder
 from nnunet_ext.cli import main
-from nnunet_ext.programs import group_exists
 from support.sweeps import eventually
 from support.tiny_data import dataset_name
 
@@ -68,7 +68,8 @@ def test_a_killed_self_training_ends_as_if_nothing_had_happened(workspace, unlab
         eventually(lambda latest=latest: latest.is_file(), f"{dataset} has a checkpoint", seconds=600)
         process.send_signal(number)
         assert process.wait() == (-signal.SIGKILL if number == signal.SIGKILL else 130)
-        assert number == signal.SIGKILL or not group_exists(process.pid)
+        claim = elsewhere / dataset / ".nnunet_ext_jobs" / f"{MODEL}__fold_0.claim"
+        assert number == signal.SIGKILL or holder(claim) is None, "the training has ended with it"
     assert main(command(unlabelled, 711, folder)) == 0
     for ours, theirs in zip(datasets, (dataset_name("labels"), "Dataset701_LabelsRound1")):
         weights = trained(results, theirs)

@@ -47,6 +47,8 @@ DATA = (f"{RAW}/dataset.json", f"{RAW}/*Tr/*.nii.gz")
 WEIGHTS = (f"{MODEL}/*.json", f"{MODEL}/fold_0/*.pth", f"{MODEL}/fold_0/*.pth")
 PLANS = (f"{PLANNED}/*.json",)
 PUBLIC, STEMS, BARE = ((f"public/{name}.pth",) for name in ("nnssl", "stems", "bare"))
+# What trains is not here, as it takes minutes: demo, jobs start, self-train. The last one is killed by
+# tests/faults/test_killed_self_training.py, and tests/commands/test_self_train.py damages its own files.
 COMMANDS = (
     Command(f"check -d 901 --trainer {TRAINER}", (*DATA, *PLANS)),
     Command(f"check -d 901 --trainer {TRAINER} -c 3d_tiny", (*DATA, *PLANS)),
