@@ -24,8 +24,8 @@ class PretrainingMixin(nnUNetTrainerConfigurable):
     """Learns from images alone, at full resolution, and gives a start for other trainings.
 
     A subclass has a network (`pretext_network`), transforms that make its task of a patch, and a loss. Patches are
-    drawn anywhere, in their final size: nothing is rotated or scaled. The segmentation that the first transform gets is
-    -1 where nnU-Net padded the patch, and there alone; a subclass leaves these voxels out of its loss.
+    drawn anywhere and loaded in their final size. The segmentation that the first transform gets is -1 where a patch
+    was padded, and there alone; a subclass leaves these voxels out of its loss.
     """
 
     segments = False
@@ -62,7 +62,7 @@ class PretrainingMixin(nnUNetTrainerConfigurable):
         )
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, bool, Sequence[int], Any]:
-        """As nnU-Net's, but patches are loaded in their final size: nothing is rotated or scaled."""
+        """As nnU-Net's, but patches are loaded in their final size: nothing will be rotated or scaled in them."""
         rotation, _, _, mirror_axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         return rotation, False, self.configuration_manager.patch_size, mirror_axes
 
