@@ -38,7 +38,7 @@ PUBLISHED: Mapping[str, Any] = {
     "use_mask_for_norm": [False],
     "batch_size": 2,
 }
-"""Patch by its README; spacing and normalisation of nnU-Net for the CT scans of TotalSegmentator, which it was trained on."""
+"""The patch by its README; spacing and normalisation are nnU-Net's for TotalSegmentator's scans, its training data."""
 
 
 class STUNetReader:
