@@ -17,7 +17,7 @@ ALLOWED = {
     "plans": {"plans", "techniques"},
     "preprocessing": {"preprocessing", "plans", "techniques"},
     "finetuning": {"finetuning"},
-    "checkpoints": {"checkpoints", "networks", "plans"},
+    "checkpoints": {"checkpoints", "plans"},
     "trainers": {"trainers", "techniques", "networks", "losses", "finetuning", "augmentation", "checkpoints", "plans"},
     "discovery": {"trainers"},
     "evaluation": {"evaluation", "checkpoints", "preprocessing", "plans"},

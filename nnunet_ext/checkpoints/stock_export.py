@@ -21,6 +21,7 @@ from nnunet_ext.checkpoints.heads import PRETEXTS, outputs_of
 from nnunet_ext.checkpoints.networks import build_network, find_trainer, input_channels, resolved_plans
 from nnunet_ext.checkpoints.postprocessing import TEXT, copy_postprocessing
 from nnunet_ext.checkpoints.reading import read_checkpoint
+from nnunet_ext.checkpoints.sources import stunet
 from nnunet_ext.checkpoints.standalone import standalone_source
 from nnunet_ext.checkpoints.trained_model import FINAL, TrainedModel, training_of
 from nnunet_ext.checkpoints.writing import write_checkpoint
@@ -34,7 +35,7 @@ from nnunet_ext.version import __version__
 
 PROVENANCE = "nnunet_ext_export.json"
 TRAINER_FOLDER = "nnUNet_extTrainer"
-OF_NETWORK = {"nnunet_ext.networks.stunet.STUNet": "nnunet_ext.trainers.stunet_inference"}
+OF_NETWORK = {stunet.NETWORK: "nnunet_ext.trainers.stunet_inference"}
 """The modules of trainers for the classes of this package that plans name."""
 SEED = 0
 PATIENTS = "dataset"

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor
 
@@ -17,7 +18,6 @@ from nnunet_ext.checkpoints.sources.source import Given, Source, has_decoder
 from nnunet_ext.checkpoints.sources.wrapped import unnamed_channels, unnamed_labels, unwrapped
 from nnunet_ext.errors import UserError
 from nnunet_ext.messages import listed
-from nnunet_ext.networks.stunet import STUNet
 from nnunet_ext.plans.settings import KEY
 
 NAMES = (
@@ -26,8 +26,9 @@ NAMES = (
     (r"upsample_layers\.(\d+)\.conv\.", r"decoder.upsampling.\1."),
     (r"seg_outputs\.", "decoder.seg_layers."),
 )
-"""Its names, and those of `nnunet_ext.networks.stunet.STUNet`."""
+"""Its names, and those of the network here, `NETWORK`."""
 
+NETWORK = "nnunet_ext.networks.stunet.STUNet"
 FIRST = "conv_blocks_context.0.0.conv1.weight"
 PUBLISHED_OUTPUTS, PUBLISHED_CHANNELS = 105, {"0": "CT"}
 PUBLISHED: Mapping[str, Any] = {
@@ -37,7 +38,7 @@ PUBLISHED: Mapping[str, Any] = {
     "use_mask_for_norm": [False],
     "batch_size": 2,
 }
-"""What is published of the pre-training."""
+"""The patch by its README; spacing and normalisation are nnU-Net's for TotalSegmentator's scans, its training data."""
 
 
 class STUNetReader:
@@ -101,7 +102,7 @@ def _architecture(weights: Mapping[str, Tensor], strides: Sequence[Any]) -> dict
     """The network as plans describe it.
 
     Args:
-        weights: by the names of `STUNet`.
+        weights: by the names of its network here.
         strides: of all stages but the first. What is missing is 1, as in STU-Net's trainer, or 2 if there are none.
     """
     stages = numbered_weights(weights, r"encoder\.stages\.(\d+)\.(\d+)\.conv1\.weight")
@@ -109,7 +110,7 @@ def _architecture(weights: Mapping[str, Tensor], strides: Sequence[Any]) -> dict
     more = len(firsts) - 1
     steps = [*map(list, strides), *[[1, 1, 1]] * more][:more] if strides else [[2, 2, 2]] * more
     return {
-        "network_class_name": f"{STUNet.__module__}.{STUNet.__name__}",
+        "network_class_name": NETWORK,
         "arch_kwargs": {
             "n_stages": len(firsts),
             "features_per_stage": [weight.shape[0] for weight in firsts],
@@ -124,15 +125,14 @@ def _architecture(weights: Mapping[str, Tensor], strides: Sequence[Any]) -> dict
 
 def _check(architecture: Mapping[str, Any], weights: Mapping[str, Tensor], given: Given) -> None:
     """Raise a UserError unless the weights are those of the network, or of its encoder."""
-    arguments = {**architecture["arch_kwargs"], "conv_op": torch.nn.Conv3d}
     channels, classes = len(unnamed_channels(weights)), len(unnamed_labels(weights))
     try:
         with torch.device("meta"):
-            expected = STUNet(channels, classes, **arguments).state_dict()
+            network = get_network_from_plans(*architecture.values(), channels, classes, allow_init=False)
     except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"{given.file} is not of STU-Net: {error}") from None
     parts = ("encoder.", "decoder.") if has_decoder(weights) else ("encoder.",)
-    shapes = {key: tuple(tensor.shape) for key, tensor in expected.items() if key.startswith(parts)}
+    shapes = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items() if key.startswith(parts)}
     found = {key: tuple(tensor.shape) for key, tensor in weights.items()}
     problems = [
         f"{key}: STU-Net has {shapes.get(key, 'no such tensor')}, the file {found.get(key, 'none')}"
