@@ -1,10 +1,11 @@
-"""Experiments: ``python -m benchmarks run|status|render``.
+"""Experiments: ``python -m benchmarks run|status|render|picture``.
 
 Example:
 
     python -m benchmarks run scribbles --out scribbles_run --nice --results benchmarks/results
     python -m benchmarks status scribbles --out scribbles_run
     python -m benchmarks render scribbles --results benchmarks/results
+    python -m benchmarks picture scribbles --out scribbles_run --methods stock TDNet --picture scribbles.png
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run what is missing; the same command goes on where it was stopped")
     status = commands.add_parser("status", help="print what is done, running, waiting and failed")
     rendering = commands.add_parser("render", help="render pages of results from their tables")
+    picture = commands.add_parser("picture", help="draw what methods make of a test case, the one of the median gain")
     experiment = f"one of {', '.join(experiment_names())}, or a .py file that defines EXPERIMENT"
-    for command in (run, status):
+    for command in (run, status, picture):
         command.add_argument("experiment", help=experiment)
         command.add_argument("--out", type=Path, required=True, help="folder for everything; give it again to resume")
     run.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
@@ -52,6 +54,9 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--max-minutes", type=float, help="begin no step after this time; results are written then")
     run.add_argument("--results", type=Path, help="folder for NAME.csv.gz and NAME.md (default: OUT)")
     run.add_argument("--dry-run", action="store_true", help="print the plan")
+    methods = "names of methods that have been scored; the gain is that of the last over the first"
+    picture.add_argument("--methods", nargs="+", required=True, metavar="NAME", help=methods)
+    picture.add_argument("--picture", type=Path, required=True, metavar="PNG", help="file to write")
     rendering.add_argument("experiments", nargs="*", help=f"{experiment}; all whose pages are there by default")
     rendering.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables (default: %(default)s)")
     return parser
@@ -128,6 +133,19 @@ def status(args: argparse.Namespace) -> int:
     return FINE
 
 
+def picture(args: argparse.Namespace) -> int:
+    """Draw what methods make of a test case."""
+    from benchmarks.engine.picture import draw_picture
+
+    experiment, out = load_experiment(args.experiment), args.out.resolve()
+    if not (out / "steps.json").is_file():
+        raise UserError(f"{out} has no run of {experiment.name}: steps.json is not there.")
+    set_environment(experiment, out)
+    case = draw_picture(Runner(experiment, Journal(out, is_dry=True), "cpu"), args.methods, args.picture)
+    print(f"Wrote {args.picture}, case {case}")
+    return FINE
+
+
 def render_all(args: argparse.Namespace) -> int:
     """Render pages anew, and print all primary comparisons."""
     names = args.experiments or [name for name in experiment_names() if is_rendered(args.results / f"{name}.md")]
@@ -142,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 1 if a step failed, 2 for wrong usage, 130 if it was interrupted."""
     args = build_parser().parse_args(argv)
     try:
-        return {"run": run, "status": status, "render": render_all}[args.command](args)
+        return {"run": run, "status": status, "render": render_all, "picture": picture}[args.command](args)
     except UserError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return WRONG_USAGE
