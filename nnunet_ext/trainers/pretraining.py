@@ -131,7 +131,8 @@ class RestorationMixin(PretrainingMixin):
         with self.autocast():
             restored = self.full_resolution(self.forward(batch))
         explained = explained_variance(restored, batch["target"], batch["counts"])
-        return {"loss": self.error(restored, batch).detach().cpu().numpy(), "explained": explained.cpu().numpy()}
+        values = {"loss": self.error(restored, batch), "explained": explained}
+        return {name: value.detach().cpu().numpy() for name, value in values.items()}
 
     def on_validation_epoch_end(self, val_outputs: list[dict[str, np.ndarray]]) -> None:
         """Log the error, and the explained variance as nnU-Net's pseudo Dice, which chooses the best checkpoint."""

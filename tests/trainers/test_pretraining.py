@@ -206,6 +206,26 @@ def test_limits_in_the_wrong_order_are_refused(what):
         validated_settings(values, where="here")
 
 
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_losses_of_outputs_in_low_precision_are_as_in_single(built, trainer):
+    """What a GPU does, with the low precision that CPUs have."""
+    made = built(trainer)
+    made.autocast = lambda: torch.autocast("cpu", dtype=torch.bfloat16)
+    batch = next(made.dataloader_train)
+    with made.autocast():
+        outputs = made.forward(made.prepare_batch(batch, training=True))
+    assert made.full_resolution(outputs).dtype == torch.bfloat16
+    exact = made.loss_terms(
+        [one.float() for one in outputs] if isinstance(outputs, list) else outputs.float(),
+        made.prepare_batch(batch, training=True),
+    )
+    found = made.loss_terms(outputs, made.prepare_batch(batch, training=True))
+    for name, term in exact.items():
+        assert found[name].item() == pytest.approx(term.item(), rel=2e-2)
+    for step in (made.train_step, made.validation_step):
+        assert all(np.isfinite(value).all() for value in step(batch).values())
+
+
 # ---------------------------------------------------------------------- what carries over
 
 
