@@ -140,7 +140,7 @@ def test_decoder_of_volume_fusion_is_taken_on_request_without_its_heads(tmp_path
 def test_encoder_alone_where_all_was_asked_for_is_said(tmp_path: Path) -> None:
     file, _ = nnssl(tmp_path, decoder=False)
     assert body(read_source(file)) == {"encoder"}
-    with pytest.raises(UserError, match="holds an encoder alone, no decoder, and --parts all"):
+    with pytest.raises(UserError, match="no decoder.*, and --parts all"):
         read_source(file, parts="all")
 
 
@@ -329,7 +329,7 @@ def test_encoder_without_plans_serves_alone(tmp_path: Path, write: Any) -> None:
     content[key] = {name: one for name, one in content[key].items() if "decoder." not in name}
     torch.save(content, file)
     assert body(read_source(file)) == body(read_source(file, parts="encoder")) == {"encoder"}
-    with pytest.raises(UserError, match="holds an encoder alone, no decoder, and --parts all"):
+    with pytest.raises(UserError, match="no decoder.*, and --parts all"):
         read_source(file, parts="all")
 
 
