@@ -33,7 +33,7 @@ from nnunet_ext.arguments import (
 )
 from nnunet_ext.claims import only_run
 from nnunet_ext.commands.evaluate import dataset_and_cases
-from nnunet_ext.commands.jobs import check_system, check_trainers
+from nnunet_ext.commands.jobs import check_system
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_apart, prepare_output_folder
 from nnunet_ext.messages import aligned
@@ -85,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
 
 def self_train(args: argparse.Namespace) -> int:
     """Check what was asked, begin or go on, and say what came of it."""
+    from nnunet_ext.checkpoints.networks import find_trainer
     from nnunet_ext.checkpoints.trained_model import find_trained_model
     from nnunet_ext.evaluation.case_sets import select_cases
     from nnunet_ext.evaluation.machine import choose_device
@@ -103,7 +104,8 @@ def self_train(args: argparse.Namespace) -> int:
     check_configuration(plans, args.configuration, file=file)
     if inherited_value(plans["configurations"], args.configuration, PREVIOUS) is not None:
         raise UserError(f"{args.configuration} is the second stage of a cascade, which cannot label by itself.")
-    check_trainers([args.trainer], with_seeds=False)
+    if not getattr(find_trainer(args.trainer), "segments", True):
+        raise UserError(f"{args.trainer} is a pre-training and does not segment. Choose another trainer.")
     teacher_folds = list(dict.fromkeys(args.teacher_folds or [args.fold]))
     teacher = None if args.teacher is None else find_trained_model(args.teacher, teacher_folds)
     if args.fold != "all":
@@ -146,5 +148,6 @@ def self_train(args: argparse.Namespace) -> int:
     training.run(lambda: write_page(training))
     page = write_page(training)
     print(f"\n{aligned(training.table())}\n\n{training.reason} The best is round {training.best.number}.")
+    print("".join(f"{remark}\n" for remark in state.remarks), end="")
     print("\n".join(["\nNext:", *(f"  {line}" for line in commands_to_use(training.best)), f"\nWrote {page}"]))
     return 0 if any(one.dice is not None for one in training.state.rounds[1:]) else 1

@@ -309,11 +309,12 @@ def test_a_given_teacher_is_scored_in_round_0_and_not_trained(ready, programs, c
     assert state(ready)["remarks"] == []
 
 
-def test_that_the_cases_of_a_teacher_are_not_known_is_on_the_page(ready, programs):
+def test_that_the_cases_of_a_teacher_are_not_known_is_said(ready, programs, capsys):
     teacher = ready.results / "Dataset099_Elsewhere" / ready.model.name
     shutil.copytree(ready.model, teacher)
     assert self_train(ready, "--teacher", str(teacher), "--rounds", "1") == 0
-    assert "is not known: Dataset099_Elsewhere" in (ready.root / "run" / "report.html").read_text()
+    for said in (capsys.readouterr().out, (ready.root / "run" / "report.html").read_text()):
+        assert "is not known: Dataset099_Elsewhere" in said
 
 
 def test_a_teacher_that_has_trained_on_held_out_cases_is_refused(ready, programs, capsys):
@@ -378,6 +379,8 @@ def test_a_teacher_of_other_channels_or_labels_is_refused(ready, programs, capsy
     ("arguments", "message"),
     [
         ({"unlabelled": "705"}, "Every voxel of Dataset705_Partial has a label"),
+        ({"trainer": "nnUNetTrainerModelsGenesis"}, "nnUNetTrainerModelsGenesis is a pre-training"),
+        ({"trainer": "nnUNetTrainerNobody"}, "nnUNetTrainerNobody"),
         ({"configuration": "4d"}, "has no configuration '4d'"),
         ({"configuration": "second"}, "second stage of a cascade"),
         ({"fold": "7"}, "but not fold 7"),
