@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--teacher", type=Path, metavar="MODEL_FOLDER", help=teacher)
     folds = "folds of the teacher; several are an ensemble (default: FOLD)"
     add("--teacher-folds", type=fold_name, nargs="+", metavar="FOLD", help=folds)
-    weights = "start each student from its teacher's weights (default: from scratch)"
+    weights = "start each student from its teacher's weights, but for the heads (default: from scratch)"
     add("--continue-from-teacher", action="store_true", help=weights)
     held_out = "labelled cases to score on, as for nnunet_ext evaluate --on (default: the validation cases of the fold)"
     add("--held-out", type=dataset_and_cases, metavar="DATASET[:CASES]", help=held_out)
