@@ -149,6 +149,5 @@ def _in_place(path: str, command: Command) -> bool:
     """Whether a command is there to change this file."""
     name = path.rpartition("/")[2]
     verb = command.line.split()[0]
-    return {"configure": name.endswith("Plans.json"), "plan": name.endswith("Plans.json")}.get(
-        verb, verb == "split" and name == "splits_final.json"
-    )
+    in_place = {"configure": "Plans.json", "plan": "Plans.json", "split": "splits_final.json", "register": ".bashrc"}
+    return verb in in_place and name.endswith(in_place[verb])
