@@ -176,9 +176,12 @@ class _Adapter:
         return fitted._replace(reason="; ".join(part for part in (fitted.reason, origin) if part))
 
     def _left_out(self, names: Iterable[str]) -> str:
-        """Why a reader did not take a part of the source's network; empty if it did."""
+        """Why a reader did not take the part of the source's network that has a tensor's names; empty if it did.
+
+        A tensor of the encoder has names in the decoder, too, which refers to it.
+        """
         reasons: Mapping[str, str] = self.source.get(KEY, {}).get(LEFT_OUT, {})
-        return next((why for part, why in reasons.items() if any(name.startswith(part) for name in names)), "")
+        return next((why for part, why in reasons.items() if all(name.startswith(part) for name in names)), "")
 
     def _shifted(self, name: str) -> str:
         """The source's name of a tensor of a decoder, whose stages are numbered from the lowest resolution."""

@@ -64,7 +64,8 @@ class Fit:
         lines.append(f"Parameters: {known:,} of {entries:,} come from the source ({100 * self.share:.1f} %).")
         if self.architecture:
             differing = [f"{key}: {change}" for key, change in self.architecture.items()]
-            lines.append(f"These keys of the plans would raise it (source -> target):{listed(differing, 20)}")
+            gain = "would raise it" if self.share < 1 else "differ, so that weights were adapted"
+            lines.append(f"These keys of the plans {gain} (source -> target):{listed(differing, 20)}")
             lines.append(f"Commands for it:{listed(self.commands)}")
         if self.data:
             differing = [f"{key}: {change}" for key, change in self.data.items()]

@@ -431,6 +431,9 @@ def test_report_on_common_targets(
     assert f"come from the source ({100 * report['parameters']['share']:.1f} %)" in said
     for key in raised_by:
         assert f"- {key}: " in said
+    assert ("would raise it" in said) == (bool(raised_by) and share != (1, 1))
+    reasons = {part["reason"] for part in report["parts"] if part["part"].startswith("encoder.stages")}
+    assert not any("decoder" in reason for reason in reasons)  # that is why the decoder alone was left out
     assert [line for line in said.splitlines() if "plan --like" in line] == [
         f"  - {command}" for command in report["commands"] if "plan --like" in command
     ]
