@@ -180,6 +180,8 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     table = options.out.with_suffix(".csv")
+    command = ["python", "-m", "benchmarks.scale", *(sys.argv[1:] if argv is None else argv)]
+    shown = shown_command(command, {options.work: "WORK"} if options.work else {})
     rows: list[dict[str, Any]] = pd.read_csv(table).to_dict("records") if options.append else []
     with tempfile.TemporaryDirectory() as temporary:
         root = options.work or Path(temporary)
@@ -204,11 +206,11 @@ def main(argv: list[str] | None = None) -> int:
                         rows.append({**found, "commit": commit(REPOSITORY) or ""})
                         print(*rows[-1].values(), flush=True)
                         write_text(table, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
-                        write_text(options.out.with_suffix(".md"), page(rows, argv))
+                        write_text(options.out.with_suffix(".md"), page(rows, shown))
     return FINE
 
 
-def page(rows: Sequence[Mapping[str, Any]], argv: Sequence[str] | None) -> str:
+def page(rows: Sequence[Mapping[str, Any]], command: str) -> str:
     """The measurements as Markdown."""
     kinds = dict.fromkeys((row["input"], row["processes"], row["command"]) for row in rows)
     header = ["command", "processes", "runs", "wall, s", "CPU, s", "peak, MB", "CPU / nnU-Net", "peak / nnU-Net"]
@@ -226,7 +228,6 @@ def page(rows: Sequence[Mapping[str, Any]], argv: Sequence[str] | None) -> str:
         lines += [f"## {INPUTS[name].title}", "", *markdown_table(header, table), ""]
     loads = [row["load"] for row in rows]
     lines += [f"Load of the machine before each run (mean over a minute): {min(loads)} to {max(loads)}.", ""]
-    command = shown_command(["python", "-m", "benchmarks.scale", *(sys.argv[1:] if argv is None else argv)], {})
     commits = ", ".join(sorted({str(row["commit"]) for row in rows}))
     return "\n".join([*lines, *provenance_lines([machine_line("cpu")], [command], commits=commits), ""])
 

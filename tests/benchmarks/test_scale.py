@@ -45,7 +45,7 @@ def test_the_page_compares_the_evaluation_by_dice_with_that_of_nnunet():
         for turn, wall in enumerate(walls)
     ]
     assert figures(rows, ("cases", 1, STOCK)) == (6.0, 3.0, 600.0)
-    lines = page(rows, ["--rounds", "3"]).splitlines()
+    lines = page(rows, "python -m benchmarks.scale --rounds 3").splitlines()
     cells = {
         line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines if "|" in line
     }
