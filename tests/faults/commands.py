@@ -58,6 +58,8 @@ class Written:
         """The file or folder that the command writes."""
         verb, *arguments = self.command.line.split()
         workspace = self.folder / "work space"
+        if verb == "register":
+            return workspace / arguments[-1]
         if "-o" not in arguments:
             plans = arguments[arguments.index("--new-plans") + 1] if "--new-plans" in arguments else "nnUNetPlans"
             return workspace / PLANNED / ("splits_final.json" if verb == "split" else f"{plans}.json")

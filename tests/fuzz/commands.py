@@ -91,7 +91,7 @@ COMMANDS = (
         (*WEIGHTS, *DATA, *PLANS),
         ("reviewed",),
     ),
-    Command("register --start-up home/.bashrc", ("home/.bashrc",), ("home",)),
+    Command("register --start-up home/bashrc", ("home/bashrc",), ("home",)),
     Command("jobs status sweep", ("sweep/sweep.json", "sweep/trainings/*.json", f"{MODEL}/fold_0/*.json")),
     Command(
         f"evaluate {MODEL} --on 901:val -o evaluation --device cpu --disable-tta --bootstrap 0",
@@ -163,7 +163,7 @@ def make_workspace(root: Path, prepared: Path) -> None:
     _write_evaluation(root)
     _write_sweep(root)
     (root / "home").mkdir()
-    (root / "home" / ".bashrc").write_text("# some settings\nalias ll='ls -l'\n")
+    (root / "home" / "bashrc").write_text("# some settings\nalias ll='ls -l'\n")
     write_table(root / "pairs" / "pairs.csv", [write_pair(root / "pairs", name) for name in ("ann", "bob")])
 
 

@@ -149,5 +149,5 @@ def _in_place(path: str, command: Command) -> bool:
     """Whether a command is there to change this file."""
     name = path.rpartition("/")[2]
     verb = command.line.split()[0]
-    in_place = {"configure": "Plans.json", "plan": "Plans.json", "split": "splits_final.json", "register": ".bashrc"}
+    in_place = {"configure": "Plans.json", "plan": "Plans.json", "split": "splits_final.json", "register": "bashrc"}
     return verb in in_place and name.endswith(in_place[verb])
