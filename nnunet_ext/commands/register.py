@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from nnunet_ext.activation import edit_of_start_up_file, edits_of_environment
 
-    place = Path(sys.prefix) if args.environment else args.start_up.expanduser()
+    place = Path(sys.prefix if args.environment else os.path.abspath(args.start_up.expanduser()))
     with only_run(place):
         if args.environment:
             edits = edits_of_environment(place, undo=args.undo)
