@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from nnunet_ext.arguments import add_teacher_options, positive
 from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import check_apart, write_json, write_text
+from nnunet_ext.files import check_apart, write_text
 from nnunet_ext.messages import aligned, counted
 from nnunet_ext.registration import register
 
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
 def review(args: argparse.Namespace) -> int:
     """Predict, compare, write and print."""
-    from nnunet_ext.evaluation.disagreement import Disagreement, disagreement
+    from nnunet_ext.evaluation.disagreement import Compared, disagreement
     from nnunet_ext.evaluation.output_folder import open_output
     from nnunet_ext.formats.typed import read_typed
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
@@ -87,9 +87,9 @@ def review(args: argparse.Namespace) -> int:
     def say(found: Mapping[str, Any]) -> str:
         return counted(int(found.get("number", 0)), "region")
 
-    write_json(args.out / RECORD, label_cases(source, args.out, compare, say, part=PREDICTIONS))
-    # kept from an earlier run, or by one that was interrupted
-    found = read_typed(dict[str, Disagreement], args.out / RECORD)
+    label_cases(source, args.out, compare, say, part=PREDICTIONS, record=RECORD)
+    # some may be of an earlier run, or of one that was interrupted
+    found = {name: one.result for name, one in read_typed(dict[str, Compared], args.out / RECORD).items()}
     regions, centres = regions_table(source, found, labels)
     cases = cases_table(found, labels)
     for name, table in (("regions.csv", regions), ("cases.csv", cases)):

@@ -50,6 +50,15 @@ class Disagreement(BaseModel):
     """By label, where it is in either of the two."""
 
 
+class Compared(BaseModel):
+    """What is kept of a case: the sizes and times of its files, and what was found."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: list[list[int]]
+    result: Disagreement
+
+
 def disagreement(
     labels: Labels, probabilities: npt.NDArray[np.floating[Any]], spacing: Sequence[float], *, ignore: int | None
 ) -> tuple[Labels, Disagreement]:

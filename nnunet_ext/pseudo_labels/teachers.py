@@ -21,7 +21,7 @@ from nnunet_ext.formats.annotated_labels import annotated_labels
 from nnunet_ext.formats.dataset_json import channel_names
 from nnunet_ext.messages import size, some
 from nnunet_ext.plans.plans_file import preprocessed_folder
-from nnunet_ext.preprocessing.raw.new_dataset import CaseProgress
+from nnunet_ext.preprocessing.raw.new_dataset import PROGRESS, CaseProgress
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, Labels, RawDataset, write_label_map
 from nnunet_ext.preprocessing.raw.splits import SPLITS, read_splits
 
@@ -148,6 +148,7 @@ def label_cases(
     say: Callable[[Any], str],
     *,
     part: str = "labelsTr",
+    record: str = PROGRESS,
 ) -> dict[str, Any]:
     """Write a new label map of each case, but for those that an interrupted run has finished.
 
@@ -157,11 +158,12 @@ def label_cases(
         label: takes a case's name, files and label map; returns the new one and what is kept of the case, as JSON.
         say: what is said of a case, in a line, by what was kept.
         part: the folder in `folder` that the label maps go to.
+        record: the file in `folder` that keeps what is done.
 
     Returns:
         What was kept of each case.
     """
-    reader, progress = source.reader_writer(), CaseProgress(folder)
+    reader, progress = source.reader_writer(), CaseProgress(folder, record)
     kept: dict[str, Any] = {}
     for number, (name, case) in enumerate(source.cases.items(), start=1):
         position = f"[{number}/{len(source.cases)}] {name}"

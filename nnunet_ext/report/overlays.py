@@ -18,6 +18,7 @@ from nnunet_ext.report.cases import CaseFiles, Label
 
 # one colour for each label, on grey images; told apart with red-green blindness too (Okabe and Ito)
 LABEL_COLOURS = ("#56b4e9", "#f0e442", "#ff7f2a", "#cc79a7", "#00b386", "#ffffff")
+RING = "#ff3b5c"  # around a voxel that is pointed at
 
 HEIGHT, WIDTH, DPI = 2.6, 9.0, 130  # a picture's size in inches, at most, and its resolution
 
@@ -74,7 +75,7 @@ def draw_overlay(
                     panel.contour(mask, levels=[0.5], colors=[colour], linestyles=[style], linewidths=1.4)
         if at is not None:
             y, x = (place for axis, place in enumerate(at) if axis != across)
-            panel.plot(x, y, marker="o", markersize=14, markerfacecolor="none", markeredgecolor="white")
+            panel.plot(x, y, marker="o", markersize=14, markerfacecolor="none", markeredgecolor=RING)
         if across > 0:
             panel.invert_yaxis()  # the patient's head up
         panel.set_axis_off()

@@ -203,7 +203,7 @@ def test_a_folder_in_the_model_or_the_dataset_is_refused(cases, capsys):
 
 def test_a_record_that_was_changed_by_hand_is_named(cases, capsys):
     assert review(cases) == 0
-    file = Path(cases.root / "review" / ".progress.json")
+    file = Path(cases.root / "review" / "review.json")
     content = json.loads(file.read_text())
     content["case_0"]["result"]["number"] = "many"
     file.write_text(json.dumps(content))

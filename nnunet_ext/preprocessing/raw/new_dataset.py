@@ -46,8 +46,8 @@ def new_dataset(name: str, *, force: bool, request: Mapping[str, Any] | None = N
 class CaseProgress:
     """Which cases of an unfinished dataset are done, kept in a file so that an interrupted run goes on."""
 
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / PROGRESS
+    def __init__(self, folder: Path, record: str = PROGRESS) -> None:
+        self._file = folder / record
         self._done = read_typed(dict[str, dict[str, Any]], self._file) if self._file.is_file() else {}
 
     def result(self, case: str, state: Any) -> Any:
