@@ -142,6 +142,8 @@ def schedule_for(
         validation=SETTINGS["num_val_iterations_per_epoch"],
     )
     note = f"{basis} {too_long} The preset quick, a small network, compares methods; it is no model to use."
+    if spent * longest > budget:
+        note += f" It takes up to {in_words(spent * longest)}, which is longer than you have."
     derive = f"nnunet_ext plan -d {{number}}{option} --preset quick -c {base}"
     return Schedule(name, plans, device, target, [plan, derive], spent, SETTINGS["num_epochs"], note)
 
@@ -207,8 +209,8 @@ def described(facts: Facts) -> str:
 def in_words(hours: float) -> str:
     """A time in minutes, hours or days."""
     if hours < 1:
-        return f"{max(1, round(hours * 60))} minutes"
-    return f"{hours:.0f} hours" if hours < 48 else f"{hours / 24:.0f} days"
+        return counted(max(1, round(hours * 60)), "minute")
+    return counted(round(hours), "hour") if hours < 48 else counted(round(hours / 24), "day")
 
 
 def as_json(facts: Facts, found: Sequence[Step], note: str) -> dict[str, Any]:

@@ -267,6 +267,22 @@ def test_on_a_slow_machine_the_preset_compares_methods() -> None:
     ]
 
 
+def test_it_is_told_if_even_the_preset_takes_longer_than_there_is() -> None:
+    enough, _ = schedule(Facts(dense=100), seconds=30, hours=1)
+    assert enough.configuration == "3d_fullres_quick"
+    assert "longer than you have" not in enough.note
+    planned, _ = schedule(Facts(dense=100), seconds=30, hours=0.5)
+    assert planned.note.endswith("It takes up to 51 minutes, which is longer than you have.")
+
+
+@pytest.mark.parametrize(
+    ("hours", "words"),
+    [(0.001, "1 minute"), (0.5, "30 minutes"), (1.2, "1 hour"), (47.4, "47 hours"), (24 * 3.4, "3 days")],
+)
+def test_times_are_told_in_words(hours: float, words: str) -> None:
+    assert advising.in_words(hours) == words
+
+
 def test_a_small_gpu_gets_plans_that_fit_the_largest_training() -> None:
     planned, (stock, tdnet) = schedule(Facts(scribbled=10), seconds=0.1, gpu_gb=12)
     assert planned.target_gb == 5.6  # 12 / 2.13
