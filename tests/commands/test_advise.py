@@ -293,6 +293,27 @@ def test_a_small_gpu_gets_plans_that_fit_the_largest_training() -> None:
     assert (large.target_gb, large.plans) == (8, "nnUNetPlans")
 
 
+def test_a_fold_is_drawn_where_nnunet_cannot_draw_its_five(advise: Any) -> None:
+    told = advise("scribbles")
+    prepared = [line for step in told["steps"] for line in step["commands"] if " split " in line]
+    assert prepared == ["nnunet_ext split -d 5 --shots 3"]
+
+
+def test_folds_of_a_dataset_are_kept(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(raw, "scribbles")
+    (raw / "Dataset005_Some" / "splits_final.json").write_text("[]")
+    assert main(["advise", "-d", "5"]) == 0
+    assert " split " not in capsys.readouterr().out
+
+
+def test_one_case_is_not_promised_a_training() -> None:
+    planned, _ = schedule(Facts(dense=1), seconds=0.1)
+    alone = advising.with_folds(planned, 1)
+    assert alone.preparation == planned.preparation
+    assert "A single case cannot be divided" in alone.note
+    assert advising.with_folds(planned, 5) == planned
+
+
 def test_two_dimensional_data_are_trained_in_2d() -> None:
     network = advising.usual_network(Facts(dense=100, shape=(1, 300, 700)))
     assert (network.patch, network.batch) == ((300, 512), 12)
