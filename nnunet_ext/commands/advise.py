@@ -64,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
             gpu_gb=args.gpu,
             on_cpu=not has_gpu,
         )
+        if not advising.has_folds(dataset.folder):
+            schedule = advising.with_folds(schedule, facts.cases)
         found, note = advising.steps(advice, schedule, name=name), schedule.note
     if args.json:
         told = {"problems": [problem.detail for problem in problems], **advising.as_json(facts, found, note)}

@@ -119,10 +119,15 @@ def review(args: argparse.Namespace) -> int:
 
 
 def trained_folds(model: Path, checkpoint: str) -> list[int]:
-    """The folds of a model that have the checkpoint; a UserError if none has."""
+    """The numbered folds of a model that have the checkpoint; a UserError if none has."""
+    if not model.is_dir():
+        expected = "a folder nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION"
+        raise UserError(f"{model} does not exist. Expected: {expected}.")
     files = [file for file in model.glob(f"fold_*/{checkpoint}") if file.parent.name[len("fold_") :].isdecimal()]
     if not files:
-        raise UserError(f"{model} has no {checkpoint} in a folder fold_0, fold_1, …: no fold of it was trained.")
+        of_all = " Fold all has trained on every case of its own dataset; for another dataset give -f all."
+        more = of_all if (model / "fold_all" / checkpoint).is_file() else ""
+        raise UserError(f"{model} has no {checkpoint} in a folder fold_0, fold_1, …: no fold of it was trained.{more}")
     return sorted(int(file.parent.name[len("fold_") :]) for file in files)
 
 

@@ -1,7 +1,8 @@
 """What to try with a dataset, in which order: the advice that applies, with its commands and times."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from nnunet_ext.advice import VERDICTS, Advice, Facts
@@ -10,12 +11,14 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.messages import counted, dataset_number, size
 from nnunet_ext.plans.plans_file import preprocessed_folder, read_plans
 from nnunet_ext.plans.quick import BASE_FEATURES, MIN_BATCH, SETTINGS, VOXELS_PER_PATCH
+from nnunet_ext.preprocessing.raw.splits import SPLITS
 
 DEFAULT_TARGET_GB = 8  # for which nnU-Net plans
 LONGEST_H = 7 * 24  # of a training that is still shown as it is, if nobody says how many hours there are
 LEAST_EPOCHS = 50  # of a shortened training; below that the preset learns more in the same time
 USUAL_PATCH, USUAL_BATCH = {2: 512, 3: 128}, {2: 12, 3: 2}  # for 8 GB
 SHORT, QUICK = "short", "quick"
+FOLDS = 5  # that nnU-Net draws if there are none; it stops if there are fewer cases
 
 Probe = Callable[[int, int], StepTime]
 """The time of a step, for 2 or 3 dimensions and a number of features of the first stage."""
@@ -75,6 +78,14 @@ def planned_network(name: str, facts: Facts) -> Network | None:
         return Network(tuple(int(side) for side in planned["patch_size"]), int(planned["batch_size"]), is_planned=True)
     except (UserError, KeyError, TypeError, ValueError):
         return None
+
+
+def has_folds(folder: Path) -> bool:
+    """Whether a raw dataset has folds already: its own, which planning takes over, or those in nnUNet_preprocessed."""
+    try:
+        return (folder / SPLITS).is_file() or (preprocessed_folder(folder.name) / SPLITS).is_file()
+    except UserError:  # the variable is not set
+        return False
 
 
 def advice_for(facts: Facts, techniques: Iterable[Any]) -> list[Advice]:
@@ -142,8 +153,22 @@ def schedule_for(
         validation=SETTINGS["num_val_iterations_per_epoch"],
     )
     note = f"{basis} {too_long} The preset quick, a small network, compares methods; it is no model to use."
+    if spent * longest > budget:
+        note += f" It takes up to {in_words(spent * longest)}, which is longer than you have."
     derive = f"nnunet_ext plan -d {{number}}{option} --preset quick -c {base}"
     return Schedule(name, plans, device, target, [plan, derive], spent, SETTINGS["num_epochs"], note)
+
+
+def with_folds(schedule: Schedule, cases: int) -> Schedule:
+    """A schedule of a dataset without folds: it draws one first where there are too few cases for nnU-Net's."""
+    if cases >= FOLDS:
+        return schedule
+    if cases == 1:
+        note = "A single case cannot be divided into training and validation: the trainings stop. Annotate more cases."
+        return replace(schedule, note=f"{schedule.note} {note}".strip())
+    note = f"nnU-Net draws {FOLDS} folds and stops if there are fewer cases. nnunet_ext split draws fold 0 here."
+    drawn = f"nnunet_ext split -d {{number}} --shots {cases - 1}"
+    return replace(schedule, preparation=[*schedule.preparation, drawn], note=f"{schedule.note} {note}".strip())
 
 
 def steps(advice: Sequence[Advice], schedule: Schedule, *, name: str) -> list[Step]:
@@ -207,8 +232,8 @@ def described(facts: Facts) -> str:
 def in_words(hours: float) -> str:
     """A time in minutes, hours or days."""
     if hours < 1:
-        return f"{max(1, round(hours * 60))} minutes"
-    return f"{hours:.0f} hours" if hours < 48 else f"{hours / 24:.0f} days"
+        return counted(max(1, round(hours * 60)), "minute")
+    return counted(round(hours), "hour") if hours < 48 else counted(round(hours / 24), "day")
 
 
 def as_json(facts: Facts, found: Sequence[Step], note: str) -> dict[str, Any]:

@@ -267,6 +267,22 @@ def test_on_a_slow_machine_the_preset_compares_methods() -> None:
     ]
 
 
+def test_it_is_told_if_even_the_preset_takes_longer_than_there_is() -> None:
+    enough, _ = schedule(Facts(dense=100), seconds=30, hours=1)
+    assert enough.configuration == "3d_fullres_quick"
+    assert "longer than you have" not in enough.note
+    planned, _ = schedule(Facts(dense=100), seconds=30, hours=0.5)
+    assert planned.note.endswith("It takes up to 51 minutes, which is longer than you have.")
+
+
+@pytest.mark.parametrize(
+    ("hours", "words"),
+    [(0.001, "1 minute"), (0.5, "30 minutes"), (1.2, "1 hour"), (47.4, "47 hours"), (24 * 3.4, "3 days")],
+)
+def test_times_are_told_in_words(hours: float, words: str) -> None:
+    assert advising.in_words(hours) == words
+
+
 def test_a_small_gpu_gets_plans_that_fit_the_largest_training() -> None:
     planned, (stock, tdnet) = schedule(Facts(scribbled=10), seconds=0.1, gpu_gb=12)
     assert planned.target_gb == 5.6  # 12 / 2.13
@@ -275,6 +291,27 @@ def test_a_small_gpu_gets_plans_that_fit_the_largest_training() -> None:
     assert stock.commands[-1] == "nnUNetv2_train 5 3d_fullres 0 -p nnUNetPlans_5.6GB"
     large, _ = schedule(Facts(scribbled=10), seconds=0.1, gpu_gb=24)
     assert (large.target_gb, large.plans) == (8, "nnUNetPlans")
+
+
+def test_a_fold_is_drawn_where_nnunet_cannot_draw_its_five(advise: Any) -> None:
+    told = advise("scribbles")
+    prepared = [line for step in told["steps"] for line in step["commands"] if " split " in line]
+    assert prepared == ["nnunet_ext split -d 5 --shots 3"]
+
+
+def test_folds_of_a_dataset_are_kept(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(raw, "scribbles")
+    (raw / "Dataset005_Some" / "splits_final.json").write_text("[]")
+    assert main(["advise", "-d", "5"]) == 0
+    assert " split " not in capsys.readouterr().out
+
+
+def test_one_case_is_not_promised_a_training() -> None:
+    planned, _ = schedule(Facts(dense=1), seconds=0.1)
+    alone = advising.with_folds(planned, 1)
+    assert alone.preparation == planned.preparation
+    assert "A single case cannot be divided" in alone.note
+    assert advising.with_folds(planned, 5) == planned
 
 
 def test_two_dimensional_data_are_trained_in_2d() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +170,12 @@ def test_names_with_markup_are_shown_as_they_are(cases):
     assert "&lt;i&gt;node&lt;/i&gt;" in html
 
 
+def only_fold_all(model: Path) -> None:
+    """Let a model have been trained on all cases alone."""
+    (model / "fold_0").rename(model / "fold_all")
+    shutil.rmtree(model / "fold_1")
+
+
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
@@ -180,6 +187,12 @@ def test_names_with_markup_are_shown_as_they_are(cases):
             "have trained on every case",
         ),
         (lambda place: [file.unlink() for file in place.model.glob("fold_*/*.pth")], [], "no fold of it was trained"),
+        (lambda place: only_fold_all(place.model), [], "for another dataset give -f all"),
+        (
+            lambda place: place.model.rename(place.root / "moved"),
+            [],
+            "does not exist. Expected: a folder",
+        ),
         (lambda place: place.describe(model={"labels": {"background": 0, "liver": 1}}), [], "no label in common"),
         (
             lambda place: place.describe(labels={"background": 0, "all": [1, 2], "node": 2}),
