@@ -39,12 +39,15 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_ext.diagnosis.step_times import benchmarked, probed
     from nnunet_ext.preprocessing.checks import check_dataset
     from nnunet_ext.preprocessing.checks.facts import FactsCheck
+    from nnunet_ext.preprocessing.checks.foreground import ForegroundCheck
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
     from nnunet_ext.registry import TECHNIQUES, user_techniques
 
     dataset = read_raw_dataset(args.dataset)
     check = FactsCheck(dataset, missing_instances=args.missing_instances)
-    problems = [finding for finding in check_dataset(dataset, [check]) if finding.severity == "problem"]
+    problems = [
+        finding for finding in check_dataset(dataset, [check, ForegroundCheck]) if finding.severity == "problem"
+    ]
     if not check.shapes:
         raise UserError(f"No case of {dataset.folder} can be read:\n" + "\n".join(map(str, problems)))
     facts, name = check.facts(), dataset.folder.name

@@ -234,6 +234,8 @@ def make_labels_wrong(args: argparse.Namespace) -> int:
         cases = (done.wrong[label], done.present[label]) if label in done.wrong else ("", "")
         rows.append([label, *map(str, (*cases, changed, voxels)), f"{changed / max(1, voxels):.1%}"])
     notes = ["Shares are of the voxels that have the label before or after; of all: of the foreground."]
-    if not done.voxels["all"][0]:
+    if not any(done.present.values()):
+        notes.append(f"Warning: no case of {source.folder.name} has a label that could become wrong.")
+    elif not done.voxels["all"][0]:
         notes.append("Warning: no label became wrong. Take a higher --rate or another --seed.")
     return print_outcome(args, source.folder.name, rows, notes, flat=done.flat, trainer="nnUNetTrainerADELE")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nnunet_ext.evaluation.scores_table import nanmean
 from nnunet_ext.files import write_text
+from nnunet_ext.messages import counted
 from nnunet_ext.pseudo_labels.datasets import PICTURES
 from nnunet_ext.report.charts import draw_strips
 from nnunet_ext.report.overlays import data_url
@@ -34,6 +35,7 @@ def write_page(training: SelfTraining) -> Path:
         labels=list(scored[0].by_label),
         cases=len(strips[0][1]),
         strips=draw_strips("Dice, mean over the labels", strips),
+        counted=counted,
         percent=lambda share: "–" if share is None else f"{share:.1%}",
         remarks=state.remarks,
         pictures=[(file.stem, data_url(file.read_bytes())) for file in pictures],

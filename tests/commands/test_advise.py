@@ -223,6 +223,12 @@ def test_problems_of_the_files_come_first_and_make_the_status_1(raw: Path, capsy
     assert "No case of" in capsys.readouterr().err
 
 
+def test_cases_without_foreground_are_a_problem(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_raw(raw / "Dataset005_Some", {f"c{i}": dense() * 0 for i in range(4)}, names=TWO)
+    assert main(["advise", "-d", "5"]) == 1
+    assert "no case has any: there is nothing to learn" in " ".join(capsys.readouterr().out.split())
+
+
 # ---------------------------------------------------------------------- time and memory, by hand
 
 

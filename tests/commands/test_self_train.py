@@ -69,7 +69,7 @@ elif verb == "pseudo-label":
         rows.writerow(["case", "open_voxels", "labelled_voxels", "foreground_share", "left_out", "voxels_node"])
         labelled, added = plan.get("labelled", {}).get(str(number), [90, 30])
         rows.writerow(["scan_0", 100, labelled, 0.75, False, added])
-        rows.writerow(["scan_1", 100, labelled, "", False, 0])
+        rows.writerow(["scan_1", 100, labelled, "", plan.get("left_out", False), 0])
 elif verb == "evaluate":
     out = Path(options["-o"])
     out.mkdir(parents=True, exist_ok=True)
@@ -177,6 +177,12 @@ def test_students_are_trained_on_pseudo_labels_and_never_on_held_out_cases(ready
     assert "-pretrained_weights" not in train[1]
     (evaluate, *_) = [call for call in programs.calls() if call[0] == "evaluate"]
     assert evaluate[evaluate.index("--on") + 1] == f"{SOURCE}:val"
+
+
+def test_cases_that_were_left_out_are_counted_on_the_page(ready, programs):
+    programs.plan(0.5, 0.4, left_out=True)
+    assert self_train(ready) == 0
+    assert "of the voxels in 1 case, 1 left out" in (ready.root / "run" / "report.html").read_text()
 
 
 def test_a_gain_below_the_margin_is_none(ready, programs, capsys):

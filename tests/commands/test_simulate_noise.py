@@ -108,3 +108,9 @@ def test_a_seed_that_changes_nothing_is_said(raw, capsys):
     write_raw(raw / "Dataset005_One", {"a": dense()}, names=NAMES)
     assert simulate("--rate", "0.0001") == 0
     assert "Warning: no label became wrong" in capsys.readouterr().out
+
+
+def test_cases_without_labels_have_none_to_make_wrong(raw, capsys):
+    write_raw(raw / "Dataset005_One", {"a": dense() * 0}, names=NAMES)
+    assert simulate("--rate", "1") == 0
+    assert "Warning: no case of Dataset005_One has a label that could become wrong." in capsys.readouterr().out
