@@ -225,11 +225,14 @@ def test_the_command_says_what_it_wrote_and_takes_back(
     assert main(["register", "--environment"]) == 0
     printed = capsys.readouterr().out
     assert all(f"wrote {environment / 'bin' / name}\n" in printed for name in SCRIPTS)
+    assert f"{VARIABLE} is set when" in printed
     assert 'export nnUNet_extTrainer="$(nnunet_ext path)"' in printed
     assert main(["register", "--environment"]) == 0
     assert "nothing to do" in capsys.readouterr().out
     assert main(["register", "--environment", "--undo"]) == 0
-    assert f"wrote {environment / 'bin' / 'activate'}\n" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"wrote {environment / 'bin' / 'activate'}\n" in printed
+    assert f"{VARIABLE} is no longer set when" in printed
     assert main(["register", "--environment", "--undo"]) == 0
     assert "nothing to take back" in capsys.readouterr().out
 

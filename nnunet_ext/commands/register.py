@@ -44,12 +44,13 @@ def run(args: argparse.Namespace) -> int:
         for edit in changing:
             edit.make()
             print(f"{'removed' if edit.after is None else 'wrote'} {edit.file}")
+    told = "no longer set" if args.undo else "set"
     if not changing:
         print(f"{place}: nothing to {'take back' if args.undo else 'do, it sets the variable already'}.")
     elif args.environment:
-        print(f"\n{VARIABLE} follows when {place} is activated the next time: deactivate and activate it.")
+        print(f"\n{VARIABLE} is {told} when {place} is activated the next time: deactivate and activate it.")
     else:
-        print(f"\n{VARIABLE} follows when a shell starts the next time.")
+        print(f"\n{VARIABLE} is {told} when a shell starts the next time.")
     if changing and not args.undo and VARIABLE not in os.environ:
         print(f'For this shell: export {VARIABLE}="$(nnunet_ext path)"')
     return 0
