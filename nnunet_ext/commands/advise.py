@@ -70,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
         if not advising.has_folds(dataset.folder):
             schedule = advising.with_folds(schedule, facts.cases)
         found, note = advising.steps(advice, schedule, name=name), schedule.note
+        if args.gpu is not None and (most := max(step.memory_gb for step in found)) > args.gpu:
+            note += f" The largest training needs about {most:.1f} GB of GPU memory, more than there is."
     if args.json:
         told = {"problems": [problem.detail for problem in problems], **advising.as_json(facts, found, note)}
         print(json.dumps({"dataset": name, **told}, indent=2))

@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
         f"  nnUNetv2_plan_and_preprocess -d {number} --no_pp\n"
         f"  nnUNetv2_move_plans_between_datasets -s TARGET -t {number} -sp nnUNetPlans -tp nnUNetPlansFromTARGET\n"
         f"  nnUNetv2_preprocess -d {number} -plans_name nnUNetPlansFromTARGET -c 3d_fullres\n"
-        f"  nnUNetv2_train {number} 3d_fullres all -p nnUNetPlansFromTARGET -tr nnUNetTrainerModelsGenesis"
+        f"  nnUNetv2_train {number} 3d_fullres all -p nnUNetPlansFromTARGET -tr nnUNetTrainerModelsGenesis\n"
+        "nnUNetTrainerVolumeFusion and nnUNetTrainerMAE pre-train in the same way."
     )
     return 0

@@ -30,6 +30,7 @@ from nnunet_ext.evaluation.probabilities import predict_case, unreadable_images_
 from nnunet_ext.evaluation.scored_labels import label_channels
 from nnunet_ext.files import size_and_time
 from nnunet_ext.formats.whole_images import check_whole
+from nnunet_ext.messages import counted
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, read_images
 
 BATCH = 32  # cases that are predicted between two states that an interruption leaves, where there are many cores
@@ -41,7 +42,7 @@ def check_inputs(model: Mapping[str, Any], dataset: Mapping[str, Any], *, name: 
     ours, theirs = channel_names(model), channel_names(dataset)
     if ours != theirs:
         raise UserError(
-            f"The model takes {len(ours)} channels ({', '.join(ours)}), but {name} has {len(theirs)} "
+            f"The model takes {counted(len(ours), 'channel')} ({', '.join(ours)}), but {name} has {len(theirs)} "
             f"({', '.join(theirs)}). Number and names must be equal."
         )
     if model["file_ending"] != dataset["file_ending"]:

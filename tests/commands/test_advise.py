@@ -158,6 +158,11 @@ def test_the_baseline_comes_first_and_every_command_parses(
             assert_parses(command, monkeypatch)
 
 
+def test_a_gpu_that_is_too_small_for_any_plans_is_told_so(advise: Any) -> None:
+    assert "more than there is" in advise("dense few", "--gpu", "0.1")["note"]
+    assert "more than there is" not in advise("dense few", "--gpu", "24")["note"]
+
+
 def test_a_wrong_command_would_not_parse(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit):
         assert_parses("nnUNetv2_train 5 3d_fullres 0 --no-such-option", monkeypatch)

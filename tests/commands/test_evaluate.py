@@ -513,7 +513,7 @@ def test_the_default_overlap_is_that_of_the_lesions():
         (["--on", "901", "--instances", "labelsTr"], "--instances is for the lesions alone"),
         (["--on", "901", "--patients", "x.json", "--bootstrap", "0"], "--patients is for the intervals alone"),
         (["--on", "901", "--patients", "x.json"], "x.json does not exist"),
-        (["--on", "903:all"], "takes 1 channels (MRI), but Dataset903_Regions has 3"),
+        (["--on", "903:all"], "takes 1 channel (MRI), but Dataset903_Regions has 3"),
         (["--on", "901:test"], "have no label to score against"),
         (["--on", "901:val", "-f", "0", "1"], "cannot score an ensemble"),
         (["--on", "901", "--on", "901:val"], "given twice"),

@@ -182,7 +182,7 @@ def test_dataset_without_an_unlabelled_case_is_refused(scribbled, capsys):
 def test_models_of_other_channels_are_refused(scribbled, capsys):
     scribbled.describe(model={"channel_names": {"0": "CT"}}, labels=SCRIBBLES)
     assert pseudo_label(scribbled) == 2
-    assert "The model takes 1 channels (CT)" in capsys.readouterr().err
+    assert "The model takes 1 channel (CT)" in capsys.readouterr().err
 
 
 def test_interrupted_work_goes_on_with_the_case_that_was_not_finished(scribbled, predictor):

@@ -370,7 +370,7 @@ def test_a_labelled_case_among_the_unlabelled_ones_is_refused(ready, programs, c
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"channel_names": {"0": "CT"}}, "The model takes 1 channels (CT)"),
+        ({"channel_names": {"0": "CT"}}, "The model takes 1 channel (CT)"),
         ({"labels": {"background": 0, "liver": 1}}, "have no label in common"),
     ],
 )
