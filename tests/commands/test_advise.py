@@ -159,8 +159,8 @@ def test_the_baseline_comes_first_and_every_command_parses(
 
 
 def test_a_gpu_that_is_too_small_for_any_plans_is_told_so(advise: Any) -> None:
-    assert "more than there is" in advise("dense few", "--gpu", "0.1")["note"]
-    assert "more than there is" not in advise("dense few", "--gpu", "24")["note"]
+    assert "more than there is" in advise("dense few", "--gpu", "0.1")["times"]
+    assert "more than there is" not in advise("dense few", "--gpu", "24")["times"]
 
 
 def test_a_wrong_command_would_not_parse(monkeypatch: pytest.MonkeyPatch) -> None:
