@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,8 @@ ORIGIN = "Dataset027_ACDCScribble"
 MASKS = "labelsTr_dense"
 PHASES = ("current", "prior")
 LABELS = {"RV": 1, "MYO": 2, "LV": 3}
+FURTHER = 40
+"""How far the number of a dataset is from that of the one that it is made from."""
 
 
 def patient_of(case: str) -> str:
@@ -99,6 +101,32 @@ def pseudo_labelled(folder: Path, draw: Draw, *, source: int) -> Sequence[str]:
     """The command that labels by the teacher's model what the scribbles leave open, where it is sure."""
     command = ["nnunet_ext", "pseudo-label", str(draw.model), "-d", str(source), "-o", folder.name]
     return [*command, "-f", str(draw.fold), "--threshold", "0.8", "--disable-tta", "--device", draw.device]
+
+
+def write_open(folder: Path, labelled: Collection[str]) -> None:
+    """The full masks of some cases, and the ignore label everywhere in the others."""
+    dataset = read_raw_dataset(ORIGIN)
+    ignore = dataset.ignore_label
+    with new_dataset(folder.name, force=True) as unfinished:  # an interrupted step may have written it
+        cases = with_masks(dataset)
+        copy_labels({name: case for name, case in cases.items() if name in labelled}, unfinished / "labelsTr")
+        for name in set(cases) - set(labelled):
+            mask = sitk.ReadImage(str(cases[name].label))
+            nothing = sitk.GetImageFromArray(np.full(mask.GetSize()[::-1], ignore, np.uint8))
+            nothing.CopyInformation(mask)
+            sitk.WriteImage(nothing, str(unfinished / "labelsTr" / cases[name].label.name))
+        write_description(unfinished, folder.name, cases, dataset.description, about={"from": ORIGIN})
+
+
+def self_taught(folder: Path, draw: Draw, *, labelled: Callable[[int], Collection[str]]) -> Sequence[str]:
+    """The command that labels by the teacher's model, where it is sure, all cases but those with labels in a fold.
+
+    Args:
+        labelled: gives these for the number of a fold.
+    """
+    number = int(folder.name[len("Dataset") :][:3]) + FURTHER
+    write_open(folder.with_name(f"Dataset{number:03d}_{folder.name.partition('_')[2]}Open"), labelled(draw.fold))
+    return pseudo_labelled(folder, draw, source=number)
 
 
 def write_current(folder: Path, draw: Draw, *, source: str) -> None:

@@ -336,6 +336,21 @@ def test_every_channel_of_a_misaligned_prior_moves_and_the_current_scan_stays(ra
         assert set(np.unique(after[2])) <= {0, 1}
 
 
+def test_a_self_training_labels_every_case_but_those_with_labels(raw, tmp_path):
+    names = sorted(read_raw_dataset(acdc.ORIGIN).cases)
+    labelled = names[:3]
+    draw = replace(DRAW, model=tmp_path / "model")
+    for _ in range(2):  # the second time after an interruption
+        command = acdc.self_taught(raw / "Dataset912_Taught", draw, labelled=lambda fold: names[: fold + 1])
+    assert command[2:6] == [str(tmp_path / "model"), "-d", "952", "-o"]
+    opened = read_raw_dataset("952")
+    assert sorted(opened.cases) == names
+    for name, case in opened.cases.items():
+        found = array(case.label)
+        mask = array(raw / acdc.ORIGIN / "labelsTr_dense" / case.label.name)
+        assert (found == (mask if name in labelled else 4)).all()
+
+
 def test_instances_are_drawn_by_the_seed_and_completed_by_the_teacher(tmp_path):
     command = lesions.simulated(tmp_path / "Dataset731_New", DRAW, options=["--keep", "0.3"])
     assert command[2:] == ["instances", lesions.ORIGIN, "-o", "Dataset731_New", "--keep", "0.3", "--seed", "1"]
