@@ -45,13 +45,11 @@ def labelled_in(fold: int) -> list[str]:
 
 
 def self_training(name: str, number: int, teacher: Method) -> Method:
-    """One round of self-training: nnU-Net, begun as its teacher was, on the labels and on what the teacher is sure of."""
+    """One round of self-training: nnU-Net, begun as its teacher was, on labels and on what the teacher is sure of."""
     make = partial(self_taught, labelled=labelled_in)
     data = Dataset(number, f"HeartTaught{number}", make, folds=everyone, plans_of=LABELLED, teacher=teacher)
-    description = (
-        f"nnU-Net, begun as `{teacher.name}`, on all training patients, labelled by it where they have no labels"
-    )
-    return Method(name, STOCK, data, {}, description, family=teacher.name, start=teacher.start)
+    about = f"nnU-Net, begun as `{teacher.name}`, on all training patients, of whom it labels those without labels"
+    return Method(name, STOCK, data, {}, about, family=teacher.name, start=teacher.start)
 
 
 SCRATCH = Method(
