@@ -42,12 +42,14 @@ def run(args: argparse.Namespace) -> int:
     file = preprocessed_folder(args.dataset) / f"{args.plans}.json"
     plans = read_plans(file)
     if args.name is None and args.settings:
-        raise UserError("Settings are given but no --name for the configuration that is to hold them.")
+        raise UserError("Settings are given but no --name for the configuration that is to hold them. Add --name.")
     if args.name is None:
         list_configurations(file)
         return 0
     if args.name == args.configuration:
-        raise UserError(f"A configuration cannot inherit from itself: --name and -c are both {args.name!r}.")
+        raise UserError(
+            f"A configuration cannot inherit from itself: --name and -c are both {args.name!r}. Choose another name."
+        )
     check_name(args.name)
     settings = parse_settings(args.settings)
     inherited = configured_settings(plans, args.configuration)
@@ -81,9 +83,9 @@ def parse_settings(assignments: list[str]) -> dict[str, Any]:
         for section in sections:
             block = block.setdefault(section, {})
             if not isinstance(block, dict):
-                raise UserError(f"{section!r} is given both a value and settings of its own.")
+                raise UserError(f"{section!r} is given both a value and settings of its own. Leave one out.")
         if name in block:
-            raise UserError(f"The setting {key!r} is given twice.")
+            raise UserError(f"The setting {key!r} is given twice. Leave one out.")
         block[name] = value
     return result
 

@@ -157,11 +157,11 @@ def check_options(args: argparse.Namespace) -> None:
     by_folder, nsd, folders = args.predictions is not None, NSD.group in args.metrics, args.labels or []
     refusals: dict[str, Any] = {
         "MODEL_FOLDER and --predictions exclude each other: score one of them.": by_folder and args.model is not None,
-        f"{', '.join(of_model)}: only for a model, not for --predictions.": by_folder and of_model,
+        f"{', '.join(of_model)}: only for a model. Leave them out.": by_folder and of_model,
         "--predictions needs --labels FOLDER, the folder with the references.": by_folder and args.labels is None,
         "Give MODEL_FOLDER and --on DATASET, or --predictions FOLDER and --labels FOLDER.": not by_folder
         and (args.model is None or args.on is None),
-        "--dataset-json and --partial are only for --predictions.": not by_folder
+        "--dataset-json and --partial are only for --predictions. Leave them out for a model.": not by_folder
         and (args.dataset_json is not None or args.partial),
         "--instances is for the lesions alone. Add lesions to --metrics, or leave --instances out.": (
             args.instances is not None and LESIONS_RECALL.group not in args.metrics
@@ -169,7 +169,8 @@ def check_options(args: argparse.Namespace) -> None:
         "--tolerance is for NSD alone. Add nsd to --metrics, or leave --tolerance out.": args.tolerance and not nsd,
         "NSD needs a tolerance, as only you can say which deviation is harmless. Add --tolerance MM, or --tolerance "
         "LABEL=MM for each label.": nsd and args.tolerance is None,
-        f"--labels names a folder twice: {' '.join(folders)}.": len(set(map(Path, folders))) < len(folders),
+        f"--labels names a folder twice: {' '.join(folders)}. Leave one out.": len(set(map(Path, folders)))
+        < len(folders),
         "--patients is for the intervals alone. Leave it or --bootstrap 0 out.": args.patients and not args.bootstrap,
     }
     for message, wrong in refusals.items():
@@ -249,7 +250,7 @@ def evaluate(args: argparse.Namespace) -> Path:
     job = of_model(args) if args.predictions is None else of_folder(args)
     titles = [cases.title for cases, _ in job.sets]
     if len(set(titles)) < len(titles):
-        raise UserError(f"The same cases are given twice: {', '.join(titles)}.")
+        raise UserError(f"The same cases are given twice: {', '.join(titles)}. Leave one out.")
     every_case = dict.fromkeys(case for cases, _ in job.sets for case in cases.cases)
     scored = dict.fromkeys(label for _, labels in job.sets for label in labels.keys)
     patients = None if args.patients is None else read_patients(args.patients, every_case)

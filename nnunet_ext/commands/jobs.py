@@ -171,6 +171,6 @@ def check_trainers(names: list[str], *, with_seeds: bool) -> None:
 
         if not issubclass(find_trainer(name), nnUNetTrainerConfigurable) and with_seeds:
             raise UserError(
-                f"{name} reads no settings from the plans, so that --seeds would change nothing. Stock nnU-Net with a "
-                "seed is nnUNetTrainerConfigurable."
+                f"{name} reads no settings from the plans, so that --seeds would change nothing. For stock nnU-Net "
+                "with a seed, use nnUNetTrainerConfigurable."
             )

@@ -110,7 +110,7 @@ def check_arguments(args: argparse.Namespace) -> None:
             raise UserError(f"With --predict the scans are prepared as {args.like} was: leave {given} out.")
         return
     if args.like is not None:
-        raise UserError("--like belongs to --predict.")
+        raise UserError("--like belongs to --predict. Add --predict, or leave --like out.")
     if args.no_prior_image and args.no_prior_labels:
         raise UserError("--no-prior-image and --no-prior-labels leave nothing of the prior. Give one of them.")
     if args.labels is None:

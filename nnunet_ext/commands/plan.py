@@ -56,7 +56,9 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--epochs is for --preset. Set the epochs of a configuration with nnunet_ext configure.")
     of_like = {"name": args.name, "patch": args.patch, "spacing": args.spacing, "new-plans": args.new_plans}
     if args.preset and (given := [option for option, value in of_like.items() if value is not None]):
-        raise UserError(f"{', '.join(f'--{option}' for option in given)}: for --like, not for --preset.")
+        raise UserError(
+            f"{', '.join(f'--{option}' for option in given)}: for --like, not for --preset. Leave out what is named."
+        )
     return _preset(args, file, plans) if args.preset else _like(args, file, plans)
 
 
@@ -105,7 +107,8 @@ def _like(args: argparse.Namespace, file: Path, plans: dict[str, Any]) -> int:
     origin = ModelDescription.of(source.checkpoint)
     if origin is None:
         raise UserError(
-            f"{args.like} does not say which network it is of, so that no configuration can be made for it."
+            f"{args.like} does not say which network it is of, so that no configuration can be made for it. "
+            "Name a checkpoint that nnU-Net has written, with its plans."
         )
     manager = PlansManager(dict(origin.plans))
     configuration = manager.get_configuration(origin.configuration)

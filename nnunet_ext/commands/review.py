@@ -125,8 +125,8 @@ def trained_folds(model: Path, checkpoint: str) -> list[int]:
         raise UserError(f"{model} does not exist. Expected: {expected}.")
     files = [file for file in model.glob(f"fold_*/{checkpoint}") if file.parent.name[len("fold_") :].isdecimal()]
     if not files:
-        of_all = " Fold all has trained on every case of its own dataset; for another dataset give -f all."
-        more = of_all if (model / "fold_all" / checkpoint).is_file() else ""
+        of_all = " Fold all has trained on every case of its own dataset; for another dataset, give -f all."
+        more = of_all if (model / "fold_all" / checkpoint).is_file() else " Train a fold first."
         raise UserError(f"{model} has no {checkpoint} in a folder fold_0, fold_1, …: no fold of it was trained.{more}")
     return sorted(int(file.parent.name[len("fold_") :]) for file in files)
 

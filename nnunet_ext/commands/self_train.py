@@ -103,7 +103,9 @@ def self_train(args: argparse.Namespace) -> int:
     plans = read_plans(file)
     check_configuration(plans, args.configuration, file=file)
     if inherited_value(plans["configurations"], args.configuration, PREVIOUS) is not None:
-        raise UserError(f"{args.configuration} is the second stage of a cascade, which cannot label by itself.")
+        raise UserError(
+            f"{args.configuration} is the second stage of a cascade, which cannot label by itself. Choose another."
+        )
     if not getattr(find_trainer(args.trainer), "segments", True):
         raise UserError(f"{args.trainer} is a pre-training and does not segment. Choose another trainer.")
     teacher_folds = list(dict.fromkeys(args.teacher_folds or [args.fold]))

@@ -212,10 +212,10 @@ def link_validation_cases(dataset: Path, splits: Path, target: Path) -> None:
 def check_data(data: Path, out: Path, *, needs_prior: bool = False) -> None:
     """Raise a UserError unless `data` is a raw dataset, with priors if needed, and writing to `out` cannot touch it."""
     if not re.fullmatch(r"Dataset\d{3}_.+", data.name):
-        raise UserError(f"{data} is not called like a raw dataset of nnU-Net, DatasetXXX_Name.")
+        raise UserError(f"{data} is not called like a raw dataset of nnU-Net, DatasetXXX_Name. Rename it.")
     for part in ("dataset.json", "imagesTr", "labelsTr"):
         if not (data / part).exists():
-            raise UserError(f"{data} is no raw dataset of nnU-Net: it has no {part}.")
+            raise UserError(f"{data} is no raw dataset of nnU-Net: it has no {part}. Name its folder in nnUNet_raw.")
     if needs_prior:
         roles_of_dataset(read_dataset_json(data / "dataset.json"))
     check_apart(out, [data])

@@ -48,7 +48,7 @@ def check_inputs(model: Mapping[str, Any], dataset: Mapping[str, Any], *, name: 
     if model["file_ending"] != dataset["file_ending"]:
         raise UserError(
             f"The model takes images ending in {model['file_ending']}, but those of {name} end in "
-            f"{dataset['file_ending']}."
+            f"{dataset['file_ending']}. Convert the images."
         )
 
 

@@ -47,7 +47,10 @@ def predicted_cases(
     remarks += _only_in_one(references, known, predicted, "prediction in", predictions)
     common = [case for case in predicted if case in set(known)]
     if not common:
-        raise UserError(f"{predictions} and {references} have no case in common that ends in {ending}.")
+        raise UserError(
+            f"{predictions} and {references} have no case in common that ends in {ending}. Give the files of a "
+            "case the same name in both."
+        )
     if remarks and not partial:
         raise UserError(f"{' '.join(remarks)} Add --partial to score the {len(common)} cases that are in both.")
     files = {case: Case((), references / f"{case}{ending}") for case in common}

@@ -45,4 +45,4 @@ def check_roles(roles: ChannelRoles, channels: int, *, where: str) -> None:
         numbers = ", ".join(map(str, missing))
         raise UserError(f"{where} names channel {numbers}; the dataset has the channels 0 to {channels - 1}.")
     if twice := sorted({channel for channel in named if named.count(channel) > 1}):
-        raise UserError(f"{where} gives channel {', '.join(map(str, twice))} more than one role; each channel has one.")
+        raise UserError(f"{where} gives channel {', '.join(map(str, twice))} more than one role; each must have one.")

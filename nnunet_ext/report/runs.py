@@ -55,7 +55,7 @@ def as_runs(named: Sequence[tuple[str | None, Source]]) -> list[Run]:
     paths = [source.path for _, source in named]
     for path in paths:
         if paths.count(path) > 1:
-            raise UserError(f"{path} is given twice.")
+            raise UserError(f"{path} is given twice. Leave one out.")
     given = {name for name, _ in named if name is not None}
     runs: dict[str, list[Source]] = {}
     for name, source in named:

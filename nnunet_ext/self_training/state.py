@@ -99,7 +99,10 @@ def read_state(folder: Path, request: Request) -> State:
         raise UserError(f"{folder} holds another self-training:{''.join(different)}\nChoose another folder.")
     numbers = [one.number for one in state.rounds]
     if numbers != list(range(len(numbers))):
-        raise UserError(f"{folder / STATE} has the rounds {', '.join(map(str, numbers))}, not 0, 1, 2, …")
+        raise UserError(
+            f"{folder / STATE} has the rounds {', '.join(map(str, numbers))}, not 0, 1, 2 and so on. Begin anew in "
+            "another folder."
+        )
     if state.rounds and state.rounds[0].dice is None:
         raise UserError(f"{folder / STATE}: round 0 has no score. Begin anew in another folder.")
     return state

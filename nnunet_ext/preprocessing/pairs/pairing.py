@@ -56,7 +56,7 @@ def read_table(file: Path, *, wanted: Sequence[str], with_labels: bool) -> list[
     if problems := [f"line {line} has no {' and no '.join(names)}" for line, names in empty.items() if names]:
         raise UserError(f"{file}: {some(problems, 3)}.")
     if not rows:
-        raise UserError(f"{file} has no line below its header.")
+        raise UserError(f"{file} has no line below its header. Add one for each case.")
     used = FILES if with_labels else [name for name in FILES if name != CURRENT_LABEL]
     pairs = []
     for _, row in rows:
@@ -129,7 +129,7 @@ def find_pairs(
     if missing := sorted(set(images) - set(found.get(CURRENT_LABEL, images))):
         raise UserError(
             f"{current_segmentations} has no label map of the same name for {counted(len(missing), 'current image')}: "
-            f"{some([images[case].name for case in missing], 3)}."
+            f"{some([images[case].name for case in missing], 3)}. Add the label maps, or move the images away."
         )
     patients = {case: patient for patient, cases in group_cases(list(images), group).items() for case in cases}
     pairs = [
@@ -160,7 +160,10 @@ def _checked(pairs: Sequence[Pair], *, where: Path) -> list[Pair]:
     if missing := [
         f"{file} (case {pair.case})" for pair in pairs for file in pair.files.values() if not file.is_file()
     ]:
-        raise UserError(f"{where} names files that do not exist ({len(missing)}): {some(missing, 3)}.")
+        raise UserError(
+            f"{where} names files that do not exist ({len(missing)}): {some(missing, 3)}. Names are relative to the "
+            "table's folder; fix them, or leave the cell empty where there is no prior."
+        )
     for pair in pairs:
         for one, other in ((CURRENT_IMAGE, PRIOR_IMAGE), (CURRENT_LABEL, PRIOR_LABEL)):
             if one in pair.files and pair.files[one] == pair.files.get(other):

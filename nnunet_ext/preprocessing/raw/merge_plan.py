@@ -77,7 +77,9 @@ def read_aliases(file: Path) -> dict[str, str]:
     for new, others in table.items():
         for old in others:
             if aliases.setdefault(old, new) != new:
-                raise UserError(f"{file} has {old!r} under {aliases[old]!r} and {new!r}. Each name has one meaning.")
+                raise UserError(
+                    f"{file} has {old!r} under {aliases[old]!r} and {new!r}. Each name must have one meaning."
+                )
     return aliases
 
 
@@ -107,7 +109,7 @@ def plan_merge(
     """
     folders = [dataset.folder.name for dataset in datasets]
     if len(set(folders)) < max(2, len(folders)):
-        raise UserError(f"Two datasets or more are merged, each once; found: {', '.join(folders)}.")
+        raise UserError(f"Two datasets or more are merged, each once; found: {', '.join(folders)}. Name each once.")
     _require_same(datasets, "file_ending", "Convert the images of one.")
     _require_same(datasets, READER, "Set it alike in each dataset.json.")
     names = [_new_names(one, aliases, renames.get(one.folder.name, {})) for one in datasets]
@@ -115,7 +117,7 @@ def plan_merge(
     _refuse_spellings(merged, names, folders)
     known = {label for one in datasets for label in one.foreground_values()}
     if unused := sorted(set(aliases) - known):
-        raise UserError(f"No dataset has the labels {some(unused)} of the table of aliases.")
+        raise UserError(f"No dataset has the labels {some(unused)} of the table of aliases. Remove them from it.")
     taken = list(channels) or channel_names(datasets[0].description)
     sources = []
     for one, labels in zip(datasets, names):
@@ -156,7 +158,9 @@ def _new_names(dataset: RawDataset, aliases: Mapping[str, str], renames: Mapping
         raise UserError(f"{dataset.folder.name} has no label {some(unknown)} to rename. It has: {', '.join(own)}.")
     names = {label: renames.get(label, aliases.get(label, label)) for label in own}
     if wrong := [old for old, new in names.items() if new in RESERVED or not new.strip()]:
-        raise UserError(f"{some(wrong)} in {dataset.folder.name} cannot be named {names[wrong[0]]!r}.")
+        raise UserError(
+            f"{some(wrong)} in {dataset.folder.name} cannot be named {names[wrong[0]]!r}. Choose another name."
+        )
     return names
 
 

@@ -114,7 +114,9 @@ def make_unlabelled_dataset(folder: Path, name: str, *, channels: Sequence[str] 
                 )
             if len(images) != len(expected):
                 named_channels = f"{len(expected)} are named: {', '.join(expected)}"
-                raise UserError(f"{case} in {folder} has {len(images)} channels, but {named_channels}.")
+                raise UserError(
+                    f"{case} in {folder} has {len(images)} channels, but {named_channels}. Each must have a name."
+                )
             labels = placeholder(images)
             if not labels.any():
                 raise UserError(f"{files.images[0]} is 0 everywhere, which nnU-Net cannot crop. Move it away.")

@@ -123,7 +123,10 @@ def simulate_label_noise(
     """
     values = source.foreground_values()
     if SWAP in kinds and len(values) < 2:
-        raise UserError(f"{source.folder.name} has {len(values)} label beside background: there is none to swap with.")
+        raise UserError(
+            f"{source.folder.name} has {len(values)} label beside background: there is none to swap with. "
+            "Leave swap out of --kinds."
+        )
     present, wrong, record = dict.fromkeys(values, 0), dict.fromkeys(values, 0), {}
     counts = {label: np.zeros(2, dtype=np.int64) for label in (*values, "all")}
     reach = size * ROUNDING

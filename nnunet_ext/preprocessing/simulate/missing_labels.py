@@ -32,7 +32,7 @@ def sources_of(labels: Sequence[str], *, keep: int, rng: np.random.Generator) ->
     The labels are put in a circle at random; each source has neighbours, beginning one further than the one before.
     """
     if keep > len(labels):
-        raise UserError(f"{keep} labels cannot be kept of {len(labels)}: {', '.join(labels)}.")
+        raise UserError(f"{keep} labels cannot be kept of {len(labels)}: {', '.join(labels)}. Take fewer.")
     circle = [labels[place] for place in rng.permutation(len(labels))]
     return [[circle[(first + step) % len(circle)] for step in range(keep)] for first in range(len(circle))]
 

@@ -141,7 +141,9 @@ def simulate_partial_annotation(
             unassigned += bool((np.isin(labels, list(foreground)) & (numbers == 0)).any())
             new.write(INSTANCES, case, numbers, properties)
         if not instances:
-            raise UserError(f"No case of {source.folder} has an instance, so that there is nothing to keep.")
+            raise UserError(
+                f"No case of {source.folder} has an instance, so that there is nothing to keep. Choose another dataset."
+            )
 
         rng = np.random.default_rng(selection.seed)
         kept = kept_instances(instances, selection.keep, rng, scope=selection.scope, order=selection.order)

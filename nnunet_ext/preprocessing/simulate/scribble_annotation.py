@@ -60,7 +60,10 @@ def simulate_scribbles(
             new.write(WEAK, case, scribbles, properties)
         annotation = ScribbleAnnotation(counts, ignore, new.flat)
         if annotation.without_foreground == len(counts):
-            raise UserError(f"No case of {source.folder} has a label but background, so that there is nothing to draw.")
+            raise UserError(
+                f"No case of {source.folder} has a label but background, so that there is nothing to draw. "
+                "Choose another dataset."
+            )
         new.finish(
             {"made_by": "simulate scribbles", "axis": axis, "seed": seed, **asdict(strokes), SCRIBBLED: list(counts)},
             record=SCRIBBLES,
