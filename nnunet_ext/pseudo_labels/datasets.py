@@ -69,7 +69,7 @@ def check_distinct(ours: Mapping[str, Case], theirs: Mapping[str, Case], *, here
         why: a sentence about what would be wrong.
     """
     if same := sorted(set(ours) & set(theirs)):
-        raise UserError(f"{some(same, 3)}: cases of that name are in {here} and {there}. {why}")
+        raise UserError(f"{some(same, 3)}: cases of that name are in {here} and {there}. {why} Rename one.")
     sizes = {_image(case).stat().st_size for case in theirs.values()}
     alike = {name: case for name, case in ours.items() if _image(case).stat().st_size in sizes}
     known = {sha256(_image(case)): name for name, case in theirs.items()} if alike else {}

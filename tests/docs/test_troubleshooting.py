@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.util import find_spec
@@ -17,11 +18,13 @@ from pathlib import Path
 
 import pytest
 
+from nnunet_ext.cli import build_parser
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "troubleshooting.md"
 OURS = ROOT / "nnunet_ext"
 FIELD = "…"
-MOST = 12  # variants of one message
+MOST = 40  # variants of one message
 
 ENTRY = re.compile(r"^(?:### |- also(?: |(?=:)))(?:(?P<origin>[\w-]*): )?`(?P<quote>.+)`$", re.MULTILINE)
 MODULES = {
@@ -62,11 +65,12 @@ REASONS = {
 }
 """Messages that neither say what to do nor have an entry, and why."""
 
-Known = Mapping[str, list[ast.expr]]
+Known = Mapping[str, list[ast.AST]]
+"""What a name can stand for: the expressions that are assigned to it, or functions."""
 
 
-def texts(node: ast.expr, known: Known, depth: int = 3) -> list[str]:
-    """The texts that an expression can give, with … for what only a run tells."""
+def texts(node: ast.AST, known: Known, depth: int = 3) -> list[str]:
+    """The texts that an expression, or a call of a function, can give, with … for what only a run tells."""
     parts = [[FIELD]]
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         parts = [[node.value]]
@@ -81,34 +85,35 @@ def texts(node: ast.expr, known: Known, depth: int = 3) -> list[str]:
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "join":
         separator, lines = texts(node.func.value, known, depth), getattr(node.args[0], "elts", [])
         parts = [part for line in lines for part in (separator, texts(line, known, depth))][1:] or parts
+    elif isinstance(node, ast.FunctionDef):
+        inside = {**known, **assigned(ast.walk(node))}
+        returned = [one.value for one in ast.walk(node) if isinstance(one, ast.Return) and one.value is not None]
+        parts = [[text for value in returned for text in texts(value, inside, depth)]]
     elif depth and (values := known.get(called(node))):
         parts = [[text for value in values for text in texts(value, known, depth - 1)]]
     return list(dict.fromkeys("".join(chosen) for chosen in islice(product(*parts), MOST)))
 
 
-def called(node: ast.expr) -> str:
+def called(node: ast.AST) -> str:
     """The name of a function that is called, or of a variable; not of an attribute, which can be anybody's."""
-    return name_of(node.func) if isinstance(node, ast.Call) else node.id if isinstance(node, ast.Name) else ""
+    return name_of(node.func if isinstance(node, ast.Call) else node) if isinstance(node, (ast.Call, ast.Name)) else ""
 
 
-def name_of(node: ast.expr) -> str:
+def name_of(node: ast.AST) -> str:
     """What a variable, an attribute or a function is called."""
     return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
 
 
-def known_names(tree: ast.AST) -> dict[str, list[ast.expr]]:
-    """What names are assigned, what functions return, and the keys of the mappings that loops go through."""
-    found: dict[str, list[ast.expr]] = {}
-    for node in ast.walk(tree):
+def assigned(nodes: Iterable[ast.AST]) -> dict[str, list[ast.AST]]:
+    """What names are assigned, and the keys of the mappings that loops go through."""
+    found: dict[str, list[ast.AST]] = {}
+    for node in nodes:
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
             target = node.targets[0] if isinstance(node, ast.Assign) else node.target
             found.setdefault(name_of(target), []).append(node.value)
         elif isinstance(node, ast.AugAssign):
-            before = found.get(name_of(node.target), [])
+            before = [one for one in found.get(name_of(node.target), []) if isinstance(one, ast.expr)]
             found[name_of(node.target)] = [*before, *(ast.BinOp(one, node.op, node.value) for one in before)]
-        elif isinstance(node, ast.FunctionDef):
-            returned = (one.value for one in ast.walk(node) if isinstance(one, ast.Return))
-            found.setdefault(node.name, []).extend(filter(None, returned))
         elif isinstance(node, ast.For) and isinstance(node.target, ast.Tuple) and isinstance(node.iter, ast.Call):
             mappings = found.get(name_of(getattr(node.iter.func, "value", node.iter)), [])
             keys = [key for mapping in mappings if isinstance(mapping, ast.Dict) for key in mapping.keys if key]
@@ -124,16 +129,20 @@ def one_line(message: str) -> str:
 def raised(source: str) -> list[str]:
     """The templates of the messages with which a module stops a user: `UserError`, and `NotImplementedError`."""
     tree = ast.parse(source)
+    functions: dict[str, list[ast.AST]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            functions.setdefault(node.name, []).append(node)
 
     def within(node: ast.AST, known: Known) -> Iterator[str]:
         if isinstance(node, ast.FunctionDef):
-            known = {**known, **known_names(node)}
+            known = {**known, **assigned(ast.walk(node))}
         if isinstance(node, ast.Call) and name_of(node.func) in ("UserError", "NotImplementedError"):
             yield from map(one_line, texts(node.args[0], known))
         for child in ast.iter_child_nodes(node):
             yield from within(child, known)
 
-    return list(dict.fromkeys(within(tree, known_names(tree))))
+    return list(dict.fromkeys(within(tree, {**functions, **assigned(tree.body)})))
 
 
 @cache
@@ -191,6 +200,13 @@ def test_every_message_on_the_page_exists(origin: str, quote: str) -> None:
     if quote in NOT_IN_SOURCES:
         return
     assert any(fits(quote, message) for message in (strings_of(origin) if origin else messages_of_ours()))
+
+
+def test_commands_with_options_parse() -> None:
+    calls = re.findall(r"`nnunet_ext ([\w-]+ [^`]*-[^`]*)`", PAGE.read_text(encoding="utf-8"))
+    assert calls
+    for call in calls:
+        build_parser().parse_args(shlex.split(call))
 
 
 def test_every_exception_is_still_needed() -> None:
