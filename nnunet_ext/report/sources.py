@@ -209,7 +209,10 @@ def _scored_by_nnunet(
 def _read_predictions(path: Path) -> Source:
     """Predictions that ``nnUNetv2_evaluate_folder`` has scored; of the training nothing is known."""
     if not (path / "dataset.json").is_file():
-        raise UserError(f"{path} has a summary.json but no dataset.json, which nnUNetv2_predict writes beside it.")
+        raise UserError(
+            f"{path} has a summary.json but no dataset.json, which nnUNetv2_predict writes beside it. Copy "
+            "that of the model."
+        )
     description = read_dataset_json(path / "dataset.json")
     evaluation = read_summary(path / SUMMARY, description)
     reference = evaluation.a_reference

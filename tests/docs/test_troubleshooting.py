@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_ext.cli import build_parser
+from nnunet_ext.cli import COMMANDS, build_parser
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "troubleshooting.md"
@@ -47,7 +47,7 @@ VERBS = """
 REMEDY = re.compile(
     rf"(?:^|[.:;,(?] |\b(?:and|else|or|then) )(?:{'|'.join([*VERBS, *map(str.capitalize, VERBS)])})\b"
     rf"|… (?:{'|'.join(map(str.capitalize, VERBS))})\b"
-    r"|\b(?:must|needs?|needed|[Ee]xpected|nnunet_ext [a-z]+|nnUNetv2_\w+)\b"
+    rf"|\b(?:must|needs?|needed|[Ee]xpected|nnunet_ext (?:{'|'.join(COMMANDS)}))\b"
 )
 CHOICE = re.compile(
     r"\b(?<!not )(?:has|have|are called|There (?:is|are)|labels of other datasets|none of [a-z ]+): …|not allowed"
