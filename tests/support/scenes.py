@@ -15,6 +15,7 @@ from support.command_blocks import Folder
 from support.public_weights import multitalent, nnssl, totalsegmentator
 from support.scan_pairs import box, scan, textured, write_pair, write_table
 from support.sweeps import StandIn
+from support.wandb_stand_in import WandbStandIn
 
 SCAN_SHAPE = (12, 20, 28)
 
@@ -105,6 +106,14 @@ def models_to_deploy(folder: Folder) -> None:
     pairs = folder.dataset("Dataset811_Heart", "prior_ignore", planned=True)
     dual = folder.model(pairs, "nnUNetTrainerDualEncoder")
     folder.link("DUAL_ENCODER_MODEL", dual)
+
+
+@scene("docs/how-to/wandb.md")
+def a_training_that_logs(folder: Folder) -> None:
+    folder.dataset("Dataset004_Hippocampus", planned=True)
+    for variable in ("enabled", "project", "mode"):
+        folder.monkeypatch.delenv(f"nnUNet_wandb_{variable}", raising=False)  # and so they end with the test
+    folder.monkeypatch.setattr("nnunetv2.training.logging.nnunet_logger.wandb", WandbStandIn())
 
 
 @scene("docs/how-to/report.md")
