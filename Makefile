@@ -13,7 +13,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test test-all fuzz faults cells lint docs dist bench gpu mutants clean
+.PHONY: help install demo test test-all fuzz faults cells lint docs dist bench gpu older mutants clean
 
 help:
 	@echo "make demo   install and run the demonstration on built-in data"
@@ -27,6 +27,7 @@ help:
 	@echo "make dist   build wheel and source archive into dist/, check them, and install the wheel into a new environment"
 	@echo "make bench  step time and memory of every trainer against stock nnU-Net"
 	@echo "make gpu    what only a CUDA GPU can show, in MINUTES=8: tests, step times, trainings (DEVICE=cpu tries it out)"
+	@echo "make older  predict exported models with older releases of nnU-Net, each in an environment of 2 to 7 GB (half an hour)"
 	@echo "make mutants  which changes of the mathematics the unit tests do not notice (a quarter of an hour or more)"
 
 $(STAMP): setup.py pyproject.toml
@@ -80,9 +81,12 @@ gpu:
 	$(PYTHON) -m benchmarks.gpu --device $(DEVICE) --minutes $(MINUTES) --out gpu_output \
 		$(if $(WHEELS),--wheels $(WHEELS)) $(if $(RUN),--run $(RUN))
 
+older: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python -m support.older_nnunet $(if $(TORCH),--torch "$(TORCH)")
+
 mutants: $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable ".[mutants]"
 	PYTHONPATH=tests $(BIN)/python -m support.mutants
 
 clean:
-	rm -rf $(VENV) site build dist demo_output bench_output gpu_output mutants_output fuzz_output
+	rm -rf $(VENV) site build dist demo_output bench_output gpu_output mutants_output fuzz_output older_output

@@ -10,6 +10,8 @@ It is here and not among the benchmarks since it trains on the tests' data with 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import re
@@ -19,7 +21,6 @@ import sys
 import tempfile
 import venv
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,13 @@ def numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
 
 
+def release(text: str) -> str:
+    """A release as the command line names it; a ValueError if it is none."""
+    if not re.fullmatch(r"\d+\.\d+", text):
+        raise ValueError(text)
+    return text
+
+
 def run(command: Sequence[str], log: Path, **variables: str) -> None:
     """Run a program without this package on its path; a CommandFailed with its last output if it does not succeed."""
     with open(log, "wb") as output:
@@ -169,7 +177,7 @@ def run(command: Sequence[str], log: Path, **variables: str) -> None:
 # ---------------------------------------------------------------------- models
 
 
-@contextmanager
+@contextlib.contextmanager
 def tiny_workspace(folder: Path) -> Iterator[Workspace]:
     """nnU-Net's folders with the tests' data, and its variables."""
     space = Workspace(folder / "workspace")
@@ -200,9 +208,11 @@ def export_model(kind: Kind, space: Workspace, folder: Path) -> Exported:
     name = f"older_{kind.title}"
     plans["configurations"][name] = configuration
     file.write_text(json.dumps(plans), encoding="utf-8")
-    trained = Path(train(kind.trainer, name, kind=kind.data, plans=kind.plans).output_folder).parent
     exported = Exported(kind, folder / "model", folder / "images", folder / "expected")
-    if nnunet_ext_command(["export-stock", str(trained), "-o", str(exported.model)]) != FINE:
+    with contextlib.redirect_stdout(io.StringIO()):  # a page of each training
+        trained = Path(train(kind.trainer, name, kind=kind.data, plans=kind.plans).output_folder).parent
+        status = nnunet_ext_command(["export-stock", str(trained), "-o", str(exported.model)])
+    if status != FINE:
         raise UserError(f"{kind.title}: the model was not exported; the message is above.")
     exported.images.mkdir()
     for number, spacing in enumerate(SPACINGS):
@@ -245,7 +255,7 @@ def environment(version: str, folder: Path, torch: str) -> Path:
         return target
     shutil.rmtree(target, ignore_errors=True)
     print(f"nnunetv2 {version}: installing, which takes minutes (log: {target}.log)", flush=True)
-    venv.create(target, with_pip=True)
+    venv.create(target, with_pip=True, symlinks=os.name != "nt")
     pip = [str(program(target, "python")), "-m", "pip", "install", "--quiet"]
     for requests in [shlex.split(torch), [request]]:
         if requests:
@@ -270,7 +280,7 @@ def about(target: Path) -> dict[str, str]:
     return found
 
 
-@contextmanager
+@contextlib.contextmanager
 def trainer_known(exported: Exported, version: str, package: Path) -> Iterator[dict[str, str]]:
     """Show nnU-Net the trainer that an export brings: by the variable, or as older releases ask for it, in their own
     folder of trainers. Gives the variables to set."""
@@ -389,9 +399,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(prog="python -m support.older_nnunet", description=(__doc__ or "").split("\n")[0])
     out = REPOSITORY / "benchmarks" / "results" / "older_nnunet.md"
-    parser.add_argument(
-        "--versions", nargs="+", default=VERSIONS, metavar="X.Y", help="of nnunetv2 (default: all four)"
-    )
+    parser.add_argument("--versions", type=release, nargs="+", default=VERSIONS, metavar="X.Y", help="(default: all)")
     parser.add_argument("--torch", default="", metavar="ARGUMENTS", help="what pip installs first, such as CPU builds")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "older_output", help="folder of the environments")
     parser.add_argument("--out", type=Path, default=out, help="the table to write")
