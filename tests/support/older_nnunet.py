@@ -77,7 +77,6 @@ class Kind:
     title: str
     trainer: str
     data: str  # of `support.tiny_data.KINDS`
-    base: str = "3d_tiny"
     plans: str = "nnUNetPlans"
     architecture: Mapping[str, Any] = field(default_factory=dict)  # changes of the plans'
     has_trainer_file: bool = False  # whether the export brings a trainer, as nnU-Net cannot build the network
@@ -102,11 +101,9 @@ def stunet_architecture() -> dict[str, Any]:
 
 KINDS = (
     Kind("U-Net", "nnUNetTrainerMixUp", "labels"),
-    Kind("U-Net, 2D", "nnUNetTrainerMixUp", "labels", base="2d_tiny"),
-    Kind("U-Net, regions", "nnUNetTrainerMixUp", "regions"),
+    Kind("regions, ignore label", "nnUNetTrainerMixUp", "regions"),
+    Kind("further decoders", "nnUNetTrainerTDNet", "ignore"),
     Kind("residual encoder", "nnUNetTrainerMixUp", "labels", plans="nnUNetResEncUNetMPlans"),
-    Kind("TDNet", "nnUNetTrainerTDNet", "ignore"),
-    Kind("DBDMP", "nnUNetTrainerDBDMP", "labels"),
     Kind("dual encoder", "nnUNetTrainerDualEncoder", "prior", has_trainer_file=True),
     Kind("STU-Net", "nnUNetTrainerMixUp", "labels", architecture=stunet_architecture(), has_trainer_file=True),
 )
@@ -202,7 +199,7 @@ def export_model(kind: Kind, space: Workspace, folder: Path) -> Exported:
     dataset = dataset_name(kind.data)
     file = space.preprocessed / dataset / f"{kind.plans}.json"
     plans = json.loads(file.read_text(encoding="utf-8"))
-    configuration = {"inherits_from": kind.base, "nnunet_ext": SETTINGS}
+    configuration = {"inherits_from": "3d_tiny", "nnunet_ext": SETTINGS}
     if kind.architecture:
         configuration["architecture"] = kind.architecture
     name = f"older_{kind.title}"
@@ -275,7 +272,7 @@ def program(target: Path, name: str) -> Path:
 def about(target: Path) -> dict[str, str]:
     """Versions of what an environment holds, and the folder of its nnunetv2."""
     log = target / "about.json"
-    run([str(program(target, "python")), "-c", ABOUT.format(packages=PACKAGES)], log)
+    run([str(program(target, "python")), "-I", "-c", ABOUT.format(packages=PACKAGES)], log)
     found: dict[str, str] = json.loads(log.read_text(encoding="utf-8"))
     return found
 
