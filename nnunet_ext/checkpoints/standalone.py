@@ -8,7 +8,8 @@ from nnunet_ext.version import __version__
 
 PACKAGE = __name__.partition(".")[0]
 HEADER = """# Written by {package} {version}, `{package} export-stock`; licence: Apache-2.0.
-# It needs nnunetv2 >= 2.8 alone: the environment variable nnUNet_extTrainer must name the folder that it is in.
+# It needs nnunetv2 >= 2.7 alone. The environment variable nnUNet_extTrainer must name the folder that it is in; nnU-Net
+# 2.7 does not read the variable and finds a copy of this file in its own folder nnunetv2/training/nnUNetTrainer.
 """
 
 
