@@ -273,7 +273,7 @@ def about(target: Path) -> dict[str, str]:
     """Versions of what an environment holds, and the folder of its nnunetv2."""
     log = target / "about.json"
     run([str(program(target, "python")), "-I", "-c", ABOUT.format(packages=PACKAGES)], log)
-    found: dict[str, str] = json.loads(log.read_text(encoding="utf-8"))
+    found: dict[str, str] = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])  # behind warnings
     return found
 
 
