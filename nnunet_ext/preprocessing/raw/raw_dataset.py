@@ -89,14 +89,21 @@ def reader_for(description: Mapping[str, Any], example: Path) -> Any:
     """What nnU-Net reads and writes the files of a dataset.json with; a UserError if it cannot read the example."""
     _require([example])
     said = io.StringIO()  # nnU-Net prints the traceback of each reader that fails
-    try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            return determine_reader_writer_from_dataset_json(dict(description), str(example), verbose=False)()
-    except RuntimeError:
+    reader = None
+    with (
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(said),
+        contextlib.suppress(RuntimeError),  # no reader can
+    ):
+        reader = determine_reader_writer_from_dataset_json(dict(description), str(example), verbose=False)()
+    if "\nKeyboardInterrupt" in said.getvalue():
+        raise KeyboardInterrupt  # nnU-Net took it for a failing reader and went on to the next
+    if reader is None:
         raise UserError(
             f"{example} cannot be read by nnU-Net: {last_line(said.getvalue())}. It reads files that end in "
             f"{', '.join(readable_endings())}."
-        ) from None
+        )
+    return reader
 
 
 def read_label_map(reader: Any, file: Path) -> tuple[Labels, dict[str, Any]]:

@@ -10,7 +10,14 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from skimage import io
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.preprocessing.raw.raw_dataset import Case, cases_in, read_label_map, training_cases, whole_numbers
+from nnunet_ext.preprocessing.raw.raw_dataset import (
+    Case,
+    cases_in,
+    read_label_map,
+    reader_for,
+    training_cases,
+    whole_numbers,
+)
 
 COLOURED = np.zeros((8, 9, 3), np.uint8)
 COLOURED[2:4, 2:4], COLOURED[5, 5] = (255, 0, 0), (0, 255, 0)
@@ -86,6 +93,23 @@ def test_a_fourth_axis_of_one_time_point_is_refused(tmp_path: Path):
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((1, 4, 5, 6), np.uint8), isVector=False), file)
     with pytest.raises(UserError, match=r"a\.mha has four axes"):
         read_label_map(SimpleITKIO(), file)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".png"])  # read by several of nnU-Net's readers, and by one
+def test_ctrl_c_while_a_reader_is_chosen_is_no_failure_of_a_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+):
+    file = tmp_path / f"a{ending}"
+    sitk.WriteImage(sitk.Image([4, 4, 4] if ending == ".nii.gz" else [4, 4], sitk.sitkUInt8), str(file))
+    description = {"file_ending": ending}
+    chosen = type(reader_for(description, file))
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(chosen, "read_images", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        reader_for(description, file)
 
 
 def test_hidden_files_and_names_without_a_channel_are_no_cases(tmp_path: Path):
