@@ -187,7 +187,7 @@ def only_fold_all(model: Path) -> None:
             "have trained on every case",
         ),
         (lambda place: [file.unlink() for file in place.model.glob("fold_*/*.pth")], [], "no fold of it was trained"),
-        (lambda place: only_fold_all(place.model), [], "for another dataset give -f all"),
+        (lambda place: only_fold_all(place.model), [], "for another dataset, give -f all"),
         (
             lambda place: place.model.rename(place.root / "moved"),
             [],

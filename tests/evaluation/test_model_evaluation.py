@@ -56,8 +56,8 @@ def test_no_common_label_is_an_error_with_both_lists():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"channel_names": {"0": "CT", "1": "CT"}}, r"takes 1 channels \(MRI\), but D has 2 \(CT, CT\)"),
-        ({"channel_names": {"0": "CT"}}, r"takes 1 channels \(MRI\), but D has 1 \(CT\)"),
+        ({"channel_names": {"0": "CT", "1": "CT"}}, r"takes 1 channel \(MRI\), but D has 2 \(CT, CT\)"),
+        ({"channel_names": {"0": "CT"}}, r"takes 1 channel \(MRI\), but D has 1 \(CT\)"),
         ({"file_ending": ".nii.gz"}, r"ending in .nrrd, but those of D end in .nii.gz"),
     ],
 )
