@@ -25,6 +25,7 @@ def write_page(training: SelfTraining) -> Path:
     scored = [one for one in rounds if one.dice is not None]
     strips = [(one.number, [nanmean(row) for row in training.scores(one.number).values.tolist()]) for one in scored]
     page = page_template("self_training.html").render(
+        title=f"Self-training on {state.request.labelled}",
         request=state.request,
         written=time_written(),
         reason=training.reason or "It has not ended: repeat the command to go on.",
