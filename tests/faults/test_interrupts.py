@@ -41,7 +41,7 @@ def test_an_interrupted_command_says_so_and_can_be_repeated(number, signal_numbe
     status = interrupt(written, signal_number, rng.uniform(0, seconds))
     assert status in (0, 130), written.output
     if status:
-        lines = [line for line in written.output.splitlines() if "interrupted" in line]
+        lines = [line for line in written.output.splitlines() if line.endswith("interrupted.")]
         assert lines in ([f"nnunet_ext {command.line.split()[0]}: interrupted."], ["nnunet_ext: interrupted."])
     assert "Traceback" not in written.output
     assert set(written.new().items()) <= set(whole.items()), "half of a file has a final name"
