@@ -29,6 +29,7 @@ class Facts:
         has_regions: whether there are regions.
         instances: median number of connected components of a label in a case that has it.
         missing_instances: whether instances are known to be missing in the labels.
+        wrong_labels: whether some labels are known to be wrong.
         priors: cases with a prior scan; None if the dataset has no channels for one.
         has_prior_labels: whether labels of the prior scan are among the channels.
     """
@@ -44,6 +45,7 @@ class Facts:
     has_regions: bool = False
     instances: float = 0
     missing_instances: bool = False
+    wrong_labels: bool = False
     priors: int | None = None
     has_prior_labels: bool = False
 
@@ -83,7 +85,8 @@ class Advice:
             its whole name, ``{base}`` the planned configuration and ``{c}`` the one to train, which may be a short
             one of ``{base}``; ``{plans}`` is an option that names the plans if they are not nnU-Net's usual ones,
             ``{p}`` their name, ``{device}`` an option that names the device if one is needed, ``{epochs}`` a setting of
-            the number of epochs if it is not nnU-Net's. ``{train}`` is the usual training by this trainer.
+            the number of epochs if it is not nnU-Net's. ``{train}`` is the usual training by this trainer, ``{model}``
+            the folder that it writes.
         needs: what it needs that the dataset cannot tell; empty if nothing.
         when_short: settings of a training that is shorter than nnU-Net's; ``{third}`` is a third of its epochs.
         time: a step's time beside stock nnU-Net's; docs/benchmarks.md has the measurements.

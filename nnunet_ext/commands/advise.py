@@ -30,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpu", type=positive_number, metavar="GB", help=gpu)
     missing = "some instances, such as lesions, are missing in the labels, which no file can tell"
     parser.add_argument("--missing-instances", action="store_true", help=missing)
+    wrong = "some labels are wrong, which no file can tell either"
+    parser.add_argument("--wrong-labels", action="store_true", help=wrong)
     parser.add_argument("--no-times", action="store_true", help="leave out the probe, and with it all times")
     parser.add_argument("--json", action="store_true", help="print the advice as JSON, for programs")
 
@@ -44,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_ext.registry import TECHNIQUES, user_techniques
 
     dataset = read_raw_dataset(args.dataset)
-    check = FactsCheck(dataset, missing_instances=args.missing_instances)
+    check = FactsCheck(dataset, missing_instances=args.missing_instances, wrong_labels=args.wrong_labels)
     problems = [
         finding for finding in check_dataset(dataset, [check, ForegroundCheck]) if finding.severity == "problem"
     ]

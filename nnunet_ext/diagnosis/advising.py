@@ -186,14 +186,15 @@ def steps(advice: Sequence[Advice], schedule: Schedule, *, name: str) -> list[St
         number = one.dataset or dataset_number(name)
         # settings are read by trainers of this package alone
         is_stock = one.is_baseline and schedule.configuration == base
-        trainer = "nnUNetTrainerConfigurable" if one.is_baseline else one.trainer
+        trainer = one.trainer if is_stock or not one.is_baseline else "nnUNetTrainerConfigurable"
         chosen = "" if is_stock else f" -tr {trainer}"
+        model = f"$nnUNet_results/{name}/{trainer}__{schedule.plans}__{schedule.configuration}"
         train = f"nnUNetv2_train {number} {schedule.configuration} 0{chosen}{option}{schedule.device}"
         check = [] if one.is_baseline else [f"nnunet_ext check -d {number} --trainer {one.trainer}"]
         preparation = [] if number in prepared else schedule.preparation
         prepared.add(number)
         lines = [*check, *preparation, *one.commands]
-        return [line.format(train=train, number=number, **names) for line in lines]
+        return [line.format(train=train, model=model, number=number, **names) for line in lines]
 
     return [
         Step(
@@ -226,6 +227,8 @@ def described(facts: Facts) -> str:
         parts.append(f"{facts.priors} with a prior scan, {'with' if facts.has_prior_labels else 'without'} its labels")
     if facts.missing_instances:
         parts.append("instances are missing in the labels")
+    if facts.wrong_labels:
+        parts.append("some labels are wrong")
     return "; ".join(parts) + "."
 
 

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from nnunet_ext.advice import Advice
 from nnunet_ext.techniques import Section, Technique, TrainerEntry
 
 
@@ -35,4 +36,14 @@ ADELE = Technique(
         ),
     ),
     page="noisy-labels",
+    advice=(
+        Advice(
+            "nnUNetTrainerADELE",
+            lambda facts: facts.is_dense and facts.wrong_labels,
+            why="It corrects labels while it trains, where there are too many for people to look at.",
+            evidence="Not measured on real data yet.",
+            verdict="not measured",
+            results="docs/techniques/noisy-labels.md",
+        ),
+    ),
 )

@@ -78,7 +78,7 @@ BASE: Technique[Section] = Technique(
         ),
         Advice(
             STOCK,
-            lambda facts: facts.is_few_dense,
+            lambda facts: facts.is_few_dense and not facts.wrong_labels,
             why=f"Up to {FEW} dense cases are few, but stock nnU-Net is the baseline that all else must beat. Train "
             "all folds: one fold of few cases shows little.",
             evidence="The baseline of every comparison of this package.",
@@ -88,7 +88,18 @@ BASE: Technique[Section] = Technique(
         ),
         Advice(
             STOCK,
-            lambda facts: facts.is_dense and not facts.is_few_dense,
+            lambda facts: facts.is_dense and facts.wrong_labels,
+            why="Errors that point in no direction harm little, and the model shows which labels look wrong: correct "
+            "these, and train again.",
+            evidence="Not measured here yet.",
+            verdict="not measured",
+            results="docs/techniques/noisy-labels.md#find-the-wrong-labels",
+            commands=("{train}", 'nnunet_ext review "{model}" -d {number} -o review'),
+            is_baseline=True,
+        ),
+        Advice(
+            STOCK,
+            lambda facts: facts.is_dense and not facts.is_few_dense and not facts.wrong_labels,
             why="Many dense cases are what stock nnU-Net is made for. Nothing in this package is likely to help.",
             evidence="Hippocampus, 160 cases, one seed, 1,000 steps: Dice 0.833, with MixUp 0.838.",
             verdict="not shown",

@@ -189,6 +189,23 @@ def test_only_the_user_knows_that_instances_are_missing(advise: Any, raw: Path) 
     assert [step["trainer"] for step in advise("dense few")["steps"]] == ["nnUNetTrainer", "nnUNetTrainerDBDMP"]
 
 
+def test_only_the_user_knows_that_labels_are_wrong(advise: Any, raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = advise("dense many", "--wrong-labels", "--hours", "1000")
+    assert [step["trainer"] for step in told["steps"]] == ["nnUNetTrainer", "nnUNetTrainerADELE"]
+    review = told["steps"][0]["commands"][-1]
+    assert review == (
+        'nnunet_ext review "$nnUNet_results/Dataset005_Some/nnUNetTrainer__nnUNetPlans__3d_fullres" -d 5 -o review'
+    )
+    for step in told["steps"]:
+        for command in step["commands"]:
+            assert_parses(command, monkeypatch)
+    shortened = advise("dense few", "--wrong-labels", "--hours", "1")["steps"]  # whose model has another trainer's name
+    assert "nnUNetTrainerConfigurable__nnUNetPlans__3d_fullres_" in shortened[0]["commands"][-1]
+    assert shortened[-1]["trainer"] == "nnUNetTrainerADELE"
+    (raw / "Dataset005_Some" / "noise.json").write_text("{}")  # of `simulate noise`
+    assert advise("dense few", "--hours", "1")["steps"] == shortened
+
+
 def test_the_page_names_reason_time_evidence_and_results(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(raw, "scribbles")
     assert main(["advise", "-d", "5"]) == 0
@@ -365,5 +382,6 @@ def test_advice_names_a_trainer_and_a_page_that_is_there(advice: Any) -> None:
 @pytest.mark.parametrize("dense", [1, FEW, FEW + 1, 1000])
 def test_dense_cases_alone_always_have_a_baseline(dense: int) -> None:
     facts = Facts(dense=dense)
-    for one in (facts, replace(facts, priors=dense), replace(facts, missing_instances=True), replace(facts, partial=3)):
+    others = ({"priors": dense}, {"missing_instances": True}, {"partial": 3}, {"wrong_labels": True})
+    for one in (facts, *(replace(facts, **other) for other in others)):
         assert [advice.is_baseline for advice in advice_for(one, TECHNIQUES)].count(True) == 1

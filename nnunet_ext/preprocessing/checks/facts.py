@@ -17,6 +17,7 @@ from nnunet_ext.preprocessing.checks.longitudinal import LongitudinalCheck, pati
 from nnunet_ext.preprocessing.pairs.longitudinal_dataset import RECORD as PAIRS
 from nnunet_ext.preprocessing.raw.instances import components, instances_of
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset
+from nnunet_ext.preprocessing.simulate.label_noise import RECORD as NOISE
 from nnunet_ext.preprocessing.simulate.partial_annotation import RECORD as SOME_INSTANCES
 
 SCRIBBLED = 0.5  # of a case's voxels: below that share they are strokes, above it some are marked as unknown
@@ -29,11 +30,13 @@ class FactsCheck:
     Args:
         dataset: whose cases it is shown.
         missing_instances: whether the user knows that instances are missing in the labels, which no file tells.
+        wrong_labels: whether the user knows that some labels are wrong, which no file tells either.
     """
 
-    def __init__(self, dataset: RawDataset, *, missing_instances: bool = False) -> None:
+    def __init__(self, dataset: RawDataset, *, missing_instances: bool = False, wrong_labels: bool = False) -> None:
         self.dataset = dataset
         self.missing_instances = missing_instances or (dataset.folder / SOME_INSTANCES).is_file()
+        self.wrong_labels = wrong_labels or (dataset.folder / NOISE).is_file()
         self.foreground, refusal = single_labels(dataset)
         self.has_regions = bool(refusal)
         self.annotated = annotated_labels(dataset.description, where=dataset.folder / "dataset.json")
@@ -80,6 +83,7 @@ class FactsCheck:
             has_regions=self.has_regions,
             instances=median(self.instances or [0]),
             missing_instances=self.missing_instances,
+            wrong_labels=self.wrong_labels,
             priors=None if self.pairs is None or roles is None else self.pairs.cases - len(self.pairs.without_prior),
             has_prior_labels=roles is not None and bool(roles.prior_labels),
         )
