@@ -16,6 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import entry_points
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -80,6 +81,7 @@ def _carry_out(command: list[str], log: str) -> None:
     """In the child: write to the log, and end with whoever started it, even if that was killed."""
     if hasattr(os, "setsid"):
         os.setsid()
+        keep_niceness()
     with open(log, "ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -95,6 +97,12 @@ def _carry_out(command: list[str], log: str) -> None:
     except Exception:  # of a command, whatever it is: it belongs to the log, and the status to the parent
         traceback.print_exc()
         sys.exit(1)
+
+
+def keep_niceness() -> None:
+    """Give this process's niceness to its session, too: Linux may share its time out by sessions first (autogroups)."""
+    with suppress(OSError):  # the file is of Linux alone, and not every kernel has it
+        Path("/proc/self/autogroup").write_text(str(os.nice(0)), encoding="ascii")
 
 
 def _end_with_parent() -> None:

@@ -106,3 +106,16 @@ def test_stopping_ends_what_runs_and_lets_nothing_begin(tmp_path):
         runs.append(pool.submit(children.run, ["nnunet_ext", "list"], log))
     assert "status -15" in str(runs[0].exception()) or "status 1" in str(runs[0].exception())
     assert "was not begun" in str(runs[1].exception())
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this system does not share time by sessions")
+def test_a_session_gets_the_niceness_of_its_process():
+    line = "import os; os.nice(7); from benchmarks.engine.children import keep_niceness; keep_niceness(); "
+    shown = subprocess.run(
+        [sys.executable, "-c", line + "print(open('/proc/self/autogroup').read())"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+    )
+    assert shown.stdout.strip().endswith(f"nice {os.nice(0) + 7}"), shown.stderr
