@@ -87,6 +87,7 @@ def test_killed_run_goes_on_to_the_same_table(tmp_path):
     assert "train_pilot" not in printed
     assert (killed.out / "tiny.csv.gz").read_bytes() == (whole.out / "tiny.csv.gz").read_bytes()
     assert not read_json(killed.out / "steps.json")["failed"]
+    assert not [*whole.out.rglob("progress.png")]  # it costs time and changes nothing
 
 
 def test_command_that_fails_names_its_log(tmp_path):
