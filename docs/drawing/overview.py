@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+
 from drawing.layout import Panel, Picture, Pixels, Row
 from drawing.scans import LABELS, SHAPE, STROKES, Scan, over, scan
-
 from nnunet_ext.demo.phantoms import LESION, LIVER, SPLEEN, render
 from nnunet_ext.demo.two_dates import changed_contrast, make_two_dates
 from nnunet_ext.preprocessing.simulate.partial_annotation import partial_labels

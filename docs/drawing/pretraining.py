@@ -12,9 +12,9 @@ import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
+
 from drawing.layout import Panel, Picture, Pixels, Row
 from drawing.scans import SHAPE, SPACING, greys
-
 from nnunet_ext.augmentation.block_masking import BlockMasking
 from nnunet_ext.augmentation.crop_pairs import PairsOfCrops
 from nnunet_ext.augmentation.genesis_corruptions import BezierIntensity, LocalShuffling, Painting
@@ -101,7 +101,9 @@ TASKS = {
     ),
     "masked_blocks": Task(
         (
-            Step("What the network sees", [CleanImageAsTarget(), BlockMasking(MASKING.block_size, MASKING.masked_share)]),
+            Step(
+                "What the network sees", [CleanImageAsTarget(), BlockMasking(MASKING.block_size, MASKING.masked_share)]
+            ),
             Step("Patch, which it has to restore"),
         ),
     ),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from drawing.layout import Colour, Pixels, levels
 from scipy import ndimage
 
+from drawing.layout import Colour, Pixels, levels
 from nnunet_ext.demo.phantoms import LESION, LIVER, SPLEEN, Geometry, make_geometry, render, smooth_noise
 
 SHAPE = (72, 72, 40)
@@ -46,6 +47,7 @@ class Scan:
         return grey if labels is None else over(grey, self.plane(labels))
 
 
+@cache
 def scan(seed: int, *, lesions_between: tuple[int, int] = (4, 6)) -> Scan:
     """A phantom, normalised as nnU-Net does with magnetic resonance images."""
     rng = np.random.default_rng(seed)
@@ -90,7 +92,13 @@ def heat(values: Array, colour: Colour = COLOURS[LESION]) -> Pixels:
 
 
 def stand_in(
-    labels: Array, rng: np.random.Generator, *, classes: int = 4, blur: float = 2.0, certainty: float = 8.0, doubt: float = 1.2
+    labels: Array,
+    rng: np.random.Generator,
+    *,
+    classes: int = 4,
+    blur: float = 2.0,
+    certainty: float = 8.0,
+    doubt: float = 1.2,
 ) -> torch.Tensor:
     """Logits (1, C, X, Y, Z) in place of those of a network that has begun to learn: the truth, blurred, with doubts.
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import SimpleITK as sitk
+
 from drawing.layout import Panel, Picture, Pixels, Row
 from drawing.scans import BACKGROUND_STROKE, COLOURS, LABELS, SHAPE, SPACING, STROKES, Scan, over, scan
-
 from nnunet_ext.commands.simulate import NOISE
 from nnunet_ext.demo.phantoms import LESION, LIVER, SPLEEN, render
 from nnunet_ext.demo.two_dates import changed_contrast, make_two_dates
 from nnunet_ext.preprocessing.pairs.image_registration import register_images
+from nnunet_ext.preprocessing.pairs.images import moved_image, moved_labels
 from nnunet_ext.preprocessing.raw.instances import instances_of
 from nnunet_ext.preprocessing.simulate.label_noise import noisy_labels
 from nnunet_ext.preprocessing.simulate.missing_labels import lists_by_case, sources_of
@@ -73,13 +72,13 @@ def labels() -> list[Row]:
 
 
 def noise() -> list[Row]:
-    """The kinds of errors in the liver's label."""
+    """The kinds of errors, in the spleen's label."""
     case, panels = scan(5), []
     for kind in NOISE:
         wrong = noisy_labels(
             case.labels.astype(np.int64),
             SPACING,
-            {LIVER: kind},
+            {SPLEEN: kind},
             np.random.default_rng(2),
             size=5.0,
             values=VALUES,
@@ -88,7 +87,7 @@ def noise() -> list[Row]:
         panels.append(Panel(kind, case.shown(labels=wrong)))
     first, *others = panels
     dense = Panel("right labels", case.shown(labels=case.labels))
-    return [Row("Before, and the liver after an error", [dense, first, others[0]]), Row("", others[1:])]
+    return [Row("Before, and the spleen after each error", [dense, first, others[0]]), Row("", others[1:])]
 
 
 # ---------------------------------------------------------------------- pairs
@@ -101,11 +100,6 @@ def as_image(array: np.ndarray) -> sitk.Image:
     return image
 
 
-def moved(image: sitk.Image, transform: sitk.Transform, interpolator: Any = sitk.sitkLinear) -> np.ndarray:
-    """(X, Y, Z) of an image after a transform."""
-    return sitk.GetArrayFromImage(sitk.Resample(image, image, transform, interpolator)).transpose(2, 1, 0)
-
-
 def pair() -> list[Row]:
     """A prior scan in which the patient lay otherwise, before and after registration, and what is written."""
     rng = np.random.default_rng(12)
@@ -114,10 +108,12 @@ def pair() -> list[Row]:
     contours = (dates.labels(dates.prior) * LESION).astype(np.uint8)
     centre = [length * step / 2 for length, step in zip(SHAPE, SPACING)]
     turn = sitk.Euler3DTransform(centre, 0.0, 0.0, np.radians(12.0), (6.0, -4.0, 0.0))
-    prior, contours = moved(as_image(prior), turn), moved(as_image(contours), turn, sitk.sitkNearestNeighbor)
-    found = register_images(as_image(current), as_image(prior), "rigid").transform
-    after = moved(as_image(prior), found)
-    after_contours = moved(as_image(contours), found, sitk.sitkNearestNeighbor)
+    grid, image, label_map = (as_image(one) for one in (current, prior, contours))
+    # the patient lies otherwise at the first date
+    image, label_map = moved_image(image, grid, turn), moved_labels(label_map, grid, turn)
+    transform = register_images(grid, image, "rigid").transform
+    scans = grid, image, label_map, moved_image(image, grid, transform), moved_labels(label_map, grid, transform)
+    current, prior, contours, after, after_contours = (sitk.GetArrayFromImage(one).transpose(2, 1, 0) for one in scans)
     z = int((after_contours > 0).sum(axis=(0, 1)).argmax())
     now, earlier, aligned = (Scan(image, contours, contours, z) for image in (current, prior, after))
     as_channel = over(np.zeros_like(now.shown()), (now.plane(after_contours) > 0) * LESION, opacity=1)

@@ -9,11 +9,24 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from drawing.layout import Colour, Panel, Picture, Pixels, Row
-from drawing.scans import BACKGROUND_STROKE, COLOURS, LABELS, SHAPE, STROKES, Scan, greys, heat, over, scan, soft, stand_in
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import Tensor, nn
 
+from drawing.layout import Colour, Panel, Picture, Pixels, Row
+from drawing.scans import (
+    BACKGROUND_STROKE,
+    COLOURS,
+    LABELS,
+    SHAPE,
+    STROKES,
+    Scan,
+    greys,
+    heat,
+    over,
+    scan,
+    soft,
+    stand_in,
+)
 from nnunet_ext.augmentation import batch_mixing
 from nnunet_ext.augmentation.carving import carved_regions
 from nnunet_ext.demo.phantoms import LESION, LIVER, SPLEEN, render
@@ -258,12 +271,19 @@ def scribbles() -> list[Row]:
     return [
         Row(
             "Given: strokes; all else is unknown",
-            [Panel("scan", case.shown()), Panel("strokes", drawn), Panel("truth, unseen", case.shown(labels=case.labels))],
+            [
+                Panel("scan", case.shown()),
+                Panel("strokes", drawn),
+                Panel("truth, unseen", case.shown(labels=case.labels)),
+            ],
         ),
         Row(
             "In a step: two decoders predict",
             [
-                *(Panel(name, case.shown(labels=classes_of(one))) for name, one in zip(("main decoder", "the other"), answers)),
+                *(
+                    Panel(name, case.shown(labels=classes_of(one)))
+                    for name, one in zip(("main decoder", "the other"), answers)
+                ),
                 Panel("mixed (DMPLS)", case.shown(labels=pseudo)),
             ],
         ),
@@ -286,7 +306,9 @@ def partial_instances() -> list[Row]:
     lesions = np.where(case.labels == LESION, 1, 0)
     in_slice = [int(one) for one in np.unique(case.plane(case.instances)) if one]
     given = partial_labels(lesions, case.instances, in_slice[:1])
-    answers = [log_probabilities(stand_in(lesions, rng, classes=2, blur=1.5, certainty=4.0, doubt=1.0)) for _ in range(2)]
+    answers = [
+        log_probabilities(stand_in(lesions, rng, classes=2, blur=1.5, certainty=4.0, doubt=1.0)) for _ in range(2)
+    ]
     target, annotated = one_hot(batch_of(given), 2), batch_of(given) > 0
     mixed = mixed_pseudo_labels(
         *answers, target, annotated, ratio=float(rng.random()), temperature=DBDMPSettings().temperature
@@ -352,9 +374,7 @@ def wrong_labels() -> list[Row]:
     logits = stand_in(case.labels, rng, blur=1.0, doubt=0.8)
     counts = torch.ones_like(batch_of(wrong), dtype=torch.bool)
     is_open = torch.ones(4, dtype=torch.bool)
-    corrected, changed = corrected_labels(
-        logits, batch_of(wrong), counts, is_open, confidence=settings.confidence
-    )
+    corrected, changed = corrected_labels(logits, batch_of(wrong), counts, is_open, confidence=settings.confidence)
     sure = logits.softmax(dim=1).amax(dim=1)[0] > settings.confidence
     return [
         Row(
@@ -378,9 +398,7 @@ def wrong_labels() -> list[Row]:
 
 PICTURES = [
     Picture("mixup", mixup, LABELS),
-    Picture(
-        "fine_tuning", fine_tuning, [("moves", FREE), ("selected entries move", SELECTED), ("frozen", FROZEN)]
-    ),
+    Picture("fine_tuning", fine_tuning, [("moves", FREE), ("selected entries move", SELECTED), ("frozen", FROZEN)]),
     Picture("dual_encoder", dual_encoder, [("lesion", COLOURS[LESION]), ("benign, not a label", BACKGROUND_STROKE)]),
     Picture("scribbles", scribbles, [*LABELS, ("background", BACKGROUND_STROKE)]),
     Picture("partial_instances", partial_instances, [("lesion", COLOURS[LESION])]),
