@@ -22,8 +22,8 @@ from nnunet_ext.files import written_whole
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 DARK = "--blink-settings=preferredColorScheme=0"
-WIDTH = 680  # pixels, as of the other pictures
-COLOURS = 48
+WIDTH = 540  # pixels, so that letters can be read on a phone
+COLOURS = 128
 
 
 class Excerpt(NamedTuple):
@@ -36,18 +36,14 @@ class Excerpt(NamedTuple):
 
 EXCERPTS = {
     # without the folders of the runs
-    "report": Excerpt("report.html", "header .soft, section:nth-of-type(1) { display: none }", 1020),
-    "review": Excerpt("review/review.html", "header .soft, tbody tr:nth-child(n+5) { display: none }", 1020),
+    "report": Excerpt("report.html", "header .soft, section:nth-of-type(1) { display: none }", 800),
+    "review": Excerpt("review/review.html", "p.soft, tbody tr:nth-child(n+4) { display: none }", 950),
 }
 
-MODEL = "nnUNet_results/Dataset900_Phantoms/nnUNetTrainer{}__nnUNetPlans__3d_fullres_quick"
-STOCK, MIXUP = MODEL.format("Configurable"), MODEL.format("MixUp")
-COMMANDS = {
-    "report.html": ["report", f"stock nnU-Net={STOCK}", f"MixUp={MIXUP}", "-o", "report.html", "--title", "Phantoms"],
-    "nnUNet_raw/Dataset902_Noise": ["simulate", "noise", "900", "-o", "Dataset902_Noise", "--rate", "0.1"],
-    "review/review.html": ["review", STOCK, "-d", "902", "-o", "review", "--device", "cpu", "--disable-tta"],
-}
-"""What comes after the demonstration, in its folder, by what each command writes."""
+STOCK = "nnUNet_results/Dataset900_Phantoms/nnUNetTrainerConfigurable__nnUNetPlans__3d_fullres_quick"
+RAW, NOISY = "nnUNet_raw/Dataset900_Phantoms", "nnUNet_raw/Dataset902_Noise"
+SIMULATION = ["simulate", "noise", "900", "-o", Path(NOISY).name, "--rate", "0.3"]
+REVIEW = ["review", STOCK, "-d", "900", "-o", "review", "--device", "cpu"]
 
 
 def draw_pages(folder: Path) -> list[Path]:
@@ -64,12 +60,15 @@ def draw_pages(folder: Path) -> list[Path]:
             "or leave --pages out; the pictures of report and review then stay as they are."
         )
     folder = folder.resolve()
-    if not (folder / "nnUNet_results").is_dir():
+    if not (folder / "report.html").is_file():
         subprocess.run(["nnunet_ext", "demo", "--out", str(folder)], check=True)
     environment = {**os.environ, **child_environment(folder, os.environ, cores=available_cores())}
-    for made, command in COMMANDS.items():
-        if not (folder / made).exists():
-            subprocess.run(["nnunet_ext", *command], check=True, cwd=folder, env=environment)
+    if not (folder / NOISY).is_dir():
+        subprocess.run(["nnunet_ext", *SIMULATION], check=True, cwd=folder, env=environment)
+        # errors that the model has not seen: they come into the labels after its training
+        shutil.copytree(folder / NOISY / "labelsTr", folder / RAW / "labelsTr", dirs_exist_ok=True)
+    if not (folder / EXCERPTS["review"].page).is_file():
+        subprocess.run(["nnunet_ext", *REVIEW], check=True, cwd=folder, env=environment)
     return [taken(browser, folder, name) for name in EXCERPTS]
 
 
@@ -83,6 +82,7 @@ def taken(browser: str, folder: Path, name: str) -> Path:
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", DARK, size, f"--screenshot={shot}"]
     subprocess.run([browser, *options, page.as_uri()], check=True, capture_output=True)
     with Image.open(shot) as picture, written_whole(target) as temporary:
-        few_colours = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+        # this method keeps colours of which there is little, such as those of lines
+        few_colours = picture.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         few_colours.save(temporary, format="png", optimize=True)
     return target

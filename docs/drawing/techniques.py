@@ -18,6 +18,7 @@ from drawing.scans import (
     COLOURS,
     LABELS,
     SHAPE,
+    SPACING,
     STROKES,
     Scan,
     greys,
@@ -74,6 +75,8 @@ def classes_of(logits: Tensor) -> np.ndarray:
 
 MIXUP_SEED = 0
 """One for which the box of CutMix crosses the slice that is shown, and a lesion."""
+CARVING_SEED = 12
+"""One whose margin takes along some of what is around the foreground."""
 
 
 def mixup() -> list[Row]:
@@ -85,7 +88,7 @@ def mixup() -> list[Row]:
     ratios = batch_mixing.draw_ratios(2, 1.0, rng)
     target, _ = batch_mixing.class_targets(labels, 4, None)
     box = batch_mixing.draw_box(labels.shape[2:], rng)[None, None]
-    carved = carved_regions(labels[partners, 0] > 0, (1.0, 1.0, 2.0), rng)[:, None]
+    carved = carved_regions(labels[partners, 0] > 0, SPACING, np.random.default_rng(CARVING_SEED))[:, None]
     mixed = batch_mixing.blend(image, partners, ratios)[0, 0]
     soft_target = batch_mixing.blend(target, partners, ratios)[0]
     images, targets = [], []
@@ -301,11 +304,11 @@ def scribbles() -> list[Row]:
 
 
 def partial_instances() -> list[Row]:
-    """One annotated lesion among several, and the pseudo labels that two decoders make of the rest."""
-    rng, case = np.random.default_rng(7), scan(1)
+    """Two annotated lesions among several, and the pseudo labels that two decoders make of the rest."""
+    rng, case = np.random.default_rng(7), scan(8, lesions_between=(9, 9))
     lesions = np.where(case.labels == LESION, 1, 0)
     in_slice = [int(one) for one in np.unique(case.plane(case.instances)) if one]
-    given = partial_labels(lesions, case.instances, in_slice[:1])
+    given = partial_labels(lesions, case.instances, in_slice[1:3])
     answers = [
         log_probabilities(stand_in(lesions, rng, classes=2, blur=1.5, certainty=4.0, doubt=1.0)) for _ in range(2)
     ]
@@ -369,7 +372,7 @@ def wrong_labels() -> list[Row]:
     rng, case, settings = np.random.default_rng(5), scan(1), ADELESettings()
     values = (LIVER, SPLEEN, LESION)
     wrong = noisy_labels(
-        case.labels.astype(np.int64), (1.0, 1.0, 2.0), {LIVER: "dilation"}, rng, size=4.0, values=values, ignore=None
+        case.labels.astype(np.int64), SPACING, {LIVER: "dilation"}, rng, size=4.0, values=values, ignore=None
     )
     logits = stand_in(case.labels, rng, blur=1.0, doubt=0.8)
     counts = torch.ones_like(batch_of(wrong), dtype=torch.bool)
