@@ -36,7 +36,7 @@ class Excerpt(NamedTuple):
 
 EXCERPTS = {
     # without the folders of the runs
-    "report": Excerpt("report.html", "header .soft, section:nth-of-type(1) { display: none }", 800),
+    "report": Excerpt("report.html", "header .soft, section:nth-of-type(1) { display: none }", 755),
     "review": Excerpt("review/review.html", "p.soft, tbody tr:nth-child(n+4) { display: none }", 950),
 }
 
