@@ -30,7 +30,7 @@ GAP = 8
 HEADING, TITLE = 25, 21  # heights of the letters
 LEADING = 1.25
 
-BACKGROUND, INK = 24, 240
+BACKGROUND, INK = 26, 240
 GREYS = 20
 """Of text and of scans: a picture has at most 256 colours, which makes its file small."""
 

@@ -12,7 +12,7 @@ import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import Tensor, nn
 
-from drawing.layout import Colour, Panel, Picture, Pixels, Row
+from drawing.layout import BACKGROUND, Colour, Panel, Picture, Pixels, Row
 from drawing.scans import (
     BACKGROUND_STROKE,
     COLOURS,
@@ -139,7 +139,7 @@ def freedom_map(strategy: strategies.Strategy) -> Pixels:
     A stage is a box: kernels are its upper part, biases and normalisations the two bars below. Heads stand at the right
     of the decoder.
     """
-    pixels = np.full((72, 72, 3), 24, dtype=np.uint8)
+    pixels = np.full((72, 72, 3), BACKGROUND, dtype=np.uint8)
     net = network()
     roles, freedoms = parameter_roles(net), strategy(net)
     for name, role in roles.items():
