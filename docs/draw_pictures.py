@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from drawing import overview, pretraining, simulators, techniques
@@ -33,11 +34,12 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if unknown := set(args.names) - set(PICTURES):
         parser.error(f"no picture is called {', '.join(sorted(unknown))}. There are: {', '.join(PICTURES)}")
+    files: Iterable[Path]
     if args.pages is None:
-        files = map(draw, (PICTURES[name] for name in args.names or PICTURES))
+        files = (draw(PICTURES[name]) for name in args.names or PICTURES)
     else:
         try:
-            files = iter(draw_pages(args.pages))
+            files = draw_pages(args.pages)
         except UserError as error:
             print(error, file=sys.stderr)
             return 1
