@@ -96,7 +96,11 @@ def review(args: argparse.Namespace) -> int:
         write_text(args.out / name, table.to_csv(index=False, lineterminator="\n"))
     seen = len(every.cases) - len(source.cases)
     left_out = f"{counted(seen, 'case')} left out, on which every given fold has trained." if seen else ""
-    folds, model = ", ".join(map(str, teacher.model.folds)), args.model.resolve().name
+    first, *others = teacher.model.folds
+    by = f"fold {first} of {args.model.resolve().name}, which has not trained on it"
+    if others:
+        folds = ", ".join(map(str, [first, *others]))
+        by = f"those of the folds {folds} of {args.model.resolve().name} that have not trained on it"
     write_review(
         args.out / "review.html",
         regions.head(args.top),
@@ -109,8 +113,7 @@ def review(args: argparse.Namespace) -> int:
         labels=labels,
         description=source.description,
         title=f"Review of {source.folder.name}",
-        subtitle=f"{counted(len(found), 'case')}, each predicted by those of the folds {folds} of {model} that have "
-        f"not trained on it. {left_out}",
+        subtitle=f"{counted(len(found), 'case')}, each predicted by {by}. {left_out}",
     )
     rows = [[row["case"], row["flagged"] or "", f"{row['disagreement']:.3f}"] for row in cases.to_dict("records")]
     print(f"\n{aligned([['case', 'flagged', 'disagreement'], *rows[:SHOWN]])}")

@@ -97,6 +97,7 @@ def test_the_page_has_a_picture_of_each_of_the_top_regions_and_says_where(cases)
     assert review(cases, "--top", "1") == 0
     html = page(cases)
     assert len(re.findall('<img src="data:image/png;base64,', html)) == 1
+    assert "each predicted by those of the folds 0, 1 of " in html
     assert "RAS " in html
     assert "Labelled background, predicted node" in html
     assert len(table(cases, "regions.csv")) == 2
@@ -136,6 +137,7 @@ def test_another_model_needs_force(cases, capsys):
 
 def test_cases_that_every_given_fold_has_trained_on_are_left_out(cases, capsys):
     assert review(cases, "-f", "0") == 0
+    assert "predicted by fold 0 of " in page(cases)
     assert table(cases, "cases.csv")["case"].to_list() == ["case_0"]
     assert "2 cases left out, on which every given fold has trained" in capsys.readouterr().out
     assert "2 cases left out" in page(cases)
