@@ -12,7 +12,9 @@ exec((HERE / "nnunet_ext" / "version.py").read_text(encoding="utf-8"), VERSION)
 LORA = ["peft>=0.17"]
 # for `nnunet_ext jobs` on Slurm alone
 JOBS = ["submitit>=1.5"]
-TEST = [*LORA, *JOBS, "pytest>=8", "pytest-xdist>=3.5", "filelock>=3.12", "hypothesis>=6.100"]
+# for the notebooks in docs/tutorials alone
+NOTEBOOKS = ["ipykernel>=6.29", "nbclient>=0.10"]
+TEST = [*LORA, *JOBS, *NOTEBOOKS, "pytest>=8", "pytest-xdist>=3.5", "filelock>=3.12", "hypothesis>=6.100"]
 LINT = ["ruff>=0.6", "mypy>=1.11", "types-tqdm"]
 # for `make dist` alone
 DIST = ["build>=1.2", "twine>=6.1"]

@@ -21,11 +21,12 @@ from nnunet_ext.registration import VARIABLE
 from nnunet_ext.registry import TECHNIQUES, TRAINERS
 from nnunet_ext.trainers.base import ALLOW_CHANGED_SETTINGS
 from nnunet_ext.version import __version__
-from support.pages import FENCE, anchors, prose
+from support.pages import FENCE, NOTEBOOK, anchors, prose, text_of_page
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 PAGES = sorted([README, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+PAGES += sorted((ROOT / "docs").rglob(f"*{NOTEBOOK}"))
 PAGE_NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 LINK_TARGETS = (
     "https://github.com/MIC-DKFZ/nnUNet",
@@ -47,7 +48,7 @@ ASSIGNMENT = re.compile(r"[a-z][a-z_]*(\.[a-z_]+)*=\S+")
 
 
 def text_of(page: str) -> str:
-    return (ROOT / page).read_text(encoding="utf-8")
+    return text_of_page(ROOT / page)
 
 
 def blocks(text: str, *languages: str) -> Iterator[str]:

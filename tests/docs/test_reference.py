@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -12,20 +10,14 @@ from nnunet_ext.cli import COMMANDS
 from nnunet_ext.plans.settings import Settings
 from nnunet_ext.registry import TECHNIQUES, TRAINERS
 from nnunet_ext.techniques.dual_encoder import DualEncoderSettings
+from support.pages import DOCS, script
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = ("reference/settings.md", "reference/commands.md", "reference/trainers.md", "reference/api.md")
 
 
 @pytest.fixture(scope="module")
 def generator() -> ModuleType:
-    """docs/generate_reference.py, which is no part of the package."""
-    spec = importlib.util.spec_from_file_location("generate_reference", DOCS / "generate_reference.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("generate_reference")
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import unicodedata
+from functools import cache
 from pathlib import Path
+from types import ModuleType
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+NOTEBOOK = ".ipynb"
 
 FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<body>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
 )
 HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
+
+
+@cache
+def script(name: str) -> ModuleType:
+    """A module of ``docs``, which is no part of the package."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def text_of_page(page: Path) -> str:
+    """A page as Markdown, notebooks included."""
+    return script("notebooks").rendered(page).markdown if page.suffix == NOTEBOOK else page.read_text(encoding="utf-8")
 
 
 def prose(text: str) -> str:
@@ -20,7 +42,7 @@ def prose(text: str) -> str:
 def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as mkdocs makes them."""
     found: set[str] = set()
-    for heading in HEADING.findall(prose(page.read_text(encoding="utf-8"))):
+    for heading in HEADING.findall(prose(text_of_page(page))):
         ascii_only = unicodedata.normalize("NFKD", heading).encode("ascii", "ignore").decode("ascii")
         words = re.sub(r"[^\w\s-]", "", ascii_only).strip().lower()
         anchor = base = re.sub(r"[-\s]+", "-", words)

@@ -1,0 +1,112 @@
+"""The notebooks in docs/tutorials run from start to end, and put out what is stored in them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.pages import DOCS, NOTEBOOK, script
+
+NOTEBOOKS = sorted((DOCS / "tutorials").glob(f"*{NOTEBOOK}"))
+NUMBER = re.compile(r"(-?\d+(?:\.\d+)?)")
+# what differs from machine to machine, or from day to day
+FOREIGN = {
+    "an absolute path": re.compile(r"(?<![\w.)*/])/\w+/|[A-Z]:\\|~/"),
+    "a progress bar": re.compile(r"\r|\d+%\||it/s"),
+    "a colour": re.compile("\x1b"),
+    "a date": re.compile(r"\b\d{4}-\d\d-\d\d\b"),
+    "a time": re.compile(r"\b\d+(\.\d+)? ?(s|min|h|seconds|minutes|hours)\b"),
+}
+
+each_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda notebook: notebook.stem)
+
+
+def code_cells(content: dict[str, Any]) -> list[dict[str, Any]]:
+    return [cell for cell in content["cells"] if cell["cell_type"] == "code"]
+
+
+def put_out(cell: dict[str, Any]) -> tuple[list[str], list[float], int]:
+    """The words and the numbers of what a cell put out, and how many pictures there are."""
+    shown = list(script("notebooks").outputs(cell))
+    text = "\n".join(data["text/plain"] for data in shown if "image/png" not in data)
+    parts = NUMBER.split(text)
+    # the width of a number moves what is behind it
+    return " ".join(parts[::2]).split(), list(map(float, parts[1::2])), sum("image/png" in data for data in shown)
+
+
+@pytest.mark.full
+@each_notebook
+def test_a_notebook_puts_out_what_is_stored_in_it(notebook: Path, tmp_path: Path) -> None:
+    """Another processor rounds differently, and a training enlarges that: scores may differ, and nothing else."""
+    again = script("notebooks").run(notebook, tmp_path)
+    for stored, now in zip(code_cells(script("notebooks").read(notebook)), code_cells(again), strict=True):
+        (words, numbers, pictures), (words_now, numbers_now, pictures_now) = put_out(stored), put_out(now)
+        assert (words_now, pictures_now) == (words, pictures), f"run python docs/notebooks.py {notebook.stem}"
+        assert numbers_now == pytest.approx(numbers, abs=0.1, rel=0.1), stored["source"]
+
+
+def test_numbers_and_words_are_told_apart() -> None:
+    printed = {"output_type": "stream", "text": ["liver  0.813 (-0.02 to 9)\n", "3d_fullres"]}
+    picture = {"output_type": "display_data", "data": {"image/png": "", "text/plain": "<Figure 9>"}}
+    assert put_out({"outputs": [printed, picture]}) == (
+        ["liver", "(", "to", ")", "d_fullres"],
+        [0.813, -0.02, 9.0, 3.0],
+        1,
+    )
+
+
+@each_notebook
+def test_every_cell_was_run_in_order_without_complaint(notebook: Path) -> None:
+    cells = code_cells(script("notebooks").read(notebook))
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    for cell in cells:
+        for output in cell["outputs"]:
+            assert output["output_type"] != "error"
+            assert output.get("name", "stdout") == "stdout", f"{output['text']}: redirect stderr"
+
+
+@each_notebook
+@pytest.mark.parametrize("what", FOREIGN)
+def test_nothing_of_the_machine_is_in_a_notebook(notebook: Path, what: str) -> None:
+    content = script("notebooks").read(notebook)
+    assert set(content["metadata"]) == {"kernelspec", "language_info"}
+    for cell in content["cells"]:
+        assert set(cell["metadata"]) <= {"alt"}
+        shown = [data["text/plain"] for data in script("notebooks").outputs(cell)] if "outputs" in cell else []
+        for text in shown:
+            assert not FOREIGN[what].search(text), text
+
+
+@pytest.mark.parametrize(
+    ("what", "text"),
+    [
+        ("an absolute path", "Wrote /home/someone/report.html"),
+        ("a progress bar", "predict: 100%|####| 8/8"),
+        ("a date", "2026-01-02 03:04:05"),
+        ("a time", "took 3.5 s"),
+    ],
+)
+def test_what_is_of_a_machine_is_recognized(what: str, text: str) -> None:
+    assert FOREIGN[what].search(text)
+    assert not FOREIGN[what].search("nnUNet_results/Dataset911_Clinic/fold_0, 3 cases, Dice 0.71 (0.60 to 0.80)")
+
+
+@each_notebook
+def test_a_page_shows_commands_outputs_and_described_pictures(notebook: Path) -> None:
+    page = script("notebooks").rendered(notebook)
+    assert "```bash\nnnunet_ext" in page.markdown
+    assert "%%bash" not in page.markdown
+    assert "```text\n" in page.markdown
+    assert page.pictures
+    for name, picture in page.pictures.items():
+        assert re.search(rf"!\[[^\]]{{20,}}\]\({name}\)", page.markdown), f"{name} has no description"
+        assert picture.startswith(b"\x89PNG")
+        assert len(picture) < 60_000
+
+
+@each_notebook
+def test_a_notebook_is_in_the_navigation(notebook: Path) -> None:
+    assert f"tutorials/{notebook.name}" in (DOCS.parent / "mkdocs.yml").read_text(encoding="utf-8")
