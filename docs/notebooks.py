@@ -76,6 +76,8 @@ def run(notebook: Path, folder: Path) -> dict[str, Any]:
     variables = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     # pictures go into the notebook, whatever this process draws on
     variables["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+    # nnU-Net takes every core: where others are at work, threads that wait would keep each other from it
+    variables["OMP_WAIT_POLICY"] = "passive"
     NotebookClient(
         content,
         kernel_name="python3",
