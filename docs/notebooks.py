@@ -51,7 +51,7 @@ def rendered(notebook: Path) -> Rendered:
                 pictures[name] = base64.b64decode(data["image/png"])
                 blocks.append(f"![{cell['metadata']['alt']}]({name})")
             else:
-                blocks.append(_fenced("text", data["text/plain"]))
+                blocks.append(_fenced("{ .text .output }", data["text/plain"]))
     return Rendered("\n\n".join(blocks) + "\n", pictures)
 
 

@@ -44,7 +44,6 @@ INLINE_CODE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 # where a shell expects a command: at the line's start (behind a prompt), in $(…), behind PowerShell's assignment
 COMMAND = re.compile(r"(?:^(?:\$ )?|\$\(|^\$env:\w+ = )(nnunet_ext(?: [^)\n]*)?)", re.MULTILINE)
-REDIRECTION = re.compile(r" 2?> ?\S+")
 ASSIGNMENT = re.compile(r"[a-z][a-z_]*(\.[a-z_]+)*=\S+")
 
 
@@ -66,7 +65,7 @@ def commands(text: str) -> list[str]:
 
 def parsed(call: str) -> argparse.Namespace:
     try:
-        return build_parser().parse_args(shlex.split(REDIRECTION.sub("", call), comments=True)[1:])
+        return build_parser().parse_args(shlex.split(call, comments=True)[1:])
     except SystemExit:
         pytest.fail(f"the command does not parse: {call}")
 

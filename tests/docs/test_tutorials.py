@@ -99,7 +99,7 @@ def test_a_page_shows_commands_outputs_and_described_pictures(notebook: Path) ->
     page = script("notebooks").rendered(notebook)
     assert "```bash\nnnunet_ext" in page.markdown
     assert "%%bash" not in page.markdown
-    assert "```text\n" in page.markdown
+    assert "```{ .text .output }\n" in page.markdown
     assert page.pictures
     for name, picture in page.pictures.items():
         assert re.search(rf"!\[[^\]]{{20,}}\]\({name}\)", page.markdown), f"{name} has no description"
