@@ -21,7 +21,7 @@ from nnunet_ext.registration import VARIABLE
 from nnunet_ext.registry import TECHNIQUES, TRAINERS
 from nnunet_ext.trainers.base import ALLOW_CHANGED_SETTINGS
 from nnunet_ext.version import __version__
-from support.pages import FENCE, NOTEBOOK, anchors, prose, text_of_page
+from support.pages import FENCE, NOTEBOOK, anchors, pictures_of_page, prose, text_of_page
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -44,6 +44,7 @@ INLINE_CODE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 # where a shell expects a command: at the line's start (behind a prompt), in $(…), behind PowerShell's assignment
 COMMAND = re.compile(r"(?:^(?:\$ )?|\$\(|^\$env:\w+ = )(nnunet_ext(?: [^)\n]*)?)", re.MULTILINE)
+REDIRECTION = re.compile(r" > \S+")
 ASSIGNMENT = re.compile(r"[a-z][a-z_]*(\.[a-z_]+)*=\S+")
 
 
@@ -65,7 +66,7 @@ def commands(text: str) -> list[str]:
 
 def parsed(call: str) -> argparse.Namespace:
     try:
-        return build_parser().parse_args(shlex.split(call, comments=True)[1:])
+        return build_parser().parse_args(shlex.split(REDIRECTION.sub("", call), comments=True)[1:])
     except SystemExit:
         pytest.fail(f"the command does not parse: {call}")
 
@@ -135,7 +136,7 @@ def test_trainers_that_are_named_exist(page: str) -> None:
 @pytest.mark.parametrize("page", PAGE_NAMES)
 def test_links_lead_somewhere(page: str) -> None:
     source = ROOT / page
-    for link in LINK.findall(prose(text_of(page))):
+    for link in set(LINK.findall(prose(text_of(page)))) - pictures_of_page(source):
         if "://" in link:
             assert link.startswith(LINK_TARGETS), f"{page} links to {link}"
             continue

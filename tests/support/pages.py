@@ -34,6 +34,11 @@ def text_of_page(page: Path) -> str:
     return script("notebooks").rendered(page).markdown if page.suffix == NOTEBOOK else page.read_text(encoding="utf-8")
 
 
+def pictures_of_page(page: Path) -> set[str]:
+    """The pictures that a page brings with it, as a notebook does."""
+    return set(script("notebooks").rendered(page).pictures) if page.suffix == NOTEBOOK else set()
+
+
 def prose(text: str) -> str:
     """A page without its fenced blocks."""
     return FENCE.sub("", text)
