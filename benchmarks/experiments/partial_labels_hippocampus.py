@@ -21,4 +21,5 @@ EXPERIMENT = experiment(
     name="partial_labels_hippocampus",
     title="Labels missing in some cases: the hippocampus",
     originals=(ORIGIN,),
+    steps=1000,
 )
