@@ -4,7 +4,8 @@ They show digital phantoms and what the package's own code makes of them, and ev
 are the same everywhere; tests/docs/test_pictures.py fails when they are not those on disk.
 
 ``--pages FOLDER`` takes the pictures of the pages of ``nnunet_ext report`` and ``nnunet_ext review`` instead. It needs
-Chromium, and trains in FOLDER what is not there yet, for some 15 minutes on two cores.
+Chromium, and trains in FOLDER what is not there yet, for some 15 minutes on two cores. Take an empty one after a change
+of the report's page.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if unknown := set(args.names) - set(PICTURES):
         parser.error(f"no picture is called {', '.join(sorted(unknown))}. There are: {', '.join(PICTURES)}")
+    if args.names and args.pages:
+        parser.error("--pages draws the pictures of report and review alone: leave the names out")
     files: Iterable[Path]
     if args.pages is None:
         files = (draw(PICTURES[name]) for name in args.names or PICTURES)

@@ -78,10 +78,15 @@ def run(notebook: Path, folder: Path) -> dict[str, Any]:
     variables["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
     # nnU-Net takes every core: where others are at work, threads that wait would keep each other from it
     variables["OMP_WAIT_POLICY"] = "passive"
+    variables["CUDA_VISIBLE_DEVICES"] = ""  # the commands are those for a CPU
     NotebookClient(
         content,
         kernel_name="python3",
         timeout=SECONDS_PER_CELL,
+        startup_timeout=600,
+        # with nbclient's own 4 seconds, output of a busy machine would be cut
+        iopub_timeout=120,
+        raise_on_iopub_timeout=True,
         coalesce_streams=True,
         record_timing=False,
         resources={"metadata": {"path": str(folder)}},

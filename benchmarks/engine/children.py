@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -102,8 +103,14 @@ def _carry_out(command: list[str], log: str) -> None:
 
 def keep_niceness() -> None:
     """Give this process's niceness to its session, too: Linux may share its time out by sessions first (autogroups)."""
-    with suppress(OSError):  # the file is of Linux alone, and not every kernel has it
-        Path("/proc/self/autogroup").write_text(str(os.nice(0)), encoding="ascii")
+    for _ in range(20):
+        with suppress(OSError):  # the file is of Linux alone, and not every kernel has it
+            try:
+                Path("/proc/self/autogroup").write_text(str(os.nice(0)), encoding="ascii")
+            except BlockingIOError:  # Linux takes one such line in a tenth of a second
+                time.sleep(0.1)
+                continue
+        return
 
 
 def _end_with_parent() -> None:

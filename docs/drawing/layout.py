@@ -1,6 +1,6 @@
 """How the pictures of the documentation look: rows of panels with titles on a dark background.
 
-A dark background of their own makes them readable on light and on dark pages. They have at most three columns and
+A dark background of their own makes them readable on light and on dark pages. They are narrow and have
 large letters, so that they can be read on a phone, where they are shown at half their size.
 """
 

@@ -47,7 +47,9 @@ REVIEW = ["review", STOCK, "-d", "900", "-o", "review", "--device", "cpu"]
 
 
 def draw_pages(folder: Path) -> list[Path]:
-    """Run what is missing in a folder, and take a picture of either page; returns the pictures.
+    """Run the trainings that are missing in a folder, and take a picture of either page; returns the pictures.
+
+    The page of the review is always written anew, that of the report together with its trainings.
 
     Raises:
         UserError: if there is no browser, before anything is run.
@@ -65,10 +67,9 @@ def draw_pages(folder: Path) -> list[Path]:
     environment = {**os.environ, **child_environment(folder, os.environ, cores=available_cores())}
     if not (folder / NOISY).is_dir():
         subprocess.run(["nnunet_ext", *SIMULATION], check=True, cwd=folder, env=environment)
-        # errors that the model has not seen: they come into the labels after its training
-        shutil.copytree(folder / NOISY / "labelsTr", folder / RAW / "labelsTr", dirs_exist_ok=True)
-    if not (folder / EXCERPTS["review"].page).is_file():
-        subprocess.run(["nnunet_ext", *REVIEW], check=True, cwd=folder, env=environment)
+    # errors that the model has not seen: they come into the labels after its training
+    shutil.copytree(folder / NOISY / "labelsTr", folder / RAW / "labelsTr", dirs_exist_ok=True)
+    subprocess.run(["nnunet_ext", *REVIEW], check=True, cwd=folder, env=environment)
     return [taken(browser, folder, name) for name in EXCERPTS]
 
 

@@ -34,7 +34,7 @@ from nnunet_ext.demo.phantoms import LESION, LIVER, SPLEEN, render
 from nnunet_ext.demo.two_dates import changed_contrast, make_two_dates
 from nnunet_ext.finetuning import strategies
 from nnunet_ext.finetuning.entries import Rows, top_entries
-from nnunet_ext.finetuning.roles import parameter_roles
+from nnunet_ext.finetuning.roles import Role, parameter_roles
 from nnunet_ext.finetuning.strict_optimizers import StrictSGD
 from nnunet_ext.losses.consistency import mean_log_probabilities
 from nnunet_ext.losses.early_learning import corrected_labels
@@ -46,6 +46,7 @@ from nnunet_ext.preprocessing.simulate.partial_annotation import partial_labels
 from nnunet_ext.preprocessing.simulate.scribbles import Strokes, scribble_map
 from nnunet_ext.techniques.adele import ADELESettings
 from nnunet_ext.techniques.dbdmp import DBDMPSettings
+from nnunet_ext.techniques.mixup import MixUpSettings
 from nnunet_ext.trainers.dmpls import nnUNetTrainerDMPLS
 from nnunet_ext.trainers.dual_encoder import without_prior
 
@@ -85,7 +86,7 @@ def mixup() -> list[Row]:
     image = torch.stack([torch.from_numpy(one.image)[None] for one in pair])
     labels = torch.stack([torch.from_numpy(one.labels.astype(np.int64))[None] for one in pair])
     partners, first = batch_mixing.draw_partners(2, rng), pair[0]
-    ratios = batch_mixing.draw_ratios(2, 1.0, rng)
+    ratios = batch_mixing.draw_ratios(2, MixUpSettings().alpha, rng)
     target, _ = batch_mixing.class_targets(labels, 4, None)
     box = batch_mixing.draw_box(labels.shape[2:], rng)[None, None]
     carved = carved_regions(labels[partners, 0] > 0, SPACING, np.random.default_rng(CARVING_SEED))[:, None]
@@ -136,8 +137,8 @@ def network() -> PlainConvUNet:
 def freedom_map(strategy: strategies.Strategy) -> Pixels:
     """A U-Net in which each parameter has the colour of its freedom.
 
-    A stage is a box: kernels are its upper part, biases and normalisations the two bars below. Heads stand at the right
-    of the decoder.
+    A stage is a box: kernels are its upper part, biases the bar below, and the last bar has the scales of the
+    normalisation at the left and its biases at the right. Heads stand at the right of the decoder.
     """
     pixels = np.full((72, 72, 3), BACKGROUND, dtype=np.uint8)
     net = network()
@@ -155,6 +156,9 @@ def freedom_map(strategy: strategies.Strategy) -> Pixels:
         bars = {"convolution": (0, 9), "transposed convolution": (0, 9), "bias": (10, 12)}
         low, high = bars.get(role.value, (13, 15))
         width = 11
+        if role in (Role.NORMALIZATION, Role.NORMALIZATION_BIAS):
+            width = 5
+            left += 6 * (role is Role.NORMALIZATION_BIAS)
         if kind == "seg_layers":
             low, high, left, width = 0, 9, left + 12, 4
         pixels[top + low : top + high, left : left + width] = FREEDOMS[freedoms[name]]
@@ -291,7 +295,7 @@ def scribbles() -> list[Row]:
             ],
         ),
         Row(
-            "Which voxels count (white)",
+            "How much a voxel counts (white: fully)",
             [
                 Panel("cross-entropy", heat(case.plane(strokes != 4).astype(float), WHITE)),
                 Panel("TDNet: consistency", heat(case.plane(sure), WHITE)),
@@ -360,8 +364,8 @@ def missing_labels() -> list[Row]:
                 ],
             )
         )
-    wanted = [Panel("", case.shown(labels=case.labels)) for case in cases]
-    return [*rows, Row("One model learns all labels from both", wanted)]
+    wanted = [Panel("truth, unseen", case.shown(labels=case.labels)) for case in cases]
+    return [*rows, Row("Wanted: all labels in both", wanted)]
 
 
 # ---------------------------------------------------------------------- wrong labels

@@ -61,7 +61,7 @@ class Fit:
         """The report for a terminal."""
         known, entries = self.adaptation.entries()
         lines = [source_text(self.source), self.adaptation.table()]
-        lines.append(f"Parameters: {known:,} of {entries:,} come from the source ({100 * self.share:.1f} %).")
+        lines.append(f"Parameters: {known:,} of {entries:,} come from the source ({1000 * known // entries / 10} %).")
         if self.architecture:
             differing = [f"{key}: {change}" for key, change in self.architecture.items()]
             gain = "would raise it" if self.share < 1 else "differ, so that weights were adapted"

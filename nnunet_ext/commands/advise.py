@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpu", type=positive_number, metavar="GB", help=gpu)
     missing = "some instances, such as lesions, are missing in the labels, which no file can tell"
     parser.add_argument("--missing-instances", action="store_true", help=missing)
-    wrong = "some labels are wrong, which no file can tell either"
+    wrong = "some of the dense labels are wrong, which no file can tell either"
     parser.add_argument("--wrong-labels", action="store_true", help=wrong)
     parser.add_argument("--no-times", action="store_true", help="leave out the probe, and with it all times")
     parser.add_argument("--json", action="store_true", help="print the advice as JSON, for programs")

@@ -202,6 +202,9 @@ def test_only_the_user_knows_that_labels_are_wrong(advise: Any, raw: Path, monke
     shortened = advise("dense few", "--wrong-labels", "--hours", "1")["steps"]  # whose model has another trainer's name
     assert "nnUNetTrainerConfigurable__nnUNetPlans__3d_fullres_" in shortened[0]["commands"][-1]
     assert shortened[-1]["trainer"] == "nnUNetTrainerADELE"
+    stock, adele = schedule(Facts(dense=100, wrong_labels=True, has_regions=True), seconds=0.1)[1]
+    assert not any("review" in command for command in stock.commands)  # it refuses regions
+    assert adele.trainer == "nnUNetTrainerADELE"
     (raw / "Dataset005_Some" / "noise.json").write_text("{}")  # of `simulate noise`
     assert advise("dense few", "--hours", "1")["steps"] == shortened
 
@@ -383,5 +386,6 @@ def test_advice_names_a_trainer_and_a_page_that_is_there(advice: Any) -> None:
 def test_dense_cases_alone_always_have_a_baseline(dense: int) -> None:
     facts = Facts(dense=dense)
     others = ({"priors": dense}, {"missing_instances": True}, {"partial": 3}, {"wrong_labels": True})
+    others += ({"wrong_labels": True, "has_regions": True},)
     for one in (facts, *(replace(facts, **other) for other in others)):
         assert [advice.is_baseline for advice in advice_for(one, TECHNIQUES)].count(True) == 1

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import pytest
 
+import generate_reference
 from nnunet_ext.cli import COMMANDS
 from nnunet_ext.plans.settings import Settings
 from nnunet_ext.registry import TECHNIQUES, TRAINERS
 from nnunet_ext.techniques.dual_encoder import DualEncoderSettings
-from support.pages import DOCS, script
+from support.pages import DOCS
 
 PAGES = ("reference/settings.md", "reference/commands.md", "reference/trainers.md", "reference/api.md")
 
 
 @pytest.fixture(scope="module")
-def generator() -> ModuleType:
-    return script("generate_reference")
-
-
-@pytest.fixture(scope="module")
-def generated(generator: ModuleType) -> dict[str, str]:
-    return generator.pages()
+def generated() -> dict[str, str]:
+    return generate_reference.pages()
 
 
 def test_all_pages_are_generated(generated: dict[str, str]) -> None:
@@ -53,25 +47,24 @@ def test_every_command_and_trainer_has_a_heading(generated: dict[str, str]) -> N
     assert headings["reference/trainers.md"] == [entry.name for entry in TRAINERS]
 
 
-def test_width_of_the_terminal_does_not_matter(
-    generator: ModuleType, generated: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_width_of_the_terminal_does_not_matter(generated: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
-    assert generator.pages() == generated
+    assert generate_reference.pages() == generated
 
 
-def test_limits_of_a_setting_are_in_its_type(generator: ModuleType) -> None:
+def test_limits_of_a_setting_are_in_its_type() -> None:
     fields = Settings.model_fields
     types = {
-        name: generator.type_name(fields[name].annotation, fields[name].metadata) for name in ("num_epochs", "momentum")
+        name: generate_reference.type_name(fields[name].annotation, fields[name].metadata)
+        for name in ("num_epochs", "momentum")
     }
     assert types["num_epochs"].replace("\N{NO-BREAK SPACE}", " ") == "whole number ≥ 1"
     assert types["momentum"].replace("\N{NO-BREAK SPACE}", " ") == "number ≥ 0, < 1"
-    assert generator.type_name(fields["optimizer"].annotation) == "`sgd` or `adamw`"
+    assert generate_reference.type_name(fields["optimizer"].annotation) == "`sgd` or `adamw`"
 
 
-def test_settings_within_a_setting_are_listed_with_their_whole_key(generator: ModuleType) -> None:
-    rows = {row[0]: row for row in generator.setting_rows(DualEncoderSettings, "d.")}
+def test_settings_within_a_setting_are_listed_with_their_whole_key() -> None:
+    rows = {row[0]: row for row in generate_reference.setting_rows(DualEncoderSettings, "d.")}
     assert rows["`d.channels`"][1:3] == ("the keys below", "not set")
     assert rows["`d.channels.current`"][1:3] == ("list of whole numbers", "none: it is needed")
     assert rows["`d.channels.prior_labels`"][2] == "`[]`"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import unicodedata
-from functools import cache
 from pathlib import Path
-from types import ModuleType
+
+import notebooks
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 NOTEBOOK = ".ipynb"
@@ -18,25 +17,14 @@ FENCE = re.compile(
 HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 
 
-@cache
-def script(name: str) -> ModuleType:
-    """A module of ``docs``, which is no part of the package."""
-    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def text_of_page(page: Path) -> str:
     """A page as Markdown, notebooks included."""
-    return script("notebooks").rendered(page).markdown if page.suffix == NOTEBOOK else page.read_text(encoding="utf-8")
+    return notebooks.rendered(page).markdown if page.suffix == NOTEBOOK else page.read_text(encoding="utf-8")
 
 
 def pictures_of_page(page: Path) -> set[str]:
     """The pictures that a page brings with it, as a notebook does."""
-    return set(script("notebooks").rendered(page).pictures) if page.suffix == NOTEBOOK else set()
+    return set(notebooks.rendered(page).pictures) if page.suffix == NOTEBOOK else set()
 
 
 def prose(text: str) -> str:
