@@ -55,8 +55,10 @@ PARTIAL_LABELS = Technique(
             "nnUNetTrainerPartialLabels",
             lambda facts: facts.partial > 0 and not facts.is_mixed,
             why="One model learns from all cases, each for the labels that it was annotated for.",
-            evidence="Not measured yet. With every label annotated its weights equal stock nnU-Net's.",
-            verdict="not measured",
+            evidence="Hearts, each label annotated in half of 24 patients, 2,000 steps, 3 seeds: Dice 0.798 against "
+            "0.541 with missing labels as background (+0.189 to +0.316), 0.781 on the cases that have every label, and "
+            "0.802 with a model for each label.",
+            verdict="mixed",
             results="docs/techniques/partial-labels.md#results",
         ),
         Advice(

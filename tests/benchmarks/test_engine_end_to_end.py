@@ -41,7 +41,7 @@ class Run:
 
     def start(self):
         return subprocess.Popen(
-            [*self.command, "--device", "cpu", "--nice"],
+            [*self.command, "--device", "cpu"],
             env=self.environment,
             cwd=ROOT,
             stdout=subprocess.PIPE,
