@@ -99,7 +99,9 @@ def run(args: argparse.Namespace) -> int:
     flat = merge_datasets(merge, args.output, copy=args.copy, force=args.force)
     total = sum(len(source.names) for source in merge.sources)
     print(f"Wrote {args.output}: {counted(total, 'case')}, {', '.join(merge.channels)}.\n\n{aligned(table(merge))}")
-    print(next_steps(args.output, "nnUNetTrainerPartialLabels", configuration="2d" if flat else "3d_fullres"))
+    is_mixed = any(source.lists.scribbled or not all(merge.lists(source).values()) for source in merge.sources)
+    trainer = "nnUNetTrainerMixedSupervision" if is_mixed else "nnUNetTrainerPartialLabels"
+    print(next_steps(args.output, trainer, configuration="2d" if flat else "3d_fullres"))
     return 0
 
 

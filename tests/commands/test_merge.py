@@ -264,5 +264,6 @@ def test_scribbles_and_unlabelled_images_become_cases_of_their_kind(sources, raw
     assert sorted(block["scribbled"]) == sorted(case for case in content["dataset"] if case.startswith("a"))
     assert "image" not in content["labels"]
     assert not read_array(raw / "Dataset009_All" / "labelsTr" / "new.nii.gz").any()
+    assert "0 -tr nnUNetTrainerMixedSupervision" in capsys.readouterr().out
     main(["check", "-d", "9", "-tr", "nnUNetTrainerMixedSupervision"])
     assert "0 dense, 12 scribbled, 12 partial, 1 unlabelled." in " ".join(capsys.readouterr().out.split())
