@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from drawing.layout import Panel, Picture, Pixels, Row
-from drawing.scans import LABELS, SHAPE, STROKES, Scan, over, scan
-from nnunet_ext.demo.phantoms import LESION, LIVER, SPLEEN, render
-from nnunet_ext.demo.two_dates import changed_contrast, make_two_dates
+from drawing.scans import LABELS, SHAPE, STROKES, Scan, over, scan, two_dates
+from nnunet_ext.demo.phantoms import LESION, LIVER, SPLEEN
 from nnunet_ext.preprocessing.simulate.partial_annotation import partial_labels
 from nnunet_ext.preprocessing.simulate.scribbles import Strokes, scribble_map
 
@@ -26,8 +25,7 @@ def mosaic(cases: list[Scan], annotated: tuple[int, ...]) -> Pixels:
 def overview() -> list[Row]:
     """Few cases, scribbles, some lesions, some labels, a prior scan."""
     rng, many = np.random.default_rng(12), [scan(seed) for seed in range(20, 29)]
-    dates = make_two_dates(rng, SHAPE)
-    current, prior = render(rng, dates.current), changed_contrast(rng, render(rng, dates.prior))
+    dates, current, prior = two_dates(rng)
     now_labels, prior_labels = (dates.labels(one) * LESION for one in (dates.current, dates.prior))
     z = int((now_labels > 0).sum(axis=(0, 1)).argmax())
     now, before = Scan(current, now_labels, now_labels, z), Scan(prior, prior_labels, prior_labels, z)
@@ -53,7 +51,7 @@ def overview() -> list[Row]:
             "You want",
             [
                 Panel("", mosaic(many, tuple(range(9)))),
-                *(Panel("", one.shown(labels=one.labels)) for one in (scribbled,)),
+                Panel("", scribbled.shown(labels=scribbled.labels)),
                 Panel("", lesions.shown(labels=only_lesions)),
                 *(Panel("", one.shown(labels=one.labels)) for one in (labelled, now)),
             ],

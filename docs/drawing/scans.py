@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from drawing.layout import Colour, Pixels, levels
 from nnunet_ext.demo.phantoms import LESION, LIVER, SPLEEN, Geometry, make_geometry, render, smooth_noise
+from nnunet_ext.demo.two_dates import TwoDates, changed_contrast, make_two_dates
 
 SHAPE = (72, 72, 40)
 SPACING = (1.0, 1.0, 2.0)
@@ -54,6 +55,12 @@ def scan(seed: int, *, lesions_between: tuple[int, int] = (4, 6)) -> Scan:
     geometry = make_geometry(rng, SHAPE, SPACING, lesions_between=lesions_between)
     image = render(rng, geometry)
     return Scan((image - image.mean()) / image.std(), geometry.organs, geometry.lesion_instances, busiest(geometry))
+
+
+def two_dates(rng: np.random.Generator) -> tuple[TwoDates, Array, Array]:
+    """A patient at two dates, with the current scan and the prior one, (X, Y, Z), from another scanner."""
+    dates = make_two_dates(rng, SHAPE)
+    return dates, render(rng, dates.current), changed_contrast(rng, render(rng, dates.prior))
 
 
 def busiest(geometry: Geometry) -> int:

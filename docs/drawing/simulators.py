@@ -6,10 +6,21 @@ import numpy as np
 import SimpleITK as sitk
 
 from drawing.layout import Panel, Picture, Pixels, Row
-from drawing.scans import BACKGROUND_STROKE, COLOURS, LABELS, SHAPE, SPACING, STROKES, Scan, over, scan
+from drawing.scans import (
+    BACKGROUND_STROKE,
+    COLOURS,
+    LABELS,
+    NAMES,
+    SHAPE,
+    SPACING,
+    STROKES,
+    Scan,
+    over,
+    scan,
+    two_dates,
+)
 from nnunet_ext.commands.simulate import NOISE
-from nnunet_ext.demo.phantoms import LESION, LIVER, SPLEEN, render
-from nnunet_ext.demo.two_dates import changed_contrast, make_two_dates
+from nnunet_ext.demo.phantoms import LESION, LIVER, SPLEEN
 from nnunet_ext.preprocessing.pairs.image_registration import register_images
 from nnunet_ext.preprocessing.pairs.images import moved_image, moved_labels
 from nnunet_ext.preprocessing.raw.instances import instances_of
@@ -61,7 +72,7 @@ def instances() -> list[Row]:
 def labels() -> list[Row]:
     """One label in each of three cases."""
     cases = {f"case {number}": scan(seed) for number, seed in enumerate((1, 5, 9), start=1)}
-    rng, names = np.random.default_rng(0), {"liver": LIVER, "spleen": SPLEEN, "lesion": LESION}
+    rng, names = np.random.default_rng(0), {name: value for value, name in NAMES.items()}
     lists = lists_by_case({case: [case] for case in cases}, sources_of(list(names), keep=1, rng=rng), rng)
     dense = [Panel(name, case.shown(labels=case.labels)) for name, case in cases.items()]
     after = []
@@ -103,8 +114,7 @@ def as_image(array: np.ndarray) -> sitk.Image:
 def pair() -> list[Row]:
     """A prior scan in which the patient lay otherwise, before and after registration, and what is written."""
     rng = np.random.default_rng(12)
-    dates = make_two_dates(rng, SHAPE)
-    current, prior = render(rng, dates.current), changed_contrast(rng, render(rng, dates.prior))
+    dates, current, prior = two_dates(rng)
     contours = (dates.labels(dates.prior) * LESION).astype(np.uint8)
     centre = [length * step / 2 for length, step in zip(SHAPE, SPACING)]
     turn = sitk.Euler3DTransform(centre, 0.0, 0.0, np.radians(12.0), (6.0, -4.0, 0.0))

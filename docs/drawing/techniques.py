@@ -17,7 +17,6 @@ from drawing.scans import (
     BACKGROUND_STROKE,
     COLOURS,
     LABELS,
-    SHAPE,
     SPACING,
     STROKES,
     Scan,
@@ -27,11 +26,11 @@ from drawing.scans import (
     scan,
     soft,
     stand_in,
+    two_dates,
 )
 from nnunet_ext.augmentation import batch_mixing
 from nnunet_ext.augmentation.carving import carved_regions
-from nnunet_ext.demo.phantoms import LESION, LIVER, SPLEEN, render
-from nnunet_ext.demo.two_dates import changed_contrast, make_two_dates
+from nnunet_ext.demo.phantoms import LESION, LIVER, SPLEEN
 from nnunet_ext.finetuning import strategies
 from nnunet_ext.finetuning.entries import Rows, top_entries
 from nnunet_ext.finetuning.roles import Role, parameter_roles
@@ -98,8 +97,7 @@ def mixup() -> list[Row]:
         pasted = batch_mixing.paste(labels, partners, region)[0, 0]
         targets.append(Panel("", over(np.zeros_like(images[-1].pixels), first.plane(pasted), opacity=1)))
     blended = soft(np.stack([first.plane(one) for one in soft_target]))
-    given = [Panel(name, one.shown(labels=one.labels)) for name, one in zip(("one patch", "its partner"), pair)]
-    given[1] = Panel("its partner", first.shown(pair[1].image, pair[1].labels))
+    given = [Panel(name, first.shown(one.image, one.labels)) for name, one in zip(("one patch", "its partner"), pair)]
     percent = round(100 * ratios[0])
     return [
         Row("Given: two patches with labels", given),
@@ -229,8 +227,7 @@ FOLLOW_UP_SEED = 33
 def dual_encoder() -> list[Row]:
     """A patient at two dates, the same without the prior, and the target among structures that look like it."""
     rng = np.random.default_rng(FOLLOW_UP_SEED)
-    dates = make_two_dates(rng, SHAPE)
-    current, prior = render(rng, dates.current), changed_contrast(rng, render(rng, dates.prior))
+    dates, current, prior = two_dates(rng)
     labels, before = (dates.labels(one) * LESION for one in (dates.current, dates.prior))
     benign = (dates.current.lesion_instances > 0) & (labels == 0)
     z = int(np.minimum((labels > 0).sum(axis=(0, 1)), benign.sum(axis=(0, 1))).argmax())

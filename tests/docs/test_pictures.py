@@ -127,7 +127,7 @@ def test_without_a_browser_the_pages_stay_as_they_are(
 
 def test_the_commands_behind_the_pages_parse() -> None:
     for command in (pages.SIMULATION, pages.REVIEW):
-        build_parser().parse_args(command)
+        assert build_parser().parse_args(command).command == command[0]
 
 
 def test_every_picture_on_disk_is_drawn_by_the_script_and_shown_on_a_page() -> None:
