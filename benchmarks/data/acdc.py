@@ -10,7 +10,7 @@ import pandas as pd
 import SimpleITK as sitk
 
 from benchmarks.data.domain_shift import case_generator
-from benchmarks.data.raw import copy_labels, groups_of_splits, original
+from benchmarks.data.raw import copy_labels, groups_of_splits, original, pseudo_labelled
 from benchmarks.engine.experiment import Draw
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_text
@@ -95,12 +95,6 @@ def pairs(folder: Path, draw: Draw, *, options: Sequence[str] = ()) -> Sequence[
     labels = [f"{name}={value}" for name, value in LABELS.items()]
     command = ["nnunet_ext", "pair", "-o", folder.name, "--table", str(table), "--modality", "cineMRI"]
     return [*command, "--labels", *labels, "--registration", "none", *options]
-
-
-def pseudo_labelled(folder: Path, draw: Draw, *, source: int) -> Sequence[str]:
-    """The command that labels by the teacher's model what the scribbles leave open, where it is sure."""
-    command = ["nnunet_ext", "pseudo-label", str(draw.model), "-d", str(source), "-o", folder.name]
-    return [*command, "-f", str(draw.fold), "--threshold", "0.8", "--disable-tta", "--device", draw.device]
 
 
 def write_open(folder: Path, labelled: Collection[str]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.data.folds import grouped
+from benchmarks.engine.experiment import Draw
 from nnunet_ext.demo.run import link_or_copy
 from nnunet_ext.files import read_json
 from nnunet_ext.preprocessing.raw.raw_dataset import Case
@@ -44,3 +45,9 @@ def copy_labels(cases: Mapping[str, Case], folder: Path) -> None:
 def unlabelled(folder: Path, draw: object, *, name: str) -> Sequence[str]:
     """The command that makes a dataset of an original's images, with placeholders for labels."""
     return ["nnunet_ext", "unlabelled", str(original(name).resolve() / "imagesTr"), "-o", folder.name]
+
+
+def pseudo_labelled(folder: Path, draw: Draw, *, source: int) -> Sequence[str]:
+    """The command that labels by the teacher's model what nobody annotated, where it is sure."""
+    command = ["nnunet_ext", "pseudo-label", str(draw.model), "-d", str(source), "-o", folder.name]
+    return [*command, "-f", str(draw.fold), "--threshold", "0.8", "--disable-tta", "--device", draw.device]

@@ -6,6 +6,7 @@ from typing import Any
 from benchmarks.data.acdc import ORIGIN, patient_of, scan_groups, write_masks
 from benchmarks.data.folds import PatientFolds
 from benchmarks.data.missing_labels import PretendedSources
+from benchmarks.data.raw import pseudo_labelled
 from benchmarks.engine.experiment import Comparison, Dataset, Experiment, Method, Pilot, Test
 from benchmarks.experiments.scribbles import COARSE
 
@@ -19,6 +20,18 @@ def methods(data: PretendedSources, steps: int) -> tuple[Method, ...]:
     merged, whole = data.merged(number + 1), data.with_labels(number + 2, "Whole", everything)
     separate = [data.with_labels(number + 3 + at, f"Source{at}", labels) for at, labels in enumerate(parts)]
     ours = partial(Method, trainer=OURS, data=merged, family="ours")
+    plain = ours(
+        "partial labels",
+        description="nnUNetTrainerPartialLabels on all cases",
+        steps=(steps, len(parts) * steps),
+    )
+    completed = Dataset(
+        number + 10,
+        "Completed",
+        partial(pseudo_labelled, source=merged.number),
+        plans_of=data.complete,
+        teacher=plain,
+    )
     return (
         Method(
             "full labels",
@@ -44,15 +57,20 @@ def methods(data: PretendedSources, steps: int) -> tuple[Method, ...]:
             )
             for labels, dataset in zip(parts, separate)
         ),
-        ours(
-            "partial labels",
-            description="nnUNetTrainerPartialLabels on all cases",
-            steps=(steps, len(parts) * steps),
-        ),
+        plain,
         ours(
             "with exclusion",
             settings={"partial_labels.exclusion_weight": 1.0},
             description="the same with the exclusion loss",
+        ),
+        Method(
+            "completed",
+            STOCK,
+            completed,
+            {},
+            "nnU-Net on all cases, with what is missing labelled by `partial labels` where it is sure, and ignored "
+            "elsewhere",
+            family="stock",
         ),
     )
 
@@ -66,7 +84,8 @@ def experiment(data: PretendedSources, *, steps: int, **other: Any) -> Experimen
         description=f"Patients are dealt out evenly to pretended sources with the labels {shown}. All models train on "
         "the same patients, and are scored against every label of others. Added when two seeds of the heart had been "
         "scored, and nothing of the hippocampus: `partial labels` trained for as many steps as the models of all "
-        "sources together, and `full labels` trained for twice as long.",
+        "sources together, and `full labels` trained for twice as long. Added when all three seeds of the heart had "
+        "been scored at 2,000 steps, and nothing of the hippocampus but pilots: `completed`.",
         methods=methods(data, steps),
         steps=(steps,),
         tests=(Test("all labels", data.complete),),
@@ -79,6 +98,9 @@ def experiment(data: PretendedSources, *, steps: int, **other: Any) -> Experimen
             Comparison("with exclusion", "partial labels"),
             Comparison("partial labels", SEPARATE, margin=0.01, steps=(parts * steps, steps)),
             Comparison("full labels", "full labels", steps=(2 * steps, steps)),
+            *(Comparison("completed", name, margin=0.01) for name in ("partial labels", SEPARATE)),
+            Comparison("completed", "partial labels", margin=0.01, steps=(steps, parts * steps)),
+            Comparison("full labels", "completed"),
         ),
         sizes=(24,),
         pilot=Pilot(first=3e-3, steps=1000),

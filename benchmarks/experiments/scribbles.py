@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from benchmarks.data.acdc import MASKS, ORIGIN, patient_of, pseudo_labelled, scan_groups, write_labels
+from benchmarks.data.acdc import MASKS, ORIGIN, patient_of, scan_groups, write_labels
 from benchmarks.data.folds import PatientFolds
+from benchmarks.data.raw import pseudo_labelled
 from benchmarks.engine.experiment import Comparison, Dataset, Experiment, Method, Network, Pilot, Test
 
 STOCK, TDNET = "nnUNetTrainerConfigurable", "nnUNetTrainerTDNet"

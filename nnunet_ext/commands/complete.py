@@ -62,7 +62,13 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
     from nnunet_ext.preprocessing.simulate.weaker_dataset import DENSE, INSTANCES
     from nnunet_ext.pseudo_labels.completion import Rules, completed_labels
-    from nnunet_ext.pseudo_labels.teachers import check_shape, label_cases, load_teacher, trained_on
+    from nnunet_ext.pseudo_labels.teachers import (
+        check_all_annotated,
+        check_shape,
+        label_cases,
+        load_teacher,
+        trained_on,
+    )
 
     register()
     rules = Rules(args.threshold, tuple(args.uncertain) if args.uncertain else None, args.min_voxels)
@@ -70,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output == source.folder.name:
         raise UserError(f"{args.output} is the dataset that is to be completed. Choose another name for the new one.")
     check_new_name(args.output, force=args.force)
+    check_all_annotated(source)
     teacher = load_teacher(args.model, source, args)
     labels = dict(source.description["labels"])
     names = {value: name for name, value in source.foreground_values().items()}

@@ -1,21 +1,24 @@
 """Label by trained models what nobody annotated, as a new raw dataset for a next training.
 
 Every voxel that is open is labelled where all models agree and their mean probability is at least --threshold, and
-becomes the ignore label elsewhere. Open are the voxels of the ignore label, such as those between scribbles, and all
-voxels of a dataset of `nnunet_ext unlabelled`; what somebody annotated stays as it is. Several folds of a model are
-an ensemble; several models must agree. --with adds the cases of a labelled dataset: its folds are kept, and the
-pseudo-labelled cases are in every training part. pseudo_labels.csv in the new dataset has a row for each case, and
-least_certain has pictures of those in which the least of the foreground was labelled: contours of the labels in colour,
-of what is ignored in white. A run that was interrupted goes on if the same is asked again. Examples:
+becomes the ignore label elsewhere. Open are the voxels of the ignore label, such as those between scribbles; the
+background of a case that was annotated for some labels alone, by the lists in dataset.json, where only the missing
+labels and background can be; and all voxels of a dataset of `nnunet_ext unlabelled`. What somebody annotated stays as
+it is. Several folds of a model are an ensemble; several models must agree. --with adds the cases of a labelled dataset:
+its folds are kept, and the pseudo-labelled cases are in every training part. pseudo_labels.csv in the new dataset has a
+row for each case, and least_certain has pictures of those in which the least of the foreground was labelled: contours
+of the labels in colour, of what is ignored in white. A run that was interrupted goes on if the same is asked again.
+Examples:
 
     nnunet_ext pseudo-label MODEL_FOLDER -d 5 -o Dataset006_SelfTraining -f 0 1 2 3 4 --out-of-fold
+    nnunet_ext pseudo-label MODEL_FOLDER -d 50 -o Dataset051_Completed
     nnunet_ext pseudo-label MODEL_A MODEL_B -d 12 -o Dataset013_Student --with 5 -f 0 1 2 3 4
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_ext.preprocessing.raw.new_dataset import CaseProgress, check_new_name, new_dataset, write_description
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
     from nnunet_ext.preprocessing.raw.splits import SPLITS
-    from nnunet_ext.pseudo_labels.agreement import agreed_labels
-    from nnunet_ext.pseudo_labels.datasets import TABLE, check_addition, check_open, labels_of_all
+    from nnunet_ext.pseudo_labels.agreement import agreed_labels, given_annotation, open_voxels
+    from nnunet_ext.pseudo_labels.datasets import TABLE, check_addition, check_open, labels_of_all, missing_values
     from nnunet_ext.pseudo_labels.teachers import check_shape, label_cases, load_teacher
 
     register()
@@ -69,17 +72,22 @@ def run(args: argparse.Namespace) -> int:
     teachers = [load_teacher(folder, source, args, labels_count=has_labels) for folder in args.models]
     labels = labels_of_all([teacher.model.dataset_json for teacher in teachers])
     names = {value: name for name, value in labels.items() if value and name != "ignore"}
+    missing = missing_values(source, labels) if has_labels else {}
     if labelled is not None:
         check_addition(source, labelled, labels)
     common = {"version": __version__, "threshold": args.threshold, "least_share": args.least_share}
     request = {"version": __version__, "threshold": args.threshold, "dataset": str(source.folder.resolve())}
-    request["labels"] = source.description["labels"]
+    request |= {"labels": source.description["labels"], "missing": {case: of for case, of in missing.items() if of}}
     request |= {"with": labelled and str(labelled.folder.resolve()), "models": [one.request() for one in teachers]}
 
     def label(name: str, case: Case, before: Labels) -> tuple[Labels, Any]:
         probabilities = [teacher.probabilities(name, case) for teacher in teachers]
         check_shape(probabilities[0], before, case)
-        is_open = before == source.ignore_label if has_labels else before >= 0
+        is_open = before >= 0
+        if has_labels:
+            check_missing(before, missing[name], names, case)
+            is_open = open_voxels(before, ignore=source.ignore_label, missing=missing[name])
+            probabilities = [given_annotation(one, before, missing=missing[name]) for one in probabilities]
         rules = {"names": names, "threshold": args.threshold, "ignore": labels["ignore"]}
         new, agreement = agreed_labels(probabilities, before, is_open=is_open, **rules)
         return new, asdict(agreement)
@@ -112,6 +120,17 @@ def run(args: argparse.Namespace) -> int:
         print("The folds are not kept, as one would have no case left for a part: nnU-Net will draw new ones.")
     print(f"\nWrote {raw_folder(args.output)}\n{next_steps(args.output)}")
     return 0
+
+
+def check_missing(labels: Labels, missing: Collection[int], names: Mapping[int, str], case: Case) -> None:
+    """Raise a UserError if a label map has a label that its case was not annotated for."""
+    import numpy as np
+
+    if present := [names[value] for value in missing if np.any(labels == value)]:
+        raise UserError(
+            f"{case.label} has {some(present)}, which the case was not annotated for by its dataset.json. Complete the "
+            "list, or remove the values; `nnunet_ext check --trainer nnUNetTrainerPartialLabels` finds all such cases."
+        )
 
 
 def copy_annotated(labelled: RawDataset, folder: Path) -> None:
@@ -157,6 +176,8 @@ def cases_table(kept: Mapping[str, Mapping[str, Any]], least_share: float) -> pd
 def say(found: Mapping[str, Any]) -> str:
     """A case in a line."""
     share = found["foreground_share"]
+    if not found["open_voxels"]:
+        return "annotated in full"
     return f"{found['labelled_voxels'] / max(1, found['open_voxels']):.1%} of the open voxels labelled" + (
         "" if share is None else f", {share:.0%} of the foreground that a model sees"
     )

@@ -62,7 +62,7 @@ def review(args: argparse.Namespace) -> int:
     from nnunet_ext.evaluation.output_folder import open_output
     from nnunet_ext.formats.typed import read_typed
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
-    from nnunet_ext.pseudo_labels.teachers import check_shape, label_cases, load_teacher
+    from nnunet_ext.pseudo_labels.teachers import check_all_annotated, check_shape, label_cases, load_teacher
     from nnunet_ext.report.cases import CaseFiles
     from nnunet_ext.report.review_page import write_review
 
@@ -71,6 +71,7 @@ def review(args: argparse.Namespace) -> int:
     args.folds = args.folds or trained_folds(args.model, args.checkpoint)
     source = with_unseen_cases(every, args)
     check_apart(args.out, [args.model, every.folder])
+    check_all_annotated(source)
     teacher = load_teacher(args.model, source, args)
     wanted = {**teacher.request(), "dataset": str(source.folder.resolve()), "labels": source.description["labels"]}
     open_output(args.out, wanted, force=args.force, holds="a review")

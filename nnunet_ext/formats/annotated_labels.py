@@ -56,6 +56,11 @@ class AnnotatedLabels:
             )
         return found
 
+    def missing(self, case: str) -> tuple[str, ...]:
+        """The labels that a case was not annotated for; a UserError if nothing says which."""
+        found = self.of(case)
+        return tuple(label for label in self.labels if label not in found)
+
     def is_annotated(self, case: str, label: str) -> bool:
         """Whether a case was annotated for a label; true for a case that is not listed if there is no default."""
         found = self.lists.get(case, self.default)
@@ -70,7 +75,7 @@ class AnnotatedLabels:
 
     def are_partial(self, cases: Iterable[str]) -> bool:
         """Whether one of the cases was not annotated for every label."""
-        return any(len(self.of(case)) < len(self.labels) for case in cases)
+        return any(self.missing(case) for case in cases)
 
 
 def annotated_labels(description: Mapping[str, Any], *, where: object = "dataset.json") -> AnnotatedLabels:

@@ -1,12 +1,14 @@
 """Labels of whole cases where models agree and are sure; ``ignore`` elsewhere, so that nothing is learned there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels
+
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ def agreed_labels(
     probabilities: Sequence[npt.NDArray[np.floating]],
     labels: Labels,
     *,
-    is_open: npt.NDArray[np.bool_],
+    is_open: Mask,
     names: Mapping[int, str],
     threshold: float,
     ignore: int,
@@ -58,3 +60,36 @@ def agreed_labels(
         voxels={name: int((is_sure & (likeliest == value)).sum()) for value, name in names.items()},
     )
     return found.astype(np.min_scalar_type(ignore)), agreement
+
+
+def open_voxels(labels: Labels, *, ignore: int | None, missing: Collection[int]) -> Mask:
+    """Voxels that nobody annotated: those of the ignore label, and background if labels are missing in the case.
+
+    Args:
+        labels: the annotation.
+        ignore: value of the ignore label; None if there is none.
+        missing: values that the case was not annotated for.
+    """
+    is_open = np.zeros(labels.shape, bool) if ignore is None else labels == ignore
+    return is_open | (labels == 0) if missing else is_open
+
+
+def given_annotation(
+    probabilities: npt.NDArray[np.floating], labels: Labels, *, missing: Collection[int]
+) -> npt.NDArray[np.floating]:
+    """Probabilities of the classes that a voxel can have by its annotation, where labels are missing in the case.
+
+    Background in such a case is background or a label that is missing. The other classes get 0, and these are divided
+    by their sum: the conditional probability given the annotation. Where the sum is 0 it is not defined and all are 0.
+
+    Args:
+        probabilities: of a model, (C, Z, Y, X), background first.
+        labels: the annotation, (Z, Y, X).
+        missing: values that the case was not annotated for, which are channels.
+    """
+    if not missing:
+        return probabilities
+    can_be = np.isin(np.arange(len(probabilities)), [0, *missing])
+    possible = np.where((labels == 0) & ~can_be[:, None, None, None], 0, probabilities)
+    total = possible.sum(axis=0)
+    return np.where(labels == 0, np.divide(possible, total, out=np.zeros_like(possible), where=total > 0), possible)

@@ -8,6 +8,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.case_sets import raw_test_cases
 from nnunet_ext.evaluation.model_evaluation import check_inputs
 from nnunet_ext.files import sha256
+from nnunet_ext.formats.annotated_labels import annotated_labels
 from nnunet_ext.messages import some
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset
 from nnunet_ext.preprocessing.raw.unlabelled import MADE_BY
@@ -18,14 +19,22 @@ PICTURES = "least_certain"  # folder
 
 
 def check_open(source: RawDataset) -> bool:
-    """Whether a dataset has labels beside voxels that nobody annotated; a UserError if it has no such voxel."""
+    """Whether a dataset has labels beside what nobody annotated; a UserError if every voxel has one."""
     has_labels = source.description.get("nnunet_ext", {}).get("made_by") != MADE_BY
-    if has_labels and source.ignore_label is None:
+    lists = annotated_labels(source.description, where=source.folder / "dataset.json")
+    if has_labels and source.ignore_label is None and not lists.are_partial(source.cases):
         raise UserError(
-            f"Every voxel of {source.folder.name} has a label: there is neither an ignore label, nor was it made by "
-            "`nnunet_ext unlabelled`. For instances that nobody annotated, use `nnunet_ext complete`."
+            f"Every voxel of {source.folder.name} has a label: there is no ignore label, its dataset.json lists no "
+            "case that was annotated for some labels alone, and it was not made by `nnunet_ext unlabelled`. For "
+            "instances that nobody annotated, use `nnunet_ext complete`."
         )
     return has_labels
+
+
+def missing_values(source: RawDataset, labels: Mapping[str, int]) -> dict[str, list[int]]:
+    """The values that each case of a dataset was not annotated for; a UserError if nothing says which."""
+    lists = annotated_labels(source.description, where=source.folder / "dataset.json")
+    return {case: [labels[label] for label in lists.missing(case)] for case in source.cases}
 
 
 def without_ignore(description: Mapping[str, Any]) -> dict[str, Any]:

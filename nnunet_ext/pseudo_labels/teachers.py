@@ -78,7 +78,6 @@ def load_teacher(
     Raises:
         UserError: if the model is not whole, does not fit the dataset, or has trained on a case with every fold.
     """
-    check_all_annotated(source)
     model = find_trained_model(folder, list(dict.fromkeys(options.folds)), checkpoint=options.checkpoint)
     check_fit(source, model, labels_count=labels_count)
     chosen, mirroring = folds_of_cases(source, model, out_of_fold=options.out_of_fold), not options.disable_tta
@@ -187,7 +186,8 @@ def check_all_annotated(dataset: RawDataset) -> None:
     if lists.are_partial(dataset.cases) or lists.scribbled:
         raise UserError(
             f"By its dataset.json, {dataset.folder.name} is not annotated for every label in every case. What is "
-            "missing there would count as background. Take such cases out of the dataset."
+            "missing there would count as background. Let `nnunet_ext pseudo-label` label it first, or take such cases "
+            "out of the dataset."
         )
 
 

@@ -231,12 +231,102 @@ def test_annotated_dataset_is_checked_before_anything_is_predicted(unlabelled, p
     assert predictor.calls == []
 
 
-@pytest.mark.parametrize("command", ["pseudo-label", "complete"])
-def test_dataset_in_which_labels_are_missing_is_refused(scribbled, predictor, capsys, command):
-    lists = {"annotated_labels": {"case_0": []}, "default": ["node"]}
-    scribbled.describe(labels=SCRIBBLES, nnunet_ext=lists)
-    assert main([command, str(scribbled.model), "-d", "705", "-o", NEW, "--device", "cpu"]) == 2
+ORGANS = {"background": 0, "node": 1, "organ": 2}
+
+
+@pytest.fixture
+def partial(place, predictor, monkeypatch):
+    """A dataset of which one case was annotated for all, one for nodes, one for organs, one for nothing.
+
+    The model sees an organ in the upper half of the second slice, and nodes as its stand-in does.
+    """
+    image, nodes = case_arrays()
+    organs = np.zeros_like(nodes)
+    organs[1, :2] = 2
+    annotated = {"both": nodes + organs, "nodes": nodes, "organs": organs, "nothing": np.zeros_like(nodes)}
+    shutil.rmtree(place.source / "imagesTr")
+    shutil.rmtree(place.source / "labelsTr")
+    for part in ("imagesTr", "labelsTr"):
+        (place.source / part).mkdir()
+    for name, label in annotated.items():
+        place.write_case(name, image, label)
+    place.write_splits([(["both", "nodes"], ["organs", "nothing"]), (["organs", "nothing"], ["both", "nodes"])])
+    lists = {"nodes": ["node"], "organs": ["organ"], "nothing": []}
+    about = {"annotated_labels": lists, "default": ["node", "organ"]}
+    place.describe(model={"labels": ORGANS, "nnunet_ext": about}, labels=ORGANS, nnunet_ext=about)
+    whole = predictor.predict_from_files_sequential
+
+    def predict(images, targets, *, save_probabilities):
+        ((_, (background, node)),) = whole(images, targets, save_probabilities=save_probabilities)
+        organ = 0.9 * (organs > 0) * background
+        return [(None, np.stack([background - organ, node, organ]))]
+
+    monkeypatch.setattr(predictor, "predict_from_files_sequential", predict)
+    place.nodes, place.organs = nodes, organs
+    return place
+
+
+def test_labels_that_are_missing_in_some_cases_are_completed(partial, capsys):
+    assert pseudo_label(partial, "--threshold", "0.85") == 0
+    image, nodes, organs = case_arrays()[0], partial.nodes, partial.organs
+    assert (partial.labels("both") == nodes + organs).all(), "it was annotated for everything"
+    # nodes were looked for: what is bright elsewhere is none, and nothing else is likely there but background
+    assert (partial.labels("nodes") == nodes + organs).all()
+    seen = np.where(image >= 0.85, 1, np.where(1 - image >= 0.85, 0, 3))
+    assert (partial.labels("nothing") == np.where(organs, organs, seen)).all()
+    assert (partial.labels("organs") == np.where(organs, organs, seen)).all()
+    description = partial.read("dataset.json")
+    assert description["labels"] == {**ORGANS, "ignore": 3}
+    assert not {"annotated_labels", "default"} & set(description["nnunet_ext"]), "every label is known, or ignored"
+    verify_dataset_integrity(str(partial.raw / NEW), num_processes=1)
+    kept = {row["case"]: row for row in rows(partial)}
+    assert {case: int(row["voxels_organ"]) for case, row in kept.items()} == {
+        "both": 0,
+        "nodes": 12,
+        "organs": 0,
+        "nothing": 12,
+    }
+    assert int(kept["nodes"]["open_voxels"]) == (nodes == 0).sum()
+    assert kept["both"]["foreground_share"] == ""
+    assert "both: annotated in full" in capsys.readouterr().out
+
+
+def test_label_that_a_case_was_not_annotated_for_and_has_is_refused(partial, capsys):
+    partial.write_case("nodes", case_arrays()[0], partial.nodes + partial.organs)
+    assert pseudo_label(partial) == 2
+    assert "nodes.nii.gz has organ, which the case was not annotated for" in capsys.readouterr().err
+    assert not (partial.raw / NEW).exists()
+
+
+def test_case_in_no_list_is_refused_before_anything_is_predicted(partial, predictor, capsys):
+    partial.describe(model={"labels": ORGANS}, labels=ORGANS, nnunet_ext={"annotated_labels": {"nodes": ["node"]}})
+    assert pseudo_label(partial) == 2
+    assert "has no list for the case both" in capsys.readouterr().err
+    assert predictor.calls == []
+
+
+def test_work_is_not_gone_on_with_when_the_lists_have_changed(partial, predictor, capsys):
+    predictor.stop_at = "organs"
+    assert pseudo_label(partial) == 130
+    predictor.stop_at = None
+    about = {"annotated_labels": {"nodes": ["node"], "organs": ["organ"]}, "default": ["node", "organ"]}
+    partial.describe(model={"labels": ORGANS}, labels=ORGANS, nnunet_ext=about)
+    assert pseudo_label(partial) == 2
+    assert "they differ in: missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["complete", "review"])
+def test_other_commands_refuse_labels_that_are_missing(partial, predictor, capsys, command):
+    output = str(partial.root / "review") if command == "review" else NEW
+    assert main([command, str(partial.model), "-d", "705", "-o", output, "--device", "cpu"]) == 2
     assert "is not annotated for every label in every case" in capsys.readouterr().err
+    assert predictor.calls == []
+
+
+def test_labelled_dataset_in_which_labels_are_missing_is_not_added(unlabelled, predictor, capsys):
+    unlabelled.describe(nnunet_ext={"annotated_labels": {"case_0": []}, "default": ["node"]})
+    assert pseudo_label(unlabelled, "--with", "705", source="707") == 2
+    assert "Let `nnunet_ext pseudo-label` label it first" in capsys.readouterr().err
     assert predictor.calls == []
 
 

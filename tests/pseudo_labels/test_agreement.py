@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnunet_ext.pseudo_labels.agreement import agreed_labels
+from nnunet_ext.pseudo_labels.agreement import agreed_labels, given_annotation, open_voxels
 
 NAMES = {1: "liver", 2: "tumour"}
 IGNORE = 3
@@ -63,3 +63,37 @@ def test_models_that_disagree_leave_a_voxel_open_however_sure_they_are():
     )
     assert found.item() == IGNORE
     assert agreement.foreground_share == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([(), (1,), (2,), (1, 2)]), st.sampled_from([None, IGNORE]))
+def test_voxels_of_a_case_in_which_labels_are_missing_one_by_one(seed, missing, ignore):
+    rng = np.random.default_rng(seed)
+    (raw,) = probabilities(rng, 1)
+    labels = rng.choice([0, *{1, 2, ignore or 0} - set(missing)], (2, 3, 4))
+    is_open = open_voxels(labels, ignore=ignore, missing=missing)
+    found = given_annotation(raw, labels, missing=missing)
+    for voxel in np.ndindex(labels.shape):
+        here, expected = labels[voxel], raw[(slice(None), *voxel)]
+        assert is_open[voxel] == (here == ignore or (here == 0 and len(missing) > 0))
+        if here == 0 and missing:  # P(k | k can be here) = P(k) / P(one that can be here)
+            can_be = {0, *missing}
+            expected = [p / sum(expected[k] for k in can_be) if k in can_be else 0 for k, p in enumerate(expected)]
+        assert found[(slice(None), *voxel)] == pytest.approx(expected)
+
+
+def test_voxel_that_a_model_takes_for_a_label_that_was_looked_for_and_not_found():
+    labels = np.zeros((1, 1, 2), int)
+    raw = np.array([[0.0, 0.02], [1.0, 0.9], [0.0, 0.08]]).reshape(3, 1, 1, 2)  # liver, by the model
+    found = given_annotation(raw, labels, missing=[2])
+    assert found[:, 0, 0].T.tolist() == [[0, 0, 0], pytest.approx([0.2, 0, 0.8])]
+    new, agreement = agreed_labels(
+        [found],
+        labels,
+        is_open=open_voxels(labels, ignore=None, missing=[2]),
+        names=NAMES,
+        threshold=0.7,
+        ignore=IGNORE,
+    )
+    assert new.tolist() == [[[IGNORE, 2]]]
+    assert agreement.voxels == {"liver": 0, "tumour": 1}
