@@ -364,6 +364,8 @@ def models_that_label(folder: Folder) -> None:
         sitk.WriteImage(sitk.ReadImage(str(image)) * 1.5, str(scans / f"new_{image.name}"))
     channels = read_json(dataset / "dataset.json")["channel_names"].values()
     folder.run(f"nnunet_ext unlabelled scans -o Dataset012_Unlabelled --channels {' '.join(channels)}")
+    folder.dataset("Dataset049_Dense")
+    folder.run("nnunet_ext simulate labels 49 -o Dataset050_Merged --keep 1")
 
 
 @scene("docs/how-to/self-training.md")
