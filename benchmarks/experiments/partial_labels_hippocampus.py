@@ -6,20 +6,37 @@ from benchmarks.data.folds import PatientFolds
 from benchmarks.data.hippocampus import ORIGIN, groups
 from benchmarks.data.missing_labels import PretendedSources
 from benchmarks.data.raw import linked
-from benchmarks.engine.experiment import Dataset
-from benchmarks.experiments.partial_labels import experiment
+from benchmarks.engine.experiment import Dataset, Experiment, Pilot, Test
+from benchmarks.experiments.partial_labels import (
+    comparisons,
+    comparisons_of_lengths,
+    description,
+    number_of_parts,
+    our_methods,
+    stock_methods,
+)
 
-EXPERIMENT = experiment(
-    PretendedSources(
-        Dataset(891, "Hippocampus", partial(linked, name=ORIGIN)),
-        groups=groups,
-        folds=PatientFolds(groups, pilot_train=4, most_tested=20, pilot_size=20),
-        # each label is missing in two fifths of the cases, and a fifth has both
-        sources=(("Anterior",), ("Posterior",), ("Anterior",), ("Posterior",), ("Anterior", "Posterior")),
-        pattern=".+",
-    ),
+DATA = PretendedSources(
+    Dataset(891, "Hippocampus", partial(linked, name=ORIGIN)),
+    groups=groups,
+    folds=PatientFolds(groups, pilot_train=4, most_tested=20, pilot_size=20),
+    # each label is missing in two fifths of the cases, and a fifth has both
+    sources=(("Anterior",), ("Posterior",), ("Anterior",), ("Posterior",), ("Anterior", "Posterior")),
+    pattern=".+",
+)
+STEPS, PARTS = 1000, number_of_parts(DATA)
+
+EXPERIMENT = Experiment(
     name="partial_labels_hippocampus",
     title="Labels missing in some cases: the hippocampus",
+    description=f"{description(DATA)} All methods have the learning rate that was found for stock: their network and "
+    "optimizer are the same.",
     originals=(ORIGIN,),
-    steps=1000,
+    folds=DATA.folds,
+    methods=(*stock_methods(DATA, STEPS), *our_methods(DATA, 10, "stock", steps=(STEPS, PARTS * STEPS))),
+    tests=(Test("all labels", DATA.complete),),
+    comparisons=(*comparisons(are_primary=True), *comparisons_of_lengths("partial labels", STEPS, PARTS)),
+    sizes=(24,),
+    steps=(STEPS,),
+    pilot=Pilot(first=3e-3, steps=1000),
 )
