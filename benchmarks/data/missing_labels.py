@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -46,9 +46,24 @@ class PretendedSources:
         patients = {patient: cases for group in self.groups() for patient, cases in group.items()}
         return lists_by_case(patients, self.sources, np.random.default_rng(SEED))
 
-    def merged(self, number: int) -> Dataset:
+    @property
+    def parts(self) -> list[tuple[str, ...]]:
+        """The different labels of the sources that do not have all of them."""
+        return list(dict.fromkeys(self.sources))[:-1]
+
+    @property
+    def description(self) -> str:
+        """Who has which labels."""
+        return (
+            "Patients are dealt out evenly to pretended sources with the labels "
+            f"{'; '.join(', '.join(labels) for labels in self.sources)}. All models train on the same patients, and "
+            "are scored against every label of others."
+        )
+
+    @cached_property
+    def merged(self) -> Dataset:
         """All cases, each with the labels of its source."""
-        return self._dataset(number, "Merged", self.sources, self.folds)
+        return self._dataset(self.complete.number + 1, "Merged", self.sources, self.folds)
 
     def with_labels(self, number: int, title: str, labels: Sequence[str]) -> Dataset:
         """The cases whose source has some labels, with these alone."""

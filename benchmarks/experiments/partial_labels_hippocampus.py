@@ -6,15 +6,8 @@ from benchmarks.data.folds import PatientFolds
 from benchmarks.data.hippocampus import ORIGIN, groups
 from benchmarks.data.missing_labels import PretendedSources
 from benchmarks.data.raw import linked
-from benchmarks.engine.experiment import Dataset, Experiment, Pilot, Test
-from benchmarks.experiments.partial_labels import (
-    comparisons,
-    comparisons_of_lengths,
-    description,
-    number_of_parts,
-    our_methods,
-    stock_methods,
-)
+from benchmarks.engine.experiment import Comparison, Dataset, Experiment, Pilot, Test
+from benchmarks.experiments.partial_labels import comparisons, our_methods, stock_methods
 
 DATA = PretendedSources(
     Dataset(891, "Hippocampus", partial(linked, name=ORIGIN)),
@@ -24,18 +17,21 @@ DATA = PretendedSources(
     sources=(("Anterior",), ("Posterior",), ("Anterior",), ("Posterior",), ("Anterior", "Posterior")),
     pattern=".+",
 )
-STEPS, PARTS = 1000, number_of_parts(DATA)
+STEPS, PARTS = 1000, len(DATA.parts)
 
 EXPERIMENT = Experiment(
     name="partial_labels_hippocampus",
     title="Labels missing in some cases: the hippocampus",
-    description=f"{description(DATA)} All methods have the learning rate that was found for stock: their network and "
+    description=f"{DATA.description} All methods have the learning rate that was found for stock: their network and "
     "optimizer are the same.",
     originals=(ORIGIN,),
     folds=DATA.folds,
     methods=(*stock_methods(DATA, STEPS), *our_methods(DATA, 10, "stock", steps=(STEPS, PARTS * STEPS))),
     tests=(Test("all labels", DATA.complete),),
-    comparisons=(*comparisons(are_primary=True), *comparisons_of_lengths("partial labels", STEPS, PARTS)),
+    comparisons=(
+        *comparisons(STEPS, PARTS, are_primary=True),
+        Comparison("full labels", "full labels", steps=(2 * STEPS, STEPS)),
+    ),
     sizes=(24,),
     steps=(STEPS,),
     pilot=Pilot(first=3e-3, steps=1000),

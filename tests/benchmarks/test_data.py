@@ -371,7 +371,9 @@ def test_pretended_sources_have_the_lists_that_the_command_writes(raw):
         sources=(("RV",), ("MYO", "LV"), ("RV", "MYO", "LV")),
         pattern="patient[0-9]+",
     )
-    merged, some = sources.merged(882), sources.with_labels(883, "Some", ["MYO", "LV"])
+    merged, some = sources.merged, sources.with_labels(883, "Some", ["MYO", "LV"])
+    assert merged.number == 882
+    assert sources.parts == [("RV",), ("MYO", "LV")]
     for dataset in (merged, some):
         assert cli.main(list(dataset.make(raw / f"Dataset{dataset.number}_{dataset.title}", DRAW))[1:]) == 0
     lists = read_raw_dataset("882").description["nnunet_ext"]["annotated_labels"]
