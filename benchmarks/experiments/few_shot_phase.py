@@ -96,6 +96,7 @@ def experiment(few_shot: FewShot, name: str, title: str) -> Experiment:
             first={one.name: 3e-3 for one in (scratch, full, decoder, lora)}
             | {one.family_name: 1e-2 for one in (strict, masked)},
             test=Test("target validation", few_shot.target, "val"),
+            seeds=(0, 1),
             steps=500,
         ),
         settings={"optimizer": "adamw", "weight_decay": 3e-5},

@@ -23,7 +23,7 @@ EXPERIMENT = Experiment(
         Method("CutMix", MIXUP, DATA, {"mixup.kind": "cutmix"}, "CutMix", family="MixUp"),
     ),
     sizes=(None, 20, 5),
-    pilot=Pilot(first=3e-3),
+    pilot=Pilot(first=3e-3, seeds=(0, 1)),
     comparisons=(
         Comparison("MixUp", "stock", margin=0.01, is_primary=True),
         Comparison("MixUp", "stock", steps=(1000, 2000)),

@@ -56,7 +56,7 @@ def our_methods(data: PretendedSources, at: int, family: str, addition: str = ""
     name = f"partial labels{addition}"
     plain = ours(name, description="nnUNetTrainerPartialLabels on all cases", **options)
     make = partial(pseudo_labelled, source=plain.data.number)
-    completed = Dataset(data.complete.number + at, f"Completed{at}", make, plans_of=data.complete, teacher=plain)
+    completed = Dataset(data.complete.number + at, "Completed", make, plans_of=data.complete, teacher=plain)
     return (
         plain,
         ours(

@@ -87,6 +87,7 @@ EXPERIMENT = Experiment(
     steps=LENGTHS[:1],
     pilot=Pilot(
         first=1e-2,
+        seeds=(0, 1),
         test=Test("pilot", DENSE, metrics=("dice", "lesions"), options=("--instances", "instancesTr", "--thresholds")),
     ),
     patient_of=patient_of,

@@ -97,6 +97,6 @@ EXPERIMENT = Experiment(
     sizes=SIZES,
     seeds=SEEDS,
     steps=(STEPS,),
-    pilot=Pilot(first=3e-3, steps=1000),
+    pilot=Pilot(first=3e-3, seeds=(0, 1), steps=1000),
     patient_of=patient_of,
 )

@@ -77,6 +77,6 @@ EXPERIMENT = Experiment(
     ),
     network=COARSE,
     steps=(2000,),
-    pilot=Pilot(first=3e-3, steps=1000),
+    pilot=Pilot(first=3e-3, seeds=(0, 1), steps=1000),
     settings={"optimizer": "adamw", "weight_decay": 3e-5},
 )
