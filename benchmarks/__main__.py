@@ -18,19 +18,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.engine.children import WORKERS
+from benchmarks.engine.evidence import evidence_page, primary_lines
 from benchmarks.engine.experiment import Experiment, experiment_names, load_experiment
 from benchmarks.engine.journal import Journal, OutOfTime, open_folder
 from benchmarks.engine.provenance import machine_line
-from benchmarks.engine.results import is_rendered, primary_lines, render, write_results
+from benchmarks.engine.results import is_rendered, render, write_results
 from benchmarks.engine.runner import Runner
 from nnunet_ext.arguments import positive
 from nnunet_ext.cli import FINE, PROBLEM, WRONG_USAGE
 from nnunet_ext.demo.run import child_environment, link_or_copy
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.machine import available_cores, choose_device
+from nnunet_ext.files import write_text
 from nnunet_ext.stopping import stopping_signals_interrupt
 
 RESULTS = Path(__file__).parent / "results"
+EVIDENCE = Path(__file__).parents[1] / "docs" / "evidence.md"
 INTERRUPTED = 130
 
 
@@ -153,6 +156,9 @@ def render_all(args: argparse.Namespace) -> int:
     for experiment in experiments:
         print("\n".join(render(experiment, args.results)))
     print("\n".join(["# All primary comparisons", "", *primary_lines(experiments, args.results)]))
+    if args.results == RESULTS:
+        write_text(EVIDENCE, evidence_page([load_experiment(name) for name in experiment_names()], RESULTS))
+        print(f"Wrote {EVIDENCE}")
     return FINE
 
 

@@ -23,6 +23,7 @@ from nnunet_ext.files import write_text, written_whole
 from nnunet_ext.registration import discovery_folder
 from nnunet_ext.report.statistics import holm
 
+COMPARISON_HEADER = ("", "metric, test", "difference [95 %]", "margin", "p", "verdict")
 PROVENANCE = "## Where the figures come from"
 ALPHA = 0.05
 DIGITS = 6
@@ -69,6 +70,7 @@ def write_table(file: Path, scores: pd.DataFrame) -> None:
 class Judged:
     """A comparison with what came out."""
 
+    title: str  # of the experiment
     comparison: Comparison
     ours: str
     theirs: str
@@ -102,19 +104,27 @@ def judged(experiment: Experiment, figures: Figures) -> list[Judged]:
         test = one.test or experiment.tests[0].name
         difference = figures.difference(ours, theirs, test, one.metric)
         if difference.value == difference.value:
-            found.append(Judged(one, ours, theirs, test, difference, figures.estimate(theirs, test, one.metric)))
+            reference = figures.estimate(theirs, test, one.metric)
+            found.append(Judged(experiment.title, one, ours, theirs, test, difference, reference))
     if asked := experiment.trade_off:
         first, second = ([experiment.run_of(name) for name in asked.curves[one]] for one in (asked.ours, asked.theirs))
         difference, reference = figures.kept_where_gained(first, second, asked.gained, asked.kept, asked.metric)
         if difference.value == difference.value:
             test = f"{asked.kept} at equal {asked.gained}"
             declared = Comparison(asked.ours, asked.theirs, asked.metric, test, is_primary=True)
-            found.append(Judged(declared, asked.ours, asked.theirs, test, difference, reference))
+            found.append(Judged(experiment.title, declared, asked.ours, asked.theirs, test, difference, reference))
     return found
 
 
 def comparison_lines(results: Sequence[Judged]) -> list[str]:
-    """A table of comparisons, p corrected by Holm's method over the primary ones among them."""
+    """A table of an experiment's comparisons, p corrected by Holm's method over the primary ones among them."""
+    roles = ["primary" if one.comparison.is_primary else "" for one in results]
+    rows = [[*cells, role] for cells, role in zip(comparison_cells(results), roles)]
+    return markdown_table([*COMPARISON_HEADER, ""], rows) if rows else ["None is complete."]
+
+
+def comparison_cells(results: Sequence[Judged]) -> list[list[str]]:
+    """A row for each comparison, with the cells of `COMPARISON_HEADER`; p as in `comparison_lines`."""
     primary = [one for one in results if one.comparison.is_primary]
     corrected = dict(zip(map(id, primary), holm([one.difference.p for one in primary])))
     rows = []
@@ -122,9 +132,8 @@ def comparison_lines(results: Sequence[Judged]) -> list[str]:
         p, asked = corrected.get(id(one), one.difference.p), one.comparison
         margin = f"{asked.margin:.0%}" if asked.is_relative else f"{asked.margin:g}"
         row = [f"{one.ours} − {one.theirs}", f"{asked.metric}, {one.test}", one.difference.text(is_signed=True)]
-        rows.append([*row, margin, f"{p:.3f}", one.verdict(p), "primary" if asked.is_primary else ""])
-    header = ["", "metric, test", "difference [95 %]", "margin", "p", "verdict", ""]
-    return markdown_table(header, rows) if rows else ["None is complete."]
+        rows.append([*row, margin, f"{p:.3f}", one.verdict(p)])
+    return rows
 
 
 def run_lines(experiment: Experiment, figures: Figures) -> list[str]:
@@ -257,12 +266,3 @@ def render(experiment: Experiment, folder: Path) -> list[str]:
     draw_trade_off(experiment, scores, folder)
     write_text(page, "\n".join(lines) + f"\n{kept}")
     return lines
-
-
-def primary_lines(experiments: Sequence[Experiment], folder: Path) -> list[str]:
-    """The primary comparisons of all experiments that have results, with Holm's correction over all of them."""
-    files = [(experiment, folder / f"{experiment.name}.csv.gz") for experiment in experiments]
-    found = [
-        one for experiment, file in files if file.is_file() for one in judged(experiment, Figures(read_scores(file)))
-    ]
-    return comparison_lines([one for one in found if one.comparison.is_primary])

@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.__main__ import main, planned
+from benchmarks.__main__ import EVIDENCE, RESULTS, main, planned
 from benchmarks.engine.children import Children, CommandFailed
+from benchmarks.engine.evidence import evidence_page, primary_lines
 from benchmarks.engine.experiment import Comparison, Test, TradeOff, experiment_names, load_experiment
 from benchmarks.engine.journal import Journal, OutOfTime, open_folder
-from benchmarks.engine.results import origin_lines, page_lines, primary_lines, render, write_results, write_table
+from benchmarks.engine.results import origin_lines, page_lines, render, write_results, write_table
 from benchmarks.engine.runner import Runner, next_rate
 from benchmarks.engine.statistics import Figures, estimate, figure, most_kept
 from nnunet_ext.commands.configure import parse_settings
@@ -610,7 +611,7 @@ def test_trade_off_compares_what_is_kept_where_as_much_is_gained(tmp_path):
     assert "primary" in line
     assert "![Dice on new and on old](tiny.png)" in page
     (counted,) = (line for line in primary_lines([TWO_TESTS], folder_with(two_tests(), tmp_path)) if "equal" in line)
-    assert "primary" in counted
+    assert counted.split("|")[1].strip() == TWO_TESTS.title
     incomplete = two_tests()
     assert not any("at equal" in line for line in page_lines(TWO_TESTS, incomplete[incomplete.run != "MixUp, 6 steps"]))
 
@@ -636,9 +637,20 @@ def test_primary_comparisons_of_several_experiments_are_corrected_together(tmp_p
     shutil.copy(tmp_path / "tiny.csv.gz", tmp_path / "other.csv.gz")
     alone = primary_lines([EXPERIMENT], tmp_path)
     both = primary_lines([EXPERIMENT, replace(EXPERIMENT, name="other"), replace(EXPERIMENT, name="no")], tmp_path)
-    p_alone, p_both = (float(lines[2].split("|")[5]) for lines in (alone, both))
+    p_alone, p_both = (float(lines[2].split("|")[6]) for lines in (alone, both))
     assert len(both) == 4
     assert p_both == pytest.approx(2 * p_alone, abs=0.002)
+
+
+def test_page_of_evidence_is_what_the_results_say():
+    """Docs that a change of declarations or results leaves behind: ``python -m benchmarks render`` writes it anew."""
+    everything = [load_experiment(name) for name in experiment_names()]
+    page = evidence_page(everything, RESULTS)
+    assert EVIDENCE.read_text(encoding="utf-8") == page
+    measured, _, waiting = page.partition("## Declared, and not run to the end yet")
+    for experiment in everything:
+        if any(one.is_primary for one in experiment.comparisons):
+            assert (experiment.title in measured) != (f"`{experiment.name}`" in waiting)
 
 
 def test_lower_is_better_for_distances():
