@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.engine.children import WORKERS
-from benchmarks.engine.evidence import evidence_page, primary_lines
+from benchmarks.engine.evidence import evidence_page, primary_lines, primary_results
 from benchmarks.engine.experiment import Experiment, experiment_names, load_experiment
 from benchmarks.engine.journal import Journal, OutOfTime, open_folder
 from benchmarks.engine.provenance import machine_line
@@ -155,8 +155,8 @@ def render_all(args: argparse.Namespace) -> int:
     experiments = [load_experiment(name) for name in names]
     for experiment in experiments:
         print("\n".join(render(experiment, args.results)))
-    print("\n".join(["# All primary comparisons", "", *primary_lines(experiments, args.results)]))
-    if args.results == RESULTS:
+    print("\n".join(["# All primary comparisons", "", *primary_lines(primary_results(experiments, args.results))]))
+    if args.results.resolve() == RESULTS.resolve():
         write_text(EVIDENCE, evidence_page([load_experiment(name) for name in experiment_names()], RESULTS))
         print(f"Wrote {EVIDENCE}")
     return FINE

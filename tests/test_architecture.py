@@ -22,7 +22,7 @@ ALLOWED = {
     "discovery": {"trainers"},
     "evaluation": {"evaluation", "checkpoints", "preprocessing", "plans"},
     "report": {"report", "evaluation", "checkpoints", "preprocessing", "plans"},
-    "pseudo_labels": {"pseudo_labels", "evaluation", "checkpoints", "preprocessing", "plans"},
+    "pseudo_labels": {"pseudo_labels", "evaluation", "checkpoints", "preprocessing", "plans", "techniques"},
     "self_training": {
         *("self_training", "jobs", "pseudo_labels", "evaluation", "report"),
         *("checkpoints", "preprocessing", "plans"),

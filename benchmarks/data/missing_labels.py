@@ -49,7 +49,8 @@ class PretendedSources:
     @property
     def parts(self) -> list[tuple[str, ...]]:
         """The different labels of the sources that do not have all of them."""
-        return list(dict.fromkeys(self.sources))[:-1]
+        everything = set().union(*self.sources)
+        return [labels for labels in dict.fromkeys(self.sources) if set(labels) != everything]
 
     @property
     def description(self) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.engine.experiment import Experiment
+from benchmarks.engine.experiment import Comparison, Experiment
 from benchmarks.engine.provenance import markdown_table
-from benchmarks.engine.results import COMPARISON_HEADER, comparison_cells, is_rendered, judged
+from benchmarks.engine.results import COMPARISON_HEADER, Judged, comparison_cells, is_rendered, judged
 from benchmarks.engine.statistics import Figures
 from nnunet_ext.evaluation.scores_table import read_scores
 
@@ -18,14 +18,15 @@ INTRODUCTION = (
     "[Benchmarks](benchmarks.md#accuracy) says how, and the pages of the techniques what follows.",
     "",
     "A difference is the mean over patients and seeds, ours minus the other, with a 95 % bootstrap interval over both. "
-    "*p* is corrected by Holm's method over all rows. *better* means that p is below 0.05 and that the gain reaches "
-    "the margin; *open* that the data do not decide. Networks are small and trainings are short of nnU-Net's length: "
+    "*p* is corrected by Holm's method over all rows that are here so far. *better* means that p is below 0.05 and "
+    "that the gain reaches the margin; *worse* that p is below 0.05 for a loss; *open* that the data do not decide. "
+    "Networks are small and trainings are short of nnU-Net's length: "
     "how it is with full-size networks and on other data is another question.",
 )
 
 
-def primary_lines(experiments: Sequence[Experiment], folder: Path) -> list[str]:
-    """The primary comparisons of all experiments that have results, with Holm's correction over all of them.
+def primary_results(experiments: Sequence[Experiment], folder: Path) -> list[Judged]:
+    """The primary comparisons that have results.
 
     Args:
         experiments: which of them.
@@ -35,8 +36,12 @@ def primary_lines(experiments: Sequence[Experiment], folder: Path) -> list[str]:
     found = [
         one for experiment, file in files if file.is_file() for one in judged(experiment, Figures(read_scores(file)))
     ]
-    primary = [one for one in found if one.comparison.is_primary]
-    rows = [[one.title, *cells] for one, cells in zip(primary, comparison_cells(primary))]
+    return [one for one in found if one.comparison.is_primary]
+
+
+def primary_lines(results: Sequence[Judged]) -> list[str]:
+    """A table of primary comparisons of several experiments, with Holm's correction over all of them."""
+    rows = [[one.title, *cells] for one, cells in zip(results, comparison_cells(results))]
     return markdown_table(["experiment", *COMPARISON_HEADER], rows) if rows else ["None is complete."]
 
 
@@ -45,28 +50,28 @@ def evidence_page(experiments: Sequence[Experiment], folder: Path) -> str:
 
     Args:
         experiments: all that are declared.
-        folder: of the scores tables and pages.
+        folder: of the scores tables and pages; those of earlier programs, which have other pages, do not count.
     """
-    deciding = [one for one in experiments if one.trade_off or any(other.is_primary for other in one.comparisons)]
-    rendered = [one for one in deciding if is_rendered(folder / f"{one.name}.md")]
-    waiting = [
-        f"- **{one.title}** (`{one.name}`): {'; '.join(questions(one))}.{earlier(folder / f'{one.name}.md')}"
-        for one in deciding
-        if one not in rendered
-    ]
-    lines = [NOTICE, "", "# What was measured", "", *INTRODUCTION, "", *primary_lines(rendered, folder), ""]
+    results = primary_results([one for one in experiments if is_rendered(folder / f"{one.name}.md")], folder)
+    waiting = []
+    for experiment in experiments:
+        known = [one.comparison for one in results if one.title == experiment.title]
+        asked = [in_words(one) for one in experiment.primary_comparisons() if one not in known]
+        if asked:
+            page = folder / f"{experiment.name}.md"
+            questions = "; ".join(dict.fromkeys(asked))
+            waiting.append(f"- **{experiment.title}** (`{experiment.name}`): {questions}.{earlier(page)}")
+    lines = [NOTICE, "", "# What was measured", "", *INTRODUCTION, "", *primary_lines(results), ""]
     lines += ["## Declared, and not run to the end yet", "", *waiting, ""] if waiting else []
     return "\n".join(lines)
 
 
-def questions(experiment: Experiment) -> list[str]:
-    """What the primary comparisons ask."""
-    asked = [f"`{one.ours}` − `{one.theirs}` in {one.metric}" for one in experiment.comparisons if one.is_primary]
-    if pair := experiment.trade_off:
-        asked.append(f"`{pair.ours}` − `{pair.theirs}` in what is kept on {pair.kept} at equal {pair.gained}")
-    return list(dict.fromkeys(asked))
+def in_words(one: Comparison) -> str:
+    """What a comparison asks."""
+    return f"`{one.ours}` − `{one.theirs}` in {one.metric}{f', {one.test}' if one.test else ''}"
 
 
 def earlier(page: Path) -> str:
     """A sentence about results that are there, but not of this declaration."""
-    return " An earlier measurement is on the technique's page." if page.is_file() else ""
+    is_of_earlier_program = page.is_file() and not is_rendered(page)
+    return " An earlier measurement is on the technique's page." if is_of_earlier_program else ""

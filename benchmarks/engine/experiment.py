@@ -167,6 +167,12 @@ class TradeOff:
     theirs: str  # name of the one it is compared with; the comparison is a primary one
     metric: str = "dice"  # of both tests
 
+    @property
+    def comparison(self) -> Comparison:
+        """What is compared, which is primary."""
+        test = f"{self.kept} at equal {self.gained}"
+        return Comparison(self.ours, self.theirs, self.metric, test, is_primary=True)
+
 
 @dataclass(frozen=True)
 class Network:
@@ -315,6 +321,13 @@ class Experiment:
         """The method that chooses the learning rate for a training: the first of its family."""
         family = training.method.family_name
         return next((one for one in self.methods if one.family_name == family), training.method)
+
+    def primary_comparisons(self) -> list[Comparison]:
+        """Those that decide, the trade-off among them."""
+        return [
+            *(one for one in self.comparisons if one.is_primary),
+            *([] if self.trade_off is None else [self.trade_off.comparison]),
+        ]
 
     def run_of(self, name: str, size: int | None | Literal["first"] = "first", steps: int | None = None) -> str:
         """The run of a method in the scores table: of its first size and length, if no others are given."""

@@ -110,9 +110,8 @@ def judged(experiment: Experiment, figures: Figures) -> list[Judged]:
         first, second = ([experiment.run_of(name) for name in asked.curves[one]] for one in (asked.ours, asked.theirs))
         difference, reference = figures.kept_where_gained(first, second, asked.gained, asked.kept, asked.metric)
         if difference.value == difference.value:
-            test = f"{asked.kept} at equal {asked.gained}"
-            declared = Comparison(asked.ours, asked.theirs, asked.metric, test, is_primary=True)
-            found.append(Judged(experiment.title, declared, asked.ours, asked.theirs, test, difference, reference))
+            one = asked.comparison
+            found.append(Judged(experiment.title, one, asked.ours, asked.theirs, one.test, difference, reference))
     return found
 
 

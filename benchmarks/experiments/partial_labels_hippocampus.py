@@ -6,8 +6,8 @@ from benchmarks.data.folds import PatientFolds
 from benchmarks.data.hippocampus import ORIGIN, groups
 from benchmarks.data.missing_labels import PretendedSources
 from benchmarks.data.raw import linked
-from benchmarks.engine.experiment import Comparison, Dataset, Experiment, Pilot, Test
-from benchmarks.experiments.partial_labels import comparisons, our_methods, stock_methods
+from benchmarks.engine.experiment import Dataset, Experiment, Pilot, Test
+from benchmarks.experiments.partial_labels import comparisons, longer, our_methods, stock_methods
 
 DATA = PretendedSources(
     Dataset(891, "Hippocampus", partial(linked, name=ORIGIN)),
@@ -28,10 +28,7 @@ EXPERIMENT = Experiment(
     folds=DATA.folds,
     methods=(*stock_methods(DATA, STEPS), *our_methods(DATA, 10, "stock", steps=(STEPS, PARTS * STEPS))),
     tests=(Test("all labels", DATA.complete),),
-    comparisons=(
-        *comparisons(STEPS, PARTS, are_primary=True),
-        Comparison("full labels", "full labels", steps=(2 * STEPS, STEPS)),
-    ),
+    comparisons=(*comparisons(are_primary=True), *longer(STEPS, PARTS)),
     sizes=(24,),
     steps=(STEPS,),
     pilot=Pilot(first=3e-3, steps=1000),

@@ -13,7 +13,6 @@ again. completion.json in the new dataset counts by case and label what was adde
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -57,10 +56,11 @@ def run(args: argparse.Namespace) -> int:
         check_new_name,
         copy_splits,
         new_dataset,
+        roles_in,
         write_description,
     )
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
-    from nnunet_ext.preprocessing.simulate.weaker_dataset import DENSE, INSTANCES
+    from nnunet_ext.preprocessing.simulate.weaker_dataset import copy_truth
     from nnunet_ext.pseudo_labels.completion import Rules, completed_labels
     from nnunet_ext.pseudo_labels.teachers import (
         check_all_annotated,
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output == source.folder.name:
         raise UserError(f"{args.output} is the dataset that is to be completed. Choose another name for the new one.")
     check_new_name(args.output, force=args.force)
-    check_all_annotated(source)
+    check_all_annotated(source, instead="Let `nnunet_ext pseudo-label` complete it first")
     teacher = load_teacher(args.model, source, args)
     labels = dict(source.description["labels"])
     names = {value: name for name, value in source.foreground_values().items()}
@@ -105,14 +105,11 @@ def run(args: argparse.Namespace) -> int:
         # a row for each count, a column for each label
         total = pd.concat(map(pd.DataFrame, kept.values())).groupby(level=0, sort=False).sum()
         about = {"made_by": "complete", **common, "completed_from": source.folder.name, "model": teacher.origin()}
+        about |= roles_in(source.description)
         write_json(folder / RECORD, {**about, "total": total.to_dict(), "cases": kept})
         write_description(folder, args.output, source.cases, {**source.description, "labels": labels}, about=about)
         copy_splits(source, folder)
-        for name in (DENSE, INSTANCES):  # what a simulated annotation was made from, to compare the new labels with
-            if (source.folder / name).is_dir():
-                (folder / name).mkdir(exist_ok=True)
-                for file in sorted((source.folder / name).iterdir()):
-                    shutil.copyfile(file, folder / name / file.name)  # contents alone: the source may be read-only
+        copy_truth(source, folder)
         CaseProgress(folder).close()
 
     print_outcome(args.output, total)

@@ -1,13 +1,19 @@
 """Label by trained models what nobody annotated, as a new raw dataset for a next training.
 
 Every voxel that is open is labelled where all models agree and their mean probability is at least --threshold, and
-becomes the ignore label elsewhere. Open are the voxels of the ignore label, such as those between scribbles; the
-background of a case that was annotated for some labels alone, by the lists in dataset.json, where only the missing
-labels and background can be; and all voxels of a dataset of `nnunet_ext unlabelled`. What somebody annotated stays as
-it is. Several folds of a model are an ensemble; several models must agree. --with adds the cases of a labelled dataset:
-its folds are kept, and the pseudo-labelled cases are in every training part. pseudo_labels.csv in the new dataset has a
-row for each case, and least_certain has pictures of those in which the least of the foreground was labelled: contours
-of the labels in colour, of what is ignored in white. A run that was interrupted goes on if the same is asked again.
+becomes the ignore label elsewhere. What somebody annotated stays as it is. Open are
+
+- the voxels of the ignore label, such as those between scribbles;
+- the background of a case that was annotated for some labels alone, by the lists `annotated_labels` and `default` in
+  dataset.json (docs/techniques/partial-labels.md). Only background and the missing labels can be there: the
+  probabilities of the others become 0, and the rest are divided by their sum. The model must be one of
+  nnUNetTrainerPartialLabels, or of cases that have every label;
+- all voxels of a dataset of `nnunet_ext unlabelled`.
+
+Several folds of a model are an ensemble; several models must agree. --with adds the cases of a labelled dataset: its
+folds are kept, and the pseudo-labelled cases are in every training part. pseudo_labels.csv in the new dataset has a row
+for each case, and least_certain has pictures of those in which the least of the foreground was labelled: contours of
+the labels in colour, of what is ignored in white. A run that was interrupted goes on if the same is asked again.
 Examples:
 
     nnunet_ext pseudo-label MODEL_FOLDER -d 5 -o Dataset006_SelfTraining -f 0 1 2 3 4 --out-of-fold
@@ -49,16 +55,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     threshold = "mean probability from which a voxel is labelled (default: %(default)s)"
     parser.add_argument("--threshold", type=probability, default=0.8, metavar="P", help=threshold)
     least = "leave out a case if less than this share of the foreground that any model sees was labelled as foreground "
-    least += "(default: %(default)s, which leaves out none)"
+    least += "(default: %(default)s, which leaves out none); a case that was annotated for some labels stays"
     parser.add_argument("--least-share", type=share_or_none, default=0.0, metavar="S", help=least)
     add_teacher_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from nnunet_ext.preprocessing.raw.new_dataset import CaseProgress, check_new_name, new_dataset, write_description
+    from nnunet_ext.preprocessing.raw.new_dataset import (
+        CaseProgress,
+        check_new_name,
+        new_dataset,
+        roles_in,
+        write_description,
+    )
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
     from nnunet_ext.preprocessing.raw.splits import SPLITS
-    from nnunet_ext.pseudo_labels.agreement import agreed_labels, given_annotation, open_voxels
+    from nnunet_ext.preprocessing.simulate.weaker_dataset import copy_truth
+    from nnunet_ext.pseudo_labels.agreement import Agreement, agreed_labels, given_annotation, open_voxels
     from nnunet_ext.pseudo_labels.datasets import TABLE, check_addition, check_open, labels_of_all, missing_values
     from nnunet_ext.pseudo_labels.teachers import check_shape, label_cases, load_teacher
 
@@ -69,32 +82,36 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{args.output} is one of the datasets that are read. Choose another name for the new one.")
     check_new_name(args.output, force=args.force)
     has_labels = check_open(source)
+    missing = missing_values(source) if has_labels else {}
     teachers = [load_teacher(folder, source, args, labels_count=has_labels) for folder in args.models]
     labels = labels_of_all([teacher.model.dataset_json for teacher in teachers])
     names = {value: name for name, value in labels.items() if value and name != "ignore"}
-    missing = missing_values(source, labels) if has_labels else {}
     if labelled is not None:
         check_addition(source, labelled, labels)
     common = {"version": __version__, "threshold": args.threshold, "least_share": args.least_share}
     request = {"version": __version__, "threshold": args.threshold, "dataset": str(source.folder.resolve())}
-    request |= {"labels": source.description["labels"], "missing": {case: of for case, of in missing.items() if of}}
+    request["labels"] = source.description["labels"]
     request |= {"with": labelled and str(labelled.folder.resolve()), "models": [one.request() for one in teachers]}
 
     def label(name: str, case: Case, before: Labels) -> tuple[Labels, Any]:
-        probabilities = [teacher.probabilities(name, case) for teacher in teachers]
-        check_shape(probabilities[0], before, case)
-        is_open = before >= 0
-        if has_labels:
-            check_missing(before, missing[name], names, case)
-            is_open = open_voxels(before, ignore=source.ignore_label, missing=missing[name])
-            probabilities = [given_annotation(one, before, missing=missing[name]) for one in probabilities]
+        absent = missing.get(name, [])
+        is_open = open_voxels(before, ignore=source.ignore_label, missing=absent) if has_labels else before >= 0
+        if not is_open.any():
+            return before, asdict(Agreement.without_open_voxels(names.values()))
+        probabilities = []
+        for teacher in teachers:
+            found = teacher.probabilities(name, case)
+            check_shape(found, before, case)
+            probabilities.append(given_annotation(found, before, missing=absent))
         rules = {"names": names, "threshold": args.threshold, "ignore": labels["ignore"]}
         new, agreement = agreed_labels(probabilities, before, is_open=is_open, **rules)
         return new, asdict(agreement)
 
     with new_dataset(args.output, force=args.force, request=request) as folder:
-        kept = label_cases(source, folder, label, say)
-        table = cases_table(kept, args.least_share)
+        kept = label_cases(source, folder, label, say, also_decides=missing)
+        partial = missing if any(missing.values()) else {}
+        annotated = [case for case, values in partial.items() if len(values) < len(names)]
+        table = cases_table(kept, args.least_share, annotated)
         chosen = table["case"][~table["left_out"]].to_list()
         if not chosen:
             largest = table["foreground_share"].fillna(0.0).max()
@@ -102,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
         for name in set(kept) - set(chosen):
             (folder / "labelsTr" / f"{name}{source.ending}").unlink()
         cases = {name: source.cases[name] for name in chosen}
+        copy_truth(source, folder)
         if labelled is not None:
             copy_annotated(labelled, folder)
             cases |= labelled.cases
@@ -109,6 +127,7 @@ def run(args: argparse.Namespace) -> int:
         draw_cases(doubtful_cases(table), source, folder, labels)
         about = {"made_by": "pseudo-label", **common, "labelled_from": source.folder.name}
         about |= {"with": labelled and labelled.folder.name, "models": [teacher.origin() for teacher in teachers]}
+        about |= roles_in(source.description)
         write_description(folder, args.output, cases, {**source.description, "labels": labels}, about=about)
         folds = folds_for(source, labelled, chosen)
         if folds and not has_empty_part(folds):
@@ -120,17 +139,6 @@ def run(args: argparse.Namespace) -> int:
         print("The folds are not kept, as one would have no case left for a part: nnU-Net will draw new ones.")
     print(f"\nWrote {raw_folder(args.output)}\n{next_steps(args.output)}")
     return 0
-
-
-def check_missing(labels: Labels, missing: Collection[int], names: Mapping[int, str], case: Case) -> None:
-    """Raise a UserError if a label map has a label that its case was not annotated for."""
-    import numpy as np
-
-    if present := [names[value] for value in missing if np.any(labels == value)]:
-        raise UserError(
-            f"{case.label} has {some(present)}, which the case was not annotated for by its dataset.json. Complete the "
-            "list, or remove the values; `nnunet_ext check --trainer nnUNetTrainerPartialLabels` finds all such cases."
-        )
 
 
 def copy_annotated(labelled: RawDataset, folder: Path) -> None:
@@ -162,13 +170,20 @@ def has_empty_part(folds: list[Fold]) -> bool:
     return any(not cases for fold in folds for cases in fold.values())
 
 
-def cases_table(kept: Mapping[str, Mapping[str, Any]], least_share: float) -> pd.DataFrame:
-    """The table of pseudo_labels.csv: a row for each case, by what was counted; NaN for an undefined share."""
+def cases_table(kept: Mapping[str, Mapping[str, Any]], least_share: float, always: Collection[str]) -> pd.DataFrame:
+    """The table of pseudo_labels.csv: a row for each case, by what was counted; NaN for an undefined share.
+
+    Args:
+        kept: what was counted, by case.
+        least_share: of the foreground that a model sees; cases below it are left out.
+        always: cases that are not.
+    """
     import pandas as pd
 
     table = pd.DataFrame(kept.values()).astype({"foreground_share": float})
     table.insert(0, "case", list(kept))
-    table["left_out"] = table["foreground_share"] < least_share  # never where it is undefined
+    is_below = table["foreground_share"] < least_share  # never where it is undefined
+    table["left_out"] = is_below & ~table["case"].isin(always)
     voxels = pd.DataFrame(table.pop("voxels").to_list()).add_prefix("voxels_")
     return pd.concat([table, voxels], axis=1)
 
@@ -178,7 +193,7 @@ def say(found: Mapping[str, Any]) -> str:
     share = found["foreground_share"]
     if not found["open_voxels"]:
         return "annotated in full"
-    return f"{found['labelled_voxels'] / max(1, found['open_voxels']):.1%} of the open voxels labelled" + (
+    return f"{found['labelled_voxels'] / found['open_voxels']:.1%} of the open voxels labelled" + (
         "" if share is None else f", {share:.0%} of the foreground that a model sees"
     )
 
@@ -218,7 +233,9 @@ def print_outcome(table: pd.DataFrame, names: Mapping[int, str], threshold: floa
     kept = table[~table["left_out"]]
     counts = [[name, str(kept[f"voxels_{name}"].sum())] for name in names.values()]
     print(f"\n{aligned([['label', 'voxels added'], *counts])}")
-    if not kept["labelled_voxels"].any():
+    if not kept["open_voxels"].any():
+        print("No voxel was open: every voxel of every case has a label already.")
+    elif not kept["labelled_voxels"].any():
         print(
             f"No voxel was labelled: nowhere do the models agree with a mean probability of {threshold}. Do not train "
             "on this. Take a lower --threshold or a better model."

@@ -73,6 +73,11 @@ class AnnotatedLabels:
             return "unlabelled"
         return "scribbled" if case in self.scribbled else "dense" if len(labels) == len(self.labels) else "partial"
 
+    @property
+    def have_gaps(self) -> bool:
+        """Whether a case that is listed was not annotated for every label."""
+        return any(len(one) < len(self.labels) for one in self.lists.values())
+
     def are_partial(self, cases: Iterable[str]) -> bool:
         """Whether one of the cases was not annotated for every label."""
         return any(self.missing(case) for case in cases)

@@ -1,6 +1,8 @@
 """Labels of whole cases where models agree and are sure; ``ignore`` elsewhere, so that nothing is learned there."""
 
-from collections.abc import Collection, Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +22,11 @@ class Agreement:
     # of the open voxels that any model takes for foreground, the share that became foreground; None if there are none
     foreground_share: float | None
     voxels: Mapping[str, int]  # that were added to each label but the background
+
+    @classmethod
+    def without_open_voxels(cls, names: Iterable[str]) -> Agreement:
+        """Of a case that is annotated in full, which no model has to see."""
+        return cls(0, 0, None, dict.fromkeys(names, 0))
 
 
 def agreed_labels(
@@ -44,7 +51,12 @@ def agreed_labels(
     Returns:
         The label map in the smallest unsigned type, and what was counted.
     """
-    mean = np.mean(probabilities, axis=0)
+    mean = probabilities[0]
+    if len(probabilities) > 1:
+        mean = probabilities[0] + probabilities[1]
+        for one in probabilities[2:]:
+            mean += one
+        mean /= len(probabilities)
     decisions = [one.argmax(axis=0) for one in probabilities]
     likeliest = mean.argmax(axis=0)
     is_sure = is_open & (mean.max(axis=0) >= threshold)
@@ -83,13 +95,20 @@ def given_annotation(
     by their sum: the conditional probability given the annotation. Where the sum is 0 it is not defined and all are 0.
 
     Args:
-        probabilities: of a model, (C, Z, Y, X), background first.
+        probabilities: of a model, (C, Z, Y, X), background first. They are changed in place, as they may be large.
         labels: the annotation, (Z, Y, X).
         missing: values that the case was not annotated for, which are channels.
+
+    Returns:
+        The same array.
     """
     if not missing:
         return probabilities
-    can_be = np.isin(np.arange(len(probabilities)), [0, *missing])
-    possible = np.where((labels == 0) & ~can_be[:, None, None, None], 0, probabilities)
-    total = possible.sum(axis=0)
-    return np.where(labels == 0, np.divide(possible, total, out=np.zeros_like(possible), where=total > 0), possible)
+    background, possible = labels == 0, [0, *missing]
+    for channel in set(range(len(probabilities))) - set(possible):
+        probabilities[channel][background] = 0
+    total = sum(probabilities[channel][background] for channel in possible)
+    divisor = np.where(total > 0, total, 1)
+    for channel in possible:
+        probabilities[channel][background] /= divisor
+    return probabilities

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from tqdm import tqdm
+
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.case_sets import raw_test_cases
 from nnunet_ext.evaluation.model_evaluation import check_inputs
 from nnunet_ext.files import sha256
-from nnunet_ext.formats.annotated_labels import annotated_labels
 from nnunet_ext.messages import some
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset
 from nnunet_ext.preprocessing.raw.unlabelled import MADE_BY
@@ -20,21 +22,43 @@ PICTURES = "least_certain"  # folder
 
 def check_open(source: RawDataset) -> bool:
     """Whether a dataset has labels beside what nobody annotated; a UserError if every voxel has one."""
-    has_labels = source.description.get("nnunet_ext", {}).get("made_by") != MADE_BY
-    lists = annotated_labels(source.description, where=source.folder / "dataset.json")
-    if has_labels and source.ignore_label is None and not lists.are_partial(source.cases):
+    if source.description.get("nnunet_ext", {}).get("made_by") == MADE_BY:
+        return False
+    if source.ignore_label is None and not source.annotated_labels().are_partial(source.cases):
         raise UserError(
             f"Every voxel of {source.folder.name} has a label: there is no ignore label, its dataset.json lists no "
             "case that was annotated for some labels alone, and it was not made by `nnunet_ext unlabelled`. For "
             "instances that nobody annotated, use `nnunet_ext complete`."
         )
-    return has_labels
+    return True
 
 
-def missing_values(source: RawDataset, labels: Mapping[str, int]) -> dict[str, list[int]]:
-    """The values that each case of a dataset was not annotated for; a UserError if nothing says which."""
-    lists = annotated_labels(source.description, where=source.folder / "dataset.json")
-    return {case: [labels[label] for label in lists.missing(case)] for case in source.cases}
+def missing_values(source: RawDataset) -> dict[str, list[int]]:
+    """The values that each case of a dataset with labels was not annotated for, which its label maps do not have.
+
+    Raises:
+        UserError: if the lists of dataset.json are wrong, name cases that are not there or lack one, or if a label map
+            has a label that its case was not annotated for.
+    """
+    lists = source.annotated_labels()
+    missing = {case: lists.missing(case) for case in source.cases}
+    if unknown := source.unknown_cases():
+        raise UserError(
+            f"{lists.where} lists labels of cases that {source.folder.name} does not have: {some(unknown)}. Fix "
+            "their names: a case that is not listed counts as annotated for the labels of `default`."
+        )
+    if not any(missing.values()):
+        return {case: [] for case in source.cases}
+    values, reader = source.foreground_values(), source.reader_writer()
+    for case, names in tqdm(missing.items(), desc="Checking labels", unit="case", disable=None):
+        labels, _ = source.read_labels(reader, case)
+        if present := [name for name in names if np.any(labels == values[name])]:
+            raise UserError(
+                f"{source.cases[case].label} has {some(present)}, which the case was not annotated for by "
+                f"{lists.where}. Complete the list, or remove the values. `nnunet_ext check --trainer "
+                "nnUNetTrainerPartialLabels` finds all such cases."
+            )
+    return {case: [values[name] for name in names] for case, names in missing.items()}
 
 
 def without_ignore(description: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,7 +87,7 @@ def check_addition(source: RawDataset, labelled: RawDataset, labels: Mapping[str
     test = raw_test_cases(labelled.folder, labelled.description)
     why = "A case of the test must not be trained on."
     check_distinct(source.cases, test, here=here, there=f"imagesTs of {there}", why=why)
-    check_all_annotated(labelled)
+    check_all_annotated(labelled, instead="Let `nnunet_ext pseudo-label` complete it first")
     reader = labelled.reader_writer()
     for name in labelled.cases:
         labelled.read_labels(reader, name)

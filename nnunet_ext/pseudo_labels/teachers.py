@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nnunet_ext.checkpoints.networks import find_trainer
 from nnunet_ext.checkpoints.trained_model import TrainedModel, find_trained_model
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.machine import choose_device
@@ -24,6 +25,7 @@ from nnunet_ext.plans.plans_file import preprocessed_folder
 from nnunet_ext.preprocessing.raw.new_dataset import PROGRESS, CaseProgress
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, Labels, RawDataset, write_label_map
 from nnunet_ext.preprocessing.raw.splits import SPLITS, read_splits
+from nnunet_ext.techniques.partial_labels import PARTIAL_LABELS
 
 CaseFolds = Mapping[str, Sequence[int | str]]
 """The folds of the model that predict each case."""
@@ -80,6 +82,7 @@ def load_teacher(
     """
     model = find_trained_model(folder, list(dict.fromkeys(options.folds)), checkpoint=options.checkpoint)
     check_fit(source, model, labels_count=labels_count)
+    check_has_learned_all(model)
     chosen, mirroring = folds_of_cases(source, model, out_of_fold=options.out_of_fold), not options.disable_tta
     predictor = load_predictor(model, device=choose_device(options.device), mirroring=mirroring)
     weights = dict(zip(model.folds, predictor.list_of_parameters))
@@ -148,6 +151,7 @@ def label_cases(
     *,
     part: str = "labelsTr",
     record: str = PROGRESS,
+    also_decides: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write a new label map of each case, but for those that an interrupted run has finished.
 
@@ -158,6 +162,8 @@ def label_cases(
         say: what is said of a case, in a line, by what was kept.
         part: the folder in `folder` that the label maps go to.
         record: the file in `folder` that keeps what is done.
+        also_decides: what decides the new labels of each case beside its files, as JSON; a case for which it has
+            changed is done again.
 
     Returns:
         What was kept of each case.
@@ -167,6 +173,7 @@ def label_cases(
     for number, (name, case) in enumerate(source.cases.items(), start=1):
         position = f"[{number}/{len(source.cases)}] {name}"
         state = [size_and_time(file) for file in (*case.images, case.label)]
+        state += [also_decides[name]] if also_decides else []
         kept[name] = progress.result(name, state)
         new = folder / part / f"{name}{source.ending}"
         if kept[name] and new.is_file():
@@ -180,14 +187,31 @@ def label_cases(
     return kept
 
 
-def check_all_annotated(dataset: RawDataset) -> None:
-    """Raise a UserError if a case was not annotated for every label: the new dataset would not say so."""
-    lists = annotated_labels(dataset.description, where=dataset.folder / "dataset.json")
+def check_all_annotated(dataset: RawDataset, *, instead: str) -> None:
+    """Raise a UserError if a case was not annotated for every label: what is missing would count as background.
+
+    Args:
+        dataset: to look at.
+        instead: what to do beside taking such cases out, as a clause.
+    """
+    lists = dataset.annotated_labels()
     if lists.are_partial(dataset.cases) or lists.scribbled:
         raise UserError(
             f"By its dataset.json, {dataset.folder.name} is not annotated for every label in every case. What is "
-            "missing there would count as background. Let `nnunet_ext pseudo-label` label it first, or take such cases "
-            "out of the dataset."
+            f"missing there would count as background. {instead}, or take such cases out of the dataset."
+        )
+
+
+def check_has_learned_all(model: TrainedModel) -> None:
+    """Raise a UserError if a model was taught that labels which nobody looked for are background."""
+    if not annotated_labels(model.dataset_json, where=model.folder / "dataset.json").have_gaps:
+        return
+    trainer = model.folder.resolve().name.partition("__")[0]
+    if PARTIAL_LABELS not in getattr(find_trainer(trainer), "techniques", ()):
+        raise UserError(
+            f"{model.folder} was trained by {trainer} on cases in which labels are missing, which it takes for "
+            "background: so it would label them. Train nnUNetTrainerPartialLabels on these cases, or take a model of "
+            "cases that have every label."
         )
 
 

@@ -13,7 +13,14 @@ from nnunet_ext.messages import some
 from nnunet_ext.plans.plans_file import DATA, folder_of_variable, matching_datasets, preprocessed_folder
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset, read_label_map, read_raw_dataset, reader_for
 from nnunet_ext.preprocessing.raw.splits import SPLITS, read_splits
-from nnunet_ext.pseudo_labels.datasets import check_addition, check_distinct, check_open, labels_of_all, without_ignore
+from nnunet_ext.pseudo_labels.datasets import (
+    check_addition,
+    check_distinct,
+    check_open,
+    labels_of_all,
+    missing_values,
+    without_ignore,
+)
 from nnunet_ext.pseudo_labels.teachers import check_fit, check_labels, trained_on
 
 TRAINED = "Scores on cases that were trained on say nothing."
@@ -28,11 +35,13 @@ def check_data(
         What could not be checked, as sentences.
     """
     here, there, held = unlabelled.folder.name, labelled.folder.name, held_out.name
-    if check_open(unlabelled) and without_ignore(unlabelled.description) != without_ignore(labelled.description):
-        raise UserError(
-            f"{here} has the labels {without_ignore(unlabelled.description)}, and {there} has "
-            f"{without_ignore(labelled.description)}. They must be the same."
-        )
+    if check_open(unlabelled):
+        if without_ignore(unlabelled.description) != without_ignore(labelled.description):
+            raise UserError(
+                f"{here} has the labels {without_ignore(unlabelled.description)}, and {there} has "
+                f"{without_ignore(labelled.description)}. They must be the same."
+            )
+        missing_values(unlabelled)
     check_addition(unlabelled, labelled, labels_of_all([labelled.description]))
     check_inputs(labelled.description, held_out.description, name=held)
     _check_fully_labelled(held_out)

@@ -13,10 +13,10 @@ import pytest
 
 from benchmarks.__main__ import EVIDENCE, RESULTS, main, planned
 from benchmarks.engine.children import Children, CommandFailed
-from benchmarks.engine.evidence import evidence_page, primary_lines
+from benchmarks.engine.evidence import evidence_page, primary_lines, primary_results
 from benchmarks.engine.experiment import Comparison, Test, TradeOff, experiment_names, load_experiment
 from benchmarks.engine.journal import Journal, OutOfTime, open_folder
-from benchmarks.engine.results import origin_lines, page_lines, render, write_results, write_table
+from benchmarks.engine.results import is_rendered, origin_lines, page_lines, render, write_results, write_table
 from benchmarks.engine.runner import Runner, next_rate
 from benchmarks.engine.statistics import Figures, estimate, figure, most_kept
 from nnunet_ext.commands.configure import parse_settings
@@ -610,7 +610,11 @@ def test_trade_off_compares_what_is_kept_where_as_much_is_gained(tmp_path):
     ]
     assert "primary" in line
     assert "![Dice on new and on old](tiny.png)" in page
-    (counted,) = (line for line in primary_lines([TWO_TESTS], folder_with(two_tests(), tmp_path)) if "equal" in line)
+    (counted,) = (
+        line
+        for line in primary_lines(primary_results([TWO_TESTS], folder_with(two_tests(), tmp_path)))
+        if "equal" in line
+    )
     assert counted.split("|")[1].strip() == TWO_TESTS.title
     incomplete = two_tests()
     assert not any("at equal" in line for line in page_lines(TWO_TESTS, incomplete[incomplete.run != "MixUp, 6 steps"]))
@@ -635,8 +639,9 @@ def test_primary_comparisons_of_several_experiments_are_corrected_together(tmp_p
             rows.setdefault((run, "0"), {})[f"p{number}"] = (value, 1)
     write_table(tmp_path / "tiny.csv.gz", table(rows).assign(dataset="squares"))
     shutil.copy(tmp_path / "tiny.csv.gz", tmp_path / "other.csv.gz")
-    alone = primary_lines([EXPERIMENT], tmp_path)
-    both = primary_lines([EXPERIMENT, replace(EXPERIMENT, name="other"), replace(EXPERIMENT, name="no")], tmp_path)
+    alone = primary_lines(primary_results([EXPERIMENT], tmp_path))
+    several = [EXPERIMENT, replace(EXPERIMENT, name="other"), replace(EXPERIMENT, name="no")]
+    both = primary_lines(primary_results(several, tmp_path))
     p_alone, p_both = (float(lines[2].split("|")[6]) for lines in (alone, both))
     assert len(both) == 4
     assert p_both == pytest.approx(2 * p_alone, abs=0.002)
@@ -644,13 +649,30 @@ def test_primary_comparisons_of_several_experiments_are_corrected_together(tmp_p
 
 def test_page_of_evidence_is_what_the_results_say():
     """Docs that a change of declarations or results leaves behind: ``python -m benchmarks render`` writes it anew."""
-    everything = [load_experiment(name) for name in experiment_names()]
-    page = evidence_page(everything, RESULTS)
+    page = evidence_page([load_experiment(name) for name in experiment_names()], RESULTS)
     assert EVIDENCE.read_text(encoding="utf-8") == page
-    measured, _, waiting = page.partition("## Declared, and not run to the end yet")
-    for experiment in everything:
-        if any(one.is_primary for one in experiment.comparisons):
-            assert (experiment.title in measured) != (f"`{experiment.name}`" in waiting)
+
+
+@pytest.mark.parametrize("name", [name for name in experiment_names() if is_rendered(RESULTS / f"{name}.md")])
+def test_stored_page_is_what_its_table_and_declaration_say(name, tmp_path):
+    for ending in ("md", "csv.gz"):
+        shutil.copy(RESULTS / f"{name}.{ending}", tmp_path)
+    render(load_experiment(name), tmp_path)
+    assert (tmp_path / f"{name}.md").read_text() == (RESULTS / f"{name}.md").read_text()
+
+
+def test_primary_comparison_that_is_not_complete_waits_on_the_page_of_evidence(tmp_path):
+    complete, part = two_tests(), two_tests()
+    folder_with(complete, tmp_path)
+    render(TWO_TESTS, tmp_path)
+    title, _, waiting = evidence_page([TWO_TESTS], tmp_path).partition("## Declared")
+    assert "old at equal new" in title
+    assert "old at equal new" not in waiting
+    folder_with(part[part.run != "MixUp, 6 steps"], tmp_path)
+    title, _, waiting = evidence_page([TWO_TESTS], tmp_path).partition("## Declared")
+    assert "old at equal new" not in title
+    assert f"- **{TWO_TESTS.title}** (`tiny`): " in waiting
+    assert "`ours` − `theirs` in dice, old at equal new" in waiting
 
 
 def test_lower_is_better_for_distances():

@@ -253,6 +253,7 @@ def partial(place, predictor, monkeypatch):
     place.write_splits([(["both", "nodes"], ["organs", "nothing"]), (["organs", "nothing"], ["both", "nodes"])])
     lists = {"nodes": ["node"], "organs": ["organ"], "nothing": []}
     about = {"annotated_labels": lists, "default": ["node", "organ"]}
+    place.model = place.model.rename(place.model.with_name("nnUNetTrainerPartialLabels__nnUNetPlans__3d_fullres"))
     place.describe(model={"labels": ORGANS, "nnunet_ext": about}, labels=ORGANS, nnunet_ext=about)
     whole = predictor.predict_from_files_sequential
 
@@ -262,11 +263,11 @@ def partial(place, predictor, monkeypatch):
         return [(None, np.stack([background - organ, node, organ]))]
 
     monkeypatch.setattr(predictor, "predict_from_files_sequential", predict)
-    place.nodes, place.organs = nodes, organs
+    place.nodes, place.organs, place.about = nodes, organs, about
     return place
 
 
-def test_labels_that_are_missing_in_some_cases_are_completed(partial, capsys):
+def test_labels_that_are_missing_in_some_cases_are_completed(partial, predictor, capsys):
     assert pseudo_label(partial, "--threshold", "0.85") == 0
     image, nodes, organs = case_arrays()[0], partial.nodes, partial.organs
     assert (partial.labels("both") == nodes + organs).all(), "it was annotated for everything"
@@ -289,13 +290,90 @@ def test_labels_that_are_missing_in_some_cases_are_completed(partial, capsys):
     assert int(kept["nodes"]["open_voxels"]) == (nodes == 0).sum()
     assert kept["both"]["foreground_share"] == ""
     assert "both: annotated in full" in capsys.readouterr().out
+    assert "both" not in predictor.calls
 
 
-def test_label_that_a_case_was_not_annotated_for_and_has_is_refused(partial, capsys):
-    partial.write_case("nodes", case_arrays()[0], partial.nodes + partial.organs)
+def test_missing_labels_scribbles_and_the_ignore_label_in_one_dataset(partial, predictor):
+    labels, about = {**ORGANS, "ignore": 3}, partial.about
+    strokes = np.where(partial.nodes > 0, 1, 3)
+    strokes[3, 0] = 0
+    partial.write_case("nodes", case_arrays()[0], strokes.astype(np.uint8))
+    scribbled = {**about, "scribbled": ["nodes"]}
+    partial.describe(model={"labels": labels, "nnunet_ext": about}, labels=labels, nnunet_ext=scribbled)
+    assert pseudo_label(partial, "--threshold", "0.85") == 0
+    image = case_arrays()[0]
+    between = np.where(partial.organs, 2, np.where(image >= 0.85, 1, np.where(1 - image >= 0.85, 0, 3)))
+    # strokes stay; background that was drawn is no node, and may be an organ; between them all is possible
+    assert (partial.labels("nodes") == np.where(strokes == 3, between, strokes)).all()
+    assert partial.read("dataset.json")["labels"] == labels
+    assert "scribbled" not in partial.read("dataset.json")["nnunet_ext"]
+
+
+def test_annotated_cases_are_not_left_out(partial):
+    """Their labels would be lost; a case that was annotated for nothing has none."""
+    image = np.where(case_arrays()[0] > 0.5, 0.6, 0).astype(np.float32)
+    for case in ("organs", "nothing"):
+        label = partial.organs if case == "organs" else np.zeros_like(partial.organs)
+        partial.write_case(case, image, label)
+    assert pseudo_label(partial, "--threshold", "0.95", "--least-share", "0.9") == 0
+    assert {row["case"]: row["left_out"] for row in rows(partial)} == {
+        "both": "False",
+        "nodes": "False",
+        "nothing": "True",
+        "organs": "False",
+    }
+
+
+def test_each_model_is_asked_what_can_be_by_the_annotation(partial):
+    second = partial.model.with_name("nnUNetTrainerPartialLabelsMixUp__nnUNetPlans__3d_fullres")
+    shutil.copytree(partial.model, second)
+    models = [str(partial.model), str(second)]
+    assert main(["pseudo-label", *models, "-d", "705", "-o", NEW, "--device", "cpu", "--threshold", "0.85"]) == 0
+    assert (partial.labels("nodes") == partial.nodes + partial.organs).all()
+
+
+def test_truth_of_a_simulated_annotation_and_roles_of_channels_are_kept(partial):
+    roles = {"longitudinal": {"current": [0], "prior_image": [1], "prior_labels": []}}
+    about = {**partial.about, **roles}
+    partial.describe(model={"labels": ORGANS, "nnunet_ext": partial.about}, labels=ORGANS, nnunet_ext=about)
+    shutil.copytree(partial.source / "labelsTr", partial.source / "labelsTr_dense")
+    assert pseudo_label(partial) == 0
+    assert partial.read("dataset.json")["nnunet_ext"]["longitudinal"] == roles["longitudinal"]
+    assert len(list((partial.raw / NEW / "labelsTr_dense").iterdir())) == 4
+
+
+def test_label_that_a_case_was_not_annotated_for_and_has_is_refused_before_anything_is_predicted(
+    partial, predictor, capsys
+):
+    partial.write_case("organs", case_arrays()[0], partial.nodes + partial.organs)
     assert pseudo_label(partial) == 2
-    assert "nodes.nii.gz has organ, which the case was not annotated for" in capsys.readouterr().err
-    assert not (partial.raw / NEW).exists()
+    assert "organs.nii.gz has node, which the case was not annotated for" in capsys.readouterr().err
+    assert predictor.calls == []
+
+
+def test_list_of_a_case_that_is_not_there_is_refused(partial, predictor, capsys):
+    lists = {"node": ["node"], "organs": ["organ"], "nothing": []}  # the case is called nodes
+    about = {"annotated_labels": lists, "default": ["node", "organ"]}
+    partial.describe(model={"labels": ORGANS}, labels=ORGANS, nnunet_ext=about)
+    assert pseudo_label(partial) == 2
+    assert "lists labels of cases that Dataset705_Partial does not have: node." in capsys.readouterr().err
+    assert predictor.calls == []
+
+
+def test_model_that_has_learned_missing_labels_as_background_is_refused(partial, predictor, capsys):
+    partial.model = partial.model.rename(partial.model.with_name("nnUNetTrainer__nnUNetPlans__3d_fullres"))
+    assert pseudo_label(partial) == 2
+    assert "which it takes for background" in capsys.readouterr().err
+    partial.describe(model={"labels": ORGANS}, labels=ORGANS, nnunet_ext=partial.about)  # of cases with every label
+    assert pseudo_label(partial) == 0
+
+
+def test_that_no_voxel_was_open_is_said(scribbled, predictor, capsys):
+    for number in range(3):
+        scribbled.write_case(f"case_{number}", *case_arrays())
+    assert pseudo_label(scribbled) == 0
+    assert "every voxel of every case has a label already" in capsys.readouterr().out
+    assert predictor.calls == []
 
 
 def test_case_in_no_list_is_refused_before_anything_is_predicted(partial, predictor, capsys):
@@ -305,14 +383,17 @@ def test_case_in_no_list_is_refused_before_anything_is_predicted(partial, predic
     assert predictor.calls == []
 
 
-def test_work_is_not_gone_on_with_when_the_lists_have_changed(partial, predictor, capsys):
+def test_case_whose_list_has_changed_is_done_again_when_work_goes_on(partial, predictor):
     predictor.stop_at = "organs"
     assert pseudo_label(partial) == 130
+    assert predictor.calls == ["nodes", "nothing"]
     predictor.stop_at = None
-    about = {"annotated_labels": {"nodes": ["node"], "organs": ["organ"]}, "default": ["node", "organ"]}
+    lists = {**partial.about["annotated_labels"], "nothing": ["organ"]}
+    about = {"annotated_labels": lists, "default": ["node", "organ"]}
     partial.describe(model={"labels": ORGANS}, labels=ORGANS, nnunet_ext=about)
-    assert pseudo_label(partial) == 2
-    assert "they differ in: missing" in capsys.readouterr().err
+    assert pseudo_label(partial) == 0
+    assert predictor.calls == ["nodes", "nothing", "nothing", "organs"]
+    assert not (partial.labels("nothing") == 2).any()
 
 
 @pytest.mark.parametrize("command", ["complete", "review"])
@@ -326,7 +407,7 @@ def test_other_commands_refuse_labels_that_are_missing(partial, predictor, capsy
 def test_labelled_dataset_in_which_labels_are_missing_is_not_added(unlabelled, predictor, capsys):
     unlabelled.describe(nnunet_ext={"annotated_labels": {"case_0": []}, "default": ["node"]})
     assert pseudo_label(unlabelled, "--with", "705", source="707") == 2
-    assert "Let `nnunet_ext pseudo-label` label it first" in capsys.readouterr().err
+    assert "Let `nnunet_ext pseudo-label` complete it first" in capsys.readouterr().err
     assert predictor.calls == []
 
 

@@ -406,6 +406,23 @@ def test_no_unlabelled_case_is_said(ready, programs, capsys):
     assert "Dataset707_Unlabelled has no cases in imagesTr" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ({"scan_0": []}, "has no list for the case scan_1"),
+        ({"scan_0": [], "scan_1": [], "scan": []}, "cases that Dataset707_Unlabelled does not have: scan."),
+        ({"scan_0": [], "scan_1": []}, "scan_0.nii.gz has node, which the case was not annotated for"),
+    ],
+)
+def test_wrong_lists_of_annotated_labels_are_said_before_anything_is_trained(ready, programs, capsys, lists, message):
+    listing = ready.raw / UNLABELLED / "dataset.json"
+    description = json.loads(listing.read_text()) | {"labels": {"background": 0, "node": 1}}
+    listing.write_text(json.dumps(description | {"nnunet_ext": {"annotated_labels": lists}}))
+    assert self_train(ready) == 2
+    assert message in capsys.readouterr().err
+    assert not (ready.root / "run").exists()
+
+
 @pytest.mark.parametrize("root", ["raw", "preprocessed", "results"])
 def test_a_taken_id_is_said(ready, programs, capsys, root):
     (getattr(ready, root) / "Dataset722_Other").mkdir()

@@ -9,7 +9,6 @@ import numpy as np
 from nnunet_ext.advice import Facts
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
-from nnunet_ext.formats.annotated_labels import annotated_labels
 from nnunet_ext.plans.channel_roles import LONGITUDINAL
 from nnunet_ext.plans.settings import KEY
 from nnunet_ext.preprocessing.checks.dataset_check import single_labels
@@ -39,7 +38,7 @@ class FactsCheck:
         self.wrong_labels = wrong_labels or (dataset.folder / NOISE).is_file()
         self.foreground, refusal = single_labels(dataset)
         self.has_regions = bool(refusal)
-        self.annotated = annotated_labels(dataset.description, where=dataset.folder / "dataset.json")
+        self.annotated = dataset.annotated_labels()
         self.kinds: Counter[str] = Counter()
         self.shapes: list[tuple[int, ...]] = []
         self.instances: list[int] = []  # of each label in each case that has it

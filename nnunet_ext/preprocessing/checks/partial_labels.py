@@ -7,11 +7,11 @@ import numpy as np
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
-from nnunet_ext.formats.annotated_labels import DEFAULT, KEY, KINDS, LISTS, SCRIBBLED, AnnotatedLabels, annotated_labels
+from nnunet_ext.formats.annotated_labels import DEFAULT, KEY, KINDS, LISTS, SCRIBBLED, AnnotatedLabels
 from nnunet_ext.formats.dataset_json import values_of
 from nnunet_ext.messages import some
 from nnunet_ext.preprocessing.checks.dataset_check import known_folds
-from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, cases_in
+from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset
 
 
 class PartialLabelsCheck:
@@ -23,7 +23,7 @@ class PartialLabelsCheck:
         self.with_ignore: set[str] = set()  # cases
         self.refusal, self.annotated = "", None
         try:
-            self.annotated = annotated_labels(dataset.description, where=dataset.folder / "dataset.json")
+            self.annotated = dataset.annotated_labels()
         except UserError as error:
             self.refusal = str(error)
 
@@ -54,8 +54,7 @@ class PartialLabelsCheck:
 
     def wrong_lists(self, annotated: AnnotatedLabels) -> Iterator[Finding]:
         """Lists of unknown cases, and cases without a list."""
-        tested = cases_in(self.dataset.folder / "imagesTs", self.dataset.ending)
-        if unknown := sorted({*annotated.lists, *annotated.scribbled} - {*self.dataset.cases, *tested}):
+        if unknown := self.dataset.unknown_cases():
             yield Finding("problem", "lists", f"name cases that the dataset does not have: {some(unknown)}.")
         if annotated.default is None and (without := sorted(set(self.dataset.cases) - set(annotated.lists))):
             fix = f'Add them ([] for none), or give "{DEFAULT}" for cases that are not listed.'
@@ -125,7 +124,7 @@ class PartialLabelsCheck:
 def missing_labels(dataset: RawDataset) -> Iterator[Finding]:
     """For other trainers: a warning if dataset.json says that labels are missing."""
     try:
-        annotated = annotated_labels(dataset.description, where=dataset.folder / "dataset.json")
+        annotated = dataset.annotated_labels()
     except UserError as error:
         yield Finding("warning", "lists", str(error))
         return

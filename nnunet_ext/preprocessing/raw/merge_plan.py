@@ -10,7 +10,7 @@ from pydantic import RootModel, StrictStr
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, sha256
-from nnunet_ext.formats.annotated_labels import KEY, AnnotatedLabels, annotated_labels
+from nnunet_ext.formats.annotated_labels import KEY, AnnotatedLabels
 from nnunet_ext.formats.dataset_json import channel_names
 from nnunet_ext.formats.names import check_names
 from nnunet_ext.formats.typed import validated
@@ -44,7 +44,7 @@ class Source:
     @cached_property
     def lists(self) -> AnnotatedLabels:
         """What the dataset itself says of its cases."""
-        return annotated_labels(self.dataset.description, where=self.dataset.folder / "dataset.json")
+        return self.dataset.annotated_labels()
 
     def annotated(self, case: str) -> set[str]:
         """What a case, by its own name, was annotated for."""

@@ -15,6 +15,7 @@ from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES, determine_reader_writer_from_dataset_json
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.formats.annotated_labels import AnnotatedLabels, annotated_labels
 from nnunet_ext.formats.dataset_json import declared_values, read_dataset_json
 from nnunet_ext.formats.tiff_spacing import check_spacing
 from nnunet_ext.formats.whole_images import check_whole, image_written_whole
@@ -72,6 +73,16 @@ class RawDataset:
                 "write the labels without regions."
             )
         return {str(name): int(value) for name, value in labels.items() if int(value) != 0}
+
+    def annotated_labels(self) -> AnnotatedLabels:
+        """The labels that each case was annotated for; a UserError if dataset.json is wrong about them."""
+        return annotated_labels(self.description, where=self.folder / "dataset.json")
+
+    def unknown_cases(self) -> list[str]:
+        """Names in the lists of `annotated_labels` that are no case for training or testing."""
+        listed = self.annotated_labels()
+        known = {*self.cases, *cases_in(self.folder / "imagesTs", self.ending)}
+        return sorted({*listed.lists, *listed.scribbled} - known)
 
     def reader_writer(self) -> Any:
         """What nnU-Net reads and writes the files with; a UserError if it cannot read the first image."""

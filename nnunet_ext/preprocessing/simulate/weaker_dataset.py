@@ -1,5 +1,6 @@
 """A raw dataset of the same images with weaker labels, and the dense ones beside them."""
 
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,8 +11,7 @@ from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json
-from nnunet_ext.formats.annotated_labels import annotated_labels
-from nnunet_ext.preprocessing.raw.new_dataset import copy_splits, new_dataset, write_description
+from nnunet_ext.preprocessing.raw.new_dataset import copy_splits, new_dataset, roles_in, write_description
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, write_label_map
 from nnunet_ext.version import __version__
 
@@ -51,6 +51,7 @@ class WeakerDataset:
     ) -> None:
         """Write dataset.json with its labels, the folds of the source, and what was done in the JSON file `record`."""
         about = {"version": __version__, "source": self.source.folder.name, **about}
+        about |= roles_in(self.source.description)
         description = {**self.source.description, "labels": labels}
         write_description(self.folder, self.name, self.source.cases, description, about=about)
         write_json(self.folder / record, {**about, "cases": cases})
@@ -64,7 +65,16 @@ def weaker_dataset(source: RawDataset, name: str, *, force: bool) -> Iterator[We
         raise UserError(f"{name} is the source itself. Choose another name.")
     if (source.folder / DENSE).is_dir():
         raise UserError(f"{source.folder} has a {DENSE}, so its {WEAK} is not dense. Name a dataset whose {WEAK} is.")
-    if annotated_labels(source.description, where=source.folder / "dataset.json").are_partial(source.cases):
+    if source.annotated_labels().are_partial(source.cases):
         raise UserError(f"By its dataset.json, {source.folder.name} is not annotated for every label in every case.")
     with new_dataset(name, force=force) as folder:
         yield WeakerDataset(source, name, folder, source.reader_writer())
+
+
+def copy_truth(source: RawDataset, folder: Path) -> None:
+    """Keep what a simulated annotation was made from, to compare new labels with, if the source has it."""
+    for name in (DENSE, INSTANCES):
+        if (source.folder / name).is_dir():
+            (folder / name).mkdir(exist_ok=True)
+            for file in sorted((source.folder / name).iterdir()):
+                shutil.copyfile(file, folder / name / file.name)  # contents alone: the source may be read-only
