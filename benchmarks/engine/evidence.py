@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from benchmarks.engine.experiment import Comparison, Experiment
@@ -52,16 +53,26 @@ def evidence_page(experiments: Sequence[Experiment], folder: Path) -> str:
         experiments: all that are declared.
         folder: of the scores tables and pages; those of earlier programs, which have other pages, do not count.
     """
-    results = primary_results([one for one in experiments if is_rendered(folder / f"{one.name}.md")], folder)
+    rendered = [one for one in experiments if is_rendered(folder / f"{one.name}.md")]
+    results = {one.name: primary_results([one], folder) for one in rendered}
     waiting = []
     for experiment in experiments:
-        known = [one.comparison for one in results if one.title == experiment.title]
+        known = [one.comparison for one in results.get(experiment.name, ())]
         asked = [in_words(one) for one in experiment.primary_comparisons() if one not in known]
         if asked:
             page = folder / f"{experiment.name}.md"
             questions = "; ".join(dict.fromkeys(asked))
             waiting.append(f"- **{experiment.title}** (`{experiment.name}`): {questions}.{earlier(page)}")
-    lines = [NOTICE, "", "# What was measured", "", *INTRODUCTION, "", *primary_lines(results), ""]
+    lines = [
+        NOTICE,
+        "",
+        "# What was measured",
+        "",
+        *INTRODUCTION,
+        "",
+        *primary_lines(list(chain(*results.values()))),
+        "",
+    ]
     lines += ["## Declared, and not run to the end yet", "", *waiting, ""] if waiting else []
     return "\n".join(lines)
 

@@ -51,12 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import pandas as pd
 
+    from nnunet_ext.plans.channel_roles import roles_in
     from nnunet_ext.preprocessing.raw.new_dataset import (
         CaseProgress,
         check_new_name,
         copy_splits,
         new_dataset,
-        roles_in,
         write_description,
     )
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset

@@ -61,11 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from nnunet_ext.plans.channel_roles import roles_in
     from nnunet_ext.preprocessing.raw.new_dataset import (
         CaseProgress,
         check_new_name,
         new_dataset,
-        roles_in,
         write_description,
     )
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset

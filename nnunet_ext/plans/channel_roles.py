@@ -33,6 +33,12 @@ def roles_of_dataset(dataset_json: Mapping[str, Any]) -> ChannelRoles:
     return roles
 
 
+def roles_in(dataset_json: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry of a dataset.json about roles, for another dataset of the same channels; empty if there is none."""
+    about = dataset_json.get(KEY, {})
+    return {LONGITUDINAL: about[LONGITUDINAL]} if LONGITUDINAL in about else {}
+
+
 def check_roles(roles: ChannelRoles, channels: int, *, where: str) -> None:
     """Raise a UserError unless roles, which stand at `where`, fit the number of channels and name a prior."""
     if channels < 2:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -51,12 +52,8 @@ def agreed_labels(
     Returns:
         The label map in the smallest unsigned type, and what was counted.
     """
-    mean = probabilities[0]
-    if len(probabilities) > 1:
-        mean = probabilities[0] + probabilities[1]
-        for one in probabilities[2:]:
-            mean += one
-        mean /= len(probabilities)
+    # not np.mean, which copies all models at once: volumes are large
+    mean = probabilities[0] if len(probabilities) == 1 else reduce(np.add, probabilities) / len(probabilities)
     decisions = [one.argmax(axis=0) for one in probabilities]
     likeliest = mean.argmax(axis=0)
     is_sure = is_open & (mean.max(axis=0) >= threshold)

@@ -57,11 +57,9 @@ PARTIAL_LABELS = Technique(
             why="One model learns from all cases, each for the labels that it was annotated for.",
             evidence="Hearts, each label annotated in half of 24 patients, 3 seeds: Dice 0.847 with 6,000 steps "
             "against 0.802 of three models, one for each label, 2,000 each (+0.024 to +0.075), and 0.804 with 2,000; "
-            "0.541 with missing labels as background; 0.830 of stock nnU-Net on labels that it has completed.",
+            "0.541 with missing labels as background.",
             verdict="better",
             results="docs/techniques/partial-labels.md#results",
-            commands=("{train}", 'nnunet_ext pseudo-label "{model}" -d {number} -o DatasetXXX_Completed'),
-            needs="for the last command a free id in place of XXX; stock nnU-Net is then trained on that dataset",
         ),
         Advice(
             "nnUNetTrainerMixedSupervision",

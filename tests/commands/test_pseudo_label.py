@@ -342,6 +342,18 @@ def test_truth_of_a_simulated_annotation_and_roles_of_channels_are_kept(partial)
     assert len(list((partial.raw / NEW / "labelsTr_dense").iterdir())) == 4
 
 
+@pytest.mark.parametrize("command", ["complete", "simulate"])
+def test_other_commands_that_copy_the_channels_keep_their_roles(place, predictor, command):
+    roles = {"longitudinal": {"current": [0], "prior_image": [1], "prior_labels": []}}
+    place.describe(nnunet_ext=roles)
+    arguments = {
+        "complete": ["complete", str(place.model), "-d", "705", "--device", "cpu"],
+        "simulate": ["simulate", "instances", "705"],
+    }
+    assert main([*arguments[command], "-o", NEW]) == 0
+    assert place.read("dataset.json")["nnunet_ext"]["longitudinal"] == roles["longitudinal"]
+
+
 def test_label_that_a_case_was_not_annotated_for_and_has_is_refused_before_anything_is_predicted(
     partial, predictor, capsys
 ):

@@ -11,9 +11,7 @@ from typing import Any
 from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_output_folder, folder_written_whole, write_json
-from nnunet_ext.formats.annotated_labels import KEY
 from nnunet_ext.formats.typed import read_typed
-from nnunet_ext.plans.channel_roles import LONGITUDINAL
 from nnunet_ext.plans.plans_file import DATA, folder_of_variable, matching_datasets
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset
 from nnunet_ext.preprocessing.raw.splits import SPLITS, read_splits, splits_files
@@ -88,12 +86,6 @@ def write_description(
     kept = {key: value for key, value in content.items() if key not in ("dataset", "numTraining", "nnunet_ext")}
     made = {"name": name, "numTraining": len(cases), "nnunet_ext": dict(about), "dataset": listed}
     write_json(folder / "dataset.json", {**kept, **made})
-
-
-def roles_in(description: Mapping[str, Any]) -> dict[str, Any]:
-    """What a dataset.json says of the channels of prior scans, to be kept where the channels are; empty if nothing."""
-    about = description.get(KEY, {})
-    return {LONGITUDINAL: about[LONGITUDINAL]} if LONGITUDINAL in about else {}
 
 
 def _reference(image: Path, home: Path) -> str:

@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json
-from nnunet_ext.preprocessing.raw.new_dataset import copy_splits, new_dataset, roles_in, write_description
+from nnunet_ext.plans.channel_roles import roles_in
+from nnunet_ext.preprocessing.raw.new_dataset import copy_splits, new_dataset, write_description
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, write_label_map
 from nnunet_ext.version import __version__
 
