@@ -348,7 +348,7 @@ def test_other_commands_that_copy_the_channels_keep_their_roles(place, predictor
     place.describe(nnunet_ext=roles)
     arguments = {
         "complete": ["complete", str(place.model), "-d", "705", "--device", "cpu"],
-        "simulate": ["simulate", "instances", "705"],
+        "simulate": ["simulate", "instances", "705", "--keep", "1"],
     }
     assert main([*arguments[command], "-o", NEW]) == 0
     assert place.read("dataset.json")["nnunet_ext"]["longitudinal"] == roles["longitudinal"]
