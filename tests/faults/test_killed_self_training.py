@@ -1,14 +1,16 @@
-"""A real self-training: killed with its training, or interrupted, and repeated, it ends as if nothing had happened."""
+"""Real self-trainings: on cases with missing labels, and killed or interrupted, then repeated, with the same result."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
@@ -16,7 +18,7 @@ import torch
 from nnunet_ext.claims import holder
 from nnunet_ext.cli import main
 from support.sweeps import eventually
-from support.tiny_data import dataset_name
+from support.tiny_data import ANNOTATED, dataset_name
 
 pytestmark = [
     pytest.mark.full,
@@ -24,6 +26,7 @@ pytestmark = [
 ]
 
 TRAINER, CONFIGURATION = "nnUNetTrainerConfigurable", "3d_tiny_three_epochs"
+IGNORED = 3  # the value behind all labels
 MODEL = f"{TRAINER}__nnUNetPlans__{CONFIGURATION}"
 
 
@@ -79,3 +82,31 @@ def test_a_killed_self_training_ends_as_if_nothing_had_happened(workspace, unlab
     assert scores[0] == scores[1]
     assert [one["number"] for one in states[0]["rounds"]] == [0, 1]
     assert (folder / "report.html").is_file()
+
+
+def test_missing_labels_are_completed_and_learned(workspace, results, tmp_path, capsys):
+    """Of these cases one was annotated for the shell, one for the core and one for nothing."""
+    partial, folder = workspace.raw / dataset_name("partial"), workspace.raw / "Dataset909_Sites"
+    for part, ending in (("imagesTr", "_0000.nii.gz"), ("labelsTr", ".nii.gz")):
+        (folder / part).mkdir(parents=True)
+        for case in ANNOTATED:
+            shutil.copy(partial / part / f"{case}{ending}", folder / part / f"site_{case}{ending}")
+    description = json.loads((partial / "dataset.json").read_text())
+    lists = {f"site_{case}": names for case, names in ANNOTATED.items()}
+    about = {"annotated_labels": lists, "default": ["shell", "core"]}
+    changed = {**description, "numTraining": len(ANNOTATED), "nnunet_ext": about}
+    (folder / "dataset.json").write_text(json.dumps(changed))
+
+    assert main(command("909", 721, tmp_path / "run")) == 0
+    assert "site_case_3" in (tmp_path / "run" / "report.html").read_text(), "the one without labels is least certain"
+    made = workspace.raw / "Dataset721_LabelsRound1"
+    for case, names in ANNOTATED.items():
+        before, after = (
+            sitk.GetArrayFromImage(sitk.ReadImage(str(one / "labelsTr" / f"site_{case}.nii.gz")))
+            for one in (folder, made)
+        )
+        assert (after[before > 0] == before[before > 0]).all(), "what somebody annotated stays"
+        added = set(np.unique(after[before == 0])) - {IGNORED}
+        assert added <= {0, *(description["labels"][name] for name in {"shell", "core"} - set(names))}
+        assert added, "something was completed"
+    assert trained(results, made.name)
