@@ -329,6 +329,19 @@ class Experiment:
             *([] if self.trade_off is None else [self.trade_off.comparison]),
         ]
 
+    def in_running_order(self) -> list[Training]:
+        """All trainings, those that the primary comparisons need first."""
+        runs = {run for one in self.comparisons if one.is_primary for run in self.runs_of(one)}
+        if asked := self.trade_off:
+            runs |= {self.run_of(name) for curve in (asked.ours, asked.theirs) for name in asked.curves[curve]}
+        return sorted(self.all_trainings(), key=lambda training: training.label not in runs)
+
+    def runs_of(self, comparison: Comparison) -> tuple[str, str]:
+        """The runs in the scores table that are compared: ours and theirs."""
+        ours, theirs = comparison.steps or (None, None)
+        size = comparison.size
+        return self.run_of(comparison.ours, size, ours), self.run_of(comparison.theirs, size, theirs)
+
     def run_of(self, name: str, size: int | None | Literal["first"] = "first", steps: int | None = None) -> str:
         """The run of a method in the scores table: of its first size and length, if no others are given."""
         method = next(one for one in self.methods if name in (one.name, one.part_of))

@@ -97,10 +97,7 @@ def judged(experiment: Experiment, figures: Figures) -> list[Judged]:
     """The comparisons of which both runs have been scored."""
     found = []
     for one in experiment.comparisons:
-        steps = one.steps or (None, None)
-        ours, theirs = (
-            experiment.run_of(name, one.size, length) for name, length in zip((one.ours, one.theirs), steps)
-        )
+        ours, theirs = experiment.runs_of(one)
         test = one.test or experiment.tests[0].name
         difference = figures.difference(ours, theirs, test, one.metric)
         if difference.value == difference.value:

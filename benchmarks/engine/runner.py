@@ -41,7 +41,7 @@ class Runner:
         Raises:
             OutOfTime: if a step was not begun because the time is over.
         """
-        tasks = [partial(self.finish, training) for training in self.experiment.all_trainings()]
+        tasks = [partial(self.finish, training) for training in self.experiment.in_running_order()]
         if not self.experiment.seeds:  # the search is all there is
             tasks += [partial(self.search, *search) for search in self.experiment.searches()]
         pool = ThreadPoolExecutor(at_once)

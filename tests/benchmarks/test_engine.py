@@ -168,11 +168,17 @@ def test_missing_original_is_named(tmp_path, monkeypatch, capsys):
 # ---------------------------------------------------------------------- running
 
 
-def test_whole_seeds_are_trained_one_after_another(out, commands):
+def test_whole_seeds_are_trained_one_after_another_and_what_decides_first(out, commands):
     run(out)
     trained = [name for name in commands.names("train_") if "pilot" not in name]
-    first, second = ["stock_6steps_s0", "mixup_6steps_s0", "taught_6steps_s0"], ["stock_6steps_s1", "taught_6steps_s1"]
-    assert trained == [f"train_{name}" for name in first + second]
+    primary = ["stock_6steps_s0", "taught_6steps_s0", "stock_6steps_s1", "taught_6steps_s1"]
+    assert trained == [f"train_{name}" for name in [*primary, "mixup_6steps_s0"]]
+
+
+def test_curves_of_a_trade_off_decide():
+    trade_off = TradeOff("squares", "squares", {"a": ("MixUp",), "b": ("taught",)}, ours="a", theirs="b")
+    order = replace(EXPERIMENT, trade_off=trade_off, comparisons=()).in_running_order()
+    assert [one.method.name for one in order] == ["MixUp", "taught", "taught", "stock", "stock"]
 
 
 def test_network_is_changed_and_plans_are_taken_over(out, commands):
