@@ -155,7 +155,15 @@ def render_all(args: argparse.Namespace) -> int:
     experiments = [load_experiment(name) for name in names]
     for experiment in experiments:
         print("\n".join(render(experiment, args.results)))
-    print("\n".join(["# All primary comparisons", "", *primary_lines(primary_results(experiments, args.results))]))
+    print(
+        "\n".join(
+            [
+                "# All primary comparisons",
+                "",
+                *primary_lines([primary_results(one, args.results) for one in experiments]),
+            ]
+        )
+    )
     if args.results.resolve() == RESULTS.resolve():
         write_text(EVIDENCE, evidence_page([load_experiment(name) for name in experiment_names()], RESULTS))
         print(f"Wrote {EVIDENCE}")

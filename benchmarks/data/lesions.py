@@ -31,4 +31,5 @@ def simulated(folder: Path, draw: Draw, *, options: Sequence[str]) -> Sequence[s
 def completed(folder: Path, draw: Draw, *, number: int) -> Sequence[str]:
     """The command that labels by the teacher's model what is not annotated; `number` + seed is what it completes."""
     command = ["nnunet_ext", "complete", str(draw.model), "-d", str(number + draw.seed), "-o", folder.name]
+    command += [] if draw.threshold is None else ["--threshold", f"{draw.threshold:g}"]
     return [*command, "-f", str(draw.fold), "--disable-tta", "--device", draw.device]

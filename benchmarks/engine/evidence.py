@@ -8,7 +8,15 @@ from pathlib import Path
 
 from benchmarks.engine.experiment import Comparison, Experiment
 from benchmarks.engine.provenance import markdown_table
-from benchmarks.engine.results import COMPARISON_HEADER, Judged, comparison_cells, is_rendered, judged
+from benchmarks.engine.results import (
+    COMPARISON_HEADER,
+    Judged,
+    comparison_cells,
+    corrected_p,
+    is_rendered,
+    judged,
+    p_text,
+)
 from benchmarks.engine.statistics import Figures
 from nnunet_ext.evaluation.scores_table import read_scores
 
@@ -19,31 +27,33 @@ INTRODUCTION = (
     "[Benchmarks](benchmarks.md#accuracy) says how, and the pages of the techniques what follows.",
     "",
     "A difference is the mean over patients and seeds, ours minus the other, with a 95 % bootstrap interval over both. "
-    "*p* is corrected by Holm's method over all rows that are here so far. *better* means that p is below 0.05 and "
-    "that the gain reaches the margin; *worse* that p is below 0.05 for a loss; *open* that the data do not decide. "
+    "*p* is corrected by Holm's method over the rows of the same experiment; the last column over all rows that are "
+    "here so far. *better* means that p is below 0.05 and that the gain reaches the margin; *worse* that p is below "
+    "0.05 for a loss; *open* that the data do not decide; *described* that there are fewer than six patients, too few "
+    "for a test. "
     "Networks are small and trainings are short of nnU-Net's length: "
     "how it is with full-size networks and on other data is another question.",
 )
 
 
-def primary_results(experiments: Sequence[Experiment], folder: Path) -> list[Judged]:
-    """The primary comparisons that have results.
+def primary_results(experiment: Experiment, folder: Path) -> list[Judged]:
+    """The primary comparisons of an experiment that have results.
 
     Args:
-        experiments: which of them.
+        experiment: which.
         folder: of the scores tables.
     """
-    files = [(experiment, folder / f"{experiment.name}.csv.gz") for experiment in experiments]
-    found = [
-        one for experiment, file in files if file.is_file() for one in judged(experiment, Figures(read_scores(file)))
-    ]
+    file = folder / f"{experiment.name}.csv.gz"
+    found = judged(experiment, Figures(read_scores(file))) if file.is_file() else []
     return [one for one in found if one.comparison.is_primary]
 
 
-def primary_lines(results: Sequence[Judged]) -> list[str]:
-    """A table of primary comparisons of several experiments, with Holm's correction over all of them."""
-    rows = [[one.title, *cells] for one, cells in zip(results, comparison_cells(results))]
-    return markdown_table(["experiment", *COMPARISON_HEADER], rows) if rows else ["None is complete."]
+def primary_lines(results: Sequence[Sequence[Judged]]) -> list[str]:
+    """A table of the primary comparisons of several experiments, with Holm's correction over each and over all."""
+    cells = chain.from_iterable(comparison_cells(of_one) for of_one in results)
+    every = list(chain.from_iterable(results))
+    rows = [[one.title, *row, p_text(p)] for one, row, p in zip(every, cells, corrected_p(every))]
+    return markdown_table(["experiment", *COMPARISON_HEADER, "p, all"], rows) if rows else ["None is complete."]
 
 
 def evidence_page(experiments: Sequence[Experiment], folder: Path) -> str:
@@ -54,7 +64,7 @@ def evidence_page(experiments: Sequence[Experiment], folder: Path) -> str:
         folder: of the scores tables and pages; those of earlier programs, which have other pages, do not count.
     """
     rendered = [one for one in experiments if is_rendered(folder / f"{one.name}.md")]
-    results = {one.name: primary_results([one], folder) for one in rendered}
+    results = {one.name: primary_results(one, folder) for one in rendered}
     waiting = []
     for experiment in experiments:
         known = [one.comparison for one in results.get(experiment.name, ())]
@@ -70,7 +80,7 @@ def evidence_page(experiments: Sequence[Experiment], folder: Path) -> str:
         "",
         *INTRODUCTION,
         "",
-        *primary_lines(list(chain(*results.values()))),
+        *primary_lines(list(results.values())),
         "",
     ]
     lines += ["## Declared, and not run to the end yet", "", *waiting, ""] if waiting else []

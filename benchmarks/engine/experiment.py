@@ -31,6 +31,7 @@ class Draw:
     fold: int  # of the training
     model: Path | None  # folder of the teacher's model; None without a teacher
     device: str  # that the experiment runs on
+    threshold: float | None = None  # the probability at which the teacher decides; None for nnU-Net's own decision
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +130,8 @@ class Pilot:
     seeds: tuple[int, ...] = (0,)  # each rate's score is the mean over them
     test: Test | None = None  # what is scored; by default the experiment's first test
     metric: str = "dice"  # the mean over cases and labels chooses
+    # ``voxel`` or ``lesion``: in place of the metric, the F1 of these at the best threshold; needs ``--thresholds``
+    level: str = ""
     steps: int | None = None  # length of the pilot's trainings; by default as long as the trainings that it is for
 
     def first_for(self, family: str) -> float:
@@ -207,7 +210,7 @@ class Training:
         """Of splits_final.json."""
         if self.is_pilot or self.method.is_shared:
             return PILOT_FOLD
-        sizes, seeds = self.experiment.sizes, self.experiment.seeds
+        sizes, seeds = self.experiment.sizes, self.experiment.all_seeds
         return 1 + sizes.index(self.size) * len(seeds) + seeds.index(self.seed)
 
     @property
@@ -238,7 +241,9 @@ class Training:
         """The training of another method, a start or a teacher, for this one."""
         if method.is_shared:
             return Training(self.experiment, method, 0, None, self.experiment.steps_of(method)[0])
-        return replace(self, method=method, steps=self.experiment.steps_of(method)[0], lr=None)
+        has_size = self.is_pilot or not method.sizes or self.size in method.sizes
+        size = self.size if has_size else method.sizes[0]
+        return replace(self, method=method, size=size, steps=self.experiment.steps_of(method)[0], lr=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,6 +261,7 @@ class Experiment:
     trade_off: TradeOff | None = None  # of two tests
     network: Network = Network()  # which configuration is trained
     seeds: tuple[int, ...] = (0, 1, 2)  # of draws and trainings
+    more_seeds: tuple[int, ...] = ()  # further ones, for what the primary comparisons need
     sizes: tuple[int | None, ...] = (None,)  # numbers of training cases (patients); None for all
     steps: tuple[int, ...] = (1000,)  # lengths of the trainings
     steps_in_epoch: int = 50  # nnU-Net's iterations in an epoch
@@ -283,6 +289,11 @@ class Experiment:
         if self.pilot is None and any(one.lr is None for one in self.methods) and self.lr is None:
             raise UserError(f"{self.name}: give lr or a pilot.")
 
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """In the order of the folds."""
+        return (*self.seeds, *self.more_seeds)
+
     def steps_of(self, method: Method) -> tuple[int, ...]:
         """The lengths of a method's trainings."""
         return method.steps or self.steps
@@ -291,10 +302,12 @@ class Experiment:
         """The trainings that are compared: the first size and length first, one whole seed after another."""
         own = [method for method in self.methods if not method.is_shared]
         ranks = range(max((len(self.steps_of(method)) for method in own), default=0))
-        for rank, size, seed, method in product(ranks, self.sizes, self.seeds, own):
-            has_it = size in (method.sizes or self.sizes) and seed in (method.seeds or self.seeds)
-            for steps in self.steps_of(method)[rank : rank + 1] if has_it else ():
-                yield Training(self, method, seed, size, steps)
+        deciding = self.deciding_runs()
+        for rank, size, seed, method in product(ranks, self.sizes, self.all_seeds, own):
+            for steps in self.steps_of(method)[rank : rank + 1] if size in (method.sizes or self.sizes) else ():
+                training = Training(self, method, seed, size, steps)
+                if seed in (method.seeds or self.seeds) or (seed in self.more_seeds and training.label in deciding):
+                    yield training
 
     def all_trainings(self) -> list[Training]:
         """The trainings that serve all seeds, then the others."""
@@ -331,10 +344,15 @@ class Experiment:
 
     def in_running_order(self) -> list[Training]:
         """All trainings, those that the primary comparisons need first."""
+        deciding = self.deciding_runs()
+        return sorted(self.all_trainings(), key=lambda training: training.label not in deciding)
+
+    def deciding_runs(self) -> set[str]:
+        """The runs that the primary comparisons need."""
         runs = {run for one in self.comparisons if one.is_primary for run in self.runs_of(one)}
         if asked := self.trade_off:
             runs |= {self.run_of(name) for curve in (asked.ours, asked.theirs) for name in asked.curves[curve]}
-        return sorted(self.all_trainings(), key=lambda training: training.label not in runs)
+        return runs
 
     def runs_of(self, comparison: Comparison) -> tuple[str, str]:
         """The runs in the scores table that are compared: ours and theirs."""

@@ -27,6 +27,7 @@ COMPARISON_HEADER = ("", "metric, test", "difference [95 %]", "margin", "p", "ve
 PROVENANCE = "## Where the figures come from"
 ALPHA = 0.05
 DIGITS = 6
+AT_THRESHOLD = "f1 at "
 
 
 # ---------------------------------------------------------------------- the table
@@ -51,9 +52,20 @@ def collect(runner: Runner) -> pd.DataFrame:
         if training.method.labels:
             table = table[table.label.isin(training.method.labels)]
         patients = table.case.map(runner.experiment.patient_of)
-        run = {"run": training.label, "seed": str(training.seed), "dataset": test.name, "patient": patients}
-        tables.append(table.assign(**run))
+        run = {"run": training.label, "seed": str(training.seed), "dataset": test.name}
+        tables.append(table.assign(**run, patient=patients))
+        if training.lr is not None and runner.experiment.pilot and runner.experiment.pilot.level:
+            tables.append(threshold_rows(runner, training).assign(**run))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(COLUMNS))
+
+
+def threshold_rows(runner: Runner, trial: Training) -> pd.DataFrame:
+    """Rows of the scores table with the F1 of a training of the pilot at each threshold; they are of no case."""
+    assert runner.experiment.pilot is not None
+    points = runner.operating_points([trial], runner.experiment.pilot.level)
+    rows = dict.fromkeys(("references", "case", "patient", "label"), "")
+    metric = AT_THRESHOLD + points.threshold.map("{:g}".format)
+    return pd.DataFrame({"metric": metric, "numerator": points.f1, "denominator": 1.0}).assign(**rows)
 
 
 def write_table(file: Path, scores: pd.DataFrame) -> None:
@@ -85,8 +97,10 @@ class Judged:
         return sign * self.difference.value / (self.reference.value if self.comparison.is_relative else 1)
 
     def verdict(self, p: float) -> str:
-        """``better``, ``worse`` or ``open``; ``better`` needs the margin as well."""
-        if p != p or p >= ALPHA:
+        """``better``, ``worse`` or ``open``; ``better`` needs the margin as well. Without p nothing is judged."""
+        if p != p:
+            return "described"
+        if p >= ALPHA:
             return "open"
         if self.gain < 0:
             return "worse"
@@ -121,15 +135,29 @@ def comparison_lines(results: Sequence[Judged]) -> list[str]:
 
 def comparison_cells(results: Sequence[Judged]) -> list[list[str]]:
     """A row for each comparison, with the cells of `COMPARISON_HEADER`; p as in `comparison_lines`."""
-    primary = [one for one in results if one.comparison.is_primary]
-    corrected = dict(zip(map(id, primary), holm([one.difference.p for one in primary])))
     rows = []
-    for one in results:
-        p, asked = corrected.get(id(one), one.difference.p), one.comparison
+    for one, p in zip(results, corrected_p(results)):
+        asked = one.comparison
         margin = f"{asked.margin:.0%}" if asked.is_relative else f"{asked.margin:g}"
         row = [f"{one.ours} − {one.theirs}", f"{asked.metric}, {one.test}", one.difference.text(is_signed=True)]
-        rows.append([*row, margin, f"{p:.3f}", one.verdict(p)])
+        rows.append([*row, margin, p_text(p), one.verdict(p)])
     return rows
+
+
+def corrected_p(results: Sequence[Judged]) -> list[float]:
+    """The p of each comparison, those of the primary ones corrected by Holm's method; NaN where there is none."""
+    values = [one.difference.p for one in results]
+    primary = [
+        number for number, one in enumerate(results) if one.comparison.is_primary and values[number] == values[number]
+    ]
+    for number, p in zip(primary, holm([values[number] for number in primary])):
+        values[number] = p
+    return values
+
+
+def p_text(p: float) -> str:
+    """A cell with p."""
+    return "" if p != p else f"{p:.3f}"
 
 
 def run_lines(experiment: Experiment, figures: Figures) -> list[str]:
@@ -160,7 +188,8 @@ def pilot_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
         tried = scores[(scores.run == run) & (scores.dataset == experiment.pilot_test.name)]
         if len(tried):
             each = [figure(tried[tried.seed == seed], pilot.metric) for seed in tried.seed.unique()]
-            found.setdefault(f"{method.family_name}, {steps} steps", {})[lr] = sum(each) / len(each)
+            score = best_f1(tried) if pilot.level else sum(each) / len(each)
+            found.setdefault(f"{method.family_name}, {steps} steps", {})[lr] = score
     lrs = sorted({lr for values in found.values() for lr in values})
     rows = []
     for name, values in found.items():
@@ -169,6 +198,12 @@ def pilot_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
         cells = [f"{values[lr]:.3f}" if lr in values else "" for lr in lrs]
         rows.append([name, *cells, f"{best:g}{at_edge}"])
     return markdown_table(["", *(f"{lr:g}" for lr in lrs), "best"], rows) if rows else ["Not run."]
+
+
+def best_f1(scores: pd.DataFrame) -> float:
+    """At the best threshold, of the means over the trainings; 0 where none has an F1."""
+    points = scores[scores.metric.str.startswith(AT_THRESHOLD)]
+    return float(points.groupby("metric").numerator.mean().max()) if len(points) else 0.0
 
 
 def page_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
@@ -193,12 +228,16 @@ def page_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
         lines += ["## Comparisons", "", *comparison_lines(judged(experiment, figures)), ""]
         lines += [
             "Differences are pairs of the same patient and seed, with p from the same bootstrap; those of primary "
-            "comparisons are corrected by Holm's method.",
+            "comparisons are corrected by Holm's method. With fewer than six patients there is neither an interval nor "
+            "p, and the seeds' differences are in brackets. A distance counts where both runs have one; the others are "
+            "left out.",
             "",
         ]
     if experiment.pilot is not None:
         lines += ["## Learning rates", "", *pilot_lines(experiment, scores), ""]
-        lines += [f"Mean {experiment.pilot.metric} of cases that are in no test, by learning rate.", ""]
+        level = experiment.pilot.level
+        chosen_by = f"F1 of {level}s at the best threshold" if level else f"Mean {experiment.pilot.metric}"
+        lines += [f"{chosen_by}, of cases that are in no test, by learning rate.", ""]
     return lines
 
 

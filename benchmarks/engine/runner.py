@@ -90,7 +90,9 @@ class Runner:
         teacher = None if dataset.teacher is None else training.of(dataset.teacher)
         if teacher is not None:
             self.train(teacher)
-        draw = Draw(training.seed, training.fold, self.model(teacher) if teacher else None, self.device)
+        decided_by = next((test.decided_by for test in self.experiment.tests if test.decided_by), "")
+        threshold = self.chosen_threshold(teacher, decided_by) if teacher and decided_by else None
+        draw = Draw(training.seed, training.fold, self.model(teacher) if teacher else None, self.device, threshold)
 
         def write() -> Sequence[str] | None:
             shutil.rmtree(self.raw(name), ignore_errors=True)  # what an interrupted step has left
@@ -101,7 +103,7 @@ class Runner:
 
     def write_folds(self, dataset: Dataset, name: str) -> None:
         """Write splits_final.json, also where a dataset that is only predicted is looked for."""
-        folds = (dataset.folds or self.experiment.folds)(self.experiment.sizes, self.experiment.seeds)
+        folds = (dataset.folds or self.experiment.folds)(self.experiment.sizes, self.experiment.all_seeds)
         self.preprocessed(name).mkdir(exist_ok=True)
         for folder in (self.raw(name), self.preprocessed(name)):
             write_json(folder / "splits_final.json", folds)
@@ -247,12 +249,15 @@ class Runner:
 
     def pilot_score(self, method: Method, steps: int, lr: float) -> float | None:
         """The mean score of a rate over the pilot's seeds; None before all are scored, NaN if one is undefined."""
-        assert self.experiment.pilot is not None
-        test, metric, values = self.experiment.pilot_test, self.experiment.pilot.metric, []
-        for training in self.experiment.trials(method, steps, lr):
-            if not self.journal.is_finished(evaluation_name(training, test)):
-                return None
-            values.append(figure(self.scores(training, test), metric))
+        pilot, test = self.experiment.pilot, self.experiment.pilot_test
+        assert pilot is not None
+        trials = self.experiment.trials(method, steps, lr)
+        if not all(self.journal.is_finished(evaluation_name(training, test)) for training in trials):
+            return None
+        if pilot.level:
+            best = best_point(self.operating_points(trials, pilot.level))
+            return 0.0 if best is None else float(best["f1"])
+        values = [figure(self.scores(training, test), pilot.metric) for training in trials]
         return sum(values) / len(values)
 
     # ------------------------------------------------------------------ operating points
@@ -266,19 +271,26 @@ class Runner:
         pilot, test = self.experiment.pilot, self.experiment.pilot_test
         assert pilot is not None
         steps = pilot.steps or training.steps
-        trial = self.experiment.trials(training.method, steps, self.lr_of(training))[0]
-        self.train(trial)
-        self.evaluate(trial, test)
+        trials = self.experiment.trials(training.method, steps, self.lr_of(training))
+        for trial in trials:
+            self.train(trial)
+            self.evaluate(trial, test)
         if self.journal.is_dry:
             return 0.5
-        points = pd.read_csv(self.evaluation(trial, test) / "operating_points.csv")
-        best = best_point(points[(points.level == level) & points.threshold.notna()])
+        best = best_point(self.operating_points(trials, level))
         if best is None:
-            raise UserError(f"{trial.name} finds no {level} at any threshold.")
+            raise UserError(f"{trials[0].name} finds no {level} at any threshold.")
         threshold = float(best["threshold"])
         shown = f"{training.method.name}, {steps} steps: threshold {threshold:g}"
-        self.journal.do(f"threshold_{trial.name}", lambda: None, shown=shown)
+        self.journal.do(f"threshold_{trials[0].name}", lambda: None, shown=shown)
         return threshold
+
+    def operating_points(self, trials: Sequence[Training], level: str) -> pd.DataFrame:
+        """The F1 of voxels or lesions at each threshold, the mean over the trials; an undefined one counts as 0."""
+        folders = [self.evaluation(trial, self.experiment.pilot_test) for trial in trials]
+        points = pd.concat([pd.read_csv(folder / "operating_points.csv") for folder in folders])
+        chosen = points[(points.level == level) & points.threshold.notna()]
+        return chosen.fillna({"f1": 0.0}).groupby("threshold", as_index=False)["f1"].mean()
 
     # ------------------------------------------------------------------ scores
 

@@ -13,6 +13,7 @@ import pandas as pd
 from nnunet_ext.evaluation.bootstrap import Resampling, Table, percentile_interval
 from nnunet_ext.evaluation.metrics import METRICS, Metric
 from nnunet_ext.evaluation.scores_table import labels_with, seed_scores
+from nnunet_ext.report.statistics import FEWEST
 
 RESAMPLES = 5000
 METRIC = {metric.name: metric for metric in METRICS}
@@ -27,18 +28,21 @@ class Estimate:
     high: float
     p: float = math.nan  # two-sided, of a difference from 0: twice the smaller share of resamples on one side of it
     seeds: tuple[str, ...] = ()  # whose trainings are in it
+    by_seed: tuple[float, ...] = ()  # of a difference without an interval, that of each seed
+    left_out: int = 0  # labels in cases for which only one of two runs has a distance
 
     def divided_by(self, factor: float) -> Estimate:
         """The same in other units."""
         return replace(self, value=self.value / factor, low=self.low / factor, high=self.high / factor)
 
     def text(self, *, digits: int = 3, is_signed: bool = False) -> str:
-        """The figure and its interval in brackets; empty where it is undefined."""
+        """The figure and its interval in brackets, or that of each seed; empty where it is undefined."""
         form = f"{'+' if is_signed else ''}.{digits}f"
         if math.isnan(self.value):
             return ""
         interval = "" if math.isnan(self.low) else f" [{self.low:{form}}, {self.high:{form}}]"
-        return f"{self.value:{form}}{interval}"
+        seeds = f" ({', '.join(f'{value:{form}}' for value in self.by_seed)})" if self.by_seed else ""
+        return f"{self.value:{form}}{interval}{seeds}{f', {self.left_out} left out' if self.left_out else ''}"
 
 
 def estimate(values: npt.ArrayLike, statistic: object, rng: np.random.Generator) -> Estimate:
@@ -63,6 +67,8 @@ class Figures:
 
     Each resample draws as many patients as the runs were scored on, with all their cases, and as many seeds, both with
     replacement. All runs share the draws, and a seed is the same draw of cases for all, so that differences are pairs.
+    With fewer than six patients there is no interval and no p: a bootstrap takes three that agree for certain, and they
+    agree by chance a quarter of the time.
     """
 
     def __init__(self, scores: pd.DataFrame) -> None:
@@ -72,15 +78,29 @@ class Figures:
         """A metric of a run: over a seed's cases, the mean over the labels, the mean over the seeds."""
         rows = self._rows(run, test)
         seeds = _seeds(rows)
-        return _estimate(_samples(rows, METRIC[metric], seeds, _patients(rows)), seeds)
+        return _estimate(_samples(rows, METRIC[metric], seeds, _patients(rows)), seeds, _patients(rows))
 
     def difference(self, ours: str, theirs: str, test: str, metric: str) -> Estimate:
-        """A metric of one run minus that of another, over the seeds that both have."""
+        """A metric of one run minus that of another, over the seeds that both have.
+
+        A distance counts where both runs have one. A label that a run misses has none, and the hardest cases are missed
+        first, so that a run would else gain by missing them.
+        """
         first, second = self._rows(ours, test), self._rows(theirs, test)
         seeds = tuple(seed for seed in _seeds(first) if seed in _seeds(second))
-        patients = _patients(pd.concat([first, second]))
-        samples = (_samples(rows, METRIC[metric], seeds, patients) for rows in (first, second))
-        return _estimate(next(samples) - next(samples), seeds)
+        first, second = (rows[rows.seed.isin(seeds)] for rows in (first, second))
+        patients, left_out = _patients(pd.concat([first, second])), 0
+        if METRIC[metric].better == "lower":
+            first, second, left_out = _with_distance_in_both(first, second, metric)
+
+        def samples(among: tuple[str, ...]) -> Table:
+            one, other = (_samples(rows, METRIC[metric], among, patients) for rows in (first, second))
+            return one - other
+
+        found = _estimate(samples(seeds), seeds, patients, left_out=left_out)
+        if math.isnan(found.low) and len(seeds) > 1:
+            found = replace(found, by_seed=tuple(float(samples((seed,))[0]) for seed in seeds))
+        return found
 
     def kept_where_gained(
         self, ours: Sequence[str], theirs: Sequence[str], gained: str, kept: str, metric: str
@@ -102,7 +122,7 @@ class Figures:
         )
         level = np.minimum(first[0, -1], second[0, -1])
         best, other = (most_kept(curve[0], curve[1], level) for curve in (first, second))
-        return _estimate(best - other, seeds), _estimate(other, seeds)
+        return _estimate(best - other, seeds, patients), _estimate(other, seeds, patients)
 
     def _rows(self, run: str, test: str) -> pd.DataFrame:
         return self.scores[(self.scores.run == run) & (self.scores.dataset == test)]
@@ -145,11 +165,22 @@ def _samples(rows: pd.DataFrame, metric: Metric, seeds: tuple[str, ...], patient
     return Resampling(patients, resamples=RESAMPLES).samples(scores, metric.statistic)
 
 
-def _estimate(samples: Table, seeds: tuple[str, ...]) -> Estimate:
+def _with_distance_in_both(
+    first: pd.DataFrame, second: pd.DataFrame, metric: str
+) -> tuple[pd.DataFrame, pd.DataFrame, int]:
+    """The rows of a distance that both runs have, and how many only one has."""
+    place = ["seed", "case", "label"]
+    known = [rows[(rows.metric == metric) & (rows.denominator > 0)].set_index(place) for rows in (first, second)]
+    both = known[0].index.intersection(known[1].index)
+    one, other = (rows.loc[both].reset_index() for rows in known)
+    return one, other, len(known[0].index.union(known[1].index)) - len(both)
+
+
+def _estimate(samples: Table, seeds: tuple[str, ...], patients: Mapping[str, str], *, left_out: int = 0) -> Estimate:
     value, known = float(samples[0]), samples[1:][~np.isnan(samples[1:])]
     interval = percentile_interval(known)
-    if math.isnan(value) or interval is None:
-        return Estimate(value, math.nan, math.nan, seeds=seeds)
+    if math.isnan(value) or interval is None or len({*patients.values()}) < FEWEST:
+        return Estimate(value, math.nan, math.nan, seeds=seeds, left_out=left_out)
     smaller_side = min(np.count_nonzero(known <= 0), np.count_nonzero(known >= 0))
     p = min(1.0, 2 * (int(smaller_side) + 1) / (len(known) + 1))
-    return Estimate(value, interval.low, interval.high, p, seeds)
+    return Estimate(value, interval.low, interval.high, p, seeds, left_out=left_out)

@@ -16,7 +16,16 @@ from benchmarks.engine.children import Children, CommandFailed
 from benchmarks.engine.evidence import evidence_page, primary_lines, primary_results
 from benchmarks.engine.experiment import Comparison, Test, TradeOff, experiment_names, load_experiment
 from benchmarks.engine.journal import Journal, OutOfTime, open_folder
-from benchmarks.engine.results import is_rendered, origin_lines, page_lines, render, write_results, write_table
+from benchmarks.engine.results import (
+    Judged,
+    comparison_lines,
+    is_rendered,
+    origin_lines,
+    page_lines,
+    render,
+    write_results,
+    write_table,
+)
 from benchmarks.engine.runner import Runner, next_rate
 from benchmarks.engine.statistics import Figures, estimate, figure, most_kept
 from nnunet_ext.commands.configure import parse_settings
@@ -87,7 +96,8 @@ class Commands:
         rows = [("model", "", "D", "", case, case, "square", "dice", *parts) for case in cases]
         write_scores(folder / "scores.csv", pd.DataFrame(rows, columns=list(COLUMNS)))
         if "--thresholds" in command:
-            rows = [(level, *point) for level, points in self.points.items() for point in points]
+            found = self.points(model.name.split("__")[2]) if callable(self.points) else self.points
+            rows = [(level, *point) for level, points in found.items() for point in points]
             table = pd.DataFrame(rows, columns=["level", "threshold", "f1"])
             table.to_csv(folder / "operating_points.csv", index=False)
 
@@ -175,6 +185,15 @@ def test_whole_seeds_are_trained_one_after_another_and_what_decides_first(out, c
     assert trained == [f"train_{name}" for name in [*primary, "mixup_6steps_s0"]]
 
 
+def test_further_seeds_are_for_what_decides(out, commands):
+    run(out, replace(EXPERIMENT, more_seeds=(5,)))
+    trained = [name for name in commands.names("train_") if name.endswith("_s5")]
+    assert trained == ["train_stock_6steps_s5", "train_taught_6steps_s5"]
+    folds = read_json(out / "nnUNet_preprocessed" / "Dataset990_Squares" / "splits_final.json")
+    assert len(folds) == 1 + 3
+    assert commands.command("train_stock_6steps_s5")[3] == "3"
+
+
 def test_curves_of_a_trade_off_decide():
     trade_off = TradeOff("squares", "squares", {"a": ("MixUp",), "b": ("taught",)}, ours="a", theirs="b")
     order = replace(EXPERIMENT, trade_off=trade_off, comparisons=()).in_running_order()
@@ -227,6 +246,29 @@ def test_every_method_is_scored_at_the_threshold_that_its_own_pilot_has_chosen(o
     assert f"taught, 6 steps: threshold {threshold}" in page
     rates = page.partition("## Learning rates")[2].splitlines()
     assert [line.split(" | ")[0] for line in rates if "6 steps" in line and "|" in line] == ["| stock, 6 steps"]
+
+
+def test_rates_can_be_chosen_by_the_best_f1_of_all_thresholds(out, commands):
+    """The mean over the pilot's trainings counts: 0.1 is best for the first, 0.7 for both together."""
+    f1 = {"lr0.1_s0": [0.9, 0.6], "lr0.1_s1": [0.2, 0.7]}
+    commands.dice = lambda name: 0.1 if "lr0.1_" in name else 0.8
+    commands.points = lambda name: {
+        "lesion": list(zip((0.1, 0.7), next((f for run, f in f1.items() if run in name), [0.3, 0.3])))
+    }
+    pilot = replace(EXPERIMENT.pilot, test=Test("curve", options=("--thresholds",)), level="lesion", seeds=(0, 1))
+    drawn = []
+    make = EXPERIMENT.methods[2].data.make
+    noted = replace(EXPERIMENT.methods[2].data, make=lambda folder, draw: drawn.append(draw) or make(folder, draw))
+    methods = (*EXPERIMENT.methods[:2], replace(EXPERIMENT.methods[2], data=noted))
+    tests = (Test("squares", decided_by="lesion"),)
+    collected(run(out, replace(EXPERIMENT, methods=methods, tests=tests, pilot=pilot)), out)
+    assert "initial_lr=0.1" in commands.command("configure_stock_6steps_s0")
+    command = commands.command("evaluate_stock_6steps_s0__squares")
+    assert command[command.index("--threshold") + 1] == "0.7"
+    assert [draw.threshold for draw in drawn if draw.fold] == [0.7, 0.7], "a teacher decides as it is scored"
+    page = (out / "tiny.md").read_text()
+    assert "| stock, 6 steps | 0.300 | 0.650 | 0.1 (at the edge) |" in page
+    assert "F1 of lesions at the best threshold" in page
 
 
 def test_a_pilot_that_finds_nothing_chooses_no_threshold(out, commands):
@@ -453,7 +495,7 @@ def test_methods_with_labels_of_their_own_make_up_one_run(out, commands):
 
 def test_page_has_runs_comparisons_rates_and_provenance(out, commands):
     commands.dice = lambda name: {"stock": 0.5, "taught": 0.8}.get(name.split("_")[0], 0.6)
-    collected(run(out), out)
+    collected(run(out, replace(EXPERIMENT, patient_of=str)), out)  # with a patient for each case, as four are too few
     page = (out / "tiny.md").read_text()
     assert "| stock, 6 steps  | 0.500 [0.500, 0.500] |  0, 1 |" in page
     assert "+0.300 [+0.300, +0.300] |    0.5 | 0.000 | better, but within the margin | primary |" in page
@@ -537,6 +579,42 @@ def test_difference_is_over_the_seeds_that_both_have():
     assert difference.seeds == ("0",)
 
 
+@pytest.mark.parametrize("patients", [5, 6])
+def test_with_fewer_than_six_patients_nothing_is_tested(patients):
+    """Five that agree have p = 2 / 2⁵ = 0.0625 in a test of signs; a bootstrap of them would have p = 0."""
+    values = {
+        (run, seed): {f"p{number}": (0.1 * number + (run == "a") * (0.1 + int(seed)), 1) for number in range(patients)}
+        for run in "ab"
+        for seed in "01"
+    }
+    figures = Figures(table(values))
+    single, difference = figures.estimate("a", "t", "dice"), figures.difference("a", "b", "t", "dice")
+    assert difference.value == pytest.approx(0.6)
+    if patients == 6:
+        assert difference.p < 0.05
+        assert not difference.by_seed
+        assert single.low < single.value
+        return
+    assert math.isnan(difference.p)
+    assert math.isnan(single.low)
+    assert difference.text(is_signed=True) == "+0.600 (+0.100, +1.100)"
+    judgement = Judged("", EXPERIMENT.comparisons[0], "a", "b", "t", difference, single)
+    assert judgement.verdict(difference.p) == "described"
+    assert comparison_lines([judgement, judgement])[2].split("|")[5].strip() == "", "and there is nothing to correct"
+
+
+def test_a_run_gains_no_distance_by_missing_what_is_hard():
+    """Where only one of two runs has a distance, none counts; Dice, which is 0 there, does."""
+    near = {f"p{number}": (2.0, 1) for number in range(8)}
+    missed = {**near, "p7": (0.0, 0)}
+    values = {("a", "0"): missed, ("b", "0"): {**near, "p7": (90.0, 1)}}
+    figures = Figures(table(values, "hd95"))
+    difference = figures.difference("a", "b", "t", "hd95")
+    assert (difference.value, difference.low, difference.high) == (0, 0, 0)
+    assert difference.text() == "0.000 [0.000, 0.000], 1 left out"
+    assert figures.estimate("b", "t", "hd95").value == pytest.approx(13)
+
+
 def test_figure_is_of_sums_and_the_mean_over_labels():
     first = table({("a", "0"): {"p": (1, 4), "q": (3, 4)}})
     second = table({("a", "0"): {"p": (0, 0), "q": (1, 1)}}, label="m")
@@ -618,7 +696,7 @@ def test_trade_off_compares_what_is_kept_where_as_much_is_gained(tmp_path):
     assert "![Dice on new and on old](tiny.png)" in page
     (counted,) = (
         line
-        for line in primary_lines(primary_results([TWO_TESTS], folder_with(two_tests(), tmp_path)))
+        for line in primary_lines([primary_results(TWO_TESTS, folder_with(two_tests(), tmp_path))])
         if "equal" in line
     )
     assert counted.split("|")[1].strip() == TWO_TESTS.title
@@ -638,19 +716,18 @@ def folder_with(scores, folder):
     return folder
 
 
-def test_primary_comparisons_of_several_experiments_are_corrected_together(tmp_path):
+def test_primary_comparisons_are_corrected_within_their_experiment_and_over_all(tmp_path):
     rows = {}
     for number in range(12):
         for run, value in (("stock, 6 steps", 0.0), ("taught, 6 steps", 0.1 if number else -0.05)):
             rows.setdefault((run, "0"), {})[f"p{number}"] = (value, 1)
     write_table(tmp_path / "tiny.csv.gz", table(rows).assign(dataset="squares"))
     shutil.copy(tmp_path / "tiny.csv.gz", tmp_path / "other.csv.gz")
-    alone = primary_lines(primary_results([EXPERIMENT], tmp_path))
     several = [EXPERIMENT, replace(EXPERIMENT, name="other"), replace(EXPERIMENT, name="no")]
-    both = primary_lines(primary_results(several, tmp_path))
-    p_alone, p_both = (float(lines[2].split("|")[6]) for lines in (alone, both))
-    assert len(both) == 4
-    assert p_both == pytest.approx(2 * p_alone, abs=0.002)
+    lines = primary_lines([primary_results(one, tmp_path) for one in several])
+    assert len(lines) == 4
+    own, over_all = (float(cell) for cell in (lines[2].split("|")[6], lines[2].split("|")[8]))
+    assert over_all == pytest.approx(2 * own, abs=0.002)
 
 
 def test_page_of_evidence_is_what_the_results_say():
