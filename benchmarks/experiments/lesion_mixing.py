@@ -40,6 +40,6 @@ EXPERIMENT = Experiment(
         Comparison("CarveMix", "CutMix"),
         Comparison("stock", "stock", steps=(2000, 1000)),
     ),
-    pilot=Pilot(first=1e-2, seeds=(0, 1)),
+    pilot=Pilot(first=1e-2, seeds=(0, 1), steps=1000),
     patient_of=patient_of,
 )
