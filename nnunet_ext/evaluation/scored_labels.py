@@ -29,8 +29,8 @@ def match_labels(model: Mapping[str, Any], dataset: Mapping[str, Any], *, name: 
         if set(ours[label]) != set(theirs[label]):
             value, other = (" + ".join(map(str, values[label])) for values in (ours, theirs))
             raise UserError(
-                f"Label {label!r} has the value {value} in the model and {other} in {name}. Only labels of the same "
-                "name and values can be scored."
+                f"Label {label!r} has the value {value} in the model and {other} in {name}. Give it the "
+                f"model's value in {name}, in the label maps as well as in dataset.json."
             )
     if not common:
         raise UserError(
