@@ -6,21 +6,31 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from benchmarks.engine.experiment import Experiment
+from benchmarks.engine.experiment import Experiment, Test, TradeOff
+from benchmarks.engine.operating_points import mean_curve
 from benchmarks.engine.statistics import Estimate, Figures
 from nnunet_ext.files import written_whole
 
 MARKERS = "osD^vPX<>*"
+CURVES = "_precision_recall.png"
+"""How the name of that figure ends."""
 
 
-def draw_trade_off(experiment: Experiment, scores: pd.DataFrame, folder: Path) -> None:
-    """Write ``NAME.png``, where the experiment declares a trade-off: a curve of each method, with 95 % intervals.
+def draw_figures(experiment: Experiment, scores: pd.DataFrame, folder: Path) -> None:
+    """Write what the experiment asks for; models that are not scored are left out.
 
-    Models that are not scored are left out.
+    ``NAME.png``: a trade-off, a curve of each method with 95 % intervals. ``NAME_precision_recall.png``: of the tests
+    with ``--thresholds``, precision against recall of each run, the means over its seeds.
     """
-    if experiment.trade_off is None:
-        return
-    asked, figures = experiment.trade_off, Figures(scores)
+    if experiment.trade_off is not None:
+        _save(trade_off_figure(experiment, experiment.trade_off, scores), folder / f"{experiment.name}.png")
+    if tests := [test for test in experiment.tests if test.has_curve]:
+        _save(curves_figure(experiment, tests, scores), folder / f"{experiment.name}{CURVES}")
+
+
+def trade_off_figure(experiment: Experiment, asked: TradeOff, scores: pd.DataFrame) -> Figure:
+    """What is kept on one test against what is gained on the other."""
+    figures = Figures(scores)
     picture = Figure(figsize=(7, 5), layout="constrained")
     axes = picture.add_subplot(xlabel=f"{asked.metric}, {asked.gained}", ylabel=f"{asked.metric}, {asked.kept}")
     for (name, methods), marker in zip(asked.curves.items(), MARKERS):
@@ -36,7 +46,28 @@ def draw_trade_off(experiment: Experiment, scores: pd.DataFrame, folder: Path) -
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend()
-    with written_whole(folder / f"{experiment.name}.png") as temporary:
+    return picture
+
+
+def curves_figure(experiment: Experiment, tests: Sequence[Test], scores: pd.DataFrame) -> Figure:
+    """Precision against recall at many thresholds, a panel for each test."""
+    picture = Figure(figsize=(5.5 * len(tests), 5), layout="constrained")
+    labels = dict.fromkeys(one.label for one in experiment.all_trainings())
+    for number, test in enumerate(tests, start=1):
+        wanted = {"xlim": (0, 1), "ylim": (0, 1), "title": f"{test.level}s, {test.name}"}
+        axes = picture.add_subplot(1, len(tests), number, xlabel="recall", ylabel="precision", **wanted)
+        for label in labels:
+            curve = mean_curve(scores[(scores.run == label) & (scores.dataset == test.name)], test.level)
+            if len(curve):
+                axes.plot(curve.recall, curve.precision, marker=".", label=label)
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+    return picture
+
+
+def _save(picture: Figure, file: Path) -> None:
+    with written_whole(file) as temporary:
         picture.savefig(temporary, format="png", dpi=120)
 
 

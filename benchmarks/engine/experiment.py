@@ -111,6 +111,16 @@ class Test:
     decided_by: str = ""
     methods: tuple[str, ...] = ()  # names of those that are scored on it; all by default
 
+    @property
+    def has_curve(self) -> bool:
+        """Whether precision and recall are measured at many thresholds."""
+        return "--thresholds" in self.options
+
+    @property
+    def level(self) -> str:
+        """What precision and recall are of."""
+        return "lesion" if "lesions" in self.metrics else "voxel"
+
     def takes(self, method: Method) -> bool:
         """Whether a method is scored on it."""
         return method.is_scored and (not self.methods or method.name in self.methods)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.engine.drawing import draw_trade_off
+from benchmarks.engine.drawing import CURVES, draw_figures
 from benchmarks.engine.experiment import Comparison, Experiment, Test, Training
+from benchmarks.engine.operating_points import mean_curve, read_points, rows_of_points
 from benchmarks.engine.provenance import REPOSITORY, markdown_table, provenance_lines
 from benchmarks.engine.runner import Runner, best_rate, evaluation_name
 from benchmarks.engine.statistics import METRIC, Estimate, Figures, figure
@@ -27,7 +28,6 @@ COMPARISON_HEADER = ("", "metric, test", "difference [95 %]", "margin", "p", "ve
 PROVENANCE = "## Where the figures come from"
 ALPHA = 0.05
 DIGITS = 6
-AT_THRESHOLD = "f1 at "
 
 
 # ---------------------------------------------------------------------- the table
@@ -54,18 +54,9 @@ def collect(runner: Runner) -> pd.DataFrame:
         patients = table.case.map(runner.experiment.patient_of)
         run = {"run": training.label, "seed": str(training.seed), "dataset": test.name}
         tables.append(table.assign(**run, patient=patients))
-        if training.lr is not None and runner.experiment.pilot and runner.experiment.pilot.level:
-            tables.append(threshold_rows(runner, training).assign(**run))
+        if test.has_curve:
+            tables.append(rows_of_points(read_points(runner.evaluation(training, test))).assign(**run))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(COLUMNS))
-
-
-def threshold_rows(runner: Runner, trial: Training) -> pd.DataFrame:
-    """Rows of the scores table with the F1 of a training of the pilot at each threshold; they are of no case."""
-    assert runner.experiment.pilot is not None
-    points = runner.operating_points([trial], runner.experiment.pilot.level)
-    rows = dict.fromkeys(("references", "case", "patient", "label"), "")
-    metric = AT_THRESHOLD + points.threshold.map("{:g}".format)
-    return pd.DataFrame({"metric": metric, "numerator": points.f1, "denominator": 1.0}).assign(**rows)
 
 
 def write_table(file: Path, scores: pd.DataFrame) -> None:
@@ -188,7 +179,7 @@ def pilot_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
         tried = scores[(scores.run == run) & (scores.dataset == experiment.pilot_test.name)]
         if len(tried):
             each = [figure(tried[tried.seed == seed], pilot.metric) for seed in tried.seed.unique()]
-            score = best_f1(tried) if pilot.level else sum(each) / len(each)
+            score = mean_curve(tried, pilot.level).f1.max() if pilot.level else sum(each) / len(each)
             found.setdefault(f"{method.family_name}, {steps} steps", {})[lr] = score
     lrs = sorted({lr for values in found.values() for lr in values})
     rows = []
@@ -198,12 +189,6 @@ def pilot_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
         cells = [f"{values[lr]:.3f}" if lr in values else "" for lr in lrs]
         rows.append([name, *cells, f"{best:g}{at_edge}"])
     return markdown_table(["", *(f"{lr:g}" for lr in lrs), "best"], rows) if rows else ["Not run."]
-
-
-def best_f1(scores: pd.DataFrame) -> float:
-    """At the best threshold, of the means over the trainings; 0 where none has an F1."""
-    points = scores[scores.metric.str.startswith(AT_THRESHOLD)]
-    return float(points.groupby("metric").numerator.mean().max()) if len(points) else 0.0
 
 
 def page_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
@@ -224,6 +209,8 @@ def page_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
         asked = experiment.trade_off
         shown = f"{asked.metric.capitalize()} on {asked.gained} and on {asked.kept}"
         lines += [f"![{shown}]({experiment.name}.png)", ""]
+    if any(test.has_curve for test in experiment.tests):
+        lines += [f"![Precision against recall at many thresholds]({experiment.name}{CURVES})", ""]
     if experiment.comparisons or experiment.trade_off:
         lines += ["## Comparisons", "", *comparison_lines(judged(experiment, figures)), ""]
         lines += [
@@ -254,7 +241,7 @@ def write_results(runner: Runner, folder: Path, command: Sequence[str]) -> None:
     table = folder / f"{runner.experiment.name}.csv.gz"
     write_table(table, scores)
     lines = page_lines(runner.experiment, read_scores(table))
-    draw_trade_off(runner.experiment, read_scores(table), folder)
+    draw_figures(runner.experiment, read_scores(table), folder)
     lines += [PROVENANCE, "", *origin_lines(runner, command)]
     write_text(table.with_name(f"{runner.experiment.name}.md"), "\n".join(lines) + "\n")
     print("\n".join(lines), flush=True)
@@ -298,6 +285,6 @@ def render(experiment: Experiment, folder: Path) -> list[str]:
     kept = before[before.index(PROVENANCE) :]
     scores = read_scores(folder / f"{experiment.name}.csv.gz")
     lines = page_lines(experiment, scores)
-    draw_trade_off(experiment, scores, folder)
+    draw_figures(experiment, scores, folder)
     write_text(page, "\n".join(lines) + f"\n{kept}")
     return lines

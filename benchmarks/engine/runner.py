@@ -16,6 +16,7 @@ import pandas as pd
 
 from benchmarks.engine.experiment import Dataset, Draw, Experiment, Method, Test, Training
 from benchmarks.engine.journal import Journal, NotDone, OutOfTime
+from benchmarks.engine.operating_points import read_points
 from benchmarks.engine.statistics import figure
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.operating_points import best_point
@@ -288,8 +289,8 @@ class Runner:
     def operating_points(self, trials: Sequence[Training], level: str) -> pd.DataFrame:
         """The F1 of voxels or lesions at each threshold, the mean over the trials; an undefined one counts as 0."""
         folders = [self.evaluation(trial, self.experiment.pilot_test) for trial in trials]
-        points = pd.concat([pd.read_csv(folder / "operating_points.csv") for folder in folders])
-        chosen = points[(points.level == level) & points.threshold.notna()]
+        points = pd.concat([read_points(folder) for folder in folders])
+        chosen = points[points.level == level]
         return chosen.fillna({"f1": 0.0}).groupby("threshold", as_index=False)["f1"].mean()
 
     # ------------------------------------------------------------------ scores

@@ -23,6 +23,8 @@ EXPERIMENT = replace(
     description="DBDMP on tiles of FLAIR volumes of three patients with multiple sclerosis, in which 30 % of the "
     "lesions are annotated, scored on a fourth patient, who is in no test. Each pair of weights has its own threshold.",
     methods=tuple(weighted(*weights) for weights in WEIGHTS),
+    tests=(),
+    columns=(),
     comparisons=(),
     seeds=(),
     pilot=replace(PILOT, rates=(1e-2,)),

@@ -1,5 +1,6 @@
 """Partially annotated instances where stock has converged, each method at its own operating point."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -32,8 +33,9 @@ OF_SOME = dbdmp("DBDMP", "nnUNetTrainerDBDMP, 30 % of the lesions annotated")
 OF_ONE = dbdmp("DBDMP, one lesion", "nnUNetTrainerDBDMP, one lesion of each tile annotated", ONE)
 PRETRAINING = Method("pre-training", "nnUNetTrainerModelsGenesis", SOME, lr=2e-3, is_scored=False)
 LENGTHS = (1000, 2000)
-CURVE = Test("pilot", DENSE, metrics=("dice", "lesions"), options=("--instances", "instancesTr", "--thresholds"))
-PILOT = Pilot(first=1e-2, seeds=(0, 1), test=CURVE, level="lesion", steps=LENGTHS[0])
+INSTANCES = ("--instances", "instancesTr")
+AT_THRESHOLDS = Test("pilot", DENSE, metrics=("dice", "lesions"), options=(*INSTANCES, "--thresholds"))
+PILOT = Pilot(first=1e-2, seeds=(0, 1), test=AT_THRESHOLDS, level="lesion", steps=LENGTHS[0])
 
 EXPERIMENT = Experiment(
     name="partial_lesions",
@@ -60,9 +62,10 @@ EXPERIMENT = Experiment(
             "lesions",
             DENSE,
             metrics=("dice", "surface", "lesions"),
-            options=("--instances", "instancesTr"),
+            options=INSTANCES,
             decided_by="lesion",
         ),
+        replace(AT_THRESHOLDS, name="lesions at all thresholds", methods=("stock", OF_SOME.name, "all lesions")),
     ),
     columns=tuple(
         ("lesions", metric) for metric in ("lesions_f1", "lesions_recall", "lesions_precision", "dice", "hd95")

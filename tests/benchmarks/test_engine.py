@@ -13,9 +13,11 @@ import pytest
 
 from benchmarks.__main__ import EVIDENCE, RESULTS, main, planned
 from benchmarks.engine.children import Children, CommandFailed
+from benchmarks.engine.drawing import curves_figure
 from benchmarks.engine.evidence import evidence_page, primary_lines, primary_results
 from benchmarks.engine.experiment import Comparison, Test, TradeOff, experiment_names, load_experiment
 from benchmarks.engine.journal import Journal, OutOfTime, open_folder
+from benchmarks.engine.operating_points import mean_curve, rows_of_points
 from benchmarks.engine.results import (
     Judged,
     comparison_lines,
@@ -46,6 +48,7 @@ class Commands:
         self.ran = []
         self.failing = ""
         self.dice = lambda name: 0.8
+        # threshold and F1; precision and recall are as high
         self.points = {"voxel": [(0.1, 0.9), (0.5, 0.2), ("", 0.95)], "lesion": [(0.1, 0.2), (0.7, 0.6), ("", 0.8)]}
 
     def __call__(self, command, log):
@@ -99,6 +102,7 @@ class Commands:
             found = self.points(model.name.split("__")[2]) if callable(self.points) else self.points
             rows = [(level, *point) for level, points in found.items() for point in points]
             table = pd.DataFrame(rows, columns=["level", "threshold", "f1"])
+            table = table.assign(found=table.f1 * 10, right=table.f1 * 20, reference=10, predicted=20)
             table.to_csv(folder / "operating_points.csv", index=False)
 
 
@@ -269,6 +273,38 @@ def test_rates_can_be_chosen_by_the_best_f1_of_all_thresholds(out, commands):
     page = (out / "tiny.md").read_text()
     assert "| stock, 6 steps | 0.300 | 0.650 | 0.1 (at the edge) |" in page
     assert "F1 of lesions at the best threshold" in page
+
+
+def test_precision_against_recall_is_in_the_table_and_drawn(out, commands):
+    curve = Test("all", metrics=("dice", "lesions"), options=("--thresholds",), methods=("stock",))
+    experiment = replace(EXPERIMENT, tests=(*EXPERIMENT.tests, curve))
+    collected(run(out, experiment), out)
+    scores = read_scores(out / "tiny.csv.gz")
+    of_run = scores[(scores.run == "stock, 6 steps") & (scores.dataset == "all")]
+    assert mean_curve(of_run, "lesion").to_dict("list") == {
+        "threshold": [0.1, 0.7],
+        "recall": [0.2, 0.6],
+        "precision": [0.2, 0.6],
+        "f1": pytest.approx([0.2, 0.6]),
+    }
+    assert "](tiny_precision_recall.png)" in (out / "tiny.md").read_text()
+    (axes,) = curves_figure(experiment, [curve], scores).axes
+    assert [line.get_label() for line in axes.lines] == ["stock, 6 steps"]
+    assert [tuple(axis) for axis in axes.lines[0].get_data()] == [(0.2, 0.6), (0.2, 0.6)]
+    assert (out / "tiny_precision_recall.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_mean_curve_is_over_the_seeds_and_counts_what_is_undefined_as_nothing():
+    points = {"0": [(0.5, 2, 4, 1, 4), (0.9, 0, 4, 0, 0)], "1": [(0.5, 4, 4, 2, 2), (0.9, 4, 4, 2, 2)]}
+    columns = ["threshold", "found", "reference", "right", "predicted"]
+    rows = [
+        rows_of_points(pd.DataFrame(of_seed, columns=columns).assign(level="lesion")).assign(seed=seed)
+        for seed, of_seed in points.items()
+    ]
+    curve = mean_curve(pd.concat(rows, ignore_index=True), "lesion")
+    assert curve.recall.to_list() == [0.75, 0.5]
+    assert curve.precision.to_list() == [0.625, 0.5]
+    assert curve.f1.to_list() == pytest.approx([(1 / 3 + 1) / 2, 0.5])
 
 
 def test_a_pilot_that_finds_nothing_chooses_no_threshold(out, commands):
