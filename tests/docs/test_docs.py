@@ -162,6 +162,20 @@ def test_every_command_is_in_the_readme() -> None:
     assert not missing
 
 
+def test_gains_in_the_table_of_choices_are_those_of_the_pages() -> None:
+    table = text_of("docs/choose.md").partition("## What was measured")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1:-1] for line in table.splitlines() if line.startswith("| [")]
+    checked = 0
+    for technique, _, _, gain, _, _ in rows:
+        path, _, anchor = LINK.findall(technique)[0].partition("#")
+        page = text_of(f"docs/{path}").partition(f"\n## {anchor.capitalize()}\n")[2].partition("\n## ")[0]
+        known = {number.lstrip("0") for number in re.findall(r"[\d.]*\d", page)}
+        for number in re.findall(r"\d*\.\d+", gain):
+            assert number.lstrip("0") in known, f"{technique.strip()}: {number} is not on its page"
+            checked += 1
+    assert checked >= 12
+
+
 def test_the_pages_do_hold_commands_and_settings() -> None:
     """So that a change of style cannot switch the tests above off unseen."""
     calls = [call for page in PAGE_NAMES for call in commands(text_of(page))]
