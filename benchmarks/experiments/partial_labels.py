@@ -1,5 +1,6 @@
 """Labels that are missing in some cases: the heart, as if its cases came from several datasets."""
 
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
@@ -11,20 +12,22 @@ from benchmarks.engine.experiment import Comparison, Dataset, Experiment, Method
 from benchmarks.experiments.scribbles import COARSE
 
 STOCK, OURS = "nnUNetTrainerConfigurable", "nnUNetTrainerPartialLabels"
-SEPARATE = "one model per source"
+SEPARATE, BOUND = "one model per source", "nnU-Net on all labels of all cases: the bound"
 
 
-def stock_methods(data: PretendedSources, steps: int) -> tuple[Method, ...]:
-    """Stock nnU-Net with all labels and in every way that it can be used without them."""
+def stock_methods(data: PretendedSources, steps: int, longer: Collection[str]) -> tuple[Method, ...]:
+    """Stock nnU-Net with all labels and in every way that it can be used without them.
+
+    Those that are named by `longer` are also trained for as long as the models of all parts together.
+    """
     number, everything = data.complete.number, data.sources[-1]
-    stock = partial(Method, trainer=STOCK, settings={}, family="stock")
+
+    def stock(name: str, **options: Any) -> Method:
+        lengths = (steps, len(data.parts) * steps) if name in longer else ()
+        return Method(name, STOCK, family="stock", **{"steps": lengths, **options})
+
     return (
-        stock(
-            "full labels",
-            data=data.complete,
-            description="nnU-Net on all labels of all cases: the bound",
-            steps=(steps, 2 * steps),
-        ),
+        stock("full labels", data=data.complete, description=BOUND, steps=(steps, 2 * steps)),
         stock("background", data=data.merged, description="nnU-Net, missing labels taken for background"),
         stock(
             "whole cases",
@@ -90,12 +93,13 @@ def comparisons(addition: str = "", *, are_primary: bool) -> tuple[Comparison, .
     )
 
 
-def longer(steps: int, parts: int, addition: str = "") -> tuple[Comparison, ...]:
-    """Ours with as many steps as the models of all parts have together, and full labels with twice as many."""
-    ours = f"partial labels{addition}"
+def longer(steps: int, parts: int, beside: Collection[str], addition: str = "") -> tuple[Comparison, ...]:
+    """Ours with as many steps as the models of all parts together, `beside` others; full labels with twice as many."""
+    ours, total = f"partial labels{addition}", parts * steps
     return (
-        Comparison(ours, SEPARATE, margin=0.01, steps=(parts * steps, steps)),
-        Comparison(f"completed{addition}", ours, margin=0.01, steps=(steps, parts * steps)),
+        Comparison(ours, SEPARATE, margin=0.01, steps=(total, steps)),
+        *(Comparison(ours, name, margin=0.01, steps=(total, total)) for name in beside),
+        Comparison(f"completed{addition}", ours, margin=0.01, steps=(steps, total)),
         Comparison("full labels", "full labels", steps=(2 * steps, steps)),
     )
 
@@ -110,17 +114,19 @@ HEART = PretendedSources(
 )
 STEPS, PARTS = 2000, len(HEART.parts)
 SAME_RATE = ", stock's rate"
+AS_LONG = ("whole cases",)
 
 EXPERIMENT = Experiment(
     name="partial_labels",
     title="Labels missing in some cases: the heart",
     description=f"{HEART.description} Added when all three seeds had been scored at 2,000 steps: `full labels` at "
     "4,000; `completed`; and ours at the learning rate that was found for stock, as one pilot with one seed had chosen "
-    "another by a difference of 0.006, at 2,000 steps and at as many as the models of all sources have together.",
+    "another by a difference of 0.006, at 2,000 steps and at as many as the models of all sources have together. Added "
+    "after that: `whole cases` with as many steps as ours.",
     originals=(ORIGIN,),
     folds=HEART.folds,
     methods=(
-        *stock_methods(HEART, STEPS),
+        *stock_methods(HEART, STEPS, AS_LONG),
         *our_methods(HEART, 10, "ours"),
         *our_methods(HEART, 20, "stock", SAME_RATE, steps=(STEPS, PARTS * STEPS)),
     ),
@@ -128,7 +134,7 @@ EXPERIMENT = Experiment(
     comparisons=(
         *comparisons(are_primary=True),
         *comparisons(SAME_RATE, are_primary=False),
-        *longer(STEPS, PARTS, SAME_RATE),
+        *longer(STEPS, PARTS, AS_LONG, SAME_RATE),
         Comparison(f"partial labels{SAME_RATE}", "partial labels"),
     ),
     network=COARSE,
