@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import draw_pictures
+from benchmarks.engine.experiment import experiment_names
 from drawing import layout, pages, techniques
 from drawing.layout import GREYS, Panel, Picture, Row, drawn, places, titles, with_palette
 from nnunet_ext.cli import build_parser
@@ -19,6 +20,7 @@ from support.pages import prose
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "docs" / "images"
+MEASURED = sorted((IMAGES / "measured").glob("*.png"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHOWN = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
 NAMES = [*draw_pictures.PICTURES, *pages.EXCERPTS]
@@ -133,7 +135,16 @@ def test_the_commands_behind_the_pages_parse() -> None:
 def test_every_picture_on_disk_is_drawn_by_the_script_and_shown_on_a_page() -> None:
     on_disk = {file.stem for file in IMAGES.glob("*.png")}
     assert on_disk == set(NAMES)
-    assert on_disk == {name for page in PAGES for name in shown_on(page)}
+    assert on_disk | {file.stem for file in MEASURED} == {name for page in PAGES for name in shown_on(page)}
+
+
+@pytest.mark.parametrize("file", MEASURED, ids=lambda file: file.stem)
+def test_a_picture_of_real_data_is_of_an_experiment_and_names_its_source_and_licence(file: Path) -> None:
+    """``python -m benchmarks picture`` draws it, of the models of an experiment."""
+    assert file.stem in experiment_names()
+    (page,) = (page for page in PAGES if file.stem in shown_on(page))
+    caption = page.read_text(encoding="utf-8").partition(f"{file.name})")[2].split("\n\n")[1]
+    assert re.search(r"Image and labels: .+ CC BY(-SA)? 4\.0", caption)
 
 
 def test_pictures_are_small() -> None:
