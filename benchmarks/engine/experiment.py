@@ -51,7 +51,12 @@ class Dataset:
 
     def number_for(self, training: Training) -> int:
         """nnU-Net's id of the dataset for a training."""
-        return self.number + (training.fold if self.teacher else training.seed if self.per_seed else 0)
+        if self.teacher is None:
+            return self.number + (training.seed if self.per_seed else 0)
+        # the pilot's trainings share a fold, and each has a teacher of its own
+        experiment = training.experiment
+        behind_all = len(experiment.sizes) * len(experiment.all_seeds) if training.is_pilot and training.seed else 0
+        return self.number + training.fold + (behind_all + training.seed if behind_all else 0)
 
     def name_for(self, training: Training) -> str:
         """nnU-Net's name of the dataset for a training."""
@@ -73,7 +78,8 @@ class Method:
     steps: tuple[int, ...] = ()  # lengths, where they are not the experiment's
     sizes: tuple[int | None, ...] = ()  # numbers of training cases, where they are not all of the experiment's
     seeds: tuple[int, ...] = ()  # where they are not all of the experiment's
-    start: Method | None = None  # method whose model of the same seed and size is trained first and is the start
+    # method whose model of the same seed and size, or of its only size, is trained first and is the start
+    start: Method | None = None
     # how the start is given: an option of ``nnUNetv2_train``, or the name of a setting
     start_by: str = "-pretrained_weights"
     is_shared: bool = False  # whether one model, of seed 0 and the first fold of its data, serves all seeds and sizes

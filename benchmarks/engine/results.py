@@ -79,13 +79,13 @@ class Judged:
     theirs: str
     test: str
     difference: Estimate
-    reference: Estimate
+    declared: int  # primary comparisons of the experiment, those that wait for runs included
 
     @property
     def gain(self) -> float:
         """The difference towards better, in the margin's terms."""
         sign = -1 if METRIC[self.comparison.metric].better == "lower" else 1
-        return sign * self.difference.value / (self.reference.value if self.comparison.is_relative else 1)
+        return sign * self.difference.value / (self.difference.reference if self.comparison.is_relative else 1)
 
     def verdict(self, p: float) -> str:
         """``better``, ``worse`` or ``open``; ``better`` needs the margin as well. Without p nothing is judged."""
@@ -100,20 +100,19 @@ class Judged:
 
 def judged(experiment: Experiment, figures: Figures) -> list[Judged]:
     """The comparisons of which both runs have been scored."""
-    found = []
+    found, declared = [], len(experiment.primary_comparisons())
     for one in experiment.comparisons:
         ours, theirs = experiment.runs_of(one)
         test = one.test or experiment.tests[0].name
         difference = figures.difference(ours, theirs, test, one.metric)
         if difference.value == difference.value:
-            reference = figures.estimate(theirs, test, one.metric)
-            found.append(Judged(experiment.title, one, ours, theirs, test, difference, reference))
+            found.append(Judged(experiment.title, one, ours, theirs, test, difference, declared))
     if asked := experiment.trade_off:
         first, second = ([experiment.run_of(name) for name in asked.curves[one]] for one in (asked.ours, asked.theirs))
-        difference, reference = figures.kept_where_gained(first, second, asked.gained, asked.kept, asked.metric)
+        difference, _ = figures.kept_where_gained(first, second, asked.gained, asked.kept, asked.metric)
         if difference.value == difference.value:
             one = asked.comparison
-            found.append(Judged(experiment.title, one, asked.ours, asked.theirs, one.test, difference, reference))
+            found.append(Judged(experiment.title, one, asked.ours, asked.theirs, one.test, difference, declared))
     return found
 
 
@@ -136,12 +135,18 @@ def comparison_cells(results: Sequence[Judged]) -> list[list[str]]:
 
 
 def corrected_p(results: Sequence[Judged]) -> list[float]:
-    """The p of each comparison, those of the primary ones corrected by Holm's method; NaN where there is none."""
+    """The p of each comparison, those of the primary ones corrected by Holm's method; NaN where there is none.
+
+    Primary comparisons that wait for runs count, as if they would show nothing: so no verdict changes for the worse
+    when they come in.
+    """
     values = [one.difference.p for one in results]
     primary = [
         number for number, one in enumerate(results) if one.comparison.is_primary and values[number] == values[number]
     ]
-    for number, p in zip(primary, holm([values[number] for number in primary])):
+    declared = sum({one.title: one.declared for one in results}.values())
+    waiting = [1.0] * max(0, declared - len(primary))
+    for number, p in zip(primary, holm([*(values[number] for number in primary), *waiting])):
         values[number] = p
     return values
 

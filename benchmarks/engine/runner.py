@@ -245,7 +245,8 @@ class Runner:
                 return first
             scores[lr] = float("nan") if score is None else score
         if all(score != score for score in scores.values()):
-            raise UserError(f"No training of {method.name}'s pilot has a {pilot.metric}. Give another Pilot.first.")
+            score = f"{pilot.level} F1" if pilot.level else pilot.metric
+            raise UserError(f"No training of {method.name}'s pilot has a {score}. Give another Pilot.first.")
         return best_rate(scores)
 
     def pilot_score(self, method: Method, steps: int, lr: float) -> float | None:
@@ -257,7 +258,7 @@ class Runner:
             return None
         if pilot.level:
             best = best_point(self.operating_points(trials, pilot.level))
-            return 0.0 if best is None else float(best["f1"])
+            return float("nan") if best is None else float(best["f1"])
         values = [figure(self.scores(training, test), pilot.metric) for training in trials]
         return sum(values) / len(values)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,6 +30,7 @@ class Estimate:
     seeds: tuple[str, ...] = ()  # whose trainings are in it
     by_seed: tuple[float, ...] = ()  # of a difference without an interval, that of each seed
     left_out: int = 0  # labels in cases for which only one of two runs has a distance
+    reference: float = math.nan  # of a difference, the figure of the other run in the same pairs
 
     def divided_by(self, factor: float) -> Estimate:
         """The same in other units."""
@@ -78,7 +79,8 @@ class Figures:
         """A metric of a run: over a seed's cases, the mean over the labels, the mean over the seeds."""
         rows = self._rows(run, test)
         seeds = _seeds(rows)
-        return _estimate(_samples(rows, METRIC[metric], seeds, _patients(rows)), seeds, _patients(rows))
+        samples = _samples(rows, METRIC[metric], seeds, _patients(rows))
+        return _estimate(samples, seeds, _counting(rows, metric))
 
     def difference(self, ours: str, theirs: str, test: str, metric: str) -> Estimate:
         """A metric of one run minus that of another, over the seeds that both have.
@@ -86,20 +88,21 @@ class Figures:
         A distance counts where both runs have one. A label that a run misses has none, and the hardest cases are missed
         first, so that a run would else gain by missing them.
         """
-        first, second = self._rows(ours, test), self._rows(theirs, test)
-        seeds = tuple(seed for seed in _seeds(first) if seed in _seeds(second))
-        first, second = (rows[rows.seed.isin(seeds)] for rows in (first, second))
-        patients, left_out = _patients(pd.concat([first, second])), 0
+        first, second, left_out = self._rows(ours, test), self._rows(theirs, test), 0
         if METRIC[metric].better == "lower":
             first, second, left_out = _with_distance_in_both(first, second, metric)
+        seeds = tuple(seed for seed in _seeds(first) if seed in _seeds(second))
+        first, second = (rows[rows.seed.isin(seeds)] for rows in (first, second))
+        patients, counting = _patients(pd.concat([first, second])), _counting(first, metric) & _counting(second, metric)
 
-        def samples(among: tuple[str, ...]) -> Table:
+        def samples(among: tuple[str, ...]) -> tuple[Table, Table]:
             one, other = (_samples(rows, METRIC[metric], among, patients) for rows in (first, second))
-            return one - other
+            return one - other, other
 
-        found = _estimate(samples(seeds), seeds, patients, left_out=left_out)
+        difference, other = samples(seeds)
+        found = replace(_estimate(difference, seeds, counting), left_out=left_out, reference=float(other[0]))
         if math.isnan(found.low) and len(seeds) > 1:
-            found = replace(found, by_seed=tuple(float(samples((seed,))[0]) for seed in seeds))
+            found = replace(found, by_seed=tuple(float(samples((seed,))[0][0]) for seed in seeds))
         return found
 
     def kept_where_gained(
@@ -113,6 +116,7 @@ class Figures:
         tuned = [_seeds(rows[curve[-1], test]) for curve in (ours, theirs) for test in (gained, kept)]
         seeds = tuple(seed for seed in tuned[0] if all(seed in other for other in tuned))
         patients = _patients(pd.concat(rows.values()))
+        counting = set.intersection(*(_counting(found, metric) for found in rows.values()))
         samples = {
             key: _samples(found, METRIC[metric], seeds if set(seeds) <= set(_seeds(found)) else _seeds(found), patients)
             for key, found in rows.items()
@@ -122,10 +126,11 @@ class Figures:
         )
         level = np.minimum(first[0, -1], second[0, -1])
         best, other = (most_kept(curve[0], curve[1], level) for curve in (first, second))
-        return _estimate(best - other, seeds, patients), _estimate(other, seeds, patients)
+        return _estimate(best - other, seeds, counting), _estimate(other, seeds, counting)
 
     def _rows(self, run: str, test: str) -> pd.DataFrame:
-        return self.scores[(self.scores.run == run) & (self.scores.dataset == test)]
+        # rows of no case are of curves
+        return self.scores[(self.scores.run == run) & (self.scores.dataset == test) & (self.scores.case != "")]
 
 
 def most_kept(gained: Table, kept: Table, level: Table) -> Table:
@@ -176,11 +181,16 @@ def _with_distance_in_both(
     return one, other, len(known[0].index.union(known[1].index)) - len(both)
 
 
-def _estimate(samples: Table, seeds: tuple[str, ...], patients: Mapping[str, str], *, left_out: int = 0) -> Estimate:
+def _counting(rows: pd.DataFrame, metric: str) -> set[str]:
+    """The patients with a value."""
+    return {*rows.patient[rows.metric.isin(METRIC[metric].summed) & (rows.denominator > 0)]}
+
+
+def _estimate(samples: Table, seeds: tuple[str, ...], counting: Collection[str]) -> Estimate:
     value, known = float(samples[0]), samples[1:][~np.isnan(samples[1:])]
     interval = percentile_interval(known)
-    if math.isnan(value) or interval is None or len({*patients.values()}) < FEWEST:
-        return Estimate(value, math.nan, math.nan, seeds=seeds, left_out=left_out)
+    if math.isnan(value) or interval is None or len(counting) < FEWEST:
+        return Estimate(value, math.nan, math.nan, seeds=seeds)
     smaller_side = min(np.count_nonzero(known <= 0), np.count_nonzero(known >= 0))
     p = min(1.0, 2 * (int(smaller_side) + 1) / (len(known) + 1))
-    return Estimate(value, interval.low, interval.high, p, seeds, left_out=left_out)
+    return Estimate(value, interval.low, interval.high, p, seeds)

@@ -14,7 +14,9 @@ SOURCE = "Dataset901_ACDCPriors"
 CURRENT = Dataset(902, "ACDCCurrent", partial(write_current, source=SOURCE), plans_of=PAIRS)
 HALF = Dataset(904, "ACDCHalfOfThePriors", partial(write_withheld, source=SOURCE, share=0.5), plans_of=PAIRS)
 MISSING = {
-    share: Dataset(910 + share // 10, f"ACDCPriorsMissing{share}", partial(write_withheld, source=SOURCE, share=at))
+    share: Dataset(
+        910 + share // 10, f"ACDCPriorsMissing{share}", partial(write_withheld, source=SOURCE, share=at), plans_of=PAIRS
+    )
     for share, at in ((25, 0.25), (75, 0.75), (100, 1.0))
 } | {50: HALF}
 MISALIGNED = {

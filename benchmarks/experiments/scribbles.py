@@ -56,7 +56,8 @@ EXPERIMENT = Experiment(
     name="scribbles",
     title="Scribble supervision: real scribbles of the heart",
     description="Right ventricle, myocardium and left ventricle in cine MRI, both phases of each patient, learned from "
-    "experts' scribbles and scored against full masks of other patients.",
+    "experts' scribbles and scored against full masks of other patients. Students, whose labels are nearly dense, have "
+    "the learning rate that was found for full masks.",
     originals=(ORIGIN,),
     folds=PatientFolds(scan_groups, pilot_train=4, most_tested=16, pilot_size=16),
     methods=(

@@ -21,6 +21,7 @@ from benchmarks.engine.operating_points import mean_curve, rows_of_points
 from benchmarks.engine.results import (
     Judged,
     comparison_lines,
+    corrected_p,
     is_rendered,
     origin_lines,
     page_lines,
@@ -29,7 +30,7 @@ from benchmarks.engine.results import (
     write_table,
 )
 from benchmarks.engine.runner import Runner, next_rate
-from benchmarks.engine.statistics import Figures, estimate, figure, most_kept
+from benchmarks.engine.statistics import Estimate, Figures, estimate, figure, most_kept
 from nnunet_ext.commands.configure import parse_settings
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.scores_table import COLUMNS, read_scores, write_scores
@@ -634,7 +635,7 @@ def test_with_fewer_than_six_patients_nothing_is_tested(patients):
     assert math.isnan(difference.p)
     assert math.isnan(single.low)
     assert difference.text(is_signed=True) == "+0.600 (+0.100, +1.100)"
-    judgement = Judged("", EXPERIMENT.comparisons[0], "a", "b", "t", difference, single)
+    judgement = Judged("", EXPERIMENT.comparisons[0], "a", "b", "t", difference, 1)
     assert judgement.verdict(difference.p) == "described"
     assert comparison_lines([judgement, judgement])[2].split("|")[5].strip() == "", "and there is nothing to correct"
 
@@ -649,6 +650,30 @@ def test_a_run_gains_no_distance_by_missing_what_is_hard():
     assert (difference.value, difference.low, difference.high) == (0, 0, 0)
     assert difference.text() == "0.000 [0.000, 0.000], 1 left out"
     assert figures.estimate("b", "t", "hd95").value == pytest.approx(13)
+
+
+def test_only_patients_with_a_value_count_and_a_seed_without_any_is_left_out():
+    far = {f"p{number}": (3.0, 1) for number in range(20)}
+    few = {patient: (5.0, 1) if number < 2 else (0.0, 0) for number, patient in enumerate(far)}
+    nothing = dict.fromkeys(far, (0.0, 0))
+    values = {("a", "0"): far, ("a", "1"): far, ("b", "0"): few, ("b", "1"): nothing}
+    difference = Figures(table(values, "hd95")).difference("a", "b", "t", "hd95")
+    assert (difference.value, difference.reference, difference.left_out) == (-2, 5, 38)
+    assert math.isnan(difference.p), "two patients"
+    assert difference.seeds == ("0",)
+    assert math.isnan(Figures(table(values)).difference("a", "b", "t", "dice").p)
+
+
+def test_rows_of_curves_are_no_patient():
+    rows = table({(run, "0"): {f"p{number}": (number + (run == "a"), 1) for number in range(5)} for run in "ab"})
+    curve = rows[rows.patient == "p0"].assign(case="", patient="", label="", metric="lesion recall at 0.5")
+    assert math.isnan(Figures(pd.concat([rows, curve])).difference("a", "b", "t", "dice").p)
+
+
+def test_primary_comparisons_that_wait_count_in_the_correction():
+    differences = [Estimate(0.1, 0, 0.2, p=0.02, reference=1.0), Estimate(0.1, 0, 0.2, p=0.04, reference=1.0)]
+    results = [Judged("", EXPERIMENT.comparisons[0], "a", "b", "t", one, 3) for one in differences]
+    assert corrected_p(results) == pytest.approx([0.06, 0.08])
 
 
 def test_figure_is_of_sums_and_the_mean_over_labels():
@@ -770,6 +795,26 @@ def test_page_of_evidence_is_what_the_results_say():
     """Docs that a change of declarations or results leaves behind: ``python -m benchmarks render`` writes it anew."""
     page = evidence_page([load_experiment(name) for name in experiment_names()], RESULTS)
     assert EVIDENCE.read_text(encoding="utf-8") == page
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_all_trainings_of_an_experiment_have_the_same_plans(name):
+    """So that they differ in nothing but their data and method."""
+    planned = set()
+    for method in load_experiment(name).methods:
+        data = method.data
+        while data.plans_of is not None:
+            data = data.plans_of
+        planned.add(data.number)
+    assert len(planned) == 1
+
+
+def test_trainings_of_the_pilot_have_a_teacher_each(out, commands):
+    taught = replace(EXPERIMENT.methods[2], family="")
+    pilot = replace(EXPERIMENT.pilot, seeds=(0, 1))
+    run(out, replace(EXPERIMENT, methods=(*EXPERIMENT.methods[:2], taught), pilot=pilot))
+    tried = {name[-2:]: command[1] for name, command in commands.ran if name.startswith("train_pilot_taught")}
+    assert tried == {"s0": "991", "s1": "994"}, "behind those of the folds 1 and 2"
 
 
 @pytest.mark.parametrize("name", [name for name in experiment_names() if is_rendered(RESULTS / f"{name}.md")])
