@@ -245,8 +245,8 @@ class Runner:
                 return first
             scores[lr] = float("nan") if score is None else score
         if all(score != score for score in scores.values()):
-            score = f"{pilot.level} F1" if pilot.level else pilot.metric
-            raise UserError(f"No training of {method.name}'s pilot has a {score}. Give another Pilot.first.")
+            wanted = f"{pilot.level} F1" if pilot.level else pilot.metric
+            raise UserError(f"No training of {method.name}'s pilot has a {wanted}. Give another Pilot.first.")
         return best_rate(scores)
 
     def pilot_score(self, method: Method, steps: int, lr: float) -> float | None:
