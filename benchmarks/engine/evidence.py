@@ -27,8 +27,9 @@ INTRODUCTION = (
     "[Benchmarks](benchmarks.md#accuracy) says how, and the pages of the techniques what follows.",
     "",
     "A difference is the mean over patients and seeds, ours minus the other, with a 95 % bootstrap interval over both. "
-    "*p* is corrected by Holm's method over the rows of the same experiment; the last column over all rows that are "
-    "here so far. *better* means that p is below 0.05 and that the gain reaches the margin; *worse* that p is below "
+    "*p* is corrected by Holm's method over the comparisons that decide in the same experiment; the last column over "
+    "those of all experiments in the table. *better* means that p is below 0.05 and that the gain reaches the margin; "
+    "*worse* that p is below "
     "0.05 for a loss; *open* that the data do not decide; *described* that there are fewer than six patients, too few "
     "for a test. "
     "Networks are small and trainings are short of nnU-Net's length: "

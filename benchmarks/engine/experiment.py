@@ -53,10 +53,10 @@ class Dataset:
         """nnU-Net's id of the dataset for a training."""
         if self.teacher is None:
             return self.number + (training.seed if self.per_seed else 0)
-        # the pilot's trainings share a fold, and each has a teacher of its own
-        experiment = training.experiment
-        behind_all = len(experiment.sizes) * len(experiment.all_seeds) if training.is_pilot and training.seed else 0
-        return self.number + training.fold + (behind_all + training.seed if behind_all else 0)
+        number, experiment = self.number + training.fold, training.experiment
+        if training.is_pilot and training.seed:  # the pilot's trainings share a fold, and each has its own teacher
+            number += len(experiment.sizes) * len(experiment.all_seeds) + training.seed
+        return number
 
     def name_for(self, training: Training) -> str:
         """nnU-Net's name of the dataset for a training."""

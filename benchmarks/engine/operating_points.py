@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from nnunet_ext.evaluation.scores_table import OF_CASES
-
 PARTS = {"recall": ("found", "reference"), "precision": ("right", "predicted")}
 NAME = r"^(?P<level>\w+) (?P<rate>recall|precision) at (?P<threshold>.+)$"
 
@@ -29,7 +27,7 @@ def rows_of_points(points: pd.DataFrame) -> pd.DataFrame:
         pd.DataFrame({"metric": at.str.replace("{}", rate), "numerator": points[part], "denominator": points[whole]})
         for rate, (part, whole) in PARTS.items()
     ]
-    of_no_case = dict.fromkeys(("references", "patient", *set(OF_CASES) - {"metric", "numerator", "denominator"}), "")
+    of_no_case = dict.fromkeys(("references", "case", "patient", "label"), "")
     return pd.concat(rows, ignore_index=True).assign(**of_no_case)
 
 
