@@ -3,6 +3,7 @@
 Example:
 
     python -m benchmarks run scribbles --out scribbles_run --nice --results benchmarks/results
+    python -m benchmarks run scribbles --out scribbles_run --progress benchmarks/progress/scribbles.zip
     python -m benchmarks status scribbles --out scribbles_run
     python -m benchmarks render scribbles --results benchmarks/results
     python -m benchmarks picture scribbles --out scribbles_run --methods stock TDNet --picture scribbles.png
@@ -21,6 +22,7 @@ from benchmarks.engine.children import WORKERS
 from benchmarks.engine.evidence import evidence_page, primary_lines, primary_results
 from benchmarks.engine.experiment import Experiment, experiment_names, load_experiment
 from benchmarks.engine.journal import Journal, OutOfTime, open_folder
+from benchmarks.engine.progress import take_progress, write_progress
 from benchmarks.engine.provenance import machine_line
 from benchmarks.engine.results import is_rendered, render, write_results
 from benchmarks.engine.runner import Runner
@@ -56,6 +58,8 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--nice", action="store_true", help="run at low priority")
     run.add_argument("--max-minutes", type=float, help="begin no step after this time; results are written then")
     run.add_argument("--results", type=Path, help="folder for NAME.csv.gz and NAME.md (default: OUT)")
+    progress = "file of what has been scored, for another machine: what OUT lacks is taken from it, then it is written"
+    run.add_argument("--progress", type=Path, metavar="ZIP", help=progress)
     run.add_argument("--dry-run", action="store_true", help="print the plan")
     methods = "names of methods that have been scored; the gain is that of the last over the first"
     picture.add_argument("--methods", nargs="+", required=True, metavar="NAME", help=methods)
@@ -108,6 +112,8 @@ def run(args: argparse.Namespace) -> int:
     journal = Journal(out, deadline=deadline, machine=machine_line(device))
     if not journal.lock():
         raise UserError(f"Another run works in {out}. Wait for it, or choose another folder.")
+    if args.progress is not None and args.progress.exists():
+        print(f"Scores of {take_progress(journal, experiment.name, args.progress)} evaluations were made elsewhere.")
     if args.nice and hasattr(os, "nice"):
         os.nice(15)  # children inherit it
     runner = Runner(experiment, journal, device)
@@ -119,6 +125,8 @@ def run(args: argparse.Namespace) -> int:
     finally:
         shown = ["python", "-m", "benchmarks", "run", Path(args.experiment).name, "--out", "$OUT", "--device", device]
         write_results(runner, args.results or out, shown)
+        if args.progress is not None:
+            write_progress(journal, experiment.name, args.progress)
     for name, reason in journal.state["failed"].items():
         print(f"failed: {name}: {reason}", file=sys.stderr)
     return PROBLEM if journal.state["failed"] else FINE

@@ -7,7 +7,7 @@ import shlex
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,12 +44,14 @@ class Journal:
     ) -> None:
         self.folder, self.is_dry, self.deadline, self.machine = folder, is_dry, deadline, machine
         self.file = folder / "steps.json"
-        self.state: dict[str, Any] = {"finished": {}, "failed": {}, "running": []}
+        # elsewhere: finished steps whose product was left on another machine
+        self.state: dict[str, Any] = {"finished": {}, "failed": {}, "running": [], "elsewhere": []}
         if self.file.is_file():
-            self.state = read_json(self.file)
+            self.state |= read_json(self.file)
         self.planned: dict[str, str] = {}
         """Every step that was asked for, with its command."""
         self.children = Children()
+        self.is_checking = False
         self._failed_now: set[str] = set()
         self._guard = threading.RLock()  # of what is shared by the threads
         self._step_guards: dict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -59,9 +61,21 @@ class Journal:
         self._lock = Claim(self.folder / ".lock")  # held as long as this object is
         return self._lock.take({}, patience_s=0)
 
+    def only_checking(self) -> Journal:
+        """A journal of the same steps that does none, but raises where one was finished that is declared otherwise."""
+        checking = Journal(self.folder, is_dry=True)
+        checking.state, checking.is_checking = self.state, not self.is_dry
+        return checking
+
     def is_finished(self, name: str) -> bool:
-        """Whether a step has been done."""
+        """Whether a step has been done, here or elsewhere."""
         return name in self.state["finished"]
+
+    def add_from_elsewhere(self, steps: Mapping[str, Any], *, whole: Sequence[str]) -> None:
+        """Count steps as finished on another machine; what they made is here of those in `whole` alone."""
+        with self._changed() as state:
+            state["finished"] |= steps
+            state["elsewhere"] += [name for name in steps if name not in whole]
 
     def do(self, name: str, action: Action, *, shown: str = "") -> None:
         """Do a step, unless it has been done.
@@ -82,8 +96,10 @@ class Journal:
             return
         command = None if shown else action()
         planned = shown or self._text(command or [])
-        if self.is_finished(name) or self.is_dry:
+        if self.is_finished(name):
             self._check_same(name, planned)
+        if self.is_dry or (self.is_finished(name) and name not in self.state["elsewhere"]):
+            pass
         elif self.children.are_stopped or (self.deadline is not None and time.monotonic() > self.deadline):
             raise OutOfTime(name)
         else:
@@ -98,7 +114,7 @@ class Journal:
 
     def _check_same(self, name: str, planned: str) -> None:
         """See that a finished step was what the declaration says now."""
-        if self.is_dry or not name.startswith(DECLARED):
+        if (self.is_dry and not self.is_checking) or not name.startswith(DECLARED):
             return
         commands = (self.state["finished"][name]["command"], planned)
         before, now = (command.removesuffix(" --c") for command in commands)
@@ -135,6 +151,8 @@ class Journal:
         with self._changed() as state:
             state["finished"][name] = {"commit": at, "seconds": seconds, "command": planned, "machine": self.machine}
             state["failed"].pop(name, None)
+            if name in state["elsewhere"]:
+                state["elsewhere"].remove(name)
         return planned
 
     @contextmanager

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pandas as pd
 
+POINTS = "operating_points.csv"  # name of an evaluation's file
 PARTS = {"recall": ("found", "reference"), "precision": ("right", "predicted")}
 NAME = r"^(?P<level>\w+) (?P<rate>recall|precision) at (?P<threshold>.+)$"
 
 
 def read_points(folder: Path) -> pd.DataFrame:
     """The points of an evaluation with ``--thresholds``; nnU-Net's own decision, which has none, is not among them."""
-    points = pd.read_csv(folder / "operating_points.csv")
+    points = pd.read_csv(folder / POINTS)
     return points[points.threshold.notna()]
 
 

@@ -56,6 +56,8 @@ def draw_picture(runner: Runner, names: Sequence[str], file: Path) -> str:
     ]
     for training in trainings:
         folder = runner.evaluation(training, test) / f"{_tested(training, test)}_{test.cases}"
+        if not folder.is_dir():
+            raise UserError(f"{training.name} was scored on another machine. Draw there, as its predictions are there.")
         columns.append((training.method.name, _label_map(reader, folder / f"{case}{tested.ending}")))
     columns.append(("truth", truth))
 

@@ -15,8 +15,9 @@ import pandas as pd
 from benchmarks.engine.drawing import CURVES, draw_figures
 from benchmarks.engine.experiment import Comparison, Experiment, Test, Training
 from benchmarks.engine.operating_points import mean_curve, read_points, rows_of_points
+from benchmarks.engine.pilots import best_rate
 from benchmarks.engine.provenance import REPOSITORY, markdown_table, provenance_lines
-from benchmarks.engine.runner import Runner, best_rate, evaluation_name
+from benchmarks.engine.runner import Runner
 from benchmarks.engine.statistics import METRIC, Estimate, Figures, figure
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.scores_table import COLUMNS, read_scores
@@ -41,7 +42,7 @@ def scored(runner: Runner) -> list[tuple[Training, Test]]:
     possible = [(one, experiment.pilot_test) for trials in tried for one in trials]
     trainings = experiment.all_trainings()
     possible += [(one, test) for one in trainings for test in experiment.tests if test.takes(one.method)]
-    return [pair for pair in possible if runner.journal.is_finished(evaluation_name(*pair))]
+    return [pair for pair in possible if runner.is_scored(*pair)]
 
 
 def collect(runner: Runner) -> pd.DataFrame:

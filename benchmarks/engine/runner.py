@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,7 @@ import pandas as pd
 
 from benchmarks.engine.experiment import Dataset, Draw, Experiment, Method, Test, Training
 from benchmarks.engine.journal import Journal, NotDone, OutOfTime
-from benchmarks.engine.operating_points import read_points
-from benchmarks.engine.statistics import figure
-from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.operating_points import best_point
+from benchmarks.engine.pilots import Pilots
 from nnunet_ext.evaluation.scores_table import SCORES, read_scores
 from nnunet_ext.files import write_json
 from nnunet_ext.plans.plans_file import read_plans
@@ -35,6 +32,14 @@ class Runner:
     def __init__(self, experiment: Experiment, journal: Journal, device: str) -> None:
         self.experiment, self.journal, self.device = experiment, journal, device
         self.out = journal.folder
+        self.pilots = Pilots(self)
+
+    @cached_property
+    def _checking(self) -> Runner:
+        """One that does nothing, but sees that what has been done is what is declared now."""
+        checking = Runner(self.experiment, self.journal.only_checking(), self.device)
+        checking.pilots = self.pilots  # what is missing there has to be done
+        return checking
 
     def run(self, *, at_once: int = 1) -> None:
         """Do everything that is missing; what depends on a step that fails is left out.
@@ -58,18 +63,26 @@ class Runner:
             pool.shutdown(cancel_futures=True)
 
     def finish(self, training: Training) -> None:
-        """Train a model and score it."""
-        with suppress(NotDone):
-            self.train(training)
-            for test in self.experiment.tests:
-                if test.takes(training.method):
-                    self.evaluate(training, test)
+        """Train a model and score it by all tests; one without a test is trained when another one needs it."""
+        if tests := [test for test in self.experiment.tests if test.takes(training.method)]:
+            with suppress(NotDone):
+                self.score(training, tests)
+
+    def score(self, training: Training, tests: Sequence[Test]) -> None:
+        """Train a model and score it, unless it has been scored: then see that it was what is declared now.
+
+        So a model that has been scored elsewhere, and is not here, is trained again only where another one needs it.
+        """
+        runner = self._checking if all(self.is_scored(training, test) for test in tests) else self
+        runner.train(training)
+        for test in tests:
+            runner.evaluate(training, test)
 
     def search(self, method: Method, steps: int) -> None:
         """Find the learning rate of a method that has none of its own."""
         if method.lr is None:
             with suppress(NotDone):
-                self.chosen_lr(method, steps)
+                self.pilots.chosen_lr(method, steps)
 
     def run_command(self, name: str, *command: str) -> None:
         """Do a step that is a command."""
@@ -92,7 +105,7 @@ class Runner:
         if teacher is not None:
             self.train(teacher)
         decided_by = next((test.decided_by for test in self.experiment.tests if test.decided_by), "")
-        threshold = self.chosen_threshold(teacher, decided_by) if teacher and decided_by else None
+        threshold = self.pilots.chosen_threshold(teacher, decided_by) if teacher and decided_by else None
         draw = Draw(training.seed, training.fold, self.model(teacher) if teacher else None, self.device, threshold)
 
         def write() -> Sequence[str] | None:
@@ -222,83 +235,20 @@ class Runner:
         if training.method.lr is not None:
             return training.method.lr
         if self.experiment.pilot is not None:
-            return self.chosen_lr(self.experiment.piloting(training), self.experiment.pilot.steps or training.steps)
+            piloted = self.experiment.piloting(training)
+            return self.pilots.chosen_lr(piloted, self.experiment.pilot.steps or training.steps)
         assert self.experiment.lr is not None
         return self.experiment.lr
-
-    def chosen_lr(self, method: Method, steps: int) -> float:
-        """The best learning rate of a method at a length; tries what is missing.
-
-        Raises:
-            UserError: if no rate that was tried has a score.
-        """
-        pilot = self.experiment.pilot
-        assert pilot is not None
-        first = pilot.first_for(method.family_name)
-        scores: dict[float, float] = {}
-        while (lr := next_rate(pilot.rates, first, scores)) is not None:
-            for training in self.experiment.trials(method, steps, lr):
-                self.train(training)
-                self.evaluate(training, self.experiment.pilot_test)
-            score = self.pilot_score(method, steps, lr)
-            if self.journal.is_dry and score is None:
-                return first
-            scores[lr] = float("nan") if score is None else score
-        if all(score != score for score in scores.values()):
-            wanted = f"{pilot.level} F1" if pilot.level else pilot.metric
-            raise UserError(f"No training of {method.name}'s pilot has a {wanted}. Give another Pilot.first.")
-        return best_rate(scores)
-
-    def pilot_score(self, method: Method, steps: int, lr: float) -> float | None:
-        """The mean score of a rate over the pilot's seeds; None before all are scored, NaN if one is undefined."""
-        pilot, test = self.experiment.pilot, self.experiment.pilot_test
-        assert pilot is not None
-        trials = self.experiment.trials(method, steps, lr)
-        if not all(self.journal.is_finished(evaluation_name(training, test)) for training in trials):
-            return None
-        if pilot.level:
-            best = best_point(self.operating_points(trials, pilot.level))
-            return float("nan") if best is None else float(best["f1"])
-        values = [figure(self.scores(training, test), pilot.metric) for training in trials]
-        return sum(values) / len(values)
-
-    # ------------------------------------------------------------------ operating points
-
-    def chosen_threshold(self, training: Training, level: str) -> float:
-        """The threshold of the probability that has the best F1 in the pilot, for a method at its learning rate.
-
-        Raises:
-            UserError: if no threshold has an F1 above 0.
-        """
-        pilot, test = self.experiment.pilot, self.experiment.pilot_test
-        assert pilot is not None
-        steps = pilot.steps or training.steps
-        trials = self.experiment.trials(training.method, steps, self.lr_of(training))
-        for trial in trials:
-            self.train(trial)
-            self.evaluate(trial, test)
-        if self.journal.is_dry:
-            return 0.5
-        best = best_point(self.operating_points(trials, level))
-        if best is None:
-            raise UserError(f"{trials[0].name} finds no {level} at any threshold.")
-        threshold = float(best["threshold"])
-        shown = f"{training.method.name}, {steps} steps: threshold {threshold:g}"
-        self.journal.do(f"threshold_{trials[0].name}", lambda: None, shown=shown)
-        return threshold
-
-    def operating_points(self, trials: Sequence[Training], level: str) -> pd.DataFrame:
-        """The F1 of voxels or lesions at each threshold, the mean over the trials; an undefined one counts as 0."""
-        folders = [self.evaluation(trial, self.experiment.pilot_test) for trial in trials]
-        points = pd.concat([read_points(folder) for folder in folders])
-        chosen = points[points.level == level]
-        return chosen.fillna({"f1": 0.0}).groupby("threshold", as_index=False)["f1"].mean()
 
     # ------------------------------------------------------------------ scores
 
     def evaluation(self, training: Training, test: Test) -> Path:
         """The folder of an evaluation."""
         return self.out / "evaluations" / evaluation_name(training, test).removeprefix("evaluate_")
+
+    def is_scored(self, training: Training, test: Test) -> bool:
+        """Whether a model has been scored, here or elsewhere."""
+        return self.journal.is_finished(evaluation_name(training, test))
 
     def scores(self, training: Training, test: Test) -> pd.DataFrame:
         """The scores table of an evaluation that is finished."""
@@ -314,7 +264,7 @@ class Runner:
         command += ["--on", f"{dataset.number_for(training)}:{test.cases}", "--metrics", *test.metrics]
         command += ["--labels", test.references] if test.references else []
         if test.decided_by:
-            command += ["--threshold", f"{self.chosen_threshold(training, test.decided_by):g}"]
+            command += ["--threshold", f"{self.pilots.chosen_threshold(training, test.decided_by):g}"]
         # intervals are over the seeds, too; on few cores, starting a process takes longer than scoring
         command += [*test.options, "--bootstrap", "0", "--workers", "1", "--disable-tta", "--device", self.device]
         command += ["-o", str(self.evaluation(training, test))]
@@ -330,17 +280,3 @@ def assignments(settings: Mapping[str, Any]) -> list[str]:
     """Settings as ``nnunet_ext configure`` takes them: JSON, but plain words without quotes."""
     shown = {k: v if isinstance(v, str) else json.dumps(v, separators=(",", ":")) for k, v in settings.items()}
     return [f"{key}={value}" for key, value in shown.items()]
-
-
-def best_rate(scores: Mapping[float, float]) -> float:
-    """The rate of the highest score, the smaller one of equals; one without a score is never the best."""
-    return min(scores, key=lambda lr: (-scores[lr] if scores[lr] == scores[lr] else float("inf"), lr))
-
-
-def next_rate(rates: Sequence[float], first: float, scores: Mapping[float, float]) -> float | None:
-    """The rate to try next; None where the best one has tried neighbours on both sides, or is the last there is."""
-    if not scores:
-        return first
-    best = rates.index(best_rate(scores))
-    neighbours = [rates[place] for place in (best + 1, best - 1) if 0 <= place < len(rates)]
-    return next((lr for lr in neighbours if lr not in scores), None)

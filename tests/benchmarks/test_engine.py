@@ -4,6 +4,7 @@ import gzip
 import math
 import os
 import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from benchmarks.engine.evidence import evidence_page, primary_lines, primary_res
 from benchmarks.engine.experiment import Comparison, Test, TradeOff, experiment_names, load_experiment
 from benchmarks.engine.journal import Journal, OutOfTime, open_folder
 from benchmarks.engine.operating_points import mean_curve, rows_of_points
+from benchmarks.engine.pilots import next_rate
+from benchmarks.engine.progress import take_progress, write_progress
 from benchmarks.engine.results import (
     Judged,
     comparison_lines,
@@ -29,7 +32,7 @@ from benchmarks.engine.results import (
     write_results,
     write_table,
 )
-from benchmarks.engine.runner import Runner, next_rate
+from benchmarks.engine.runner import Runner
 from benchmarks.engine.statistics import Estimate, Figures, estimate, figure, most_kept
 from nnunet_ext.commands.configure import parse_settings
 from nnunet_ext.errors import UserError
@@ -417,6 +420,114 @@ def test_run_goes_on_on_another_machine(out, commands):
     assert commands.command("train_stock_6steps_s1")[-1] == "cuda"
     lines = origin_lines(runner, [])
     assert lines[:2] == ["- Machine: the first (6 trainings)", "- Machine: the second (2 trainings)"]
+
+
+def moved(out, folder):
+    """A new folder with nothing but the scores of another one."""
+    write_progress(Journal(out), "tiny", folder.parent / "progress.zip")
+    open_folder(folder, {})
+    assert take_progress(Journal(folder), "tiny", folder.parent / "progress.zip") > 0
+    return folder
+
+
+def test_run_goes_on_from_scores_alone(out, commands, tmp_path):
+    run(out, machine="the first")
+    write_results(run(out), tmp_path / "whole", [])
+    commands.ran.clear()
+    runner = run(moved(out, tmp_path / "elsewhere"), machine="the second")
+    assert commands.ran == []
+    write_results(runner, tmp_path / "moved", [])
+    assert (tmp_path / "whole/tiny.csv.gz").read_bytes() == (tmp_path / "moved/tiny.csv.gz").read_bytes()
+    assert origin_lines(runner, [])[0] == "- Machine: the first (8 trainings)"
+
+
+def test_model_that_is_elsewhere_is_trained_again_where_another_one_needs_it(out, commands, tmp_path):
+    commands.failing = "train_taught_6steps_s1"
+    run(out)
+    folder = moved(out, tmp_path / "elsewhere")
+    commands.failing = ""
+    commands.ran.clear()
+    run(folder)
+    # the teacher of this seed, and no pilot
+    assert commands.names("train_") == ["train_stock_6steps_s1", "train_taught_6steps_s1"]
+    assert commands.names("evaluate_") == ["evaluate_taught_6steps_s1__squares"]
+    assert commands.names("plan_") == ["plan_Dataset990_Squares", "plan_Dataset993_Taught"]
+    assert read_json(folder / "steps.json")["elsewhere"] != []
+    commands.ran.clear()
+    run(folder)
+    assert commands.ran == []
+
+
+def test_training_that_was_scored_elsewhere_is_not_repeated_for_its_start(out, commands, tmp_path):
+    run(out)
+    methods = [replace(one, is_scored=False) if one is TEACHER else one for one in EXPERIMENT.methods]
+    commands.ran.clear()
+    run(moved(out, tmp_path / "elsewhere"), replace(EXPERIMENT, methods=tuple(methods)))
+    assert commands.ran == []
+
+
+def test_scores_of_several_machines_come_together(out, commands, tmp_path):
+    commands.failing = "_s1"
+    run(out)
+    folder, file = moved(out, tmp_path / "elsewhere"), tmp_path / "progress.zip"
+    commands.failing = ""
+    run(folder)
+    write_progress(Journal(folder), "tiny", file)
+    commands.failing = "stock_6steps_s1"
+    run(out)  # meanwhile
+    assert take_progress(Journal(out), "tiny", file) == 2  # both of the seed
+    commands.failing = ""
+    commands.ran.clear()
+    journal = run(out).journal
+    assert commands.names("train_") == []
+    write_progress(journal, "tiny", tmp_path / "again.zip")
+    assert file.read_bytes() == (tmp_path / "again.zip").read_bytes()
+
+
+def test_scores_from_elsewhere_are_refused_where_another_training_is_declared(out, commands, tmp_path):
+    run(out)
+    folder = moved(out, tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="has been done otherwise than the experiment says now"):
+        run(folder, replace(EXPERIMENT, settings={"weight_decay": 0.5}))
+    assert not commands.failing
+
+
+def test_rates_that_were_added_are_tried_beside_scores_from_elsewhere(out, commands, tmp_path):
+    commands.dice = lambda name: 0.9 if "lr0.1_" in name else 0.8
+    run(out)
+    folder = moved(out, tmp_path / "elsewhere")
+    commands.ran.clear()
+    pilot = replace(EXPERIMENT.pilot, rates=(1e-3, 1e-2, 1e-1, 1.0))
+    run(folder, replace(EXPERIMENT, pilot=pilot))
+    assert commands.names("train_") == ["train_pilot_stock_6steps_lr1_s0"]
+
+
+def test_progress_that_is_damaged_or_of_another_experiment_is_refused(out, commands, tmp_path):
+    file = tmp_path / "progress.zip"
+    write_progress(run(out).journal, "tiny", file)
+    journal = Journal(tmp_path)
+    with pytest.raises(UserError, match="is the progress of tiny; this is scribbles"):
+        take_progress(journal, "scribbles", file)
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(UserError, match="no zip archive"):
+        take_progress(journal, "tiny", file)
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("evaluations/a/scores.csv", "")
+    with pytest.raises(UserError, match="is no progress of an experiment"):
+        take_progress(journal, "tiny", file)
+    assert journal.state["finished"] == {}
+
+
+def test_progress_is_written_at_the_end_and_taken_at_the_start(tmp_path, commands, capsys):
+    file = tmp_path / "kept" / "progress.zip"
+    arguments = ["run", TINY, "--device", "cpu", "--progress", str(file)]
+    assert main([*arguments, "--out", str(tmp_path / "one")]) == 0
+    commands.ran.clear()
+    assert main([*arguments, "--out", str(tmp_path / "two")]) == 0
+    assert commands.ran == []
+    assert "Scores of 8 evaluations were made elsewhere." in capsys.readouterr().out
+    assert main(["status", TINY, "--out", str(tmp_path / "two")]) == 0
+    assert "0 waiting, 0 failed" in capsys.readouterr().out
 
 
 def test_folder_of_another_request_is_refused(tmp_path):
