@@ -73,7 +73,8 @@ class Runner:
 
         So a model that has been scored elsewhere, and is not here, is trained again only where another one needs it.
         """
-        runner = self._checking if all(self.is_scored(training, test) for test in tests) else self
+        is_scored = all(self.is_scored(training, test) for test in tests)
+        runner = self._checking if is_scored and not self.journal.is_dry else self
         runner.train(training)
         for test in tests:
             runner.evaluate(training, test)

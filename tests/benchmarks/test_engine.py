@@ -526,8 +526,11 @@ def test_progress_is_written_at_the_end_and_taken_at_the_start(tmp_path, command
     assert main([*arguments, "--out", str(tmp_path / "two")]) == 0
     assert commands.ran == []
     assert "Scores of 8 evaluations were made elsewhere." in capsys.readouterr().out
-    assert main(["status", TINY, "--out", str(tmp_path / "two")]) == 0
-    assert "0 waiting, 0 failed" in capsys.readouterr().out
+    shown = []
+    for name in ("one", "two"):
+        assert main(["status", TINY, "--out", str(tmp_path / name)]) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown == ["40 done, 0 running, 0 waiting, 0 failed\n"] * 2
 
 
 def test_folder_of_another_request_is_refused(tmp_path):
