@@ -33,15 +33,19 @@ def trade_off_figure(experiment: Experiment, asked: TradeOff, scores: pd.DataFra
     figures = Figures(scores)
     picture = Figure(figsize=(7, 5), layout="constrained")
     axes = picture.add_subplot(xlabel=f"{asked.metric}, {asked.gained}", ylabel=f"{asked.metric}, {asked.kept}")
-    for (name, methods), marker in zip(asked.curves.items(), MARKERS):
+    curves = {}
+    for name, methods in asked.curves.items():
         runs = [experiment.run_of(method) for method in methods]
         found = [[figures.estimate(run, test, asked.metric) for test in (asked.gained, asked.kept)] for run in runs]
         points = [pair for pair in found if all(one.value == one.value for one in pair)]
-        if not points:
-            continue
+        if points:
+            curves[name] = points
+    seeds = {name: len(points[-1][0].seeds) for name, points in curves.items()}
+    for (name, points), marker in zip(curves.items(), MARKERS):
+        shown = name if len({*seeds.values()}) == 1 else f"{name}, seeds: {seeds[name]}"
         across, upwards = zip(*points)
         x, y = ([one.value for one in axis] for axis in (across, upwards))
-        (line,) = axes.plot(x, y, marker=marker, label=name)
+        (line,) = axes.plot(x, y, marker=marker, label=shown)
         axes.errorbar(x, y, xerr=_errors(across), yerr=_errors(upwards), fmt="none", ecolor=line.get_color(), alpha=0.3)
     axes.grid(alpha=0.3)
     if axes.lines:

@@ -300,6 +300,12 @@ class Experiment:
             metrics.add(self.pilot.metric)
         if metrics := metrics - {metric.name for metric in METRICS}:
             raise UserError(f"{self.name}: there is no metric {', '.join(sorted(metrics))}.")
+        has_curves = any(test.has_curve for test in self.tests)
+        if has_curves and any(method.part_of or method.labels for method in self.methods):
+            raise UserError(f"{self.name}: curves are of whole models; leave out --thresholds, or part_of and labels.")
+        asks_points = self.pilot is not None and (self.pilot.level or any(test.decided_by for test in self.tests))
+        if asks_points and not self.pilot_test.has_curve:
+            raise UserError(f"{self.name}: the test of the pilot needs --thresholds to choose one.")
         if unknown or len({method.slug for method in self.methods}) < len(names):
             raise UserError(f"{self.name}: methods must have names of their own; unknown: {sorted(unknown)}.")
         if self.pilot is None and any(one.lr is None for one in self.methods) and self.lr is None:

@@ -33,7 +33,9 @@ def rows_of_points(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def mean_curve(scores: pd.DataFrame, level: str) -> pd.DataFrame:
-    """Recall, precision and F1 at each threshold, the means over the seeds; an undefined one counts as 0.
+    """Recall, precision and F1 at each threshold, the means over the seeds.
+
+    Where a seed predicts nothing, its F1 counts as 0, and it has no precision: the mean is over the others.
 
     Args:
         scores: those of one run on one test.
@@ -43,6 +45,5 @@ def mean_curve(scores: pd.DataFrame, level: str) -> pd.DataFrame:
     named = named[named.level == level]
     named = named.assign(threshold=named.threshold.astype(float), value=named.numerator / named.denominator)
     rates = named.pivot(index=["seed", "threshold"], columns="rate", values="value").reindex(columns=list(PARTS))
-    rates = rates.fillna(0.0)
     rates["f1"] = (2 * rates.recall * rates.precision / (rates.recall + rates.precision)).fillna(0.0)
     return rates.groupby("threshold").mean().reset_index()

@@ -110,7 +110,7 @@ def judged(experiment: Experiment, figures: Figures) -> list[Judged]:
             found.append(Judged(experiment.title, one, ours, theirs, test, difference, declared))
     if asked := experiment.trade_off:
         first, second = ([experiment.run_of(name) for name in asked.curves[one]] for one in (asked.ours, asked.theirs))
-        difference, _ = figures.kept_where_gained(first, second, asked.gained, asked.kept, asked.metric)
+        difference = figures.kept_where_gained(first, second, asked.gained, asked.kept, asked.metric)
         if difference.value == difference.value:
             one = asked.comparison
             found.append(Judged(experiment.title, one, asked.ours, asked.theirs, one.test, difference, declared))
@@ -191,7 +191,7 @@ def pilot_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
     rows = []
     for name, values in found.items():
         best = best_rate(values)
-        at_edge = " (at the edge)" if best in (min(values), max(values)) else ""
+        at_edge = " (at the edge)" if len(pilot.rates) > 1 and best in (min(values), max(values)) else ""
         cells = [f"{values[lr]:.3f}" if lr in values else "" for lr in lrs]
         rows.append([name, *cells, f"{best:g}{at_edge}"])
     return markdown_table(["", *(f"{lr:g}" for lr in lrs), "best"], rows) if rows else ["Not run."]
@@ -205,12 +205,13 @@ def page_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
     trainings = [one for one in experiment.all_trainings() if one.method.is_scored]
     total = len({(one.label, one.seed) for one in trainings})
     lines = [f"# {experiment.title}", "", experiment.description, "", *methods, *([""] if methods else [])]
-    lines += [f"Scored: {done} of {total} models.", "", "## Runs", "", *run_lines(experiment, figures), ""]
-    lines += [
-        "A figure is the mean over the labels and the seeds; in brackets its 95 % bootstrap interval over patients and "
-        "seeds. Few seeds show the spread between trainings only roughly.",
-        "",
-    ]
+    if experiment.seeds:  # else the search is all there is
+        lines += [f"Scored: {done} of {total} models.", "", "## Runs", "", *run_lines(experiment, figures), ""]
+        lines += [
+            "A figure is the mean over the labels and the seeds; in brackets its 95 % bootstrap interval over patients "
+            "and seeds. Few seeds show the spread between trainings only roughly.",
+            "",
+        ]
     if experiment.trade_off:
         asked = experiment.trade_off
         shown = f"{asked.metric.capitalize()} on {asked.gained} and on {asked.kept}"

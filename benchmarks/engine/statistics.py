@@ -107,8 +107,8 @@ class Figures:
 
     def kept_where_gained(
         self, ours: Sequence[str], theirs: Sequence[str], gained: str, kept: str, metric: str
-    ) -> tuple[Estimate, Estimate]:
-        """What one curve of runs keeps more than another where as much is gained, and what the other one keeps.
+    ) -> Estimate:
+        """What one curve of runs keeps more than another where as much is gained.
 
         See `benchmarks.engine.experiment.TradeOff`. A run of one seed, such as a common start, is the same for all.
         """
@@ -126,7 +126,7 @@ class Figures:
         )
         level = np.minimum(first[0, -1], second[0, -1])
         best, other = (most_kept(curve[0], curve[1], level) for curve in (first, second))
-        return _estimate(best - other, seeds, counting), _estimate(other, seeds, counting)
+        return replace(_estimate(best - other, seeds, counting), reference=float(other[0]))
 
     def _rows(self, run: str, test: str) -> pd.DataFrame:
         # rows of no case are of curves

@@ -53,7 +53,8 @@ def interpolated(tuned: Method, source: str) -> tuple[Method, ...]:
 def experiment(few_shot: FewShot, name: str, title: str) -> Experiment:
     """The comparison for a shift."""
     source = few_shot.source_model
-    full = replace(few_shot.tuned("full", "FineTune"), steps=LENGTHS)
+    full = few_shot.tuned("full", "FineTune")
+    longer = replace(full, name="full, longer", family=full.family_name, sizes=(SHOTS,), steps=LENGTHS[1:])
     decoder = few_shot.tuned("decoder only", "DecoderOnly")
     lora = replace(few_shot.tuned("LoRA", "LoRA"), sizes=(SHOTS,))
     strict, masked = few_shot.dgst("strict", 1), few_shot.dgst("grad_mask", 1)
@@ -72,7 +73,7 @@ def experiment(few_shot: FewShot, name: str, title: str) -> Experiment:
         description=few_shot.description,
         originals=(few_shot.shift.origin,),
         folds=few_shot.shift.target_folds,
-        methods=(source, scratch, *tuned, *held, *(way for one in ways.values() for way in one)),
+        methods=(source, scratch, *tuned, longer, *held, *(way for one in ways.values() for way in one)),
         tests=few_shot.tests,
         comparisons=(
             *(Comparison(one.name, full.name, is_primary=True) for one in (strict, masked)),
@@ -80,7 +81,7 @@ def experiment(few_shot: FewShot, name: str, title: str) -> Experiment:
             *(Comparison(one.name, full.name) for one in (scratch, decoder, lora, *held)),
             *(Comparison(one.name, full.name, test="source") for one in (decoder, lora, strict, masked, *held)),
             *(Comparison(one.name, full.name, test=test) for one in ways[full.name] for test in ("target", "source")),
-            Comparison(full.name, full.name, steps=LENGTHS[::-1]),
+            Comparison(longer.name, full.name),
         ),
         trade_off=TradeOff(
             gained="target",

@@ -28,10 +28,12 @@ def match_labels(model: Mapping[str, Any], dataset: Mapping[str, Any], *, name: 
     for label in common:
         if set(ours[label]) != set(theirs[label]):
             value, other = (" + ".join(map(str, values[label])) for values in (ours, theirs))
-            raise UserError(
-                f"Label {label!r} has the value {value} in the model and {other} in {name}. Give it the "
-                f"model's value in {name}, in the label maps as well as in dataset.json."
-            )
+            found = f"has the value {value} in the model and {other} in {name}"
+            if len(ours[label]) == len(theirs[label]) == 1:
+                advice = f"Give it the model's value in {name}, in the label maps as well as in dataset.json."
+            else:
+                advice = f"Define it by the model's values in dataset.json of {name}, if the label maps have them."
+            raise UserError(f"Label {label!r} {found}. {advice}")
     if not common:
         raise UserError(
             f"The model and {name} have no label in common: the model has {', '.join(ours)}; {name} has "

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.__main__ import EVIDENCE, RESULTS, main, planned
 from benchmarks.engine.children import Children, CommandFailed
-from benchmarks.engine.drawing import curves_figure
+from benchmarks.engine.drawing import curves_figure, trade_off_figure
 from benchmarks.engine.evidence import evidence_page, primary_lines, primary_results
 from benchmarks.engine.experiment import Comparison, Test, TradeOff, experiment_names, load_experiment
 from benchmarks.engine.journal import Journal, OutOfTime, open_folder
@@ -177,6 +177,21 @@ def test_experiment_without_learning_rate_is_refused():
         replace(EXPERIMENT, pilot=None)
 
 
+def test_curves_are_of_whole_models():
+    parts = tuple(replace(one, labels=("square",)) for one in EXPERIMENT.methods)
+    with pytest.raises(UserError, match="leave out --thresholds, or part_of and labels"):
+        replace(EXPERIMENT, methods=parts, tests=(Test("squares", options=("--thresholds",)),))
+
+
+@pytest.mark.parametrize("asks", ["level", "decided_by"])
+def test_a_threshold_can_only_be_chosen_where_there_are_some(asks):
+    changed = {"pilot": replace(EXPERIMENT.pilot, level="voxel")}
+    if asks == "decided_by":
+        changed = {"tests": (Test("squares", decided_by="voxel"),)}
+    with pytest.raises(UserError, match="the test of the pilot needs --thresholds"):
+        replace(EXPERIMENT, **changed)
+
+
 def test_missing_original_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("nnUNet_raw", raising=False)
     assert main(["run", "scribbles", "--out", str(tmp_path / "x"), "--device", "cpu"]) == 2
@@ -298,7 +313,7 @@ def test_precision_against_recall_is_in_the_table_and_drawn(out, commands):
     assert (out / "tiny_precision_recall.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_mean_curve_is_over_the_seeds_and_counts_what_is_undefined_as_nothing():
+def test_mean_curve_is_over_the_seeds_and_counts_an_undefined_f1_as_nothing():
     points = {"0": [(0.5, 2, 4, 1, 4), (0.9, 0, 4, 0, 0)], "1": [(0.5, 4, 4, 2, 2), (0.9, 4, 4, 2, 2)]}
     columns = ["threshold", "found", "reference", "right", "predicted"]
     rows = [
@@ -307,7 +322,7 @@ def test_mean_curve_is_over_the_seeds_and_counts_what_is_undefined_as_nothing():
     ]
     curve = mean_curve(pd.concat(rows, ignore_index=True), "lesion")
     assert curve.recall.to_list() == [0.75, 0.5]
-    assert curve.precision.to_list() == [0.625, 0.5]
+    assert curve.precision.to_list() == [0.625, 1.0]  # of the seed that predicts something
     assert curve.f1.to_list() == pytest.approx([(1 / 3 + 1) / 2, 0.5])
 
 
@@ -600,6 +615,7 @@ def test_search_for_rates_alone_has_no_runs(out, commands):
         "stock, 6 steps",
         "stock, 12 steps",
     ]
+    assert not [line for line in lines if line.startswith(("## Runs", "Scored:"))]
 
 
 def test_pilot_without_any_score_is_an_error(out, commands):
@@ -884,6 +900,16 @@ def test_trade_off_is_drawn_with_the_page(tmp_path):
     assert (tmp_path / "tiny.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(UserError, match="unknown: .*'nothing'"):
         replace(TWO_TESTS, trade_off=replace(TRADE_OFF, ours="nothing"))
+
+
+def test_the_figure_of_a_trade_off_says_which_curves_are_of_fewer_seeds():
+    def shown(scores):
+        return [one.get_text() for one in trade_off_figure(TWO_TESTS, TRADE_OFF, scores).axes[0].get_legend().texts]
+
+    scores = two_tests()
+    assert shown(scores) == ["ours", "theirs"]
+    fewer = scores[(scores.run != "MixUp, 6 steps") | (scores.seed == "0")]
+    assert shown(fewer) == ["ours, seeds: 2", "theirs, seeds: 1"]
 
 
 def folder_with(scores, folder):

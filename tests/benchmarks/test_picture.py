@@ -1,5 +1,7 @@
 """The picture of a test case: which case it is, and that it shows what the methods predicted."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -85,3 +87,9 @@ def test_a_folder_without_a_run_is_named(tmp_path, capsys):
     (tmp_path / "tiny.py").write_text(EXPERIMENT)
     assert ask(tmp_path / "out", "stock") == 2
     assert "has no run of tiny" in capsys.readouterr().err
+
+
+def test_predictions_that_are_on_another_machine_are_missed(out, capsys):
+    shutil.rmtree(out / "evaluations" / "mixup_6steps_s0__squares" / "Dataset990_Squares_val")
+    assert ask(out, "stock", "MixUp") == 2
+    assert "mixup_6steps_s0 was scored on another machine" in capsys.readouterr().err

@@ -41,6 +41,7 @@ LINK_TARGETS = (
 )
 
 INLINE_CODE = re.compile(r"`([^`\n]+)`")
+SIGNED = re.compile(r"(?<![\d.])([+−]?)0?(\d*\.\d+)")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 # where a shell expects a command: at the line's start (behind a prompt), in $(…), behind PowerShell's assignment
 COMMAND = re.compile(r"(?:^(?:\$ )?|\$\(|^\$env:\w+ = )(nnunet_ext(?: [^)\n]*)?)", re.MULTILINE)
@@ -169,9 +170,11 @@ def test_gains_in_the_table_of_choices_are_those_of_the_pages() -> None:
     for technique, _, _, gain, _, _ in rows:
         path, _, anchor = LINK.findall(technique)[0].partition("#")
         page = text_of(f"docs/{path}").partition(f"\n## {anchor.capitalize()}\n")[2].partition("\n## ")[0]
-        known = {number.lstrip("0") for number in re.findall(r"[\d.]*\d", page)}
-        for number in re.findall(r"\d*\.\d+", gain):
-            assert number.lstrip("0") in known, f"{technique.strip()}: {number} is not on its page"
+        known = set(SIGNED.findall(page.replace("-", "−")))
+        for sign, number in SIGNED.findall(gain):
+            # a gain may be without its sign on one of the two, but not have another one
+            expected = {(one, number) for one in (["−"] if sign == "−" else ["+", ""])}
+            assert known & expected, f"{technique.strip()}: {sign}{number} is not on its page"
             checked += 1
     assert checked >= 12
 
