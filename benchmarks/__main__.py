@@ -22,7 +22,7 @@ from benchmarks.engine.children import WORKERS
 from benchmarks.engine.evidence import evidence_page, primary_lines, primary_results
 from benchmarks.engine.experiment import Experiment, experiment_names, load_experiment
 from benchmarks.engine.journal import Journal, OutOfTime, open_folder
-from benchmarks.engine.progress import take_progress, write_progress
+from benchmarks.engine.progress import Progress
 from benchmarks.engine.provenance import machine_line
 from benchmarks.engine.results import is_rendered, render, write_results
 from benchmarks.engine.runner import Runner
@@ -58,8 +58,8 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--nice", action="store_true", help="run at low priority")
     run.add_argument("--max-minutes", type=float, help="begin no step after this time; results are written then")
     run.add_argument("--results", type=Path, help="folder for NAME.csv.gz and NAME.md (default: OUT)")
-    progress = "file of what has been scored, for another machine: what OUT lacks is taken from it, then it is written"
-    run.add_argument("--progress", type=Path, metavar="ZIP", help=progress)
+    progress = "file of all scores, for another machine: what OUT lacks is taken from it, and what OUT has is added"
+    run.add_argument("--progress", type=Path, metavar="FILE", help=progress)
     run.add_argument("--dry-run", action="store_true", help="print the plan")
     methods = "names of methods that have been scored; the gain is that of the last over the first"
     picture.add_argument("--methods", nargs="+", required=True, metavar="NAME", help=methods)
@@ -100,6 +100,8 @@ def run(args: argparse.Namespace) -> int:
     """Run what is missing, and write the results also of a part where something ends it early."""
     experiment, out = load_experiment(args.experiment), args.out.resolve()
     if args.dry_run:
+        if args.progress:
+            raise UserError("--dry-run prints what OUT lacks and takes nothing from --progress. Leave one out.")
         journal = planned(experiment, out, args.device)
         for name, command in journal.planned.items():
             print(f"{'done' if journal.is_finished(name) else '    '} {name}: {command}")
@@ -112,24 +114,45 @@ def run(args: argparse.Namespace) -> int:
     journal = Journal(out, deadline=deadline, machine=machine_line(device))
     if not journal.lock():
         raise UserError(f"Another run works in {out}. Wait for it, or choose another folder.")
-    if args.progress is not None and args.progress.exists():
-        print(f"Scores of {take_progress(journal, experiment.name, args.progress)} evaluations were made elsewhere.")
     if args.nice and hasattr(os, "nice"):
         os.nice(15)  # children inherit it
     runner = Runner(experiment, journal, device)
+    progress = Progress(runner, args.progress) if args.progress else None
+    if progress is not None:
+        begin_progress(progress)
     try:
         with stopping_signals_interrupt():
             runner.run(at_once=args.at_once)
     except OutOfTime:
         print("The time is over; the same command goes on from here.", flush=True)
     finally:
+        if progress is not None:
+            progress.update()
         shown = ["python", "-m", "benchmarks", "run", Path(args.experiment).name, "--out", "$OUT", "--device", device]
         write_results(runner, args.results or out, shown)
-        if args.progress is not None:
-            write_progress(journal, experiment.name, args.progress)
     for name, reason in journal.state["failed"].items():
         print(f"failed: {name}: {reason}", file=sys.stderr)
     return PROBLEM if journal.state["failed"] else FINE
+
+
+def begin_progress(progress: Progress) -> None:
+    """Take over what has been scored elsewhere, and let each model be added when it is scored.
+
+    Raises:
+        UserError: see `Progress.update`.
+    """
+    if not progress.file.exists():
+        print(f"{progress.file} is not there yet. It is written when a model has been scored.", flush=True)
+    if taken := progress.update():
+        print(f"{taken} models were scored elsewhere, as {progress.file} says.", flush=True)
+
+    def add() -> None:
+        try:
+            progress.update()
+        except (OSError, UserError) as error:  # the run is not lost by it, and tries again after the next model
+            print(f"{progress.file} was not written: {error}", file=sys.stderr, flush=True)
+
+    progress.runner.on_scored = add
 
 
 def status(args: argparse.Namespace) -> int:

@@ -352,6 +352,14 @@ class Experiment:
             own = self.pilot and self.pilot.steps
             yield from ((method, steps) for steps in ((own,) if own else self.steps_of(method)))
 
+    def scorings(self) -> Iterator[tuple[Training, list[Test]]]:
+        """What may be scored, with the tests of each: the pilot's trainings first."""
+        for search, lr in product(self.searches(), self.pilot.rates if self.pilot else ()):
+            yield from ((trial, [self.pilot_test]) for trial in self.trials(*search, lr))
+        for training in self.all_trainings():
+            if tests := [test for test in self.tests if test.takes(training.method)]:
+                yield training, tests
+
     def piloting(self, training: Training) -> Method:
         """The method that chooses the learning rate for a training: the first of its family."""
         family = training.method.family_name

@@ -7,7 +7,7 @@ import shlex
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,11 +71,24 @@ class Journal:
         """Whether a step has been done, here or elsewhere."""
         return name in self.state["finished"]
 
-    def add_from_elsewhere(self, steps: Mapping[str, Any], *, whole: Sequence[str]) -> None:
-        """Count steps as finished on another machine; what they made is here of those in `whole` alone."""
+    def is_here(self, name: str) -> bool:
+        """Whether a step has been done and what it made is here."""
+        return self.is_finished(name) and name not in self.state["elsewhere"]
+
+    def with_elsewhere(self, steps: Mapping[str, Any], whole: Collection[str]) -> dict[str, Any]:
+        """The state with steps that were finished on another machine; what they made is here of `whole` alone."""
+        with self._guard:
+            return {
+                "finished": {**self.state["finished"], **steps},
+                "failed": {name: reason for name, reason in self.state["failed"].items() if name not in steps},
+                "running": [*self.state["running"]],
+                "elsewhere": [*dict.fromkeys([*self.state["elsewhere"], *(one for one in steps if one not in whole)])],
+            }
+
+    def add_from_elsewhere(self, steps: Mapping[str, Any], whole: Collection[str]) -> None:
+        """Take the steps of `with_elsewhere`."""
         with self._changed() as state:
-            state["finished"] |= steps
-            state["elsewhere"] += [name for name in steps if name not in whole]
+            state.update(self.with_elsewhere(steps, whole))
 
     def do(self, name: str, action: Action, *, shown: str = "") -> None:
         """Do a step, unless it has been done.
@@ -98,7 +111,7 @@ class Journal:
         planned = shown or self._text(command or [])
         if self.is_finished(name):
             self._check_same(name, planned)
-        if self.is_dry or (self.is_finished(name) and name not in self.state["elsewhere"]):
+        if self.is_dry or self.is_here(name):
             pass
         elif self.children.are_stopped or (self.deadline is not None and time.monotonic() > self.deadline):
             raise OutOfTime(name)
@@ -148,11 +161,13 @@ class Journal:
             with self._changed() as state:
                 state["running"].remove(name)
         seconds = round(time.monotonic() - started, 1)
+        record: dict[str, Any] = {"commit": at, "seconds": seconds, "command": planned, "machine": self.machine}
         with self._changed() as state:
-            state["finished"][name] = {"commit": at, "seconds": seconds, "command": planned, "machine": self.machine}
-            state["failed"].pop(name, None)
-            if name in state["elsewhere"]:
+            if name in state["elsewhere"]:  # what was scored is the other machine's
+                record = {**state["finished"][name], "again": record}
                 state["elsewhere"].remove(name)
+            state["finished"][name] = record
+            state["failed"].pop(name, None)
         return planned
 
     @contextmanager
@@ -167,8 +182,8 @@ class Journal:
         running = [] if self.lock() else self.state["running"]
         states: dict[str, list[str]] = {"done": [], "running": [], "waiting": [], "failed": []}
         for name in self.planned:
-            state = "running" if name in running else "failed" if name in self.state["failed"] else "waiting"
-            states["done" if self.is_finished(name) else state].append(name)
+            known = "failed" if name in self.state["failed"] else "done" if self.is_finished(name) else "waiting"
+            states["running" if name in running else known].append(name)
         return states
 
 

@@ -43,6 +43,10 @@ def draw_picture(runner: Runner, names: Sequence[str], file: Path) -> str:
     experiment = runner.experiment
     test, trainings = experiment.tests[0], [_training(runner, name) for name in names]
     case = median_case([_dice(runner, one, test) for one in (trainings[0], trainings[-1])])
+    folders = [runner.evaluation(one, test) / f"{_tested(one, test)}_{test.cases}" for one in trainings]
+    for training, folder in zip(trainings, folders):
+        if not folder.is_dir():
+            raise UserError(f"{training.name} was scored on another machine. Draw there, as its predictions are there.")
     tested = read_raw_dataset(_tested(trainings[0], test))
     given = read_raw_dataset(trainings[0].dataset)
     raw = tested.cases[case]
@@ -54,10 +58,7 @@ def draw_picture(runner: Runner, names: Sequence[str], file: Path) -> str:
         ("image", None),
         ("labels given", _label_map(reader, given.cases[case].label)),
     ]
-    for training in trainings:
-        folder = runner.evaluation(training, test) / f"{_tested(training, test)}_{test.cases}"
-        if not folder.is_dir():
-            raise UserError(f"{training.name} was scored on another machine. Draw there, as its predictions are there.")
+    for training, folder in zip(trainings, folders):
         columns.append((training.method.name, _label_map(reader, folder / f"{case}{tested.ending}")))
     columns.append(("truth", truth))
 

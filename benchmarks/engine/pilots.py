@@ -38,7 +38,7 @@ class Pilots:
                 self.runner.score(training, [self.experiment.pilot_test])
             score = self.score_of(method, steps, lr)
             if self.journal.is_dry and score is None:
-                return first
+                return best_rate(scores) if scores else first
             scores[lr] = float("nan") if score is None else score
         if all(score != score for score in scores.values()):
             wanted = f"{pilot.level} F1" if pilot.level else pilot.metric
@@ -100,3 +100,11 @@ def next_rate(rates: Sequence[float], first: float, scores: Mapping[float, float
     best = rates.index(best_rate(scores))
     neighbours = [rates[place] for place in (best + 1, best - 1) if 0 <= place < len(rates)]
     return next((lr for lr in neighbours if lr not in scores), None)
+
+
+def searched_rates(rates: Sequence[float], first: float, known: Mapping[float, float]) -> dict[float, float]:
+    """The scores that a search has come to, of all that are known; all of them if the search began elsewhere."""
+    scores: dict[float, float] = {}
+    while (lr := next_rate(rates, first, scores)) is not None and lr in known:
+        scores[lr] = known[lr]
+    return scores or dict(known)

@@ -15,7 +15,7 @@ import pandas as pd
 from benchmarks.engine.drawing import CURVES, draw_figures
 from benchmarks.engine.experiment import Comparison, Experiment, Test, Training
 from benchmarks.engine.operating_points import mean_curve, read_points, rows_of_points
-from benchmarks.engine.pilots import best_rate
+from benchmarks.engine.pilots import best_rate, searched_rates
 from benchmarks.engine.provenance import REPOSITORY, markdown_table, provenance_lines
 from benchmarks.engine.runner import Runner
 from benchmarks.engine.statistics import METRIC, Estimate, Figures, figure
@@ -36,12 +36,7 @@ DIGITS = 6
 
 def scored(runner: Runner) -> list[tuple[Training, Test]]:
     """What has been scored, the pilot's trainings first."""
-    experiment = runner.experiment
-    rates = experiment.pilot.rates if experiment.pilot else ()
-    tried = (experiment.trials(*search, lr) for search, lr in product(experiment.searches(), rates))
-    possible = [(one, experiment.pilot_test) for trials in tried for one in trials]
-    trainings = experiment.all_trainings()
-    possible += [(one, test) for one in trainings for test in experiment.tests if test.takes(one.method)]
+    possible = ((training, test) for training, tests in runner.experiment.scorings() for test in tests)
     return [pair for pair in possible if runner.is_scored(*pair)]
 
 
@@ -190,7 +185,7 @@ def pilot_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
     lrs = sorted({lr for values in found.values() for lr in values})
     rows = []
     for name, values in found.items():
-        best = best_rate(values)
+        best = best_rate(searched_rates(pilot.rates, pilot.first_for(method.family_name), values))
         at_edge = " (at the edge)" if len(pilot.rates) > 1 and best in (min(values), max(values)) else ""
         cells = [f"{values[lr]:.3f}" if lr in values else "" for lr in lrs]
         rows.append([name, *cells, f"{best:g}{at_edge}"])
@@ -271,6 +266,8 @@ def origin_lines(runner: Runner, command: Sequence[str]) -> list[str]:
     for folder, name in ((runner.out, "$OUT"), (discovery_folder(), "$(nnunet_ext path)"), (REPOSITORY, ".")):
         shown = [line.replace(str(folder), name) for line in shown]
     counted = [f"{machine} ({count} trainings)" for machine, count in machines.items()]
+    again = Counter(step["again"]["machine"] for step in trained if "again" in step)
+    counted += [f"{machine} ({count} trainings again, as starts or teachers)" for machine, count in again.items()]
     return provenance_lines(counted, shown, commits="; ".join(filter(None, commits)))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property, partial
@@ -33,6 +33,8 @@ class Runner:
         self.experiment, self.journal, self.device = experiment, journal, device
         self.out = journal.folder
         self.pilots = Pilots(self)
+        self.on_scored: Callable[[], object] = lambda: None
+        """What is called when a model has been scored."""
 
     @cached_property
     def _checking(self) -> Runner:
@@ -78,6 +80,8 @@ class Runner:
         runner.train(training)
         for test in tests:
             runner.evaluate(training, test)
+        if not (is_scored or self.journal.is_dry):
+            self.on_scored()
 
     def search(self, method: Method, steps: int) -> None:
         """Find the learning rate of a method that has none of its own."""

@@ -4,6 +4,7 @@ import os
 import shutil
 import stat
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -38,7 +39,7 @@ def extract(archive: Path, folder: Path, *, wanted: Callable[[PurePosixPath], bo
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with content.open(entry) as source, target.open("wb") as handle:
                     shutil.copyfileobj(source, handle)
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise UserError(f"{archive} is no zip archive, or it is damaged ({error}). Copy it again.") from None
     except RuntimeError as error:  # an encrypted entry
         raise UserError(f"{archive} cannot be unpacked: {error}") from None

@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import zipfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +14,15 @@ import pandas as pd
 import pytest
 
 from benchmarks.__main__ import EVIDENCE, RESULTS, main, planned
+from benchmarks.data.folds import PatientFolds
 from benchmarks.engine.children import Children, CommandFailed
 from benchmarks.engine.drawing import curves_figure, trade_off_figure
 from benchmarks.engine.evidence import evidence_page, primary_lines, primary_results
 from benchmarks.engine.experiment import Comparison, Test, TradeOff, experiment_names, load_experiment
 from benchmarks.engine.journal import Journal, OutOfTime, open_folder
 from benchmarks.engine.operating_points import mean_curve, rows_of_points
-from benchmarks.engine.pilots import next_rate
-from benchmarks.engine.progress import take_progress, write_progress
+from benchmarks.engine.pilots import next_rate, searched_rates
+from benchmarks.engine.progress import Progress
 from benchmarks.engine.results import (
     Judged,
     comparison_lines,
@@ -40,7 +42,7 @@ from nnunet_ext.evaluation.scores_table import COLUMNS, read_scores, write_score
 from nnunet_ext.files import read_json, write_json
 from nnunet_ext.plans.settings import validated_settings
 from nnunet_ext.registry import TRAINERS
-from support.tiny_experiment import EXPERIMENT, TEACHER, patient_of
+from support.tiny_experiment import EXPERIMENT, TEACHER, groups, patient_of
 
 TINY = str(Path(__file__).parents[1] / "support" / "tiny_experiment.py")
 
@@ -437,11 +439,17 @@ def test_run_goes_on_on_another_machine(out, commands):
     assert lines[:2] == ["- Machine: the first (6 trainings)", "- Machine: the second (2 trainings)"]
 
 
+def progress(out, file, experiment=EXPERIMENT, *, device="cpu"):
+    return Progress(Runner(experiment, Journal(out), device), file)
+
+
 def moved(out, folder):
     """A new folder with nothing but the scores of another one."""
-    write_progress(Journal(out), "tiny", folder.parent / "progress.zip")
+    file = folder.parent / "progress.zip"
+    file.unlink(missing_ok=True)
+    progress(out, file).update()
     open_folder(folder, {})
-    assert take_progress(Journal(folder), "tiny", folder.parent / "progress.zip") > 0
+    assert progress(folder, file).update() > 0
     return folder
 
 
@@ -458,16 +466,21 @@ def test_run_goes_on_from_scores_alone(out, commands, tmp_path):
 
 def test_model_that_is_elsewhere_is_trained_again_where_another_one_needs_it(out, commands, tmp_path):
     commands.failing = "train_taught_6steps_s1"
-    run(out)
+    run(out, machine="the first")
     folder = moved(out, tmp_path / "elsewhere")
     commands.failing = ""
     commands.ran.clear()
-    run(folder)
+    runner = run(folder, machine="the second")
     # the teacher of this seed, and no pilot
     assert commands.names("train_") == ["train_stock_6steps_s1", "train_taught_6steps_s1"]
     assert commands.names("evaluate_") == ["evaluate_taught_6steps_s1__squares"]
     assert commands.names("plan_") == ["plan_Dataset990_Squares", "plan_Dataset993_Taught"]
-    assert read_json(folder / "steps.json")["elsewhere"] != []
+    # the scores of the teacher are still those of the model that the first machine has
+    assert origin_lines(runner, [])[:3] == [
+        "- Machine: the first (7 trainings)",
+        "- Machine: the second (1 trainings)",
+        "- Machine: the second (1 trainings again, as starts or teachers)",
+    ]
     commands.ran.clear()
     run(folder)
     assert commands.ran == []
@@ -477,7 +490,7 @@ def test_training_that_was_scored_elsewhere_is_not_repeated_for_its_start(out, c
     run(out)
     methods = [replace(one, is_scored=False) if one is TEACHER else one for one in EXPERIMENT.methods]
     commands.ran.clear()
-    run(moved(out, tmp_path / "elsewhere"), replace(EXPERIMENT, methods=tuple(methods)))
+    run(moved(out, tmp_path / "elsewhere"), replace(EXPERIMENT, methods=tuple(methods), comparisons=()))
     assert commands.ran == []
 
 
@@ -487,65 +500,203 @@ def test_scores_of_several_machines_come_together(out, commands, tmp_path):
     folder, file = moved(out, tmp_path / "elsewhere"), tmp_path / "progress.zip"
     commands.failing = ""
     run(folder)
-    write_progress(Journal(folder), "tiny", file)
+    progress(folder, file).update()
     commands.failing = "stock_6steps_s1"
-    run(out)  # meanwhile
-    assert take_progress(Journal(out), "tiny", file) == 2  # both of the seed
+    assert run(out).journal.state["failed"]  # meanwhile
+    assert progress(out, file).update() == 2  # both of the seed
     commands.failing = ""
     commands.ran.clear()
     journal = run(out).journal
     assert commands.names("train_") == []
-    write_progress(journal, "tiny", tmp_path / "again.zip")
-    assert file.read_bytes() == (tmp_path / "again.zip").read_bytes()
+    assert journal.state["failed"] == {}
+    before = file.read_bytes()
+    assert progress(out, file).update() == 0
+    assert file.read_bytes() == before
 
 
-def test_scores_from_elsewhere_are_refused_where_another_training_is_declared(out, commands, tmp_path):
+def test_file_keeps_what_another_machine_adds_meanwhile(out, commands, tmp_path):
+    commands.failing = "_s1"
     run(out)
-    folder = moved(out, tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="has been done otherwise than the experiment says now"):
-        run(folder, replace(EXPERIMENT, settings={"weight_decay": 0.5}))
-    assert not commands.failing
+    folder, file = moved(out, tmp_path / "elsewhere"), tmp_path / "progress.zip"
+    commands.failing = ""
+    run(folder)
+    progress(folder, file).update()
+    progress(out, file).update()  # which knew nothing of them
+    with zipfile.ZipFile(file) as archive:
+        assert "evaluations/taught_6steps_s1__squares/scores.csv" in archive.namelist()
+
+
+def test_models_trained_here_are_not_mixed_with_scores_from_elsewhere(out, commands, tmp_path):
+    run(out)
+    folder, file = tmp_path / "other", tmp_path / "progress.zip"
+    progress(out, file).update()
+    open_folder(folder, {})
+    commands.failing = "evaluate_stock_6steps_s0"
+    run(folder, machine="the second")
+    commands.dice, commands.failing = lambda name: 0.5, ""
+    assert progress(folder, file).update() == 0  # the others are here, and this one is trained here
+    runner = run(folder, machine="the second")
+    (scores,) = (
+        runner.scores(training, test)
+        for training, tests in EXPERIMENT.scorings()
+        for test in tests
+        if training.name == "stock_6steps_s0"
+    )
+    assert set(scores.numerator) == {0.5}
+
+
+def test_a_model_is_taken_with_all_its_scores_or_not_at_all(out, commands, tmp_path):
+    two = replace(EXPERIMENT, tests=(Test("squares"), Test("again")), columns=())
+    commands.failing = "evaluate_stock_6steps_s0__again"
+    run(out, two)
+    folder, file = tmp_path / "elsewhere", tmp_path / "progress.zip"
+    progress(out, file, two).update()
+    open_folder(folder, {})
+    progress(folder, file, two).update()
+    commands.dice, commands.failing = lambda name: 0.5, ""
+    commands.ran.clear()
+    run(folder, two)
+    assert "evaluate_stock_6steps_s0__squares" in commands.names()
+    assert "evaluate_stock_6steps_s1__squares" not in commands.names()
+
+
+@pytest.mark.parametrize("changed", [{"settings": {"weight_decay": 0.5}}, {"folds": PatientFolds(groups, tested=1)}])
+def test_scores_of_another_declaration_are_refused_and_nothing_is_changed(out, commands, tmp_path, capsys, changed):
+    run(out)
+    folder, file = tmp_path / "elsewhere", tmp_path / "progress.zip"
+    progress(out, file).update()
+    before = file.read_bytes()
+    open_folder(folder, {})
+    other = replace(EXPERIMENT, **changed)
+    with pytest.raises(UserError, match="done otherwise than the experiment says now|for other folds"):
+        progress(folder, file, other).update()
+    assert file.read_bytes() == before
+    assert list((folder / "evaluations").iterdir()) == []
+    run(folder, other)
 
 
 def test_rates_that_were_added_are_tried_beside_scores_from_elsewhere(out, commands, tmp_path):
     commands.dice = lambda name: 0.9 if "lr0.1_" in name else 0.8
     run(out)
-    folder = moved(out, tmp_path / "elsewhere")
+    file, folder = tmp_path / "progress.zip", tmp_path / "elsewhere"
+    progress(out, file).update()
+    open_folder(folder, {})
+    wider = replace(EXPERIMENT, pilot=replace(EXPERIMENT.pilot, rates=(1e-3, 1e-2, 1e-1, 1.0)))
+    assert progress(folder, file, wider).update() == 7
     commands.ran.clear()
-    pilot = replace(EXPERIMENT.pilot, rates=(1e-3, 1e-2, 1e-1, 1.0))
-    run(folder, replace(EXPERIMENT, pilot=pilot))
+    run(folder, wider)
     assert commands.names("train_") == ["train_pilot_stock_6steps_lr1_s0"]
 
 
-def test_progress_that_is_damaged_or_of_another_experiment_is_refused(out, commands, tmp_path):
-    file = tmp_path / "progress.zip"
-    write_progress(run(out).journal, "tiny", file)
-    journal = Journal(tmp_path)
-    with pytest.raises(UserError, match="is the progress of tiny; this is scribbles"):
-        take_progress(journal, "scribbles", file)
-    file.write_bytes(file.read_bytes()[:200])
-    with pytest.raises(UserError, match="no zip archive"):
-        take_progress(journal, "tiny", file)
+def edited(file, **content):
+    """The file with other entries."""
+    with zipfile.ZipFile(file) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()} | content
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("evaluations/a/scores.csv", "")
-    with pytest.raises(UserError, match="is no progress of an experiment"):
-        take_progress(journal, "tiny", file)
-    assert journal.state["finished"] == {}
+        for name, text in entries.items():
+            if text is not None:
+                archive.writestr(name, text)
 
 
-def test_progress_is_written_at_the_end_and_taken_at_the_start(tmp_path, commands, capsys):
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda file: file.write_bytes(file.read_bytes()[:200]), "no zip archive"),
+        (lambda file: edited(file, **{"steps.json": None}), "is damaged or no progress of an experiment"),
+        (lambda file: edited(file, **{"steps.json": "[]"}), "is damaged or no progress of an experiment"),
+        (lambda file: edited(file, **{"steps.json": '{"train_x": 1}'}), "is damaged or no progress of an experiment"),
+        (lambda file: edited(file, **{"about.json": '{"experiment": "scribbles"}'}), "is of scribbles; this is tiny"),
+        (lambda file: edited(file, **{"about.json": '{"experiment": "tiny", "format": 9}'}), "by another version"),
+    ],
+)
+def test_damaged_file_is_refused(out, commands, tmp_path, damage, message):
+    file, folder = tmp_path / "progress.zip", tmp_path / "elsewhere"
+    run(out)
+    progress(out, file).update()
+    open_folder(folder, {})
+    damage(file)
+    damaged = file.read_bytes()
+    with pytest.raises(UserError, match=message):
+        progress(folder, file).update()
+    assert file.read_bytes() == damaged
+    assert Journal(folder).state["finished"] == {}
+
+
+def test_a_damaged_byte_anywhere_is_an_error_or_changes_nothing(out, commands, tmp_path):
+    file, folder = tmp_path / "progress.zip", tmp_path / "elsewhere"
+    run(out)
+    progress(out, file).update()
+    whole = bytearray(file.read_bytes())
+    open_folder(folder, {})
+    for place in np.random.default_rng(0).integers(len(whole), size=60):
+        damaged = whole.copy()
+        damaged[place] ^= 16
+        file.write_bytes(damaged)
+        with suppress(UserError):
+            progress(folder, file).update()
+    # what was taken is whole
+    assert {*collected(run(folder), folder).numerator} == {0.8}
+
+
+def test_model_without_its_table_is_left_out(out, commands, tmp_path):
+    file, folder = tmp_path / "progress.zip", tmp_path / "elsewhere"
+    run(out)
+    progress(out, file).update()
+    edited(file, **{"evaluations/stock_6steps_s1__squares/scores.csv": "no table"})
+    open_folder(folder, {})
+    progress(folder, file).update()
+    commands.ran.clear()
+    run(folder)
+    assert commands.names("train_") == ["train_stock_6steps_s1"]
+
+
+def test_progress_is_written_with_each_model_and_taken_at_the_start(tmp_path, commands, capsys):
     file = tmp_path / "kept" / "progress.zip"
     arguments = ["run", TINY, "--device", "cpu", "--progress", str(file)]
+    tables = []
+    evaluate = commands.evaluate
+
+    def counted(command, out):
+        tables.append(len(zipfile.ZipFile(file).namelist()) if file.exists() else 0)
+        evaluate(command, out)
+
+    commands.evaluate = counted
     assert main([*arguments, "--out", str(tmp_path / "one")]) == 0
+    assert tables == [0, *range(3, 10)]
+    assert "is not there yet" in capsys.readouterr().out
     commands.ran.clear()
     assert main([*arguments, "--out", str(tmp_path / "two")]) == 0
     assert commands.ran == []
-    assert "Scores of 8 evaluations were made elsewhere." in capsys.readouterr().out
+    assert "8 models were scored elsewhere" in capsys.readouterr().out
     shown = []
     for name in ("one", "two"):
         assert main(["status", TINY, "--out", str(tmp_path / name)]) == 0
         shown.append(capsys.readouterr().out)
     assert shown == ["40 done, 0 running, 0 waiting, 0 failed\n"] * 2
+    assert main([*arguments, "--out", str(tmp_path / "three"), "--dry-run"]) == 2
+    assert "Leave one out" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_ends_no_run(tmp_path, commands, monkeypatch, capsys):
+    file = tmp_path / "progress.zip"
+    written = Progress._write
+
+    def write(self):
+        if len(commands.names("evaluate_")) in range(1, 8):
+            raise OSError("no space left")
+        written(self)
+
+    monkeypatch.setattr(Progress, "_write", write)
+    assert main(["run", TINY, "--device", "cpu", "--progress", str(file), "--out", str(tmp_path / "one")]) == 0
+    assert "was not written: no space left" in capsys.readouterr().err
+    assert len(zipfile.ZipFile(file).namelist()) == 10
+
+
+def test_the_best_rate_is_that_of_the_search_whatever_else_was_tried():
+    rates = (1e-3, 1e-2, 1e-1, 1.0)
+    known = {1e-3: 0.82, 1e-2: 0.80, 1e-1: 0.81, 1.0: 0.7}
+    assert searched_rates(rates, 1e-2, known) == {rate: known[rate] for rate in rates[1:]}
+    assert searched_rates(rates, 1e-2, {1e-3: 0.82}) == {1e-3: 0.82}
 
 
 def test_folder_of_another_request_is_refused(tmp_path):

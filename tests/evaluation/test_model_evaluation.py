@@ -36,9 +36,7 @@ def test_regions_are_matched_whatever_the_order_of_their_values():
 
 
 def test_one_name_for_different_values_is_an_error():
-    with pytest.raises(
-        UserError, match=r"the value 1 \+ 2 in the model and 1 in D\. Define it by the model's values"
-    ):
+    with pytest.raises(UserError, match=r"the value 1 \+ 2 in the model and 1 in D\. Define it by the model's values"):
         match_labels(labels(whole=[1, 2]), labels(whole=1), name="D")
 
 
