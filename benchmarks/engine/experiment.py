@@ -373,9 +373,13 @@ class Experiment:
         ]
 
     def in_running_order(self) -> list[Training]:
-        """All trainings, those that the primary comparisons need first."""
-        deciding = self.deciding_runs()
-        return sorted(self.all_trainings(), key=lambda training: training.label not in deciding)
+        """All trainings, those that the primary comparisons need first, one whole seed of these after another."""
+        deciding, seeds = self.deciding_runs(), self.all_seeds
+
+        def rank(training: Training) -> tuple[int, int]:
+            return (0, seeds.index(training.seed)) if training.label in deciding else (1, 0)
+
+        return sorted(self.all_trainings(), key=rank)
 
     def deciding_runs(self) -> set[str]:
         """The runs that the primary comparisons need."""

@@ -219,6 +219,14 @@ def test_further_seeds_are_for_what_decides(out, commands):
     assert commands.command("train_stock_6steps_s5")[3] == "3"
 
 
+def test_a_seed_is_finished_in_all_lengths_that_decide_before_the_next_one():
+    longer = Comparison("taught", "stock", steps=(6, 12), is_primary=True)
+    methods = tuple(replace(one, steps=(6, 12)) if one is TEACHER else one for one in EXPERIMENT.methods)
+    order = replace(EXPERIMENT, methods=methods, comparisons=(longer,)).in_running_order()
+    decided = [(one.method.name, one.steps, one.seed) for one in order[:4]]
+    assert decided == [("taught", 6, 0), ("stock", 12, 0), ("taught", 6, 1), ("stock", 12, 1)]
+
+
 def test_curves_of_a_trade_off_decide():
     trade_off = TradeOff("squares", "squares", {"a": ("MixUp",), "b": ("taught",)}, ours="a", theirs="b")
     order = replace(EXPERIMENT, trade_off=trade_off, comparisons=()).in_running_order()
