@@ -88,11 +88,10 @@ class Figures:
         A distance counts where both runs have one. A label that a run misses has none, and the hardest cases are missed
         first, so that a run would else gain by missing them.
         """
-        first, second, left_out = self._rows(ours, test), self._rows(theirs, test), 0
+        first, second, left_out = *_of_common_seeds(self._rows(ours, test), self._rows(theirs, test)), 0
         if METRIC[metric].better == "lower":
             first, second, left_out = _with_distance_in_both(first, second, metric)
-        seeds = tuple(seed for seed in _seeds(first) if seed in _seeds(second))
-        first, second = (rows[rows.seed.isin(seeds)] for rows in (first, second))
+        seeds = _seeds(first)
         patients, counting = _patients(pd.concat([first, second])), _counting(first, metric) & _counting(second, metric)
 
         def samples(among: tuple[str, ...]) -> tuple[Table, Table]:
@@ -168,6 +167,10 @@ def _samples(rows: pd.DataFrame, metric: Metric, seeds: tuple[str, ...], patient
     tables = (rows[rows.seed == seed] for seed in seeds)
     scores = [seed_scores(table, metric, [*table.case.unique()], labels) for table in tables]
     return Resampling(patients, resamples=RESAMPLES).samples(scores, metric.statistic)
+
+
+def _of_common_seeds(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return first[first.seed.isin(second.seed)], second[second.seed.isin(first.seed)]
 
 
 def _with_distance_in_both(

@@ -939,6 +939,9 @@ def test_a_run_gains_no_distance_by_missing_what_is_hard():
     assert (difference.value, difference.low, difference.high) == (0, 0, 0)
     assert difference.text() == "0.000 [0.000, 0.000], 1 left out"
     assert figures.estimate("b", "t", "hd95").value == pytest.approx(13)
+    # a seed that only one of them has yet is not left out, but waits
+    waiting = Figures(table({**values, ("b", "1"): near}, "hd95")).difference("a", "b", "t", "hd95")
+    assert waiting.left_out == 1
 
 
 def test_only_patients_with_a_value_count_and_a_seed_without_any_is_left_out():
