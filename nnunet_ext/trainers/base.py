@@ -63,6 +63,8 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
     """Where plain nnU-Net cannot build the network: the module of a trainer that can, for `nnunet_ext export-stock`."""
     default_settings: ClassVar[Mapping[str, Any]] = {}
     """Settings that hold where the plans file says nothing."""
+    cannot_be_mixed: ClassVar[str] = ""
+    """Why MixUp cannot be combined with the trainer; empty if it can."""
     unsupported: ClassVar[Mapping[str, str]] = {}
     """By capability that it lacks (see `needed_capabilities`), the reason and what to use instead."""
 

@@ -2,6 +2,8 @@
 then instead of it.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -28,6 +30,11 @@ class MixUpMixin(nnUNetTrainerConfigurable, technique=MIXUP):
     """
 
     _has_told_of_batch_of_one = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.cannot_be_mixed:
+            raise TypeError(f"{cls.__name__} cannot have MixUp: {cls.cannot_be_mixed}.")
 
     def prepare_batch(self, batch: Batch, *, training: bool) -> Batch:
         batch = super().prepare_batch(batch, training=training)
@@ -73,7 +80,10 @@ class MixUpMixin(nnUNetTrainerConfigurable, technique=MIXUP):
         data = batch["data"]
         partners = mixing.draw_partners(len(data), self.rng)
         if self.section(MIXUP).kind != "mixup":
-            target = self.source_target(batch)
+            unlabelled = self.label_manager.ignore_label
+            if not self.label_manager.has_regions:  # scribble trainers mark the outside without an ignore label, too
+                unlabelled = getattr(self, "unknown_label", unlabelled)
+            target = self.source_target(batch, unlabelled)
             pasted = self.pasted_region(target, partners)
             mixed = {
                 "data": mixing.paste(data, partners, pasted),
@@ -103,17 +113,17 @@ class MixUpMixin(nnUNetTrainerConfigurable, technique=MIXUP):
         carved = foreground[torch.as_tensor(partners, device=target.device)]
         return carved_regions(carved, self.configuration_manager.spacing, self.rng)[:, None]
 
-    def source_target(self, batch: Batch) -> Tensor:
-        """The full-resolution target of a prepared batch, with the ignore label outside the image where it is known."""
+    def source_target(self, batch: Batch, unlabelled: int | None) -> Tensor:
+        """The full-resolution target of a prepared batch, with `unlabelled` outside the image where that is known."""
         target, inside = self.heads(batch["target"])[0], self.heads(batch.get("inside"))[0]
         if inside is None:
             return target
-        labels = self.label_manager
-        return ignored_outside(target, inside, labels.ignore_label, has_regions=labels.has_regions)
+        return ignored_outside(target, inside, unlabelled, has_regions=self.label_manager.has_regions)
 
     def soft_target(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The same as a soft target (B, C or R, [X,] Y, Z), and where it counts (B, 1, [X,] Y, Z)."""
-        target, labels, inside = self.source_target(batch), self.label_manager, self.heads(batch.get("inside"))[0]
+        labels, inside = self.label_manager, self.heads(batch.get("inside"))[0]
+        target = self.source_target(batch, labels.ignore_label)
         if labels.has_regions:
             soft, valid = mixing.region_targets(target, labels.has_ignore_label)
         else:
@@ -132,8 +142,18 @@ class MixUpMixin(nnUNetTrainerConfigurable, technique=MIXUP):
         """The same from the logits of the full resolution."""
         if self.section(MIXUP).kind != "mixup":
             return self.full_resolution_loss()(logits, mixed["mixed_target"])
-        loss = soft_binary_cross_entropy if self.label_manager.has_regions else soft_cross_entropy
-        return loss(logits, mixed["mixed_target"], mixed["mixed_mask"])
+        return self.soft_loss(logits, mixed["mixed_target"], mixed["mixed_mask"])
+
+    def soft_loss(self, logits: Tensor, target: Tensor, mask: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Cross-entropy against a soft target, a scalar, which is nnU-Net's own where the target is hard.
+
+        nnU-Net's of regions is a mean over voxels and regions or, with an ignore label, over voxels of the sum over the
+        regions. See `nnunet_ext.losses.soft_targets` for the arguments.
+        """
+        if not self.label_manager.has_regions:
+            return soft_cross_entropy(logits, target, mask, weights)
+        regions = logits.shape[1] if self.label_manager.has_ignore_label else 1
+        return regions * soft_binary_cross_entropy(logits, target, mask, weights)
 
 
 class nnUNetTrainerMixUp(MixUpMixin):

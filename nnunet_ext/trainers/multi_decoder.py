@@ -31,6 +31,8 @@ def dual_branch_unet(
 class MultiDecoderMixin(nnUNetTrainerConfigurable):
     """For trainers whose network is a `MultiDecoderUNet`: in training its output has one entry for each decoder."""
 
+    cannot_be_mixed = "the loss on mixed patches is of one decoder, and this trainer has several"
+
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         network = self.unwrapped_network()
         assert isinstance(network, MultiDecoderUNet)

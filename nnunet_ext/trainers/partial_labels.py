@@ -20,7 +20,7 @@ from nnunet_ext.formats.dataset_json import values_of
 from nnunet_ext.losses.consistency import entropy
 from nnunet_ext.losses.hard_labels import log_probabilities
 from nnunet_ext.losses.partial_labels import exclusion_loss, over_voxels, partial_logits
-from nnunet_ext.losses.soft_targets import masked_mean, soft_binary_cross_entropy, soft_cross_entropy
+from nnunet_ext.losses.soft_targets import masked_mean
 from nnunet_ext.messages import counted
 from nnunet_ext.techniques.mixup import MIXUP
 from nnunet_ext.techniques.partial_labels import PARTIAL_LABELS
@@ -39,6 +39,8 @@ class PartialLabelsMixin(nnUNetTrainerConfigurable, technique=PARTIAL_LABELS):
 
     Prepared batches say which channels count, under ``annotated``: a boolean (B, C), missing where all do.
     """
+
+    cannot_be_mixed = "mixed patches need the lists of both cases; derive it from PartialLabelsMixUpMixin"
 
     @classmethod
     def refuse_unsupported(cls, plans: dict, configuration: str, dataset_json: dict) -> None:
@@ -228,6 +230,8 @@ class PartialLabelsMixUpMixin(MixUpMixin, PartialLabelsMixin):
     source.
     """
 
+    cannot_be_mixed = ""
+
     def loss_of_mixed(self, logits: Tensor, mixed: Batch) -> Tensor:
         if "annotated" not in mixed:
             return super().loss_of_mixed(logits, mixed)
@@ -238,9 +242,8 @@ class PartialLabelsMixUpMixin(MixUpMixin, PartialLabelsMixin):
             return super().loss_of_mixed(torch.where(mixed["pasted"], other, own), mixed)
         soft, _ = self.soft_target(mixed)
         ratios = torch.as_tensor(mixed["ratios"], dtype=torch.float32, device=logits.device)
-        loss = soft_binary_cross_entropy if labels.has_regions else soft_cross_entropy
         mask = mixed["mixed_mask"]
-        return loss(own, soft, mask, ratios) + loss(other, soft[partners], mask, 1 - ratios)
+        return self.soft_loss(own, soft, mask, ratios) + self.soft_loss(other, soft[partners], mask, 1 - ratios)
 
 
 class MixedSupervisionMixin(PartialLabelsMixin, ScribbleMixin):

@@ -9,8 +9,17 @@ import torch
 from torch.nn import functional as F
 
 from nnunet_ext.plans.settings import validated_settings
-from nnunet_ext.trainers import nnUNetTrainerPartialCE
+from nnunet_ext.trainers import (
+    nnUNetTrainerDBDMP,
+    nnUNetTrainerDMPLS,
+    nnUNetTrainerMixedSupervision,
+    nnUNetTrainerMixUp,
+    nnUNetTrainerPartialCE,
+    nnUNetTrainerPartialLabels,
+    nnUNetTrainerTDNet,
+)
 from nnunet_ext.trainers.mixup import MixUpMixin
+from nnunet_ext.trainers.partial_labels import PartialLabelsMixUpMixin
 from support.changed_trainers import batch_of, changed_trainer
 from support.nnunet_runs import build_trainer, train
 
@@ -71,6 +80,36 @@ def test_a_ratio_of_one_gives_the_clean_cross_entropy(results, monkeypatch):
     torch.testing.assert_close(terms["mixup"], clean)
 
 
+def test_of_regions_a_ratio_of_one_gives_nnunets_own_cross_entropy(results, monkeypatch):
+    """With an ignore label, nnU-Net's is a sum over the regions."""
+    trainer = initialized({}, data="regions")
+    monkeypatch.setattr("nnunet_ext.augmentation.batch_mixing.draw_ratios", lambda size, alpha, rng: np.ones(size))
+    loss = trainer.full_resolution_loss()
+    mixed = trainer.mixed_batch(random_batch(trainer))
+    target = torch.cat([mixed["mixed_target"], (~mixed["mixed_mask"]).float()], dim=1)
+    logits = torch.randn(2, 2, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+    found = trainer.loss_of_mixed(logits, mixed)
+    loss.weight_dice = 0
+    torch.testing.assert_close(found, loss(logits, target))
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (nnUNetTrainerTDNet, "is of one decoder"),
+        (nnUNetTrainerDMPLS, "is of one decoder"),
+        (nnUNetTrainerDBDMP, "is of one decoder"),
+        (nnUNetTrainerPartialLabels, "derive it from PartialLabelsMixUpMixin"),
+        (nnUNetTrainerMixedSupervision, "derive it from PartialLabelsMixUpMixin"),
+    ],
+)
+def test_what_mixup_would_teach_wrongly_is_refused(other, reason):
+    for bases in ((MixUpMixin, other), (other, nnUNetTrainerMixUp)):
+        with pytest.raises(TypeError, match=f"Combined cannot have MixUp: .*{reason}"):
+            type("Combined", bases, {})
+    assert type("Allowed", (PartialLabelsMixUpMixin, nnUNetTrainerPartialLabels), {})
+
+
 def test_only_the_full_resolution_head_gets_a_mixed_gradient(results):
     trainer = initialized({})
     terms, _ = terms_of(trainer, random_batch(trainer))
@@ -119,7 +158,8 @@ def test_regions_use_binary_cross_entropy_on_mixed_multi_hot_targets(results):
     voxels = -(target * p.log() + (1 - target) * (1 - p).log())
     valid = mixed["mixed_mask"].expand_as(voxels)
     assert 0 < valid.sum() < valid.numel()
-    assert terms["mixup"].item() == pytest.approx(voxels[valid].mean().item(), rel=1e-4)
+    # with an ignore label, nnU-Net sums over the two regions
+    assert terms["mixup"].item() == pytest.approx(2 * voxels[valid].mean().item(), rel=1e-4)
     assert not torch.all((target == 0) | (target == 1)), "targets must be mixed"
 
 
@@ -233,7 +273,7 @@ def test_mixed_labels_outside_either_image_take_no_part(workspace, results, kind
     full[0, :, :4], full[1, :, 12:] = -1, -1
     for settings in ({"kind": "mixup"}, {"kind": "cutmix"}):  # CarveMix pastes as CutMix does
         trainer = changed_trainer(MixedScribbles, kind=kind, mixup=settings)
-        trainer.rng = np.random.default_rng(0)
+        trainer.rng, trainer.loss = np.random.default_rng(0), trainer._build_loss()
         mixed = trainer.mixed_batch({"data": torch.zeros(2, 1, 16, 16, 16), **batch_of(trainer, full)})
         if settings["kind"] == "mixup":
             assert mixed["mixed_mask"][:, :, 4:12].all()
@@ -242,3 +282,14 @@ def test_mixed_labels_outside_either_image_take_no_part(workspace, results, kind
         elif kind == "ignore":
             # every voxel has one source; the ignore label marks what lies outside it
             assert set(mixed["mixed_target"].unique().tolist()) == {1, trainer.label_manager.ignore_label}
+        else:
+            assert set(mixed["mixed_target"].unique().tolist()) == {1, -1}
+        logits = torch.randn(2, trainer.label_manager.num_segmentation_heads, 16, 16, 16, requires_grad=True)
+        trainer.loss_of_mixed(logits, mixed).backward()
+        if settings["kind"] == "mixup":
+            outside = ~mixed["mixed_mask"].expand_as(logits)
+        else:
+            outside = (mixed["mixed_target"] != 1).expand_as(logits)
+        assert outside.any()
+        assert not logits.grad[outside].any()
+        assert logits.grad[~outside].all()

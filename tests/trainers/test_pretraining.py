@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 
 from nnunet_ext.augmentation.image_border import OUTSIDE
+from nnunet_ext.augmentation.patch_places import CasesCutAnywhere
 from nnunet_ext.checkpoints.adaptation import adapt
 from nnunet_ext.checkpoints.description import ModelDescription
 from nnunet_ext.checkpoints.fit import Fit
@@ -26,6 +28,14 @@ GENESIS, FUSION, MAE = nnUNetTrainerModelsGenesis, nnUNetTrainerVolumeFusion, nn
 TRAINERS = [GENESIS, FUSION, MAE]
 AS_IT_IS = {"intensity_probability": 0.0, "inversion_probability": 0.0, "smallest_crop": 1.0, "largest_crop": 1.0}
 IMAGE = (20, 24, 24)
+SMALL = {
+    "n_stages": 3,
+    "strides": [[1] * 3, [2] * 3, [2] * 3],
+    "kernel_sizes": [[3] * 3] * 3,
+    "features_per_stage": [4, 8, 8],
+    "n_conv_per_stage": [1] * 3,
+    "n_conv_per_stage_decoder": [1] * 2,
+}
 
 
 @pytest.fixture
@@ -55,6 +65,51 @@ def outputs_like(trainer, prepared):
         for _ in range(2 if trainer.__class__ is GENESIS else 1)
     ]
     return made if len(made) > 1 else made[0]
+
+
+# ---------------------------------------------------------------------- patches
+
+
+@pytest.mark.parametrize("trainer", [GENESIS, MAE])
+@pytest.mark.parametrize("kind", ["labels", "ignore"])
+def test_patches_are_drawn_anywhere_and_within_the_scan_whatever_was_annotated(
+    workspace, results, monkeypatch, trainer, kind
+):
+    """With an ignore label, nnU-Net takes patches around annotated voxels, also such that reach beyond the scan."""
+    starts, stock = [], nnUNetDataLoader.get_bbox
+
+    def get_bbox(self, *args, **kwargs):
+        box = stock(self, *args, **kwargs)
+        starts.append(box[0])
+        return box
+
+    made = changed_trainer(trainer, kind=kind, patch=(8, 8, 8), network=SMALL)
+    made.initialize()
+    loader, _ = made.get_dataloaders()
+    monkeypatch.setattr(nnUNetDataLoader, "get_bbox", get_bbox)
+    np.random.seed(0)  # noqa: NPY002
+    for _ in range(150):
+        next(loader)
+    places = np.array(starts)
+    assert places.min(axis=0).tolist() == [0, 0, 0]
+    assert places.max(axis=0).tolist() == [length - 8 for length in IMAGE]
+
+
+def test_slices_are_drawn_anywhere(workspace):
+    class Case:
+        identifiers = ("a",)
+
+        def load_case(self, identifier):
+            empty = np.zeros((1, *IMAGE))
+            return empty, empty, None, {"class_locations": {(1, 2): np.array([[0, 3, 3, 3]]), 1: []}}
+
+    cases = CasesCutAnywhere(Case(), [12, 30])
+    drawn = [cases.load_case("a")[3]["class_locations"] for _ in range(300)]
+    assert all(set(one) == {(1, 2), 1} for one in drawn)
+    middles = np.concatenate([one[1] for one in drawn])
+    # the middle of a patch within the scan; of an axis that is shorter than the patch, always the same
+    assert middles.min(axis=0).tolist() == [0, 0, 6, 12]
+    assert middles.max(axis=0).tolist() == [0, 19, 18, 12]
 
 
 # ---------------------------------------------------------------------- padding
