@@ -76,6 +76,7 @@ class Judged:
     test: str
     difference: Estimate
     declared: int  # primary comparisons of the experiment, those that wait for runs included
+    waiting: int = 0  # seeds that are declared for both runs and not in the difference yet
 
     @property
     def gain(self) -> float:
@@ -84,7 +85,11 @@ class Judged:
         return sign * self.difference.value / (self.difference.reference if self.comparison.is_relative else 1)
 
     def verdict(self, p: float) -> str:
-        """``better``, ``worse`` or ``open``; ``better`` needs the margin as well. Without p nothing is judged."""
+        """``better``, ``worse`` or ``open``; ``better`` needs the margin as well. Without p nothing is judged, and a
+        primary comparison not before all of its seeds are in.
+        """
+        if self.comparison.is_primary and self.waiting:
+            return f"waits for {self.waiting} more seed{'s' if self.waiting > 1 else ''}"
         if p != p:
             return "described"
         if p >= ALPHA:
@@ -102,7 +107,9 @@ def judged(experiment: Experiment, figures: Figures) -> list[Judged]:
         test = one.test or experiment.tests[0].name
         difference = figures.difference(ours, theirs, test, one.metric)
         if difference.value == difference.value:
-            found.append(Judged(experiment.title, one, ours, theirs, test, difference, declared))
+            both = _seeds_of(experiment, ours) & _seeds_of(experiment, theirs)
+            waiting = len(both - {*difference.seeds})
+            found.append(Judged(experiment.title, one, ours, theirs, test, difference, declared, waiting))
     if asked := experiment.trade_off:
         first, second = ([experiment.run_of(name) for name in asked.curves[one]] for one in (asked.ours, asked.theirs))
         difference = figures.kept_where_gained(first, second, asked.gained, asked.kept, asked.metric)
@@ -110,6 +117,11 @@ def judged(experiment: Experiment, figures: Figures) -> list[Judged]:
             one = asked.comparison
             found.append(Judged(experiment.title, one, asked.ours, asked.theirs, one.test, difference, declared))
     return found
+
+
+def _seeds_of(experiment: Experiment, run: str) -> set[str]:
+    """The seeds that are declared for a run."""
+    return {str(one.seed) for one in experiment.all_trainings() if one.label == run}
 
 
 def comparison_lines(results: Sequence[Judged]) -> list[str]:

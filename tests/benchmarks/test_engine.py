@@ -1141,6 +1141,18 @@ def test_primary_comparison_that_is_not_complete_waits_on_the_page_of_evidence(t
     assert "`ours` − `theirs` in dice, old at equal new" in waiting
 
 
+def test_primary_comparison_has_no_verdict_before_all_of_its_seeds_are_in():
+    def verdict(*seeds):
+        runs = {("taught, 6 steps", seed): 0.9 for seed in seeds} | {("stock, 6 steps", seed): 0.2 for seed in seeds}
+        scores = table({key: {f"p{n}": (value + n / 100, 1) for n in range(8)} for key, value in runs.items()})
+        lines = page_lines(EXPERIMENT, scores.assign(dataset="squares"))
+        (line,) = (line for line in lines if line.startswith("| taught, 6 steps − stock"))
+        return line.split("|")[6].strip()
+
+    assert verdict("0") == "waits for 1 more seed"
+    assert verdict("0", "1") == "better"
+
+
 def test_lower_is_better_for_distances():
     rows = {("stock, 6 steps", "0"): {}, ("taught, 6 steps", "0"): {}}
     for number in range(12):
