@@ -126,10 +126,12 @@ def run(args: argparse.Namespace) -> int:
     except OutOfTime:
         print("The time is over; the same command goes on from here.", flush=True)
     finally:
-        if progress is not None:
-            progress.update()
         shown = ["python", "-m", "benchmarks", "run", Path(args.experiment).name, "--out", "$OUT", "--device", device]
-        write_results(runner, args.results or out, shown)
+        try:
+            if progress is not None:
+                progress.update()
+        finally:
+            write_results(runner, args.results or out, shown)
     for name, reason in journal.state["failed"].items():
         print(f"failed: {name}: {reason}", file=sys.stderr)
     return PROBLEM if journal.state["failed"] else FINE
