@@ -29,9 +29,8 @@ INTRODUCTION = (
     "A difference is the mean over patients and seeds, ours minus the other, with a 95 % bootstrap interval over both. "
     "*p* is corrected by Holm's method over the comparisons that decide in the same experiment; the last column over "
     "those of all experiments in the table. *better* means that p is below 0.05 and that the gain reaches the margin; "
-    "*worse* that p is below 0.05 for a loss; *open* that the data do not decide; *waits* that seeds which were declared "
-    "are still to come; *described* that there are fewer than six patients, too few "
-    "for a test. "
+    "*worse* that p is below 0.05 for a loss; *open* that the data do not decide; *waits* that seeds which were "
+    "declared are still to come; *described* that there are fewer than six patients, too few for a test. "
     "Networks are small and trainings are short of nnU-Net's length: "
     "how it is with full-size networks and on other data is another question.",
 )
