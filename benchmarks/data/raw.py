@@ -47,7 +47,8 @@ def unlabelled(folder: Path, draw: object, *, name: str) -> Sequence[str]:
     return ["nnunet_ext", "unlabelled", str(original(name).resolve() / "imagesTr"), "-o", folder.name]
 
 
-def pseudo_labelled(folder: Path, draw: Draw, *, source: int) -> Sequence[str]:
-    """The command that labels by the teacher's model what nobody annotated, where it is sure."""
+def pseudo_labelled(folder: Path, draw: Draw, *, source: int, one_piece: str = "") -> Sequence[str]:
+    """The command that labels by the teacher's model what nobody annotated, where it is sure; see `OnePiece`."""
     command = ["nnunet_ext", "pseudo-label", str(draw.model), "-d", str(source), "-o", folder.name]
+    command += ["--largest-component", one_piece] if one_piece else []
     return [*command, "-f", str(draw.fold), "--threshold", "0.8", "--disable-tta", "--device", draw.device]

@@ -27,6 +27,10 @@ label is every voxel whose probability reaches it. operating_points.csv has the 
 curves. Only new thresholds predict again. Choose a threshold on validation cases, and report its scores on others: with
 --threshold all metrics are those of the voxels that reach it, and the label maps in OUT stay nnU-Net's.
 
+--largest-component scores what is left if predicted islands are removed, as nnU-Net's postprocessing removes them: of
+the foreground as a whole, where all labels are parts of one body such as the heart, or of each label. The label maps in
+OUT stay nnU-Net's.
+
 Where dataset.json lists the labels that cases were annotated for, a case is scored for these alone (against labelsTr
 and labelsTs; other folders of --labels have every label).
 
@@ -40,6 +44,7 @@ than some seconds continues in several processes (--workers); the scores are the
     nnunet_ext evaluate MODEL --on 702:val --labels labelsTr labelsTr_dense --metrics surface lesions -o OUT
     nnunet_ext evaluate MODEL --on 702:val --metrics nsd --tolerance tumour=1 2 -o OUT
     nnunet_ext evaluate MODEL --on 702:val --metrics lesions --thresholds 0.5 0.95 -o OUT
+    nnunet_ext evaluate MODEL --on 27:val --labels labelsTr_dense --largest-component foreground -o OUT
     nnunet_ext evaluate MODEL --on 811:val --patients nnUNet_raw/Dataset811_Heart/pairs.json -o OUT
 """
 
@@ -133,6 +138,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     decision.add_argument("--thresholds", type=probability, nargs="*", metavar="T", help=thresholds)
     threshold = "score as a label every voxel whose probability reaches this threshold, in place of nnU-Net's decision"
     decision.add_argument("--threshold", type=probability, metavar="T", help=threshold)
+    arguments.add_one_piece_option(decision.add_argument, purpose="score predictions without their islands")
     arguments.add_interval_options(parser, purpose="the intervals")
     workers = "maximum number of processes that score; each holds a whole case in memory (default: the available "
     add("--workers", type=positive, metavar="N", help=f"{workers}cores, at most 8)")
@@ -260,6 +266,7 @@ def evaluate(args: argparse.Namespace) -> Path:
         tolerances=tolerances_by_label(args.tolerance, scored) if args.tolerance else {},
         thresholds=() if args.thresholds is None else tuple(sorted(set(args.thresholds or DEFAULT_THRESHOLDS))),
         threshold=args.threshold,
+        one_piece=args.one_piece,
     )
     check_apart(args.out, job.read)
     predictor = job.load()

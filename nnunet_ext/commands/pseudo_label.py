@@ -10,6 +10,11 @@ becomes the ignore label elsewhere. What somebody annotated stays as it is. Open
   nnUNetTrainerPartialLabels, or of cases that have every label;
 - all voxels of a dataset of `nnunet_ext unlabelled`.
 
+With --largest-component, what a model predicts away from the largest component is no part of it: choose it
+where anatomy says that all labels together are one piece, as those of a heart, or that each label is one. An island of
+the foreground becomes background. An island of one label becomes what is likeliest beside that label, if that is
+background and likely enough, and the ignore label otherwise. A component in which somebody annotated a label stays.
+
 Several folds of a model are an ensemble; several models must agree. --with adds the cases of a labelled dataset: its
 folds are kept, and the pseudo-labelled cases are in every training part. pseudo_labels.csv in the new dataset has a row
 for each case, and least_certain has pictures of those in which the least of the foreground was labelled: contours of
@@ -17,6 +22,7 @@ the labels in colour, of what is ignored in white. A run that was interrupted go
 Examples:
 
     nnunet_ext pseudo-label MODEL_FOLDER -d 5 -o Dataset006_SelfTraining -f 0 1 2 3 4 --out-of-fold
+    nnunet_ext pseudo-label MODEL_FOLDER -d 27 -o Dataset029_Taught --largest-component foreground
     nnunet_ext pseudo-label MODEL_FOLDER -d 50 -o Dataset051_Completed
     nnunet_ext pseudo-label MODEL_A MODEL_B -d 12 -o Dataset013_Student --with 5 -f 0 1 2 3 4
 """
@@ -29,7 +35,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnunet_ext.arguments import add_new_dataset_options, add_teacher_options, probability, share_or_none
+from nnunet_ext.arguments import (
+    add_new_dataset_options,
+    add_one_piece_option,
+    add_teacher_options,
+    probability,
+    share_or_none,
+)
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json, write_text, written_whole
 from nnunet_ext.messages import aligned, next_steps, some
@@ -57,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     least = "leave out a case if less than this share of the foreground that any model sees was labelled as foreground "
     least += "(default: %(default)s, which leaves out none); a case that was annotated for some labels stays"
     parser.add_argument("--least-share", type=share_or_none, default=0.0, metavar="S", help=least)
+    add_one_piece_option(parser.add_argument, purpose="take predicted islands for background")
     add_teacher_options(parser)
 
 
@@ -71,7 +84,13 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
     from nnunet_ext.preprocessing.raw.splits import SPLITS
     from nnunet_ext.preprocessing.simulate.weaker_dataset import copy_truth
-    from nnunet_ext.pseudo_labels.agreement import Agreement, agreed_labels, given_annotation, open_voxels
+    from nnunet_ext.pseudo_labels.agreement import (
+        Agreement,
+        agreed_labels,
+        given_annotation,
+        open_voxels,
+        without_islands,
+    )
     from nnunet_ext.pseudo_labels.datasets import TABLE, check_addition, check_open, labels_of_all, missing_values
     from nnunet_ext.pseudo_labels.teachers import check_shape, label_cases, load_teacher
 
@@ -88,8 +107,8 @@ def run(args: argparse.Namespace) -> int:
     names = {value: name for name, value in labels.items() if value and name != "ignore"}
     if labelled is not None:
         check_addition(source, labelled, labels)
-    common = {"version": __version__, "threshold": args.threshold, "least_share": args.least_share}
-    request = {"version": __version__, "threshold": args.threshold, "dataset": str(source.folder.resolve())}
+    rule = {"version": __version__, "threshold": args.threshold, "largest_component": args.one_piece}
+    request = {**rule, "dataset": str(source.folder.resolve())}
     request["labels"] = source.description["labels"]
     request |= {"with": labelled and str(labelled.folder.resolve()), "models": [one.request() for one in teachers]}
 
@@ -102,7 +121,10 @@ def run(args: argparse.Namespace) -> int:
         for teacher in teachers:
             found = teacher.probabilities(name, case)
             check_shape(found, before, case)
-            probabilities.append(given_annotation(found, before, missing=absent))
+            found = given_annotation(found, before, missing=absent)
+            if args.one_piece is not None:
+                found = without_islands(found, before, one_piece=args.one_piece, names=names)
+            probabilities.append(found)
         rules = {"names": names, "threshold": args.threshold, "ignore": labels["ignore"]}
         new, agreement = agreed_labels(probabilities, before, is_open=is_open, **rules)
         return new, asdict(agreement)
@@ -125,7 +147,8 @@ def run(args: argparse.Namespace) -> int:
             cases |= labelled.cases
         write_text(folder / TABLE, table.to_csv(index=False, lineterminator="\n"))
         draw_cases(doubtful_cases(table), source, folder, labels)
-        about = {"made_by": "pseudo-label", **common, "labelled_from": source.folder.name}
+        about = {"made_by": "pseudo-label", **rule, "least_share": args.least_share}
+        about |= {"labelled_from": source.folder.name}
         about |= {"with": labelled and labelled.folder.name, "models": [teacher.origin() for teacher in teachers]}
         about |= roles_in(source.description)
         write_description(folder, args.output, cases, {**source.description, "labels": labels}, about=about)

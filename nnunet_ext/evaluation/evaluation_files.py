@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from nnunet_ext.evaluation.bootstrap import LEVEL, SEED, Estimate, Interval
+from nnunet_ext.evaluation.largest_component import PIECES
 from nnunet_ext.evaluation.metrics import (
     AGGREGATED_DICE,
     DICE,
@@ -102,6 +103,8 @@ def _result_entry(result: Result) -> dict[str, Any]:
         entry["references"] = result.cases.references
     if options.threshold is not None:
         entry["threshold"] = options.threshold
+    if options.one_piece is not None:
+        entry["largest_component"] = options.one_piece
     if NSD.group in groups:
         entry["tolerances"] = {label: options.tolerances[label] for label in result.labels.keys}
     if options.lesions:
@@ -221,6 +224,8 @@ def remarks(result: Result) -> list[str]:
     lines = [f"{name}: not scored: {', '.join(others)}"] if others else []
     if threshold is not None:
         lines.append(f"{name}: a label is every voxel whose probability is at least {threshold:g}")
+    if (piece := result.options.one_piece) is not None:
+        lines.append(f"{name}: scored is the largest connected component of {PIECES[piece]} alone")
     if partial := not_annotated(result):
         lines.append(f"{name}: a case is scored only for labels that it was annotated for: not all for {some(partial)}")
     for label in result.labels.keys:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.bootstrap import Estimate, Resampling, SeedScores, Table
 from nnunet_ext.evaluation.case_sets import CaseSet
+from nnunet_ext.evaluation.largest_component import OnePiece, largest_component
 from nnunet_ext.evaluation.lesions import OVERLAP
 from nnunet_ext.evaluation.metrics import LESIONS_RECALL, NSD, Metric, metrics_of
 from nnunet_ext.evaluation.metrics.label_in_case import CaseMaps, LabelInCase
@@ -47,6 +48,7 @@ class Options:
     tolerances: Mapping[str, float] = field(default_factory=dict)  # for normalized surface Dice in mm, by label name
     thresholds: tuple[float, ...] = ()  # of the probability, ascending; empty without operating points
     threshold: float | None = None  # a label is every voxel whose probability reaches it; None for nnU-Net's decision
+    one_piece: OnePiece | None = None  # of predictions, what keeps its largest component alone; without thresholds
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -222,6 +224,8 @@ def _labels_in_case(
         )
     if lacks_spacing(files.prediction):
         properties = of_reference
+    if options.one_piece is not None:
+        prediction = largest_component(prediction, options.one_piece, labels.keys.values())
     maps = CaseMaps(
         reference,
         prediction,

@@ -9,6 +9,8 @@ from functools import reduce
 import numpy as np
 import numpy.typing as npt
 
+from nnunet_ext.evaluation.largest_component import OnePiece, largest_component
+from nnunet_ext.preprocessing.raw.instances import components
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels
 
 Mask = npt.NDArray[np.bool_]
@@ -69,6 +71,43 @@ def agreed_labels(
         voxels={name: int((is_sure & (likeliest == value)).sum()) for value, name in names.items()},
     )
     return found.astype(np.min_scalar_type(ignore)), agreement
+
+
+def without_islands(
+    probabilities: npt.NDArray[np.floating], labels: Labels, *, one_piece: OnePiece, names: Collection[int]
+) -> npt.NDArray[np.floating]:
+    """Probabilities of classes where a body is one piece, so that what is predicted away from it is no part of it.
+
+    On an island of the foreground all labels get 0, and background 1. On an island of one label that label gets 0, and
+    the others are divided by their sum; where the likeliest of them is another label, which may be an island as well,
+    all get 0. A component in which somebody annotated a label is no island.
+
+    Args:
+        probabilities: of a model, (C, Z, Y, X), background first. They are changed in place, as they may be large.
+        labels: the annotation, (Z, Y, X).
+        one_piece: what keeps its largest component.
+        names: the values of the foreground, which are the other channels.
+
+    Returns:
+        The same array.
+    """
+    annotated = np.isin(labels, list(names))
+    decided = np.where(annotated, labels, probabilities.argmax(axis=0))
+    whole = largest_component(decided, one_piece, [(value,) for value in names])
+    # labels that touch are one island of the foreground
+    pieces = np.where(whole == decided, 0, 1 if one_piece == "foreground" else decided)
+    islands = components(pieces, names)
+    is_removed = (islands > 0) & ~np.isin(islands, islands[annotated])
+    rest = probabilities[:, is_removed]
+    if one_piece == "foreground":
+        rest[0], rest[1:] = 1, 0
+    else:
+        rest[decided[is_removed], np.arange(rest.shape[1])] = 0
+        total = rest.sum(axis=0)
+        rest /= np.where(total > 0, total, 1)
+        rest[:, rest.argmax(axis=0) > 0] = 0
+    probabilities[:, is_removed] = rest
+    return probabilities
 
 
 def open_voxels(labels: Labels, *, ignore: int | None, missing: Collection[int]) -> Mask:

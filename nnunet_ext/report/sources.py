@@ -10,6 +10,7 @@ import pandas as pd
 
 from nnunet_ext.checkpoints.trained_model import FINAL
 from nnunet_ext.errors import UserError
+from nnunet_ext.evaluation.largest_component import PIECES
 from nnunet_ext.evaluation.metrics import DICE, LESIONS_RECALL, METRICS, NSD
 from nnunet_ext.evaluation.scores_table import SCORES, labels_with, nanmean, read_scores, seed_scores
 from nnunet_ext.files import read_json
@@ -299,6 +300,10 @@ def _remarks(entry: Mapping[str, Any]) -> Iterator[str]:
     if entry.get("threshold") is not None:
         where = f"{entry['dataset']}_{entry['cases']}"
         yield f"{where} is scored at probabilities from {entry['threshold']:g} on. Pictures show nnU-Net's decision."
+    for piece, body in PIECES.items():
+        if entry.get("largest_component") == piece:
+            where = f"{entry['dataset']}_{entry['cases']}"
+            yield f"{where} is scored by the largest connected component of {body} alone. Pictures show all components."
     without = {
         label: one["cases_not_annotated"] for label, one in entry["labels"].items() if "cases_not_annotated" in one
     }
@@ -338,6 +343,7 @@ def _evaluate_command(content: Mapping[str, Any], origin: Path) -> str:
     if "tolerances" in first:
         command += ["--tolerance", *(f"{label}={value:.12g}" for label, value in first["tolerances"].items())]
     command += [] if first.get("threshold") is None else ["--threshold", f"{first['threshold']:.12g}"]
+    command += ["--largest-component", piece] if (piece := first.get("largest_component")) in [*PIECES] else []
     command += ["--labels", *references] if references else []
     command += [] if content.get("mirroring", True) else ["--disable-tta"]
     checkpoint = content.get("checkpoint", FINAL)

@@ -3,6 +3,7 @@
 import shlex
 from pathlib import Path
 
+from nnunet_ext.evaluation.largest_component import PIECES
 from nnunet_ext.evaluation.scores_table import nanmean
 from nnunet_ext.files import write_text
 from nnunet_ext.messages import counted
@@ -27,6 +28,7 @@ def write_page(training: SelfTraining) -> Path:
     page = page_template("self_training.html").render(
         title=f"Self-training on {state.request.labelled}",
         request=state.request,
+        pieces=PIECES,
         written=time_written(),
         reason=training.reason or "It has not ended: repeat the command to go on.",
         best=training.best,

@@ -106,6 +106,7 @@ class SelfTraining:
         request, best = self.request, self.best
         command = ["nnunet_ext", "pseudo-label", best.model, "-d", request.unlabelled, "-o", dataset]
         command += ["--with", request.labelled, "-f", *map(str, best.folds), "--threshold", str(request.threshold)]
+        command += [] if request.largest_component is None else ["--largest-component", request.largest_component]
         command += ["--least-share", str(request.least_share), "--device", self.device, *self._without_mirroring]
         # it takes its name when it is whole; a run may be killed before it remembers that
         self._step(number, "label", command, is_done=(self.raw / dataset).is_dir())

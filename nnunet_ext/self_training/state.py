@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.bootstrap import Estimate
+from nnunet_ext.evaluation.largest_component import OnePiece
 from nnunet_ext.files import write_json
 from nnunet_ext.formats.typed import read_typed
 from nnunet_ext.jobs.sweep import Fold
@@ -40,6 +41,7 @@ class Request:
     patients: str | None  # file
     resamples: int
     folders: dict[str, str]  # nnU-Net's, by the variable's name, absolute
+    largest_component: OnePiece | None = None  # what is one piece, so that predicted islands are background
 
     def dataset(self, number: int) -> str:
         """The dataset that the student of a round is trained on."""

@@ -11,6 +11,11 @@ import pytest
 import SimpleITK as sitk
 import tifffile
 from nnunetv2.evaluation.evaluate_predictions import evaluate_folder_entry_point
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+from nnunetv2.postprocessing.remove_connected_components import (
+    load_postprocess_save,
+    remove_all_but_largest_component_from_segmentation,
+)
 
 from nnunet_ext.cli import main
 from nnunet_ext.evaluation.scores_table import read_scores
@@ -56,6 +61,37 @@ def test_dice_is_that_of_nnunetv2_evaluate_folder(folders, tmp_path):
         assert [np.nan if value is None else value for value in found] == pytest.approx(expected, nan_ok=True)
     # nnU-Net's own mean is NaN, as no case has the label absent
     assert entry["foreground_mean"] == pytest.approx(np.nanmean([one["Dice"] for one in summary["mean"].values()]))
+
+
+@pytest.mark.parametrize(("one_piece", "labels"), [("foreground", [[1, 2]]), ("labels", [1, 2])])
+def test_islands_are_left_out_as_by_the_postprocessing_of_nnunet(folders, tmp_path, capsys, one_piece, labels):
+    predictions, dataset = folders
+    file = predictions / f"{CASES[0]}.nii.gz"
+    image = sitk.ReadImage(str(file))
+    array = sitk.GetArrayFromImage(image)
+    array[-1, -1, -2:], array[0, 0, :1] = 1, 2
+    changed = sitk.GetImageFromArray(array)
+    changed.CopyInformation(image)
+    sitk.WriteImage(changed, str(file))
+    shutil.copytree(predictions, tmp_path / "processed")
+    for copy in (tmp_path / "processed").glob("*.nii.gz"):
+        arguments = [str(copy), str(copy), SimpleITKIO(), [remove_all_but_largest_component_from_segmentation] * 2]
+        load_postprocess_save(*arguments, [{"labels_or_regions": one} for one in labels])
+    asked = ["--labels", dataset / "labelsTr", "--metrics", "surface", "--bootstrap", "0"]
+    assert evaluate(tmp_path / "out", predictions, *asked, "--largest-component", one_piece) == 0
+    assert "scored is the largest connected component of" in capsys.readouterr().out
+    assert evaluate(tmp_path / "expected", tmp_path / "processed", *asked) == 0
+    assert evaluate(tmp_path / "usual", predictions, *asked) == 0
+    scores, expected, usual = (
+        read_scores(tmp_path / out / "scores.csv").drop(columns="run") for out in ("out", "expected", "usual")
+    )
+    pd.testing.assert_frame_equal(scores, expected)
+    assert not scores.equals(usual)
+    assert read(tmp_path / "out")["datasets"][0]["largest_component"] == one_piece
+    assert main(["report", str(tmp_path / "out"), "-o", str(tmp_path / "page.html"), "--bootstrap", "0"]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "Pictures show all components." in page
+    assert f"--largest-component {one_piece}" in page
 
 
 def test_every_metric_interval_and_reference_works_as_for_a_model(folders, tmp_path, capsys):

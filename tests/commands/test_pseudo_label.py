@@ -69,6 +69,23 @@ def test_open_voxels_are_labelled_where_the_model_is_sure(scribbled, capsys):
     assert "nnUNetv2_plan_and_preprocess -d 706" in shown
 
 
+@pytest.mark.parametrize("one_piece", [[], ["--largest-component", "foreground"]])
+def test_islands_are_background_if_the_foreground_is_one_piece(scribbled, one_piece):
+    image = np.zeros(case_arrays()[0].shape, np.float32)
+    image[:2, :2, :2] = image[3, 4, 4:] = 0.9  # a node and an island, both with a stroke, and an island without
+    image[0, 4, 4:] = 0.9
+    scribbles = np.full(image.shape, 2, np.uint8)
+    scribbles[0, 0, 0] = scribbles[3, 4, 4] = 1
+    scribbled.write_case("case_1", image, scribbles)
+    assert pseudo_label(scribbled, *one_piece) == 0
+    found = scribbled.labels("case_1")
+    assert (found[0, 4, 4:] == (0 if one_piece else 1)).all()
+    assert (found[:2, :2, :2] == 1).all()
+    assert (found[3, 4, 4:] == 1).all(), "somebody annotated it"
+    about = scribbled.read("dataset.json")["nnunet_ext"]
+    assert about["largest_component"] == (one_piece[1] if one_piece else None)
+
+
 def test_the_least_certain_cases_are_drawn(scribbled):
     image, _ = case_arrays()
     scribbled.write_case("case_1", np.where(image > 0.5, 0.6, 0).astype(np.float32), np.full(image.shape, 2, np.uint8))

@@ -165,6 +165,14 @@ def test_it_stops_at_the_first_round_that_is_not_better_and_keeps_the_best(ready
     assert "90.0% of the voxels in 2 cases" in page
 
 
+def test_what_is_one_piece_is_passed_on_and_said(ready, programs):
+    assert self_train(ready, "--rounds", "1", "--largest-component", "labels") == 0
+    (label,) = [call for call in programs.calls() if call[0] == "pseudo-label"]
+    assert label[label.index("--largest-component") + 1] == "labels"
+    said = "Only the largest component of each label was taken for it."
+    assert said in (ready.root / "run" / "report.html").read_text()
+
+
 def test_students_are_trained_on_pseudo_labels_and_never_on_held_out_cases(ready, programs):
     assert self_train(ready, "--rounds", "1") == 0
     folder = ready.preprocessed / "Dataset720_PartialRound1"

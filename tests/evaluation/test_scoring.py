@@ -55,6 +55,28 @@ def test_dice_is_what_counting_gives(tmp_path):
     assert value(result, DICE, "a", "core") == pytest.approx(2 / 3)
 
 
+@pytest.mark.parametrize(
+    ("one_piece", "left"),
+    [
+        (None, [1, 1, 2, 0, 1, 1, 1, 0, 3]),
+        ("foreground", [1, 1, 2, 0, 1, 1, 1, 0, 0]),  # the two of three voxels are equally large
+        ("labels", [0, 0, 2, 0, 1, 1, 1, 0, 3]),
+    ],
+)
+def test_only_the_largest_component_is_scored(tmp_path, one_piece, left):
+    cases, labels = write_cases(tmp_path)
+    for name in cases.cases:
+        write_row(tmp_path / "labels" / f"{name}.nii.gz", [1, 1, 2, 0, 0, 1, 1, 0, 3])
+        write_row(tmp_path / "predictions" / f"{name}.nii.gz", [1, 1, 2, 0, 1, 1, 1, 0, 3])
+    before = (tmp_path / "predictions" / "a.nii.gz").read_bytes()
+    result = score(cases, labels, tmp_path / "predictions", Options(one_piece=one_piece))
+    reference, prediction = np.array([1, 1, 2, 0, 0, 1, 1, 0, 3]), np.array(left)
+    for label, number in (("shell", 1), ("core", 2), ("fin", 3)):
+        ours, theirs = prediction == number, reference == number
+        assert value(result, DICE, "a", label) == pytest.approx(2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()))
+    assert (tmp_path / "predictions" / "a.nii.gz").read_bytes() == before
+
+
 def test_undefined_dice_stays_out_of_means(tmp_path):
     result = score_rows(tmp_path)
     assert math.isnan(value(result, DICE, "b", "core"))

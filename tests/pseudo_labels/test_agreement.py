@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
-from nnunet_ext.pseudo_labels.agreement import agreed_labels, given_annotation, open_voxels
+from nnunet_ext.pseudo_labels.agreement import agreed_labels, given_annotation, open_voxels, without_islands
 
 NAMES = {1: "liver", 2: "tumour"}
 IGNORE = 3
@@ -97,3 +98,69 @@ def test_voxel_that_a_model_takes_for_a_label_that_was_looked_for_and_not_found(
     )
     assert new.tolist() == [[[IGNORE, 2]]]
     assert agreement.voxels == {"liver": 0, "tumour": 1}
+
+
+def in_a_row(*voxels):
+    """Probabilities of a row of voxels, (3, 1, 1, N), by what each voxel gives the background, liver and tumour."""
+    return np.array(voxels, float).T[:, None, None]
+
+
+BACKGROUND, LIVER, TUMOUR = (0.9, 0.1, 0.0), (0.1, 0.9, 0.0), (0.0, 0.1, 0.9)
+OPEN = np.full((1, 1, 7), IGNORE)
+
+
+def test_island_of_the_foreground_is_background():
+    row = in_a_row(LIVER, TUMOUR, TUMOUR, BACKGROUND, TUMOUR, LIVER, BACKGROUND)
+    found = without_islands(row.copy(), OPEN, one_piece="foreground", names=NAMES)
+    expected = in_a_row(LIVER, TUMOUR, TUMOUR, BACKGROUND, (1, 0, 0), (1, 0, 0), BACKGROUND)
+    assert found.tolist() == expected.tolist()
+
+
+def test_island_of_a_label_is_open_where_another_label_is_next():
+    row = in_a_row(TUMOUR, TUMOUR, LIVER, LIVER, TUMOUR, BACKGROUND, LIVER)
+    found = without_islands(row.copy(), OPEN, one_piece="labels", names=NAMES)
+    # what is likeliest after the tumour is the liver, and after the liver the background
+    expected = in_a_row(TUMOUR, TUMOUR, LIVER, LIVER, (0, 0, 0), BACKGROUND, (1, 0, 0))
+    assert found.ravel() == pytest.approx(expected.ravel())
+
+
+def test_island_that_somebody_annotated_in_part_stays():
+    row = in_a_row(LIVER, LIVER, LIVER, BACKGROUND, LIVER, TUMOUR, BACKGROUND)
+    labels = OPEN.copy()
+    labels[0, 0, 5] = 2
+    assert (without_islands(row.copy(), labels, one_piece="foreground", names=NAMES) == row).all()
+    alone = without_islands(row.copy(), labels, one_piece="labels", names=NAMES)
+    assert alone[:, 0, 0, 4] == pytest.approx([1, 0, 0]), "the liver beside the annotated tumour"
+    assert (alone[..., 5] == row[..., 5]).all()
+
+
+def test_annotation_joins_what_the_model_cuts():
+    row = in_a_row(LIVER, LIVER, BACKGROUND, LIVER, BACKGROUND, BACKGROUND, BACKGROUND)
+    labels = OPEN.copy()
+    labels[0, 0, 2] = 1
+    assert (without_islands(row.copy(), labels, one_piece="labels", names=NAMES) == row).all()
+
+
+def largest(mask):
+    """Its largest components: of equal ones, all."""
+    numbers, _ = ndimage.label(mask, np.ones((3, 3, 3)))
+    sizes = np.bincount(numbers.ravel())
+    return mask & (sizes[numbers] == max(sizes[1:], default=0))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_one_piece_is_left_of_random_predictions(seed):
+    (raw,) = probabilities(np.random.default_rng(seed), 1)
+    nobody = np.full(raw.shape[1:], IGNORE)
+    found = without_islands(raw.copy(), nobody, one_piece="foreground", names=NAMES).argmax(axis=0)
+    assert ((found > 0) == largest(raw.argmax(axis=0) > 0)).all()
+    each = without_islands(raw.copy(), nobody, one_piece="labels", names=NAMES).argmax(axis=0)
+    for value in NAMES:
+        assert ((each == value) == largest(raw.argmax(axis=0) == value)).all()
+
+
+def test_case_without_foreground_has_no_island():
+    row = in_a_row(*[BACKGROUND] * 7)
+    for one_piece in ("foreground", "labels"):
+        assert (without_islands(row.copy(), OPEN, one_piece=one_piece, names=NAMES) == row).all()
