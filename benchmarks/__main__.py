@@ -56,6 +56,8 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
     run.add_argument("--at-once", type=positive, default=1, metavar="N", help="trainings at a time (default: 1)")
     run.add_argument("--nice", action="store_true", help="run at low priority")
+    only = "names of methods that are trained for now, with what they need (default: all)"
+    run.add_argument("--methods", nargs="+", default=[], metavar="NAME", help=only)
     run.add_argument("--max-minutes", type=float, help="begin no step after this time; results are written then")
     run.add_argument("--results", type=Path, help="folder for NAME.csv.gz and NAME.md (default: OUT)")
     progress = "file of all scores, for another machine: what OUT lacks is taken from it, and what OUT has is added"
@@ -107,6 +109,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"{'done' if journal.is_finished(name) else '    '} {name}: {command}")
         print(f"{len(journal.planned)} steps; the pilot tries further rates while the best is at the edge.")
         return FINE
+    experiment.check_methods(args.methods)
     device = choose_device(args.device)
     open_folder(out, {"experiment": experiment.name})
     set_environment(experiment, out)
@@ -122,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
         begin_progress(progress)
     try:
         with stopping_signals_interrupt():
-            runner.run(at_once=args.at_once)
+            runner.run(at_once=args.at_once, methods=args.methods)
     except OutOfTime:
         print("The time is over; the same command goes on from here.", flush=True)
     finally:

@@ -372,14 +372,26 @@ class Experiment:
             *([] if self.trade_off is None else [self.trade_off.comparison]),
         ]
 
-    def in_running_order(self) -> list[Training]:
-        """All trainings, those that the primary comparisons need first, one whole seed of these after another."""
+    def check_methods(self, names: Sequence[str]) -> None:
+        """Raise a UserError if one of the names is no method's."""
+        known = [one.name for one in self.methods]
+        if unknown := [name for name in names if name not in known]:
+            raise UserError(f"{self.name} has no method {unknown[0]!r}. Choose one of {', '.join(known)}.")
+
+    def in_running_order(self, methods: Sequence[str] = ()) -> list[Training]:
+        """The trainings, those that the primary comparisons need first, one whole seed of these after another.
+
+        Args:
+            methods: names of those whose trainings are wanted; none for all.
+        """
+        self.check_methods(methods)
         deciding, seeds = self.deciding_runs(), self.all_seeds
 
         def rank(training: Training) -> tuple[int, int]:
             return (0, seeds.index(training.seed)) if training.label in deciding else (1, 0)
 
-        return sorted(self.all_trainings(), key=rank)
+        wanted = [one for one in self.all_trainings() if not methods or one.method.name in methods]
+        return sorted(wanted, key=rank)
 
     def deciding_runs(self) -> set[str]:
         """The runs that the primary comparisons need."""

@@ -94,8 +94,7 @@ def median_case(dice: Sequence[pd.Series]) -> str:
 def _training(runner: Runner, name: str) -> Training:
     """The first training of a method that is scored."""
     test = runner.experiment.tests[0]
-    if name not in (known := [one.name for one in runner.experiment.methods]):
-        raise UserError(f"{runner.experiment.name} has no method {name!r}, but {', '.join(known)}.")
+    runner.experiment.check_methods([name])
     for training in runner.experiment.all_trainings():
         if training.method.name == name and runner.journal.is_finished(evaluation_name(training, test)):
             return training

@@ -43,13 +43,18 @@ class Runner:
         checking.pilots = self.pilots  # what is missing there has to be done
         return checking
 
-    def run(self, *, at_once: int = 1) -> None:
+    def run(self, *, at_once: int = 1, methods: Sequence[str] = ()) -> None:
         """Do everything that is missing; what depends on a step that fails is left out.
+
+        Args:
+            at_once: trainings at a time.
+            methods: names of those that are trained now, with what they need; none for all.
 
         Raises:
             OutOfTime: if a step was not begun because the time is over.
+            UserError: if there is no method of a name.
         """
-        tasks = [partial(self.finish, training) for training in self.experiment.in_running_order()]
+        tasks = [partial(self.finish, training) for training in self.experiment.in_running_order(methods)]
         if not self.experiment.seeds:  # the search is all there is
             tasks += [partial(self.search, *search) for search in self.experiment.searches()]
         pool = ThreadPoolExecutor(at_once)

@@ -127,9 +127,9 @@ def out(tmp_path, monkeypatch):
     return folder
 
 
-def run(out, experiment=EXPERIMENT, *, device="cpu", at_once=1, **options):
+def run(out, experiment=EXPERIMENT, *, device="cpu", at_once=1, methods=(), **options):
     runner = Runner(experiment, Journal(out, **options), device)
-    runner.run(at_once=at_once)
+    runner.run(at_once=at_once, methods=methods)
     return runner
 
 
@@ -407,6 +407,17 @@ def test_nothing_begins_after_the_deadline(out, commands):
     with pytest.raises(OutOfTime):
         run(out, deadline=-math.inf)
     assert commands.ran == []
+
+
+def test_methods_that_are_asked_for_come_alone_and_with_what_they_need(out, commands):
+    run(out, methods=["taught"])
+    trained = {name for name in commands.names() if name.startswith("train_") and "pilot" not in name}
+    assert trained == {f"train_{method}_6steps_s{seed}" for method in ("stock", "taught") for seed in (0, 1)}
+    run(out)
+    assert "train_mixup_6steps_s0" in commands.names()
+    assert len(commands.names()) == len(set(commands.names())), "nothing is done twice"
+    with pytest.raises(UserError, match=r"has no method 'Stock'. Choose one of stock, "):
+        run(out, methods=["Stock"])
 
 
 def test_several_at_once_do_each_step_once_and_before_what_needs_it(out, commands):
