@@ -1,7 +1,7 @@
-"""nnU-Net's postprocessing.pkl, written anew from the text beside it, as a pickle may run any code."""
+"""nnU-Net's postprocessing.pkl with the text beside it, which alone is read, as a pickle may run any code."""
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,20 @@ def copy_postprocessing(source: Path, target: Path) -> None:
         ) from None
     write_json(target / TEXT, content)
     (target / PICKLE).write_bytes(pickle.dumps((functions, kwargs)))
+
+
+def write_postprocessing(folder: Path, kept: Iterable[list[int | tuple[int, ...]]]) -> None:
+    """Write both files into a folder: of each list of labels or regions, the largest component stays."""
+    kwargs = [{"labels_or_regions": piece} for piece in kept]
+    names = [FUNCTION.__name__] * len(kwargs)
+    write_json(folder / TEXT, {"postprocessing_fns": names, "postprocessing_kwargs": kwargs})
+    (folder / PICKLE).write_bytes(pickle.dumps(([FUNCTION] * len(kwargs), kwargs)))
+
+
+def remove_postprocessing(folder: Path) -> None:
+    """Remove both files, if they are there."""
+    for name in (TEXT, PICKLE):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _kwargs(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ curves. Only new thresholds predict again. Choose a threshold on validation case
 
 --largest-component scores what is left if predicted islands are removed, as nnU-Net's postprocessing removes them: of
 the foreground as a whole, where all labels are parts of one body such as the heart, or of each label. The label maps in
-OUT stay nnU-Net's.
+OUT stay nnU-Net's; postprocessing.pkl in OUT is for nnUNetv2_apply_postprocessing.
 
 Where dataset.json lists the labels that cases were annotated for, a case is scored for these alone (against labelsTr
 and labelsTs; other folders of --labels have every label).
@@ -44,7 +44,7 @@ than some seconds continues in several processes (--workers); the scores are the
     nnunet_ext evaluate MODEL --on 702:val --labels labelsTr labelsTr_dense --metrics surface lesions -o OUT
     nnunet_ext evaluate MODEL --on 702:val --metrics nsd --tolerance tumour=1 2 -o OUT
     nnunet_ext evaluate MODEL --on 702:val --metrics lesions --thresholds 0.5 0.95 -o OUT
-    nnunet_ext evaluate MODEL --on 27:val --labels labelsTr_dense --largest-component foreground -o OUT
+    nnunet_ext evaluate MODEL --on 702:val --largest-component foreground -o OUT
     nnunet_ext evaluate MODEL --on 811:val --patients nnUNet_raw/Dataset811_Heart/pairs.json -o OUT
 """
 
@@ -291,8 +291,22 @@ def evaluate(args: argparse.Namespace) -> Path:
     for line in [*job.remarks, *(line for result in results for line in remarks(result))]:
         print(line)
     write_curves(args.out, results)
+    write_pieces(args.out, results)
     print(f"\nWrote {args.out / JSON}")
     return args.out / JSON
+
+
+def write_pieces(out: Path, results: list[Result]) -> None:
+    """Write nnU-Net's postprocessing that was scored, or remove what an earlier run wrote."""
+    from nnunet_ext.checkpoints.postprocessing import PICKLE, remove_postprocessing, write_postprocessing
+    from nnunet_ext.evaluation.largest_component import pieces
+
+    remove_postprocessing(out)
+    if (one_piece := results[0].options.one_piece) is None:
+        return
+    keys = dict.fromkeys(key for result in results for key in result.labels.keys.values())
+    write_postprocessing(out, pieces(one_piece, results[0].labels.foreground, keys))
+    print(f"\nWrote {out / PICKLE}, for nnUNetv2_apply_postprocessing")
 
 
 def write_curves(out: Path, results: list[Result]) -> None:

@@ -22,7 +22,7 @@ the labels in colour, of what is ignored in white. A run that was interrupted go
 Examples:
 
     nnunet_ext pseudo-label MODEL_FOLDER -d 5 -o Dataset006_SelfTraining -f 0 1 2 3 4 --out-of-fold
-    nnunet_ext pseudo-label MODEL_FOLDER -d 27 -o Dataset029_Taught --largest-component foreground
+    nnunet_ext pseudo-label MODEL_FOLDER -d 5 -o Dataset007_Taught --largest-component foreground
     nnunet_ext pseudo-label MODEL_FOLDER -d 50 -o Dataset051_Completed
     nnunet_ext pseudo-label MODEL_A MODEL_B -d 12 -o Dataset013_Student --with 5 -f 0 1 2 3 4
 """

@@ -15,6 +15,7 @@ class ScoredLabels:
     only_model: tuple[str, ...]
     only_dataset: tuple[str, ...]
     ignore: int | None  # value of voxels of the reference that do not count
+    foreground: tuple[int, ...] = ()  # all values of the model but the background
 
 
 def match_labels(model: Mapping[str, Any], dataset: Mapping[str, Any], *, name: str) -> ScoredLabels:
@@ -44,6 +45,7 @@ def match_labels(model: Mapping[str, Any], dataset: Mapping[str, Any], *, name: 
         only_model=tuple(label for label in ours if label not in theirs),
         only_dataset=tuple(label for label in theirs if label not in ours),
         ignore=dataset["labels"].get("ignore"),
+        foreground=tuple(sorted({one for value in ours.values() for one in value})),
     )
 
 

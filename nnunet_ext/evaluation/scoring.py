@@ -15,7 +15,7 @@ from tqdm import tqdm
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.bootstrap import Estimate, Resampling, SeedScores, Table
 from nnunet_ext.evaluation.case_sets import CaseSet
-from nnunet_ext.evaluation.largest_component import OnePiece, largest_component
+from nnunet_ext.evaluation.largest_component import OnePiece, largest_component, pieces
 from nnunet_ext.evaluation.lesions import OVERLAP
 from nnunet_ext.evaluation.metrics import LESIONS_RECALL, NSD, Metric, metrics_of
 from nnunet_ext.evaluation.metrics.label_in_case import CaseMaps, LabelInCase
@@ -225,7 +225,8 @@ def _labels_in_case(
     if lacks_spacing(files.prediction):
         properties = of_reference
     if options.one_piece is not None:
-        prediction = largest_component(prediction, options.one_piece, labels.keys.values())
+        kept = pieces(options.one_piece, labels.foreground, labels.keys.values())
+        prediction = largest_component(prediction, kept)
     maps = CaseMaps(
         reference,
         prediction,

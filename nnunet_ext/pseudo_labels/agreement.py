@@ -9,7 +9,7 @@ from functools import reduce
 import numpy as np
 import numpy.typing as npt
 
-from nnunet_ext.evaluation.largest_component import OnePiece, largest_component
+from nnunet_ext.evaluation.largest_component import OnePiece, largest_component, pieces
 from nnunet_ext.preprocessing.raw.instances import components
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels
 
@@ -93,10 +93,9 @@ def without_islands(
     """
     annotated = np.isin(labels, list(names))
     decided = np.where(annotated, labels, probabilities.argmax(axis=0))
-    whole = largest_component(decided, one_piece, [(value,) for value in names])
+    whole = largest_component(decided, pieces(one_piece, [*names], [(value,) for value in names]))
     # labels that touch are one island of the foreground
-    pieces = np.where(whole == decided, 0, 1 if one_piece == "foreground" else decided)
-    islands = components(pieces, names)
+    islands = components(np.where(whole == decided, 0, 1 if one_piece == "foreground" else decided), names)
     is_removed = (islands > 0) & ~np.isin(islands, islands[annotated])
     rest = probabilities[:, is_removed]
     if one_piece == "foreground":

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 import tifffile
+from batchgenerators.utilities.file_and_folder_operations import load_pickle
 from nnunetv2.evaluation.evaluate_predictions import evaluate_folder_entry_point
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.postprocessing.remove_connected_components import (
@@ -88,10 +89,18 @@ def test_islands_are_left_out_as_by_the_postprocessing_of_nnunet(folders, tmp_pa
     pd.testing.assert_frame_equal(scores, expected)
     assert not scores.equals(usual)
     assert read(tmp_path / "out")["datasets"][0]["largest_component"] == one_piece
+    shutil.copytree(predictions, tmp_path / "by its file")
+    functions = load_pickle(str(tmp_path / "out" / "postprocessing.pkl"))
+    for copy in (tmp_path / "by its file").glob("*.nii.gz"):
+        load_postprocess_save(str(copy), str(copy), SimpleITKIO(), *functions)
+        found = [sitk.ReadImage(str(one)) for one in (copy, tmp_path / "processed" / copy.name)]
+        np.testing.assert_array_equal(*map(sitk.GetArrayFromImage, found))
     assert main(["report", str(tmp_path / "out"), "-o", str(tmp_path / "page.html"), "--bootstrap", "0"]) == 0
     page = (tmp_path / "page.html").read_text()
     assert "Pictures show all components." in page
     assert f"--largest-component {one_piece}" in page
+    assert evaluate(tmp_path / "out", predictions, *asked) == 0
+    assert not list((tmp_path / "out").glob("postprocessing.*")), "those of other scores"
 
 
 def test_every_metric_interval_and_reference_works_as_for_a_model(folders, tmp_path, capsys):

@@ -82,7 +82,8 @@ COMMANDS = (
     Command(f"report {MODEL} predictions -o report.html", (*WEIGHTS, "predictions/*.json"), ("report.html",)),
     Command("report judged -o report.html", ("judged/*.json", "judged/*"), ("report.html",)),
     Command(
-        f"evaluate --predictions predictions --labels {RAW}/labelsTr --metrics surface lesions -o scored",
+        f"evaluate --predictions predictions --labels {RAW}/labelsTr --metrics surface lesions -o scored "
+        "--largest-component labels",
         ("predictions/*", f"{RAW}/labelsTr/*", f"{RAW}/dataset.json"),
         ("scored",),
     ),
@@ -104,7 +105,7 @@ COMMANDS = (
         ("raw",),
     ),
     Command(
-        f"pseudo-label {MODEL} -d 918 -o Dataset919_L --with 901 --device cpu --disable-tta",
+        f"pseudo-label {MODEL} -d 918 -o Dataset919_L --with 901 --device cpu --disable-tta --largest-component labels",
         (*WEIGHTS, f"{OPEN}/*.json", f"{OPEN}/*Tr/*.nii.gz", f"{RAW}/dataset.json"),
         ("raw",),
     ),
