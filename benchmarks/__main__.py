@@ -91,25 +91,25 @@ def set_environment(experiment: Experiment, out: Path) -> None:
     os.environ.setdefault("nnUNet_compile", "f")
 
 
-def planned(experiment: Experiment, out: Path, device: str) -> Journal:
-    """The plan of an experiment, with what has been done of it."""
+def planned(experiment: Experiment, out: Path, device: str, methods: Sequence[str] = ()) -> Journal:
+    """The plan of an experiment, or of some methods with what they need, and what has been done of it."""
     journal = Journal(out, is_dry=True)
-    Runner(experiment, journal, device).run()
+    Runner(experiment, journal, device).run(methods=methods)
     return journal
 
 
 def run(args: argparse.Namespace) -> int:
     """Run what is missing, and write the results also of a part where something ends it early."""
     experiment, out = load_experiment(args.experiment), args.out.resolve()
+    experiment.check_methods(args.methods)
     if args.dry_run:
         if args.progress:
             raise UserError("--dry-run prints what OUT lacks and takes nothing from --progress. Leave one out.")
-        journal = planned(experiment, out, args.device)
+        journal = planned(experiment, out, args.device, args.methods)
         for name, command in journal.planned.items():
             print(f"{'done' if journal.is_finished(name) else '    '} {name}: {command}")
         print(f"{len(journal.planned)} steps; the pilot tries further rates while the best is at the edge.")
         return FINE
-    experiment.check_methods(args.methods)
     device = choose_device(args.device)
     open_folder(out, {"experiment": experiment.name})
     set_environment(experiment, out)

@@ -75,10 +75,10 @@ def add_teacher_options(parser: argparse.ArgumentParser, *, never_seen: bool = F
     parser.add_argument("--disable-tta", action="store_true", help="predict without mirroring: faster, less accurate")
 
 
-def add_one_piece_option(add: Callable[..., argparse.Action], *, purpose: str) -> None:
+def add_largest_component_option(add: Callable[..., argparse.Action], *, purpose: str) -> None:
     """The option ``--largest-component``, for a purpose, of commands that take a body for one piece."""
-    keep = f"{purpose}: of the foreground as a whole, or of each label, the largest component alone counts"
-    add("--largest-component", dest="one_piece", choices=["foreground", "labels"], help=keep)
+    keep = f"{purpose}; one body is the foreground as a whole, or each label"
+    add("--largest-component", choices=["foreground", "labels"], help=keep)
 
 
 def add_plans_options(parser: argparse.ArgumentParser) -> None:

@@ -265,10 +265,12 @@ def _goes_on(unfinished: Path, wanted: Mapping[str, Any] | None, *, folder: Path
     if wanted is None or not (unfinished / REQUEST).is_file() or not _has_files(unfinished):
         return False
     before = read_json(unfinished / REQUEST)
-    if before == wanted or force:
-        return bool(before == wanted)
     before = before if isinstance(before, dict) else {}
-    differing = ", ".join(key for key in {**wanted, **before} if before.get(key) != wanted.get(key))
+    # what the version that began it did not know is None
+    different = [key for key in {**wanted, **before} if before.get(key) != wanted.get(key)]
+    if force or not different:
+        return not different
+    differing = ", ".join(different)
     raise UserError(
         f"{folder.name} was begun and interrupted with other arguments; they differ in: {differing}. Give the same to "
         "go on, choose another name, or add --force to begin anew."

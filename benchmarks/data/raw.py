@@ -47,8 +47,8 @@ def unlabelled(folder: Path, draw: object, *, name: str) -> Sequence[str]:
     return ["nnunet_ext", "unlabelled", str(original(name).resolve() / "imagesTr"), "-o", folder.name]
 
 
-def pseudo_labelled(folder: Path, draw: Draw, *, source: int, one_piece: str = "") -> Sequence[str]:
-    """The command that labels by the teacher's model what nobody annotated, where it is sure; see `OnePiece`."""
+def pseudo_labelled(folder: Path, draw: Draw, *, source: int, largest_component: str = "") -> Sequence[str]:
+    """The command that labels by the teacher's model what nobody annotated, where it is sure."""
     command = ["nnunet_ext", "pseudo-label", str(draw.model), "-d", str(source), "-o", folder.name]
-    command += ["--largest-component", one_piece] if one_piece else []
+    command += ["--largest-component", largest_component] if largest_component else []
     return [*command, "-f", str(draw.fold), "--threshold", "0.8", "--disable-tta", "--device", draw.device]

@@ -376,7 +376,7 @@ class Experiment:
         """Raise a UserError if one of the names is no method's."""
         known = [one.name for one in self.methods]
         if unknown := [name for name in names if name not in known]:
-            raise UserError(f"{self.name} has no method {unknown[0]!r}. Choose one of {', '.join(known)}.")
+            raise UserError(f"{self.name} has no method {unknown[0]!r}. Choose one of {', '.join(map(repr, known))}.")
 
     def in_running_order(self, methods: Sequence[str] = ()) -> list[Training]:
         """The trainings, those that the primary comparisons need first, one whole seed of these after another.

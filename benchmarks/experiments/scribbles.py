@@ -45,9 +45,9 @@ TDNET_DICE_CE = replace(
 )
 
 
-def student(name: str, number: int, teacher: Method, about: str, *, one_piece: str = "", **options: Any) -> Method:
+def student(name: str, number: int, teacher: Method, about: str, *, body: str = "", **options: Any) -> Method:
     """A training from the start on what a teacher of the same seed says about its own training cases, nearly dense."""
-    make = partial(pseudo_labelled, source=SCRIBBLES.number, one_piece=one_piece)
+    make = partial(pseudo_labelled, source=SCRIBBLES.number, largest_component=body)
     taught = Dataset(number, f"ACDCTaughtBy{teacher.slug.title()}", make, plans_of=SCRIBBLES, teacher=teacher)
     chosen = {"trainer": STOCK, "family": "full supervision", **options}
     return Method(name, data=taught, description=about, **chosen)
@@ -71,6 +71,7 @@ ADDED = (
     gain("TDNet Dice CE", steps=(LENGTHS[1], LENGTHS[1])),
     gain(LONGER, steps=(LENGTHS[1], CONVERGED)),
     gain(ONE_PIECE, steps=LENGTHS),
+    Comparison(ONE_PIECE, "self-training"),
 )
 
 EXPERIMENT = Experiment(
@@ -101,7 +102,7 @@ EXPERIMENT = Experiment(
             family=TDNET_DICE_CE.name,
         ),
         student(LONGER, 880, LONG, "`self-training` with twice the steps, of teacher and student", steps=LENGTHS[1:]),
-        student(ONE_PIECE, 890, PLAIN, "`self-training` on pseudo labels without islands", one_piece="foreground"),
+        student(ONE_PIECE, 890, PLAIN, "`self-training` on pseudo labels without islands", body="foreground"),
         Method("partial CE", "nnUNetTrainerPartialCE", SCRIBBLES, {}, "cross-entropy of the scribbled voxels alone"),
         Method("DMPLS", DMPLS, SCRIBBLES, {}, "two decoders and pseudo labels mixed of both"),
         Method("DMPLS Dice CE", DMPLS, SCRIBBLES, {"dmpls.supervision": "dice_ce"}, "DMPLS supervised by Dice and CE"),

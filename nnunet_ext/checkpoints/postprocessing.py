@@ -1,14 +1,14 @@
 """nnU-Net's postprocessing.pkl with the text beside it, which alone is read, as a pickle may run any code."""
 
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nnunetv2.postprocessing.remove_connected_components import remove_all_but_largest_component_from_segmentation
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import read_json, write_json
+from nnunet_ext.files import read_json, write_json, written_whole
 
 TEXT, PICKLE = "postprocessing.json", "postprocessing.pkl"
 FUNCTION = remove_all_but_largest_component_from_segmentation  # nnU-Net has no other
@@ -33,22 +33,26 @@ def copy_postprocessing(source: Path, target: Path) -> None:
             f"postprocessing_fns, with {FUNCTION.__name__} alone, and postprocessing_kwargs. Remove the folder to go "
             "without postprocessing."
         ) from None
-    write_json(target / TEXT, content)
-    (target / PICKLE).write_bytes(pickle.dumps((functions, kwargs)))
+    _write(target, content, kwargs)
 
 
-def write_postprocessing(folder: Path, kept: Iterable[list[int | tuple[int, ...]]]) -> None:
+def write(folder: Path, kept: Iterable[list[int | tuple[int, ...]]]) -> None:
     """Write both files into a folder: of each list of labels or regions, the largest component stays."""
     kwargs = [{"labels_or_regions": piece} for piece in kept]
     names = [FUNCTION.__name__] * len(kwargs)
-    write_json(folder / TEXT, {"postprocessing_fns": names, "postprocessing_kwargs": kwargs})
-    (folder / PICKLE).write_bytes(pickle.dumps(([FUNCTION] * len(kwargs), kwargs)))
+    _write(folder, {"postprocessing_fns": names, "postprocessing_kwargs": kwargs}, kwargs)
 
 
-def remove_postprocessing(folder: Path) -> None:
+def remove(folder: Path) -> None:
     """Remove both files, if they are there."""
     for name in (TEXT, PICKLE):
         (folder / name).unlink(missing_ok=True)
+
+
+def _write(folder: Path, content: Mapping[str, Any], kwargs: Sequence[Mapping[str, Any]]) -> None:
+    write_json(folder / TEXT, content)
+    with written_whole(folder / PICKLE) as temporary:
+        temporary.write_bytes(pickle.dumps(([FUNCTION] * len(kwargs), list(kwargs))))
 
 
 def _kwargs(given: Mapping[str, Any]) -> dict[str, Any]:

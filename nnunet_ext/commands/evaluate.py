@@ -71,7 +71,7 @@ if TYPE_CHECKING:
 
     from nnunet_ext.evaluation.case_sets import CaseSet
     from nnunet_ext.evaluation.scored_labels import ScoredLabels
-    from nnunet_ext.evaluation.scoring import Result
+    from nnunet_ext.evaluation.scoring import Options, Result
 
 CHECKPOINT = "checkpoint_final.pth"
 # options that need a model
@@ -138,7 +138,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     decision.add_argument("--thresholds", type=probability, nargs="*", metavar="T", help=thresholds)
     threshold = "score as a label every voxel whose probability reaches this threshold, in place of nnU-Net's decision"
     decision.add_argument("--threshold", type=probability, metavar="T", help=threshold)
-    arguments.add_one_piece_option(decision.add_argument, purpose="score predictions without their islands")
+    arguments.add_largest_component_option(decision.add_argument, purpose="score the largest component alone")
     arguments.add_interval_options(parser, purpose="the intervals")
     workers = "maximum number of processes that score; each holds a whole case in memory (default: the available "
     add("--workers", type=positive, metavar="N", help=f"{workers}cores, at most 8)")
@@ -245,6 +245,7 @@ def of_model(args: argparse.Namespace) -> Job:
 
 def evaluate(args: argparse.Namespace) -> Path:
     """Predict if a model is given, score, write and print; returns evaluation.json."""
+    from nnunet_ext.checkpoints.postprocessing import PICKLE
     from nnunet_ext.evaluation.evaluation_files import JSON, remarks, results_table, write_results
     from nnunet_ext.evaluation.machine import FEW_CORES, available_cores, default_workers
     from nnunet_ext.evaluation.operating_points import DEFAULT_THRESHOLDS
@@ -266,8 +267,14 @@ def evaluate(args: argparse.Namespace) -> Path:
         tolerances=tolerances_by_label(args.tolerance, scored) if args.tolerance else {},
         thresholds=() if args.thresholds is None else tuple(sorted(set(args.thresholds or DEFAULT_THRESHOLDS))),
         threshold=args.threshold,
-        one_piece=args.one_piece,
+        largest_component=args.largest_component,
     )
+    of_models = {labels.of_model for _, labels in job.sets}
+    if options.largest_component is not None and len(of_models) > 1:
+        raise UserError(
+            "The dataset.json beside the folders of labels differ in their labels, so that it is not known which are "
+            "in the predictions. Add --dataset-json FILE, or score one folder at a time."
+        )
     check_apart(args.out, job.read)
     predictor = job.load()
     open_output(args.out, job.wanted, force=args.force, holds="an evaluation")
@@ -286,27 +293,27 @@ def evaluate(args: argparse.Namespace) -> Path:
         results.append(
             score(cases, labels, folder, options, patients=patients, resamples=args.bootstrap, workers=workers)
         )
+    write_postprocessing(args.out, options, of_models.pop())
     write_results(args.out, job.origin, results)
     print(f"\n{results_table(results)}")
     for line in [*job.remarks, *(line for result in results for line in remarks(result))]:
         print(line)
     write_curves(args.out, results)
-    write_pieces(args.out, results)
+    if options.largest_component is not None:
+        print(f"\nWrote {args.out / PICKLE}, for nnUNetv2_apply_postprocessing")
     print(f"\nWrote {args.out / JSON}")
     return args.out / JSON
 
 
-def write_pieces(out: Path, results: list[Result]) -> None:
-    """Write nnU-Net's postprocessing that was scored, or remove what an earlier run wrote."""
-    from nnunet_ext.checkpoints.postprocessing import PICKLE, remove_postprocessing, write_postprocessing
+def write_postprocessing(out: Path, options: Options, of_model: Sequence[tuple[int, ...]]) -> None:
+    """Write nnU-Net's postprocessing that is scored, or remove what an earlier run wrote."""
+    from nnunet_ext.checkpoints import postprocessing
     from nnunet_ext.evaluation.largest_component import pieces
 
-    remove_postprocessing(out)
-    if (one_piece := results[0].options.one_piece) is None:
-        return
-    keys = dict.fromkeys(key for result in results for key in result.labels.keys.values())
-    write_postprocessing(out, pieces(one_piece, results[0].labels.foreground, keys))
-    print(f"\nWrote {out / PICKLE}, for nnUNetv2_apply_postprocessing")
+    if options.largest_component is None:
+        postprocessing.remove(out)
+    else:
+        postprocessing.write(out, pieces(options.largest_component, of_model))
 
 
 def write_curves(out: Path, results: list[Result]) -> None:

@@ -10,10 +10,9 @@ becomes the ignore label elsewhere. What somebody annotated stays as it is. Open
   nnUNetTrainerPartialLabels, or of cases that have every label;
 - all voxels of a dataset of `nnunet_ext unlabelled`.
 
-With --largest-component, what a model predicts away from the largest component is no part of it: choose it
-where anatomy says that all labels together are one piece, as those of a heart, or that each label is one. An island of
-the foreground becomes background. An island of one label becomes what is likeliest beside that label, if that is
-background and likely enough, and the ignore label otherwise. A component in which somebody annotated a label stays.
+With --largest-component a body is one piece: all labels together, as those of a heart, or each label by itself. A body
+is the component that somebody annotated in part or, if nobody annotated any, the largest one. What a model predicts
+away from every body becomes background. In a body of another label it becomes the ignore label.
 
 Several folds of a model are an ensemble; several models must agree. --with adds the cases of a labelled dataset: its
 folds are kept, and the pseudo-labelled cases are in every training part. pseudo_labels.csv in the new dataset has a row
@@ -36,8 +35,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.arguments import (
+    add_largest_component_option,
     add_new_dataset_options,
-    add_one_piece_option,
     add_teacher_options,
     probability,
     share_or_none,
@@ -69,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     least = "leave out a case if less than this share of the foreground that any model sees was labelled as foreground "
     least += "(default: %(default)s, which leaves out none); a case that was annotated for some labels stays"
     parser.add_argument("--least-share", type=share_or_none, default=0.0, metavar="S", help=least)
-    add_one_piece_option(parser.add_argument, purpose="take predicted islands for background")
+    add_largest_component_option(parser.add_argument, purpose="what is predicted away from a body is no label")
     add_teacher_options(parser)
 
 
@@ -107,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     names = {value: name for name, value in labels.items() if value and name != "ignore"}
     if labelled is not None:
         check_addition(source, labelled, labels)
-    rule = {"version": __version__, "threshold": args.threshold, "largest_component": args.one_piece}
+    rule = {"version": __version__, "threshold": args.threshold, "largest_component": args.largest_component}
     request = {**rule, "dataset": str(source.folder.resolve())}
     request["labels"] = source.description["labels"]
     request |= {"with": labelled and str(labelled.folder.resolve()), "models": [one.request() for one in teachers]}
@@ -122,8 +121,8 @@ def run(args: argparse.Namespace) -> int:
             found = teacher.probabilities(name, case)
             check_shape(found, before, case)
             found = given_annotation(found, before, missing=absent)
-            if args.one_piece is not None:
-                found = without_islands(found, before, one_piece=args.one_piece, names=names)
+            if args.largest_component is not None:
+                found = without_islands(found, before, is_open=is_open, one_piece=args.largest_component, names=names)
             probabilities.append(found)
         rules = {"names": names, "threshold": args.threshold, "ignore": labels["ignore"]}
         new, agreement = agreed_labels(probabilities, before, is_open=is_open, **rules)

@@ -25,7 +25,7 @@ from pathlib import Path
 from nnunet_ext.arguments import (
     DEVICES,
     add_interval_options,
-    add_one_piece_option,
+    add_largest_component_option,
     fold_name,
     not_negative_number,
     positive,
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--threshold", type=probability, default=0.8, metavar="P", help=threshold)
     least = "leave out a case if less than this share of the foreground that the teacher sees was labelled as "
     add("--least-share", type=share_or_none, default=0.0, metavar="S", help=f"{least}foreground (default: %(default)s)")
-    add_one_piece_option(add, purpose="take predicted islands for background")
+    add_largest_component_option(add, purpose="what is predicted away from a body is no label")
     add_interval_options(parser, purpose="the intervals")
     add("--device", choices=DEVICES, default="auto", help="device to train and predict on (default: %(default)s)")
     add("--disable-tta", action="store_true", help="predict without mirroring: faster, less accurate")
@@ -137,7 +137,7 @@ def self_train(args: argparse.Namespace) -> int:
         patients=None if args.patients is None else str(args.patients.resolve()),
         resamples=args.bootstrap,
         folders={variable: str(folder_of_variable(variable).absolute()) for variable in DATA},
-        largest_component=args.one_piece,
+        largest_component=args.largest_component,
     )
     check_apart(args.output, [unlabelled.folder, labelled.folder, *([] if teacher is None else [teacher.folder])])
     remarks = check_data(unlabelled, labelled, held_out, args.fold, teacher)

@@ -103,8 +103,8 @@ def _result_entry(result: Result) -> dict[str, Any]:
         entry["references"] = result.cases.references
     if options.threshold is not None:
         entry["threshold"] = options.threshold
-    if options.one_piece is not None:
-        entry["largest_component"] = options.one_piece
+    if options.largest_component is not None:
+        entry["largest_component"] = options.largest_component
     if NSD.group in groups:
         entry["tolerances"] = {label: options.tolerances[label] for label in result.labels.keys}
     if options.lesions:
@@ -224,7 +224,7 @@ def remarks(result: Result) -> list[str]:
     lines = [f"{name}: not scored: {', '.join(others)}"] if others else []
     if threshold is not None:
         lines.append(f"{name}: a label is every voxel whose probability is at least {threshold:g}")
-    if (piece := result.options.one_piece) is not None:
+    if (piece := result.options.largest_component) is not None:
         lines.append(f"{name}: scored is the largest connected component of {PIECES[piece]} alone")
     if partial := not_annotated(result):
         lines.append(f"{name}: a case is scored only for labels that it was annotated for: not all for {some(partial)}")

@@ -15,7 +15,7 @@ class ScoredLabels:
     only_model: tuple[str, ...]
     only_dataset: tuple[str, ...]
     ignore: int | None  # value of voxels of the reference that do not count
-    foreground: tuple[int, ...] = ()  # all values of the model but the background
+    of_model: tuple[tuple[int, ...], ...]  # values of each label or region of the model, in its order
 
 
 def match_labels(model: Mapping[str, Any], dataset: Mapping[str, Any], *, name: str) -> ScoredLabels:
@@ -45,7 +45,7 @@ def match_labels(model: Mapping[str, Any], dataset: Mapping[str, Any], *, name: 
         only_model=tuple(label for label in ours if label not in theirs),
         only_dataset=tuple(label for label in theirs if label not in ours),
         ignore=dataset["labels"].get("ignore"),
-        foreground=tuple(sorted({one for value in ours.values() for one in value})),
+        of_model=tuple(ours.values()),
     )
 
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.bootstrap import Estimate, Resampling, SeedScores, Table
 from nnunet_ext.evaluation.case_sets import CaseSet
-from nnunet_ext.evaluation.largest_component import OnePiece, largest_component, pieces
+from nnunet_ext.evaluation.largest_component import largest_component, pieces
 from nnunet_ext.evaluation.lesions import OVERLAP
 from nnunet_ext.evaluation.metrics import LESIONS_RECALL, NSD, Metric, metrics_of
 from nnunet_ext.evaluation.metrics.label_in_case import CaseMaps, LabelInCase
@@ -30,6 +30,7 @@ from nnunet_ext.evaluation.operating_points import (
 from nnunet_ext.evaluation.parallel import in_order
 from nnunet_ext.evaluation.scored_labels import ScoredLabels
 from nnunet_ext.evaluation.scores_table import case_scores, nanmean, seed_scores
+from nnunet_ext.formats.evaluation import OnePiece
 from nnunet_ext.formats.tiff_spacing import lacks_spacing
 from nnunet_ext.messages import size
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, read_label_map, reader_for
@@ -48,7 +49,11 @@ class Options:
     tolerances: Mapping[str, float] = field(default_factory=dict)  # for normalized surface Dice in mm, by label name
     thresholds: tuple[float, ...] = ()  # of the probability, ascending; empty without operating points
     threshold: float | None = None  # a label is every voxel whose probability reaches it; None for nnU-Net's decision
-    one_piece: OnePiece | None = None  # of predictions, what keeps its largest component alone; without thresholds
+    largest_component: OnePiece | None = None  # what keeps that alone in predictions; not with thresholds
+
+    def __post_init__(self) -> None:
+        if self.largest_component is not None and self.compared:
+            raise ValueError("thresholds are of probabilities, and components of nnU-Net's decision")
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -224,9 +229,8 @@ def _labels_in_case(
         )
     if lacks_spacing(files.prediction):
         properties = of_reference
-    if options.one_piece is not None:
-        kept = pieces(options.one_piece, labels.foreground, labels.keys.values())
-        prediction = largest_component(prediction, kept)
+    if options.largest_component is not None:
+        prediction = largest_component(prediction, pieces(options.largest_component, labels.of_model))
     maps = CaseMaps(
         reference,
         prediction,

@@ -1,10 +1,13 @@
 """evaluation.json and request.json of ``nnunet_ext evaluate``, as far as they are read again."""
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, field_validator
 
 from nnunet_ext.formats.names import problem_with_name
+
+OnePiece: TypeAlias = Literal["foreground", "labels"]
+"""What is one piece: all labels together, such as the parts of a heart, or each label by itself."""
 
 
 class ScoredSet(BaseModel):
@@ -17,6 +20,7 @@ class ScoredSet(BaseModel):
     references: StrictStr | None = None
     instances: StrictStr | None = None
     threshold: float | None = None
+    largest_component: OnePiece | None = None
     tolerances: dict[StrictStr, float] = {}
     overlap: float = 0
     labels: dict[StrictStr, Any]

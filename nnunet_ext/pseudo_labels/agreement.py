@@ -9,7 +9,7 @@ from functools import reduce
 import numpy as np
 import numpy.typing as npt
 
-from nnunet_ext.evaluation.largest_component import OnePiece, largest_component, pieces
+from nnunet_ext.formats.evaluation import OnePiece
 from nnunet_ext.preprocessing.raw.instances import components
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels
 
@@ -74,39 +74,58 @@ def agreed_labels(
 
 
 def without_islands(
-    probabilities: npt.NDArray[np.floating], labels: Labels, *, one_piece: OnePiece, names: Collection[int]
+    probabilities: npt.NDArray[np.floating],
+    labels: Labels,
+    *,
+    is_open: Mask,
+    one_piece: OnePiece,
+    names: Collection[int],
 ) -> npt.NDArray[np.floating]:
-    """Probabilities of classes where a body is one piece, so that what is predicted away from it is no part of it.
+    """Probabilities of a model where a body is one piece, so that what is predicted away from it is no part of it.
 
-    On an island of the foreground all labels get 0, and background 1. On an island of one label that label gets 0, and
-    the others are divided by their sum; where the likeliest of them is another label, which may be an island as well,
-    all get 0. A component in which somebody annotated a label is no island.
+    The body is the component with annotated voxels; without any, the largest one. An island that touches no body is
+    background, with a probability of 1. On one that touches the body of another label, all classes get 0: which one it
+    is stays open.
 
     Args:
-        probabilities: of a model, (C, Z, Y, X), background first. They are changed in place, as they may be large.
-        labels: the annotation, (Z, Y, X).
-        one_piece: what keeps its largest component.
+        probabilities: (C, Z, Y, X), background first. They are changed in place, as they may be large.
+        labels: the annotation, (Z, Y, X). Where a voxel is not open, it is what the voxel is.
+        is_open: voxels that nobody annotated.
+        one_piece: whether all labels together are one body, or each label is one.
         names: the values of the foreground, which are the other channels.
 
     Returns:
         The same array.
     """
-    annotated = np.isin(labels, list(names))
-    decided = np.where(annotated, labels, probabilities.argmax(axis=0))
-    whole = largest_component(decided, pieces(one_piece, [*names], [(value,) for value in names]))
-    # labels that touch are one island of the foreground
-    islands = components(np.where(whole == decided, 0, 1 if one_piece == "foreground" else decided), names)
-    is_removed = (islands > 0) & ~np.isin(islands, islands[annotated])
-    rest = probabilities[:, is_removed]
-    if one_piece == "foreground":
-        rest[0], rest[1:] = 1, 0
-    else:
-        rest[decided[is_removed], np.arange(rest.shape[1])] = 0
-        total = rest.sum(axis=0)
-        rest /= np.where(total > 0, total, 1)
-        rest[:, rest.argmax(axis=0) > 0] = 0
-    probabilities[:, is_removed] = rest
+    annotated = np.where(np.isin(labels, list(names)), labels, 0)
+    decided = np.where(is_open, probabilities.argmax(axis=0), annotated)
+    foreground = (decided > 0).astype(np.uint8)
+    together = components(foreground, [1])
+    is_one = one_piece == "foreground"
+    numbers = together if is_one else components(decided, names)
+    is_body = _bodies(numbers, foreground if is_one else decided, ~is_open)
+    is_island = ~is_body[numbers]
+    has_body = np.zeros(together.max() + 1, bool)
+    has_body[together[~is_island]] = True
+    probabilities[:, is_island] = 0
+    probabilities[0, is_island & ~has_body[together]] = 1
     return probabilities
+
+
+def _bodies(numbers: Labels, values: Labels, annotated: Mask) -> Mask:
+    """Which components, by their number, are bodies: of each value those with annotated voxels, or else the largest.
+
+    The background, 0, is among them.
+    """
+    sizes = np.bincount(numbers.ravel())
+    is_body, is_annotated, value_of = np.zeros(len(sizes), bool), np.zeros(len(sizes), bool), np.zeros(len(sizes), int)
+    is_annotated[numbers[annotated]] = True
+    value_of[numbers] = values
+    for value in np.unique(value_of):
+        own = value_of == value
+        is_body |= own & (is_annotated if (own & is_annotated).any() else sizes == sizes[own].max())
+    is_body[0] = True
+    return is_body
 
 
 def open_voxels(labels: Labels, *, ignore: int | None, missing: Collection[int]) -> Mask:

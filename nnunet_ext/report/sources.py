@@ -300,10 +300,9 @@ def _remarks(entry: Mapping[str, Any]) -> Iterator[str]:
     if entry.get("threshold") is not None:
         where = f"{entry['dataset']}_{entry['cases']}"
         yield f"{where} is scored at probabilities from {entry['threshold']:g} on. Pictures show nnU-Net's decision."
-    for piece, body in PIECES.items():
-        if entry.get("largest_component") == piece:
-            where = f"{entry['dataset']}_{entry['cases']}"
-            yield f"{where} is scored by the largest connected component of {body} alone. Pictures show all components."
+    if entry.get("largest_component") is not None:
+        where, body = f"{entry['dataset']}_{entry['cases']}", PIECES[entry["largest_component"]]
+        yield f"{where} is scored by the largest connected component of {body} alone. Pictures show all components."
     without = {
         label: one["cases_not_annotated"] for label, one in entry["labels"].items() if "cases_not_annotated" in one
     }
@@ -343,7 +342,7 @@ def _evaluate_command(content: Mapping[str, Any], origin: Path) -> str:
     if "tolerances" in first:
         command += ["--tolerance", *(f"{label}={value:.12g}" for label, value in first["tolerances"].items())]
     command += [] if first.get("threshold") is None else ["--threshold", f"{first['threshold']:.12g}"]
-    command += ["--largest-component", piece] if (piece := first.get("largest_component")) in [*PIECES] else []
+    command += ["--largest-component", piece] if (piece := first.get("largest_component")) else []
     command += ["--labels", *references] if references else []
     command += [] if content.get("mirroring", True) else ["--disable-tta"]
     checkpoint = content.get("checkpoint", FINAL)

@@ -9,8 +9,8 @@ from pydantic.dataclasses import dataclass
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.bootstrap import Estimate
-from nnunet_ext.evaluation.largest_component import OnePiece
 from nnunet_ext.files import write_json
+from nnunet_ext.formats.evaluation import OnePiece
 from nnunet_ext.formats.typed import read_typed
 from nnunet_ext.jobs.sweep import Fold
 

@@ -416,7 +416,8 @@ def test_methods_that_are_asked_for_come_alone_and_with_what_they_need(out, comm
     run(out)
     assert "train_mixup_6steps_s0" in commands.names()
     assert len(commands.names()) == len(set(commands.names())), "nothing is done twice"
-    with pytest.raises(UserError, match=r"has no method 'Stock'. Choose one of stock, "):
+    assert main(["run", TINY, "--out", str(out), "--dry-run", "--methods", "Stock"]) == 2
+    with pytest.raises(UserError, match=r"has no method 'Stock'. Choose one of 'stock', "):
         run(out, methods=["Stock"])
 
 

@@ -103,6 +103,19 @@ def test_islands_are_left_out_as_by_the_postprocessing_of_nnunet(folders, tmp_pa
     assert not list((tmp_path / "out").glob("postprocessing.*")), "those of other scores"
 
 
+def test_the_largest_component_needs_one_set_of_labels(folders, tmp_path, capsys):
+    predictions, dataset = folders
+    (predictions / "dataset.json").unlink(missing_ok=True)
+    other = tmp_path / "other"
+    shutil.copytree(dataset / "labelsTr", other / "labelsTr")
+    description = json.loads((dataset / "dataset.json").read_text())
+    (other / "dataset.json").write_text(json.dumps({**description, "labels": {"background": 0, "organ": 1}}))
+    asked = ["--labels", dataset / "labelsTr", other / "labelsTr", "--bootstrap", "0"]
+    assert evaluate(tmp_path / "out", predictions, *asked) == 0
+    assert evaluate(tmp_path / "out", predictions, *asked, "--largest-component", "labels") == 2
+    assert "Add --dataset-json FILE" in capsys.readouterr().err
+
+
 def test_every_metric_interval_and_reference_works_as_for_a_model(folders, tmp_path, capsys):
     predictions, dataset = folders
     patients = tmp_path / "patients.json"

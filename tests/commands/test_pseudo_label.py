@@ -72,7 +72,7 @@ def test_open_voxels_are_labelled_where_the_model_is_sure(scribbled, capsys):
 @pytest.mark.parametrize("one_piece", [[], ["--largest-component", "foreground"]])
 def test_islands_are_background_if_the_foreground_is_one_piece(scribbled, one_piece):
     image = np.zeros(case_arrays()[0].shape, np.float32)
-    image[:2, :2, :2] = image[3, 4, 4:] = 0.9  # a node and an island, both with a stroke, and an island without
+    image[:2, :2, :2] = image[3, 4, 4:] = 0.9  # a node of two parts, both with a stroke, and an island without
     image[0, 4, 4:] = 0.9
     scribbles = np.full(image.shape, 2, np.uint8)
     scribbles[0, 0, 0] = scribbles[3, 4, 4] = 1
@@ -84,6 +84,19 @@ def test_islands_are_background_if_the_foreground_is_one_piece(scribbled, one_pi
     assert (found[3, 4, 4:] == 1).all(), "somebody annotated it"
     about = scribbled.read("dataset.json")["nnunet_ext"]
     assert about["largest_component"] == (one_piece[1] if one_piece else None)
+
+
+def test_islands_of_cases_without_labels_are_background(unlabelled):
+    scan = unlabelled.root / "new scans" / "scan_0_0000.nii.gz"
+    image = sitk.ReadImage(str(scan))
+    array = np.zeros(sitk.GetArrayFromImage(image).shape, np.float32)
+    array[:2, :2, :2] = array[3, 4, 4:] = 0.9
+    changed = sitk.GetImageFromArray(array)
+    changed.CopyInformation(image)
+    sitk.WriteImage(changed, str(scan))
+    assert pseudo_label(unlabelled, "--largest-component", "foreground", source="707") == 0
+    found = unlabelled.labels("scan_0")
+    assert (found == np.where(array > 0, np.where(np.indices(array.shape)[0] < 2, 1, 0), 0)).all()
 
 
 def test_the_least_certain_cases_are_drawn(scribbled):
@@ -210,6 +223,19 @@ def test_interrupted_work_goes_on_with_the_case_that_was_not_finished(scribbled,
     assert pseudo_label(scribbled) == 0
     assert predictor.calls.count("case_0") == 1
     assert len(rows(scribbled)) == 3
+
+
+def test_work_that_was_begun_before_an_option_was_there_goes_on(scribbled, predictor):
+    predictor.stop_at = "case_1"
+    assert pseudo_label(scribbled) == 130
+    (request,) = scribbled.raw.rglob("*request.json")
+    content = json.loads(request.read_text())
+    del content["largest_component"]
+    request.write_text(json.dumps(content))
+    predictor.stop_at = None
+    assert pseudo_label(scribbled, "--largest-component", "labels") == 2
+    assert pseudo_label(scribbled) == 0
+    assert predictor.calls.count("case_0") == 1
 
 
 def test_what_is_predicted_is_kept_for_another_share(scribbled, predictor, capsys):

@@ -169,7 +169,7 @@ def test_what_is_one_piece_is_passed_on_and_said(ready, programs):
     assert self_train(ready, "--rounds", "1", "--largest-component", "labels") == 0
     (label,) = [call for call in programs.calls() if call[0] == "pseudo-label"]
     assert label[label.index("--largest-component") + 1] == "labels"
-    said = "Only the largest component of each label was taken for it."
+    said = "where a body is one component of each label."
     assert said in (ready.root / "run" / "report.html").read_text()
 
 

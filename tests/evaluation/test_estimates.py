@@ -36,7 +36,7 @@ def made_result(number=24, seed=0, **more):
                 if metric.compute is not None:
                     plain = (rng.uniform(0.1, 1) * there, float(there))
                     rows.append((f"case_{index}", label, metric.name, *parts.get(metric.name, plain)))
-    labels = ScoredLabels({"organ": (1,), "lesion": (2,), "absent": (3,)}, (), (), None)
+    labels = ScoredLabels({"organ": (1,), "lesion": (2,), "absent": (3,)}, (), (), None, ())
     cases = CaseSet("Dataset001_D", "all", {}, dict.fromkeys(f"case_{index}" for index in range(number)))
     everywhere = dict.fromkeys(labels.keys, number)
     return Result(cases, labels, Options(("surface", "nsd", "lesions")), case_scores(rows), everywhere, **more)
@@ -83,7 +83,7 @@ def test_intervals_are_those_of_the_figures_on_drawn_patients():
 def test_a_label_that_no_case_has_has_no_interval_and_no_part_in_the_means():
     result = made_result(resamples=200)
     assert {one.interval for one in result.estimates["absent"].values()} == {None}
-    labels = ScoredLabels({"organ": (1,), "lesion": (2,)}, (), (), None)
+    labels = ScoredLabels({"organ": (1,), "lesion": (2,)}, (), (), None, ())
     without = made_result(resamples=200)
     for name, estimate in replace(without, labels=labels).means.items():
         low, high = result.means[name].interval.low, result.means[name].interval.high

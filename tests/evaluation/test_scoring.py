@@ -69,12 +69,26 @@ def test_only_the_largest_component_is_scored(tmp_path, one_piece, left):
         write_row(tmp_path / "labels" / f"{name}.nii.gz", [1, 1, 2, 0, 0, 1, 1, 0, 3])
         write_row(tmp_path / "predictions" / f"{name}.nii.gz", [1, 1, 2, 0, 1, 1, 1, 0, 3])
     before = (tmp_path / "predictions" / "a.nii.gz").read_bytes()
-    result = score(cases, labels, tmp_path / "predictions", Options(one_piece=one_piece))
+    result = score(cases, labels, tmp_path / "predictions", Options(largest_component=one_piece))
     reference, prediction = np.array([1, 1, 2, 0, 0, 1, 1, 0, 3]), np.array(left)
     for label, number in (("shell", 1), ("core", 2), ("fin", 3)):
         ours, theirs = prediction == number, reference == number
         assert value(result, DICE, "a", label) == pytest.approx(2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()))
     assert (tmp_path / "predictions" / "a.nii.gz").read_bytes() == before
+
+
+def test_labels_that_only_the_model_has_are_part_of_the_body(tmp_path):
+    cases, labels = write_cases(tmp_path)
+    for name in cases.cases:
+        write_row(tmp_path / "labels" / f"{name}.nii.gz", [1, 1, 0, 2, 0, 3])
+        write_row(tmp_path / "predictions" / f"{name}.nii.gz", [1, 1, 4, 2, 0, 3])  # 4 is of the model alone
+    result = score(cases, labels, tmp_path / "predictions", Options(largest_component="foreground"))
+    assert [value(result, DICE, "a", label) for label in ("shell", "core", "fin")] == [1, 1, 0]
+
+
+def test_components_of_what_reaches_a_threshold_are_refused():
+    with pytest.raises(ValueError, match="components of nnU-Net's decision"):
+        Options(largest_component="labels", threshold=0.3)
 
 
 def test_undefined_dice_stays_out_of_means(tmp_path):
@@ -266,7 +280,7 @@ def test_instances_are_those_of_the_map(tmp_path):
 
 def test_instances_of_a_region_are_those_of_all_its_values(tmp_path):
     cases, labels = write_cases(tmp_path)
-    whole = type(labels)({"whole": (1, 2)}, (), (), 9)
+    whole = type(labels)({"whole": (1, 2)}, (), (), 9, ())
     result = score(cases, whole, tmp_path / "predictions", EVERYTHING)
     assert lesions(result, "a", "whole") == (1, 1, 1, 1)
     assert value(result, ASSD, "a", "whole") == value(result, HD95, "a", "whole") == 0.0
@@ -303,7 +317,7 @@ def test_labels_that_the_map_leaves_out_have_components(tmp_path):
 
 def test_a_region_of_which_the_map_leaves_a_value_out_has_components(tmp_path):
     cases, labels = write_cases(tmp_path, instances={"a": [5, 5, 6, 0, 0, 0], "b": [1, 0, 0, 0, 0, 0]})
-    region = type(labels)({"whole": (1, 2)}, (), (), 9)
+    region = type(labels)({"whole": (1, 2)}, (), (), 9, ())
     assert lesions(score(cases, region, tmp_path / "predictions", EVERYTHING), "a", "whole")[0] == 1
 
 

@@ -109,36 +109,61 @@ BACKGROUND, LIVER, TUMOUR = (0.9, 0.1, 0.0), (0.1, 0.9, 0.0), (0.0, 0.1, 0.9)
 OPEN = np.full((1, 1, 7), IGNORE)
 
 
+def islands_removed(row, labels=OPEN, *, one_piece="foreground"):
+    return without_islands(row.copy(), labels, is_open=labels == IGNORE, one_piece=one_piece, names=NAMES)
+
+
 def test_island_of_the_foreground_is_background():
     row = in_a_row(LIVER, TUMOUR, TUMOUR, BACKGROUND, TUMOUR, LIVER, BACKGROUND)
-    found = without_islands(row.copy(), OPEN, one_piece="foreground", names=NAMES)
     expected = in_a_row(LIVER, TUMOUR, TUMOUR, BACKGROUND, (1, 0, 0), (1, 0, 0), BACKGROUND)
-    assert found.tolist() == expected.tolist()
+    assert islands_removed(row).tolist() == expected.tolist()
 
 
-def test_island_of_a_label_is_open_where_another_label_is_next():
+def test_island_of_a_label_stays_open_in_the_body_of_another_one_and_is_background_elsewhere():
     row = in_a_row(TUMOUR, TUMOUR, LIVER, LIVER, TUMOUR, BACKGROUND, LIVER)
-    found = without_islands(row.copy(), OPEN, one_piece="labels", names=NAMES)
-    # what is likeliest after the tumour is the liver, and after the liver the background
     expected = in_a_row(TUMOUR, TUMOUR, LIVER, LIVER, (0, 0, 0), BACKGROUND, (1, 0, 0))
-    assert found.ravel() == pytest.approx(expected.ravel())
+    assert islands_removed(row, one_piece="labels").tolist() == expected.tolist()
 
 
-def test_island_that_somebody_annotated_in_part_stays():
+@pytest.mark.parametrize("one_piece", ["foreground", "labels"])
+def test_body_is_what_somebody_annotated_in_part(one_piece):
     row = in_a_row(LIVER, LIVER, LIVER, BACKGROUND, LIVER, TUMOUR, BACKGROUND)
     labels = OPEN.copy()
-    labels[0, 0, 5] = 2
-    assert (without_islands(row.copy(), labels, one_piece="foreground", names=NAMES) == row).all()
-    alone = without_islands(row.copy(), labels, one_piece="labels", names=NAMES)
-    assert alone[:, 0, 0, 4] == pytest.approx([1, 0, 0]), "the liver beside the annotated tumour"
-    assert (alone[..., 5] == row[..., 5]).all()
+    labels[0, 0, 4] = 1
+    expected = in_a_row((1, 0, 0), (1, 0, 0), (1, 0, 0), BACKGROUND, LIVER, TUMOUR, BACKGROUND)
+    assert islands_removed(row, labels, one_piece=one_piece).tolist() == expected.tolist()
+
+
+def test_annotation_of_every_part_of_a_body_keeps_them():
+    row = in_a_row(LIVER, LIVER, BACKGROUND, LIVER, BACKGROUND, LIVER, BACKGROUND)
+    labels = OPEN.copy()
+    labels[0, 0, [1, 3]] = 1
+    assert islands_removed(row, labels)[1, 0, 0].tolist() == [0.9, 0.9, 0.1, 0.9, 0.1, 0, 0.1]
 
 
 def test_annotation_joins_what_the_model_cuts():
     row = in_a_row(LIVER, LIVER, BACKGROUND, LIVER, BACKGROUND, BACKGROUND, BACKGROUND)
     labels = OPEN.copy()
     labels[0, 0, 2] = 1
-    assert (without_islands(row.copy(), labels, one_piece="labels", names=NAMES) == row).all()
+    assert (islands_removed(row, labels, one_piece="labels") == row).all()
+
+
+def test_annotated_background_neither_joins_nor_counts():
+    row = in_a_row(LIVER, LIVER, LIVER, LIVER, LIVER, BACKGROUND, LIVER)
+    labels = OPEN.copy()
+    labels[0, 0, 3] = 0
+    # of three voxels, one and one
+    expected = in_a_row(LIVER, LIVER, LIVER, LIVER, (1, 0, 0), BACKGROUND, (1, 0, 0))
+    assert islands_removed(row, labels).tolist() == expected.tolist()
+    labels[0, 0, :5] = 0  # somebody saw that it is none, however large
+    assert islands_removed(row, labels)[:, 0, 0, 6].tolist() == list(LIVER)
+
+
+def test_labels_of_a_case_without_labels_are_placeholders():
+    row = in_a_row(LIVER, LIVER, BACKGROUND, LIVER, BACKGROUND, BACKGROUND, BACKGROUND)
+    placeholders = np.ones((1, 1, 7), int)
+    found = without_islands(row, placeholders, is_open=placeholders > 0, one_piece="foreground", names=NAMES)
+    assert found[0, 0, 0].tolist() == [0.1, 0.1, 0.9, 1, 0.9, 0.9, 0.9]
 
 
 def largest(mask):
@@ -153,14 +178,14 @@ def largest(mask):
 def test_one_piece_is_left_of_random_predictions(seed):
     (raw,) = probabilities(np.random.default_rng(seed), 1)
     nobody = np.full(raw.shape[1:], IGNORE)
-    found = without_islands(raw.copy(), nobody, one_piece="foreground", names=NAMES).argmax(axis=0)
+    found = islands_removed(raw, nobody).argmax(axis=0)
     assert ((found > 0) == largest(raw.argmax(axis=0) > 0)).all()
-    each = without_islands(raw.copy(), nobody, one_piece="labels", names=NAMES).argmax(axis=0)
+    each = islands_removed(raw, nobody, one_piece="labels").argmax(axis=0)
     for value in NAMES:
         assert ((each == value) == largest(raw.argmax(axis=0) == value)).all()
 
 
-def test_case_without_foreground_has_no_island():
+@pytest.mark.parametrize("one_piece", ["foreground", "labels"])
+def test_case_without_foreground_has_no_island(one_piece):
     row = in_a_row(*[BACKGROUND] * 7)
-    for one_piece in ("foreground", "labels"):
-        assert (without_islands(row.copy(), OPEN, one_piece=one_piece, names=NAMES) == row).all()
+    assert (islands_removed(row, one_piece=one_piece) == row).all()
