@@ -183,7 +183,7 @@ def pilot_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
     """A row for each family and length, with what each learning rate scored; one that was not tried is empty."""
     pilot = experiment.pilot
     assert pilot is not None
-    found: dict[str, dict[float, float]] = {}
+    found: dict[tuple[str, int], dict[float, float]] = {}
     for (method, steps), lr in product(experiment.searches(), pilot.rates):
         trial = experiment.trials(method, steps, lr)[0]
         if method.lr is not None or experiment.piloting(trial) is not method:  # its pilot chose a threshold alone
@@ -193,14 +193,14 @@ def pilot_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
         if len(tried):
             each = [figure(tried[tried.seed == seed], pilot.metric) for seed in tried.seed.unique()]
             score = mean_curve(tried, pilot.level).f1.max() if pilot.level else sum(each) / len(each)
-            found.setdefault(f"{method.family_name}, {steps} steps", {})[lr] = score
+            found.setdefault((method.family_name, steps), {})[lr] = score
     lrs = sorted({lr for values in found.values() for lr in values})
     rows = []
-    for name, values in found.items():
-        best = best_rate(searched_rates(pilot.rates, pilot.first_for(method.family_name), values))
+    for (family, steps), values in found.items():
+        best = best_rate(searched_rates(pilot.rates, pilot.first_for(family), values))
         at_edge = " (at the edge)" if len(pilot.rates) > 1 and best in (min(values), max(values)) else ""
         cells = [f"{values[lr]:.3f}" if lr in values else "" for lr in lrs]
-        rows.append([name, *cells, f"{best:g}{at_edge}"])
+        rows.append([f"{family}, {steps} steps", *cells, f"{best:g}{at_edge}"])
     return markdown_table(["", *(f"{lr:g}" for lr in lrs), "best"], rows) if rows else ["Not run."]
 
 

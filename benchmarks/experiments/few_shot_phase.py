@@ -99,6 +99,8 @@ def experiment(few_shot: FewShot, name: str, title: str) -> Experiment:
         more_seeds=(3, 4),
         steps=LENGTHS[:1],
         pilot=Pilot(
+            # the two smallest were added when the smallest of the others had been the best for full fine-tuning
+            rates=(1e-5, 3e-5, *Pilot().rates),
             first={one.name: 3e-3 for one in (scratch, full, decoder, lora)}
             | {one.family_name: 1e-2 for one in (strict, masked)},
             test=Test("target validation", few_shot.target, "val"),

@@ -804,6 +804,17 @@ def test_table_has_a_row_for_each_run_case_label_and_metric(out, commands):
     assert "stock, 6 steps, pilot lr=0.01" in set(scores.run)
 
 
+def test_page_says_the_best_rate_of_each_familys_own_search(out, commands):
+    first, second, third = EXPERIMENT.methods
+    pilot = replace(EXPERIMENT.pilot, rates=(1e-4, 1e-3, 1e-2, 1e-1), first={"stock": 1e-3, "MixUp": 1e-2})
+    experiment = replace(EXPERIMENT, methods=(first, third, replace(second, lr=None)), pilot=pilot)
+    commands.dice = lambda name: 0.7 if "stock" in name and "lr0.001_" in name else 0.5
+    collected(run(out, experiment), out)
+    rates = (out / "tiny.md").read_text().partition("## Learning rates")[2]
+    # the search of MixUp begins at 0.01, which that of stock has tried and left
+    assert re.search(r"\| stock, 6 steps +\|.*\| +0\.001 \|", rates)
+
+
 def test_methods_with_labels_of_their_own_make_up_one_run(out, commands):
     first, second, third = EXPERIMENT.methods
     methods = (
