@@ -3,6 +3,7 @@
 import gzip
 import math
 import os
+import re
 import shutil
 import zipfile
 from contextlib import suppress
