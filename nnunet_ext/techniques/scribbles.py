@@ -131,8 +131,8 @@ TDNET = Technique(
             lambda facts: facts.scribbled > 0 and not (facts.is_mixed or facts.has_regions),
             why="Three decoders that have to agree fill in what lies between the strokes.",
             evidence="Hearts with scribbles, 2,000 steps, 5 seeds: Dice 0.771, and 0.779 with "
-            "tdnet.supervision=dice_ce; stock nnU-Net with the ignore label 0.773, and 0.807 with twice the steps. Without islands: 0.819 "
-            "with dice_ce, stock 0.803, and 0.829 with twice the steps.",
+            "tdnet.supervision=dice_ce; stock nnU-Net with the ignore label 0.773, and 0.807 with twice the "
+            "steps. Without islands: 0.819 with dice_ce, stock 0.803, and 0.829 with twice the steps.",
             verdict="not shown",
             results="docs/techniques/scribbles.md#results",
             time=2.82,
