@@ -257,11 +257,15 @@ def test_start_and_teacher_are_models_of_the_same_seed(out, commands):
 
 def test_method_may_be_made_by_a_command_from_its_start(out, commands):
     mixed = replace(EXPERIMENT.methods[1], command=lambda start, made: ["mix", str(start), str(made)])
-    run(out, replace(EXPERIMENT, methods=(TEACHER, mixed), comparisons=()))
+    experiment = replace(EXPERIMENT, methods=(TEACHER, mixed), comparisons=())
+    run(out, experiment)
     program, start, made = commands.command("train_mixup_6steps_s0")
     assert program == "mix"
     assert "stock_6steps_s0" in start
     assert "mixup_6steps_s0/fold_1" in made
+    commands.ran = []
+    run(out, experiment)  # goes on where it was
+    assert commands.ran == []
 
 
 @pytest.mark.parametrize(("level", "threshold"), [("voxel", "0.1"), ("lesion", "0.7")])
