@@ -75,7 +75,8 @@ def test_it_shows_image_given_labels_each_prediction_and_truth(out, capsys):
 
 
 @pytest.mark.parametrize(
-    ("method", "message"), [("nothing", "no method 'nothing'. Choose one of 'stock', 'MixUp', 'taught'"), ("taught", "No training of")]
+    ("method", "message"),
+    [("nothing", "no method 'nothing'. Choose one of 'stock', 'MixUp', 'taught'"), ("taught", "No training of")],
 )
 def test_what_cannot_be_shown_is_named(out, capsys, method, message):
     assert ask(out, "stock", method) == 2
