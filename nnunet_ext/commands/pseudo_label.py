@@ -12,7 +12,7 @@ becomes the ignore label elsewhere. What somebody annotated stays as it is. Open
 
 With --largest-component a body is one piece: all labels together, as those of a heart, or each label by itself. A body
 is the component that somebody annotated in part or, if nobody annotated any, the largest one. What a model predicts
-away from every body becomes background. In a body of another label it becomes the ignore label.
+away from every body becomes background. In one piece with a body of another label it becomes the ignore label.
 
 Several folds of a model are an ensemble; several models must agree. --with adds the cases of a labelled dataset: its
 folds are kept, and the pseudo-labelled cases are in every training part. pseudo_labels.csv in the new dataset has a row

@@ -59,8 +59,8 @@ def agreed_labels(
     decisions = [one.argmax(axis=0) for one in probabilities]
     likeliest = mean.argmax(axis=0)
     is_sure = is_open & (mean.max(axis=0) >= threshold)
-    for decision in decisions:
-        is_sure &= decision == likeliest
+    for one, decision in zip(probabilities, decisions):
+        is_sure &= (decision == likeliest) & (one.max(axis=0) > 0)  # all 0 says nothing
     found = np.where(is_open, np.where(is_sure, likeliest, ignore), labels)
     suspected = is_open & np.any([decision > 0 for decision in decisions], axis=0)
     foreground = is_sure & (likeliest > 0)
@@ -83,9 +83,9 @@ def without_islands(
 ) -> npt.NDArray[np.floating]:
     """Probabilities of a model where a body is one piece, so that what is predicted away from it is no part of it.
 
-    The body is the component with annotated voxels; without any, the largest one. An island that touches no body is
-    background, with a probability of 1. On one that touches the body of another label, all classes get 0: which one it
-    is stays open.
+    The body is the component with annotated voxels; without any, the largest one, and of equal ones all. An island is
+    background, with a probability of 1, if no body is in its component of the whole foreground. Else all classes get 0:
+    which one it is stays open.
 
     Args:
         probabilities: (C, Z, Y, X), background first. They are changed in place, as they may be large.

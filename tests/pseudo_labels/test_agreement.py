@@ -125,6 +125,15 @@ def test_island_of_a_label_stays_open_in_the_body_of_another_one_and_is_backgrou
     assert islands_removed(row, one_piece="labels").tolist() == expected.tolist()
 
 
+def test_model_that_says_nothing_leaves_a_voxel_open():
+    labels = np.full((1, 1, 1), IGNORE)
+    nothing, background = np.zeros((2, 3, 1, 1, 1))
+    background[0] = 1
+    rules = {"is_open": labels == IGNORE, "names": NAMES, "threshold": 0.4, "ignore": IGNORE}
+    found, _ = agreed_labels([nothing, background], labels, **rules)
+    assert found.item() == IGNORE
+
+
 @pytest.mark.parametrize("one_piece", ["foreground", "labels"])
 def test_body_is_what_somebody_annotated_in_part(one_piece):
     row = in_a_row(LIVER, LIVER, LIVER, BACKGROUND, LIVER, TUMOUR, BACKGROUND)
