@@ -7,7 +7,7 @@ from importlib import import_module
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import COMMAND, NO_ROOM, out_of_room
-from nnunet_ext.stopping import leave_quickly, stopping_signals_interrupt
+from nnunet_ext.stopping import leave_quickly, no_interrupt_is_lost, stopping_signals_interrupt
 from nnunet_ext.version import __version__
 
 COMMANDS = (
@@ -67,7 +67,8 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     running = COMMAND.set(args.command)
     try:
-        return args.run(args)
+        with no_interrupt_is_lost():
+            return args.run(args)
     except UserError as error:
         print(f"nnunet_ext {args.command}: {error}", file=sys.stderr)
         return PROBLEM if out_of_room(error) else WRONG_USAGE

@@ -40,6 +40,20 @@ def stopping_signals_interrupt() -> Iterator[None]:
         _restore()
 
 
+@contextmanager
+def no_interrupt_is_lost() -> Iterator[None]:
+    """Within `stopping_signals_interrupt`, raise KeyboardInterrupt for an error that follows an interrupt.
+
+    Code in C++ that is called back while it runs, such as matplotlib's, answers an interrupt by an error of its own.
+    """
+    try:
+        yield
+    except Exception as error:
+        if _replaced and _noticed[0].is_set():
+            raise KeyboardInterrupt from error
+        raise
+
+
 def leave_quickly(status: int) -> NoReturn:
     """Leave the process without taking its modules apart, which takes those of torch seconds on a busy machine."""
     atexit._run_exitfuncs()
@@ -59,12 +73,12 @@ def _long_calls_ended() -> Iterator[None]:
 
     It is then as after ``kill -9``: what is unfinished is hidden, and the next run removes it.
     """
+    noticed = _noticed[0] = threading.Event()
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    noticed = _noticed[0] = threading.Event()
     threading.Thread(target=_watch, args=(reading, noticed), daemon=True).start()
     before = signal.set_wakeup_fd(writing)  # gets the number of a signal at once
     try:

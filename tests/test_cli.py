@@ -1,6 +1,7 @@
 """The command line: help with an example, exit statuses, errors without a traceback."""
 
 import errno
+import signal
 import subprocess
 import sys
 import textwrap
@@ -100,6 +101,21 @@ def test_other_errors_of_the_system_are_not_hidden(monkeypatch: pytest.MonkeyPat
 def test_interruption_ends_quietly(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def run(args: object) -> int:
         raise KeyboardInterrupt
+
+    monkeypatch.setattr("nnunet_ext.commands.path.run", run)
+    assert cli.main(["path"]) == 130
+    assert capsys.readouterr().err == "nnunet_ext path: interrupted.\n"
+
+
+def test_an_interrupt_that_a_library_turned_into_an_error_ends_quietly(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(args: object) -> int:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ValueError("Invalid affine transformation matrix") from None
+        return 0
 
     monkeypatch.setattr("nnunet_ext.commands.path.run", run)
     assert cli.main(["path"]) == 130

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from nnunet_ext.stopping import SIGNALS, stopping_signals_interrupt
+from nnunet_ext.stopping import SIGNALS, no_interrupt_is_lost, stopping_signals_interrupt
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no fork, and another way to end a process")
 
@@ -21,6 +21,28 @@ def test_a_polite_kill_is_an_interrupt_and_the_old_handler_comes_back(number):
         os.kill(os.getpid(), number)
         time.sleep(5)
     assert signal.getsignal(number) == before
+
+
+def test_an_interrupt_that_a_library_turned_into_an_error_is_one():
+    def draw():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            raise ValueError("Invalid affine transformation matrix") from None
+
+    with pytest.raises(KeyboardInterrupt), stopping_signals_interrupt(), no_interrupt_is_lost():
+        draw()
+
+
+def test_an_error_of_a_later_block_is_that_error():
+    with pytest.raises(KeyboardInterrupt), stopping_signals_interrupt():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+    with pytest.raises(ValueError, match="a fault"), no_interrupt_is_lost():
+        raise ValueError("a fault")
+    with pytest.raises(ValueError, match="a fault"), stopping_signals_interrupt(), no_interrupt_is_lost():
+        raise ValueError("a fault")
 
 
 def test_workers_that_are_ended_right_after_their_start_do_end():

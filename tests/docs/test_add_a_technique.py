@@ -64,13 +64,6 @@ def run(repository: Path, *arguments: str, **variables: str) -> str:
     return done.stdout
 
 
-def test_one_line_stands_in_a_file_that_is_there_already() -> None:
-    ((file, diff),) = [(file, body) for language, file, body in BLOCKS if language == "diff"]
-    assert file == "README.md"
-    assert [line[0] for line in diff.splitlines()] == ["+", " "]
-    assert diff.splitlines()[1][1:] in (ROOT / file).read_text(encoding="utf-8")
-
-
 def test_the_pages_tests_pass(repository: Path, workspace: Any) -> None:
     tests = ["tests/losses/test_confidence.py", "tests/trainers/test_confidence_penalty.py"]
     cases = ["tests/trainers/test_every_setting.py", "-k", "(confidence and not adele) or every_setting_has"]

@@ -157,6 +157,14 @@ def test_every_trainer_is_in_the_readme_with_a_page_of_its_own_or_of_the_referen
     assert entry.name.lower() in anchors(ROOT / "docs" / "reference" / "trainers.md")
 
 
+def test_the_line_of_the_readme_that_the_page_on_new_techniques_shows_is_there() -> None:
+    page = text_of("docs/add-a-technique.md")
+    (diff,) = re.findall(r'^```diff title="README.md"\n(.*?)^```$', page, re.MULTILINE | re.DOTALL)
+    added, below = diff.splitlines()
+    assert (added[0], below[0]) == ("+", " ")
+    assert below[1:] in text_of("README.md").splitlines()
+
+
 def test_every_command_is_in_the_readme() -> None:
     text = text_of("README.md")
     missing = [command for command in COMMANDS if f"`{command}`" not in text]

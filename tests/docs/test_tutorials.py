@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import notebooks
-from support.pages import DOCS, NOTEBOOK
+from nnunet_ext.registry import TECHNIQUES
+from support.pages import DOCS, NOTEBOOK, text_of_page
 
 NOTEBOOKS = sorted((DOCS / "tutorials").glob(f"*{NOTEBOOK}"))
 # counts of less than 100 are words
@@ -33,14 +34,20 @@ def code_cells(content: dict[str, Any]) -> list[dict[str, Any]]:
     return [cell for cell in content["cells"] if cell["cell_type"] == "code"]
 
 
+def shown(cell: dict[str, Any]) -> list[dict[str, str]]:
+    """What a cell put out, by media type; without warnings, which depend on versions."""
+    return list(notebooks.outputs({"outputs": [one for one in cell["outputs"] if one.get("name") != "stderr"]}))
+
+
+def put_out_text(cell: dict[str, Any]) -> str:
+    return "\n".join(data["text/plain"] for data in shown(cell) if "image/png" not in data)
+
+
 def put_out(cell: dict[str, Any]) -> tuple[list[str], list[float], int]:
     """The words and the numbers of what a cell put out, and how many pictures there are."""
-    # warnings depend on versions
-    shown = list(notebooks.outputs({"outputs": [one for one in cell["outputs"] if one.get("name") != "stderr"]}))
-    text = "\n".join(data["text/plain"] for data in shown if "image/png" not in data)
-    parts = NUMBER.split(OF_THE_DEVICE.sub("", text))
+    parts = NUMBER.split(OF_THE_DEVICE.sub("", put_out_text(cell)))
     # the width of a number moves what is behind it
-    return " ".join(parts[::2]).split(), list(map(float, parts[1::2])), sum("image/png" in data for data in shown)
+    return " ".join(parts[::2]).split(), list(map(float, parts[1::2])), sum("image/png" in one for one in shown(cell))
 
 
 @pytest.mark.full
@@ -79,6 +86,16 @@ def test_the_text_has_the_figures_of_the_output(notebook: Path) -> None:
     for number in told:
         decimals = len(number.partition(".")[2])
         assert any(abs(one - float(number)) <= 0.5 * 10**-decimals + 1e-9 for one in put_out_so_far), number
+
+
+@each_notebook
+def test_the_advice_that_is_shown_is_what_is_known_today(notebook: Path) -> None:
+    """A quick sign that evidence is newer than the notebook, which takes minutes to run again."""
+    told = " ".join(" ".join(put_out_text(cell).split()) for cell in code_cells(notebooks.read(notebook)))
+    known = {advice.evidence for technique in TECHNIQUES for advice in technique.advice}
+    for evidence in re.findall(r"Evidence(?: \([a-z ]+\))?: (.*?) See docs/", told):
+        assert evidence in known, f"run python docs/notebooks.py {notebook.stem}"
+    assert ("nnunet_ext advise" in text_of_page(notebook)) == ("Evidence" in told)
 
 
 @each_notebook
