@@ -22,7 +22,8 @@ class Agreement:
 
     open_voxels: int  # that nobody annotated
     labelled_voxels: int  # of them, those that got a label
-    # of the open voxels that any model takes for foreground, the share that became foreground; None if there are none
+    # of the open voxels that any model takes for foreground, whichever label it is, the share that became foreground;
+    # None if there are none
     foreground_share: float | None
     voxels: Mapping[str, int]  # that were added to each label but the background
 
@@ -58,11 +59,13 @@ def agreed_labels(
     mean = probabilities[0] if len(probabilities) == 1 else reduce(np.add, probabilities) / len(probabilities)
     decisions = [one.argmax(axis=0) for one in probabilities]
     likeliest = mean.argmax(axis=0)
+    # all 0: it is no background by the model, and no label that it can be
+    is_undecided = [one.max(axis=0) <= 0 for one in probabilities]
     is_sure = is_open & (mean.max(axis=0) >= threshold)
-    for one, decision in zip(probabilities, decisions):
-        is_sure &= (decision == likeliest) & (one.max(axis=0) > 0)  # all 0 says nothing
+    for decision, nothing in zip(decisions, is_undecided):
+        is_sure &= (decision == likeliest) & ~nothing
     found = np.where(is_open, np.where(is_sure, likeliest, ignore), labels)
-    suspected = is_open & np.any([decision > 0 for decision in decisions], axis=0)
+    suspected = is_open & np.any([*(decision > 0 for decision in decisions), *is_undecided], axis=0)
     foreground = is_sure & (likeliest > 0)
     agreement = Agreement(
         open_voxels=int(is_open.sum()),

@@ -130,8 +130,9 @@ def test_model_that_says_nothing_leaves_a_voxel_open():
     nothing, background = np.zeros((2, 3, 1, 1, 1))
     background[0] = 1
     rules = {"is_open": labels == IGNORE, "names": NAMES, "threshold": 0.4, "ignore": IGNORE}
-    found, _ = agreed_labels([nothing, background], labels, **rules)
+    found, agreement = agreed_labels([nothing, background], labels, **rules)
     assert found.item() == IGNORE
+    assert agreement.foreground_share == 0  # one of them has seen something there
 
 
 @pytest.mark.parametrize("one_piece", ["foreground", "labels"])
