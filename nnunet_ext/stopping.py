@@ -27,6 +27,9 @@ def stopping_signals_interrupt() -> Iterator[None]:
 
     What is ignored, as under ``nohup``, stays so. Only in this process: one that is forked meanwhile, such as a worker,
     has the handlers of before. In a thread that is not the main one, and in a block of its own, it does nothing.
+
+    Raises:
+        KeyboardInterrupt: on a signal, also in place of an error that a library made of it.
     """
     if _replaced or threading.current_thread() is not threading.main_thread():
         yield
@@ -34,7 +37,7 @@ def stopping_signals_interrupt() -> Iterator[None]:
     heeded = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
     _replaced.update({number: signal.signal(number, _interrupt) for number in heeded})
     try:
-        with _long_calls_ended():
+        with _long_calls_ended(), no_interrupt_is_lost():
             yield
     finally:
         _restore()
