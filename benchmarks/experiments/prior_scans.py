@@ -57,13 +57,20 @@ TRAINED = (
 SEE_PRIORS = tuple(method.name for method in TRAINED)
 WITH_ALL = ("no prior", *(method.name for method in TRAINED if method.data is PAIRS))
 HALF_MISSING = "50 % of the priors missing"
+ADDED_LATER = (
+    *(Comparison(ADDED, FAIR, margin=0.01, test=test, steps=LENGTHS) for test in ("all priors", HALF_MISSING)),
+    *(Comparison(ADDED, name, margin=0.01) for name in (FAIR, "early concatenation without dropout", "no prior")),
+    Comparison(FAIR, "no prior", margin=0.01),
+)
 
 EXPERIMENT = Experiment(
     name="prior_scans",
     title="Prior scans: missing and badly registered priors",
     description="Cine MRI of the heart. The current scan is the end of systole, the prior one the end of diastole of "
     "the same patient with its mask; the heart has moved between them, and nothing is registered. Priors are taken "
-    "from about a share of the cases, or moved further in their slices.",
+    "from about a share of the cases, or moved further in their slices. Added when two seeds had been scored and "
+    "looked at: `dual encoder add` beside `early concatenation` where all priors are there, beside twice its steps, and "
+    "beside `no prior`.",
     originals=(ORIGIN,),
     folds=PatientFolds(patient_groups, pilot_train=4, most_tested=16, pilot_size=16),
     methods=(Method("no prior", STOCK, CURRENT, description="nnU-Net on the current image alone"), *TRAINED),
@@ -88,6 +95,7 @@ EXPERIMENT = Experiment(
             for missing in (f"{share} % of the priors missing" for share in SHARES)
         ),
         Comparison(FAIR, FAIR, test=HALF_MISSING, steps=LENGTHS[::-1]),
+        *ADDED_LATER,
     ),
     network=COARSE,
     more_seeds=(3, 4),
