@@ -69,8 +69,8 @@ EXPERIMENT = Experiment(
     description="Cine MRI of the heart. The current scan is the end of systole, the prior one the end of diastole of "
     "the same patient with its mask; the heart has moved between them, and nothing is registered. Priors are taken "
     "from about a share of the cases, or moved further in their slices. Added when two seeds had been scored and "
-    "looked at: `dual encoder add` beside `early concatenation` where all priors are there, beside twice its steps, and "
-    "beside `no prior`.",
+    "looked at: `dual encoder add` beside `early concatenation` where all priors are there, beside twice its steps, "
+    "and beside `no prior`.",
     originals=(ORIGIN,),
     folds=PatientFolds(patient_groups, pilot_train=4, most_tested=16, pilot_size=16),
     methods=(Method("no prior", STOCK, CURRENT, description="nnU-Net on the current image alone"), *TRAINED),
