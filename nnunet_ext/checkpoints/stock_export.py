@@ -18,6 +18,7 @@ from tqdm import tqdm
 from nnunet_ext.checkpoints.adaptation import aliases
 from nnunet_ext.checkpoints.description import ModelDescription
 from nnunet_ext.checkpoints.heads import PRETEXTS, outputs_of
+from nnunet_ext.checkpoints.missing_labels import BACKGROUND, takes_missing_for_background
 from nnunet_ext.checkpoints.networks import build_network, find_trainer, input_channels, resolved_plans
 from nnunet_ext.checkpoints.postprocessing import TEXT, copy_postprocessing
 from nnunet_ext.checkpoints.reading import read_checkpoint
@@ -27,7 +28,7 @@ from nnunet_ext.checkpoints.trained_model import FINAL, TrainedModel, training_o
 from nnunet_ext.checkpoints.writing import write_checkpoint
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import sha256, write_json, write_text
-from nnunet_ext.formats.annotated_labels import NAMING_CASES
+from nnunet_ext.formats.annotated_labels import MISSING, NAMING_CASES
 from nnunet_ext.formats.typed import read_typed
 from nnunet_ext.messages import some
 from nnunet_ext.plans.settings import KEY
@@ -109,7 +110,11 @@ class _Exporter:
             )
         dataset_json = {key: value for key, value in model.dataset_json.items() if key != PATIENTS}
         if isinstance(about := dataset_json.get(KEY), dict):
-            dataset_json[KEY] = {key: value for key, value in about.items() if key not in NAMING_CASES}
+            kept = {key: value for key, value in about.items() if key not in NAMING_CASES}
+            where = model.folder / "dataset.json"
+            if takes_missing_for_background(self.trainer_name, model.dataset_json, where=where):
+                kept[MISSING] = BACKGROUND
+            dataset_json[KEY] = kept
         self.description = ModelDescription(model.plans, self.configuration, dataset_json)
         if self.configuration not in model.plans["configurations"]:
             missing = (

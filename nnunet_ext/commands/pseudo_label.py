@@ -134,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
         annotated = [case for case, values in partial.items() if len(values) < len(names)]
         table = cases_table(kept, args.least_share, annotated)
         chosen = table["case"][~table["left_out"]].to_list()
-        if not chosen:
+        if not chosen and labelled is None:
             largest = table["foreground_share"].fillna(0.0).max()
             raise UserError(f"Every case would be left out. The largest share is {largest:.2f}; lower --least-share.")
         for name in set(kept) - set(chosen):
@@ -159,7 +159,10 @@ def run(args: argparse.Namespace) -> int:
     print_outcome(table, names, args.threshold)
     if has_empty_part(folds):
         print("The folds are not kept, as one would have no case left for a part: nnU-Net will draw new ones.")
-    print(f"\nWrote {raw_folder(args.output)}\n{next_steps(args.output)}")
+    is_single = labelled is not None and not folds
+    if is_single:
+        print("There are no folds: the one annotated case is for training. Score the model on other annotated cases.")
+    print(f"\nWrote {raw_folder(args.output)}\n{next_steps(args.output, fold='all' if is_single else '0')}")
     return 0
 
 
@@ -179,7 +182,7 @@ def folds_for(source: RawDataset, labelled: RawDataset | None, chosen: list[str]
     from nnunet_ext.preprocessing.raw.splits import cross_validation, read_splits, splits_files
 
     origin = source if labelled is None else labelled
-    files = splits_files(origin.folder)[-1:]
+    files = splits_files(origin.folder)[:1]
     if labelled is None:
         folds = read_splits(files[0]) if files else []
         return [{part: [case for case in cases if case in chosen] for part, cases in fold.items()} for fold in folds]
@@ -255,7 +258,13 @@ def print_outcome(table: pd.DataFrame, names: Mapping[int, str], threshold: floa
     kept = table[~table["left_out"]]
     counts = [[name, str(kept[f"voxels_{name}"].sum())] for name in names.values()]
     print(f"\n{aligned([['label', 'voxels added'], *counts])}")
-    if not kept["open_voxels"].any():
+    if kept.empty:
+        largest = table["foreground_share"].fillna(0.0).max()
+        print(
+            f"No case was kept: the largest share is {largest:.2f}. Do not train on this. Take a lower --least-share, "
+            "a lower --threshold or a better model."
+        )
+    elif not kept["open_voxels"].any():
         print("No voxel was open: every voxel of every case has a label already.")
     elif not kept["labelled_voxels"].any():
         print(

@@ -18,6 +18,10 @@ from nnunet_ext.messages import some
 
 KEY, LISTS, DEFAULT, SCRIBBLED = "nnunet_ext", "annotated_labels", "default", "scribbled"
 
+MISSING = "missing_labels"
+"""Key of an exported model's dataset.json, which lists no cases: ``background`` if it learned that labels which were
+missing in a case are background."""
+
 NAMING_CASES = (LISTS, SCRIBBLED, "sources")
 """Keys whose values have names of cases."""
 
@@ -45,6 +49,7 @@ class AnnotatedLabels:
     default: tuple[str, ...] | None  # of cases that are not listed; None if each case must be listed
     scribbled: frozenset[str]  # cases
     where: str  # the file, for messages
+    are_all_listed: bool = False  # whether there are no more training cases than lists, so that none has the default
 
     def of(self, case: str) -> tuple[str, ...]:
         """The labels that a case was annotated for; a UserError if nothing says which."""
@@ -75,8 +80,9 @@ class AnnotatedLabels:
 
     @property
     def have_gaps(self) -> bool:
-        """Whether a case that is listed was not annotated for every label."""
-        return any(len(one) < len(self.labels) for one in self.lists.values())
+        """Whether a training case was not annotated for every label."""
+        default = () if self.default is None or self.are_all_listed else (self.default,)
+        return any(len(one) < len(self.labels) for one in (*self.lists.values(), *default))
 
     def are_partial(self, cases: Iterable[str]) -> bool:
         """Whether one of the cases was not annotated for every label."""
@@ -119,4 +125,6 @@ def annotated_labels(description: Mapping[str, Any], *, where: object = "dataset
             f'{where}, "{KEY}": {some(nothing)} were annotated for nothing and are "{SCRIBBLED}". List the labels that '
             f'were scribbled, or take them out of "{SCRIBBLED}".'
         )
-    return AnnotatedLabels(labels, lists, checked_default, frozenset(block.scribbled), where=str(where))
+    cases = description.get("numTraining")
+    are_all_listed = isinstance(cases, int) and cases <= len(lists)
+    return AnnotatedLabels(labels, lists, checked_default, frozenset(block.scribbled), str(where), are_all_listed)

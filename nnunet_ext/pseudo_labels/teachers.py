@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnunet_ext.checkpoints.networks import find_trainer
+from nnunet_ext.checkpoints.missing_labels import takes_missing_for_background
 from nnunet_ext.checkpoints.trained_model import TrainedModel, find_trained_model
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.machine import choose_device
@@ -18,14 +18,12 @@ from nnunet_ext.evaluation.model_evaluation import check_inputs, load_predictor
 from nnunet_ext.evaluation.probabilities import folds_that_have_not_seen, predict_probabilities
 from nnunet_ext.evaluation.scored_labels import match_labels
 from nnunet_ext.files import sha256, size_and_time
-from nnunet_ext.formats.annotated_labels import annotated_labels
 from nnunet_ext.formats.dataset_json import channel_names
 from nnunet_ext.messages import size, some
 from nnunet_ext.plans.plans_file import preprocessed_folder
 from nnunet_ext.preprocessing.raw.new_dataset import PROGRESS, CaseProgress
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, Labels, RawDataset, write_label_map
 from nnunet_ext.preprocessing.raw.splits import SPLITS, read_splits
-from nnunet_ext.techniques.partial_labels import PARTIAL_LABELS
 
 CaseFolds = Mapping[str, Sequence[int | str]]
 """The folds of the model that predict each case."""
@@ -204,10 +202,8 @@ def check_all_annotated(dataset: RawDataset, *, instead: str) -> None:
 
 def check_has_learned_all(model: TrainedModel) -> None:
     """Raise a UserError if a model was taught that labels which nobody looked for are background."""
-    if not annotated_labels(model.dataset_json, where=model.folder / "dataset.json").have_gaps:
-        return
-    trainer = model.folder.resolve().name.partition("__")[0]
-    if PARTIAL_LABELS not in getattr(find_trainer(trainer), "techniques", ()):
+    trainer, where = model.folder.resolve().name.partition("__")[0], model.folder / "dataset.json"
+    if takes_missing_for_background(trainer, model.dataset_json, where=where):
         raise UserError(
             f"{model.folder} was trained by {trainer} on cases in which labels are missing, which it takes for "
             "background: so it would label them. Train nnUNetTrainerPartialLabels on these cases, or take a model of "

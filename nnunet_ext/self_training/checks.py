@@ -8,6 +8,7 @@ from nnunet_ext.checkpoints.trained_model import TrainedModel
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.case_sets import CaseSet
 from nnunet_ext.evaluation.model_evaluation import check_inputs
+from nnunet_ext.evaluation.scored_labels import match_labels
 from nnunet_ext.formats.dataset_json import channel_names
 from nnunet_ext.messages import some
 from nnunet_ext.plans.plans_file import DATA, folder_of_variable, matching_datasets, preprocessed_folder
@@ -44,23 +45,33 @@ def check_data(
         missing_values(unlabelled)
     check_addition(unlabelled, labelled, labels_of_all([labelled.description]))
     check_inputs(labelled.description, held_out.description, name=held)
+    unknown = _check_labels(labelled, held_out)
     _check_fully_labelled(held_out)
     trained = {name: labelled.cases[name] for name in training_cases_of(labelled, fold)}
     for cases, name in ((unlabelled.cases, here), (trained, f"the training cases of {there}")):
         check_distinct(cases, held_out.cases, here=name, there=held, why=TRAINED)
     if teacher is None:
-        return []
+        return unknown
     check_fit(unlabelled, teacher, labels_count=False)
     check_labels(labelled, teacher)
     seen = _cases_of_teacher(teacher)
     if seen is None:
         return [
+            *unknown,
             f"Whether the teacher has trained on a held-out case is not known: {trained_on(teacher)} or its folds are "
-            "not here. If it has, round 0 is scored too well, and no student improves on it."
+            "not here. If it has, round 0 is scored too well, and no student improves on it.",
         ]
     name = f"the training cases of {trained_on(teacher)}"
     check_distinct(seen, held_out.cases, here=name, there=held, why=f"The teacher has trained on them. {TRAINED}")
-    return []
+    return unknown
+
+
+def _check_labels(labelled: RawDataset, held_out: CaseSet) -> list[str]:
+    """Raise a UserError if held-out cases have other values or no label in common; what they lack, as sentences."""
+    matched = match_labels(labelled.description, held_out.description, name=held_out.name)
+    if not matched.only_model:
+        return []
+    return [f"The held-out cases have no label {some(matched.only_model)}, so that the other labels alone decide."]
 
 
 def training_cases_of(labelled: RawDataset, fold: int | str) -> list[str]:

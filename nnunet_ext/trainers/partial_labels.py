@@ -76,16 +76,22 @@ class PartialLabelsMixin(nnUNetTrainerConfigurable, technique=PARTIAL_LABELS):
         return False
 
     def do_split(self) -> tuple[list[str], list[str]]:
-        """nnU-Net's, without training cases that teach nothing; a UserError if there is no other."""
-        everything, validation = super().do_split()
-        training = [case for case in everything if self.annotated.of(case) or self.uses_unlabelled]
-        if not training:
-            where = self.annotated.where
-            raise UserError(f"No training case of fold {self.fold} was annotated for anything, by {where}.")
-        if len(training) < len(everything):
-            left_out = counted(len(everything) - len(training), "training case")
+        """nnU-Net's, without cases that teach or show nothing; a UserError if there is no other in a part."""
+        training, validation = super().do_split()
+        return self._annotated("training", training, self.uses_unlabelled), self._annotated("validation", validation)
+
+    def _annotated(self, part: str, cases: list[str], takes_all: bool = False) -> list[str]:
+        """The cases of a part of the fold that were annotated for something, or all; a UserError if there are none."""
+        kept = [case for case in cases if takes_all or self.annotated.of(case)]
+        if cases and not kept:
+            raise UserError(
+                f"No {part} case of fold {self.fold} was annotated for anything, by {self.annotated.where}. Train "
+                "another fold, or draw others with nnunet_ext split."
+            )
+        if len(kept) < len(cases):
+            left_out = counted(len(cases) - len(kept), f"{part} case")
             self.print_to_log_file(f"{left_out} annotated for nothing: left out.")
-        return training, validation
+        return kept
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
         """nnU-Net's; a UserError if a list is missing, or a case has a label that it was not annotated for."""

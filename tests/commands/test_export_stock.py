@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from nnunet_ext.checkpoints import stock_export
 from nnunet_ext.checkpoints.networks import build_network
 from nnunet_ext.cli import main
 from nnunet_ext.files import sha256
-from nnunet_ext.trainers import nnUNetTrainerConfigurable, nnUNetTrainerTDNet
+from nnunet_ext.trainers import nnUNetTrainerConfigurable, nnUNetTrainerPartialLabels, nnUNetTrainerTDNet
 from support.models import description
 
 MODEL = description(dataset="Dataset004_Source")
@@ -35,7 +36,16 @@ def plans_with_channels() -> dict[str, Any]:
     return plans
 
 
-def write_model(folder: Path, trainer: Any = nnUNetTrainerTDNet, *, folds: tuple[Any, ...] = (0, 1)) -> Path:
+LABELS = [name for name in MODEL.dataset_json["labels"] if name not in ("background", "ignore")]
+
+
+def write_model(
+    folder: Path,
+    trainer: Any = nnUNetTrainerTDNet,
+    *,
+    folds: tuple[Any, ...] = (0, 1),
+    annotated: Sequence[str] = LABELS,
+) -> Path:
     """What a training leaves: plans, dataset.json, and a checkpoint of each fold with an optimizer's state."""
     plans = plans_with_channels()
     dataset_json = {
@@ -43,7 +53,7 @@ def write_model(folder: Path, trainer: Any = nnUNetTrainerTDNet, *, folds: tuple
         "file_ending": ".nii.gz",
         "numTraining": 2,
         "dataset": {"Jane_Doe": {"images": ["/secret/Jane_Doe_0000.nii.gz"], "label": "labelsTr/Jane_Doe.nii.gz"}},
-        "nnunet_ext": {"annotated_labels": {"Jane_Doe": []}, "scribbled": ["Jane_Doe"], "sources": {"D": ["Jane_Doe"]}},
+        "nnunet_ext": {"annotated_labels": {"Jane_Doe": list(annotated)}, "sources": {"D": ["Jane_Doe"]}},
     }
     folder.mkdir(parents=True)
     (folder / "plans.json").write_text(json.dumps(plans))
@@ -134,6 +144,15 @@ def test_no_training_case_is_named(model, out):
             assert b"Jane" not in file.read_bytes()
             assert b"secret" not in file.read_bytes()
     assert json.loads((out / "dataset.json").read_text())["numTraining"] == 2
+
+
+@pytest.mark.parametrize(
+    ("trainer", "said"), [(nnUNetTrainerTDNet, {"missing_labels": "background"}), (nnUNetTrainerPartialLabels, {})]
+)
+def test_what_was_learned_of_missing_labels_is_said(tmp_path, trainer, said):
+    model = write_model(tmp_path / f"{trainer.__name__}__nnUNetPlans__tiny", trainer, annotated=[])
+    assert main(["export-stock", str(model), "-o", str(tmp_path / "out")]) == 0
+    assert json.loads((tmp_path / "out" / "dataset.json").read_text())["nnunet_ext"] == said
 
 
 def test_where_it_comes_from_is_in_the_checkpoint_and_beside_it(model, out):

@@ -55,6 +55,12 @@ def description(raw: Path) -> dict:
     return json.loads((raw / "Dataset009_All" / "dataset.json").read_text())
 
 
+def say_of(source: Path, block: dict) -> None:
+    """Write this package's entry in the dataset.json of a source."""
+    file = source / "dataset.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "nnunet_ext": block}))
+
+
 def test_labels_go_by_name_and_each_case_says_what_it_was_annotated_for(sources, raw, capsys):
     assert merge() == 0
     content, new = description(raw), raw / "Dataset009_All"
@@ -126,6 +132,32 @@ def test_folds_have_whole_patients_and_a_share_of_each_source(sources, raw):
         assert not {case[:2] for case in fold["val"]} & {case[:2] for case in fold["train"]}
 
 
+def test_cases_without_any_annotation_are_for_training_alone(sources, raw):
+    block = {"annotated_labels": {"a0_0": [], "a0_1": [], "a1_0": []}, "default": ["liver", "spleen"]}
+    say_of(sources["Dataset001_Abdomen"], block)
+    for case in ("a0_0", "a0_1", "a1_0"):
+        write_array(np.zeros((4, 5, 6), np.uint8), sources["Dataset001_Abdomen"] / "labelsTr" / f"{case}.nii.gz")
+    assert merge() == 0
+    folds = json.loads((raw / "Dataset009_All" / "splits_final.json").read_text())
+    assert len(folds) == 5
+    assert all({"a0_0", "a0_1"} <= set(fold["train"]) for fold in folds)
+    (tested,) = [fold["val"] for fold in folds if "a1_0" in fold["val"]]
+    assert "a1_1" in tested, "it is of a patient who has annotated scans"
+
+
+def test_roles_of_the_channels_follow_their_channels(sources, raw, capsys):
+    for name, prior in (("Dataset001_Abdomen", 1), ("Dataset002_Kidneys", 0), ("Dataset003_Lungs", 1)):
+        roles = {"current": [1 - prior], "prior_labels": [prior]}
+        say_of(sources[name], {"longitudinal": roles})
+    assert merge() == 0
+    expected = {"current": [0], "prior_image": [], "prior_labels": [1]}
+    assert description(raw)["nnunet_ext"]["longitudinal"] == expected
+    say_of(sources["Dataset003_Lungs"], {})
+    assert merge("--force") == 2
+    assert "The roles of the channels in Dataset001_Abdomen and Dataset003_Lungs differ" in capsys.readouterr().err
+    assert merge("--force", "--channels", "T1") == 2
+
+
 def test_what_is_known_to_be_absent_counts_as_annotated(sources, raw):
     assert merge("--only-annotated", "1:lung,nodule", "2") == 0
     lists = description(raw)["nnunet_ext"]["annotated_labels"]
@@ -135,19 +167,16 @@ def test_what_is_known_to_be_absent_counts_as_annotated(sources, raw):
 
 
 def test_lists_of_a_source_are_taken_over(sources, raw):
-    file = sources["Dataset001_Abdomen"] / "dataset.json"
-    content = json.loads(file.read_text())
     block = {"annotated_labels": {"a0_0": ["spleen"], "a0_1": []}, "default": ["liver", "spleen"]}
-    file.write_text(json.dumps(content | {"nnunet_ext": block}))
+    say_of(sources["Dataset001_Abdomen"], block)
     assert merge() == 0
     lists = description(raw)["nnunet_ext"]["annotated_labels"]
     assert (lists["a0_0"], lists["a0_1"], lists["a1_0"]) == (["spleen"], [], ["liver", "spleen"])
 
 
 def test_a_label_that_a_case_was_annotated_for_in_part_is_unknown_and_removed(sources, raw):
-    file = sources["Dataset003_Lungs"] / "dataset.json"
     block = {"annotated_labels": {"l0_0": ["lung", "liver"]}, "default": ["lung", "liver", "nodule"]}
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"nnunet_ext": block}))
+    say_of(sources["Dataset003_Lungs"], block)
     assert merge("3:nodule=lung") == 0
     content = description(raw)
     assert content["nnunet_ext"]["annotated_labels"]["l0_0"] == ["liver"]

@@ -182,6 +182,35 @@ def test_unlabelled_cases_join_the_training_parts_of_the_annotated_ones(unlabell
     verify_dataset_integrity(str(unlabelled.raw / NEW), num_processes=1)
 
 
+def test_folds_are_those_that_trainings_read(unlabelled):
+    raw = json.dumps([{"train": ["case_0"], "val": ["case_1", "case_2"]}])
+    (unlabelled.source / "splits_final.json").write_text(raw)
+    unlabelled.write_splits([(["case_0"], ["case_1", "case_2"]), (["case_2"], ["case_0", "case_1"])])  # split --append
+    assert pseudo_label(unlabelled, "--with", "705", source="707") == 0
+    new = {"train": ["case_2", "scan_0", "scan_1"], "val": ["case_0", "case_1"]}
+    assert unlabelled.read("splits_final.json")[1] == new
+
+
+def test_one_annotated_case_is_for_training_alone(unlabelled, capsys):
+    for number in (1, 2):
+        for file in (f"imagesTr/case_{number}_0000.nii.gz", f"labelsTr/case_{number}.nii.gz"):
+            (unlabelled.source / file).unlink()
+    (unlabelled.preprocessed / SOURCE / "splits_final.json").unlink()
+    assert pseudo_label(unlabelled, "--with", "705", source="707") == 0
+    shown = capsys.readouterr().out
+    assert "There are no folds: the one annotated case is for training." in shown
+    assert "nnUNetv2_train 706 CONFIGURATION all" in shown
+    assert not (unlabelled.raw / NEW / "splits_final.json").exists()
+
+
+def test_that_no_case_was_kept_beside_the_annotated_ones_is_said(unlabelled, capsys):
+    strict = ["--threshold", "0.99", "--least-share", "0.5"]
+    assert pseudo_label(unlabelled, *strict, "--with", "705", source="707") == 0
+    assert "No case was kept: the largest share is 0.00. Do not train on this." in capsys.readouterr().out
+    assert sorted(unlabelled.read("dataset.json")["dataset"]) == ["case_0", "case_1", "case_2"]
+    assert [row["left_out"] for row in rows(unlabelled)] == ["True", "True"]
+
+
 def test_annotated_case_among_the_unlabelled_ones_is_found_by_its_content(unlabelled, capsys):
     scan = unlabelled.root / "new scans" / "scan_1_0000.nii.gz"
     shutil.copyfile(unlabelled.source / "imagesTr" / "case_2_0000.nii.gz", scan)
@@ -419,8 +448,19 @@ def test_model_that_has_learned_missing_labels_as_background_is_refused(partial,
     partial.model = partial.model.rename(partial.model.with_name("nnUNetTrainer__nnUNetPlans__3d_fullres"))
     assert pseudo_label(partial) == 2
     assert "which it takes for background" in capsys.readouterr().err
-    partial.describe(model={"labels": ORGANS}, labels=ORGANS, nnunet_ext=partial.about)  # of cases with every label
-    assert pseudo_label(partial) == 0
+    for about in (
+        {"annotated_labels": {"a": ["node", "organ"]}, "default": ["node"]},  # three cases, and one of them is listed
+        {"missing_labels": "background"},  # exported
+    ):
+        model = {"labels": ORGANS, "nnunet_ext": about}
+        partial.describe(model=model, labels=ORGANS, nnunet_ext=partial.about)
+        assert pseudo_label(partial) == 2
+        assert "which it takes for background" in capsys.readouterr().err
+    whole = {"annotated_labels": {name: ["node", "organ"] for name in "abc"}, "default": ["node"]}  # of no case
+    for about in (whole, {}):
+        model = {"labels": ORGANS, "nnunet_ext": about}
+        partial.describe(model=model, labels=ORGANS, nnunet_ext=partial.about)  # of cases with every label
+        assert pseudo_label(partial, "--force") == 0
 
 
 def test_that_no_voxel_was_open_is_said(scribbled, predictor, capsys):

@@ -68,8 +68,8 @@ elif verb == "pseudo-label":
         rows = csv.writer(file)
         rows.writerow(["case", "open_voxels", "labelled_voxels", "foreground_share", "left_out", "voxels_node"])
         labelled, added = plan.get("labelled", {}).get(str(number), [90, 30])
-        rows.writerow(["scan_0", 100, labelled, 0.75, False, added])
-        rows.writerow(["scan_1", 100, labelled, "", plan.get("left_out", False), 0])
+        rows.writerow(["scan_0", 100, labelled, 0.75, plan.get("left_out") == "all", added])
+        rows.writerow(["scan_1", 100, labelled, "", bool(plan.get("left_out")), 0])
 elif verb == "evaluate":
     out = Path(options["-o"])
     out.mkdir(parents=True, exist_ok=True)
@@ -227,6 +227,14 @@ def test_a_teacher_that_labels_nothing_ends_it(ready, programs, capsys, labelled
     assert reason in (ready.root / "run" / "report.html").read_text()
 
 
+def test_a_teacher_whose_cases_are_all_left_out_ends_it(ready, programs, capsys):
+    programs.plan(0.5, left_out="all")
+    assert self_train(ready, "--least-share", "0.9") == 1
+    assert "The teacher of round 1 labelled nothing to learn from" in capsys.readouterr().out
+    assert self_train(ready, "--least-share", "0.9") == 1
+    assert programs.verbs().count("pseudo-label") == 1
+
+
 def test_a_first_teacher_that_labels_nothing_is_a_problem(ready, programs, capsys):
     programs.plan(0.5, labelled={"1": [0, 0]})
     assert self_train(ready) == 1
@@ -346,6 +354,44 @@ def test_a_held_out_case_that_is_trained_on_under_another_name_is_refused(ready,
             (held / part / f"case_{number}{ending}").unlink()
     assert self_train(ready, "--held-out", "708:all") == 2
     assert "is the image of patient in Dataset708_HeldOut_all. Scores on cases" in capsys.readouterr().err
+
+
+def held_out(place, **labels):
+    """A dataset to hold out, whose cases are others."""
+    held = place.raw / "Dataset708_HeldOut"
+    shutil.copytree(place.source, held)
+    for number in range(3):
+        for part, ending in (("imagesTr", "_0000.nii.gz"), ("labelsTr", ".nii.gz")):
+            file = held / part / f"case_{number}{ending}"
+            array = sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+            sitk.WriteImage(sitk.GetImageFromArray(array / 3 if part == "imagesTr" else array), str(file))
+            file.rename(held / part / f"patient_{number}{ending}")
+    content = {**place.description, "labels": {"background": 0, **labels}}
+    (held / "dataset.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"other": 1, "node": 2}, "Label 'node' has the value 1 in the model and 2 in Dataset708_HeldOut_all."),
+        ({"other": 1}, "have no label in common"),
+    ],
+)
+def test_held_out_cases_with_other_labels_are_refused_before_anything_is_trained(
+    ready, programs, capsys, labels, message
+):
+    held_out(ready, **labels)
+    assert self_train(ready, "--held-out", "708:all") == 2
+    assert message in capsys.readouterr().err
+    assert not (programs.folder / "calls.jsonl").exists()
+
+
+def test_held_out_cases_without_one_of_the_labels_are_told_of(ready, programs):
+    labels = {"background": 0, "node": 1, "organ": 2}
+    ready.describe(labels=labels, model={"labels": labels})
+    held_out(ready, node=1)
+    assert self_train(ready, "--held-out", "708:all") == 0
+    assert state(ready)["remarks"] == ["The held-out cases have no label organ, so that the other labels alone decide."]
 
 
 def test_held_out_cases_are_labelled_in_full(ready, programs, capsys):

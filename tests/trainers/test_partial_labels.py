@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.nn import functional as F
 
 from nnunet_ext.errors import UserError
@@ -334,6 +335,15 @@ def test_unlabelled_cases_are_trained_on_only_if_something_is_learned_from_them(
         training, validation = trainer.do_split()
         assert (len(training), len(validation)) == (count, 1)
         assert ("case_3" in training) == (count == 4)
+
+
+def test_a_case_that_was_annotated_for_nothing_validates_nothing(workspace, results, monkeypatch):
+    monkeypatch.setattr(nnUNetTrainer, "do_split", lambda self: (["full", "nothing"], ["nothing", "core"]))
+    trainer = changed_trainer(nnUNetTrainerMixedSupervision, kind="ignore", dataset={"nnunet_ext": LISTS})
+    assert trainer.do_split() == (["full"], ["core"])
+    monkeypatch.setattr(nnUNetTrainer, "do_split", lambda self: (["full"], ["nothing"]))
+    with pytest.raises(UserError, match="No validation case of fold 0 was annotated for anything"):
+        trainer.do_split()
 
 
 def test_a_fold_without_an_annotated_training_case_is_refused(workspace, results):

@@ -105,9 +105,12 @@ class PartialLabelsCheck:
             detail = f"annotated training cases of {len(train)}: {shares}."
             if lost:
                 detail += f" None of them has {some(lost)}, which this fold cannot learn."
-            elif unseen:
+            blind = len(unseen) == len(annotated.labels)
+            if blind:
+                detail += " No validation case is annotated for anything. Draw other folds with nnunet_ext split."
+            elif unseen and not lost:
                 detail += f" No validation case is annotated for {some(unseen)}."
-            yield Finding("problem" if lost else "warning" if unseen else "ok", f"fold {number}", detail)
+            yield Finding("problem" if lost or blind else "warning" if unseen else "ok", f"fold {number}", detail)
 
     def _values(self, label: str) -> set[int]:
         return values_of(self.dataset.description["labels"][label])

@@ -10,11 +10,12 @@ from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_apart, write_json
-from nnunet_ext.formats.annotated_labels import LISTS, SCRIBBLED
+from nnunet_ext.formats.annotated_labels import KEY, LISTS, SCRIBBLED
+from nnunet_ext.plans.channel_roles import LONGITUDINAL, roles_in, roles_of_dataset
 from nnunet_ext.preprocessing.raw.merge_plan import READER, Merge, Source
 from nnunet_ext.preprocessing.raw.new_dataset import check_new_name, new_dataset, write_description
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, write_label_map
-from nnunet_ext.preprocessing.raw.splits import SPLITS, cross_validation, joined
+from nnunet_ext.preprocessing.raw.splits import SPLITS, Fold, cross_validation, joined
 from nnunet_ext.version import __version__
 
 
@@ -23,7 +24,7 @@ def merge_datasets(merge: Merge, name: str, *, copy: bool, force: bool) -> bool:
 
     Images stay where they are unless `copy` is true. `name` and `force` are as in `new_dataset`.
     """
-    target = check_new_name(name, force=force)
+    roles, target = _roles(merge), check_new_name(name, force=force)
     check_apart(target, [source.dataset.folder for source in merge.sources])
     first, flat, cases = merge.sources[0].dataset, True, dict[str, Case]()
     reader, ending = first.reader_writer(), first.ending
@@ -44,10 +45,37 @@ def merge_datasets(merge: Merge, name: str, *, copy: bool, force: bool) -> bool:
                 cases[new] = Case(
                     tuple(target / file.relative_to(folder) if copy else file for file in copied), case.label
                 )
-        if folds := joined([(cross_validation(one.patients), list(one.names.values())) for one in merge.sources]):
+        if folds := joined([part for source in merge.sources for part in _folds(merge, source)]):
             write_json(folder / SPLITS, folds)
-        write_description(folder, name, cases, _description(merge), about=_about(merge))
+        write_description(folder, name, cases, _description(merge), about={**_about(merge), **roles})
     return flat
+
+
+def _folds(merge: Merge, source: Source) -> Iterator[tuple[list[Fold], list[str]]]:
+    """The folds of a source's patients; those without any annotation are for training alone and have none."""
+    lists = merge.lists(source)
+    annotated = {patient: cases for patient, cases in source.patients.items() if any(lists[case] for case in cases)}
+    yield cross_validation(annotated), [case for cases in annotated.values() for case in cases]
+    yield [], [case for patient, cases in source.patients.items() if patient not in annotated for case in cases]
+
+
+def _roles(merge: Merge) -> dict[str, Any]:
+    """What dataset.json says of the channels' roles; a UserError if the sources say different things."""
+    said = []
+    for source in merge.sources:
+        given = roles_in(source.dataset.description)
+        roles = roles_of_dataset(source.dataset.description).model_dump() if given else {}
+        places = {old: new for new, old in enumerate(source.channels)}
+        said.append({role: [places[old] for old in olds if old in places] for role, olds in roles.items()})
+    names = [source.dataset.folder.name for source in merge.sources]
+    if other := next((number for number, roles in enumerate(said) if roles != said[0]), None):
+        raise UserError(
+            f"The roles of the channels in {names[0]} and {names[other]} differ: {said[0] or 'none'} and "
+            f'{said[other] or "none"}, in the order of the merged channels. Give both the same "{KEY}": '
+            f'"{LONGITUDINAL}" in dataset.json, or take it out of both.'
+        )
+    has_both = said[0] and said[0]["current"] and (said[0]["prior_image"] or said[0]["prior_labels"])
+    return {LONGITUDINAL: said[0]} if has_both else {}
 
 
 def _description(merge: Merge) -> dict[str, Any]:

@@ -94,6 +94,6 @@ def _reference(image: Path, home: Path) -> str:
 
 
 def copy_splits(source: RawDataset, folder: Path) -> None:
-    """Keep the folds of a raw dataset or of its preprocessing, which planning takes over: patients must not leak."""
-    for file in splits_files(source.folder)[-1:]:
+    """Keep the folds that trainings read, or those of the raw dataset: patients must not leak. Planning takes them."""
+    for file in splits_files(source.folder)[:1]:
         write_json(folder / SPLITS, read_splits(file))

@@ -92,18 +92,21 @@ def placeholder(images: npt.NDArray[np.float32]) -> Labels:
     return create_nonzero_mask(images).astype(np.uint8)
 
 
-def make_unlabelled_dataset(folder: Path, name: str, *, channels: Sequence[str] | None, force: bool) -> RawDataset:
+def make_unlabelled_dataset(
+    folder: Path, name: str, *, channels: Sequence[str] | None, force: bool
+) -> tuple[RawDataset, bool]:
     """Write a raw dataset with placeholders as labels, of a folder of images, which stay where they are.
 
     `channels` are names; None takes those of the dataset.json beside the folder. `name` and `force` are as in
-    `new_dataset`. Returns what it was made from: the cases, and a dataset.json that lists none.
+    `new_dataset`. Returns what it was made from, the cases and a dataset.json that lists none, and whether all images
+    are 2D.
     """
     cases, ending = find_cases(folder)
     check_apart(check_new_name(name, force=force), [folder])
     named = _named(channels) if channels is not None else read_neighbour(folder)
     source = RawDataset(folder, {**named, "labels": LABELS, "file_ending": ending}, cases)
     reader = source.reader_writer()
-    expected = channel_names(source.description)
+    expected, flat = channel_names(source.description), True
     with new_dataset(name, force=force) as target:
         for case, files in tqdm(cases.items(), desc="Reading images", unit="case", disable=None):
             images, properties = read_images(reader, files)
@@ -120,7 +123,8 @@ def make_unlabelled_dataset(folder: Path, name: str, *, channels: Sequence[str] 
             labels = placeholder(images)
             if not labels.any():
                 raise UserError(f"{files.images[0]} is 0 everywhere, which nnU-Net cannot crop. Move it away.")
+            flat &= labels.shape[0] == 1
             write_label_map(reader, labels, target / "labelsTr" / f"{case}{ending}", properties)
         about = {"made_by": MADE_BY, "version": __version__, "images": str(folder.resolve())}
         write_description(target, name, cases, source.description, about=about)
-    return source
+    return source, flat

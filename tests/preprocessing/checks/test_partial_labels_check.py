@@ -96,13 +96,16 @@ def test_folds_without_a_label_in_training_or_validation_are_told(findings):
         {"train": ["a", "b", "c"], "val": ["d"]},
         {"train": ["b", "d"], "val": ["a", "c"]},
         {"train": ["b", "c"], "val": ["a"]},
+        {"train": ["a", "c", "d"], "val": ["b"]},
     ]
     found = {title: (severity, detail) for severity, title, detail in findings(LISTS, folds=folds)}
-    assert found["fold 0"][0] == "warning"
-    assert found["fold 0"][1].endswith("liver 2, spleen 2. No validation case is annotated for liver, spleen.")
+    assert found["fold 0"][0] == "problem"
+    assert "liver 2, spleen 2. No validation case is annotated for anything. Draw other folds" in found["fold 0"][1]
     assert found["fold 1"][0] == "problem"
     assert "liver 1, spleen 0. None of them has spleen" in found["fold 1"][1]
     assert found["fold 2"][0] == "ok"
+    assert found["fold 3"][0] == "warning"
+    assert found["fold 3"][1].endswith("No validation case is annotated for spleen.")
 
 
 def test_a_list_for_a_test_case_is_no_mistake(findings, tmp_path, monkeypatch):
