@@ -45,6 +45,7 @@ class Dataset:
     folds: Folds | None = None  # where they are not the experiment's
     # a dataset whose plans it takes over, so that both get the same network and patches
     plans_of: Dataset | None = None
+    width: float = 1.0  # factor of the features in each stage of the network that it takes over
     per_seed: bool = False  # whether each seed has a dataset of its own, under `number` + seed
     # a method whose model of the same seed and size labels the dataset, under `number` + fold
     teacher: Method | None = None

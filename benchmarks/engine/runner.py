@@ -158,6 +158,9 @@ class Runner:
                 shutil.copy(self.preprocessed(fingerprint), self.preprocessed(name))
 
             self.journal.do(f"fingerprint_{name}", copy, shown=f"copy {fingerprint}")
+            if dataset.width != 1:
+                file, shown = self.preprocessed(name) / f"{PLANS}.json", f"features times {dataset.width:g}"
+                self.journal.do(f"widen_{name}", lambda: self.widen(file, dataset.width), shown=shown)
         preprocess = ["nnUNetv2_preprocess", "-d", number, "-plans_name", PLANS, "-c", network.name, "-np", workers]
         self.run_command(f"preprocess_{name}", *preprocess)
 
@@ -171,6 +174,13 @@ class Runner:
             kwargs.update({key: kwargs[key][: network.stages] for key in CONV_KWARGS if key in kwargs})
             decoder = kwargs["n_conv_per_stage_decoder"][: network.stages - 1]
             kwargs.update(n_stages=network.stages, n_conv_per_stage_decoder=decoder)
+        write_json(plans_file, plans)
+
+    def widen(self, plans_file: Path, width: float) -> None:
+        """Multiply the features in each stage of the network."""
+        plans = read_plans(plans_file)
+        kwargs = plans["configurations"][self.experiment.network.name]["architecture"]["arch_kwargs"]
+        kwargs["features_per_stage"] = [round(width * features) for features in kwargs["features_per_stage"]]
         write_json(plans_file, plans)
 
     # ------------------------------------------------------------------ trainings

@@ -11,6 +11,8 @@ from benchmarks.experiments.scribbles import COARSE
 STOCK, DUAL = "nnUNetTrainerConfigurable", "nnUNetTrainerDualEncoder"
 PAIRS = Dataset(901, "ACDCPriors", pairs)
 SOURCE = "Dataset901_ACDCPriors"
+# as many parameters as with a second encoder
+WIDE_PAIRS = Dataset(905, "ACDCPriorsWide", pairs, plans_of=PAIRS, width=1.3)
 CURRENT = Dataset(902, "ACDCCurrent", partial(write_current, source=SOURCE), plans_of=PAIRS)
 HALF = Dataset(904, "ACDCHalfOfThePriors", partial(write_withheld, source=SOURCE, share=0.5), plans_of=PAIRS)
 MISSING = {
@@ -42,7 +44,7 @@ def without(share: int, name: str, fusion: str) -> Method:
 
 
 DUALS = tuple(f"dual encoder {fusion}" for fusion in ("add", "concat", "gated", "difference"))
-FAIR, ADDED = "early concatenation", "dual encoder add"
+FAIR, ADDED, WIDE = "early concatenation", "dual encoder add", "early concatenation, wider"
 LENGTHS = (2000, 4000)
 SHARES = (25, 50, 75)
 TRAINED = (
@@ -52,15 +54,17 @@ TRAINED = (
         for name in DUALS
     ),
     fused("early concatenation without dropout", "early", "nnU-Net's network on all channels", dropout=0.0),
+    fused(WIDE, "early", f"`{FAIR}` with as many parameters as a dual encoder", data=WIDE_PAIRS),
     *(without(share, *named) for share in SHARES for named in ((FAIR, "early"), (ADDED, "add"))),
 )
 SEE_PRIORS = tuple(method.name for method in TRAINED)
-WITH_ALL = ("no prior", *(method.name for method in TRAINED if method.data is PAIRS))
+WITH_ALL = ("no prior", *(method.name for method in TRAINED if method.data in (PAIRS, WIDE_PAIRS)))
 HALF_MISSING = "50 % of the priors missing"
 ADDED_LATER = (
     *(Comparison(ADDED, FAIR, margin=0.01, test=test, steps=LENGTHS) for test in ("all priors", HALF_MISSING)),
     *(Comparison(ADDED, name, margin=0.01) for name in (FAIR, "early concatenation without dropout", "no prior")),
     Comparison(FAIR, "no prior", margin=0.01),
+    *(Comparison(ADDED, WIDE, margin=0.01, test=test) for test in ("all priors", HALF_MISSING)),
 )
 
 EXPERIMENT = Experiment(
@@ -70,7 +74,7 @@ EXPERIMENT = Experiment(
     "the same patient with its mask; the heart has moved between them, and nothing is registered. Priors are taken "
     "from about a share of the cases, or moved further in their slices. Added when two seeds had been scored and "
     "looked at: `dual encoder add` beside `early concatenation` where all priors are there, beside twice its steps, "
-    "and beside `no prior`.",
+    "and beside `no prior`. Added when four seeds had been scored: `early concatenation, wider`.",
     originals=(ORIGIN,),
     folds=PatientFolds(patient_groups, pilot_train=4, most_tested=16, pilot_size=16),
     methods=(Method("no prior", STOCK, CURRENT, description="nnU-Net on the current image alone"), *TRAINED),

@@ -244,6 +244,14 @@ def test_network_is_changed_and_plans_are_taken_over(out, commands):
     assert (out / "nnUNet_preprocessed" / "Dataset992_Taught" / "dataset_fingerprint.json").is_file()
 
 
+def test_network_that_a_dataset_takes_over_can_be_wider(out, commands):
+    wide = replace(EXPERIMENT.methods[2].data, width=1.3)
+    methods = tuple(replace(one, data=wide) if number == 2 else one for number, one in enumerate(EXPERIMENT.methods))
+    run(out, replace(EXPERIMENT, methods=methods))
+    plans = read_json(out / "nnUNet_preprocessed" / "Dataset992_Taught" / "nnUNetPlans.json")["configurations"]
+    assert plans["2d_quick"]["architecture"]["arch_kwargs"]["features_per_stage"] == [10, 21, 42, 83]
+
+
 def test_start_and_teacher_are_models_of_the_same_seed(out, commands):
     run(out)
     start = commands.command("train_mixup_6steps_s0")[-1]
