@@ -45,6 +45,7 @@ def without(share: int, name: str, fusion: str) -> Method:
 
 DUALS = tuple(f"dual encoder {fusion}" for fusion in ("add", "concat", "gated", "difference"))
 FAIR, ADDED, WIDE = "early concatenation", "dual encoder add", "early concatenation, wider"
+LITTLE = "dual encoder add, little dropout"
 LENGTHS = (2000, 4000)
 SHARES = (25, 50, 75)
 TRAINED = (
@@ -54,6 +55,7 @@ TRAINED = (
         for name in DUALS
     ),
     fused("early concatenation without dropout", "early", "nnU-Net's network on all channels", dropout=0.0),
+    fused(LITTLE, "add", "the prior left out in a tenth of the samples", dropout=0.1),
     fused(WIDE, "early", f"`{FAIR}` with as many parameters as a dual encoder", data=WIDE_PAIRS),
     *(without(share, *named) for share in SHARES for named in ((FAIR, "early"), (ADDED, "add"))),
 )
@@ -64,7 +66,11 @@ ADDED_LATER = (
     *(Comparison(ADDED, FAIR, margin=0.01, test=test, steps=LENGTHS) for test in ("all priors", HALF_MISSING)),
     *(Comparison(ADDED, name, margin=0.01) for name in (FAIR, "early concatenation without dropout", "no prior")),
     Comparison(FAIR, "no prior", margin=0.01),
-    *(Comparison(ADDED, WIDE, margin=0.01, test=test) for test in ("all priors", HALF_MISSING)),
+    *(
+        Comparison(ADDED, name, margin=0.01, test=test)
+        for name in (WIDE, LITTLE)
+        for test in ("all priors", HALF_MISSING)
+    ),
 )
 
 EXPERIMENT = Experiment(
@@ -74,7 +80,8 @@ EXPERIMENT = Experiment(
     "the same patient with its mask; the heart has moved between them, and nothing is registered. Priors are taken "
     "from about a share of the cases, or moved further in their slices. Added when two seeds had been scored and "
     "looked at: `dual encoder add` beside `early concatenation` where all priors are there, beside twice its steps, "
-    "and beside `no prior`. Added when four seeds had been scored: `early concatenation, wider`.",
+    "and beside `no prior`. Added when four seeds had been scored: `early concatenation, wider`, "
+    "and when all five had been: `dual encoder add, little dropout`.",
     originals=(ORIGIN,),
     folds=PatientFolds(patient_groups, pilot_train=4, most_tested=16, pilot_size=16),
     methods=(Method("no prior", STOCK, CURRENT, description="nnU-Net on the current image alone"), *TRAINED),
