@@ -231,7 +231,7 @@ class _Adapter:
         if fitting:
             return message + f"\nThe target's plans have the source's architecture in: {', '.join(fitting)}. Use that."
         message += "\nGive the target dataset a configuration with the source's architecture, and use that:"
-        message += listed(like_commands(self.target), 2)
+        message += listed(like_commands(self.origin, self.target), 2)
         message += "\nOr take what fits: nnunet_ext adapt-weights --partial (see --dry-run first)."
         return message
 

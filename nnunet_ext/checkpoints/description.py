@@ -12,6 +12,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ext.formats.dataset_json import channel_names, checked_dataset_json, read_dataset_json, values_of
 from nnunet_ext.formats.plans import checked_plans
+from nnunet_ext.plans.like import dimensions
 from nnunet_ext.plans.plans_file import check_configuration, preprocessed_folder, read_plans
 
 COMPLETE: Mapping[str, Any] = {"channel_names": {"0": "image"}, "labels": {}, "file_ending": ".nii.gz"}
@@ -126,11 +127,15 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def like_commands(target: ModelDescription, source: str = "SOURCE") -> tuple[str, str]:
-    """The commands that give a target a configuration with a source's architecture, and preprocess for it."""
+def like_commands(origin: ModelDescription, target: ModelDescription, source: str = "SOURCE") -> tuple[str, str]:
+    """The commands that give a target a configuration with a source's architecture, and preprocess for it.
+
+    `origin` is the source, and `source` its file.
+    """
     destination, plans_name = str(target.plans["dataset_name"]), str(target.plans["plans_name"])
     options = ["-d", _dataset_number(destination) or destination]
-    base = "2d" if target.configuration.startswith("2d") else "3d_fullres"
+    theirs = PlansManager(dict(origin.plans)).get_configuration(origin.configuration).configuration
+    base = "2d" if dimensions(theirs) == 2 else "3d_fullres"
     plan = ["nnunet_ext", "plan", "--like", source, *options, "-p", plans_name]
     preprocess = ["nnUNetv2_preprocess", *options, "-plans_name", plans_name, "-c", f"{base}_like"]
     return shlex.join(plan), shlex.join(preprocess)

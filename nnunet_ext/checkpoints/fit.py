@@ -49,7 +49,8 @@ class Fit:
         axes = [list(one.plans.get("transpose_forward") or ()) for one in (origin, target)]
         if all(axes) and axes[0] != axes[1]:
             data["transpose_forward"] = f"{axes[0]} -> {axes[1]}"
-        return cls(source, adaptation, architecture, data, like_commands(target, file) if architecture else ())
+        commands = like_commands(origin, target, file) if architecture else ()
+        return cls(source, adaptation, architecture, data, commands)
 
     @property
     def share(self) -> float:

@@ -84,7 +84,10 @@ def adapt_to_target(args: argparse.Namespace) -> int:
     trainer = find_trainer(args.trainer)
     target = planned_model(*args.to, plans_name=args.plans) if args.to else _itself(given, args.source)
     network = build_network(trainer, target, deep_supervision=True)
-    options: dict[str, Any] = {"keep_heads": not args.drop_heads, "channel_rule": args.channels}
+    tuned = None if args.tuned is None else read_checkpoint(args.tuned)
+    # what began by -pretrained_weights has heads of its own, between which and the source's there is no model
+    has_own_heads = tuned is not None and "source" not in tuned.get("nnunet_ext", {})
+    options: dict[str, Any] = {"keep_heads": not (args.drop_heads or has_own_heads), "channel_rule": args.channels}
     needs_partial = False
     try:
         adaptation = adapt(given.checkpoint, network, target, partial=args.partial, **options)
@@ -108,12 +111,14 @@ def adapt_to_target(args: argparse.Namespace) -> int:
     }
     origin |= given.about()
     weights, more, hint = adaptation.weights, {}, HEADS_HINT
-    if args.tuned is not None:
-        tuned = read_checkpoint(args.tuned)
+    if tuned is not None:
         weights = interpolated(adaptation, tuned["network_weights"], args.interpolate, tuned_file=args.tuned)
         origin["interpolated"] = {"amount": args.interpolate, "tuned": args.tuned.name, "sha256": sha256(args.tuned)}
         more = {key: tuned[key] for key in ("inference_allowed_mirroring_axes",) if key in tuned}
         hint = "Beside plans.json and dataset.json of the tuned model, nnU-Net predicts with it: -chk NAME.pth"
+        if has_own_heads and not args.drop_heads:
+            hint += "\nThe tuned model began with heads of its own, as it was not by fine_tuning.source: they stay as "
+            hint += "they are."
     content = {
         "network_weights": weights,
         "init_args": {

@@ -5,7 +5,7 @@ share its resamples: differences between runs are paired.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,8 +88,9 @@ def percentile_interval(values: Table) -> Interval | None:
 class Resampling:
     """Resamples of patients and, of runs with several seeds, of seeds.
 
-    Each draws as many patients as there are, with replacement and with all their cases: cases of one patient are not
-    independent evidence. Resamples in which a figure is undefined are left out of its interval.
+    Each draws as many patients as a figure is of, with replacement and with all their cases: cases of one patient are
+    not independent evidence. Figures of the same patients have the same draws. Resamples in which a figure is undefined
+    are left out of its interval.
 
     Args:
         patients: that of each case.
@@ -102,21 +103,27 @@ class Resampling:
         self.resamples = resamples
         self.number_of_patients = len(numbers)
         self._number = {case: numbers[patient] for case, patient in patients.items()}
-        self._drawn = drawn_counts(len(numbers), np.random.default_rng(SEED), resamples=resamples).astype(np.float64)
+        self._drawn: dict[frozenset[int], Table] = {}
 
     def seed_weights(self, count: int, *, run: int) -> Table:
         """How often each seed of a run counts: once, then as drawn for it by its number, (1 + resamples, `count`)."""
         rng = np.random.default_rng([SEED, 1 + run])
         return _once_first(drawn_counts(count, rng, resamples=self.resamples).astype(np.float64))
 
-    def samples(self, seeds: Sequence[SeedScores], statistic: Statistic, *, run: int = 0) -> Table:
-        """A figure of the sample itself, then of each resample, the mean over the seeds, (1 + resamples,)."""
+    def samples(
+        self, seeds: Sequence[SeedScores], statistic: Statistic, *, run: int = 0, cases: Iterable[str] | None = None
+    ) -> Table:
+        """A figure of the sample itself, then of each resample, the mean over the seeds, (1 + resamples,).
+
+        `cases` are those whose patients are drawn; None for the ones that the seeds have.
+        """
+        drawn = self._draws(_all_cases(seeds) if cases is None else cases)
         by_seed = []
         for seed in seeds:
             flat = seed.parts.reshape(len(seed.cases), -1)
             by_patient = np.zeros((self.number_of_patients, flat.shape[1]))
             np.add.at(by_patient, self._numbers(seed.cases), flat)
-            sums = np.concatenate([[[math.fsum(column) for column in flat.T]], self._drawn @ by_patient])
+            sums = np.concatenate([[[math.fsum(column) for column in flat.T]], drawn @ by_patient])
             by_seed.append(statistic(sums.reshape(-1, *seed.parts.shape[1:])))
         return known_mean(np.stack(by_seed, axis=-1), self.seed_weights(len(seeds), run=run))
 
@@ -134,8 +141,9 @@ class Resampling:
         self, ours: Sequence[SeedScores], theirs: Sequence[SeedScores], statistic: Statistic, *, runs: tuple[int, int]
     ) -> Estimate:
         """A figure of one run minus that of another, on the same cases; arguments as of `estimate`."""
-        samples = self.samples(ours, statistic, run=runs[0]) - self.samples(theirs, statistic, run=runs[1])
-        return self._with_interval(samples, self._counting([*ours, *theirs]))
+        cases = _all_cases([*ours, *theirs])
+        of_run = (self.samples(seeds, statistic, run=run, cases=cases) for seeds, run in zip((ours, theirs), runs))
+        return self._with_interval(np.subtract(*of_run), self._counting([*ours, *theirs]))
 
     def mean_difference(
         self, ours: Sequence[SeedScores], theirs: Sequence[SeedScores], *, runs: tuple[int, int]
@@ -150,10 +158,20 @@ class Resampling:
         for difference in _label_differences(ours, theirs, pairs, weights):
             total += np.nan_to_num(difference)
             known += ~np.isnan(difference)
-        samples = known_mean(ratio(total, known), _once_first(self._drawn[:, self._numbers(pairs)]))
+        drawn = self._draws(set(_all_cases(ours)) & set(_all_cases(theirs)))
+        samples = known_mean(ratio(total, known), _once_first(drawn[:, self._numbers(pairs)]))
         return self._with_interval(samples, {self.patients[case] for case in pairs})
 
-    def _numbers(self, cases: Sequence[str]) -> list[int]:
+    def _draws(self, cases: Iterable[str]) -> Table:
+        """How often each patient is drawn where those of some cases are, (resamples, patients)."""
+        chosen = frozenset(self._numbers(cases))
+        if chosen not in self._drawn:
+            counts = drawn_counts(len(chosen), np.random.default_rng(SEED), resamples=self.resamples)
+            self._drawn[chosen] = np.zeros((self.resamples, self.number_of_patients))
+            self._drawn[chosen][:, sorted(chosen)] = counts
+        return self._drawn[chosen]
+
+    def _numbers(self, cases: Iterable[str]) -> list[int]:
         return [self._number[case] for case in cases]
 
     def _counting(self, seeds: Sequence[SeedScores]) -> set[str]:

@@ -222,6 +222,12 @@ def remarks(result: Result) -> list[str]:
     others = [f"{label} (only in the model)" for label in result.labels.only_model]
     others += [f"{label} (only in the dataset)" for label in result.labels.only_dataset]
     lines = [f"{name}: not scored: {', '.join(others)}"] if others else []
+    if result.misplaced:
+        case, difference = next(iter(result.misplaced.items()))
+        lines.append(
+            f"{name}: {len(result.misplaced)} of {total} predictions do not lie where their references do. They are "
+            f"compared voxel by voxel, with the prediction's spacing. {case}: {difference}"
+        )
     if threshold is not None:
         lines.append(f"{name}: a label is every voxel whose probability is at least {threshold:g}")
     if (piece := result.options.largest_component) is not None:

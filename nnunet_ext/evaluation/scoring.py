@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,7 @@ from nnunet_ext.evaluation.scores_table import case_scores, nanmean, seed_scores
 from nnunet_ext.formats.evaluation import OnePiece
 from nnunet_ext.formats.tiff_spacing import lacks_spacing
 from nnunet_ext.messages import size
+from nnunet_ext.preprocessing.raw.places import alike, misplaced, told_apart
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, read_label_map, reader_for
 from nnunet_ext.preprocessing.simulate.partial_annotation import read_instances
 
@@ -84,6 +85,7 @@ class Result:
     scores: pd.DataFrame  # a row for each case, label and metric, where the case was annotated for the label
     annotated: Mapping[str, int]  # number of cases that were annotated for each label, also for one that none was
     points: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # `operating_points` of all cases, by label name
+    misplaced: Mapping[str, str] = field(default_factory=dict)  # by case, in what the place of its two maps differs
     patients: Mapping[str, str] | None = None  # that of each case; None takes every case for a patient of its own
     resamples: int = 0  # for the intervals; 0 for no intervals
 
@@ -188,53 +190,81 @@ def score(
     score_case = partial(_score_case, reader=reader, labels=labels, options=options)
     progress = partial(tqdm, total=len(files), desc=f"Scoring {cases.title}", unit="case", disable=None, leave=False)
     with closing(in_order(score_case, files, workers=workers)) as scored:
-        rows, points = zip(*progress(scored))
+        rows, points, places = zip(*progress(scored))
     pooled = {
         label: operating_points(point for of_case in points for point in of_case.get(label, ()))
         for label in labels.keys
         if options.thresholds
     }
     counts, scores = {label: len(of_label) for label, of_label in annotated.items()}, chain.from_iterable(rows)
-    return Result(cases, labels, options, case_scores(scores), counts, pooled, patients, resamples)
+    misplaced = {one.case: difference for one, difference in zip(files, places) if difference}
+    return Result(cases, labels, options, case_scores(scores), counts, pooled, misplaced, patients, resamples)
 
 
 def _score_case(
     files: _Files, *, reader: Any, labels: ScoredLabels, options: Options
-) -> tuple[list[Row], dict[str, list[Point]]]:
-    """The scores of one case, and its operating points by label; arguments as of `score`."""
+) -> tuple[list[Row], dict[str, list[Point]], str]:
+    """The scores of one case, its operating points by label, and a difference of place; arguments as of `score`."""
     rows: list[Row] = []
     points = {}
     reached = None if files.thresholds is None else read_thresholds(files.thresholds)
-    for name, label in _labels_in_case(files, reader, labels, options, reached):
+    reference, prediction = _read_maps(files, reader)
+    for name, label in _labels_in_case(files, reference, prediction, reader, labels, options, reached):
         measured = ((metric.name, metric.compute) for metric in options.metrics if metric.compute is not None)
         rows += [(files.case, name, metric, *compute(label)) for metric, compute in measured]
         if reached is not None and options.thresholds:
             points[name] = count_operating_points(
                 label, reached.steps[name], reached.thresholds, thresholds=options.thresholds, lesions=options.lesions
             )
-    return rows, points
+    return rows, points, _difference_of_place(prediction.properties, reference.properties)
 
 
-def _labels_in_case(
-    files: _Files, reader: Any, labels: ScoredLabels, options: Options, reached: ReachedThresholds | None
-) -> Iterator[tuple[str, LabelInCase]]:
-    """Each label that a case was annotated for, by its name."""
-    reference, of_reference = read_label_map(reader, files.reference)
-    # the prediction has the geometry of the image; that of a reference may have been lost when it was made
-    prediction, properties = read_label_map(reader, files.prediction)
-    if reference.shape != prediction.shape:
-        theirs, ours = (size(one.shape) for one in (reference, prediction))
+class _Map(NamedTuple):
+    """A label map of a case, and what its file says of its place."""
+
+    labels: Labels
+    properties: Mapping[str, Any]
+
+
+def _read_maps(files: _Files, reader: Any) -> tuple[_Map, _Map]:
+    """Reference and prediction of a case."""
+    reference, prediction = (_Map(*read_label_map(reader, file)) for file in (files.reference, files.prediction))
+    if reference.labels.shape != prediction.labels.shape:
+        theirs, ours = (size(one.labels.shape) for one in (reference, prediction))
         raise UserError(
             f"{files.reference} has {theirs} voxels, but {files.prediction} has {ours}. They must be of the same image."
         )
     if lacks_spacing(files.prediction):
-        properties = of_reference
+        prediction = prediction._replace(properties=reference.properties)
+    return reference, prediction
+
+
+def _difference_of_place(prediction: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
+    """In what the places of the two maps differ; empty if they do not."""
+    if not alike(prediction["spacing"], reference["spacing"]):
+        ours, theirs = told_apart(prediction["spacing"], reference["spacing"], " × ")
+        return f"the spacings of prediction and reference differ: {ours} and {theirs} mm"
+    return misplaced(prediction, reference, what="prediction and reference")
+
+
+def _labels_in_case(
+    files: _Files,
+    reference_map: _Map,
+    prediction_map: _Map,
+    reader: Any,
+    labels: ScoredLabels,
+    options: Options,
+    reached: ReachedThresholds | None,
+) -> Iterator[tuple[str, LabelInCase]]:
+    """Each label that a case was annotated for, by its name."""
+    reference, prediction = reference_map.labels, prediction_map.labels
     if options.largest_component is not None:
         prediction = largest_component(prediction, pieces(options.largest_component, labels.of_model))
     maps = CaseMaps(
         reference,
         prediction,
-        properties["spacing"],
+        # the prediction has the geometry of the image; that of a reference may have been lost when it was made
+        prediction_map.properties["spacing"],
         values=tuple(sorted(set(chain.from_iterable(labels.keys.values())))),
         ignore=labels.ignore,
         instances=_read_instances(reader, files, reference, ignore=labels.ignore),

@@ -24,6 +24,11 @@ def check_spacing(file: Path) -> None:
         read_typed(Spacing, beside, maker="nnU-Net")
 
 
+def given_spacing(file: Path) -> list[float] | None:
+    """The spacing in mm of a TIFF volume, (Z, Y, X), by the file beside it; None for other images and without one."""
+    return next((read_typed(Spacing, beside, maker="nnU-Net").spacing for beside in _beside(file)), None)
+
+
 def lacks_spacing(file: Path) -> bool:
     """Whether a label map is a TIFF without such a file; then nnU-Net takes voxels of 1 x 1 x 1 mm."""
     return file.name.lower().endswith(ENDINGS) and not any(_beside(file))

@@ -1,6 +1,7 @@
 """What must be there before several trainings begin at the same time."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from nnunet_ext.jobs.sweep import Request, seeded_name
 from nnunet_ext.plans.cascades import PREVIOUS, inherited_value
 from nnunet_ext.plans.plans_file import PATIENCE_S, add_configurations, preprocessed_folder, read_plans
 from nnunet_ext.plans.settings import KEY, configured_settings, merged, validated_settings
-from nnunet_ext.preprocessing.raw.splits import SPLITS, find_dataset
+from nnunet_ext.preprocessing.raw.splits import SPLITS, find_dataset, read_splits
 
 FOLDS = 5
 
@@ -19,8 +20,10 @@ FOLDS = 5
 def prepare(request: Request) -> None:
     """Write the configurations of the seeds, and the folds; a UserError says what they lack."""
     prepare_configurations(request)
-    if any(fold != "all" for fold in request.folds):
+    numbers = [int(fold) for fold in request.folds if fold != "all"]
+    if numbers:
         prepare_splits(request.dataset)
+        check_folds(request.dataset, numbers)
 
 
 def prepare_configurations(request: Request) -> None:
@@ -53,6 +56,22 @@ def prepare_configurations(request: Request) -> None:
         command = ["nnunet_ext", "configure", "-d", request.dataset, "-p", request.plans, "-c", base]
         command += ["--name", name, f"seed={seeds[name]}"]
         add_configurations(file, {name: content}, command=shlex.join(command))
+
+
+def check_folds(dataset: str, numbers: Sequence[int]) -> None:
+    """Raise a UserError for a fold that splits_final.json does not have.
+
+    nnU-Net would draw one at random, by cases: with several scans of a patient, some would be in both of its parts.
+    """
+    splits = preprocessed_folder(dataset) / SPLITS
+    if not splits.is_file():
+        return
+    count = len(read_splits(splits))
+    if missing := sorted(number for number in set(numbers) if number >= count):
+        raise UserError(
+            f"{splits} has the folds 0 to {count - 1}, but not {', '.join(map(str, missing))}. Name folds that are "
+            "there, or add some with nnunet_ext split --append."
+        )
 
 
 def prepare_splits(dataset: str) -> None:

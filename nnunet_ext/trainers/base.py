@@ -32,6 +32,7 @@ from nnunet_ext.version import __version__
 CUDA = torch.device("cuda")
 MAX_GRADIENT_NORM = 12.0
 ALLOW_CHANGED_SETTINGS = "nnUNet_ext_allow_changed_settings"
+OF_THE_OPTIMIZER = ("weight_decay", "momentum", "nesterov")
 
 Batch = dict[str, Any]
 """``data``: (B, C, [X,] Y, Z) float; ``target``: the same with one channel (or one for each region), a list of them,
@@ -63,6 +64,8 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
     """Where plain nnU-Net cannot build the network: the module of a trainer that can, for `nnunet_ext export-stock`."""
     default_settings: ClassVar[Mapping[str, Any]] = {}
     """Settings that hold where the plans file says nothing."""
+    fixed_settings: ClassVar[frozenset[str]] = frozenset({"optimizer"})
+    """Settings that count at the start of a training alone, so that one that goes on cannot change them."""
     cannot_be_mixed: ClassVar[str] = ""
     """Why MixUp cannot be combined with the trainer; empty if it can."""
     unsupported: ClassVar[Mapping[str, str]] = {}
@@ -393,18 +396,23 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         """
         name = "the checkpoint" if isinstance(checkpoint, dict) else os.fspath(checkpoint)
         state = checkpoint.get(KEY, {}) if isinstance(checkpoint, dict) else read_extra_state(name)
-        self._compare_settings(state.get("settings"), name)
+        has_changed = self._compare_settings(state.get("settings"), name)
         with checkpoint_file(checkpoint) as file:
             super().load_checkpoint(file)
+        if has_changed and self.optimizer is not None:
+            # the state that was loaded brings the old values along
+            for group in self.optimizer.param_groups:
+                group.update({key: self.optimizer.defaults[key] for key in OF_THE_OPTIMIZER if key in group})
         self.load_extra_state(state)
         self.has_loaded_checkpoint = True
 
-    def _compare_settings(self, recorded: Mapping[str, Any] | None, filename: str) -> None:
+    def _compare_settings(self, recorded: Mapping[str, Any] | None, filename: str) -> bool:
+        """Whether settings differ from those of a checkpoint; a UserError if a training cannot go on with them."""
         # a setting that an earlier version did not have was at its default
         defaults = type(self.settings)().record(self.techniques)
         changes = [] if recorded is None else differences(merged(defaults, recorded), self.settings_record())
         if not changes:
-            return
+            return False
         listing = "".join(f"\n  - {line}" for line in changes)
         if self.is_resuming and os.environ.get(ALLOW_CHANGED_SETTINGS, "").lower() not in ("1", "true", "t"):
             raise UserError(
@@ -412,7 +420,14 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
                 f"with (checkpoint -> plans file):{listing}\nPut the old values back to continue, or set the "
                 f"environment variable {ALLOW_CHANGED_SETTINGS}=1 to continue with the new ones."
             )
+        fixed = "".join(f"\n  - {line}" for line in changes if line.partition(":")[0] in self.fixed_settings)
+        if self.is_resuming and fixed:
+            raise UserError(
+                f"The training of {filename} cannot go on with another value of what is set at its start (checkpoint "
+                f"-> plans file):{fixed}\nPut the old values back, or train anew."
+            )
         self.print_to_log_file(f"Settings differ from those of {filename} (checkpoint -> now):{listing}")
+        return True
 
 
 def _sums(steps: Iterable[Iterable[tuple[str, np.ndarray]]]) -> dict[str, tuple[float, int]]:

@@ -23,6 +23,7 @@ class DGSTMixin(FineTuningMixin, technique=DGST):
     """
 
     strategy = staticmethod(strategies.dgst)
+    fixed_settings = FineTuningMixin.fixed_settings | {"dgst.mode"}
 
     rows: dict[Tensor, Rows]  # how each kernel, the weight of a layer, falls into rows
 

@@ -1,6 +1,7 @@
 """Segmentation of a scan beside an earlier one of the same patient (DFUNet, arXiv 2412.14846)."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 from nnunet_ext.augmentation.registration_error import Misalignment
 from nnunet_ext.augmentation.selected_channels import before_intensity, only_image_channels
+from nnunet_ext.errors import UserError
+from nnunet_ext.files import read_json
 from nnunet_ext.formats.dataset_json import channel_names
 from nnunet_ext.networks.dual_encoder_plans import dual_encoder_unet
 from nnunet_ext.plans.channel_roles import check_roles, roles_of_dataset
@@ -56,6 +59,19 @@ class DualEncoderMixin(nnUNetTrainerConfigurable, technique=DUAL_ENCODER):
     def roles(self) -> ChannelRoles:
         """Which channels belong to which scan."""
         return cast(ChannelRoles, self.section(DUAL_ENCODER).channels)
+
+    def do_split(self) -> tuple[list[str], list[str]]:
+        """nnU-Net's; a UserError for a fold that splits_final.json does not have.
+
+        nnU-Net would draw one by cases, with scans of one patient in both of its parts.
+        """
+        file = Path(self.preprocessed_dataset_folder_base, "splits_final.json")
+        if self.fold != "all" and file.is_file() and (count := len(read_json(file))) <= int(self.fold):
+            raise UserError(
+                f"{file} has the folds 0 to {count - 1}, but not {self.fold}. Train one that is there, or add some of "
+                "whole patients with nnunet_ext split --append --group."
+            )
+        return super().do_split()
 
     # nnU-Net's is static, but it calls it on the trainer, whose settings this needs
     def get_training_transforms(self, *args: Any, **kwargs: Any) -> ComposeTransforms:

@@ -31,6 +31,7 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
     moved is logged after every epoch and kept in the checkpoint.
     """
 
+    fixed_settings = frozenset({"optimizer", "fine_tuning.l2_sp", "fine_tuning.copied_lr_factor"})
     freedoms: dict[str, Freedom]
     """What the strategy said of each parameter of the plain network, by name."""
     origin: Mapping[str, str] | None = None
@@ -105,6 +106,12 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
         if self._weight_sums() != self._initial_sums:
             self.print_to_log_file("Fine-tuning from the weights that -pretrained_weights loaded; heads start anew.")
             names = self.unwrapped_network().state_dict()
+            if settings.l2_sp > 0 or settings.copied_lr_factor != 1:
+                self.print_to_log_file(
+                    "WARNING: that option does not tell which weights are random, such as those of channels that the "
+                    "source does not have. They count as the source's, for fine_tuning.l2_sp and "
+                    "fine_tuning.copied_lr_factor. Set fine_tuning.source in its place if there are any."
+                )
             self.treat_apart({name: NOTHING if is_head(name) else ALL for name in names})
             if settings.source is not None:
                 self.print_to_log_file(f"fine_tuning.source ({settings.source}) is not used: that option comes first.")

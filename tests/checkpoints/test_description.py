@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -79,7 +81,8 @@ def test_inherited_architecture_is_compared():
 
 
 def test_commands_that_give_the_sources_architecture():
-    plan, preprocess = like_commands(description(dataset="Dataset017_Target"), "a model.pth")
+    target = replace(description(dataset="Dataset017_Target"), configuration="run2")
+    plan, preprocess = like_commands(description(), target, "a model.pth")
     assert plan == "nnunet_ext plan --like 'a model.pth' -d 17 -p nnUNetPlans"
     assert preprocess == "nnUNetv2_preprocess -d 17 -plans_name nnUNetPlans -c 3d_fullres_like"
 

@@ -298,7 +298,8 @@ def test_model_between_source_and_tuned_predicts_with_nnunet(source: Path, out: 
     tuned = tmp_path / "tuned.pth"
     write_source(tuned, dataset="902")
     content = torch.load(tuned, weights_only=False)
-    torch.save({**content, "inference_allowed_mirroring_axes": (0, 1)}, tuned)
+    begun = {"source": {"file": source.name}}  # what fine_tuning.source leaves
+    torch.save({**content, "inference_allowed_mirroring_axes": (0, 1), "nnunet_ext": begun}, tuned)
     assert adapt_weights(source, out, "--interpolate", "0.25", "--tuned", str(tuned)) == 0
     result = read_checkpoint(out)
     old, new = read_checkpoint(source)["network_weights"], content["network_weights"]
@@ -310,6 +311,19 @@ def test_model_between_source_and_tuned_predicts_with_nnunet(source: Path, out: 
         "tuned": tuned.name,
         "sha256": hashlib.sha256(tuned.read_bytes()).hexdigest(),
     }
+
+
+def test_heads_that_began_anew_are_the_tuned_models(
+    source: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned = tmp_path / "tuned.pth"  # it began by -pretrained_weights, which gives no heads
+    write_source(tuned, dataset="902")
+    assert adapt_weights(source, out, "--interpolate", "0.25", "--tuned", str(tuned)) == 0
+    assert "The tuned model began with heads of its own" in capsys.readouterr().out
+    old, new, between = (read_checkpoint(file)["network_weights"] for file in (source, tuned, out))
+    for key, value in between.items():
+        is_head = ".seg_layers." in key
+        torch.testing.assert_close(value, new[key] if is_head else 0.75 * old[key] + 0.25 * new[key])
 
 
 def test_amount_and_tuned_model_need_each_other(source: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,6 +104,24 @@ def test_new_pairs_are_prepared_like_a_dataset(table, raw, tmp_path, capsys):
     assert f"nnUNetv2_predict -i '{out}' -o PREDICTIONS -d {NAME}" in capsys.readouterr().out
 
 
+def test_new_pairs_are_prepared_like_a_dataset_whose_labels_have_become_regions(table, raw, tmp_path, capsys):
+    assert pair("--table", str(table), *LABELS) == 0
+    file = raw / NAME / "dataset.json"
+    content = json.loads(file.read_text())
+    content["labels"] = {"background": 0, "whole": [1, 2], "core": 2}
+    file.write_text(json.dumps(content))
+    new = write_table(tmp_path / "new" / "new.csv", [write_pair(tmp_path / "new", "ann", current_label=None)])
+    command = ["pair", "--predict", "--like", "811", "--table", str(new), "-o"]
+    assert main([*command, str(tmp_path / "out")]) == 0
+    for channel in range(4):
+        name = f"ann_{channel:04d}.nii.gz"
+        assert (read_array(tmp_path / "out" / name) == read_array(raw / NAME / "imagesTr" / name)).all()
+    del content["nnunet_ext"]["pairing"]["labels"]  # of an earlier version
+    file.write_text(json.dumps(content))
+    assert main([*command, str(tmp_path / "other")]) == 2
+    assert "has the regions whole and does not say what the labels of the prior scan were" in capsys.readouterr().err
+
+
 def test_new_scan_without_a_prior_is_prepared_like_a_model(table, raw, tmp_path, capsys):
     assert pair("--table", str(table), *LABELS) == 0
     model = tmp_path / "results" / NAME / "nnUNetTrainerDualEncoderMixUp__nnUNetPlans__3d_fullres"

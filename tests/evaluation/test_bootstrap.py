@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -115,6 +116,22 @@ def test_estimates_repeat_and_depend_on_no_other_run():
     first.estimate(seeds, DICE.statistic, run=0)
     again = Resampling(each_a_patient(3), resamples=300)
     assert first.estimate(seeds, DICE.statistic, run=1) == again.estimate(seeds, DICE.statistic, run=1)
+
+
+def test_figures_of_some_patients_are_drawn_as_if_there_were_no_others():
+    rng = np.random.default_rng(0)
+    few, many = by_label(rng.random(8)), by_label(rng.random(40))
+    alone, beside = (Resampling(each_a_patient(count), resamples=300) for count in (8, 40))
+    other, common = by_label(rng.random(8)), replace(many, cases=few.cases, parts=many.parts[:8])
+    for found, expected in (
+        (one.estimate([few], DICE.statistic) for one in (beside, alone)),
+        *((one.mean_difference([few], [theirs], runs=(0, 1)) for one in (beside, alone)) for theirs in (other, common)),
+        (one.figure_difference([few], [other], DICE.statistic, runs=(0, 1)) for one in (beside, alone)),
+    ):
+        assert found.value == pytest.approx(expected.value)
+        assert (found.interval.low, found.interval.high) == pytest.approx(
+            (expected.interval.low, expected.interval.high)
+        )
 
 
 def test_seeds_that_differ_widen_the_interval():

@@ -14,7 +14,7 @@ from nnunet_ext.evaluation.scores_table import read_scores
 from nnunet_ext.evaluation.scoring import Options, score
 from support.rows_of_voxels import MILLIMETRES, write_cases
 
-VOXEL = MILLIMETRES * 3  # mm², as the rows are single slices
+VOXEL = MILLIMETRES * 3 * 4  # mm³, also of a volume of a single slice
 TOLERANCES = {"shell": MILLIMETRES / 2, "core": MILLIMETRES, "fin": 0.0}
 EVERYTHING = Options(("surface", "nsd", "lesions"), overlap=0.6, tolerances=TOLERANCES)
 RATES = ["reference", "found", "predicted", "right", "recall", "precision", "f1"]

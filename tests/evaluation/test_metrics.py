@@ -38,9 +38,13 @@ def test_voxels_are_counted_without_those_that_are_ignored():
     assert label_of_masks(reference, prediction, (1, 1, 1), ignored).voxels == DetectionCounts(2, 1, 2, 1)
 
 
-def test_a_single_slice_has_areas_as_nnunet_makes_its_thickness_up():
+@pytest.mark.parametrize(
+    ("spacing", "size"),
+    [((999 * 2.0, 2.0, 0.5), 1.0), ((999.0, 1.0, 1.0), 1.0), ((5.0, 2.0, 0.5), 5.0), ((0.1, 2.0, 0.5), 0.1)],
+)
+def test_a_2d_image_has_areas_as_nnunet_makes_its_thickness_up_and_a_volume_of_one_slice_has_volumes(spacing, size):
     mask = np.ones((1, 2, 2), bool)
-    assert label_of_masks(mask, mask, (999.0, 2.0, 0.5)).voxel_size == 1.0
+    assert label_of_masks(mask, mask, spacing).voxel_size == pytest.approx(size)
 
 
 def test_aggregated_dice_of_a_hand_worked_case():

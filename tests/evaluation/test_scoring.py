@@ -18,6 +18,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation import parallel
 from nnunet_ext.evaluation.case_sets import Case, CaseSet
+from nnunet_ext.evaluation.evaluation_files import remarks
 from nnunet_ext.evaluation.metrics import AGGREGATED_DICE, ASSD, DICE, HD95, LESIONS_PRECISION, LESIONS_RECALL, NSD
 from nnunet_ext.evaluation.scored_labels import match_labels
 from nnunet_ext.evaluation.scoring import Options, score
@@ -260,7 +261,21 @@ def test_spacing_is_that_of_the_prediction(tmp_path):
     label = sitk.ReadImage(str(cases.cases["a"].label))
     label.SetSpacing((1.0, 1.0, 1.0))  # lost when the labels were made
     sitk.WriteImage(label, str(cases.cases["a"].label))
-    assert value(score(cases, labels, tmp_path / "predictions", EVERYTHING), ASSD, "a", "shell") == expected
+    result = score(cases, labels, tmp_path / "predictions", EVERYTHING)
+    assert value(result, ASSD, "a", "shell") == expected
+    assert result.misplaced == {"a": "the spacings of prediction and reference differ: 4 × 3 × 2 and 1 × 1 × 1 mm"}
+    assert any("1 of 2 predictions do not lie where their references do." in line for line in remarks(result))
+
+
+def test_predictions_in_another_place_are_told_of(tmp_path):
+    cases, labels = write_cases(tmp_path)
+    assert score(cases, labels, tmp_path / "predictions", EVERYTHING).misplaced == {}
+    file = tmp_path / "predictions" / "b.nii.gz"
+    prediction = sitk.ReadImage(str(file))
+    prediction.SetOrigin((0, 0, 7))
+    sitk.WriteImage(prediction, str(file))
+    found = score(cases, labels, tmp_path / "predictions", EVERYTHING).misplaced
+    assert found == {"b": "the origins of prediction and reference differ: 0 0 7 and 0 0 0"}
 
 
 def test_lesions_are_pooled_over_cases(tmp_path):

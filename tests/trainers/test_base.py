@@ -135,6 +135,17 @@ def test_resuming_with_other_settings_is_refused_unless_told(workspace, results,
     assert losses[0] == before.logger.get_value("train_losses", step=0)
 
 
+def test_a_training_that_goes_on_has_its_new_settings(workspace, results, monkeypatch):
+    train("nnUNetTrainerConfigurable", change_plans(workspace, "3d_tiny", num_epochs=1))
+    monkeypatch.setenv(ALLOW_CHANGED_SETTINGS, "1")
+    new = {"momentum": 0.5, "nesterov": False, "weight_decay": 0.01}
+    after = train("nnUNetTrainerConfigurable", change_plans(workspace, "3d_tiny", num_epochs=2, **new), resume=True)
+    (group,) = after.optimizer.param_groups
+    assert {key: group[key] for key in new} == new
+    with pytest.raises(UserError, match=r"(?s)cannot go on with another value .*optimizer: sgd -> adamw"):
+        train("nnUNetTrainerConfigurable", change_plans(workspace, "3d_tiny", optimizer="adamw"), resume=True)
+
+
 def test_wrong_settings_stop_before_anything_is_written(workspace, results):
     with pytest.raises(UserError, match=r"configuration '3d_tiny_variant' of the plans 'nnUNetPlans'"):
         build_trainer("nnUNetTrainerConfigurable", change_plans(workspace, "3d_tiny", epochs=2))

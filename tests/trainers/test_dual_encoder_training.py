@@ -75,6 +75,17 @@ def batch_of(trainer, size=2):
 # ---------------------------------------------------------------------- which channel is what
 
 
+def test_a_fold_that_would_be_drawn_by_cases_is_refused(built, workspace):
+    trainer = built()
+    count = len(json.loads((workspace.preprocessed / dataset_name("prior") / "splits_final.json").read_text()))
+    trainer.fold = count
+    with pytest.raises(UserError, match=f"has the folds 0 to {count - 1}, but not {count}"):
+        trainer.do_split()
+    trainer.fold = "all"
+    training, validation = trainer.do_split()
+    assert training == validation
+
+
 def test_roles_of_the_dataset_reach_the_network_and_the_plans_that_are_saved(plans):
     content, dataset_json = plans()
     before = json.dumps(content)

@@ -12,6 +12,7 @@ from nnunet_ext.checkpoints.description import planned_model
 from nnunet_ext.errors import UserError
 from nnunet_ext.finetuning.strategies import Freedom
 from nnunet_ext.plans.plans_file import add_configurations
+from nnunet_ext.trainers.base import ALLOW_CHANGED_SETTINGS
 from support.nnunet_runs import build_trainer, train
 from support.public_weights import nnssl
 from support.tiny_data import dataset_name
@@ -251,6 +252,16 @@ def test_resumed_training_equals_one_that_was_never_interrupted(results, configu
     resumed = train("nnUNetTrainerFineTune", "stopped", resume=True)
     assert resumed.current_epoch == 3
     assert not differing(weights(f"{resumed.output_folder}/checkpoint_final.pth"), expected)
+
+
+def test_what_a_training_is_held_near_cannot_change(results, configured, source, monkeypatch):
+    settings = {"source": source, "l2_sp": 0.0, "copied_lr_factor": 0.5}
+    train("nnUNetTrainerFineTune", configured("changed", num_epochs=1, fine_tuning=settings))
+    monkeypatch.setenv(ALLOW_CHANGED_SETTINGS, "1")
+    for change in ({"l2_sp": 0.1}, {"copied_lr_factor": 1.0}):
+        configured("changed", num_epochs=2, fine_tuning=settings | change)
+        with pytest.raises(UserError, match=f"(?s)cannot go on with another value .*fine_tuning.{next(iter(change))}"):
+            train("nnUNetTrainerFineTune", "changed", resume=True)
 
 
 def test_settings_at_their_defaults_leave_the_optimizer_one_group(results, configured, source):

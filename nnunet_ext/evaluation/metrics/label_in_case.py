@@ -11,6 +11,9 @@ import numpy.typing as npt
 
 from nnunet_ext.evaluation.surface import SurfaceDistances, surface_dice, surface_distances
 
+MADE_UP_THICKNESS = 998.0
+"""Nearly the factor of a pixel's side that nnU-Net takes for the thickness of a 2D image."""
+
 Mask = npt.NDArray[np.bool_]
 Map = npt.NDArray[np.integer]
 Box = tuple[slice, ...]
@@ -123,9 +126,10 @@ class LabelInCase:
 
     @property
     def voxel_size(self) -> float:
-        """In mm³, of a single slice in mm²: the thickness that nnU-Net gives a 2D image is made up."""
-        sides = self.maps.spacing[1:] if self.maps.reference.shape[0] == 1 else self.maps.spacing
-        return math.prod(map(float, sides))
+        """In mm³, of a 2D image in mm²: the thickness that nnU-Net gives it is made up."""
+        thickness, *sides = map(float, self.maps.spacing)
+        is_flat = self.maps.reference.shape[0] == 1 and thickness >= MADE_UP_THICKNESS * max(sides)
+        return math.prod(sides) * (1.0 if is_flat else thickness)
 
     @cached_property
     def distances(self) -> SurfaceDistances:

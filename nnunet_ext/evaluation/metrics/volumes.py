@@ -1,4 +1,4 @@
-"""Volumes of reference and prediction in mm³, or areas in mm² of single slices."""
+"""Volumes of reference and prediction in mm³, or areas in mm² of 2D images."""
 
 from nnunet_ext.evaluation.metrics.metric import Metric
 

@@ -12,14 +12,9 @@ from nnunet_ext.findings import Finding
 from nnunet_ext.formats.dataset_json import channel_names, declared_values, values_of
 from nnunet_ext.messages import counted, some
 from nnunet_ext.preprocessing.checks.dataset_check import splits_file
+from nnunet_ext.preprocessing.raw.places import alike, misplaced, told_apart
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, read_images, read_label_map
 from nnunet_ext.preprocessing.raw.splits import PARTS, read_splits
-
-PLACES = {
-    "sitk_stuff": {"origin": "origins", "direction": "directions"},
-    "nibabel_stuff": {"original_affine": "affine matrices"},
-}
-"""What nnU-Net's readers tell of an image's place, and how messages call it."""
 
 FINE = {
     "files": "all are there.",
@@ -190,28 +185,3 @@ def check_folds(dataset: RawDataset) -> Iterator[Finding]:
         yield Finding("problem", "folds", some(wrong, 3))
     else:
         yield Finding("ok", "folds", f"{len(folds)} in {file}.")
-
-
-def misplaced(image: Mapping[str, Any], labels: Mapping[str, Any]) -> str:
-    """How the place of labels differs from their image's, by what nnU-Net's reader says; empty if it does not."""
-    for reader, keys in PLACES.items():
-        for key, name in keys.items():
-            theirs, ours = image.get(reader, {}).get(key), labels.get(reader, {}).get(key)
-            if theirs is not None and ours is not None and not alike(theirs, ours):
-                return f"the {name} of image and labels differ: {' and '.join(told_apart(theirs, ours))}"
-    return ""
-
-
-def alike(ours: Any, theirs: Any) -> bool:
-    """Whether two vectors or matrices agree by nnU-Net's tolerance."""
-    return np.shape(ours) == np.shape(theirs) and np.allclose(ours, theirs)
-
-
-def told_apart(one: Any, other: Any, separator: str = " ") -> list[str]:
-    """Two vectors or matrices that differ, in as many digits as it takes to see it."""
-    texts: list[str] = []
-    for digits in range(4, 18):
-        texts = [separator.join(f"{number:.{digits}g}" for number in np.ravel(numbers)) for numbers in (one, other)]
-        if texts[0] != texts[1]:
-            break
-    return texts

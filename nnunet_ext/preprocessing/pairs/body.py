@@ -46,27 +46,32 @@ def body_mask(image: sitk.Image) -> sitk.Image:
     return on_grid(filled.reshape(mask.shape), image)
 
 
-def body_box(image: sitk.Image, margin_mm: float) -> tuple[slice, ...]:
-    """The box around the body and a margin of so many mm, to be cut out by ``image[box]``; a UserError without body."""
-    inside = np.argwhere(_body_of(image, "image"))[:, ::-1]
+def body_box(image: sitk.Image, margin_mm: float, *, name: object = "the image") -> tuple[slice, ...]:
+    """The box around the body and a margin of so many mm, to be cut out by ``image[box]``; a UserError without body.
+
+    `name` is the image's in the message.
+    """
+    inside = np.argwhere(_body_of(image, name))[:, ::-1]
     margin = np.ceil(margin_mm / np.asarray(image.GetSpacing())).astype(int)
     start = np.maximum(inside.min(axis=0) - margin, 0)
     end = np.minimum(inside.max(axis=0) + 1 + margin, image.GetSize())
     return tuple(map(slice, start.tolist(), end.tolist()))
 
 
-def match_histogram(ct: sitk.Image, mr: sitk.Image) -> sitk.Image:
+def match_histogram(
+    ct: sitk.Image, mr: sitk.Image, *, names: tuple[object, object] = ("the CT", "the MRI")
+) -> sitk.Image:
     """A CT whose body has the distribution of intensities of an MRI's body, of any size, as float32.
 
     A network that is to segment MRI can be pre-trained on such CTs. The order of intensities within the CT stays; the
     air around the body, of which every scan has another share, is left out and gets the median of what surrounds the
-    body in the MRI (its lowest value if nothing does). A UserError says if no body is found in one of them.
+    body in the MRI (its lowest value if nothing does). A UserError, with its name of `names`, says in which no body is.
 
     Source:
         pre-training of the HiLab entry to HNTS-MRG 2024 (arXiv 2412.14846).
     """
     values, imitated = (sitk.GetArrayFromImage(sitk.Cast(image, sitk.sitkFloat32)) for image in (ct, mr))
-    body, body_of_mr = _body_of(ct, "CT"), _body_of(mr, "MRI")
+    body, body_of_mr = (_body_of(image, name) for image, name in zip((ct, mr), names))
     # the filter takes whole images: each body becomes one of a single row
     matched = sitk.HistogramMatching(
         sitk.GetImageFromArray(values[body][None]),
@@ -81,8 +86,8 @@ def match_histogram(ct: sitk.Image, mr: sitk.Image) -> sitk.Image:
     return on_grid(result, ct)
 
 
-def _body_of(image: sitk.Image, name: str) -> Mask:
+def _body_of(image: sitk.Image, name: object) -> Mask:
     body = as_bool(body_mask(image))
     if not body.any():
-        raise UserError(f"No body is found in the {name}: nearly all its voxels have one value. Leave this scan out.")
+        raise UserError(f"No body is found in {name}: nearly all its voxels have one value. Leave this scan out.")
     return body

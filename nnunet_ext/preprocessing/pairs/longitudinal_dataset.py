@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import folder_written_whole, size_and_time, write_json
+from nnunet_ext.messages import some
 from nnunet_ext.plans.channel_roles import LONGITUDINAL, roles_of_dataset
 from nnunet_ext.plans.settings import KEY
 from nnunet_ext.preprocessing.pairs.images import write_image
@@ -74,7 +75,8 @@ def make_prediction_images(
 def description_of(name: str, pairing: Pairing, *, cases: int) -> dict[str, Any]:
     """The dataset.json of a dataset of pairs."""
     repeated = ("modality", "registration", "crop_to_body", "match_histogram")
-    pairs = {LONGITUDINAL: pairing.roles, PAIRING: {key: getattr(pairing, key) for key in repeated}}
+    repeat = {"labels": dict(pairing.labels), **{key: getattr(pairing, key) for key in repeated}}
+    pairs = {LONGITUDINAL: pairing.roles, PAIRING: repeat}
     return {
         "channel_names": {str(number): channel for number, channel in enumerate(pairing.channel_names)},
         "labels": {"background": 0, **pairing.labels},
@@ -94,8 +96,15 @@ def pairing_of(description: Mapping[str, Any], *, where: Path) -> Pairing:
             "prepared. Name such a dataset, or the folder of a model that was trained on one."
         )
     roles = roles_of_dataset(description)
-    labels = {str(name): int(value) for name, value in description["labels"].items() if name != "background"}
-    return Pairing(labels, prior_image=bool(roles.prior_image), prior_labels=bool(roles.prior_labels), **about[PAIRING])
+    # those of the prior scan; the dataset's own may have become regions since
+    repeat = {"labels": description["labels"], **about[PAIRING]}
+    labels = {str(name): value for name, value in repeat.pop("labels").items() if name != "background"}
+    if regions := [name for name, value in labels.items() if not isinstance(value, int)]:
+        raise UserError(
+            f"{where} has the regions {some(regions)} and does not say what the labels of the prior scan were. Add "
+            f'"labels": {{"NAME": VALUE}} to "{KEY}": "{PAIRING}" there, as they were when `nnunet_ext pair` made it.'
+        )
+    return Pairing(labels, prior_image=bool(roles.prior_image), prior_labels=bool(roles.prior_labels), **repeat)
 
 
 def _write_cases(

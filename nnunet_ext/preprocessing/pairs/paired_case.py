@@ -101,9 +101,10 @@ def make_case(pair: Pair, pairing: Pairing, *, if_diverged: IfDiverged) -> Paire
     prior = read_prior(pair, pairing, dimensions=current.GetDimension())
     if pairing.match_histogram is not None:
         like = images.read_scan(Path(pairing.match_histogram))
-        current = match_histogram(current, like)
+        current = match_histogram(current, like, names=(pair.current_image, pairing.match_histogram))
         if "image" in prior:
-            prior["image"] = match_histogram(prior["image"], like)
+            names = pair.prior_image, pairing.match_histogram
+            prior["image"] = match_histogram(prior["image"], like, names=names)
 
     placement = place_prior(current, prior, pairing.registration)
     views, registration, problem = None, placement.registration, placement.problem
@@ -126,7 +127,7 @@ def make_case(pair: Pair, pairing: Pairing, *, if_diverged: IfDiverged) -> Paire
         warnings.append("the current label map is empty")
     grid = current
     if pairing.crop_to_body is not None:
-        box = body_box(current, pairing.crop_to_body)
+        box = body_box(current, pairing.crop_to_body, name=pair.current_image)
         grid, label = current[box], None if label is None else label[box]
         record["cropped_from"], record["cropped_to"] = list(current.GetSize()), list(grid.GetSize())
         if label is not None and (lost := labelled - _count(label)):

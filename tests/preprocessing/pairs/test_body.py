@@ -49,6 +49,8 @@ def test_nothing_to_crop_to_is_said():
         body_box(BLANK, 1.0)
     with pytest.raises(UserError, match="No body is found in the MRI"):
         match_histogram(drawn(grid(), intensities), BLANK)
+    with pytest.raises(UserError, match="No body is found in some scan.nii.gz: nearly"):
+        body_box(BLANK, 1.0, name="some scan.nii.gz")
 
 
 def test_matched_ct_has_the_quantiles_of_the_mri_in_the_body_and_its_air_around():

@@ -33,6 +33,16 @@ def turned(image: sitk.Image, degrees: float) -> sitk.Image:
     return image
 
 
+def test_spacing_of_a_tiff_volume_is_in_the_file_beside_it(tmp_path):
+    file = written(tmp_path, scan(textured(0)), ".tif")
+    file.with_name("some.json").write_text('{"spacing": [5, 1.5, 2]}')
+    assert read_scan(file).GetSpacing() == (2, 1.5, 5)
+    assert read_label_image(file, {*range(256)}).GetSpacing() == (2, 1.5, 5)
+    file.with_name("some.json").write_text('{"spacing": [5, 0, 2]}')
+    with pytest.raises(UserError, match="spacing"):
+        read_scan(file)
+
+
 def test_grids_that_differ_by_rounding_are_the_same():
     one, other = scan(textured(0)), scan(textured(1), origin=(5.00001, -7, 11), spacing=(1.00001, 1.5, 3))
     assert difference(one, other) == ""

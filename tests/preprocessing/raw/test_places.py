@@ -1,9 +1,9 @@
-"""What the checks of every dataset say."""
+"""Places of images and labels, as messages tell them apart."""
 
 import numpy as np
 import pytest
 
-from nnunet_ext.preprocessing.checks.general import told_apart
+from nnunet_ext.preprocessing.raw.places import told_apart
 
 
 @pytest.mark.parametrize(
