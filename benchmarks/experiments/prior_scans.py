@@ -51,7 +51,12 @@ SHARES = (25, 50, 75)
 TRAINED = (
     fused(FAIR, "early", "nnU-Net's network on all channels, the prior left out in half of the samples", steps=LENGTHS),
     *(
-        fused(name, name.split()[-1], f"a second encoder, fusion `{name.split()[-1]}`, the same dropout")
+        fused(
+            name,
+            name.split()[-1],
+            f"a second encoder, fusion `{name.split()[-1]}`, the same dropout",
+            steps=LENGTHS if name == ADDED else (),
+        )
         for name in DUALS
     ),
     fused("early concatenation without dropout", "early", "nnU-Net's network on all channels", dropout=0.0),
@@ -67,6 +72,10 @@ ADDED_LATER = (
     *(Comparison(ADDED, name, margin=0.01) for name in (FAIR, "early concatenation without dropout", "no prior")),
     Comparison(FAIR, "no prior", margin=0.01),
     *(
+        Comparison(ADDED, FAIR, margin=0.01, test=test, steps=(LENGTHS[1], LENGTHS[1]))
+        for test in ("all priors", HALF_MISSING, "priors off by 10 mm")
+    ),
+    *(
         Comparison(ADDED, name, margin=0.01, test=test)
         for name in (WIDE, LITTLE)
         for test in ("all priors", HALF_MISSING)
@@ -81,7 +90,8 @@ EXPERIMENT = Experiment(
     "from about a share of the cases, or moved further in their slices. Added when two seeds had been scored and "
     "looked at: `dual encoder add` beside `early concatenation` where all priors are there, beside twice its steps, "
     "and beside `no prior`. Added when four seeds had been scored: `early concatenation, wider`, "
-    "and when all five had been: `dual encoder add, little dropout`.",
+    "and when all five had been: `dual encoder add, little dropout`, and "
+    "`dual encoder add` with 4,000 steps.",
     originals=(ORIGIN,),
     folds=PatientFolds(patient_groups, pilot_train=4, most_tested=16, pilot_size=16),
     methods=(Method("no prior", STOCK, CURRENT, description="nnU-Net on the current image alone"), *TRAINED),
