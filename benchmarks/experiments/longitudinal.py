@@ -7,6 +7,7 @@ from benchmarks.data.folds import PatientFolds
 from benchmarks.engine.experiment import Comparison, Dataset, Experiment, Method, Network, Pilot, Test
 
 STOCK, DUAL, MIXED = "nnUNetTrainerConfigurable", "nnUNetTrainerDualEncoder", "nnUNetTrainerDualEncoderMixUp"
+DROPOUT = {"dual_encoder.prior_dropout": 0.1}
 LABELS = Dataset(841, "ACDCPriorLabels", pairs)
 SOURCE = "Dataset841_ACDCPriorLabels"
 IMAGE = Dataset(842, "ACDCPriorImage", partial(pairs, options=["--no-prior-labels"]), plans_of=LABELS)
@@ -18,7 +19,7 @@ HALF_WITHHELD = Dataset(845, "ACDCPriorHalfWithheld", partial(write_withheld, so
 def dual(fusion: str, width: float = 1.0) -> Method:
     """The dual encoder with one way of fusing and one width of the prior's encoder."""
     name = f"dual encoder {fusion}" + (f" width {width:g}" if width != 1 else "")
-    settings = {"dual_encoder.fusion": fusion, "dual_encoder.context_width": width}
+    settings = {"dual_encoder.fusion": fusion, "dual_encoder.context_width": width, **DROPOUT}
     return Method(name, DUAL, LABELS, settings, f"{DUAL}, fusion `{fusion}`", family="dual encoder")
 
 
@@ -26,7 +27,9 @@ WITH_LABELS = (
     Method("early concatenation", STOCK, LABELS, description="nnU-Net on all channels"),
     Method("early concatenation + MixUp", "nnUNetTrainerMixUp", LABELS, family="early concatenation"),
     *(dual(fusion, width) for width in (1.0, 0.5) for fusion in ("gated", "add", "concat")),
-    Method("dual encoder gated + MixUp", MIXED, LABELS, {"dual_encoder.fusion": "gated"}, family="dual encoder"),
+    Method(
+        "dual encoder gated + MixUp", MIXED, LABELS, {"dual_encoder.fusion": "gated", **DROPOUT}, family="dual encoder"
+    ),
 )
 SEE_LABELS = tuple(method.name for method in WITH_LABELS)
 
@@ -42,7 +45,11 @@ EXPERIMENT = Experiment(
         Method("early concatenation without labels", STOCK, IMAGE, family="early concatenation without labels"),
         *WITH_LABELS,
         Method(
-            "dual encoder gated without labels", DUAL, IMAGE, {"dual_encoder.fusion": "gated"}, family="dual encoder"
+            "dual encoder gated without labels",
+            DUAL,
+            IMAGE,
+            {"dual_encoder.fusion": "gated", **DROPOUT},
+            family="dual encoder",
         ),
     ),
     tests=(

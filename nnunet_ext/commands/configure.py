@@ -59,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
     command += ["--name", args.name, *args.settings]
     added = derived(plans["configurations"], args.configuration, args.name, {KEY: settings})
     is_new = add_configurations(file, added, command=shlex.join(command), force=args.force)
+    if merged(inherited, settings).get("optimizer") == "adamw" and (unused := {"momentum", "nesterov"} & set(settings)):
+        print(f"Note: {' and '.join(sorted(unused))}: AdamW has no such setting, so that this changes nothing.")
     for name in added:
         print(f"{'Wrote' if is_new else 'Already there:'} configuration {name} in {file}")
     if len(added) > 1:

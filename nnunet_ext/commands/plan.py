@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     if args.like and args.epochs is not None:
         raise UserError("--epochs is for --preset. Set the epochs of a configuration with nnunet_ext configure.")
     of_like = {"name": args.name, "patch": args.patch, "spacing": args.spacing, "new-plans": args.new_plans}
+    of_like |= {"source": args.reader, "parts": args.parts, "stem": args.stem}
     if args.preset and (given := [option for option, value in of_like.items() if value is not None]):
         raise UserError(
             f"{', '.join(f'--{option}' for option in given)}: for --like, not for --preset. Leave out what is named."

@@ -46,7 +46,7 @@ from typing import TYPE_CHECKING
 
 from nnunet_ext import arguments
 from nnunet_ext.arguments import not_negative, not_negative_number, positive, positive_number, share, share_or_none
-from nnunet_ext.messages import aligned, counted, next_steps
+from nnunet_ext.messages import aligned, counted, next_steps, some
 
 if TYPE_CHECKING:
     from nnunet_ext.preprocessing.simulate.partial_annotation import PartialAnnotation
@@ -219,7 +219,9 @@ def remove_labels(args: argparse.Namespace) -> int:
         annotated = sum(label in kept for kept in done.lists.values())
         rows.append([label, *map(str, (annotated, len(done.lists), after, before))])
     wrote = f"{source.folder.name}; {counted(len(set(map(tuple, done.lists.values()))), 'pretended source')}"
-    return print_outcome(args, wrote, rows, [], flat=done.flat, trainer="nnUNetTrainerPartialLabels")
+    gone = [label for label, (before, after) in done.voxels.items() if before and not after]
+    notes = [f"Warning: no case that was to keep {some(gone)} has it. Take another --seed."] if gone else []
+    return print_outcome(args, wrote, rows, notes, flat=done.flat, trainer="nnUNetTrainerPartialLabels")
 
 
 def make_labels_wrong(args: argparse.Namespace) -> int:

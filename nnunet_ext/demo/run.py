@@ -213,6 +213,11 @@ def check_data(data: Path, out: Path, *, needs_prior: bool = False) -> None:
     """Raise a UserError unless `data` is a raw dataset, with priors if needed, and writing to `out` cannot touch it."""
     if not re.fullmatch(r"Dataset\d{3}_.+", data.name):
         raise UserError(f"{data} is not called like a raw dataset of nnU-Net, DatasetXXX_Name. Rename it.")
+    if (data / "dataset.json").is_file() and "dataset" in read_json(data / "dataset.json"):
+        raise UserError(
+            f"{data} lists its images in dataset.json, as they are in other folders. The demonstration needs them in "
+            "imagesTr: name the dataset that it was made of."
+        )
     for part in ("dataset.json", "imagesTr", "labelsTr"):
         if not (data / part).exists():
             raise UserError(f"{data} is no raw dataset of nnU-Net: it has no {part}. Name its folder in nnUNet_raw.")

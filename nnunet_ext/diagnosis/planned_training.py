@@ -25,6 +25,7 @@ from nnunet_ext.techniques.fine_tuning import FINE_TUNING, FineTuningSettings
 from nnunet_ext.techniques.mixup import MIXUP
 
 EPOCHS = 1000  # of nnU-Net, where neither the plans nor the trainer say otherwise
+RAMPED = ("pseudo_label_weight", "uspc_weight", "mpcc_weight")  # settings that rise over ``ramp_epochs``
 DECISIVE = ("labels", "regions_class_order", "channel_names", "nnunet_ext")  # in dataset.json
 
 
@@ -74,8 +75,9 @@ def check_settings(settings: Settings, trainer: Any) -> Finding:
     epochs = settings.num_epochs or EPOCHS
     sections = [technique.name for technique in trainer.techniques if technique.settings]
     for section in sections:
-        ramp = getattr(getattr(settings, section), "ramp_epochs", None)
-        if ramp is not None and ramp >= epochs:
+        values = getattr(settings, section)
+        ramp, has_weight = getattr(values, "ramp_epochs", None), any(getattr(values, name, 0) for name in RAMPED)
+        if ramp is not None and ramp > epochs and has_weight:
             detail = f"{section}.ramp_epochs is {ramp} and the training has {epochs} epochs: the terms that rise with "
             return Finding("warning", "settings", f"{detail}it never reach their weight. Set one of the two anew.")
     chosen = settings.model_dump(mode="json", exclude_unset=True)

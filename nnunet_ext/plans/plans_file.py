@@ -108,8 +108,13 @@ def _added(file: Path, configurations: Mapping[str, Mapping[str, Any]], *, comma
         if name in present and not force:
             found = f"{file} has a configuration {name!r} with other content"
             raise UserError(f"{found}. Choose another name, or add --force to replace it.")
+        if "inherits_from" not in present.get(name, {"inherits_from": ""}):
+            raise UserError(f"{name!r} in {file} is what nnU-Net planned, which is not replaced. Choose another name.")
     if new:
+        from nnunet_ext.formats.plans import checked_plans
+
         present.update(new)
+        checked_plans(plans, where=f"{file} stays as it is. With this configuration it would be wrong")
         write_json(file, plans)
     remembered = _remembered(file)
     remembered.setdefault(file.stem, {}).update(dict.fromkeys(configurations, command))

@@ -38,7 +38,7 @@ class DualEncoderSettings(Section):
         False, description="Fuse at full resolution too, and give the decoder fused skips. The paper's are unfused."
     )
     prior_dropout: float = Field(
-        0.1, ge=0, le=1, description="Share of training samples whose prior is set to zero, as if there were none."
+        0.5, ge=0, le=1, description="Share of training samples whose prior is set to zero, as if there were none."
     )
     misalignment_probability: float = Field(
         0.0, ge=0, le=1, description="Share of training samples whose prior is moved, as by an error of registration."

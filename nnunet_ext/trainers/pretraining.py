@@ -17,7 +17,7 @@ from nnunet_ext.augmentation.restoration import CleanImageAsTarget, image_and_co
 from nnunet_ext.checkpoints.heads import IMAGES, OUTPUTS
 from nnunet_ext.checkpoints.sources.source import LEFT_OUT
 from nnunet_ext.errors import UserError
-from nnunet_ext.losses.restoration import explained_variance, squared_error
+from nnunet_ext.losses.restoration import squared_error, squared_sums
 from nnunet_ext.trainers.base import Batch, nnUNetTrainerConfigurable
 
 
@@ -130,21 +130,26 @@ class RestorationMixin(PretrainingMixin):
         return squared_error(restored, batch["target"], batch["counts"])
 
     def validation_step(self, batch: Batch) -> dict[str, np.ndarray]:
-        """The squared error of the main output, and how much of the patch's variance it explains."""
+        """The squared error of the main output, and the sums that its explained variance is made of."""
         batch = self.prepare_batch(batch, training=False)
         with self.autocast():
             restored = self.full_resolution(self.forward(batch))
-        explained = explained_variance(restored, batch["target"], batch["counts"])
-        values = {"loss": self.error(restored, batch), "explained": explained}
+        error, variance = squared_sums(restored, batch["target"], batch["counts"])
+        values = {"loss": self.error(restored, batch), "error": error, "variance": variance}
         return {name: value.detach().cpu().numpy() for name, value in values.items()}
 
     def on_validation_epoch_end(self, val_outputs: list[dict[str, np.ndarray]]) -> None:
-        """Log the error, and the explained variance as nnU-Net's pseudo Dice, which chooses the best checkpoint."""
+        """Log the error, and the explained variance as nnU-Net's pseudo Dice, which chooses the best checkpoint.
+
+        It is that of all patches together, 0 if all of them are constant.
+        """
         if self.is_ddp:
             of_ranks: list[Any] = [None] * dist.get_world_size()
             dist.all_gather_object(of_ranks, val_outputs)
             val_outputs = [output for outputs in of_ranks for output in outputs]
-        loss, explained = (float(np.mean([output[key] for output in val_outputs])) for key in ("loss", "explained"))
+        loss = float(np.mean([output["loss"] for output in val_outputs]))
+        error, variance = (float(np.sum([output[key] for output in val_outputs])) for key in ("error", "variance"))
+        explained = 1 - error / variance if variance > 0 else 0.0
         self.logger.log("mean_fg_dice", explained, self.current_epoch)
         self.logger.log("dice_per_class_or_region", [explained], self.current_epoch)
         self.logger.log("val_losses", loss, self.current_epoch)

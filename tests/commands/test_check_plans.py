@@ -115,10 +115,12 @@ def test_settings_are_listed_and_wrong_ones_named(preprocessed: Path) -> None:
 
 
 def test_ramp_that_never_ends_is_a_warning(preprocessed: Path) -> None:
-    add(preprocessed, "short", nnunet_ext={"num_epochs": 99})
+    add(preprocessed, "short", nnunet_ext={"num_epochs": 98})
     assert found("nnUNetTrainerDBDMP", preprocessed, "short")["settings"].severity == "warning"
+    add(preprocessed, "without", nnunet_ext={"num_epochs": 98, "dbdmp": {"pseudo_label_weight": 0}})
+    assert found("nnUNetTrainerDBDMP", preprocessed, "without")["settings"].severity == "ok", "nothing rises"
     assert found("nnUNetTrainerMixUp", preprocessed, "short")["settings"].severity == "ok"
-    add(preprocessed, "long", nnunet_ext={"num_epochs": 100})
+    add(preprocessed, "long", nnunet_ext={"num_epochs": 99})  # the ramp ends with the training
     assert found("nnUNetTrainerDBDMP", preprocessed, "long")["settings"].severity == "ok"
     add(preprocessed, "unset", nnunet_ext={})
     assert found("nnUNetTrainerDBDMP", preprocessed, "unset")["settings"].detail == "300 epochs; momentum 0.9."

@@ -88,6 +88,38 @@ def test_wrong_use_changes_nothing_and_says_what_is_wrong(plans_file, capsys, ar
     assert plans_file.read_text() == content
 
 
+def test_what_others_inherit_from_is_not_destroyed(plans_file, capsys):
+    assert main(["configure", "-d", "4", "--name", "short", "num_epochs=50"]) == 0
+    assert main(["configure", "-d", "4", "-c", "short", "--name", "seeded", "seed=1"]) == 0
+    before = plans_file.read_text()
+    for base, name, message in (
+        (
+            "seeded",
+            "short",
+            "it would be wrong: configurations inherit in a circle: short from seeded from short",
+        ),
+        ("short", "3d_fullres", "'3d_fullres' in"),
+    ):
+        capsys.readouterr()
+        assert main(["configure", "-d", "4", "-c", base, "--name", name, "num_epochs=5", "--force"]) == 2
+        said = capsys.readouterr()
+        assert message in said.err
+        assert "Wrote" not in said.out
+        assert plans_file.read_text() == before
+
+
+def test_settings_that_adamw_does_not_have_are_told_of(plans_file, capsys):
+    assert main(["configure", "-d", "4", "--name", "a", "optimizer=adamw", "momentum=0.5"]) == 0
+    assert "Note: momentum: AdamW has no such setting" in capsys.readouterr().out
+    assert main(["configure", "-d", "4", "--name", "b", "optimizer=adamw", "weight_decay=0.5"]) == 0
+    assert "Note" not in capsys.readouterr().out
+
+
+def test_options_of_another_model_are_refused_beside_a_preset(plans_file, capsys):
+    assert main(["plan", "-d", "4", "--preset", "quick", "--stem", "CT", "--parts", "all"]) == 2
+    assert "--parts, --stem: for --like, not for --preset" in capsys.readouterr().err
+
+
 def test_a_configuration_that_has_gone_is_named_with_the_command_that_brings_it_back(plans_file, capsys):
     main(["configure", "-d", "4", "--name", "short one", "num_epochs=50"])
     plans = json.loads(plans_file.read_text())

@@ -92,3 +92,16 @@ def test_a_partial_source_is_refused(source, raw, capsys):
     file.write_text(json.dumps(content))
     assert simulate("--keep", "1") == 2
     assert "not annotated for every label in every case" in capsys.readouterr().err
+
+
+def test_a_label_that_is_nowhere_any_more_is_told_of(raw, capsys):
+    with_spleen = np.where(DENSE == 2, 2, 0)
+    cases = {"a": with_spleen, "b": np.zeros_like(DENSE), "c": np.zeros_like(DENSE)}
+    write_raw(raw / "Dataset005_Dense", cases, names=NAMES)
+    told = []
+    for seed in range(6):
+        assert simulate("--sources", "liver", "spleen", "--seed", str(seed), "--force") == 0
+        left = any(read_array(raw / "Dataset006_Missing" / "labelsTr" / f"{case}.nii.gz").any() for case in cases)
+        told.append(left)
+        assert ("Warning: no case that was to keep spleen has it." in capsys.readouterr().out) != left
+    assert len(set(told)) == 2

@@ -88,12 +88,22 @@ def test_validation_reports_error_and_explained_variance(built):
     trainer = built()
     batch = next(trainer.dataloader_val)
     image = batch["target"][:, :-1]
-    trainer.forward = lambda prepared: prepared["target"]
-    assert trainer.validation_step(batch) == {"loss": 0.0, "explained": 1.0}
-    trainer.forward = lambda prepared: torch.full_like(prepared["target"], float(image.mean()))
-    result = trainer.validation_step(batch)
-    assert float(result["explained"]) == pytest.approx(0, abs=1e-5)
-    assert float(result["loss"]) == pytest.approx(float(image.var(correction=0)), rel=1e-4)
+    axes = tuple(range(2, image.ndim))
+    means = image.mean(axes, keepdim=True)
+    outputs = []
+    for restored in (image, means.expand_as(image)):
+        trainer.forward = lambda prepared, restored=restored: restored
+        outputs.append(trainer.validation_step(batch))
+    assert (outputs[0]["loss"], outputs[0]["error"]) == (0, 0)
+    assert float(outputs[1]["error"]) == pytest.approx(float(outputs[1]["variance"]), rel=1e-4)
+    assert float(outputs[1]["loss"]) == pytest.approx(float((image - means).square().mean()), rel=1e-4)
+    constant = {"loss": np.float32(1), "error": np.float32(0.01), "variance": np.float32(0)}  # air, clipped
+    for shown, explained in (([outputs[0]], 1.0), ([outputs[1]], 0.0), (outputs, 0.5), ([constant], 0.0)):
+        trainer.current_epoch = 0
+        trainer.on_validation_epoch_end(shown)
+        assert trainer.logger.get_value("mean_fg_dice", step=0) == pytest.approx(explained, abs=1e-4)
+    trainer.on_validation_epoch_end([outputs[0], constant])
+    assert trainer.logger.get_value("mean_fg_dice", step=0) == pytest.approx(1, abs=0.1)
 
 
 def test_patches_are_drawn_regardless_of_labels(built):

@@ -67,7 +67,7 @@ CASES = {
         DUAL, 0.5, lambda trainer: trainer.network.context_encoder.output_channels[:2], [2, 4]
     ),
     "dual_encoder.fuse_skips": Case(DUAL, True, lambda trainer: len(trainer.network.fusions), 5),
-    "dual_encoder.prior_dropout": Case(DUAL, 0.5, share_without_prior, pytest.approx(0.5, abs=0.07)),
+    "dual_encoder.prior_dropout": Case(DUAL, 0.3, share_without_prior, pytest.approx(0.3, abs=0.07)),
     "dual_encoder.misalignment_probability": Case(DUAL, 0.4, misaligned_by(0), 0.4),
     "dual_encoder.misalignment_shift": Case(
         DUAL, 9.0, misaligned_by(1), pytest.approx(9.0, rel=0.05), ALWAYS_MISALIGNED
