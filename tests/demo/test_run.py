@@ -322,6 +322,14 @@ def test_data_that_is_no_raw_dataset_is_refused(tmp_path: Path, name: str, missi
         demo.check_data(data, tmp_path / "out")
 
 
+def test_data_whose_images_are_elsewhere_is_refused_with_that_reason(tmp_path: Path) -> None:
+    data = tmp_path / "Dataset012_Simulated"
+    (data / "labelsTr").mkdir(parents=True)
+    (data / "dataset.json").write_text('{"dataset": {"a": {"images": ["../Dataset001_A/a.nii.gz"], "label": "b"}}}')
+    with pytest.raises(UserError, match="lists its images in dataset.json, as they are in other folders"):
+        demo.check_data(data, tmp_path / "out")
+
+
 @pytest.mark.parametrize("out", [".", "Dataset001_A", "Dataset001_A/out"])
 def test_output_that_holds_the_data_or_lies_in_it_is_refused(tmp_path: Path, out: str) -> None:
     data = write_phantom_dataset(tmp_path, dataset_id=1, name="A", cases=1, test_cases=0)
