@@ -85,7 +85,7 @@ DUAL_ENCODER = Technique(
             why="Some cases have no prior scan, and this model also works without one.",
             evidence="The heart, 64 patients, 2,000 steps, 5 seeds: Dice +0.018 (+0.004 to +0.030) beside the prior as"
             " further channels where half of the priors are missing, and +0.047 (+0.034 to +0.061) where they"
-            " are 10 mm off; with twice the steps +0.004 (-0.006 to +0.013) and +0.026 (+0.012 to +0.040).",
+            " are 10 mm off; with twice the steps +0.005 (-0.004 to +0.013) and +0.030 (+0.018 to +0.039).",
             verdict="mixed",
             results="docs/techniques/dual-encoder.md#results",
             time=1.4,
