@@ -1,4 +1,4 @@
-"""Taking a model out of a zip archive whose maker is not known."""
+"""Taking files out of a zip archive whose maker is not known."""
 
 import os
 import shutil
@@ -54,14 +54,14 @@ def refuse_large(archive: Path, files: Sequence[zipfile.ZipInfo]) -> None:
         files_variable, size_variable = LIMITS
         raise UserError(
             f"{archive} has {len(files)} files of {size:.3g} GB in all. At most {most:g} files of {largest:g} GB are "
-            "read, which is far more than a model has. If you trust its origin, set the environment variables "
-            f"{files_variable} and {size_variable} to more."
+            "read, which is far more than a model or its scores take. If you trust its origin, set the environment "
+            f"variables {files_variable} and {size_variable} to more."
         )
     if packed := [entry for entry in files if entry.file_size > LARGEST_RATIO * max(entry.compress_size, 1)]:
         one = packed[0]
         raise UserError(
-            f"{archive} is refused, and nothing of it was unpacked. A model has no such entry: {one.filename!r} has "
-            f"{one.file_size} bytes packed into {one.compress_size}."
+            f"{archive} is refused, and nothing of it was unpacked. Weights and scores do not shrink like this: "
+            f"{one.filename!r} has {one.file_size} bytes packed into {one.compress_size}."
         )
 
 
@@ -83,7 +83,7 @@ def _refuse_dangerous(archive: Path, files: Sequence[zipfile.ZipInfo]) -> None:
     problems += [f"{one.filename!r}: it is there twice" for one in files if counts[one.filename.casefold()] > 1]
     if problems:
         raise UserError(
-            f"{archive} is refused, and nothing of it was unpacked. A model exported by nnU-Net has no such entries:"
+            f"{archive} is refused, and nothing of it was unpacked. nnU-Net and this package write no such entries:"
             f"{listed(problems)}"
         )
 

@@ -210,7 +210,7 @@ def refusal(capsys: pytest.CaptureFixture[str], raw: Path, *command: str) -> str
         (["1"], "Two datasets or more are merged"),
         (["1", "001"], "Two datasets or more are merged, each once"),
         (["1", "2", "--rename", "3:a=b"], "3 is none of the datasets that are merged: 1, 2"),
-        (["1", "2", "--rename", "1:lung=b"], "has no label lung to rename. It has: liver, spleen"),
+        (["1", "2", "--rename", "1:lung=b"], "has no label 'lung' to rename. It has: liver, spleen"),
         (["1", "2", "--rename", "1:liver=ignore"], "cannot be named 'ignore'"),
         (
             ["1", "2", "--rename", "2:Leber=Liver"],

@@ -76,7 +76,8 @@ def test_the_check_finds_nothing_wrong(source, raw, capsys):
     ("options", "message"),
     [
         (["--keep", "4"], "4 labels cannot be kept of 3: liver, spleen, lung"),
-        (["--sources", "liver,kidney"], "has no label kidney. It has: liver, spleen, lung"),
+        (["--sources", "liver,kidney"], "has no label 'kidney'. Give some of these: liver, spleen, lung"),
+        (["--sources", "liver, spleen"], "has no label ' spleen'"),
         (["--keep", "1", "--group", "q"], "finds no patient"),
     ],
 )

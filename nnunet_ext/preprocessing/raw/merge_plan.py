@@ -155,7 +155,8 @@ def _new_names(dataset: RawDataset, aliases: Mapping[str, str], renames: Mapping
     if dataset.description.get(KEY, {}).get("made_by") == UNLABELLED:
         own = {}  # placeholders
     if unknown := sorted(set(renames) - set(own)):
-        raise UserError(f"{dataset.folder.name} has no label {some(unknown)} to rename. It has: {', '.join(own)}.")
+        missing = some([*map(repr, unknown)])
+        raise UserError(f"{dataset.folder.name} has no label {missing} to rename. It has: {', '.join(own)}.")
     names = {label: renames.get(label, aliases.get(label, label)) for label in own}
     if wrong := [old for old, new in names.items() if new in RESERVED or not new.strip()]:
         raise UserError(

@@ -8,6 +8,7 @@ import numpy as np
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.formats.annotated_labels import LISTS
+from nnunet_ext.messages import some
 from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset
 from nnunet_ext.preprocessing.simulate.weaker_dataset import WEAK, weaker_dataset
 
@@ -70,7 +71,8 @@ def simulate_missing_labels(
     """
     values = source.foreground_values()
     if unknown := sorted({label for one in sources for label in one} - set(values)):
-        raise UserError(f"{source.folder.name} has no label {', '.join(unknown)}. It has: {', '.join(values)}.")
+        missing, known = some([*map(repr, unknown)]), ", ".join(values)
+        raise UserError(f"{source.folder.name} has no label {missing}. Give some of these: {known}.")
     rng = np.random.default_rng(seed)
     chosen = sources if keep is None else sources_of(list(values), keep=keep, rng=rng)
     lists = {
