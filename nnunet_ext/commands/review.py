@@ -80,8 +80,7 @@ def review(args: argparse.Namespace) -> int:
     def compare(name: str, case: Case, before: Labels) -> tuple[Labels, Any]:
         probabilities = teacher.probabilities(name, case)
         check_shape(probabilities, before, case)
-        _, properties = source.read_labels(reader, name)
-        spacing = [float(step) for step in properties["spacing"]]
+        spacing = [float(step) for step in source.geometry(reader, name, before.shape)["spacing"]]
         predicted, found = disagreement(before, probabilities, spacing, ignore=source.ignore_label)
         return predicted, found.model_dump(mode="json")
 
@@ -169,12 +168,13 @@ def regions_table(
         if not of_case.regions:
             continue
         reader = reader or source.reader_writer()
-        before, properties = source.read_labels(reader, case)
+        shape = source.read_labels(reader, case)[0].shape
+        properties = source.geometry(reader, case, shape)
         for region in of_case.regions:
-            (i, j, k), place = world_position(region.centre, properties)
+            (i, j, k), place = world_position(region.centre, shape, properties)
             right, anterior, superior = place or (None, None, None)
             row: dict[str, Any] = {"case": case, "label": names[region.label], "predicted": names[region.predicted]}
-            row |= {"score": region.score, "size": region.size, "unit": "mm³" if before.shape[0] > 1 else "mm²"}
+            row |= {"score": region.score, "size": region.size, "unit": "mm³" if shape[0] > 1 else "mm²"}
             row |= {"confidence": region.confidence, "voxels": region.voxels, "i": i, "j": j, "k": k}
             rows.append((row | {"right": right, "anterior": anterior, "superior": superior}, region.centre))
     rows.sort(key=lambda one: -one[0]["score"])
@@ -192,7 +192,7 @@ def cases_table(found: Mapping[str, Disagreement], labels: Mapping[str, int]) ->
     lower, upper = pd.Series([one.share for one in found.values()]).quantile([0.25, 0.75]).tolist()
     rows = []
     for name, one in found.items():
-        apart = [label for label, value in labels.items() if one.dice.get(value) == 0]
+        apart = [label for label, value in labels.items() if value in one.missed]
         flags = ["disagrees more than others"] * (one.share > upper + 1.5 * (upper - lower))
         flags += [f"no overlap: {', '.join(apart)}"] * bool(apart)
         dice = sum(one.dice.values()) / len(one.dice) if one.dice else float("nan")

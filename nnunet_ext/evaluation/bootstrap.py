@@ -43,10 +43,13 @@ class SeedScores:
 
     Attributes:
         parts: (cases, labels, metrics, 2), numerators and denominators; zeros where a case does not count.
+        where_absent: (cases, labels), the value in a pair in which the other run has one and this one has none; NaN for
+            none. None for none anywhere.
     """
 
     cases: tuple[str, ...]
     parts: Table
+    where_absent: Table | None = None
 
     @property
     def values(self) -> Table:
@@ -190,18 +193,37 @@ def _once_first(drawn: Table) -> Table:
     return np.concatenate([np.ones((1, drawn.shape[1])), drawn])
 
 
-def _cube(seeds: Sequence[SeedScores], cases: Sequence[str]) -> Table:
-    """Values by (label, case, seed), NaN where there is none."""
-    none, rows = np.full(seeds[0].parts.shape[1], math.nan), [dict(zip(seed.cases, seed.values)) for seed in seeds]
+def _by_case(seeds: Sequence[SeedScores], tables: Sequence[Table], cases: Sequence[str]) -> Table:
+    """Tables of (cases, labels), one for each seed, by (label, case, seed); NaN where a seed lacks the case."""
+    none = np.full(seeds[0].parts.shape[1], math.nan)
+    rows = [dict(zip(seed.cases, table)) for seed, table in zip(seeds, tables)]
     values = np.array([[row.get(case, none) for row in rows] for case in cases])
     return values.reshape(len(cases), len(seeds), len(none)).transpose(2, 0, 1)
+
+
+def _paired_values(
+    ours: Sequence[SeedScores], theirs: Sequence[SeedScores], cases: Sequence[str]
+) -> tuple[Table, Table]:
+    """The values of both runs by (label, case, seed), with those of `SeedScores.where_absent`; NaN where there is none.
+
+    A run that rightly finds nothing has no Dice, and one that invents something has a Dice of 0: a pair without the
+    first one's value would hide the false alarm.
+    """
+    both = [_by_case(seeds, [seed.values for seed in seeds], cases) for seeds in (ours, theirs)]
+    has_value = np.any(~np.isnan(np.concatenate(both, axis=-1)), axis=-1, keepdims=True)
+    filled = []
+    for seeds, values in zip((ours, theirs), both):
+        nothing = [np.full(seed.parts.shape[:2], math.nan) for seed in seeds]
+        tables = [none if seed.where_absent is None else seed.where_absent for seed, none in zip(seeds, nothing)]
+        filled.append(np.where(np.isnan(values) & has_value, _by_case(seeds, tables, cases), values))
+    return filled[0], filled[1]
 
 
 def _label_differences(
     ours: Sequence[SeedScores], theirs: Sequence[SeedScores], cases: Sequence[str], weights: Sequence[Table]
 ) -> Iterator[Table]:
     """For each label the differences of the runs' means over seeds, (R, cases); one at a time, for the memory."""
-    for first, second in zip(_cube(ours, cases), _cube(theirs, cases)):
+    for first, second in zip(*_paired_values(ours, theirs, cases)):
         yield _seed_means(first, weights[0]) - _seed_means(second, weights[1])
 
 
@@ -214,8 +236,8 @@ def _seed_means(values: Table, weights: Table) -> Table:
 def paired_differences(ours: Sequence[SeedScores], theirs: Sequence[SeedScores]) -> dict[str, float]:
     """The first run's value minus the second's, for each case that both runs were scored on.
 
-    A value is the mean over the seeds, and a difference the mean over the labels that both have; NaN where there is
-    none.
+    A value is the mean over the seeds, and a difference the mean over the labels of which both have a value, that of
+    `SeedScores.where_absent` included; NaN where there is none.
     """
     theirs_too = _all_cases(theirs)
     common = [case for case in _all_cases(ours) if case in theirs_too]

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 from scipy import ndimage
 
+from nnunet_ext.preprocessing.raw.places import file_axes
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels
 
 KEPT = 100  # regions of a case, those of the highest scores
@@ -48,6 +49,8 @@ class Disagreement(BaseModel):
     """Sum of all their scores over the size of what is foreground in the labels or the prediction; 0 without any."""
     dice: dict[int, float]
     """By label, where it is in either of the two."""
+    missed: list[int]
+    """Labels of the case whose voxels the prediction gives other labels, all of them."""
 
 
 class Compared(BaseModel):
@@ -100,36 +103,40 @@ def disagreement(
             )
         )
     foreground = int((counts & ((known > 0) | (predicted > 0))).sum())
-    dice = {}
+    dice, missed = {}, []
     for value in range(1, classes):
         ours, theirs = counts & (predicted == value), counts & (labels == value)
         if total := int(ours.sum() + theirs.sum()):
             dice[value] = float(2 * (ours & theirs).sum() / total)
+        if theirs.any() and not (ours & theirs).any():
+            missed.append(value)
     share = float(sums[1:].sum()) / max(1, foreground)
-    return predicted, Disagreement(regions=regions, number=int(number), share=share, dice=dice)
+    return predicted, Disagreement(regions=regions, number=int(number), share=share, dice=dice, missed=missed)
 
 
-def world_position(centre: Sequence[int], properties: Mapping[str, Any]) -> tuple[list[int], list[float] | None]:
+def world_position(
+    centre: Sequence[int], shape: Sequence[int], properties: Mapping[str, Any]
+) -> tuple[list[int], list[float] | None]:
     """Where a voxel is: its index in the file, (i, j, k) from 0, and its place in mm, right, anterior, superior.
 
     The place is what 3D Slicer shows, and ITK-SNAP as NIfTI coordinates. Pictures have none.
 
     Args:
         centre: (z, y, x) as nnU-Net reads the file.
+        shape: (Z, Y, X), likewise.
         properties: the geometry as nnU-Net's reader gives it.
     """
-    index = np.array(centre[::-1], dtype=np.float64)
+    index, size = list(centre[::-1]), list(shape[::-1])
+    in_file = [size[axis] - 1 - index[axis] if reverse else index[axis] for axis, reverse in file_axes(properties)]
+    place = np.zeros(3)
     if (nibabel := properties.get("nibabel_stuff")) is not None:
         affine = np.asarray(nibabel.get("reoriented_affine", nibabel["original_affine"]))
         place = affine[:3, :3] @ index + affine[:3, 3]
-        original = np.asarray(nibabel["original_affine"])
-        index = np.linalg.solve(original[:3, :3], place - original[:3, 3])
     elif (itk := properties.get("sitk_stuff")) is not None:
         axes = len(itk["spacing"])
         direction = np.reshape(itk["direction"], (axes, axes))
-        place = np.zeros(3)
         place[:axes] = np.asarray(itk["origin"]) + direction @ (np.asarray(itk["spacing"]) * index[:axes])
         place *= -1, -1, 1  # ITK's axes point to the left and to the back
     else:
-        return [int(one) for one in index], None
-    return [round(one) for one in index.tolist()], place.tolist()
+        return in_file, None
+    return in_file, place.tolist()

@@ -38,9 +38,11 @@ def labels_with(scores: pd.DataFrame, metric: Metric) -> list[str]:
 def seed_scores(scores: pd.DataFrame, metric: Metric, cases: Sequence[str], labels: Sequence[str]) -> SeedScores:
     """What the cases add to a metric's figure, by the scores of one set of cases; a label without it adds nothing."""
     wanted = pd.MultiIndex.from_product([cases, labels, metric.summed])
-    found = scores.set_index(["case", "label", "metric"])[list(NUMBERS)].reindex(wanted, fill_value=0.0)
-    parts = found.to_numpy(np.float64).reshape(len(cases), len(labels), len(metric.summed), 2)
-    return SeedScores(tuple(cases), parts)
+    numbers = scores.set_index(["case", "label", "metric"])[list(NUMBERS)]
+    shape = len(cases), len(labels), len(metric.summed)
+    parts = numbers.reindex(wanted, fill_value=0.0).to_numpy(np.float64).reshape(*shape, 2)
+    is_scored = wanted.isin(numbers.index).reshape(shape).all(axis=-1)
+    return SeedScores(tuple(cases), parts, np.where(is_scored, metric.where_absent, math.nan))
 
 
 def write_scores(file: Path, scores: pd.DataFrame) -> None:

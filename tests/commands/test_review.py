@@ -78,9 +78,32 @@ def test_cases_are_ranked_and_flagged(cases):
     assert list(found.index) == ["case_2", "case_0", "case_1"]
     assert found["disagreement"].to_list() == pytest.approx([2 * 0.7 - 1, 2 / 6 * (2 * 0.9 - 1), 0], abs=1e-5)
     assert found["dice"].to_list() == pytest.approx([0, 0.8, 1])
-    assert found["flagged"].to_list()[0] == "no overlap: node"
-    assert found["flagged"].isna().to_list() == [False, True, True]
+    # a node that the label of case_2 does not have is a region, and no label that does not meet its prediction
+    assert found["flagged"].isna().all()
+
+
+def test_a_case_whose_label_does_not_meet_its_prediction_is_flagged(cases):
+    with_arrays(cases, "case_1", 0.9, slice(0, 3))
+    label = np.zeros(SHAPE, np.uint8)
+    label[1:3, 0, 0:3] = 1
+    image = np.zeros(SHAPE, np.float32)
+    image[1:3, 2, 0:3] = 0.9
+    cases.write_case("case_0", image, label)
+    assert review(cases) == 0
+    found = table(cases, "cases.csv").set_index("case")
+    assert found["flagged"].dropna().to_dict() == {"case_0": "no overlap: node"}
     assert "no overlap: node" in page(cases)
+
+
+def test_places_are_those_of_the_image_where_the_label_lies_elsewhere(cases):
+    assert review(cases) == 0
+    right = table(cases, "regions.csv")
+    file = str(cases.source / "labelsTr" / "case_0.nii.gz")
+    label = sitk.ReadImage(file)
+    label.SetOrigin([100.0 + place for place in ORIGIN])
+    sitk.WriteImage(label, file)
+    assert review(cases, "--force") == 0
+    pd.testing.assert_frame_equal(table(cases, "regions.csv"), right)
 
 
 def test_a_case_far_above_the_others_is_flagged(place, predictor):

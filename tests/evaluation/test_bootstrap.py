@@ -166,6 +166,34 @@ def test_differences_are_of_common_cases_seeds_and_labels_averaged():
     assert found["c2"] == pytest.approx(0.3 - 0.9)
 
 
+def with_absent(seed, *, value=1.0):
+    return replace(seed, where_absent=np.full(seed.parts.shape[:2], value))
+
+
+def test_a_false_alarm_counts_beside_a_run_that_rightly_finds_nothing():
+    rightly = with_absent(by_label([0.9, math.nan, math.nan], [0.8, math.nan, math.nan]))
+    alarm = with_absent(by_label([0.9, 0.0, math.nan], [0.8, math.nan, math.nan]))
+    assert paired_differences([alarm], [rightly]) == {"c0": 0.0, "c1": -1.0, "c2": pytest.approx(math.nan, nan_ok=True)}
+    assert paired_differences([rightly], [alarm])["c1"] == 1.0
+    resampling = Resampling(each_a_patient(3), resamples=100)
+    assert resampling.mean_difference([alarm], [rightly], runs=(1, 0)).value == pytest.approx(-0.5)
+    # a label that a run was not scored on is none that it rightly did not find
+    not_scored = replace(rightly, where_absent=np.full((3, 2), math.nan))
+    assert math.isnan(paired_differences([alarm], [not_scored])["c1"])
+
+
+def test_a_false_alarm_counts_in_each_seed_that_has_it():
+    nothing, alarm = with_absent(by_label([math.nan])), with_absent(by_label([0.0]))
+    rare, usual = [alarm, nothing, nothing, nothing, nothing], [alarm] * 5
+    assert paired_differences(usual, rare) == {"c0": pytest.approx(-0.8)}
+    # a seed that lacks the case says nothing about it
+    elsewhere = replace(nothing, cases=("other",))
+    assert paired_differences([alarm, elsewhere], [nothing, elsewhere]) == {
+        "c0": -1.0,
+        "other": pytest.approx(math.nan, nan_ok=True),
+    }
+
+
 def test_nothing_in_common_is_no_difference():
     ours, theirs = [by_label([0.5])], [by_label([0.5], cases=["other"])]
     assert paired_differences(ours, theirs) == {}

@@ -8,7 +8,7 @@ import pytest
 import SimpleITK as sitk
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
-from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO, SimpleITKIOWithReorient
 from skimage import io
 
 from nnunet_ext.evaluation.disagreement import KEPT, disagreement, world_position
@@ -85,6 +85,17 @@ def test_a_perfect_case_has_no_region_and_a_missing_label_no_dice():
     assert (found.share, found.dice) == (0.0, {})
 
 
+def test_a_label_that_only_the_prediction_has_is_not_missed():
+    labels = np.zeros((2, 3, 4), np.uint8)
+    labels[0, :2, :2], labels[1, 0, 0] = 1, 2
+    answer = np.where(labels == 1, 2, 0)  # takes label 1 for 2, and does not find the voxel of label 2
+    probabilities = np.stack([answer == value for value in range(4)]).astype(np.float32)
+    _, found = disagreement(labels, probabilities, SPACING, ignore=None)
+    assert (found.missed, found.dice) == ([1, 2], {1: 0.0, 2: 0.0})
+    _, found = disagreement(np.zeros_like(labels), probabilities, SPACING, ignore=None)
+    assert (found.missed, found.dice) == ([], {2: 0.0})
+
+
 def turned() -> sitk.Image:
     """An image whose axes are neither those of the array nor of the patient."""
     image = sitk.GetImageFromArray(np.zeros((4, 5, 6), np.uint8))
@@ -96,14 +107,14 @@ def turned() -> sitk.Image:
     return image
 
 
-@pytest.mark.parametrize("reader", [SimpleITKIO, NibabelIO, NibabelIOWithReorient])
+@pytest.mark.parametrize("reader", [SimpleITKIO, SimpleITKIOWithReorient, NibabelIO, NibabelIOWithReorient])
 def test_the_place_of_a_voxel_is_what_itk_and_nibabel_say(tmp_path, reader):
     image, file = turned(), tmp_path / "a.nii.gz"
     image[4, 1, 2] = 1  # (x, y, z)
     sitk.WriteImage(image, str(file))
     values, properties = reader().read_seg(str(file))
     (centre,) = np.argwhere(values[0] == 1).tolist()
-    index, place = world_position(centre, properties)
+    index, place = world_position(centre, values[0].shape, properties)
     assert index == [4, 1, 2]
     left, posterior, superior = image.TransformIndexToPhysicalPoint((4, 1, 2))
     assert place == pytest.approx([-left, -posterior, superior], abs=1e-4)
@@ -117,7 +128,7 @@ def test_of_one_slice_and_of_a_picture(tmp_path):
     image.SetOrigin((3.0, 4.0))
     sitk.WriteImage(image, str(tmp_path / "a.mha"))
     _, properties = SimpleITKIO().read_seg(str(tmp_path / "a.mha"))
-    assert world_position((0, 2, 4), properties) == ([4, 2, 0], pytest.approx([-5.0, -8.0, 0.0]))
+    assert world_position((0, 2, 4), (1, 5, 6), properties) == ([4, 2, 0], pytest.approx([-5.0, -8.0, 0.0]))
     io.imsave(tmp_path / "a.png", np.zeros((5, 6), np.uint8), check_contrast=False)
     _, properties = NaturalImage2DIO().read_seg(str(tmp_path / "a.png"))
-    assert world_position((0, 2, 4), properties) == ([4, 2, 0], None)
+    assert world_position((0, 2, 4), (1, 5, 6), properties) == ([4, 2, 0], None)

@@ -67,6 +67,9 @@ def test_what_cases_add_has_their_order_and_zeros_where_there_is_nothing():
     found = seed_scores(scores, DICE, ["a", "b", "c"], ["liver", "spleen"])
     assert found.cases == ("a", "b", "c")
     assert found.parts[:, :, 0].tolist() == [[[0.25, 1], [0, 0]], [[0.5, 1], [0, 0]], [[0, 0], [0, 0]]]
+    # in a pair, finding nothing counts only where the label was looked for
+    assert np.isnan(found.where_absent).tolist() == [[False, True], [False, True], [True, True]]
+    assert found.where_absent[0, 0] == 1
 
 
 def test_a_spreadsheet_has_a_row_for_each_case_and_a_column_for_each_label_and_metric():

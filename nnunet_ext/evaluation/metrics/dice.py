@@ -15,6 +15,7 @@ DICE = Metric(
     "Dice",
     "dice",
     dice,
+    where_absent=1.0,
     mean="foreground_mean",
     counted="dice",
     uncounted="have {label} in neither reference nor prediction and do not count in its mean",

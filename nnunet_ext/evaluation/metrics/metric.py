@@ -32,6 +32,7 @@ class Metric:
     aggregate: Statistic = quotient  # computes the figure over cases
     of_cases: bool = True  # whether the figure is the mean of the cases' values, not computed once from all cases
     mean: str = ""  # name of the mean over the labels in evaluation.json; empty if there is none
+    where_absent: float = math.nan  # in a pair with a run that finds what is in neither reference nor this prediction
     better: str = "higher"  # which figure is best, ``higher`` or ``lower``
     decimals: int = 3  # to show in a report
     has_figure: bool = True  # over cases; without, it is only a measurement of each case

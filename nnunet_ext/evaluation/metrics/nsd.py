@@ -8,6 +8,7 @@ NSD = Metric(
     "nsd",
     lambda label: plain(label.surface_dice),
     full_title="Normalized surface Dice (NSD)",
+    where_absent=1.0,
     mean="foreground_nsd",
     rule="nsd, normalized surface Dice, is the share of the voxels at both surfaces that are at most the label's "
     "tolerance away from the other surface. tolerances are in mm, or in pixels for images without a spacing. Voxels "

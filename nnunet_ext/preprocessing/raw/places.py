@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+import nibabel
 import numpy as np
+import SimpleITK as sitk
 
 PLACES = {
     "sitk_stuff": {"origin": "origins", "direction": "directions"},
@@ -20,6 +22,29 @@ def misplaced(image: Mapping[str, Any], labels: Mapping[str, Any], *, what: str 
             if theirs is not None and ours is not None and not alike(theirs, ours):
                 return f"the {name} of {what} differ: {' and '.join(told_apart(theirs, ours))}"
     return ""
+
+
+def file_axes(properties: Mapping[str, Any]) -> list[tuple[int, bool]]:
+    """Where the axes of a file are after nnU-Net's reader, which may turn images to a common orientation.
+
+    Args:
+        properties: the geometry as nnU-Net's reader gives it.
+
+    Returns:
+        For each of the file's axes x, y and z that of the read image, 0 for x, and whether it is reversed there.
+    """
+    if (affines := properties.get("nibabel_stuff", {})) and "reoriented_affine" in affines:
+        turned = nibabel.orientations.io_orientation(affines["original_affine"])
+        return [(int(axis), step < 0) for axis, step in turned]
+    if original := properties.get("sitk_stuff", {}).get("original_orientation"):
+        direction = properties["sitk_stuff"]["direction"]
+        read = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(direction)
+        places = {letter: axis for axis, letter in enumerate(read)}
+        opposite = dict(zip("LRPASI", "RLAPIS"))
+        return [
+            (places[letter], False) if letter in places else (places[opposite[letter]], True) for letter in original
+        ]
+    return [(axis, False) for axis in range(3)]
 
 
 def alike(ours: Any, theirs: Any) -> bool:

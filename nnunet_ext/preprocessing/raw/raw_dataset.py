@@ -5,7 +5,7 @@ import glob
 import io
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,27 @@ class RawDataset:
         check_values(labels, self.known_values, file=self.cases[case].label)
         return labels, properties
 
+    def geometry(self, reader: Any, case: str, shape: tuple[int, ...]) -> dict[str, Any]:
+        """The geometry of a case's image, which nnU-Net takes for its labels too; theirs may differ or be missing.
+
+        Args:
+            reader: nnU-Net's.
+            case: the name.
+            shape: of the label map, (Z, Y, X).
+
+        Raises:
+            UserError: if the image has another shape.
+        """
+        files = self.cases[case]
+        images, properties = read_images(reader, replace(files, images=files.images[:1]))
+        if images.shape[1:] != shape:
+            ours, theirs = (" × ".join(map(str, one)) for one in (shape, images.shape[1:]))
+            raise UserError(
+                f"{files.label} has {ours} voxels, but {files.images[0]} has {theirs}. A label map needs the voxels of "
+                "its image; nnunet_ext check finds all cases that differ."
+            )
+        return properties
+
 
 def reader_for(description: Mapping[str, Any], example: Path) -> Any:
     """What nnU-Net reads and writes the files of a dataset.json with; a UserError if it cannot read the example."""
@@ -126,10 +147,22 @@ def read_label_map(reader: Any, file: Path) -> tuple[Labels, dict[str, Any]]:
 
 
 def write_label_map(reader: Any, labels: Labels, file: Path, properties: Mapping[str, Any]) -> None:
-    """Write a map of labels or instances, whole or not at all; its folder is made if it is not there."""
+    """Write a map of labels or instances, whole or not at all; its folder is made if it is not there.
+
+    Raises:
+        UserError: if the reader cannot write its values.
+    """
     file.parent.mkdir(exist_ok=True)
     with image_written_whole(file):
         reader.write_seg(labels, str(file), properties)
+    largest = int(labels.max(initial=0))
+    if largest > np.iinfo(np.uint8).max and int(reader.read_seg(str(file))[0].max()) != largest:
+        file.unlink()
+        name = type(reader).__name__
+        raise UserError(
+            f"{file} cannot be written: {largest} is its largest value, and nnU-Net's {name} writes none above 255. "
+            "Name another reader by overwrite_image_reader_writer in dataset.json, such as NibabelIOWithReorient."
+        )
 
 
 def only_map(values: npt.NDArray[Any], *, file: Path) -> npt.NDArray[Any]:

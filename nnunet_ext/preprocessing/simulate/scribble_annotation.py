@@ -3,18 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.formats.annotated_labels import SCRIBBLED
+from nnunet_ext.preprocessing.raw.places import file_axes
 from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset
 from nnunet_ext.preprocessing.simulate.scribble_statistics import CaseCounts, class_values, count_scribbles
 from nnunet_ext.preprocessing.simulate.scribbles import Strokes, scribble_map, slicing_axis
 from nnunet_ext.preprocessing.simulate.weaker_dataset import LARGEST_NUMBER, WEAK, weaker_dataset
 
 SCRIBBLES = "scribbles.json"
-AXES = ("z", "y", "x")  # of label maps as nnU-Net reads them
+AXES = ("x", "y", "z")  # of files
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,12 @@ def simulate_scribbles(
     record = {}
     with weaker_dataset(source, name, force=force) as new:
         for case, labels, properties in new.dense_labels("Drawing scribbles"):
-            across = chosen_axis(axis, labels.shape, properties["spacing"], file=source.cases[case].label)
+            across = chosen_axis(axis, labels.shape, properties, file=source.cases[case].label)
             rng = np.random.default_rng([seed, *case.encode()])
             scribbles, drawn = scribble_map(labels, list(values.values()), ignore, strokes, rng, axis=across)
             counts[case] = count_scribbles(scribbles, labels, values, axis=across)
-            record[case] = {"axis": AXES[across], "slices": drawn, **asdict(counts[case])}
+            in_file = slices_in_file(across, drawn, labels.shape, properties)
+            record[case] = {**in_file, **asdict(counts[case])}
             new.write(WEAK, case, scribbles, properties)
         annotation = ScribbleAnnotation(counts, ignore, new.flat)
         if annotation.without_foreground == len(counts):
@@ -73,11 +76,33 @@ def simulate_scribbles(
     return annotation
 
 
-def chosen_axis(axis: str | None, shape: Sequence[int], spacing: Sequence[float], *, file: Path) -> int:
-    """The number of a named axis, or that of the largest spacing; a UserError if slices across it are lines."""
-    proper = slicing_axis(shape, spacing)
+def chosen_axis(axis: str | None, shape: Sequence[int], properties: Mapping[str, Any], *, file: Path) -> int:
+    """The axis of a label map as nnU-Net reads it, 0 for Z, that slices are across.
+
+    Args:
+        axis: x, y or z of the file; None for that of the largest spacing.
+        shape: (Z, Y, X).
+        properties: the geometry as nnU-Net's reader gives it.
+        file: of the map.
+
+    Raises:
+        UserError: if slices across the axis are lines.
+    """
+    proper = slicing_axis(shape, properties["spacing"])
     if axis is None:
         return proper
-    if 1 in shape and AXES.index(axis) != proper:
+    read, _ = file_axes(properties)[AXES.index(axis)]
+    chosen = len(AXES) - 1 - read
+    if 1 in shape and chosen != proper:
         raise UserError(f"{file} has one slice, so that slices across {axis} would be lines. Leave out the axis.")
-    return AXES.index(axis)
+    return chosen
+
+
+def slices_in_file(
+    across: int, slices: Sequence[int], shape: Sequence[int], properties: Mapping[str, Any]
+) -> dict[str, Any]:
+    """In the file, the name of an axis and the slices across it, from their numbers in the map as nnU-Net reads it."""
+    axes = file_axes(properties)
+    axis = [read for read, _ in axes].index(len(AXES) - 1 - across)
+    numbers = sorted(shape[across] - 1 - number for number in slices) if axes[axis][1] else list(slices)
+    return {"axis": AXES[axis], "slices": numbers}

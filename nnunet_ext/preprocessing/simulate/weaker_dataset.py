@@ -32,9 +32,10 @@ class WeakerDataset:
     flat: bool = True  # whether all images that were read are two-dimensional
 
     def dense_labels(self, doing: str) -> Iterator[tuple[str, Labels, dict[str, Any]]]:
-        """Read the source's labels, keep them in `DENSE`, and give each case with its label map and geometry."""
+        """Read the source's labels, keep them in `DENSE`, and give each case with its labels and image's geometry."""
         for case in tqdm(self.source.cases, desc=doing, unit="case", disable=None):
-            labels, properties = self.source.read_labels(self.reader, case)
+            labels, _ = self.source.read_labels(self.reader, case)
+            properties = self.source.geometry(self.reader, case, labels.shape)
             self.flat &= labels.shape[0] == 1
             self.write(DENSE, case, labels, properties)
             yield case, labels, properties

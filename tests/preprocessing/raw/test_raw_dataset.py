@@ -1,4 +1,4 @@
-"""Label maps that are pictures in colour, of which nnU-Net's readers would give one colour as labels."""
+"""Images and label maps as nnU-Net's readers give and write them."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
-from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO, SimpleITKIOWithReorient
 from skimage import io
 
 from nnunet_ext.errors import UserError
@@ -14,10 +14,13 @@ from nnunet_ext.preprocessing.raw.raw_dataset import (
     Case,
     cases_in,
     read_label_map,
+    read_raw_dataset,
     reader_for,
     training_cases,
     whole_numbers,
+    write_label_map,
 )
+from support.raw_datasets import write_raw
 
 COLOURED = np.zeros((8, 9, 3), np.uint8)
 COLOURED[2:4, 2:4], COLOURED[5, 5] = (255, 0, 0), (0, 255, 0)
@@ -132,3 +135,31 @@ def test_one_picture_in_colour_has_every_channel():
     assert Case((Path("a_0000.png"),), Path("a.png")).has_channels(3)
     assert not Case((Path("a_0000.nii.gz"),), Path("a.nii.gz")).has_channels(3)
     assert Case((Path("a"), Path("b")), Path("c")).has_channels(2)
+
+
+@pytest.mark.parametrize("largest", [255, 256, 60000])
+def test_values_that_a_reader_of_nnunet_cannot_write_are_refused(tmp_path: Path, largest: int):
+    labels = np.full((2, 3, 4), largest, np.uint16)
+    labels[0] = 0
+    image, file = tmp_path / "image.nii.gz", tmp_path / "labels" / "a.nii.gz"
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((2, 3, 4), np.uint8)), str(image))
+    for reader in (SimpleITKIO(), SimpleITKIOWithReorient()):
+        _, properties = reader.read_seg(str(image))
+        if largest > 255 and isinstance(reader, SimpleITKIOWithReorient):
+            with pytest.raises(UserError, match=rf"a.nii.gz .* {largest} .* SimpleITKIOWithReorient writes none above"):
+                write_label_map(reader, labels, file, properties)
+            assert not file.exists()
+        else:
+            write_label_map(reader, labels, file, properties)
+            assert np.array_equal(read_label_map(reader, file)[0], labels)
+
+
+def test_the_geometry_of_labels_is_that_of_their_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    folder = write_raw(tmp_path / "Dataset005_D", {"a": np.zeros((2, 3, 9), np.uint8)}, ending=".tif")
+    (folder / "imagesTr" / "a.json").write_text('{"spacing": [5, 1, 1]}')
+    dataset = read_raw_dataset("5")
+    reader = dataset.reader_writer()
+    assert dataset.geometry(reader, "a", (2, 3, 9))["spacing"] == [5, 1, 1]
+    with pytest.raises(UserError, match=r"a.tif has 2 × 3 × 5 voxels, but .*a_0000.tif has 2 × 3 × 9"):
+        dataset.geometry(reader, "a", (2, 3, 5))

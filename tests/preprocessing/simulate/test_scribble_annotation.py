@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
@@ -83,7 +84,8 @@ def test_labels_above_255_are_taken(raw):
 
 def test_each_case_is_sliced_across_its_own_thickest_axis(raw):
     folder = write_raw(raw / "Dataset005_Mixed", {"a": ball(), "b": ball()}, names=NAMES)
-    write_array(ball(), folder / "labelsTr" / "b.nii.gz", spacing=(1.0, 5.0, 3.0))
+    for file in ("imagesTr/b_0000.nii.gz", "labelsTr/b.nii.gz"):
+        write_array(ball(), folder / file, spacing=(1.0, 5.0, 3.0))
     simulate("5", "Dataset006_S")
     simulate("5", "Dataset007_X", axis="x")
     axes = [
@@ -103,9 +105,30 @@ def test_slices_of_the_record_are_those_of_the_file(raw):
     assert 6 <= len(record["slices"]) <= 7
 
 
+@pytest.mark.parametrize("reader", ["SimpleITKIO", "SimpleITKIOWithReorient", "NibabelIO", "NibabelIOWithReorient"])
+def test_the_axis_and_the_slices_are_those_of_the_file_whatever_the_reader_turns(raw, reader):
+    folder = write_raw(raw / "Dataset005_D", {"a": ball()}, names=NAMES, overwrite_image_reader_writer=reader)
+    for file in (folder / "imagesTr" / "a_0000.nii.gz", folder / "labelsTr" / "a.nii.gz"):
+        image = sitk.ReadImage(str(file))
+        image.SetDirection((0, 0, 1, -1, 0, 0, 0, -1, 0))
+        sitk.WriteImage(image, str(file))
+    for axis, others in (("x", (0, 1)), ("y", (0, 2)), ("z", (1, 2))):
+        simulate("5", f"Dataset00{6 + others[1] + others[0]}_{axis}", axis=axis, num_slices=2, noise=0.0)
+        (made,) = raw.glob(f"Dataset*_{axis}")
+        scribbles = read_array(made / "labelsTr" / "a.nii.gz")
+        record = json.loads((made / "scribbles.json").read_text())["cases"]["a"]
+        assert record["axis"] == axis
+        assert record["slices"] == np.flatnonzero((scribbles != 3).any(axis=others)).tolist()
+        assert len(record["slices"]) <= 3
+
+
+def of_spacing(*spacing: float) -> dict[str, object]:
+    return {"spacing": spacing}
+
+
 def test_axis_of_a_flat_image_is_its_one():
-    assert chosen_axis(None, (1, 9, 9), (999, 1, 1), file=FILE) == 0
-    assert chosen_axis("z", (1, 9, 9), (999, 1, 1), file=FILE) == 0
-    assert chosen_axis("x", (2, 9, 9), (9, 1, 1), file=FILE) == 2
-    with pytest.raises(UserError, match="a.nii.gz has one slice, so that slices across x would be lines"):
-        chosen_axis("x", (1, 9, 9), (999, 1, 1), file=FILE)
+    assert chosen_axis(None, (1, 9, 9), of_spacing(999, 1, 1), file=FILE) == 0
+    assert chosen_axis("z", (1, 9, 9), of_spacing(999, 1, 1), file=FILE) == 0
+    assert chosen_axis("x", (2, 9, 9), of_spacing(9, 1, 1), file=FILE) == 2
+    with pytest.raises(UserError, match=r"a.nii.gz has one slice, so that slices across x would be lines"):
+        chosen_axis("x", (1, 9, 9), of_spacing(999, 1, 1), file=FILE)
