@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Verdict = Literal["better", "mixed", "not shown", "not measured"]
-VERDICTS: tuple[Verdict, ...] = ("better", "mixed", "not shown", "not measured")
+Verdict = Literal["better", "mixed", "not shown", "not measured", "worse"]
+VERDICTS: tuple[Verdict, ...] = ("better", "mixed", "not shown", "not measured", "worse")
 """What was measured of a technique against the simplest baseline, in the order in which advice is given."""
 
 FEW = 20

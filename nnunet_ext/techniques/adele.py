@@ -41,9 +41,10 @@ ADELE = Technique(
             "nnUNetTrainerADELE",
             lambda facts: facts.is_dense and facts.wrong_labels,
             why="It corrects labels while it trains, where there are too many for people to look at.",
-            evidence="Not measured on real data yet.",
-            verdict="not measured",
-            results="docs/techniques/noisy-labels.md",
+            evidence="Hearts, 64 patients, errors in a fifth of the labels, 5 seeds: Dice 0.853, stock nnU-Net 0.861, "
+            "which did not learn the errors by heart. Try it where a trained model has learned them.",
+            verdict="worse",
+            results="docs/techniques/noisy-labels.md#results",
         ),
     ),
 )

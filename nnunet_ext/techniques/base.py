@@ -103,9 +103,9 @@ BASE: Technique[Section] = Technique(
             STOCK,
             lambda facts: facts.is_dense and facts.wrong_labels and facts.has_regions,
             why="Stock nnU-Net is the baseline that all else must beat.",
-            evidence="Not measured here yet.",
-            verdict="not measured",
-            results="docs/techniques/noisy-labels.md",
+            evidence="Hearts, 64 patients, errors in a fifth of the labels, 5 seeds, 4,000 steps: Dice 0.861.",
+            verdict="not shown",
+            results="docs/techniques/noisy-labels.md#results",
             is_baseline=True,
         ),
         Advice(
