@@ -1,0 +1,39 @@
+"""Wrong labels where a network can learn them by heart: the heart, few patients, errors in two fifths of the labels."""
+
+from dataclasses import replace
+from functools import partial
+
+from benchmarks.data.acdc import scan_groups
+from benchmarks.data.folds import PatientFolds
+from benchmarks.data.label_noise import made_wrong
+from benchmarks.engine.experiment import Comparison
+from benchmarks.experiments.label_noise import EXPERIMENT as MANY
+from benchmarks.experiments.label_noise import LENGTHS, RIGHT
+from benchmarks.experiments.label_noise import WRONG as A_FIFTH
+
+PATIENTS, RATE = 8, 0.4
+WRONG = replace(A_FIFTH, make=partial(made_wrong, source=RIGHT.number, rate=RATE, size=5.0))
+
+EXPERIMENT = replace(
+    MANY,
+    name="label_noise_few",
+    title="Wrong labels that can be learned by heart: the heart, few patients",
+    description=f"As `label_noise`, of whose 64 patients a network did not learn the errors: {PATIENTS} patients to "
+    f"train on, and {RATE:.0%} of their labels wrong. An epoch is about eight passes over the data.",
+    folds=PatientFolds(scan_groups, pilot_train=4, most_tested=16),
+    sizes=(PATIENTS,),
+    methods=tuple(
+        replace(method, data=WRONG if method.data == A_FIFTH else method.data)
+        for method in MANY.methods
+        if method.name != "ADELE early"
+    ),
+    comparisons=(
+        Comparison("ADELE", "stock", margin=0.01, is_primary=True),
+        Comparison("ADELE", "stock", "hd95", margin=0.2, is_relative=True),
+        # a shorter training learns fewer errors
+        Comparison("ADELE", "stock", steps=LENGTHS),
+        Comparison("stock", "stock", steps=LENGTHS),
+        Comparison("right labels", "stock"),
+        Comparison("right labels", "ADELE"),
+    ),
+)
