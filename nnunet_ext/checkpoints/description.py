@@ -10,6 +10,7 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_ext.checkpoints.inputs import OF_PREVIOUS_STAGE
 from nnunet_ext.formats.dataset_json import channel_names, checked_dataset_json, read_dataset_json, values_of
 from nnunet_ext.formats.plans import checked_plans
 from nnunet_ext.plans.like import dimensions
@@ -70,7 +71,7 @@ class ModelDescription:
         names = channel_names(self.dataset_json)
         if plans_manager.get_configuration(self.configuration).previous_stage_name is not None:
             labels = plans_manager.get_label_manager(self.dataset_json).foreground_labels
-            names += [f"{self._label_name(label)} of the previous stage" for label in labels]
+            names += [f"{self._label_name(label)}{OF_PREVIOUS_STAGE}" for label in labels]
         return tuple(names)
 
     def head_rows(self) -> HeadRows:

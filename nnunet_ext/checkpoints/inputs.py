@@ -9,6 +9,9 @@ from nnunet_ext.checkpoints.outcome import Fitted
 
 ChannelRule = Literal["mean", "name"]
 
+OF_PREVIOUS_STAGE = " of the previous stage"
+"""What the names of a cascade's label channels end in: the second stage reads the first one's labels, one-hot."""
+
 
 def adapted_input(
     own: Tensor,
@@ -23,7 +26,7 @@ def adapted_input(
     With the same channel names in another order the channels change places. With another number of channels, each gets
     the mean over the source's channels times n_source / n_target, so that an image whose channels are all equal gives
     the same features as before; under the rule ``name``, those that the source has by name keep their weights, and the
-    others stay random. Otherwise nothing changes.
+    others stay random. Labels of a previous stage are no image: they always go by name. Otherwise nothing changes.
 
     Args:
         own: the network's, (features, n_target, [X,] Y, Z).
@@ -37,6 +40,9 @@ def adapted_input(
     shared = [name for name in dict.fromkeys(target_names) if name in source_names] if named else []
     if n_source != n_target and rule == "name" and shared:
         return _by_name(own, weight, source_names, target_names)
+    labels, own_labels = (sorted(filter(_is_label, names)) for names in (source_names, target_names))
+    if named and (labels != own_labels or (labels and n_source != n_target)):
+        return _labels_apart(own, weight, source_names, target_names)
     if n_source != n_target:
         reason = f"{n_source} -> {n_target} input channels: each gets the mean of the source's, times "
         reason += f"{n_source}/{n_target}"
@@ -68,3 +74,34 @@ def _by_name(own: Tensor, weight: Tensor, source_names: tuple[str, ...], target_
     by_name, rest = ([name for name, one in zip(target_names, places) if (one is None) is new] for new in (False, True))
     random = f"; random: {', '.join(rest)}" if rest else ""
     return Fitted(result, "adapted", f"input channels by name: {', '.join(by_name)}{random}", known)
+
+
+def _is_label(name: str) -> bool:
+    return name.endswith(OF_PREVIOUS_STAGE)
+
+
+def _labels_apart(own: Tensor, weight: Tensor, source_names: tuple[str, ...], target_names: tuple[str, ...]) -> Fitted:
+    """Image channels by the rule ``mean``; labels of a previous stage by name, the others random."""
+    images, source_images = (
+        [place for place, name in enumerate(names) if not _is_label(name)] for names in (target_names, source_names)
+    )
+    fitted = adapted_input(
+        own[:, images],
+        weight[:, source_images],
+        tuple(source_names[place] for place in source_images),
+        tuple(target_names[place] for place in images),
+    )
+    result, known = own.clone(), torch.zeros(1, own.shape[1], *[1] * (own.ndim - 2), dtype=torch.bool)
+    result[:, images], known[:, images] = fitted.value.to(own.dtype), fitted.known
+    random = []
+    for place, name in enumerate(target_names):
+        if not _is_label(name):
+            continue
+        if name in source_names:
+            result[:, place], known[:, place] = weight[:, source_names.index(name)], True
+        else:
+            random.append(name)
+    unused = [name for name in source_names if _is_label(name) and name not in target_names]
+    parts = [fitted.reason or "image channels copied"]
+    parts += [f"random: {', '.join(random)}"] * bool(random) + [f"left out: {', '.join(unused)}"] * bool(unused)
+    return Fitted(result, "adapted", "; ".join(parts), known)

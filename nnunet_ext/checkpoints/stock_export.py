@@ -92,7 +92,9 @@ def stock_weights(weights: Mapping[str, Tensor], stock: nn.Module) -> tuple[dict
     for keys, tensor in aliases(weights):
         if not any(key in expected for key in keys):
             left_out[keys[0].partition(".")[0]] += tensor.numel()
-    return {key: weights[key] for key in expected}, dict(left_out)
+    # one tensor for all names of a weight; of copies that differ, loading would take the last
+    tied = {key: weights[keys[-1]] for keys, _ in aliases(expected) for key in keys}
+    return {key: tied[key] for key in expected}, dict(left_out)
 
 
 class _Exporter:

@@ -85,8 +85,7 @@ def adapt_to_target(args: argparse.Namespace) -> int:
     target = planned_model(*args.to, plans_name=args.plans) if args.to else _itself(given, args.source)
     network = build_network(trainer, target, deep_supervision=True)
     tuned = None if args.tuned is None else read_checkpoint(args.tuned)
-    # what began by -pretrained_weights has heads of its own, between which and the source's there is no model
-    has_own_heads = tuned is not None and "source" not in tuned.get("nnunet_ext", {})
+    has_own_heads = tuned is not None and _has_own_heads(args, tuned)
     options: dict[str, Any] = {"keep_heads": not (args.drop_heads or has_own_heads), "channel_rule": args.channels}
     needs_partial = False
     try:
@@ -117,8 +116,8 @@ def adapt_to_target(args: argparse.Namespace) -> int:
         more = {key: tuned[key] for key in ("inference_allowed_mirroring_axes",) if key in tuned}
         hint = "Beside plans.json and dataset.json of the tuned model, nnU-Net predicts with it: -chk NAME.pth"
         if has_own_heads and not args.drop_heads:
-            hint += "\nThe tuned model began with heads of its own, as it was not by fine_tuning.source: they stay as "
-            hint += "they are."
+            hint += "\nThe tuned model began with heads of its own, as by -pretrained_weights or "
+            hint += "fine_tuning.keep_heads=false: they stay as they are."
     content = {
         "network_weights": weights,
         "init_args": {
@@ -150,6 +149,31 @@ def _check(args: argparse.Namespace) -> None:
     for one in filter(None, (args.source, args.tuned)):
         if args.output is not None:
             check_new_file(args.output, source=one, force=args.force)
+
+
+def _has_own_heads(args: argparse.Namespace, tuned: dict[str, Any]) -> bool:
+    """Whether a tuned model began with random heads, between which and the source's there is no model.
+
+    Raises:
+        UserError: if it says that it began with another file, or otherwise than the options say.
+    """
+    from nnunet_ext.checkpoints.reading import checkpoint_in
+
+    began = tuned.get("nnunet_ext", {}).get("source")
+    if began is None:  # -pretrained_weights
+        return True
+    file = checkpoint_in(args.source)[0]
+    if began.get("sha256", sha256(file)) != sha256(file):
+        raise UserError(
+            f"{args.tuned} began with another file than {file}, one that was called {began.get('file')}. A model lies "
+            "between what a training began with and what it gave: name the file of its fine_tuning.source."
+        )
+    if args.channels != "mean":
+        raise UserError(
+            f"{args.tuned} began by fine_tuning.source, which gives other channels the mean of the source's: leave "
+            "--channels out."
+        )
+    return not began.get("keep_heads", True)
 
 
 def _itself(given: Any, file: Path) -> Any:

@@ -88,7 +88,8 @@ def find_trainers(names: Sequence[str] | None) -> dict[str, dict[str, Any]]:
             found[name] = {"class": qualified_name(trainer), "module": trainer.__module__, "again": again}
             found[name]["pickle"] = base64.b64encode(pickle.dumps(trainer)).decode("ascii")
         except Exception as error:
-            found.setdefault(name, {})["unpicklable" if name in found else "error"] = in_one_line(error)
+            problem = "unpicklable" if name in found else "error"
+            found.setdefault(name, {})[problem] = in_one_line(error)
     return found
 
 

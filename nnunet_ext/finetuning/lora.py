@@ -50,8 +50,8 @@ def add_adapters(network: nn.Module, *, rank: int, alpha: float, dropout: float)
     config = LoraConfig(r=rank, lora_alpha=cast(int, alpha), lora_dropout=dropout, bias="none", target_modules=names)
     inject_adapter_in_model(config, network, adapter_name=ADAPTER)
     _follow_aliases(network)
+    _save_as_plain(network)
     for layer in adapted_layers(network):
-        layer.register_state_dict_post_hook(_save_as_plain)
         layer.register_load_state_dict_pre_hook(_load_from_plain)
 
 
@@ -92,13 +92,41 @@ def low_rank_update(layer: Any) -> Tensor:
     return update.view(layer.base_layer.weight.shape)
 
 
-def _save_as_plain(layer: Any, state: MutableMapping[str, Any], prefix: str, metadata: Any) -> None:
-    for key in [key for key in state if key.startswith(prefix)]:
-        value = state.pop(key)
-        if key == f"{prefix}base_layer.weight":
-            state[f"{prefix}weight"] = value + low_rank_update(layer)
-        elif key == f"{prefix}base_layer.bias":
-            state[f"{prefix}bias"] = value
+def _save_as_plain(network: nn.Module) -> None:
+    """Have the state dict of a network with adapters hold the plain network's weights.
+
+    A layer has one tensor under all of its names there, as in the plain network: who reads a file tells the names of
+    one weight by that, and a file holds it once.
+    """
+    sums: dict[nn.Module, Tensor] | None = None  # of the state dict in the making; None for that of a part
+
+    def begin(*unused: Any) -> None:
+        nonlocal sums
+        sums = {}
+
+    def end(*unused: Any) -> None:
+        nonlocal sums
+        sums = None
+
+    def summed(layer: Any, weight: Tensor) -> Tensor:
+        if sums is None:
+            return weight + low_rank_update(layer)
+        if layer not in sums:
+            sums[layer] = weight + low_rank_update(layer)
+        return sums[layer]
+
+    def save(layer: Any, state: MutableMapping[str, Any], prefix: str, metadata: Any) -> None:
+        for key in [key for key in state if key.startswith(prefix)]:
+            value = state.pop(key)
+            if key == f"{prefix}base_layer.weight":
+                state[f"{prefix}weight"] = summed(layer, value)
+            elif key == f"{prefix}base_layer.bias":
+                state[f"{prefix}bias"] = value
+
+    network.register_state_dict_pre_hook(begin)
+    for layer in adapted_layers(network):
+        layer.register_state_dict_post_hook(save)
+    network.register_state_dict_post_hook(end)
 
 
 def _load_from_plain(layer: Any, state: MutableMapping[str, Any], prefix: str, *unused: Any) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.plans.settings import KEY
 
 PREVIOUS, NEXT = "previous_stage", "next_stage"
 
@@ -29,7 +30,7 @@ def derived(configurations: Mapping[str, Any], base: str, name: str, content: Ma
         called ``NAME_lowres`` or ``NAME_cascade``.
 
     Raises:
-        UserError: if the first stage names several next ones.
+        UserError: if the first stage names several next ones, or if the content names weights to begin with.
     """
     previous = inherited_value(configurations, base, PREVIOUS)
     following = inherited_value(configurations, base, NEXT)
@@ -42,6 +43,12 @@ def derived(configurations: Mapping[str, Any], base: str, name: str, content: Ma
     else:
         several = f"Configuration {base!r} is the first stage of several cascades ({', '.join(following)})"
         raise UserError(f"{several}. Derive from the second stage that you want: -c takes its name.")
+    if source := content.get(KEY, {}).get("fine_tuning", {}).get("source"):
+        names = " and ".join(stage for stage, _ in stages)
+        raise UserError(
+            f"{names} are the stages of a cascade: two networks, which cannot both begin with {source}. Leave "
+            "fine_tuning.source out, and give each its own: nnUNetv2_train … -pretrained_weights CHECKPOINT."
+        )
     (first, of_first), (second, of_second) = stages
     return {
         first: {"inherits_from": of_first, NEXT: second, **content},

@@ -89,7 +89,7 @@ FINE_TUNING = Technique(
             verdict="better",
             results="docs/techniques/fine-tuning.md#results",
             commands=(
-                "nnunet_ext plan --like SOURCE.pth -d {number} -c {base} --new-plans nnUNetPlans_source",
+                "nnunet_ext plan --like SOURCE.pth -d {number}{plans} -c {base} --new-plans nnUNetPlans_source",
                 "nnUNetv2_preprocess -d {number} -plans_name nnUNetPlans_source -c {base}_like",
                 "nnunet_ext configure -d {number} -p nnUNetPlans_source -c {base}_like --name {base}_tuned "
                 "fine_tuning.source=SOURCE.pth{epochs}",

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from nnunet_ext.checkpoints.adaptation import ModelDescription, adapt
 from nnunet_ext.checkpoints.heads import is_head
 from nnunet_ext.checkpoints.outcome import ALL, NOTHING
+from nnunet_ext.checkpoints.reading import checkpoint_in
 from nnunet_ext.checkpoints.sources import read_source
 from nnunet_ext.errors import UserError
+from nnunet_ext.files import sha256
 from nnunet_ext.finetuning import lora, strategies
 from nnunet_ext.finetuning.anchor import Anchor
 from nnunet_ext.finetuning.groups import find_groups_again, regroup, single_group
@@ -34,8 +36,8 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
     fixed_settings = frozenset({"optimizer", "fine_tuning.l2_sp", "fine_tuning.copied_lr_factor"})
     freedoms: dict[str, Freedom]
     """What the strategy said of each parameter of the plain network, by name."""
-    origin: Mapping[str, str] | None = None
-    """The file that the training began with, its citation and licence."""
+    origin: Mapping[str, Any] | None = None
+    """The file that the training began with, its SHA-256, citation and licence, and whether its heads were kept."""
     anchor: Anchor | None = None
     """The weights that L2-SP holds the network near, if it is on."""
 
@@ -132,7 +134,8 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
         adaptation = adapt(given.checkpoint, network, target, keep_heads=settings.keep_heads)
         network.load_state_dict(adaptation.weights)
         self.treat_apart(adaptation.known)
-        self.origin = {"file": source.name, **given.about()}
+        began = {"file": source.name, "sha256": sha256(checkpoint_in(source)[0]), "keep_heads": settings.keep_heads}
+        self.origin = began | given.about()
         self.print_to_log_file(f"Fine-tuning from {source}:\n{adaptation.table()}")
 
     def treat_apart(self, known: Mapping[str, Tensor]) -> None:

@@ -151,7 +151,9 @@ def test_mean_by_hand() -> None:
 def test_cascade_adds_channels() -> None:
     _, network, result = adapted(description(), description(cascade=True))
     assert network.encoder.stages[0][0].convs[0].conv.in_channels == 3
-    assert "1 -> 3 input channels" in result.table()
+    assert "image channels copied; random: " in result.table()
+    key = "encoder.stages.0.0.convs.0.conv.weight"
+    assert result.known[key].flatten().tolist() == [True, False, False]
 
 
 def test_channels_in_another_order_change_places() -> None:

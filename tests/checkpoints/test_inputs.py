@@ -62,3 +62,33 @@ def test_rule_name_without_a_common_name_is_the_mean() -> None:
     by_name, by_mean = (adapted_input(own, weight, ("CT",), ("T1", "T2", "T3"), rule=rule) for rule in ("name", "mean"))
     assert torch.equal(by_name.value, by_mean.value)
     assert by_name.known.all()
+
+
+CT, LIVER, TUMOUR = "CT", "liver of the previous stage", "tumour of the previous stage"
+
+
+def test_labels_of_a_previous_stage_neither_give_to_images_nor_take_from_them() -> None:
+    own = torch.full((2, 3, 1, 1), 9.0)
+    one = torch.arange(2.0).reshape(2, 1, 1, 1) + 1
+    value, outcome, reason, known = adapted_input(own, one, (CT,), (CT, LIVER, TUMOUR))
+    assert outcome == "adapted"
+    assert torch.equal(value, torch.cat([one, own[:, 1:]], dim=1))
+    assert known.flatten().tolist() == [True, False, False]
+    assert reason == f"image channels copied; random: {LIVER}, {TUMOUR}"
+
+    back, _, reason, known = adapted_input(own[:, :1], value, (CT, LIVER, TUMOUR), (CT,))
+    assert torch.equal(back, one)
+    assert known.all()
+    assert reason == f"image channels copied; left out: {LIVER}, {TUMOUR}"
+
+    # two images get half of the one's weights, and a label that both stages have keeps its own
+    target = ("T1", "T2", TUMOUR)
+    both, _, reason, known = adapted_input(own, value[:, :2], (CT, TUMOUR), target)
+    assert torch.equal(both, torch.cat([one / 2, one / 2, own[:, 1:2]], dim=1))
+    assert known.all()
+    assert reason == "1 -> 2 input channels: each gets the mean of the source's, times 1/2"
+
+    # as many channels, of another kind
+    kinds, _, _, known = adapted_input(own[:, :2], torch.cat([one, 3 * one], dim=1), ("T1", "T2"), (CT, LIVER))
+    assert torch.equal(kinds, torch.cat([4 * one, own[:, :1]], dim=1))
+    assert known.flatten().tolist() == [True, False]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from nnunet_ext.checkpoints.adaptation import aliases
 from nnunet_ext.checkpoints.stock_export import stock_weights
 from nnunet_ext.networks.multi_decoder import MultiDecoderUNet
 from support.models import description, network_of
@@ -20,6 +21,15 @@ def test_a_plain_networks_weights_stay_as_they_are(unet):
     kept, left_out = stock_weights(unet.state_dict(), unet)
     assert left_out == {}
     assert list(kept) == list(unet.state_dict())
+
+
+def test_copies_of_a_weight_under_its_names_become_one_tensor(unet):
+    copies = {key: tensor.clone() for key, tensor in unet.state_dict().items()}
+    kept, _ = stock_weights(copies, unet)
+    names = [keys for keys, _ in aliases(unet.state_dict())]
+    assert [keys for keys, _ in aliases(kept)] == names
+    assert any(len(keys) > 1 for keys in names)
+    assert all(torch.equal(kept[key], tensor) for key, tensor in unet.state_dict().items())
 
 
 def test_further_decoders_are_left_out_and_counted(unet):

@@ -20,11 +20,13 @@ from nnunet_ext.checkpoints.networks import build_network, find_trainer
 from nnunet_ext.checkpoints.reading import read_checkpoint
 from nnunet_ext.checkpoints.sources.nnunet import NNUNET
 from nnunet_ext.cli import main
+from nnunet_ext.files import sha256
 from nnunet_ext.registry import TRAINERS
 from support.public_weights import LAYOUTS, model, nnssl, nnunet
 from support.tiny_data import dataset_name
 
 RESENC = "nnUNetResEncUNetMPlans"
+FIRST = "encoder.stages.0.0.convs.0.conv.weight"
 
 
 @pytest.fixture
@@ -281,8 +283,12 @@ def test_missing_dataset_json_is_named(
 
 def test_cascade_is_a_target(source: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert adapt_weights(source, out, to=("901", "3d_cascade_tiny")) == 0
-    assert "1 -> 3 input channels" in capsys.readouterr().out
-    assert network_for("901", "3d_cascade_tiny").load_state_dict(read_checkpoint(out)["network_weights"])
+    random = "random: shell of the previous stage, core of the previous stage"
+    assert f"image channels copied; {random}" in capsys.readouterr().out
+    weights = read_checkpoint(out)["network_weights"]
+    assert network_for("901", "3d_cascade_tiny").load_state_dict(weights)
+    # labels of the previous stage are no image, and take nothing of its weights
+    assert torch.equal(weights[FIRST][:, :1], read_checkpoint(source)["network_weights"][FIRST])
 
 
 def test_plans_with_text_beyond_ascii_stay_readable(source: Path, out: Path, preprocessed: Path) -> None:
@@ -324,6 +330,44 @@ def test_heads_that_began_anew_are_the_tuned_models(
     for key, value in between.items():
         is_head = ".seg_layers." in key
         torch.testing.assert_close(value, new[key] if is_head else 0.75 * old[key] + 0.25 * new[key])
+
+
+@pytest.mark.parametrize("keep_heads", [True, False])
+def test_heads_that_fine_tuning_did_not_keep_are_the_tuned_models(
+    source: Path, out: Path, tmp_path: Path, keep_heads: bool
+) -> None:
+    tuned = tmp_path / "tuned.pth"
+    write_source(tuned, dataset="902")
+    content = torch.load(tuned, weights_only=False)
+    begun = {"file": source.name, "sha256": sha256(source), "keep_heads": keep_heads}
+    torch.save({**content, "nnunet_ext": {"source": begun}}, tuned)
+    assert adapt_weights(source, out, "--interpolate", "0.25", "--tuned", str(tuned)) == 0
+    old, new, between = (read_checkpoint(file)["network_weights"] for file in (source, tuned, out))
+    for key, value in between.items():
+        has_own = ".seg_layers." in key and not keep_heads
+        torch.testing.assert_close(value, new[key] if has_own else 0.75 * old[key] + 0.25 * new[key])
+
+
+def test_a_source_that_the_tuning_did_not_begin_with_is_refused(
+    source: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned, start = tmp_path / "tuned.pth", tmp_path / "start.pth"
+    write_source(tuned, dataset="902")
+    assert adapt_weights(source, start, "--drop-heads") == 0
+    content = torch.load(tuned, weights_only=False)
+    begun = {"file": start.name, "sha256": sha256(start), "keep_heads": True}
+    torch.save({**content, "nnunet_ext": {"source": begun}}, tuned)
+    between = ("--interpolate", "0.25", "--tuned", str(tuned))
+    assert adapt_weights(source, out, *between) == 2
+    assert "began with another file" in capsys.readouterr().err
+    assert adapt_weights(start, out, *between, "--channels", "name") == 2
+    assert "leave --channels out" in capsys.readouterr().err
+    assert not out.exists()
+    assert adapt_weights(start, out, *between) == 0
+    old, new, result = (read_checkpoint(file)["network_weights"] for file in (start, tuned, out))
+    for key, value in result.items():
+        # the heads of start.pth are random, and known to be
+        torch.testing.assert_close(value, new[key] if ".seg_layers." in key else 0.75 * old[key] + 0.25 * new[key])
 
 
 def test_amount_and_tuned_model_need_each_other(source: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -462,8 +506,7 @@ def test_report_on_common_targets(
 def test_channels_by_name_keep_what_both_have(source: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert adapt_weights(source, out, "--channels", "name", to=("901", "3d_cascade_tiny")) == 0
     assert "input channels by name: MRI; random: shell of the previous stage" in capsys.readouterr().out
-    key = "encoder.stages.0.0.convs.0.conv.weight"
-    old, new = (read_checkpoint(file)["network_weights"][key] for file in (source, out))
+    old, new = (read_checkpoint(file)["network_weights"][FIRST] for file in (source, out))
     assert torch.equal(new[:, :1], old)
 
 

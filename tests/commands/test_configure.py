@@ -209,6 +209,16 @@ def test_a_stage_of_a_cascade_gets_the_other_one(cascade, capsys, base, first, s
     assert configurations(cascade) == after
 
 
+def test_the_stages_of_a_cascade_cannot_begin_with_the_same_weights(cascade, capsys):
+    before = cascade.read_bytes()
+    command = ["configure", "-d", "4", "-c", "3d_lowres", "--name", "tuned", "fine_tuning.source=/models/a.pth"]
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert "tuned and tuned_cascade are the stages of a cascade" in said
+    assert "-pretrained_weights" in said
+    assert cascade.read_bytes() == before
+
+
 def test_a_pair_can_be_derived_from_a_pair(cascade):
     main(["configure", "-d", "4", "-c", "3d_cascade_fullres", "--name", "one", "num_epochs=5"])
     assert main(["configure", "-d", "4", "-c", "one", "--name", "two", "seed=1"]) == 0

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from finetuning.test_strategies import NETWORKS, unet
+from nnunet_ext.checkpoints.adaptation import aliases
 from nnunet_ext.errors import UserError
 from nnunet_ext.finetuning.lora import (
     ADAPTER,
@@ -55,6 +56,22 @@ def test_the_plain_network_with_the_saved_weights_computes_the_same(dims, residu
     for ours, theirs, old in zip(network(batch), plain.eval()(batch), before):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
         assert (ours - old).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("dims", "residual"), NETWORKS)
+def test_saved_weights_are_one_tensor_under_all_names_as_in_the_plain_network(dims, residual):
+    network = unet(dims=dims, residual=residual)
+    names = [keys for keys, _ in aliases(network.state_dict())]
+    adapted(network, trained=True)
+    first = network.state_dict()
+    assert [keys for keys, _ in aliases(first)] == names
+    layer = next(adapted_layers(network))
+    with torch.no_grad():
+        layer.lora_B[ADAPTER].weight.add_(1)
+    later, key = network.state_dict(), names[0][0]
+    assert not torch.equal(later[key], first[key])  # each state dict has sums of its own
+    part = network.encoder.state_dict()
+    assert torch.equal(part[key.removeprefix("encoder.")], later[key])
 
 
 def test_loading_plain_weights_takes_the_adapters_back_to_nothing():

@@ -10,6 +10,7 @@ from nnunetv2.run.run_training import maybe_load_checkpoint
 
 from nnunet_ext.checkpoints.description import planned_model
 from nnunet_ext.errors import UserError
+from nnunet_ext.files import sha256
 from nnunet_ext.finetuning.strategies import Freedom
 from nnunet_ext.plans.plans_file import add_configurations
 from nnunet_ext.trainers.base import ALLOW_CHANGED_SETTINGS
@@ -364,6 +365,8 @@ def test_public_weights_are_a_source_and_their_licence_stays_with_the_model(resu
     state = torch.load(f"{trained.output_folder}/checkpoint_final.pth", weights_only=False)["nnunet_ext"]
     assert state["source"] == {
         "file": file.name,
+        "sha256": sha256(file),
+        "keep_heads": True,
         "reader": "nnssl",
         "kind": "restoration",
         "citation": "@article{openmind}",
