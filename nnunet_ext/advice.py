@@ -89,6 +89,8 @@ class Advice:
             the folder that it writes.
         needs: what it needs that the dataset cannot tell; empty if nothing.
         when_short: settings of a training that is shorter than nnU-Net's; ``{third}`` is a third of its epochs.
+        epochs: how many it trains where no setting says it; None for as many as nnU-Net.
+        has_own_network: whether it trains the network of a source, and not that of the planned configuration.
         time: a step's time beside stock nnU-Net's; docs/benchmarks.md has the measurements.
         memory: peak memory beside stock nnU-Net's.
         is_baseline: whether everything else is compared with it.
@@ -104,6 +106,8 @@ class Advice:
     commands: Sequence[str] = ("{train}",)
     needs: str = ""
     when_short: str = ""
+    epochs: int | None = None
+    has_own_network: bool = False
     time: float = 1.0
     memory: float = 1.0
     is_baseline: bool = False

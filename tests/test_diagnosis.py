@@ -334,11 +334,12 @@ def test_unreadable_raw_folder_is_a_problem(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("value", "severities"), [(None, []), ("4", ["ok"]), ("0", ["warning"]), ("-1", ["warning"]), ("two", ["problem"])]
 )
-def test_worker_count_that_breaks_planning_is_reported(value: str | None, severities: list[str]) -> None:
-    environ = {} if value is None else {"nnUNet_n_proc_DA": value}
+@pytest.mark.parametrize("name", ["nnUNet_n_proc_DA", "nnUNet_def_n_proc"])
+def test_worker_count_that_breaks_nnunet_is_reported(value: str | None, severities: list[str], name: str) -> None:
+    environ = {} if value is None else {name: value}
     findings = folders.check_workers(environ, "posix")
     assert [finding.severity for finding in findings] == severities
-    assert all(finding.fix == "unset nnUNet_n_proc_DA" for finding in findings if finding.severity != "ok")
+    assert all(finding.fix == f"unset {name}" for finding in findings if finding.severity != "ok")
 
 
 # child processes
@@ -420,6 +421,14 @@ def test_trainer_that_is_not_ours_or_not_stable_is_a_problem(change: dict[str, o
     assert finding.severity == "problem"
     assert words in finding.detail
     assert finding.fix
+
+
+def test_a_lookup_that_raises_is_an_error_of_the_lookup() -> None:
+    found = child.find_trainers(["nnUNetTrainerNoSuch"])["nnUNetTrainerNoSuch"]
+    assert list(found) == ["error"]
+    finding = trainers.check_found("nnUNetTrainerNoSuch", found, [], "the fix")
+    assert finding is not None
+    assert "lookup of nnUNetTrainerNoSuch failed: RuntimeError" in finding.detail
 
 
 def test_trainer_that_is_another_class_in_a_worker_is_a_problem() -> None:

@@ -22,6 +22,7 @@ with 0 if all have finished, 1 if any has failed or stopped, 3 if all others are
 
 import argparse
 import os
+import shlex
 from pathlib import Path
 
 from nnunet_ext.arguments import DEVICES, fold_name, not_negative, positive
@@ -101,7 +102,7 @@ def submit(sweep: Sweep) -> int:
     """Run what is not finished, and say what that is."""
     from nnunet_ext.jobs import control
 
-    print(f"{control.submit(sweep)}\nSee: nnunet_ext jobs status {sweep.folder}")
+    print(f"{control.submit(sweep)}\nSee: nnunet_ext jobs status {shlex.quote(str(sweep.folder))}")
     return ALL_FINISHED
 
 

@@ -24,9 +24,10 @@ from nnunet_ext.evaluation.metrics import DICE
 from nnunet_ext.evaluation.scores_table import nanmean, seed_scores
 from nnunet_ext.files import check_apart, prepare_output_folder, read_json
 from nnunet_ext.formats.dataset_json import read_dataset_json
-from nnunet_ext.messages import aligned, dataset_number
+from nnunet_ext.messages import aligned, counted, dataset_number
 from nnunet_ext.plans.channel_roles import roles_of_dataset
 from nnunet_ext.preprocessing.raw.raw_dataset import training_cases
+from nnunet_ext.preprocessing.raw.splits import FOLDS, SPLITS
 from nnunet_ext.programs import check_status, find_executable, running
 from nnunet_ext.registration import VARIABLE, extended_value
 from nnunet_ext.report.page import write_report
@@ -224,6 +225,12 @@ def check_data(data: Path, out: Path, *, needs_prior: bool = False) -> None:
     if needs_prior:
         roles_of_dataset(read_dataset_json(data / "dataset.json"))
     check_apart(out, [data])
+    cases = len(training_cases(data, read_dataset_json(data / "dataset.json")))
+    if cases < FOLDS and not (data / SPLITS).is_file():
+        raise UserError(
+            f"{data} has {counted(cases, 'case')}, and nnU-Net draws {FOLDS} folds. Put a {SPLITS} beside its "
+            "dataset.json, such as nnunet_ext split writes into nnUNet_preprocessed, or name a dataset of more cases."
+        )
 
 
 def quick_configuration(plans: Path) -> str:

@@ -11,14 +11,13 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.messages import counted, dataset_number, size
 from nnunet_ext.plans.plans_file import preprocessed_folder, read_plans
 from nnunet_ext.plans.quick import BASE_FEATURES, MIN_BATCH, SETTINGS, VOXELS_PER_PATCH
-from nnunet_ext.preprocessing.raw.splits import SPLITS
+from nnunet_ext.preprocessing.raw.splits import FOLDS, SPLITS
 
 DEFAULT_TARGET_GB = 8  # for which nnU-Net plans
 LONGEST_H = 7 * 24  # of a training that is still shown as it is, if nobody says how many hours there are
 LEAST_EPOCHS = 50  # of a shortened training; below that the preset learns more in the same time
 USUAL_PATCH, USUAL_BATCH = {2: 512, 3: 128}, {2: 12, 3: 2}  # for 8 GB
 SHORT, QUICK = "short", "quick"
-FOLDS = 5  # that nnU-Net draws if there are none; it stops if there are fewer cases
 
 Probe = Callable[[int, int], StepTime]
 """The time of a step, for 2 or 3 dimensions and a number of features of the first stage."""
@@ -61,6 +60,7 @@ class Schedule:
     hours: float | None
     epochs: int
     note: str
+    whole_hours: float | None = None  # of nnU-Net's own training, with the planned network
 
 
 def usual_network(facts: Facts) -> Network:
@@ -134,8 +134,9 @@ def schedule_for(
     basis = f"Times are for one fold, {step.basis}; network and patch ({size(network.patch)}) {known}."
     longest = max(one.time for one in advice)
     budget = LONGEST_H if hours is None else hours
-    if full * longest <= budget:
-        return Schedule(base, plans, device, target, [plan], full, EPOCHS, basis)
+    if full * max(one.time * _own_epochs(one) / EPOCHS for one in advice) <= budget:
+        note = " ".join([basis, *_own_lengths(advice)])
+        return Schedule(base, plans, device, target, [plan], full, EPOCHS, note, full)
     too_long = f"{EPOCHS} epochs would take {in_words(full * longest)} with the slowest of these trainers."
     epochs = int(EPOCHS * budget / (full * longest))
     if epochs >= LEAST_EPOCHS and (hours is not None or not on_cpu):  # who has only a CPU seldom wants a week of it
@@ -143,7 +144,7 @@ def schedule_for(
         settings = "".join(f" {one.when_short.format(third=epochs // 3)}" for one in advice if one.when_short)
         shorter = f"nnunet_ext configure -d {{number}}{option} -c {base} --name {name} num_epochs={epochs}{settings}"
         note = f"{basis} {too_long} All are shortened alike, to {epochs}, so that they can be compared."
-        return Schedule(name, plans, device, target, [plan, shorter], full * epochs / EPOCHS, epochs, note)
+        return Schedule(name, plans, device, target, [plan, shorter], full * epochs / EPOCHS, epochs, note, full)
     name, quick = f"{base}_{QUICK}", probe(dims, BASE_FEATURES)
     spent = quick.hours(
         [VOXELS_PER_PATCH[dims]],
@@ -153,10 +154,37 @@ def schedule_for(
         validation=SETTINGS["num_val_iterations_per_epoch"],
     )
     note = f"{basis} {too_long} The preset quick, a small network, compares methods; it is no model to use."
+    if others := [one.trainer for one in advice if one.has_own_network]:
+        note += f" It is not for {' and '.join(others)}, with the network of the source: they are no part of that."
     if spent * longest > budget:
         note += f" It takes up to {in_words(spent * longest)}, which is longer than you have."
     derive = f"nnunet_ext plan -d {{number}}{option} --preset quick -c {base}"
-    return Schedule(name, plans, device, target, [plan, derive], spent, SETTINGS["num_epochs"], note)
+    return Schedule(name, plans, device, target, [plan, derive], spent, SETTINGS["num_epochs"], note, full)
+
+
+def _own_epochs(one: Advice) -> int:
+    """How many epochs it trains where no setting says it."""
+    return EPOCHS if one.epochs is None else one.epochs
+
+
+def _own_lengths(advice: Sequence[Advice]) -> list[str]:
+    """What is to be said of trainers whose own schedules are not as long as nnU-Net's, in a sentence, if there are."""
+    other = [one for one in advice if _own_epochs(one) != EPOCHS and not one.has_own_network]
+    if not other:
+        return []
+    lengths = ", ".join(f"{one.trainer} {one.epochs} epochs" for one in other)
+    alike = "give both the same num_epochs by nnunet_ext configure"
+    return [f"By default {lengths}, nnU-Net {EPOCHS}: to compare them, {alike}."]
+
+
+def _hours(one: Advice, schedule: Schedule) -> float | None:
+    """How long a training takes, with the epochs and the network of its commands."""
+    if schedule.hours is None or schedule.whole_hours is None:
+        return None
+    if one.has_own_network or schedule.epochs == EPOCHS:
+        epochs = _own_epochs(one) if schedule.epochs == EPOCHS else schedule.epochs
+        return schedule.whole_hours * epochs / EPOCHS * one.time
+    return schedule.hours * one.time
 
 
 def with_folds(schedule: Schedule, cases: int) -> Schedule:
@@ -203,7 +231,7 @@ def steps(advice: Sequence[Advice], schedule: Schedule, *, name: str) -> list[St
             one.why,
             one.needs,
             commands(one),
-            None if schedule.hours is None else schedule.hours * one.time,
+            _hours(one, schedule),
             schedule.target_gb * one.memory,
             one.verdict,
             one.evidence,

@@ -7,6 +7,12 @@ from collections.abc import Callable, Mapping
 from nnunet_ext.diagnosis.shell import Shell, make_folder_command, new_folder_command, set_command, unset_command
 from nnunet_ext.findings import Finding
 
+NUMBERS = {
+    "nnUNet_n_proc_DA": "planning fails with it. Set it for nnUNetv2_train only.",
+    "nnUNet_def_n_proc": "preprocessing and prediction need a process at least.",
+}
+"""Variables with numbers of processes, and what is said of numbers below 1."""
+
 
 def read_failure(folder: str) -> str:
     """Why a folder's content cannot be listed; empty if it can."""
@@ -60,16 +66,15 @@ def check_folders(environ: Mapping[str, str], shell: Shell) -> list[Finding]:
 
 
 def check_workers(environ: Mapping[str, str], shell: Shell) -> list[Finding]:
-    """Does nnUNet_n_proc_DA, if set, hold a number that every command of nnU-Net can use?"""
-    name = "nnUNet_n_proc_DA"
-    value = environ.get(name)
-    if value is None:
-        return []
+    """Do nnU-Net's numbers of worker processes, if set, suit every command of it?"""
+    return [_check_number(name, environ[name], shell) for name in NUMBERS if name in environ]
+
+
+def _check_number(name: str, value: str, shell: Shell) -> Finding:
     try:
         if int(value) >= 1:
-            return [Finding("ok", name, value)]
+            return Finding("ok", name, value)
     except ValueError:
         detail = f"{value!r} is not a whole number; nnU-Net's commands end with a ValueError."
-        return [Finding("problem", name, detail, unset_command(name, shell))]
-    detail = f"is {value}: planning fails with it. Set it for nnUNetv2_train only."
-    return [Finding("warning", name, detail, unset_command(name, shell))]
+        return Finding("problem", name, detail, unset_command(name, shell))
+    return Finding("warning", name, f"is {value}: {NUMBERS[name]}", unset_command(name, shell))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from nnunet_ext.jobs import sweep as kept
 from nnunet_ext.jobs.local import LocalJobs
 from nnunet_ext.jobs.preparation import prepare
 from nnunet_ext.jobs.sweep import FAILED, FINISHED, RUNNING, STOPPED, WAITING, Means, Record, Request, Sweep
+from nnunet_ext.messages import last_line
 from nnunet_ext.training_log import planned_epochs, read_progress
 
 if TYPE_CHECKING:
@@ -64,7 +66,8 @@ def open_sweep(folder: Path, request: Request, means: Means) -> Sweep:
         listing = "".join(f"\n  - {key}: {old!r}, asked for: {new!r}" for key, (old, new) in different.items())
         raise UserError(f"{folder} holds another sweep:{listing}\nChoose another folder.")
     if present.means != means and jobs_of(present).at_work():
-        raise UserError(f"{folder} is at work with {present.means}. Stop it first: nnunet_ext jobs stop {folder}")
+        stop = f"nnunet_ext jobs stop {shlex.quote(str(folder))}"
+        raise UserError(f"{folder} is at work with {present.means}. Stop it first: {stop}")
     return sweep
 
 
@@ -87,19 +90,27 @@ def submit(sweep: Sweep) -> str:
     finished = list(present.values()).count(FINISHED)
     at_work = len(present) - finished - len(left)
     said = f"{len(present)} trainings: {finished} finished before, {at_work} waiting or running, {len(left)} submitted."
+    sweep.write()
     if not left:
         return said
-    sweep.write()
-    for training in left:
-        sweep.remember(training, Record(WAITING, sweep.record(training).attempts))
-    return f"{said}\n{jobs.submit(left, program)}"
+    before = {training: sweep.record(training) for training in left}
+    for training, record in before.items():
+        sweep.remember(training, Record(WAITING, record.attempts))
+    try:
+        return f"{said}\n{jobs.submit(left, program)}"
+    except UserError:  # what is known of them is why they failed before
+        for training, record in before.items():
+            if sweep.record(training).state == WAITING:
+                sweep.remember(training, record)
+        raise
 
 
 def status_table(sweep: Sweep, present: Mapping[str, str]) -> tuple[list[list[str]], list[str]]:
     """How far the trainings are, by what `states` says: a header and a row of cells for each.
 
-    And a line that says why, for each that has failed, or stopped after it had begun.
+    And a line that says why, for each that has failed, or stopped after it had been submitted.
     """
+    jobs = jobs_of(sweep)
     rows = [["trainer", "configuration", "fold", "seed", "state", "epoch", "Dice", "best", "log"]]
     reasons = []
     for training in sweep.trainings:
@@ -113,7 +124,11 @@ def status_table(sweep: Sweep, present: Mapping[str, str]) -> tuple[list[list[st
         seed = "-" if training.seed is None else str(training.seed)
         log_name = str(log.relative_to(sweep.folder)) if log.is_file() else "-"
         rows.append([training.trainer, training.configuration, str(training.fold), seed, state, epoch, *dice, log_name])
-        if state in (FAILED, STOPPED) and record.attempts:
+        if state == STOPPED and record.state == WAITING:
+            if (file := jobs.log_before(training)) is not None:
+                last = last_line(file.read_text(encoding="utf-8", errors="replace")) if file.is_file() else ""
+                reasons.append(f"{training.name}: stopped before it began; last line of {file}: {last}")
+        elif state in (FAILED, STOPPED) and record.attempts:
             # a record of running, of which nobody runs any more, was left by a process that was killed
             why = record.reason or "its job was killed"
             reasons.append(f"{training.name}: {state}, {why}; last line of its log: {progress.last_line}")

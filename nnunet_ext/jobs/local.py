@@ -1,6 +1,7 @@
 """A sweep on this machine: one process in the background with a pool of threads, each of which runs a training."""
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -42,7 +43,8 @@ class LocalJobs:
         """See that a process can be started; a UserError if there is one."""
         if self.is_alive():
             folder = self.sweep.folder
-            raise UserError(f"{folder} is at work. Wait for its end, or stop it: nnunet_ext jobs stop {folder}")
+            stop = f"nnunet_ext jobs stop {shlex.quote(str(folder))}"
+            raise UserError(f"{folder} is at work. Wait for its end, or stop it: {stop}")
 
     def submit(self, trainings: Sequence[Training], program: Path) -> str:
         """Start the process, which finds its trainings by their records; what was done, a sentence.
@@ -65,6 +67,9 @@ class LocalJobs:
         if not has_begun():
             raise UserError(f"The background process does not begin. What it says is in {log}.")
         return f"{self.sweep.means.local} at a time in the background of this machine."
+
+    def log_before(self, training: Training) -> None:
+        """Nothing is said before a training begins, and writes a log of its own: `submit` sees the process begin."""
 
     def stop(self) -> str:
         """End the process and its commands, and wait until they have ended; what was done, a sentence.

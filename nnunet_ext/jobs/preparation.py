@@ -12,9 +12,7 @@ from nnunet_ext.jobs.sweep import Request, seeded_name
 from nnunet_ext.plans.cascades import PREVIOUS, inherited_value
 from nnunet_ext.plans.plans_file import PATIENCE_S, add_configurations, preprocessed_folder, read_plans
 from nnunet_ext.plans.settings import KEY, configured_settings, merged, validated_settings
-from nnunet_ext.preprocessing.raw.splits import SPLITS, find_dataset, read_splits
-
-FOLDS = 5
+from nnunet_ext.preprocessing.raw.splits import FOLDS, SPLITS, find_dataset, read_splits
 
 
 def prepare(request: Request) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from submitit import SlurmExecutor, SlurmJob
-from submitit.core.utils import FailedJobError, FailedSubmissionError
+from submitit.core.utils import FailedJobError, FailedSubmissionError, JobPaths
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json
@@ -56,6 +56,11 @@ class SlurmJobs:
         submitted = {training.name: job.job_id for training, job in zip(trainings, jobs)}
         write_json(self.sweep.folder / JOBS, {**self._jobs(), **submitted})
         return f"Slurm job {jobs[0].job_id.partition('_')[0]}, its script: {jobs[0].paths.submission_file}"
+
+    def log_before(self, training: Training) -> Path:
+        """What the job's script or submitit said before the training began, and wrote a log of its own."""
+        job = self._jobs().get(training.name, "unknown")
+        return JobPaths(self.sweep.folder / "submitit", job, 0).stderr
 
     def stop(self) -> str:
         """Cancel the jobs that have not ended; what was done, a sentence."""

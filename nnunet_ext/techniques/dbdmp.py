@@ -58,6 +58,7 @@ DBDMP = Technique(
             verdict="mixed",
             results="docs/techniques/partial-instances.md#results",
             when_short="dbdmp.ramp_epochs={third}",
+            epochs=300,
             time=1.73,
             memory=1.57,
         ),

@@ -44,6 +44,8 @@ DGST = Technique(
             verdict="not shown",
             results="docs/techniques/fine-tuning.md#results",
             commands=("nnUNetv2_train {number} {base}_tuned 0 -tr nnUNetTrainerDGST -p nnUNetPlans_source{device}",),
+            epochs=50,
+            has_own_network=True,
             needs="the configuration of the fine-tuning above",
         ),
     ),

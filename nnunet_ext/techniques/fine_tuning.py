@@ -52,8 +52,8 @@ class FineTuningSettings(Section):
 
     @property
     def source_file(self) -> Path | None:
-        """`source` as a path on this machine."""
-        return None if self.source is None else Path(os.path.expandvars(self.source)).expanduser()
+        """`source` as a whole path on this machine."""
+        return None if self.source is None else Path(os.path.expandvars(self.source)).expanduser().absolute()
 
 
 FINE_TUNING = Technique(
@@ -95,6 +95,8 @@ FINE_TUNING = Technique(
                 "fine_tuning.source=SOURCE.pth{epochs}",
                 "nnUNetv2_train {number} {base}_tuned 0 -tr nnUNetTrainerFineTune -p nnUNetPlans_source{device}",
             ),
+            epochs=50,
+            has_own_network=True,
             needs="a trained model, here SOURCE.pth; docs/recipes/public-weights.md names public ones",
         ),
     ),

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from nnunet_ext.advice import FEW, VERDICTS, Facts
+from nnunet_ext.checkpoints.networks import find_trainer
 from nnunet_ext.cli import build_parser, main
 from nnunet_ext.diagnosis import advising, step_times
 from nnunet_ext.diagnosis.advising import Network, advice_for, schedule_for, steps
@@ -276,6 +277,33 @@ def test_hours_are_those_of_a_thousand_epochs() -> None:
     ]
 
 
+def test_hours_are_those_of_the_commands() -> None:
+    scribbles = Facts(scribbled=100)
+    planned, (stock, tdnet, *_) = schedule(scribbles, seconds=0.1)
+    assert stock.hours == planned.hours == planned.whole_hours
+    assert tdnet.trainer == "nnUNetTrainerTDNet"
+    assert tdnet.hours == pytest.approx(stock.hours * 2.82 * 240 / 1000)  # its own schedule
+    assert "nnUNetTrainerTDNet 240 epochs, nnU-Net 1000" in planned.note
+    shortened, (stock, tdnet, *_) = schedule(scribbles, seconds=0.1, hours=5)
+    assert tdnet.hours == pytest.approx(stock.hours * 2.82) == pytest.approx(5, rel=0.01)
+    assert "240" not in shortened.note
+
+
+def test_a_fine_tuning_has_the_network_of_its_source_whatever_the_preset() -> None:
+    few = Facts(dense=10)
+    planned, found = schedule(few, seconds=0.1)
+    tuned = {step.trainer: step.hours for step in found}
+    assert tuned["nnUNetTrainerFineTune"] == pytest.approx(planned.whole_hours * 50 / 1000)
+    assert "DGST" not in planned.note
+    quick, found = schedule(few, seconds=30, on_cpu=True)
+    assert quick.epochs == 20
+    assert quick.whole_hours == pytest.approx(300 * planned.whole_hours)
+    tuned = {step.trainer: step.hours for step in found}
+    assert tuned["nnUNetTrainerFineTune"] == pytest.approx(quick.whole_hours * 20 / 1000)
+    assert tuned["nnUNetTrainer"] == quick.hours
+    assert "nnUNetTrainerFineTune and nnUNetTrainerDGST, with the network of the source" in quick.note
+
+
 def test_too_few_hours_shorten_all_trainings_alike() -> None:
     facts = Facts(dense=10, missing_instances=True)
     planned, (stock, other) = schedule(facts, seconds=0.1, hours=6.4)
@@ -379,6 +407,9 @@ def test_advice_names_a_trainer_and_a_page_that_is_there(advice: Any) -> None:
     page, _, anchor = advice.results.partition("#")
     assert (ROOT / page).is_file()
     assert not anchor or anchor in anchors(ROOT / page)
+    if advice.trainer != "nnUNetTrainer":
+        own = find_trainer(advice.trainer).default_settings.get("num_epochs")
+        assert advice.epochs == own
     assert ("ot measured" in advice.evidence) >= (advice.verdict == "not measured" and not advice.is_baseline)
 
 

@@ -246,7 +246,7 @@ def test_own_data_without_a_prior_is_refused_before_anything_runs(
 
 
 def test_own_data_with_a_prior_is_given_to_both(tmp_path: Path, programs: Path) -> None:
-    data = write_phantom_dataset(tmp_path / "mine", dataset_id=12, name="Own", cases=3, test_cases=1)
+    data = write_phantom_dataset(tmp_path / "mine", dataset_id=12, name="Own", cases=5, test_cases=1)
     description = json.loads((data / "dataset.json").read_text())
     description["channel_names"]["1"] = "prior"
     (data / "dataset.json").write_text(json.dumps(description))
@@ -261,8 +261,17 @@ def test_own_data_with_a_prior_is_given_to_both(tmp_path: Path, programs: Path) 
     ]
 
 
+def test_fewer_cases_than_folds_are_refused_before_anything_is_planned(tmp_path: Path, programs: Path) -> None:
+    data = write_phantom_dataset(tmp_path / "mine", dataset_id=12, name="Own", cases=4, test_cases=1)
+    with pytest.raises(UserError, match=r"has 4 cases, and nnU-Net draws 5 folds.*splits_final\.json"):
+        demo.run_demo(tmp_path / "out", trainer="nnUNetTrainerMixUp", data=data, device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
 def test_own_data_without_test_labels_is_evaluated_on_the_validation_cases(tmp_path: Path, programs: Path) -> None:
     data = write_phantom_dataset(tmp_path / "mine", dataset_id=12, name="Own", cases=3, test_cases=0)
+    # few cases need folds of their own; the stand-in for planning writes those of this test
+    (data / "splits_final.json").write_text("[]")
     before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
     out = tmp_path / "out"
     demo.run_demo(out, trainer="nnUNetTrainerMixUp", data=data, device="cpu")

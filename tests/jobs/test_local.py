@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,13 @@ def test_a_sweep_killed_half_way_is_resumed_where_it_was(nnunet: StandIn, folder
     assert rows[2] == [B, "2d", "0", "-", "finished", "3/3", "0.300", "0.300", f"logs/{held}.log"]
     assert main(["jobs", "resume", str(folder)]) == 0
     assert "4 finished before, 0 waiting or running, 0 submitted" in capsys.readouterr().out
+    # a sweep of what is there already is one, too, and the command that is printed shows it
+    other = folder.with_name("other x")
+    start(other)
+    said = capsys.readouterr().out
+    assert "4 finished before" in said
+    (see,) = [line for line in said.splitlines() if line.startswith("See: ")]
+    assert main(shlex.split(see.removeprefix("See: nnunet_ext "))) == 0
     assert len(nnunet.calls()) == 5
 
 

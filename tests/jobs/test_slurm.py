@@ -20,7 +20,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.jobs.control import states
 from nnunet_ext.jobs.slurm import check_parameters
 from nnunet_ext.jobs.slurm_worker import Worker
-from nnunet_ext.jobs.sweep import Sweep
+from nnunet_ext.jobs.sweep import FAILED, Record, Sweep
 from support.sweeps import StandIn, eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,6 +104,29 @@ def test_the_script_in_the_docs_is_what_is_submitted(slurm: Path, tmp_path: Path
     script = (tmp_path / "sweep" / "submitit" / "12_submission.sh").read_text()
     shown = script.replace(str(tmp_path), "/shared").replace(shlex.quote(sys.executable), "/shared/env/bin/python")
     assert f"```text\n{shown.strip()}\n```" in page
+
+
+def test_jobs_that_end_before_the_training_begins_say_where_and_why(slurm: Path, sweep_folder: Path, capsys) -> None:
+    assert start(sweep_folder) == 0
+    error = sweep_folder / "submitit" / "12_1_0_log.err"
+    error.write_text("source: no such file\nslurmstepd: error: ü\n", encoding="utf-8")
+    capsys.readouterr()
+    assert main(["jobs", "status", str(sweep_folder)]) == 1
+    said = capsys.readouterr().out
+    assert f"{B}__2d__fold_0: stopped before it began; last line of {error}: slurmstepd: error: ü" in said
+    assert f"{A}__2d__fold_0: stopped before it began; last line of {error.with_name('12_0_0_log.err')}: \n" in said
+
+
+def test_what_is_known_of_a_failure_stays_where_jobs_are_refused(slurm: Path, sweep_folder: Path, capsys) -> None:
+    assert start(sweep_folder) == 0
+    sweep = Sweep.read(sweep_folder)
+    failed = Record(FAILED, 1, "exit status 1")
+    for training in sweep.trainings:
+        sweep.remember(training, failed)
+    (slurm / "sbatch").write_text("#!/bin/sh\necho invalid partition >&2\nexit 1\n")
+    assert main(["jobs", "resume", str(sweep_folder)]) == 2
+    assert "sbatch has refused the jobs" in capsys.readouterr().err
+    assert [sweep.record(training) for training in sweep.trainings] == [failed, failed]
 
 
 def test_states_are_slurms_and_only_what_has_ended_is_submitted_again(

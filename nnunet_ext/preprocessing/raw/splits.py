@@ -16,6 +16,7 @@ from nnunet_ext.plans.plans_file import dataset_folder, folder_of_variable, raw_
 from nnunet_ext.preprocessing.raw.raw_dataset import training_cases
 
 SPLITS = "splits_final.json"
+FOLDS = 5  # that nnU-Net draws if there are none; it stops if there are fewer cases
 
 Fold = dict[str, list[str]]
 """One entry of splits_final.json: the cases of ``train`` and of ``val``."""
