@@ -322,6 +322,14 @@ def test_unwritable_folder_is_fine_for_raw_only() -> None:
     assert findings["nnUNet_results"].severity == "problem"
 
 
+def test_a_relative_folder_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "raw").mkdir()
+    monkeypatch.chdir(tmp_path)
+    finding = folder_findings({"nnUNet_raw": "raw"})["nnUNet_raw"]
+    assert finding.severity == "warning"
+    assert finding.fix == shell.set_command("nnUNet_raw", str(tmp_path / "raw"), "posix")
+
+
 def test_unreadable_raw_folder_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def denied(folder: str) -> list[str]:
         raise PermissionError(13, "Permission denied", folder)

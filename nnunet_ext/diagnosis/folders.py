@@ -50,6 +50,9 @@ def check_folder(
         detail = f"{value} is a file; {purpose}."
     elif reason := failure(value):
         detail = f"{value} {reason}; {purpose}."
+    elif not os.path.isabs(value):
+        detail = f"{value} is relative: it is this folder only where you are now."
+        return Finding("warning", name, detail, set_command(name, os.path.abspath(value), shell))
     else:
         return Finding("ok", name, value)
     return Finding("problem", name, detail, fix)
