@@ -269,7 +269,7 @@ def evaluate(args: argparse.Namespace) -> Path:
         threshold=args.threshold,
         largest_component=args.largest_component,
     )
-    of_models = {labels.of_model for _, labels in job.sets}
+    of_models = {_in_one_order(labels.of_model) for _, labels in job.sets}
     if options.largest_component is not None and len(of_models) > 1:
         raise UserError(
             "The dataset.json beside the folders of labels differ in their labels, so that it is not known which are "
@@ -303,6 +303,11 @@ def evaluate(args: argparse.Namespace) -> Path:
         print(f"\nWrote {args.out / PICKLE}, for nnUNetv2_apply_postprocessing")
     print(f"\nWrote {args.out / JSON}")
     return args.out / JSON
+
+
+def _in_one_order(keys: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
+    """A model's labels in the order of their values; regions as they are, as these may share values."""
+    return keys if any(len(key) > 1 for key in keys) else tuple(sorted(keys))
 
 
 def write_postprocessing(out: Path, options: Options, of_model: Sequence[tuple[int, ...]]) -> None:

@@ -114,6 +114,10 @@ def test_the_largest_component_needs_one_set_of_labels(folders, tmp_path, capsys
     assert evaluate(tmp_path / "out", predictions, *asked) == 0
     assert evaluate(tmp_path / "out", predictions, *asked, "--largest-component", "labels") == 2
     assert "Add --dataset-json FILE" in capsys.readouterr().err
+    # the same labels in another order are the same
+    turned = dict(reversed(description["labels"].items()))
+    (other / "dataset.json").write_text(json.dumps({**description, "labels": turned}))
+    assert evaluate(tmp_path / "turned", predictions, *asked, "--largest-component", "labels") == 0
 
 
 def test_every_metric_interval_and_reference_works_as_for_a_model(folders, tmp_path, capsys):
