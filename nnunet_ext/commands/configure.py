@@ -25,8 +25,6 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.plans.cascades import derived
 from nnunet_ext.plans.plans_file import add_configurations, preprocessed_folder, read_plans, vanished_configurations
 
-SOURCE = "fine_tuning.source"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_plans_options(parser)
@@ -53,7 +51,6 @@ def run(args: argparse.Namespace) -> int:
             f"A configuration cannot inherit from itself: --name and -c are both {args.name!r}. Choose another name."
         )
     check_name(args.name)
-    args.settings = [with_whole_path(assignment) for assignment in args.settings]
     settings = parse_settings(args.settings)
     inherited = configured_settings(plans, args.configuration)
     validated_settings(merged(inherited, settings), where=f"configuration {args.name!r}")
@@ -70,12 +67,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"They are the stages of a cascade. Train them in this order, by the same trainer: {', '.join(added)}.")
     tell_vanished(vanished_configurations(file))
     return 0
-
-
-def with_whole_path(assignment: str) -> str:
-    """A setting of a source file, by its whole path if it is there: a training may be begun in another folder."""
-    key, _, text = assignment.partition("=")
-    return f"{key}={Path(text).absolute()}" if key == SOURCE and text and Path(text).exists() else assignment
 
 
 def parse_settings(assignments: list[str]) -> dict[str, Any]:

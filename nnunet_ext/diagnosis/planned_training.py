@@ -146,7 +146,9 @@ def check_start(network: nn.Module, model: ModelDescription, settings: FineTunin
         adaptation = adapt(read_source(source).checkpoint, network, model, keep_heads=settings.keep_heads)
     except UserError as error:
         return Finding("problem", "source", " ".join(str(error).split()))
-    return Finding("ok", "source", f"{source} fits. {adaptation.table().splitlines()[-1]}")
+    here = Path.cwd()
+    shown = source.relative_to(here) if source.is_relative_to(here) else source
+    return Finding("ok", "source", f"{shown} fits. {adaptation.table().splitlines()[-1]}")
 
 
 def check_batch(model: ModelDescription) -> Finding:

@@ -209,17 +209,6 @@ def test_a_stage_of_a_cascade_gets_the_other_one(cascade, capsys, base, first, s
     assert configurations(cascade) == after
 
 
-def test_a_source_that_is_there_is_written_with_its_whole_path(plans_file, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "start ü.pth").touch()
-    command = ["configure", "-d", "4", "-c", "3d_fullres"]
-    assert main([*command, "--name", "here", "fine_tuning.source=start ü.pth"]) == 0
-    assert main([*command, "--name", "later", "fine_tuning.source=$MODELS/a.pth"]) == 0
-    after = configurations(plans_file)
-    assert after["here"]["nnunet_ext"] == {"fine_tuning": {"source": str(tmp_path / "start ü.pth")}}
-    assert after["later"]["nnunet_ext"] == {"fine_tuning": {"source": "$MODELS/a.pth"}}
-
-
 def test_the_stages_of_a_cascade_cannot_begin_with_the_same_weights(cascade, capsys):
     before = cascade.read_bytes()
     command = ["configure", "-d", "4", "-c", "3d_lowres", "--name", "tuned", "fine_tuning.source=/models/a.pth"]
