@@ -18,6 +18,9 @@ from nnunet_ext.claims import Claim
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
 
+ORIGINALS = r"(?<![\w$/])(?:[A-Z]:)?/(?:[^/']+/)*?(?=Dataset\d{3}_)"
+"""The folder of the user's datasets, before the name of one."""
+
 Action = Callable[[], Sequence[str] | None]
 """Does something itself, or returns a command to run."""
 
@@ -123,6 +126,7 @@ class Journal:
     def _text(self, command: Sequence[str]) -> str:
         """The command without what may differ from machine to machine."""
         text = shlex.join(command).replace(str(self.folder), "$OUT")
+        text = re.sub(ORIGINALS, "$ORIGINALS/", text)
         return re.sub(r"(--?device) \w+", r"\1 $DEVICE", text)
 
     def _check_same(self, name: str, planned: str) -> None:

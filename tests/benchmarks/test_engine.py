@@ -1197,3 +1197,13 @@ def test_interval_of_a_median_covers_it():
     assert found.value == 50
     assert found.low < 50 < found.high
     assert found.divided_by(2).value == 25
+
+
+@pytest.mark.parametrize("folder", ["/some/where", "/with a space/ü", "/x/Data"])
+def test_a_command_on_a_users_dataset_has_no_folder_of_the_machine(tmp_path, folder):
+    journal = Journal(tmp_path / "out", is_dry=True)
+    command = ["nnunet_ext", "unlabelled", f"{folder}/Dataset027_A/imagesTr", "-o", "Dataset902_B"]
+    assert folder not in journal._text(command)
+    assert "$ORIGINALS/Dataset027_A/imagesTr" in journal._text(command)
+    inside = ["nnunet_ext", "evaluate", str(tmp_path / "out" / "nnUNet_results" / "Dataset901_C")]
+    assert journal._text(inside) == "nnunet_ext evaluate $OUT/nnUNet_results/Dataset901_C"
