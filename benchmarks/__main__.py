@@ -65,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--dry-run", action="store_true", help="print the plan")
     methods = "names of methods that have been scored; the gain is that of the last over the first"
     picture.add_argument("--methods", nargs="+", required=True, metavar="NAME", help=methods)
+    picture.add_argument("--test", default="", metavar="NAME", help="name of the test (default: the first)")
     picture.add_argument("--picture", type=Path, required=True, metavar="PNG", help="file to write")
     rendering.add_argument("experiments", nargs="*", help=f"{experiment}; all whose pages are there by default")
     rendering.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables (default: %(default)s)")
@@ -180,7 +181,7 @@ def picture(args: argparse.Namespace) -> int:
     if not (out / "steps.json").is_file():
         raise UserError(f"{out} has no run of {experiment.name}: steps.json is not there.")
     set_environment(experiment, out)
-    case = draw_picture(Runner(experiment, Journal(out, is_dry=True), "cpu"), args.methods, args.picture)
+    case = draw_picture(Runner(experiment, Journal(out, is_dry=True), "cpu"), args.methods, args.picture, args.test)
     print(f"Wrote {args.picture}, case {case}")
     return FINE
 

@@ -379,6 +379,14 @@ class Experiment:
         if unknown := [name for name in names if name not in known]:
             raise UserError(f"{self.name} has no method {unknown[0]!r}. Choose one of {', '.join(map(repr, known))}.")
 
+    def test_named(self, name: str = "") -> Test:
+        """The test of this name, the first one without; a UserError if there is none."""
+        found = [one for one in self.tests if name in ("", one.name)]
+        if not found:
+            known = ", ".join(repr(one.name) for one in self.tests)
+            raise UserError(f"{self.name} has no test {name!r}. Choose one of {known or 'none: it only searches'}.")
+        return found[0]
+
     def in_running_order(self, methods: Sequence[str] = ()) -> list[Training]:
         """The trainings, those that the primary comparisons need first, one whole seed of these after another.
 

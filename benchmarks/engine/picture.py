@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from PIL import Image
 
 from benchmarks.engine.experiment import Test, Training
 from benchmarks.engine.runner import Runner, evaluation_name
 from nnunet_ext.errors import UserError
+from nnunet_ext.evaluation.case_sets import select_cases
 from nnunet_ext.files import written_whole
+from nnunet_ext.plans.channel_roles import roles_in, roles_of_dataset
 from nnunet_ext.preprocessing.raw.raw_dataset import (
     Labels,
+    RawDataset,
     read_images,
     read_label_map,
     read_raw_dataset,
@@ -23,63 +30,124 @@ from nnunet_ext.preprocessing.raw.raw_dataset import (
 )
 from nnunet_ext.report.overlays import LABEL_COLOURS, best_slice
 
-PANEL = 2.2  # inches
+PANEL = 1.7  # inches
 DPI = 110
+COLOURS = 256  # greys, and those of a few labels: less than half of the bytes of all colours
+MARGIN = 0.2  # around what is labelled, as a share of its longer side
+Panel = tuple[str, npt.NDArray[np.floating[Any]], Labels | None]  # title; image and labels, (Z, Y, X) or a slice
 
 
-def draw_picture(runner: Runner, names: Sequence[str], file: Path) -> str:
+def draw_picture(runner: Runner, names: Sequence[str], file: Path, test_name: str = "") -> str:
     """Draw the image, the labels that were given, what each method predicts, and the truth; returns the case.
 
-    It is of the first test and the first seed, size and length. The case is the one whose gain of the last method over
-    the first, in Dice, is the median: neither the best nor the worst for it.
+    It is of the first seed, size and length. The case is the one whose gain of the last method over the first, in Dice,
+    is the median: neither the best nor the worst for it. Where the labels that the first method's dataset gives are not
+    the truth for some of the cases, it is the median of these. A prior scan is drawn with its labels.
 
     Args:
         names: of methods, at least one.
         file: PNG to write.
+        test_name: of the test; the first one by default.
 
     Raises:
-        UserError: if a method is unknown or has not been scored.
+        UserError: if a method or the test is unknown, or a method has not been scored on it.
     """
-    experiment = runner.experiment
-    test, trainings = experiment.tests[0], [_training(runner, name) for name in names]
-    case = median_case([_dice(runner, one, test) for one in (trainings[0], trainings[-1])])
+    test = runner.experiment.test_named(test_name)
+    trainings = [_training(runner, name, test) for name in names]
+    tested = select_cases(
+        _tested(trainings[0], test), test.cases, folds=[trainings[0].fold], references=test.references or None
+    )
     folders = [runner.evaluation(one, test) / f"{_tested(one, test)}_{test.cases}" for one in trainings]
     for training, folder in zip(trainings, folders):
         if not folder.is_dir():
             raise UserError(f"{training.name} was scored on another machine. Draw there, as its predictions are there.")
-    tested = read_raw_dataset(_tested(trainings[0], test))
-    given = read_raw_dataset(trainings[0].dataset)
-    raw = tested.cases[case]
-    reader = reader_for(tested.description, raw.label)
-    image, properties = read_images(reader, raw)
-    truth = _label_map(reader, tested.folder / (test.references or "labelsTr") / raw.label.name)
-    shown = best_slice(truth, 0)
-    columns: list[tuple[str, Labels | None]] = [
-        ("image", None),
-        ("labels given", _label_map(reader, given.cases[case].label)),
-    ]
-    for training, folder in zip(trainings, folders):
-        columns.append((training.method.name, _label_map(reader, folder / f"{case}{tested.ending}")))
-    columns.append(("truth", truth))
+    data = read_raw_dataset(tested.dataset)
+    reader = reader_for(data.description, next(iter(tested.cases.values())).label)
+    truths = {name: _label_map(reader, case.label) for name, case in tested.cases.items()}
+    given = _given(read_raw_dataset(trainings[0].dataset), truths)
+    dice = [_dice(runner, one, test) for one in (trainings[0], trainings[-1])]
+    case = median_case([one[one.index.isin(given or truths)] for one in dice])
 
-    rows, columns_mm = properties["spacing"][1:]
-    height = PANEL * image.shape[2] * rows / (image.shape[3] * columns_mm)
-    figure = Figure(figsize=(PANEL * len(columns), height + 0.3), dpi=DPI, facecolor="black")
-    panels = figure.subplots(1, len(columns), squeeze=False)[0]
+    truth = truths[case]
+    images, properties = read_images(reader, tested.cases[case])
+    panels: list[Panel] = [*_prior(data, images), ("image", images[0], None)]
+    if case in given:
+        panels.append(("labels given", images[0], given[case]))
+    for training, folder in zip(trainings, folders):
+        panels.append((training.method.name, images[0], _label_map(reader, folder / f"{case}{data.ending}")))
+    panels.append(("truth", images[0], truth))
+    _draw(panels, best_slice(truth, 0), properties["spacing"][1:], data, file)
+    return case
+
+
+def _draw(panels: Sequence[Panel], at: int, spacing: Sequence[float], dataset: RawDataset, file: Path) -> None:
+    """Write a PNG of a slice of each panel, side by side; `spacing` is that of its rows and columns in mm.
+
+    The slices are cut to what is labelled in any panel, with a margin, so that no wrong island is left out.
+    """
+    values = _foreground(dataset)
+    box = _box(np.any([np.isin(labels[at], values) for _, _, labels in panels if labels is not None], axis=0))
+    panels = [(title, image[at][box], None if labels is None else labels[at][box]) for title, image, labels in panels]
+    rows, columns = spacing
+    aspect = rows / columns
+    height = PANEL * aspect * panels[0][1].shape[0] / panels[0][1].shape[1]
+    figure = Figure(figsize=(PANEL * len(panels), height + 0.3), dpi=DPI, facecolor="black")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
     figure.subplots_adjust(left=0.005, right=0.995, bottom=0.01, top=height / (height + 0.3), wspace=0.02)
-    low, high = np.percentile(image[0, shown], [1, 99.5])
-    foreground = sorted(value for value in tested.description["labels"].values() if isinstance(value, int) and value)
-    for panel, (title, labels) in zip(panels, columns):
-        panel.imshow(image[0, shown], cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=rows / columns_mm)
+    for panel, (title, image, labels) in zip(axes, panels):
+        low, high = np.percentile(image, [1, 99.5])
+        panel.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=aspect)
         if labels is not None:
-            for value, colour in zip((one for one in foreground if one != tested.ignore_label), LABEL_COLOURS):
-                mask = np.ma.masked_equal(labels[shown] == value, False)
-                panel.imshow(mask, cmap=ListedColormap([colour]), alpha=0.65, aspect=rows / columns_mm)
+            for value, colour in zip(values, LABEL_COLOURS):
+                mask = np.ma.masked_equal(labels == value, False)
+                panel.imshow(mask, cmap=ListedColormap([colour]), alpha=0.65, aspect=aspect)
         panel.set_title(title, color="white", fontsize=9, pad=3)
         panel.set_axis_off()
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", facecolor="black")
     with written_whole(file) as temporary:
-        figure.savefig(temporary, format="png", facecolor="black")
-    return case
+        few = Image.open(drawn).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+        few.save(temporary, format="png", optimize=True)
+
+
+def _box(shown: npt.NDArray[np.bool_]) -> tuple[slice, ...]:
+    """The rows and columns around what is shown, with a margin; all if nothing is."""
+    if not shown.any():
+        return (slice(None), slice(None))
+    spans = [(int(places.min()), int(places.max()) + 1) for places in np.nonzero(shown)]
+    margin = round(MARGIN * max(last - first for first, last in spans))
+    return tuple(slice(max(first - margin, 0), last + margin) for first, last in spans)
+
+
+def _prior(dataset: RawDataset, images: npt.NDArray[np.float32]) -> list[Panel]:
+    """The prior scan of a case with its labels, if the dataset says which channels it is."""
+    if not roles_in(dataset.description):
+        return []
+    roles = roles_of_dataset(dataset.description)
+    if not roles.prior_image:
+        return []
+    labels = np.zeros(images.shape[1:], dtype=np.int64)
+    for value, channel in zip(_foreground(dataset), roles.prior_labels):
+        labels[images[channel] > 0] = value
+    return [("prior scan", images[roles.prior_image[0]], labels)]
+
+
+def _foreground(dataset: RawDataset) -> list[int]:
+    """The values of the labels to draw."""
+    values = (value for value in dataset.description["labels"].values() if isinstance(value, int))
+    return sorted(value for value in values if value not in (0, dataset.ignore_label))
+
+
+def _given(trained: RawDataset, truths: Mapping[str, Labels]) -> dict[str, Labels]:
+    """The label maps of cases that a dataset gives for training, where they are not the truth."""
+    given = {}
+    for case, truth in truths.items():
+        if case in trained.cases:
+            label = trained.cases[case].label
+            labels = _label_map(reader_for(trained.description, label), label)
+            if not np.array_equal(labels, truth):
+                given[case] = labels
+    return given
 
 
 def median_case(dice: Sequence[pd.Series]) -> str:
@@ -91,9 +159,8 @@ def median_case(dice: Sequence[pd.Series]) -> str:
     return str(ranked[(len(ranked) - 1) // 2])
 
 
-def _training(runner: Runner, name: str) -> Training:
-    """The first training of a method that is scored."""
-    test = runner.experiment.tests[0]
+def _training(runner: Runner, name: str, test: Test) -> Training:
+    """The first training of a method that is scored on a test."""
     runner.experiment.check_methods([name])
     for training in runner.experiment.all_trainings():
         if training.method.name == name and runner.journal.is_finished(evaluation_name(training, test)):
