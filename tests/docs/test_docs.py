@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from benchmarks.engine.experiment import experiment_names
 from nnunet_ext.cli import COMMANDS, build_parser
 from nnunet_ext.commands.configure import check_name, parse_settings
 from nnunet_ext.plans.channel_roles import roles_of_dataset
@@ -169,6 +170,11 @@ def test_every_command_is_in_the_readme() -> None:
     text = text_of("README.md")
     missing = [command for command in COMMANDS if f"`{command}`" not in text]
     assert not missing
+
+
+def test_the_page_on_benchmarks_lists_every_experiment() -> None:
+    table = text_of("docs/benchmarks.md").partition("| Experiment |")[2].partition("\n\n")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == sorted(experiment_names())
 
 
 def test_gains_in_the_table_of_choices_are_those_of_the_pages() -> None:
