@@ -53,12 +53,3 @@ def dataset_number(name: str) -> str:
     """``4`` for ``Dataset004_Hippocampus``, as commands take it; the name itself if it is none of nnU-Net's."""
     found = re.fullmatch(r"Dataset(\d{3})_.*", name)
     return str(int(found[1])) if found else name
-
-
-def next_steps(name: str, trainer: str = "TRAINER", *, configuration: str = "CONFIGURATION", fold: str = "0") -> str:
-    """The commands that follow when a raw dataset has been written."""
-    number = name[len("Dataset") :][:3]
-    return (
-        f"\nNext:\n  nnunet_ext check -d {number} --trainer {trainer}\n  nnUNetv2_plan_and_preprocess -d {number}\n"
-        f"  nnUNetv2_train {number} {configuration} {fold} -tr {trainer}"
-    )

@@ -1,4 +1,4 @@
-from nnunet_ext.messages import aligned, counted, dataset_number, last_line, listed, next_steps, some, spread
+from nnunet_ext.messages import aligned, counted, dataset_number, last_line, listed, some, spread
 
 
 def test_few_items_are_all_named_and_many_are_counted():
@@ -25,15 +25,6 @@ def test_lines_of_a_list_end_with_the_number_of_the_rest():
 def test_spread_is_minimum_median_and_maximum():
     assert spread([9, 1, 4, 4.5], "mm") == "1, 4.25, 9 mm (minimum, median, maximum)"
     assert spread([12.345, 12.345], "%", digits=3).startswith("12.3, 12.3, 12.3 %")
-
-
-def test_commands_after_a_new_dataset_take_its_number():
-    lines = next_steps("Dataset007_Few", "nnUNetTrainerTDNet", configuration="2d").splitlines()
-    assert lines[2:] == [
-        "  nnunet_ext check -d 007 --trainer nnUNetTrainerTDNet",
-        "  nnUNetv2_plan_and_preprocess -d 007",
-        "  nnUNetv2_train 007 2d 0 -tr nnUNetTrainerTDNet",
-    ]
 
 
 def test_first_column_is_aligned_left_and_the_others_right():

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.file_path_utilities import folds_tuple_to_string
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -39,6 +38,8 @@ TRAINER_FOLDER = "nnUNet_extTrainer"
 OF_NETWORK = {stunet.NETWORK: "nnunet_ext.trainers.stunet_inference"}
 """The modules of trainers for the classes of this package that plans name."""
 SEED = 0
+POSTPROCESSING = "crossval_results_folds_"
+"""What nnU-Net's names of folders with postprocessing begin with, before its folds."""
 PATIENTS = "dataset"
 """The key of dataset.json that names the training cases and where they are."""
 
@@ -55,6 +56,8 @@ class Export:
     folds: Mapping[str, Mapping[str, Any]]  # what became of each, as nnunet_ext_export.json has it
     has_trainer_file: bool  # whether the model needs `TRAINER_FOLDER`
     postprocessing: str | None  # name of the folder with nnU-Net's postprocessing, if it was exported
+    other_postprocessing: tuple[str, ...]  # names of such folders of other folds, which stay behind
+    previous_stage: str | None  # the configuration whose predictions it needs, for the second stage of a cascade
 
     @property
     def folder_name(self) -> str:
@@ -151,13 +154,16 @@ class _Exporter:
             "folds": folds,
         }
         write_json(self.folder / PROVENANCE, record)
+        postprocessing = self._copy_postprocessing()
         return Export(
             **names,
             dataset=str(self.plans["dataset_name"]),
             plans=str(self.plans["plans_name"]),
             folds=folds,
             has_trainer_file=self.inference_module is not None,
-            postprocessing=self._copy_postprocessing(),
+            postprocessing=postprocessing,
+            other_postprocessing=() if postprocessing else tuple(self._postprocessing_of()),
+            previous_stage=PlansManager(self.plans).get_configuration(self.configuration).previous_stage_name,
         )
 
     def _export_fold(self, fold: int | str, file: Path, exported_trainer: Any) -> dict[str, Any]:
@@ -236,10 +242,16 @@ class _Exporter:
         (trainer,) = (one for one in classes if issubclass(one, nnUNetTrainer) and one is not nnUNetTrainer)
         return trainer
 
+    def _postprocessing_of(self) -> dict[str, frozenset[str]]:
+        """The folders with what nnU-Net's search for the best configuration found, and the folds of each."""
+        folders = sorted(file.parent.name for file in self.model.folder.glob(f"{POSTPROCESSING}*/{TEXT}"))
+        return {name: frozenset(name.removeprefix(POSTPROCESSING).split("_")) for name in folders}
+
     def _copy_postprocessing(self) -> str | None:
-        """Copy what nnU-Net's search for the best configuration found for these folds."""
-        name = f"crossval_results_folds_{folds_tuple_to_string(self.model.folds)}"
-        if not (self.model.folder / name / TEXT).is_file():
+        """Copy what was found for these folds, in whatever order they were given."""
+        folds = frozenset(map(str, self.model.folds))
+        name = next((name for name, theirs in self._postprocessing_of().items() if theirs == folds), None)
+        if name is None:
             return None
         (self.folder / name).mkdir()
         copy_postprocessing(self.model.folder / name, self.folder / name)

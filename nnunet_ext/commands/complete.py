@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from nnunet_ext.arguments import add_new_dataset_options, add_teacher_options, positive
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json
-from nnunet_ext.messages import aligned, next_steps
+from nnunet_ext.messages import aligned
 from nnunet_ext.plans.plans_file import raw_folder
 from nnunet_ext.registration import register
 from nnunet_ext.version import __version__
@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         new_dataset,
         write_description,
     )
+    from nnunet_ext.preprocessing.raw.next_steps import next_steps
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
     from nnunet_ext.preprocessing.simulate.weaker_dataset import copy_truth
     from nnunet_ext.pseudo_labels.completion import Rules, completed_labels

@@ -204,9 +204,11 @@ def of_folder(args: argparse.Namespace) -> Job:
     more: dict[str, Any] = {"dataset_json": args.dataset_json, "instances": instances, "partial": args.partial}
     found = [predicted_cases(args.predictions, folder, **more) for folder in folders]
     wanted = {"predictions": str(args.predictions.resolve())}
+    given: dict[str, Any] = {"partial": True} if args.partial else {}
+    given |= {name: str(more[name].resolve()) for name in ("dataset_json", "instances") if more[name] is not None}
     return Job(
         sets=[(cases, labels) for cases, labels, _ in found],
-        origin={**wanted, "labels": [str(folder.resolve()) for folder in folders]},
+        origin={**wanted, "labels": [str(folder.resolve()) for folder in folders], **given},
         wanted=wanted,
         read=[args.predictions, *folders],
         remarks=[remark for _, _, remarks in found for remark in remarks],

@@ -126,6 +126,8 @@ def export_summary(export: Export, out: Path, *, is_zip: bool) -> str:
         lines.append(f"fold_{fold}: {sizes}{left_out}")
     if export.postprocessing is not None:
         lines.append(f"Postprocessing: {export.postprocessing}")
+    elif export.other_postprocessing:
+        lines.append(f"Postprocessing: none for these folds; there is {', '.join(export.other_postprocessing)}")
     lines.append(f"Wrote {out}")
     place = out
     if is_zip:
@@ -142,5 +144,10 @@ def export_summary(export: Export, out: Path, *, is_zip: bool) -> str:
     if is_zip:
         command = f"nnUNetv2_predict -d {export.dataset} -tr {export.exported_trainer} -p {export.plans} "
         command += f"-c {export.configuration}"
-    lines.append(f"Predict: {command} -i IN -o OUT -f {folds}")
+    command += f" -i IN -o OUT -f {folds}"
+    if export.previous_stage is not None:
+        stage = export.previous_stage
+        lines.append(f"The second stage of a cascade: export {stage} too, and predict IN with that first.")
+        command += f" -prev_stage_predictions PREDICTIONS_OF_{stage}"
+    lines.append(f"Predict: {command}")
     return "\n".join(lines)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from nnunet_ext.arguments import add_new_dataset_options
 from nnunet_ext.errors import UserError
-from nnunet_ext.messages import aligned, counted, next_steps
+from nnunet_ext.messages import aligned, counted
 
 if TYPE_CHECKING:
     from nnunet_ext.preprocessing.raw.merge_plan import Merge
@@ -81,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from nnunet_ext.preprocessing.raw import merge_plan
     from nnunet_ext.preprocessing.raw.merging import merge_datasets
+    from nnunet_ext.preprocessing.raw.next_steps import next_steps
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
 
     datasets = {given: read_raw_dataset(given) for given in args.sources}

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 
 from nnunet_ext.arguments import not_negative_number
 from nnunet_ext.errors import UserError
-from nnunet_ext.messages import SHOWN, counted, next_steps, some
+from nnunet_ext.messages import SHOWN, counted, some
 from nnunet_ext.plans.plans_file import raw_folder
 
 if TYPE_CHECKING:
@@ -233,6 +233,8 @@ def outcome_summary(outcome: PreparedPairs, pairing: Pairing, pairs: Sequence[Pa
 
 def next_commands(output: str, like: Path | None) -> str:
     """How to go on: training, or prediction like that of a model."""
+    from nnunet_ext.preprocessing.raw.next_steps import next_steps
+
     if like is None:
         return next_steps(output, "nnUNetTrainerDualEncoder")
     trainer, _, rest = like.resolve().name.partition("__")

@@ -43,7 +43,7 @@ from nnunet_ext.arguments import (
 )
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json, write_text, written_whole
-from nnunet_ext.messages import aligned, next_steps, some
+from nnunet_ext.messages import aligned, some
 from nnunet_ext.plans.plans_file import raw_folder
 from nnunet_ext.registration import register
 from nnunet_ext.version import __version__
@@ -80,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
         new_dataset,
         write_description,
     )
+    from nnunet_ext.preprocessing.raw.next_steps import next_steps
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
     from nnunet_ext.preprocessing.raw.splits import SPLITS
     from nnunet_ext.preprocessing.simulate.weaker_dataset import copy_truth
@@ -162,7 +163,7 @@ def run(args: argparse.Namespace) -> int:
     is_single = labelled is not None and not folds
     if is_single:
         print("There are no folds: the one annotated case is for training. Score the model on other annotated cases.")
-    print(f"\nWrote {raw_folder(args.output)}\n{next_steps(args.output, fold='all' if is_single else '0')}")
+    print(f"\nWrote {raw_folder(args.output)}\n{next_steps(args.output, fold='all' if is_single else None)}")
     return 0
 
 

@@ -46,7 +46,7 @@ from typing import TYPE_CHECKING
 
 from nnunet_ext import arguments
 from nnunet_ext.arguments import not_negative, not_negative_number, positive, positive_number, share, share_or_none
-from nnunet_ext.messages import aligned, counted, next_steps, some
+from nnunet_ext.messages import aligned, counted, some
 
 if TYPE_CHECKING:
     from nnunet_ext.preprocessing.simulate.partial_annotation import PartialAnnotation
@@ -145,6 +145,8 @@ def print_outcome(
     trainer: str,
 ) -> int:
     """Show what was written, a table of what is annotated, notes, and the commands that follow."""
+    from nnunet_ext.preprocessing.raw.next_steps import next_steps
+
     print(f"Wrote {args.output} from {wrote}.\n\n{aligned(table)}")
     print(*(f"\n{note}" for note in notes), sep="\n", end="\n" * bool(notes))
     print(next_steps(args.output, trainer, configuration="2d" if flat else "3d_fullres"))

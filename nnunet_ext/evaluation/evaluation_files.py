@@ -13,6 +13,7 @@ import pandas as pd
 
 from nnunet_ext.evaluation.bootstrap import LEVEL, SEED, Estimate, Interval
 from nnunet_ext.evaluation.largest_component import PIECES
+from nnunet_ext.evaluation.lesions import COMPONENTS
 from nnunet_ext.evaluation.metrics import (
     AGGREGATED_DICE,
     DICE,
@@ -108,7 +109,7 @@ def _result_entry(result: Result) -> dict[str, Any]:
     if NSD.group in groups:
         entry["tolerances"] = {label: options.tolerances[label] for label in result.labels.keys}
     if options.lesions:
-        entry["instances"] = "components" if result.cases.instances is None else result.cases.instances.name
+        entry["instances"] = COMPONENTS if result.cases.instances is None else result.cases.instances.name
         entry["overlap"] = options.overlap
     entry["number_of_cases"] = len(result.cases.cases)
     if result.resamples:

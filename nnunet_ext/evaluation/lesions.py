@@ -8,6 +8,7 @@ from nnunet_ext.preprocessing.raw.instances import components
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels
 
 OVERLAP = 0.1
+COMPONENTS = "components"  # what tells instances apart where there is no map of them
 
 Mask = npt.NDArray[np.bool_]
 

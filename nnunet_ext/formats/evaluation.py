@@ -45,6 +45,9 @@ class EvaluationJson(Origin):
 
     folds: list[StrictInt | Literal["all"]] = []
     labels: list[StrictStr] = []
+    partial: StrictBool = False
+    dataset_json: StrictStr | None = None
+    instances: StrictStr | None = None
     versions: dict[StrictStr, StrictStr] = {}
     mirroring: StrictBool = True
     checkpoint: StrictStr = ""

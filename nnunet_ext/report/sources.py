@@ -11,6 +11,7 @@ import pandas as pd
 from nnunet_ext.checkpoints.trained_model import FINAL
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.largest_component import PIECES
+from nnunet_ext.evaluation.lesions import COMPONENTS, OVERLAP
 from nnunet_ext.evaluation.metrics import DICE, LESIONS_RECALL, METRICS, NSD
 from nnunet_ext.evaluation.scores_table import SCORES, labels_with, nanmean, read_scores, seed_scores
 from nnunet_ext.files import read_json
@@ -319,7 +320,7 @@ def _notes(entry: Mapping[str, Any]) -> dict[str, str]:
     if "tolerances" in entry:
         notes[NSD.group] = f"Tolerance: {', '.join(f'{label} {mm:g} mm' for label, mm in entry['tolerances'].items())}."
     if "overlap" in entry:
-        instances = entry.get("instances", "components")
+        instances = entry.get("instances", COMPONENTS)
         notes[LESIONS_RECALL.group] = f"Instances: {instances}; found or right from an overlap of {entry['overlap']:g}."
     return notes
 
@@ -338,9 +339,16 @@ def _evaluate_command(content: Mapping[str, Any], origin: Path) -> str:
     else:
         command += ["--predictions", str(origin)]
         references = dict.fromkeys(content.get("labels", []))
+        command += ["--partial"] if content.get("partial") else []
+        command += ["--dataset-json", file] if (file := content.get("dataset_json")) else []
     command += ["--metrics", *groups] if len(groups) > 1 else []
     if "tolerances" in first:
         command += ["--tolerance", *(f"{label}={value:.12g}" for label, value in first["tolerances"].items())]
+    if "overlap" in first:
+        command += [] if first["overlap"] == OVERLAP else ["--overlap", f"{first['overlap']:.12g}"]
+        # beside a model the name of a folder of the dataset, beside predictions a path
+        of_set = None if first.get("instances") == COMPONENTS else first.get("instances")
+        command += ["--instances", folder] if (folder := content.get("instances", of_set)) else []
     command += [] if first.get("threshold") is None else ["--threshold", f"{first['threshold']:.12g}"]
     command += ["--largest-component", piece] if (piece := first.get("largest_component")) else []
     command += ["--labels", *references] if references else []

@@ -22,7 +22,15 @@ from torch.nn.parallel import DistributedDataParallel
 from nnunet_ext.checkpoints.writing import write_checkpoint
 from nnunet_ext.errors import UserError
 from nnunet_ext.plans.plans_file import folder_of_variable
-from nnunet_ext.plans.settings import KEY, Settings, configured_settings, differences, merged, validated_settings
+from nnunet_ext.plans.settings import (
+    KEY,
+    Settings,
+    configured_settings,
+    differences,
+    merged,
+    validated_settings,
+    with_whole_block,
+)
 from nnunet_ext.techniques import S, Technique
 from nnunet_ext.techniques.base import BASE
 from nnunet_ext.trainers.memory_format import channels_last_format, faster_memory_format
@@ -136,6 +144,19 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         """
         return plans
 
+    @classmethod
+    def with_resolved_section(
+        cls, plans: dict[str, Any], configuration: str, technique: Technique[Any], **changes: Any
+    ) -> dict[str, Any]:
+        """A copy of the plans whose configuration has all settings of a technique, this trainer's own included.
+
+        Args:
+            changes: values of the section to put in place of those that were planned.
+        """
+        section = cls.planned_settings(plans, configuration).section(technique)
+        resolved = section.model_copy(update=changes).model_dump(mode="json")
+        return with_whole_block(plans, configuration, {technique.name: resolved})
+
     def section(self, technique: Technique[S]) -> S:
         """The settings of a technique; a TypeError if this trainer does not declare it and would not record them."""
         if technique not in self.techniques:
@@ -151,7 +172,7 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         self.optimizer.zero_grad(set_to_none=True)
         with self.autocast():
             outputs = self.forward(batch)
-            terms = self.loss_terms(outputs, batch)
+            terms = {**self.loss_terms(outputs, batch), **self.weight_terms()}
             loss = total_loss(terms)
         self.backward(loss)
         self.edit_gradients()
@@ -186,6 +207,13 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
     def loss_terms(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """The terms of the loss by name, weights included; here nnU-Net's own loss, ``segmentation``."""
         return {"segmentation": self.loss(outputs, batch["target"])}
+
+    def weight_terms(self) -> dict[str, Tensor]:
+        """Terms of the loss that depend on the weights alone, by name: they count in every step, as weight decay does.
+
+        There are none here.
+        """
+        return {}
 
     def backward(self, loss: Tensor) -> None:
         """Compute the gradients, free of the loss scale of mixed precision."""

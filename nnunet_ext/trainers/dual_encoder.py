@@ -16,7 +16,7 @@ from nnunet_ext.files import read_json
 from nnunet_ext.formats.dataset_json import channel_names
 from nnunet_ext.networks.dual_encoder_plans import dual_encoder_unet
 from nnunet_ext.plans.channel_roles import check_roles, roles_of_dataset
-from nnunet_ext.plans.settings import KEY, configured_settings, validated_section, with_whole_block
+from nnunet_ext.plans.settings import KEY, validated_section
 from nnunet_ext.techniques.dual_encoder import DUAL_ENCODER, ChannelRoles
 from nnunet_ext.trainers.base import Batch, nnUNetTrainerConfigurable
 from nnunet_ext.trainers.mixup import MixUpMixin
@@ -37,11 +37,10 @@ class DualEncoderMixin(nnUNetTrainerConfigurable, technique=DUAL_ENCODER):
         """A copy of the plans whose configuration says which channels belong to which scan."""
         plans = super().resolved_plans(plans, configuration, dataset_json)
         where = f"configuration {configuration!r} of the plans {plans.get('plans_name', '')!r}"
-        settings = validated_section(configured_settings(plans, configuration), DUAL_ENCODER, where=where)
-        roles = settings.channels or roles_of_dataset(dataset_json)
+        roles = cls.planned_settings(plans, configuration).section(DUAL_ENCODER).channels
+        roles = roles or roles_of_dataset(dataset_json)
         check_roles(roles, len(channel_names(dataset_json)), where=f"dual_encoder.channels in {where}")
-        resolved = settings.model_copy(update={"channels": roles}).model_dump(mode="json")
-        return with_whole_block(plans, configuration, {"dual_encoder": resolved})
+        return cls.with_resolved_section(plans, configuration, DUAL_ENCODER, channels=roles)
 
     @staticmethod
     def build_network_architecture(

@@ -23,7 +23,7 @@ from nnunet_ext.finetuning.schedule import FACTOR, FineTuningSchedule
 from nnunet_ext.finetuning.strategies import Freedom, freeze
 from nnunet_ext.plans.settings import Settings
 from nnunet_ext.techniques.fine_tuning import FINE_TUNING
-from nnunet_ext.trainers.base import Batch, Outputs, nnUNetTrainerConfigurable
+from nnunet_ext.trainers.base import nnUNetTrainerConfigurable
 
 
 class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
@@ -158,9 +158,9 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
         held = {id(one) for name, one in self.named_trainable_parameters().items() if name in anchor.start}
         regroup(self.optimizer, lambda parameter: {"weight_decay": 0.0} if id(parameter) in held else {})
 
-    def loss_terms(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-        """The loss, and L2-SP if it is on (``l2_sp``)."""
-        terms = super().loss_terms(outputs, batch)
+    def weight_terms(self) -> dict[str, Tensor]:
+        """L2-SP if it is on (``l2_sp``)."""
+        terms = super().weight_terms()
         if self.anchor is not None and self.anchor.start:
             strength = self.section(FINE_TUNING).l2_sp
             parameters = self.named_trainable_parameters()
@@ -168,8 +168,11 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
         return terms
 
     def _weight_sums(self) -> list[float]:
-        """One number for each weight tensor, to see whether nnU-Net, which does not tell, has loaded others."""
-        return [float(parameter.detach().double().sum()) for parameter in self.unwrapped_network().parameters()]
+        """One number for each weight tensor, to see whether nnU-Net, which does not tell, has loaded others.
+
+        They are added on the CPU, as Apple's GPUs have no double precision.
+        """
+        return [float(parameter.detach().cpu().double().sum()) for parameter in self.unwrapped_network().parameters()]
 
     # ------------------------------------------------------------------ what moved
 

@@ -76,9 +76,16 @@ class PartialLabelsMixin(nnUNetTrainerConfigurable, technique=PARTIAL_LABELS):
         return False
 
     def do_split(self) -> tuple[list[str], list[str]]:
-        """nnU-Net's, without cases that teach or show nothing; a UserError if there is no other in a part."""
+        """nnU-Net's, without cases that teach or show nothing; a UserError if there is no other in a part.
+
+        The first stage of a cascade keeps all validation cases: the next one reads what this one predicts of them.
+        """
         training, validation = super().do_split()
-        return self._annotated("training", training, self.uses_unlabelled), self._annotated("validation", validation)
+        is_read_on = self.configuration_manager.next_stage_names is not None
+        return (
+            self._annotated("training", training, self.uses_unlabelled),
+            self._annotated("validation", validation, is_read_on),
+        )
 
     def _annotated(self, part: str, cases: list[str], takes_all: bool = False) -> list[str]:
         """The cases of a part of the fold that were annotated for something, or all; a UserError if there are none."""
@@ -96,6 +103,7 @@ class PartialLabelsMixin(nnUNetTrainerConfigurable, technique=PARTIAL_LABELS):
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
         """nnU-Net's; a UserError if a list is missing, or a case has a label that it was not annotated for."""
         parts = training, validation = super().get_tr_and_val_datasets()
+        validation.identifiers = self._annotated("validation", validation.identifiers)
         for name, cases in (("training", training), ("validation", validation)):
             self.print_to_log_file(f"Annotated {name} cases: {self._described(cases.identifiers)}")
         for part in parts:

@@ -10,7 +10,7 @@ from nnunet_ext.losses.consistency import multi_view_class_consistency, uncertai
 from nnunet_ext.losses.hard_labels import log_probabilities
 from nnunet_ext.losses.ramps import sigmoid_ramp
 from nnunet_ext.networks.dilated_decoder import INITIALISATIONS, BottleneckDropout, dilate, initialise
-from nnunet_ext.plans.settings import KEY, validated_section, with_whole_block
+from nnunet_ext.plans.settings import KEY, validated_section
 from nnunet_ext.techniques.scribbles import TDNET
 from nnunet_ext.trainers.base import Batch
 from nnunet_ext.trainers.multi_decoder import MultiDecoderMixin, unet_with_decoders
@@ -30,7 +30,8 @@ class nnUNetTrainerTDNet(ScribbleMixin, MultiDecoderMixin, technique=TDNET):
     @classmethod
     def resolved_plans(cls, plans: dict, configuration: str, dataset_json: Mapping[str, Any]) -> dict:
         """Plans that say how many decoders the saved weights are of."""
-        return with_whole_block(super().resolved_plans(plans, configuration, dataset_json), configuration, {})
+        plans = super().resolved_plans(plans, configuration, dataset_json)
+        return cls.with_resolved_section(plans, configuration, TDNET)
 
     @staticmethod
     def build_network_architecture(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import shlex
 import shutil
 
 import numpy as np
@@ -20,6 +22,7 @@ from nnunetv2.postprocessing.remove_connected_components import (
 
 from nnunet_ext.cli import main
 from nnunet_ext.evaluation.scores_table import read_scores
+from nnunet_ext.report.sources import read_source
 from support.golden_cases import ORGANS, PATIENTS, write_golden_cases
 from support.nnunet_runs import call_entry_point
 
@@ -196,6 +199,24 @@ def test_a_prediction_of_another_size_is_refused_by_name(folders, tmp_path, caps
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((5, 14, 15), np.uint8)), str(predictions / "organs_2.nii.gz"))
     assert evaluate(tmp_path / "out", predictions, "--labels", dataset / "labelsTr") == 2
     assert "organs_2.nii.gz has 5 x 14 x 16 voxels, but" in capsys.readouterr().err
+
+
+def test_the_command_in_a_report_gives_the_same_scores(folders, tmp_path):
+    """Cases that one folder lacks, a dataset.json of its own, maps of instances, another overlap."""
+    predictions, dataset = folders
+    (predictions / "organs_3.nii.gz").unlink()
+    given = tmp_path / "given é.json"
+    (dataset / "dataset.json").rename(given)
+    more = ["--partial", "--dataset-json", given, "--metrics", "lesions", "--overlap", "0.5"]
+    more += ["--instances", dataset / "instancesTr"]
+    assert evaluate(tmp_path / "out", predictions, "--labels", dataset / "labelsTr", *more) == 0
+    assert main(["report", str(tmp_path / "out"), "-o", str(tmp_path / "report.html"), "--bootstrap", "20"]) == 0
+    (command,) = read_source(tmp_path / "out").commands
+    assert command in html.unescape((tmp_path / "report.html").read_text(encoding="utf-8"))
+    program, *arguments = shlex.split(command)
+    assert (program, arguments[-1]) == ("nnunet_ext", "OUT")
+    assert main([*arguments[:-1], str(tmp_path / "again")]) == 0
+    assert read(tmp_path / "again") == read(tmp_path / "out")
 
 
 def test_a_report_takes_the_folder(folders, tmp_path):

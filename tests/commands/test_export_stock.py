@@ -7,6 +7,7 @@ import os
 import pickle
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from nnunetv2.postprocessing.remove_connected_components import remove_all_but_l
 
 from nnunet_ext.checkpoints import stock_export
 from nnunet_ext.checkpoints.networks import build_network
+from nnunet_ext.checkpoints.stock_export import Export
 from nnunet_ext.cli import main
+from nnunet_ext.commands.export_stock import export_summary
 from nnunet_ext.files import sha256
 from nnunet_ext.trainers import nnUNetTrainerConfigurable, nnUNetTrainerPartialLabels, nnUNetTrainerTDNet
 from support.models import description
@@ -358,9 +361,37 @@ def test_postprocessing_of_the_same_folds_goes_along(model, out, capsys):
     functions, kwargs = pickle.loads((out / name / "postprocessing.pkl").read_bytes())
     assert functions == [remove_all_but_largest_component_from_segmentation]
     assert kwargs == [{"labels_or_regions": [1, 2]}]
+    # nnU-Net's name has the folds in the order that they were searched in
+    assert main(["export-stock", str(model), "-o", str(out), "-f", "1", "0", "--force"]) == 0
+    assert (out / name / "postprocessing.pkl").is_file()
+    capsys.readouterr()
     # that of other folds does not fit
     assert main(["export-stock", str(model), "-o", str(out), "-f", "0", "--force"]) == 0
     assert not (out / name).exists()
+    assert f"Postprocessing: none for these folds; there is {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("is_zip", [False, True])
+def test_the_second_stage_of_a_cascade_says_whose_predictions_it_needs(is_zip):
+    """And the command that is printed is one of nnU-Net's."""
+    exported = Export(
+        trainer="nnUNetTrainerMixUp",
+        exported_trainer="nnUNetTrainer",
+        configuration="3d_cascade_fullres",
+        dataset="Dataset004_Source",
+        plans="nnUNetPlans",
+        folds={},
+        has_trainer_file=False,
+        postprocessing=None,
+        other_postprocessing=(),
+        previous_stage="3d_lowres",
+    )
+    *_, before, command = export_summary(exported, Path("made"), is_zip=is_zip).splitlines()
+    assert "export 3d_lowres too, and predict IN with that first" in before
+    assert command.endswith(" -prev_stage_predictions PREDICTIONS_OF_3d_lowres")
+    alone = export_summary(replace(exported, previous_stage=None), Path("made"), is_zip=is_zip)
+    assert "cascade:" not in alone
+    assert "prev_stage" not in alone
 
 
 def test_a_read_only_model_is_exported(model, out):

@@ -186,7 +186,7 @@ def test_one_flat_case_of_png(raw, capsys):
     assert partial.shape == (16, 16)
     assert partial.sum() == 9
     assert partial[:3, :3].all()
-    assert "nnUNetv2_train 006 2d 0" in capsys.readouterr().out
+    assert "nnUNetv2_train 006 2d all" in capsys.readouterr().out
 
 
 def test_flat_nifti_stays_flat(raw):
@@ -436,7 +436,7 @@ def test_scribbles_of_one_flat_case_of_png(raw, capsys):
     assert scribbles.shape == (32, 32)
     assert set(np.unique(scribbles)) == {0, 1, 2}
     assert (scribbles[scribbles != 2] == labels[scribbles != 2]).all()
-    assert "nnUNetv2_train 006 2d 0" in capsys.readouterr().out
+    assert "nnUNetv2_train 006 2d all" in capsys.readouterr().out
     assert main(["simulate", "scribbles", "5", "-o", "Dataset007_X", "--axis", "x"]) == 2
     assert "Leave out the axis" in capsys.readouterr().err
 

@@ -16,6 +16,7 @@ from nnunet_ext.checkpoints.description import ModelDescription
 from nnunet_ext.checkpoints.networks import build_network
 from nnunet_ext.demo.two_dates import make_follow_up
 from nnunet_ext.errors import UserError
+from nnunet_ext.networks.dual_encoder import AddedContext, GatedFusion
 from nnunet_ext.plans.plans_file import read_plans
 from nnunet_ext.techniques.base import BASE
 from nnunet_ext.techniques.dual_encoder import DUAL_ENCODER
@@ -117,6 +118,20 @@ def test_prediction_builds_the_same_network_from_the_saved_plans_alone(plans):
     assert (network.current, network.prior) == ((1,), (3, 0))
     own = [network.encoder.output_channels, network.context_encoder.output_channels]
     assert own == [[4, 8, 12, 12, 12], [2, 4, 6, 6, 6]]
+
+
+class GatedByDefault(nnUNetTrainerDualEncoder):
+    """A trainer of a user with a default of its own."""
+
+    default_settings = {"dual_encoder": {"fusion": "gated"}}
+
+
+def test_defaults_of_a_derived_trainer_reach_its_network_and_its_saved_plans(built):
+    trainer = built(GatedByDefault)
+    assert isinstance(trainer.unwrapped_network().fusions[0], GatedFusion)
+    saved = trainer.plans_manager.plans["configurations"]["3d_tiny"]["nnunet_ext"]
+    assert saved["dual_encoder"]["fusion"] == "gated"
+    assert isinstance(built(GatedByDefault, fusion="add").unwrapped_network().fusions[0], AddedContext)
 
 
 def test_early_fusion_trains_the_plans_own_network_with_the_priors_dropout(built):

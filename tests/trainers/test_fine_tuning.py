@@ -7,13 +7,17 @@ import pytest
 import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.run.run_training import maybe_load_checkpoint
+from torch.overrides import TorchFunctionMode
 
 from nnunet_ext.checkpoints.description import planned_model
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import sha256
 from nnunet_ext.finetuning.strategies import Freedom
 from nnunet_ext.plans.plans_file import add_configurations
+from nnunet_ext.trainers import nnUNetTrainerFineTune
 from nnunet_ext.trainers.base import ALLOW_CHANGED_SETTINGS
+from nnunet_ext.trainers.mixup import MixUpMixin
+from support.changed_trainers import changed_trainer
 from support.nnunet_runs import build_trainer, train
 from support.public_weights import nnssl
 from support.tiny_data import dataset_name
@@ -208,6 +212,46 @@ def test_l2_sp_replaces_the_decay_of_what_the_source_has(results, configured, so
     assert set(trained.anchor.start) == {name for name in decays if ".seg_layers." not in name}
     (distance,) = trained.logger.get_value("loss/l2_sp", step=None)
     assert distance > 0
+
+
+class MixedFineTuning(MixUpMixin, nnUNetTrainerFineTune):
+    """MixUp before fine-tuning."""
+
+
+def test_l2_sp_counts_in_steps_whose_loss_another_technique_replaces(results, configured, source):
+    settings = {"source": source, "l2_sp": 0.1}
+    name = configured("mixed", fine_tuning=settings, mixup={"mode": "alternate", "probability": 1.0})
+    trained = changed_trainer(MixedFineTuning, name)
+    trained.run_training()
+    logged = trained.logger.local_logger.my_fantastic_logging
+    assert "loss/mixup" in logged
+    assert "loss/segmentation" not in logged
+    (distance,) = logged["loss/l2_sp"]
+    assert distance > 0
+
+
+def test_no_double_precision_on_the_device(results, configured, source):
+    """Apple's GPUs have none."""
+
+    class Watch(TorchFunctionMode):
+        def __init__(self):
+            super().__init__()
+            self.moved, self.doubled = [], []
+
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            if function is torch.Tensor.cpu:
+                self.moved.append(result)
+            if isinstance(result, torch.Tensor) and result.dtype == torch.float64:
+                self.doubled += [one for one in args if isinstance(one, torch.Tensor) and one.dtype != torch.float64]
+            return result
+
+    trained = build_trainer("nnUNetTrainerFineTune", configured("single", fine_tuning={"source": source, "l2_sp": 0.1}))
+    with Watch() as watch:
+        trained.run_training()
+    allowed = {id(one) for one in watch.moved}
+    assert watch.doubled
+    assert not [one.shape for one in watch.doubled if id(one) not in allowed]
 
 
 @pytest.mark.parametrize("trainer", ["nnUNetTrainerFineTune", "nnUNetTrainerLoRA", "nnUNetTrainerDGST"])

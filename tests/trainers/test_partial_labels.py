@@ -346,6 +346,30 @@ def test_a_case_that_was_annotated_for_nothing_validates_nothing(workspace, resu
         trainer.do_split()
 
 
+def test_the_second_stage_of_a_cascade_learns_from_unlabelled_cases_too(workspace, results, monkeypatch):
+    """The first stage predicts them, and neither stage validates on them."""
+    cases = [f"case_{number}" for number in range(5)]
+    monkeypatch.setattr(nnUNetTrainer, "do_split", lambda self: (list(cases), list(cases)))
+    for configuration in ("3d_lowres_tiny", "3d_cascade_tiny"):
+        trainer = changed_trainer(
+            nnUNetTrainerMixedSupervision,
+            configuration,
+            kind="partial",
+            partial_labels={"entropy_weight": 1.0},
+            num_epochs=1,
+            num_iterations_per_epoch=2,
+        )
+        trainer.run_training()
+        training, validation = trainer.get_tr_and_val_datasets()
+        assert "case_3" in training.identifiers
+        assert "case_3" not in validation.identifiers
+        if configuration == "3d_lowres_tiny":
+            trainer.perform_actual_validation()
+            summary = json.loads(Path(trainer.output_folder, "validation", "summary.json").read_text())
+            (unlabelled,) = (one for one in summary["metric_per_case"] if "case_3" in one["reference_file"])
+            assert all(np.isnan(one["Dice"]) for one in unlabelled["metrics"].values())
+
+
 def test_a_fold_without_an_annotated_training_case_is_refused(workspace, results):
     trainer = changed_trainer(nnUNetTrainerPartialLabels, dataset={"nnunet_ext": {"default": []}})
     with pytest.raises(UserError, match="No training case of fold 0 was annotated for anything"):

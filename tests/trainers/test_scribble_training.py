@@ -52,6 +52,20 @@ def terms_of(trainer, outputs, targets):
     return {name: term.item() for name, term in trainer.loss_terms(outputs, batch).items()}
 
 
+class WithTwoDilations(nnUNetTrainerTDNet):
+    """A trainer of a user with a default of its own."""
+
+    default_settings = {"tdnet": {"dilations": [1, 2]}}
+
+
+def test_defaults_of_a_derived_trainer_reach_its_network_and_its_saved_plans(built):
+    trainer = built(WithTwoDilations)
+    assert len(trainer.network.auxiliary_decoders) == 1
+    saved = trainer.plans_manager.plans["configurations"]["3d_tiny"]["nnunet_ext"]["tdnet"]
+    assert saved["dilations"] == [1, 2]
+    assert len(built(WithTwoDilations, tdnet={"dilations": [1, 2, 3]}).network.auxiliary_decoders) == 2
+
+
 # ---------------------------------------------------------------------- references in float64
 
 
@@ -378,7 +392,7 @@ def test_inherited_settings_decide_the_decoders_that_prediction_builds(built, wo
     trainer = nnUNetTrainerTDNet(content, "child", 0, dataset_json, torch.device("cpu"))
     trainer.initialize()
     saved = trainer.my_init_kwargs["plans"]["configurations"]["child"]["nnunet_ext"]
-    assert saved["tdnet"] == {"dilations": [1, 2]}
+    assert saved["tdnet"]["dilations"] == [1, 2]
     assert saved["initial_lr"] == 0.02
     assert len(trainer.network.auxiliary_decoders) == 1
 

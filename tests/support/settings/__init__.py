@@ -66,6 +66,7 @@ def terms(trainer: Any, *, epoch: int = 0, outputs: Any = None) -> dict[str, flo
     batch = random_batch(trainer)
     trainer.current_epoch, trainer.shared_rng = epoch, np.random.default_rng(5)
     values = trainer.loss_terms(random_outputs(trainer) if outputs is None else outputs, batch)
+    values |= trainer.weight_terms()
     return {name: float(value.detach()) for name, value in values.items()}
 
 

@@ -1,0 +1,32 @@
+"""What to do with a raw dataset that has been written."""
+
+from nnunet_ext.formats.dataset_json import read_dataset_json
+from nnunet_ext.plans.plans_file import raw_folder
+from nnunet_ext.preprocessing.raw.raw_dataset import training_cases
+from nnunet_ext.preprocessing.raw.splits import FOLDS, splits_files
+
+
+def next_steps(
+    name: str, trainer: str = "TRAINER", *, configuration: str = "CONFIGURATION", fold: str | None = None
+) -> str:
+    """The commands that follow.
+
+    Args:
+        name: of the dataset, ``DatasetXXX_Name``, in nnUNet_raw.
+        trainer: to train with.
+        configuration: to train.
+        fold: to train. By default 0, which is drawn first where there are no folds and too few cases for nnU-Net to
+            draw them; a single case can only be trained on as a whole.
+    """
+    number, raw = name[len("Dataset") :][:3], raw_folder(name)
+    commands = [f"nnunet_ext check -d {number} --trainer {trainer}", f"nnUNetv2_plan_and_preprocess -d {number}"]
+    if fold is None:
+        cases = len(training_cases(raw, read_dataset_json(raw / "dataset.json")))
+        fold = "0"
+        if cases < FOLDS and not splits_files(raw):
+            if cases == 1:
+                fold = "all"
+            else:
+                commands.append(f"nnunet_ext split -d {number} --shots {cases - 1}")
+    commands.append(f"nnUNetv2_train {number} {configuration} {fold} -tr {trainer}")
+    return "\n".join(["", "Next:", *(f"  {command}" for command in commands)])
