@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ from nnunet_ext.preprocessing.raw.raw_dataset import (
 )
 from nnunet_ext.report.overlays import LABEL_COLOURS, best_slice
 
-PANEL = 1.7  # inches
+PANEL, LINE = 1.7, 0.15  # inches: the width of a panel, the height of a line of its title
+TITLE = 22  # letters in a line
 DPI = 110
 COLOURS = 256  # greys, and those of a few labels: less than half of the bytes of all colours
 MARGIN = 0.2  # around what is labelled, as a share of its longer side
@@ -90,11 +92,13 @@ def _draw(panels: Sequence[Panel], at: int, spacing: Sequence[float], dataset: R
     panels = [(title, image[at][box], None if labels is None else labels[at][box]) for title, image, labels in panels]
     rows, columns = spacing
     aspect = rows / columns
+    titles = [textwrap.fill(title, TITLE, break_on_hyphens=False) for title, _, _ in panels]
+    above = LINE * (1 + max(title.count("\n") + 1 for title in titles))
     height = PANEL * aspect * panels[0][1].shape[0] / panels[0][1].shape[1]
-    figure = Figure(figsize=(PANEL * len(panels), height + 0.3), dpi=DPI, facecolor="black")
+    figure = Figure(figsize=(PANEL * len(panels), height + above), dpi=DPI, facecolor="black")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    figure.subplots_adjust(left=0.005, right=0.995, bottom=0.01, top=height / (height + 0.3), wspace=0.02)
-    for panel, (title, image, labels) in zip(axes, panels):
+    figure.subplots_adjust(left=0.005, right=0.995, bottom=0.01, top=height / (height + above), wspace=0.02)
+    for panel, title, (_, image, labels) in zip(axes, titles, panels):
         low, high = np.percentile(image, [1, 99.5])
         panel.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=aspect)
         if labels is not None:
