@@ -152,6 +152,9 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
 
         Args:
             changes: values of the section to put in place of those that were planned.
+
+        Raises:
+            UserError: if the settings are wrong.
         """
         section = cls.planned_settings(plans, configuration).section(technique)
         resolved = section.model_copy(update=changes).model_dump(mode="json")

@@ -17,6 +17,12 @@ def next_steps(
         configuration: to train.
         fold: to train. By default 0, which is drawn first where there are no folds and too few cases for nnU-Net to
             draw them; a single case can only be trained on as a whole.
+
+    Returns:
+        Lines of text, of which the first is empty.
+
+    Raises:
+        UserError: if the dataset is not there, or its dataset.json cannot be read.
     """
     number, raw = name[len("Dataset") :][:3], raw_folder(name)
     commands = [f"nnunet_ext check -d {number} --trainer {trainer}", f"nnUNetv2_plan_and_preprocess -d {number}"]
