@@ -103,9 +103,19 @@ def models_to_deploy(folder: Folder) -> None:
     folder.run(
         "nnUNetv2_export_model_to_zip -d 27 -o model_from_elsewhere.zip -c 3d_fullres -f 0 -tr nnUNetTrainerTDNet"
     )
-    pairs = folder.dataset("Dataset811_Heart", "prior_ignore", planned=True)
+    pairs = folder.dataset("Dataset811_Heart", "prior", planned=True)
     dual = folder.model(pairs, "nnUNetTrainerDualEncoder")
     folder.link("DUAL_ENCODER_MODEL", dual)
+    two_stages(folder, pairs.name)
+
+
+def two_stages(folder: Folder, dataset: str) -> None:
+    """A cascade; its first stage is trained on all cases, so that it has predicted each of them for the second."""
+    for stage, configuration, fold in (("LOWRES", "3d_lowres_tiny", "all"), ("CASCADE", "3d_cascade_tiny", "0")):
+        folder.run(f"nnUNetv2_train {dataset} {configuration} {fold}")
+        folder.link(f"{stage}_MODEL", folder.results / dataset / f"nnUNetTrainer__nnUNetPlans__{configuration}")
+    first = folder.root / "LOWRES_MODEL"
+    shutil.copytree(first / "fold_all", first / "fold_0")
 
 
 @scene("docs/how-to/wandb.md")
