@@ -59,9 +59,17 @@ def add_new_dataset_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace a dataset of that name that this package made")
 
 
-def add_teacher_options(parser: argparse.ArgumentParser, *, never_seen: bool = False) -> None:
-    """The options of commands that predict a dataset's own cases; `never_seen` if a fold never predicts its own."""
-    folds = "folds of the model; several are an ensemble (default: 0)"
+def add_teacher_options(
+    parser: argparse.ArgumentParser, *, never_seen: bool = False, several: str = "are an ensemble"
+) -> None:
+    """The options of commands that predict a dataset's own cases.
+
+    Args:
+        parser: gets them.
+        never_seen: whether a fold never predicts its own cases.
+        several: what is said of several folds.
+    """
+    folds = f"folds of the model; several {several} (default: 0)"
     if never_seen:
         folds = "folds of the model (default: all that are trained)"
     default = None if never_seen else [0]

@@ -28,15 +28,15 @@ def carved_regions(foreground: Tensor, spacing: Sequence[float], rng: np.random.
     Returns:
         A boolean mask of the same shape and device.
     """
+    is_full = foreground.flatten(1).all(1).view(-1, *[1] * (foreground.ndim - 1))
+    foreground = foreground & ~is_full  # there is no border, to which a search would go through the whole patch
     depths = inner_distances(foreground, spacing)
     deepest = depths.flatten(1).amax(1)
     uniform, is_core = rng.random(len(foreground)), rng.random(len(foreground)) < 0.5
     shares = torch.as_tensor(np.where(is_core, -uniform / 2, uniform), dtype=torch.float32, device=foreground.device)
-    has_border = deepest.isfinite()  # not where all is foreground
-    margins = (shares * torch.where(has_border, deepest, 0)).view(-1, *[1] * (foreground.ndim - 1))
+    margins = (shares * deepest).view(-1, *[1] * (foreground.ndim - 1))
     outside = squared_distances(foreground, spacing, float(margins.max())).sqrt()
-    region = torch.where(foreground, -depths, outside) <= margins
-    return region & has_border.view_as(margins)
+    return torch.where(foreground, -depths, outside) <= margins
 
 
 def inner_distances(foreground: Tensor, spacing: Sequence[float]) -> Tensor:

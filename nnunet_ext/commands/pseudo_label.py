@@ -1,7 +1,7 @@
 """Label by trained models what nobody annotated, as a new raw dataset for a next training.
 
-Every voxel that is open is labelled where all models agree and their mean probability is at least --threshold, and
-becomes the ignore label elsewhere. What somebody annotated stays as it is. Open are
+Every voxel that is open is labelled where all models and folds agree and their mean probability is at least
+--threshold, and becomes the ignore label elsewhere. What somebody annotated stays as it is. Open are
 
 - the voxels of the ignore label, such as those between scribbles;
 - the background of a case that was annotated for some labels alone, by the lists `annotated_labels` and `default` in
@@ -14,11 +14,10 @@ With --largest-component a body is one piece: all labels together, as those of a
 is the component that somebody annotated in part or, if nobody annotated any, the largest one. What a model predicts
 away from every body becomes background. In one piece with a body of another label it becomes the ignore label.
 
-Several folds of a model are an ensemble; several models must agree. --with adds the cases of a labelled dataset: its
-folds are kept, and the pseudo-labelled cases are in every training part. pseudo_labels.csv in the new dataset has a row
-for each case, and least_certain has pictures of those in which the least of the foreground was labelled: contours of
-the labels in colour, of what is ignored in white. A run that was interrupted goes on if the same is asked again.
-Examples:
+--with adds the cases of a labelled dataset: its folds are kept, and the pseudo-labelled cases are in every training
+part. pseudo_labels.csv in the new dataset has a row for each case, and least_certain has pictures of those in which the
+least of the foreground was labelled: contours of the labels in colour, of what is ignored in white. A run that was
+interrupted goes on if the same is asked again. Examples:
 
     nnunet_ext pseudo-label MODEL_FOLDER -d 5 -o Dataset006_SelfTraining -f 0 1 2 3 4 --out-of-fold
     nnunet_ext pseudo-label MODEL_FOLDER -d 5 -o Dataset007_Taught --largest-component foreground
@@ -49,6 +48,8 @@ from nnunet_ext.registration import register
 from nnunet_ext.version import __version__
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pandas as pd
 
     from nnunet_ext.preprocessing.raw.raw_dataset import Case, Labels, RawDataset
@@ -69,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     least += "(default: %(default)s, which leaves out none); a case that was annotated for some labels stays"
     parser.add_argument("--least-share", type=share_or_none, default=0.0, metavar="S", help=least)
     add_largest_component_option(parser.add_argument, purpose="what is predicted away from a body is no label")
-    add_teacher_options(parser)
+    add_teacher_options(parser, several="must agree")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -117,14 +118,15 @@ def run(args: argparse.Namespace) -> int:
         is_open = open_voxels(before, ignore=source.ignore_label, missing=absent) if has_labels else before >= 0
         if not is_open.any():
             return before, asdict(Agreement.without_open_voxels(names.values()))
-        probabilities = []
-        for teacher in teachers:
-            found = teacher.probabilities(name, case)
+
+        def possible(found: npt.NDArray[np.float32]) -> npt.NDArray[np.floating]:
             check_shape(found, before, case)
             found = given_annotation(found, before, missing=absent)
-            if args.largest_component is not None:
-                found = without_islands(found, before, is_open=is_open, one_piece=args.largest_component, names=names)
-            probabilities.append(found)
+            if args.largest_component is None:
+                return found
+            return without_islands(found, before, is_open=is_open, one_piece=args.largest_component, names=names)
+
+        probabilities = (possible(one) for teacher in teachers for one in teacher.probabilities_by_fold(name, case))
         rules = {"names": names, "threshold": args.threshold, "ignore": labels["ignore"]}
         new, agreement = agreed_labels(probabilities, before, is_open=is_open, **rules)
         return new, asdict(agreement)

@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the state, scores and the page")
     teacher = "model folder TRAINER__PLANS__CONFIGURATION of round 0 (default: train on the labelled cases)"
     add("--teacher", type=Path, metavar="MODEL_FOLDER", help=teacher)
-    folds = "folds of the teacher; several are an ensemble (default: FOLD)"
+    folds = "folds of the teacher; several must agree (default: FOLD)"
     add("--teacher-folds", type=fold_name, nargs="+", metavar="FOLD", help=folds)
     weights = "start each student from its teacher's weights, but for the heads (default: from scratch)"
     add("--continue-from-teacher", action="store_true", help=weights)

@@ -11,6 +11,9 @@ from torch import Tensor
 FOUND = 0.1
 """IoU from which a class counts as found. Before, there is nothing to fit, and the network may not correct it."""
 
+FITS_IN_A_ROW = 5
+"""That must say that the slope has fallen. A curve that rises slowly and is noisy looks flat in a single fit at times."""
+
 
 def slope_fall(ious: Sequence[float | None], *, min_epochs: int = 3) -> float | None:
     """How far the slope of a learning curve has fallen: 1 - IoU'(T) / IoU'(1), below 1; T is the last epoch.
@@ -46,6 +49,23 @@ def slope_fall(ious: Sequence[float | None], *, min_epochs: int = 3) -> float | 
     _, b, c = fit.x
     last = len(values)
     return float(1 - np.exp((b - 1) * np.log(last) - (last**b - 1) / c))
+
+
+def lasting_slope_fall(ious: Sequence[float | None], *, min_epochs: int = 3) -> float | None:
+    """The least of `slope_fall` in this epoch and the four before; None if any of these has no fit.
+
+    The paper's authors decide by one fit. With few epochs, or a slow and noisy curve, it often says that the slope has
+    fallen long before it has, and what was corrected then stays open to correction.
+
+    Args:
+        ious: as for `slope_fall`.
+        min_epochs: with fewer values now, at least 3, there is no result. The fits of the epochs before need 3.
+    """
+    falls = [slope_fall(ious, min_epochs=min_epochs)]
+    while falls[-1] is not None and len(falls) < FITS_IN_A_ROW:
+        falls.append(slope_fall(ious[: -len(falls)]))
+    known = [fall for fall in falls if fall is not None]
+    return min(known) if len(known) == FITS_IN_A_ROW else None
 
 
 def learning_curve(epoch: np.ndarray, a: float, b: float, c: float) -> np.ndarray:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Agreement:
-    """What the models said of one case."""
+    """What the models said of one case, each fold of them."""
 
     open_voxels: int  # that nobody annotated
     labelled_voxels: int  # of them, those that got a label
@@ -34,7 +33,7 @@ class Agreement:
 
 
 def agreed_labels(
-    probabilities: Sequence[npt.NDArray[np.floating]],
+    probabilities: Iterable[npt.NDArray[np.floating]],
     labels: Labels,
     *,
     is_open: Mask,
@@ -42,30 +41,35 @@ def agreed_labels(
     threshold: float,
     ignore: int,
 ) -> tuple[Labels, Agreement]:
-    """Label the open voxels on which all models agree, with a mean probability of at least a threshold.
+    """Label the open voxels on which all sources agree, with a mean probability of at least a threshold.
 
     Args:
-        probabilities: of each model, (C, Z, Y, X), background first.
+        probabilities: of each source, which is a fold of a model: (C, Z, Y, X), background first. At least one. They
+            are taken one after the other, as volumes are large, and may be changed.
         labels: the annotation, (Z, Y, X), which stays where a voxel is not open.
         is_open: voxels that nobody annotated.
         names: the name of each foreground value, 1, 2, 3, …, in the order of the channels.
-        threshold: of the mean over the models.
+        threshold: of the mean over the sources.
         ignore: value of the ignore label.
 
     Returns:
         The label map in the smallest unsigned type, and what was counted.
     """
-    # not np.mean, which copies all models at once: volumes are large
-    mean = probabilities[0] if len(probabilities) == 1 else reduce(np.add, probabilities) / len(probabilities)
-    decisions = [one.argmax(axis=0) for one in probabilities]
-    likeliest = mean.argmax(axis=0)
-    # all 0: it is no background by the model, and no label that it can be
-    is_undecided = [one.max(axis=0) <= 0 for one in probabilities]
-    is_sure = is_open & (mean.max(axis=0) >= threshold)
-    for decision, nothing in zip(decisions, is_undecided):
-        is_sure &= (decision == likeliest) & ~nothing
+    total, likeliest = np.zeros(0), np.zeros(0, int)
+    agree, suspected = np.array(True), np.array(False)
+    for number, one in enumerate(probabilities, start=1):
+        decision = one.argmax(axis=0)
+        # all 0: it is no background by the model, and no label that it can be
+        is_undecided = one.max(axis=0) <= 0
+        if number == 1:
+            total, likeliest = one, decision
+        else:
+            total += one
+        agree = agree & (decision == likeliest) & ~is_undecided
+        suspected = suspected | (decision > 0) | is_undecided
+    is_sure = is_open & agree & (total.max(axis=0) / number >= threshold)
+    suspected = suspected & is_open
     found = np.where(is_open, np.where(is_sure, likeliest, ignore), labels)
-    suspected = is_open & np.any([*(decision > 0 for decision in decisions), *is_undecided], axis=0)
     foreground = is_sure & (likeliest > 0)
     agreement = Agreement(
         open_voxels=int(is_open.sum()),

@@ -1,7 +1,7 @@
 """Models that label the cases of a dataset: those of their folds that may predict a case, and a loop over the cases."""
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -41,8 +41,16 @@ class Teacher:
     weights: Mapping[int | str, Any]  # of each fold
 
     def probabilities(self, name: str, case: Case) -> npt.NDArray[np.float32]:
-        """The mean over the folds that predict a case: (C, Z, Y, X), background first."""
+        """Those of the folds that predict a case as nnU-Net's ensemble, the softmax of their mean logits.
+
+        Their shape is (C, Z, Y, X), background first.
+        """
         return predict_probabilities(self.predictor, case.images, [self.weights[fold] for fold in self.folds[name]])
+
+    def probabilities_by_fold(self, name: str, case: Case) -> Iterator[npt.NDArray[np.float32]]:
+        """The same of each fold by itself, one after the other."""
+        for fold in self.folds[name]:
+            yield predict_probabilities(self.predictor, case.images, [self.weights[fold]])
 
     def request(self) -> dict[str, Any]:
         """What decides its predictions, beside the files of the cases: with the same, interrupted work goes on."""

@@ -132,8 +132,12 @@ def why_stopped(rounds: Sequence[Round], margin: float, most: int) -> str:
     if last is None or (last.number == 0 and most > 0):
         return ""
     if last.dice is None:
-        uncertain = last.labelling is not None and last.labelling.share == 0
-        found = "every voxel is uncertain" if uncertain else "no voxel became foreground"
+        labelling = last.labelling
+        found = "no voxel became foreground"
+        if labelling is not None and labelling.cases == 0 and labelling.left_out > 0:
+            found = f"--least-share left out all of its {labelling.left_out} cases"
+        elif labelling is not None and labelling.share == 0:
+            found = "every voxel is uncertain"
         return f"The teacher of round {last.number} labelled nothing to learn from: {found}."
     if last.number > 0 and not has_improved(last, margin):
         return f"Round {last.number} has not improved the held-out cases by more than {margin:g} Dice."

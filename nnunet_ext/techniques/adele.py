@@ -16,8 +16,8 @@ class ADELESettings(Section):
         0.9,
         gt=0,
         lt=1,
-        description="Share by which the slope of a class's learning curve must have fallen before its labels are "
-        "corrected, r in the paper.",
+        description="Share by which the slope of a class's learning curve must have fallen, in the fits of five "
+        "epochs in a row, before its labels are corrected; r in the paper.",
     )
     min_epochs: int = Field(
         5, ge=3, description="Epochs in which the network must have found a class before a curve is fitted to them."

@@ -16,8 +16,8 @@ from nnunet_ext.losses.early_learning import (
     corrected_labels,
     corrected_regions,
     label_agreement,
+    lasting_slope_fall,
     region_agreement,
-    slope_fall,
 )
 from nnunet_ext.losses.soft_targets import masked_mean
 from nnunet_ext.techniques.adele import ADELE
@@ -42,9 +42,10 @@ class ADELEMixin(ImageBorderMixin, technique=ADELE):
     """Corrects labels by confident predictions, class by class, once the network has learned what is easy to learn.
 
     In every epoch the network's own outputs in training are compared with the labels, without a further forward pass.
-    When a class's learning curve has flattened, voxels of that class and of background become, in each batch, what the
-    network is sure of. Files stay as they are. Until the first class is corrected, the training is nnU-Net's own.
-    Voxels of the ignore label and outside the image neither count nor change. Validation sees the labels as they are.
+    When a class's learning curve has been flat for five epochs, voxels of that class and of background become, in each
+    batch, what the network is sure of. Files stay as they are. Until the first class is corrected, the loss is
+    nnU-Net's own. Voxels of the ignore label and outside the image neither count nor change. Validation sees the labels
+    as they are.
     """
 
     early_learning: EarlyLearning
@@ -110,7 +111,7 @@ class ADELEMixin(ImageBorderMixin, technique=ADELE):
             state.iou[name].append(iou)
             if name in state.corrected_from:
                 continue
-            fall = slope_fall(state.iou[name], min_epochs=settings.min_epochs)
+            fall = lasting_slope_fall(state.iou[name], min_epochs=settings.min_epochs)
             if fall is not None and fall > settings.slope_fall:
                 state.corrected_from[name] = self.current_epoch + 1
                 self.print_to_log_file(f"The slope of {name} has fallen by {fall:.1%}: corrected from the next epoch.")

@@ -230,7 +230,8 @@ def test_a_teacher_that_labels_nothing_ends_it(ready, programs, capsys, labelled
 def test_a_teacher_whose_cases_are_all_left_out_ends_it(ready, programs, capsys):
     programs.plan(0.5, left_out="all")
     assert self_train(ready, "--least-share", "0.9") == 1
-    assert "The teacher of round 1 labelled nothing to learn from" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "The teacher of round 1 labelled nothing to learn from: --least-share left out all of its 2 cases." in shown
     assert self_train(ready, "--least-share", "0.9") == 1
     assert programs.verbs().count("pseudo-label") == 1
 

@@ -11,6 +11,7 @@ from nnunet_ext.losses.early_learning import (
     corrected_labels,
     corrected_regions,
     label_agreement,
+    lasting_slope_fall,
     region_agreement,
     slope_fall,
 )
@@ -69,6 +70,28 @@ def test_epochs_before_a_class_is_found_do_not_count_and_missing_ones_are_left_o
 )
 def test_nothing_is_said_of_a_class_that_is_not_found(values):
     assert slope_fall(values) is None
+
+
+def test_a_slow_and_noisy_curve_that_single_fits_take_for_flat_is_not():
+    """IoU from 0.12 to 0.8 with a time constant of 60 epochs: after 20 its slope has fallen by 28 %."""
+    rng = np.random.default_rng(0)
+    values = [0.12 + 0.68 * (1 - math.exp(-t / 60)) + rng.normal(0, 0.02) for t in range(1, 21)]
+    epochs = range(5, 21)
+    single = [slope_fall(values[:epoch]) for epoch in epochs]
+    lasting = [lasting_slope_fall(values[:epoch], min_epochs=5) for epoch in epochs]
+    assert any(fall is not None and fall > 0.9 for fall in single)
+    assert all(fall is None or fall < 0.9 for fall in lasting)
+    assert lasting[4:] == [min(single[n - 4 : n + 1]) for n in range(4, len(single))]
+
+
+def test_a_lasting_fall_of_a_curve_without_noise_is_that_of_four_epochs_before():
+    values = [iou(t, 0.9, 0.8, 2.0) for t in range(1, 16)]
+    assert lasting_slope_fall(values) == pytest.approx(slope_fall(values[:-4]))
+    assert lasting_slope_fall(values, min_epochs=15) is not None
+    assert lasting_slope_fall(values, min_epochs=16) is None
+    assert lasting_slope_fall(values[:6]) is None  # the first fit needs three epochs
+    assert lasting_slope_fall([*values, None]) is None
+    assert lasting_slope_fall([*values[:12], None, *values[13:]]) is None
 
 
 def test_a_fit_waits_for_so_many_epochs():
