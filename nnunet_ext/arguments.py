@@ -35,6 +35,14 @@ probability = _number(float, lambda value: 0 < value < 1, "above 0 and below 1")
 number_of_folds = _number(int, lambda value: 1 <= value <= MOST_FOLDS, f"from 1 to {MOST_FOLDS}")
 
 
+def dataset_and_cases(text: str) -> tuple[str, str | None]:
+    """``DATASET`` or ``DATASET:CASES``."""
+    dataset, colon, selection = text.partition(":")
+    if not dataset or (colon and selection not in ("test", "val", "all")):
+        raise argparse.ArgumentTypeError(f"{text} is not DATASET, DATASET:test, DATASET:val or DATASET:all")
+    return dataset, selection or None
+
+
 def fold_name(text: str) -> int | str:
     """A fold: its number, or ``all``."""
     if text == "all":

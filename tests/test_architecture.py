@@ -1,6 +1,7 @@
 """Dependencies flow downwards only: cli and commands, then trainers, then the pure parts."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,14 +38,18 @@ COMMON = {
 }
 
 
+def imported_names(module: Path) -> set[str]:
+    """The modules that a module imports, or imports from."""
+    names = set()
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        names |= {node.module or ""} if isinstance(node, ast.ImportFrom) else set()
+        names |= {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
+    return names
+
+
 def imported_parts(module: Path) -> set[str]:
     """The folders and modules of this package that a module imports from."""
-    parts = set()
-    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
-        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        parts |= {name.split(".")[1] for name in names if name.startswith("nnunet_ext.")}
-    return parts
+    return {name.split(".")[1] for name in imported_names(module) if name.startswith("nnunet_ext.")}
 
 
 @pytest.mark.parametrize("folder", sorted(ALLOWED))
@@ -56,6 +61,23 @@ def test_a_folder_imports_only_from_below(folder):
         for module in modules
     }
     assert {module: parts for module, parts in wrong.items() if parts} == {}
+
+
+LIBRARIES = {
+    "losses": {"torch", "numpy", "scipy"},
+    "augmentation": {"torch", "numpy", "scipy", "batchgeneratorsv2", "acvl_utils"},
+}
+
+
+@pytest.mark.parametrize("folder", LIBRARIES)
+def test_the_mathematics_knows_nothing_of_nnunet(folder):
+    found = {
+        name.split(".")[0]
+        for module in (PACKAGE / folder).rglob("*.py")
+        for name in imported_names(module)
+        if name.split(".")[0] not in {"nnunet_ext", *sys.stdlib_module_names}
+    }
+    assert found == LIBRARIES[folder]
 
 
 def test_every_folder_has_its_rule():

@@ -11,13 +11,15 @@ from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from nnunet_ext.augmentation.changed_cases import ChangedCases
 from nnunet_ext.augmentation.draws import drawn_generator
 from nnunet_ext.augmentation.image_border import OUTSIDE
+from nnunet_ext.augmentation.patch_places import random_place
 
 INSIDE = 0
 
 
-class PairsOfCrops:
+class PairsOfCrops(ChangedCases):
     """One of nnU-Net's datasets, of which each case is two crops of a scan, drawn anew whenever it is loaded.
 
     The crops have the size of the patch, so that nnU-Net's data loader takes them whole. Each is a box at a random
@@ -32,11 +34,8 @@ class PairsOfCrops:
             patch_size: ([X,] Y, Z); one of two axes is cropped from slices.
             scales: the smallest and the largest side of a box, as a factor of the patch's.
         """
-        self.cases, self.identifiers = cases, cases.identifiers
+        super().__init__(cases)
         self.patch_size, self.scales = list(patch_size), scales
-
-    def __len__(self) -> int:
-        return len(self.cases)
 
     def load_case(self, identifier: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any], None, dict[str, Any]]:
         """What nnU-Net's loader expects of a dataset.
@@ -58,7 +57,7 @@ class PairsOfCrops:
         scale = rng.uniform(*self.scales)
         sides = [max(1, round(scale * length)) for length in self.patch_size]
         flat = [1] * (image.ndim - 1 - len(sides))
-        box = random_box(image.shape[1:], [*flat, *sides], rng)
+        box = random_place(image.shape[1:], [*flat, *sides], rng)
         everywhere = np.broadcast_to(np.float32(1), (1, *image.shape[1:]))
         crop, is_inside = (torch.from_numpy(np.array(crop_and_pad_nd(one, box, 0))) for one in (image, everywhere))
         # a voxel that any padding went into is outside
@@ -72,15 +71,6 @@ class PairsOfCrops:
         mode = "bilinear" if is_flat else "trilinear"
         resampled = interpolate(flat[None], self.patch_size, mode=mode, align_corners=False)[0]
         return resampled[:, None] if is_flat else resampled
-
-
-def random_box(shape: Sequence[int], sides: Sequence[int], rng: np.random.Generator) -> list[list[int]]:
-    """First voxel and end of a box along each axis: at a uniform place within a scan, or around a smaller one."""
-    starts = [
-        int(rng.integers(length - side, endpoint=True)) if length >= side else -((side - length) // 2)
-        for length, side in zip(shape, sides)
-    ]
-    return [[start, start + side] for start, side in zip(starts, sides)]
 
 
 class EachCrop(BasicTransform):

@@ -178,7 +178,7 @@ class Painting(ImageOnlyTransform):
         count = 0 if is_inside else 1
         while count < self.most and rng.random() < self.p_next:
             count += 1
-        boxes = [random_box(shape, sides, rng) for _ in range(count)]
+        boxes = [box_to_paint(shape, sides, rng) for _ in range(count)]
         noise = torch.from_numpy(rng.random(tuple(image.shape))).to(image.dtype)
         return {"is_inside": is_inside, "boxes": boxes, "noise": noise}
 
@@ -191,7 +191,7 @@ class Painting(ImageOnlyTransform):
         return torch.where(painted, low + (high - low) * params["noise"], img)
 
 
-def random_box(shape: Sequence[int], sides: Sequence[tuple[int, int]], rng: np.random.Generator) -> Box:
+def box_to_paint(shape: Sequence[int], sides: Sequence[tuple[int, int]], rng: np.random.Generator) -> Box:
     """A box at a uniform place, `MARGIN` voxels from the border of the patch; as far as it can be in a smaller patch.
 
     Args:

@@ -21,6 +21,8 @@ from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
 from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
 from torch import Tensor
 
+from nnunet_ext.augmentation.changed_cases import ChangedCases
+
 OUTSIDE = -1
 """What nnU-Net pads segmentations with, and what preprocessing writes into air."""
 AIR = -2
@@ -40,15 +42,8 @@ class MarkedAir:
         return np.where(cropped == OUTSIDE, np.array(AIR, dtype=cropped.dtype), cropped)
 
 
-class CasesWithMarkedAir:
-    """One of nnU-Net's datasets, whose segmentations are `MarkedAir`: what its data loader needs of one."""
-
-    def __init__(self, cases: Any) -> None:
-        self.cases = cases
-        self.identifiers = cases.identifiers
-
-    def __len__(self) -> int:
-        return len(self.cases)
+class CasesWithMarkedAir(ChangedCases):
+    """One of nnU-Net's datasets, whose segmentations are `MarkedAir`."""
 
     def load_case(self, identifier: str) -> tuple[Any, MarkedAir, Any, Any]:
         """Image, segmentation, the previous stage's segmentation (None without a cascade), and properties."""

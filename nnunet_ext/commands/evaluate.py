@@ -60,7 +60,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_ext import arguments
-from nnunet_ext.arguments import DEVICES, fold_name, not_negative_number, positive, probability, share
+from nnunet_ext.arguments import (
+    DEVICES,
+    dataset_and_cases,
+    fold_name,
+    not_negative_number,
+    positive,
+    probability,
+    share,
+)
 from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.metrics import DICE, GROUPS, LESIONS_RECALL, NSD
@@ -76,14 +84,6 @@ if TYPE_CHECKING:
 CHECKPOINT = "checkpoint_final.pth"
 # options that need a model
 OF_MODELS = ("on", "folds", "threshold", "thresholds", "checkpoint", "device", "disable_tta")
-
-
-def dataset_and_cases(text: str) -> tuple[str, str | None]:
-    """``DATASET`` or ``DATASET:CASES``."""
-    dataset, colon, selection = text.partition(":")
-    if not dataset or (colon and selection not in ("test", "val", "all")):
-        raise argparse.ArgumentTypeError(f"{text} is not DATASET, DATASET:test, DATASET:val or DATASET:all")
-    return dataset, selection or None
 
 
 def tolerance(text: str) -> tuple[str | None, float]:

@@ -170,9 +170,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def copy_annotated(labelled: RawDataset, folder: Path) -> None:
-    """Write the label maps of the labelled cases beside the others, with their ignore label, if any, as the new one's.
+    """Copy the label maps of the labelled cases beside the others.
 
-    A value of `ignore` stands behind all labels, so that it is the same in both datasets.
+    If they have an ignore label, it has the value of the new dataset's: it stands behind all labels in both.
     """
     import shutil
 

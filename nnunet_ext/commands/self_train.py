@@ -26,6 +26,7 @@ from nnunet_ext.arguments import (
     DEVICES,
     add_interval_options,
     add_largest_component_option,
+    dataset_and_cases,
     fold_name,
     not_negative_number,
     positive,
@@ -33,7 +34,6 @@ from nnunet_ext.arguments import (
     share_or_none,
 )
 from nnunet_ext.claims import only_run
-from nnunet_ext.commands.evaluate import dataset_and_cases
 from nnunet_ext.commands.jobs import check_system
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_apart, prepare_output_folder

@@ -1,7 +1,11 @@
 """summary.json, nnU-Net's scores of predictions."""
 
+import math
 import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
+from statistics import fmean
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, StrictStr, field_validator
 
@@ -42,3 +46,31 @@ def path_of(text: str) -> PurePath:
     """A path that was written on this system or on another one."""
     is_windows = "\\" in text and "/" not in text
     return PureWindowsPath(text) if is_windows else PurePosixPath(text)
+
+
+def of_known_labels(summary: Mapping[str, Any], known: Callable[[str], Mapping[Any, bool]]) -> dict[str, Any]:
+    """A summary that counts each label, or region, in the cases alone in which it is known.
+
+    Args:
+        summary: as nnU-Net's ``load_summary_json`` returns it.
+        known: takes the name of a case's reference file; whether each label or region is known there, by nnU-Net's key.
+
+    Returns:
+        A summary with NaN for the metrics of what is not known, and with the means over the rest.
+    """
+    cases = []
+    for scored in summary["metric_per_case"]:
+        is_known = known(path_of(scored["reference_file"]).name)
+        metrics = {
+            key: values if is_known[key] else dict.fromkeys(values, math.nan)
+            for key, values in scored["metrics"].items()
+        }
+        cases.append({**scored, "metrics": metrics})
+    mean = {key: means([case["metrics"][key] for case in cases]) for key in summary["mean"]}
+    return {**summary, "metric_per_case": cases, "mean": mean, "foreground_mean": means(list(mean.values()))}
+
+
+def means(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each metric over those that have it; NaN if none has."""
+    known = {name: [one[name] for one in scores if not math.isnan(one[name])] for name in scores[0]}
+    return {name: fmean(values) if values else math.nan for name, values in known.items()}

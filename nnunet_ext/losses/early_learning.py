@@ -12,7 +12,7 @@ FOUND = 0.1
 """IoU from which a class counts as found. Before, there is nothing to fit, and the network may not correct it."""
 
 FITS_IN_A_ROW = 5
-"""That must say that the slope has fallen. A curve that rises slowly and is noisy looks flat in a single fit at times."""
+"""That must say that the slope has fallen. A slow and noisy curve looks flat in a single fit at times."""
 
 
 def slope_fall(ious: Sequence[float | None], *, min_epochs: int = 3) -> float | None:

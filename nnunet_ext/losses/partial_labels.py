@@ -51,7 +51,7 @@ def exclusion_loss(logits: Tensor, foreground: Tensor, annotated: Tensor, mask: 
     """How far classes that were not annotated lie over annotated foreground, where they cannot be.
 
     2 Σ p_k f / (Σ p_k + Σ f), f the annotated foreground: the mean over all pairs of a case and a class k that was not
-    annotated in it; zero if there is none.
+    annotated in it; zero if there is none. A pair without annotated foreground counts, with 0.
 
     Args:
         logits: (B, C, [X,] Y, Z).

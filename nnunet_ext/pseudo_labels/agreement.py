@@ -55,20 +55,18 @@ def agreed_labels(
     Returns:
         The label map in the smallest unsigned type, and what was counted.
     """
-    total, likeliest = np.zeros(0), np.zeros(0, int)
-    agree, suspected = np.array(True), np.array(False)
-    for number, one in enumerate(probabilities, start=1):
-        decision = one.argmax(axis=0)
-        # all 0: it is no background by the model, and no label that it can be
-        is_undecided = one.max(axis=0) <= 0
-        if number == 1:
-            total, likeliest = one, decision
-        else:
-            total += one
-        agree = agree & (decision == likeliest) & ~is_undecided
-        suspected = suspected | (decision > 0) | is_undecided
-    is_sure = is_open & agree & (total.max(axis=0) / number >= threshold)
-    suspected = suspected & is_open
+    sources = iter(probabilities)
+    total, count = next(sources), 1
+    likeliest, is_undecided = total.argmax(axis=0), _is_undecided(total)
+    agree, suspected = ~is_undecided, (likeliest > 0) | is_undecided
+    for one in sources:
+        decision, is_undecided = one.argmax(axis=0), _is_undecided(one)
+        agree &= (decision == likeliest) & ~is_undecided
+        suspected |= (decision > 0) | is_undecided
+        total += one
+        count += 1
+    is_sure = is_open & agree & (total.max(axis=0) / count >= threshold)
+    suspected &= is_open
     found = np.where(is_open, np.where(is_sure, likeliest, ignore), labels)
     foreground = is_sure & (likeliest > 0)
     agreement = Agreement(
@@ -78,6 +76,11 @@ def agreed_labels(
         voxels={name: int((is_sure & (likeliest == value)).sum()) for value, name in names.items()},
     )
     return found.astype(np.min_scalar_type(ignore)), agreement
+
+
+def _is_undecided(probabilities: npt.NDArray[np.floating]) -> Mask:
+    """Where all classes have 0: it is no background by the model, and no label that it can be."""
+    return probabilities.max(axis=0) <= 0
 
 
 def without_islands(

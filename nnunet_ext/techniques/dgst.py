@@ -12,7 +12,7 @@ from nnunet_ext.techniques.fine_tuning import START
 class DGSTSettings(Section):
     """Dynamic gradient sparsification training (arXiv 2503.00748)."""
 
-    top_k: int = Field(1, ge=1, description="Entries of each kernel (output channel) that a step may move.")
+    top_k: int = Field(1, ge=1, description="Entries of each row (output channel) of a kernel that a step may move.")
     mode: Literal["strict", "grad_mask"] = Field(
         "strict",
         description="`strict`: an entry that was not selected stays bit for bit as it is. `grad_mask`: its gradient "

@@ -15,7 +15,7 @@ from nnunet_ext.trainers.fine_tuning import FineTuningMixin
 
 
 class DGSTMixin(FineTuningMixin, technique=DGST):
-    """After clipping, keeps ``dgst.top_k`` entries of the gradient in every kernel, chosen anew in each step.
+    """After clipping, keeps ``dgst.top_k`` entries of the gradient in every row of a kernel, anew in each step.
 
     ``strict`` moves these entries alone, each with a momentum of its own that waits with it; with ``momentum`` 0 they
     follow the present gradient, which is the paper's rule. ``grad_mask`` leaves the step to the optimizer, whose

@@ -1,10 +1,8 @@
 """Learning from cases of which only some labels were annotated (arXiv 2007.03868)."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path, PurePath
-from statistics import fmean
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from torch import Tensor
 from nnunet_ext.errors import UserError
 from nnunet_ext.formats.annotated_labels import KINDS, AnnotatedLabels, annotated_labels
 from nnunet_ext.formats.dataset_json import values_of
+from nnunet_ext.formats.summary import of_known_labels
 from nnunet_ext.losses.consistency import entropy
 from nnunet_ext.losses.hard_labels import log_probabilities
 from nnunet_ext.losses.partial_labels import exclusion_loss, over_voxels, partial_logits
@@ -205,28 +204,19 @@ class PartialLabelsMixin(nnUNetTrainerConfigurable, technique=PARTIAL_LABELS):
 
     def _score_what_was_annotated(self, file: Path) -> None:
         """Take labels that were not annotated out of a summary.json."""
-        summary, labels = load_summary_json(str(file)), self.label_manager
-        for scored in summary["metric_per_case"]:
-            case = PurePath(scored["reference_file"]).name.removesuffix(self.dataset_json["file_ending"])
-            channels = self.annotated_channels(case)
-            known = dict(zip(labels.foreground_regions, channels)) if labels.has_regions else dict(enumerate(channels))
-            for key, metrics in scored["metrics"].items():
-                scored["metrics"][key] = metrics if known[key] else dict.fromkeys(metrics, math.nan)
-        of_label = {key: [one["metrics"][key] for one in summary["metric_per_case"]] for key in summary["mean"]}
-        summary["mean"] = {key: means(cases) for key, cases in of_label.items()}
-        summary["foreground_mean"] = means(list(summary["mean"].values()))
+        labels = self.label_manager
+
+        def known(reference_file: str) -> Mapping[Any, bool]:
+            channels = self.annotated_channels(reference_file.removesuffix(self.dataset_json["file_ending"]))
+            return dict(zip(labels.foreground_regions, channels)) if labels.has_regions else dict(enumerate(channels))
+
+        summary = of_known_labels(load_summary_json(str(file)), known)
         save_summary_json(summary, str(file))
         for key, mean in summary["mean"].items():
             self.logger.log_summary(f"final_val/class_{key}_dice", mean["Dice"])
         dice = summary["foreground_mean"]["Dice"]
         self.logger.log_summary("final_val/foreground_dice", dice)
         self.print_to_log_file("Mean Validation Dice over annotated labels: ", dice, also_print_to_console=True)
-
-
-def means(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each metric over those that have it."""
-    known = {name: [one[name] for one in scores if not math.isnan(one[name])] for name in scores[0]}
-    return {name: fmean(values) if values else math.nan for name, values in known.items()}
 
 
 def without_unknown_regions(target: Tensor, annotated: Tensor) -> Tensor:

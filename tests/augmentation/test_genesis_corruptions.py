@@ -11,8 +11,8 @@ from nnunet_ext.augmentation.genesis_corruptions import (
     LocalShuffling,
     Painting,
     bezier_curve,
+    box_to_paint,
     boxes_to_shuffle,
-    random_box,
     shuffled_places,
 )
 
@@ -281,7 +281,7 @@ def test_boxes_have_every_size_of_their_range_in_every_place_within_the_margin(p
 def test_where_there_is_no_room_for_the_margin_a_box_is_in_the_middle():
     rng = np.random.default_rng(0)
     for length, side, starts in [(20, 8, set(range(3, 10))), (10, 4, {3}), (9, 4, {2, 3}), (6, 4, {1}), (4, 4, {0})]:
-        assert {random_box((length,), [(side, side)], rng)[0].start for _ in range(200)} == starts
+        assert {box_to_paint((length,), [(side, side)], rng)[0].start for _ in range(200)} == starts
 
 
 def test_painting_fills_its_boxes_or_all_but_its_boxes_in_every_channel():

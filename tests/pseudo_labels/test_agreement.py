@@ -24,7 +24,12 @@ def test_voxel_by_voxel(seed, models, threshold):
     given_probabilities = probabilities(rng, models)
     labels = rng.integers(0, 4, (2, 3, 4)).astype(np.uint8)
     found, agreement = agreed_labels(
-        map(np.copy, given_probabilities), labels, is_open=labels == IGNORE, names=NAMES, threshold=threshold, ignore=IGNORE
+        map(np.copy, given_probabilities),
+        labels,
+        is_open=labels == IGNORE,
+        names=NAMES,
+        threshold=threshold,
+        ignore=IGNORE,
     )
     expected, suspected, foreground = labels.copy(), 0, 0
     for voxel in np.ndindex(labels.shape):
