@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         write_description,
     )
     from nnunet_ext.preprocessing.raw.next_steps import next_steps
-    from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
+    from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset, remove_label_map
     from nnunet_ext.preprocessing.raw.splits import SPLITS
     from nnunet_ext.preprocessing.simulate.weaker_dataset import copy_truth
     from nnunet_ext.pseudo_labels.agreement import (
@@ -141,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
             largest = table["foreground_share"].fillna(0.0).max()
             raise UserError(f"Every case would be left out. The largest share is {largest:.2f}; lower --least-share.")
         for name in set(kept) - set(chosen):
-            (folder / "labelsTr" / f"{name}{source.ending}").unlink()
+            remove_label_map(folder / "labelsTr" / f"{name}{source.ending}")
         cases = {name: source.cases[name] for name in chosen}
         copy_truth(source, folder)
         if labelled is not None:
@@ -174,10 +174,10 @@ def copy_annotated(labelled: RawDataset, folder: Path) -> None:
 
     If they have an ignore label, it has the value of the new dataset's: it stands behind all labels in both.
     """
-    import shutil
+    from nnunet_ext.preprocessing.raw.raw_dataset import copy_label_map
 
     for name, case in labelled.cases.items():
-        shutil.copyfile(case.label, folder / "labelsTr" / f"{name}{labelled.ending}")
+        copy_label_map(case.label, folder / "labelsTr" / f"{name}{labelled.ending}")
 
 
 def folds_for(source: RawDataset, labelled: RawDataset | None, chosen: list[str]) -> list[Fold]:

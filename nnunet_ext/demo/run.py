@@ -24,6 +24,7 @@ from nnunet_ext.evaluation.metrics import DICE
 from nnunet_ext.evaluation.scores_table import nanmean, seed_scores
 from nnunet_ext.files import check_apart, prepare_output_folder, read_json
 from nnunet_ext.formats.dataset_json import read_dataset_json
+from nnunet_ext.formats.tiff_spacing import spacing_file
 from nnunet_ext.messages import aligned, counted, dataset_number
 from nnunet_ext.plans.channel_roles import roles_of_dataset
 from nnunet_ext.preprocessing.raw.raw_dataset import training_cases
@@ -208,6 +209,9 @@ def link_validation_cases(dataset: Path, splits: Path, target: Path) -> None:
         for channel, image in enumerate(cases[case].images):
             link_or_copy(image, target / "images" / f"{case}_{channel:04d}{ending}")
         link_or_copy(cases[case].label, target / "labels" / f"{case}{ending}")
+        for part, file in (("images", cases[case].images[0]), ("labels", cases[case].label)):
+            if spacing := spacing_file(file, is_image=part == "images"):
+                link_or_copy(spacing, target / part / f"{case}.json")
 
 
 def check_data(data: Path, out: Path, *, needs_prior: bool = False) -> None:

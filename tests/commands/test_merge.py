@@ -108,6 +108,20 @@ def test_copies_do_not_need_the_sources_and_names_can_have_the_sources_number(so
     assert "D001_a0_0" in content["nnunet_ext"]["annotated_labels"]
 
 
+def test_copies_of_tiff_volumes_keep_their_spacing_whatever_they_are_called(raw):
+    for number, case in ((1, "one"), (2, "two"), (4, "four")):
+        folder = write_raw(raw / f"Dataset00{number}_T", {case: np.ones((2, 3, 4 + number), np.uint8)}, ending=".tif")
+        for part in ("imagesTr", "labelsTr"):
+            (folder / part / f"{case}.json").write_text(json.dumps({"spacing": [10, number, 2]}))
+    # its cases have other names than their images, which stay where they are
+    assert main(["merge", "1", "2", "-o", "Dataset003_Prefixed", "--prefix"]) == 0
+    assert main(["merge", "3", "4", "-o", "Dataset009_All", "--copy"]) == 0
+    for case, number in (("D001_one", 1), ("D002_two", 2), ("four", 4)):
+        for part in ("imagesTr", "labelsTr"):
+            spacing = json.loads((raw / "Dataset009_All" / part / f"{case}.json").read_text())["spacing"]
+            assert spacing == [10, number, 2], (case, part)
+
+
 def test_orientation_and_spacing_of_labels_stay(sources, raw):
     file = sources["Dataset001_Abdomen"] / "labelsTr" / "a0_0.nii.gz"
     image = sitk.ReadImage(str(file))

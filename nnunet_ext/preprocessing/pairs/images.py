@@ -10,7 +10,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.formats.tiff_spacing import given_spacing
+from nnunet_ext.formats.tiff_spacing import given_spacing, is_tiff
 from nnunet_ext.formats.whole_images import image_written_whole
 from nnunet_ext.messages import last_line, size
 from nnunet_ext.preprocessing.raw.raw_dataset import check_values, whole_numbers
@@ -50,9 +50,8 @@ def _read(file: Path) -> sitk.Image:
             f"{file} has {image.GetDimension()} dimensions and {image.GetNumberOfComponentsPerPixel()} channels. "
             "Expected: two or three dimensions and one channel. Write each channel to a file of its own."
         )
-    spacing = given_spacing(file)
-    if spacing is not None and image.GetDimension() == 3:
-        image.SetSpacing(spacing[::-1])
+    if is_tiff(file):
+        image.SetSpacing(given_spacing(file)[::-1] if image.GetDimension() == 3 else (1.0, 1.0))
     axes = axis_directions(image)
     positions = (*image.GetSpacing(), *image.GetOrigin(), *image.GetDirection())
     if not np.isfinite(positions).all() or not np.allclose(axes @ axes.T, np.eye(len(axes)), atol=ORTHONORMAL):

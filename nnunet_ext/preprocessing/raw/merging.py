@@ -11,6 +11,7 @@ from tqdm import tqdm
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_apart, write_json
 from nnunet_ext.formats.annotated_labels import KEY, LISTS, SCRIBBLED
+from nnunet_ext.formats.tiff_spacing import spacing_file
 from nnunet_ext.plans.channel_roles import LONGITUDINAL, roles_in, roles_of_dataset
 from nnunet_ext.preprocessing.raw.merge_plan import READER, Merge, Source
 from nnunet_ext.preprocessing.raw.new_dataset import check_new_name, new_dataset, write_description
@@ -41,7 +42,7 @@ def merge_datasets(merge: Merge, name: str, *, copy: bool, force: bool) -> bool:
                 images = [case.images[place] for place in source.channels] if len(case.images) > 1 else case.images
                 if missing := [image for image in images if not image.is_file()]:
                     raise UserError(f"{missing[0]} does not exist.")
-                copied = _copied(images, own, new, folder, ending) if copy else images
+                copied = _copied(images, new, folder, ending) if copy else images
                 cases[new] = Case(
                     tuple(target / file.relative_to(folder) if copy else file for file in copied), case.label
                 )
@@ -105,12 +106,11 @@ def _table(source: Source, case: str, values: Mapping[str, int]) -> np.ndarray:
     return table
 
 
-def _copied(images: Sequence[Path], own: str, new: str, folder: Path, ending: str) -> Iterator[Path]:
+def _copied(images: Sequence[Path], new: str, folder: Path, ending: str) -> Iterator[Path]:
     """Copy a case's images under its new name, with the file beside a TIFF that has its spacing."""
     if ending == ".mhd":
         raise UserError("Images that end in .mhd have a second file each. Leave --copy out, or convert them.")
-    beside = images[0].with_name(f"{own}.json")
-    if beside.is_file():
+    if beside := spacing_file(images[0], is_image=True):
         shutil.copyfile(beside, folder / "imagesTr" / f"{new}.json")
     for number, image in enumerate(images):
         yield Path(shutil.copyfile(image, folder / "imagesTr" / f"{new}_{number:04d}{ending}"))

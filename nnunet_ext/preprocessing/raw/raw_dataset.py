@@ -4,6 +4,7 @@ import contextlib
 import glob
 import io
 import os
+import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES, determine_reader_writer_from_dataset_json
+from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.formats.annotated_labels import AnnotatedLabels, annotated_labels
 from nnunet_ext.formats.dataset_json import declared_values, read_dataset_json
-from nnunet_ext.formats.tiff_spacing import check_spacing
+from nnunet_ext.formats.tiff_spacing import check_spacing, spacing_file
 from nnunet_ext.formats.whole_images import check_whole, image_written_whole
 from nnunet_ext.messages import last_line, some
 from nnunet_ext.plans.plans_file import raw_folder
@@ -131,6 +133,7 @@ def reader_for(description: Mapping[str, Any], example: Path) -> Any:
     if "\nKeyboardInterrupt" in said.getvalue():
         raise KeyboardInterrupt  # nnU-Net took it for a failing reader and went on to the next
     if reader is None:
+        check_spacing(example, is_image=True)
         raise UserError(
             f"{example} cannot be read by nnU-Net: {last_line(said.getvalue())}. It reads files that end in "
             f"{', '.join(readable_endings())}."
@@ -140,7 +143,7 @@ def reader_for(description: Mapping[str, Any], example: Path) -> Any:
 
 def read_label_map(reader: Any, file: Path) -> tuple[Labels, dict[str, Any]]:
     """A map of labels or instances, and its geometry; a UserError if its values are not whole numbers from 0."""
-    with _reading([file]):
+    with _reading([file], reader, are_images=False):
         values, properties = reader.read_seg(str(file))
     _require_three_axes(properties, file)
     return whole_numbers(only_map(values, file=file), file=file), properties
@@ -165,6 +168,20 @@ def write_label_map(reader: Any, labels: Labels, file: Path, properties: Mapping
         )
 
 
+def copy_label_map(file: Path, target: Path) -> None:
+    """Copy a label map, and what holds its spacing if it is a TIFF."""
+    shutil.copyfile(file, target)  # the content alone: the source may be read-only
+    if spacing := spacing_file(file, is_image=False):
+        shutil.copyfile(spacing, target.with_suffix(".json"))
+
+
+def remove_label_map(file: Path) -> None:
+    """Remove a label map, and what holds its spacing if it is a TIFF."""
+    if spacing := spacing_file(file, is_image=False):
+        spacing.unlink()
+    file.unlink()
+
+
 def only_map(values: npt.NDArray[Any], *, file: Path) -> npt.NDArray[Any]:
     """The only map of an array, (C, Z, Y, X); a UserError if there are several: nnU-Net would take the first."""
     if len(values) == 1:
@@ -184,16 +201,18 @@ def only_map(values: npt.NDArray[Any], *, file: Path) -> npt.NDArray[Any]:
 
 def read_images(reader: Any, case: Case) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
     """The channels of a case, (C, Z, Y, X), and their geometry, in that order; a UserError if they do not fit."""
-    with _reading(case.images):
+    with _reading(case.images, reader, are_images=True):
         images, properties = reader.read_images([str(file) for file in case.images])
     _require_three_axes(properties, case.images[0])
     return images, properties
 
 
 @contextlib.contextmanager
-def _reading(files: Sequence[Path]) -> Iterator[None]:
+def _reading(files: Sequence[Path], reader: Any, *, are_images: bool) -> Iterator[None]:
     """Raise a UserError if files are not whole, or a reader of nnU-Net raises in the block; it prints the reason."""
     _require(files)
+    if isinstance(reader, Tiff3DIO):
+        check_spacing(files[0], is_image=are_images)
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said):
@@ -217,7 +236,6 @@ def _require(files: Sequence[Path]) -> None:
         if not file.is_file():
             raise UserError(f"{file} does not exist.")
         check_whole(file)
-        check_spacing(file)
 
 
 def images_in(folder: Path, endings: Collection[str]) -> Iterator[tuple[Path, str, str]]:

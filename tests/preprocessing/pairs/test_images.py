@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import tifffile
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.preprocessing.pairs.images import (
@@ -41,6 +42,16 @@ def test_spacing_of_a_tiff_volume_is_in_the_file_beside_it(tmp_path):
     file.with_name("some.json").write_text('{"spacing": [5, 0, 2]}')
     with pytest.raises(UserError, match="spacing"):
         read_scan(file)
+
+
+def test_the_resolution_of_a_tiff_is_that_of_a_print(tmp_path):
+    """ITK takes it for a spacing, nnU-Net does not."""
+    file, flat = tmp_path / "some.tif", tmp_path / "flat.tif"
+    for path, shape in ((file, (2, 3, 5)), (flat, (3, 5))):
+        tifffile.imwrite(path, np.ones(shape, np.uint8), resolution=(72, 72), resolutionunit="INCH")
+    assert sitk.ReadImage(str(flat)).GetSpacing() == pytest.approx((25.4 / 72,) * 2)
+    assert read_scan(file).GetSpacing() == (1, 1, 1)
+    assert read_scan(flat).GetSpacing() == (1, 1)
 
 
 def test_grids_that_differ_by_rounding_are_the_same():
