@@ -35,7 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--preset", choices=["quick"], help="preset to derive")
     what.add_argument("--like", type=Path, metavar="CHECKPOINT", help="trained model whose weights shall fit")
-    parser.add_argument("-c", "--configuration", help="what to derive it from (default: 3d_fullres, or 2d without one)")
+    parser.add_argument(
+        "-c",
+        "--configuration",
+        help="what to derive it from (default: 3d_fullres, or 2d without one or for a 2D model)",
+    )
     parser.add_argument("--epochs", type=int, help="for --preset: epochs of 50 steps (default: 20)")
     parser.add_argument("--name", help="for --like: name of the configuration (default: that of -c with _like)")
     patch = "for --like: patch size in voxels (default: the model's)"

@@ -236,10 +236,11 @@ def draw_cases(cases: list[str], source: RawDataset, folder: Path, labels: Mappi
     """Draw the new labels of cases, and what is ignored, each as a PNG in the folder of pictures."""
     import numpy as np
 
+    from nnunet_ext.preprocessing.raw.places import patient_axes
     from nnunet_ext.preprocessing.raw.raw_dataset import read_images, read_label_map
     from nnunet_ext.pseudo_labels.datasets import PICTURES
     from nnunet_ext.report.cases import Label
-    from nnunet_ext.report.overlays import LABEL_COLOURS, draw_overlay
+    from nnunet_ext.report.overlays import LABEL_COLOURS, draw_overlay, visible
 
     *colours, white = LABEL_COLOURS
     named = [Label(name, (value,)) for name, value in labels.items() if value]
@@ -251,7 +252,9 @@ def draw_cases(cases: list[str], source: RawDataset, folder: Path, labels: Mappi
         spacing = [float(value) for value in properties["spacing"]]
         (folder / PICTURES).mkdir(exist_ok=True)
         with written_whole(folder / PICTURES / f"{case}.png") as temporary:
-            temporary.write_bytes(draw_overlay(image[0], found, np.zeros_like(found), spacing, shown))
+            nothing, axes = np.zeros_like(found), patient_axes(properties)
+            picture = visible(image) if len(source.cases[case].images) == 1 else image[0]
+            temporary.write_bytes(draw_overlay(picture, found, nothing, spacing, shown, axes=axes))
 
 
 def print_outcome(table: pd.DataFrame, names: Mapping[int, str], threshold: float) -> None:

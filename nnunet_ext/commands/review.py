@@ -18,7 +18,7 @@ predicts only the cases whose image or label has changed, such as those that wer
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -174,7 +174,7 @@ def regions_table(
             (i, j, k), place = world_position(region.centre, shape, properties)
             right, anterior, superior = place or (None, None, None)
             row: dict[str, Any] = {"case": case, "label": names[region.label], "predicted": names[region.predicted]}
-            row |= {"score": region.score, "size": region.size, "unit": "mm³" if shape[0] > 1 else "mm²"}
+            row |= {"score": region.score, "size": region.size, "unit": unit_of_size(reader, shape)}
             row |= {"confidence": region.confidence, "voxels": region.voxels, "i": i, "j": j, "k": k}
             rows.append((row | {"right": right, "anterior": anterior, "superior": superior}, region.centre))
     rows.sort(key=lambda one: -one[0]["score"])
@@ -183,6 +183,15 @@ def regions_table(
     table = table.astype(dict.fromkeys(("right", "anterior", "superior"), float))
     table.insert(0, "rank", range(1, len(table) + 1))
     return table, [centre for _, centre in rows]
+
+
+def unit_of_size(reader: Any, shape: Sequence[int]) -> str:
+    """The unit of a region in a volume, a slice or a picture such as PNG, whose pixels have no size."""
+    from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
+
+    if isinstance(reader, NaturalImage2DIO):
+        return "pixels"
+    return "mm³" if shape[0] > 1 else "mm²"
 
 
 def cases_table(found: Mapping[str, Disagreement], labels: Mapping[str, int]) -> pd.DataFrame:

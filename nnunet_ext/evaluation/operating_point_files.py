@@ -75,10 +75,15 @@ def remarks_on_operating_points(result: Result) -> list[str]:
         best = best_point(curve)
         if best is None:
             lines.append(f"{name}: no threshold is the best of {label} in {level}s, as F1 is 0 or undefined")
-        elif len(tried) > 1 and best["threshold"] in (tried[0], tried[-1]):
+        elif len(tried) > 1 and best["threshold"] in (tried[0], tried[-1]) and not _is_level(curve, best):
             end, beyond = ("lowest", "lower") if best["threshold"] == tried[0] else ("highest", "higher")
             lines.append(f"{name}: for {label} in {level}s the {end} threshold is the best: try {beyond} ones")
     return lines
+
+
+def _is_level(curve: pd.DataFrame, best: pd.Series) -> bool:
+    """Whether the best F1 is also that of another threshold, or 1, so that none beyond is likely to be better."""
+    return bool(best["f1"] >= 1 or (curve["f1"] == best["f1"]).sum() > 1)
 
 
 def draw_operating_points(file: Path, results: Sequence[Result]) -> None:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.scores_table import nanmean
 from nnunet_ext.messages import size
+from nnunet_ext.preprocessing.raw.places import patient_axes
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, read_images, read_label_map, reader_for
 from nnunet_ext.report.cases import CaseFiles, Label
 
@@ -32,6 +33,19 @@ def best_slice(labels: npt.NDArray[np.integer[Any]], axis: int) -> int:
     return int(np.argmax(present + (labels > 0).mean(axis=others)))
 
 
+def along_the_patient(volume: npt.NDArray[Any], axes: Sequence[tuple[int, bool]]) -> npt.NDArray[Any]:
+    """A volume (Z, Y, X[, colours]) with its axes as `patient_axes` tells: to the head, the back and the left."""
+    turned = volume.transpose([*(axis for axis, _ in axes), *range(3, volume.ndim)])
+    backwards = tuple(place for place, (_, back) in enumerate(axes) if back)
+    flipped: npt.NDArray[Any] = np.flip(turned, backwards)
+    return flipped
+
+
+def visible(image: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+    """What is drawn of an image file, (C, Z, Y, X): the colours of a picture, (Z, Y, X, 3), else the first channel."""
+    return np.moveaxis(image[:3], 0, -1) if len(image) in (3, 4) else image[0]
+
+
 def draw_overlay(
     image: npt.NDArray[np.floating[Any]],
     reference: npt.NDArray[np.integer[Any]],
@@ -39,23 +53,33 @@ def draw_overlay(
     spacing: Sequence[float],
     labels: Mapping[Label, str],
     at: Sequence[int] | None = None,
+    axes: Sequence[tuple[int, bool]] | None = None,
 ) -> bytes:
     """A PNG: contours of reference (solid) and prediction (dashed) on slices in three planes, or in one for a 2D image.
 
     Args:
-        image: (Z, Y, X) intensities, as nnU-Net's readers give them; Z is 1 for a 2D image.
+        image: (Z, Y, X) intensities, as nnU-Net's readers give them, or (Z, Y, X, 3) colours; Z is 1 for a 2D image.
         reference: label map of the same shape; values that no label has, such as ignore, are not drawn.
         prediction: label map of the same shape.
         spacing: voxel size in mm along Z, Y, X.
         labels: those to outline, with their colours.
         at: a voxel (z, y, x) that the slices go through, with a ring around it; by default they are the ones that show
             the most labels.
+        axes: the volume's axes along the patient's, by `patient_axes`, so that slices are seen from the feet, the front
+            and the side, head up; None if they are so already.
     """
+    if axes is not None and image.shape[0] > 1:
+        image, reference, prediction = (along_the_patient(one, axes) for one in (image, reference, prediction))
+        spacing = [spacing[axis] for axis, _ in axes]
+        if at is not None:
+            at = [size - 1 - at[axis] if back else at[axis] for (axis, back), size in zip(axes, reference.shape)]
     known = np.where(np.isin(reference, [value for label in labels for value in label.values]), reference, 0)
     axes_shown = (0, 1, 2) if image.shape[0] > 1 else (0,)
-    low, high = np.percentile(image, [1, 99.5])
+    low, high = np.percentile(image, [1, 99.5]) if image.ndim == 3 else (0.0, float(image.max()))
+    image = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
     sizes = [
-        [length * spacing[axis] for axis, length in enumerate(image.shape) if axis != across] for across in axes_shown
+        [length * spacing[axis] for axis, length in enumerate(reference.shape) if axis != across]
+        for across in axes_shown
     ]
     heights, widths = zip(*sizes)
     inches = min(HEIGHT / max(heights), WIDTH / sum(widths))
@@ -65,9 +89,7 @@ def draw_overlay(
     for panel, across in zip(panels, axes_shown):
         index = best_slice(known, across) if at is None else at[across]
         rows, columns = (spacing[axis] for axis in range(3) if axis != across)
-        panel.imshow(
-            image.take(index, axis=across), cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=rows / columns
-        )
+        panel.imshow(image.take(index, axis=across), cmap="gray", vmin=0, vmax=1, aspect=rows / columns)
         for label, colour in labels.items():
             for volume, style in ((reference, "solid"), (prediction, "dashed")):
                 mask = np.isin(volume.take(index, axis=across), label.values)
@@ -127,4 +149,5 @@ def draw_case(
         if found.shape != image[0].shape:
             raise UserError(f"{file} has {size(found.shape)} voxels and its image {size(image[0].shape)}")
     spacing = [float(value) for value in properties["spacing"]]
-    return data_url(draw_overlay(image[0], reference, prediction, spacing, labels, at))
+    axes = patient_axes(properties)
+    return data_url(draw_overlay(visible(image), reference, prediction, spacing, labels, at, axes))

@@ -12,8 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunet_ext.cli import main
+from nnunet_ext.commands.review import unit_of_size
 from support.labelling import ORIGIN, SHAPE, SPACING, Workplace
 
 MM3 = float(np.prod(SPACING))
@@ -46,6 +49,11 @@ def cases(place, predictor):
     with_arrays(place, "case_1", 0.9, slice(0, 3))
     with_arrays(place, "case_2", 1.0, slice(0, 0))
     return place
+
+
+def test_a_picture_has_pixels_without_a_size():
+    assert unit_of_size(NaturalImage2DIO(), (1, 5, 5)) == "pixels"
+    assert [unit_of_size(SimpleITKIO(), shape) for shape in ((1, 5, 5), (2, 5, 5))] == ["mm²", "mm³"]
 
 
 def test_regions_are_ranked_by_size_and_confidence_of_folds_that_have_not_trained_on_the_case(cases, capsys):

@@ -93,6 +93,17 @@ def test_a_best_threshold_at_the_end_and_a_label_without_one_are_remarked(result
     assert not any("try" in line for line in remarks_on_operating_points(alone))
 
 
+@pytest.mark.parametrize("level_f1", [[1.0, 0.5, 0.2], [0.8, 0.8, 0.2]])
+def test_nothing_is_advised_where_no_threshold_beyond_can_be_better(result, level_f1):
+    """F1 is 1, or the same at the next threshold."""
+    points = result.points["shell"].copy()
+    is_tried = points["threshold"].notna()
+    assert is_tried.sum() % len(level_f1) == 0
+    points.loc[is_tried, "f1"] = level_f1 * (is_tried.sum() // len(level_f1))
+    flat = replace(result, points={**result.points, "shell": points})
+    assert not any("shell" in line and "try" in line for line in remarks_on_operating_points(flat))
+
+
 def test_the_picture_has_a_panel_for_each_label_and_set(result, tmp_path, monkeypatch):
     panels = []
     subplots = Figure.subplots

@@ -16,7 +16,7 @@ CURRENT_IMAGE, PRIOR_IMAGE, PRIOR_LABEL, CURRENT_LABEL = "current_image", "prior
 FILES = (CURRENT_IMAGE, PRIOR_IMAGE, PRIOR_LABEL, CURRENT_LABEL)
 COLUMNS = (PATIENT, *FILES, CASE)
 
-ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl.gz", ".gipl")
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl.gz", ".gipl", ".tif", ".tiff", ".png", ".bmp")
 """Of the files that are looked for in folders; a table names files of any kind that SimpleITK reads."""
 
 

@@ -1,5 +1,6 @@
 """A picture to judge a registration by: current and prior scan in two colours, before and after, in three planes."""
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ Grey = npt.NDArray[np.float64]
 PLANES = {"axial": (2, 0, 1), "coronal": (1, 0, 2), "sagittal": (0, 1, 2)}
 TILES = 8
 INCHES = 3.2
+LETTERS = 110  # that go into a line of three panels
 PIXELS_PER_INCH = 110
 
 
@@ -25,10 +27,14 @@ def registration_picture(
 ) -> None:
     """Write a PNG of a registration: overlays before and after, and a checkerboard after, through the body's centre.
 
-    In the overlays the current scan is green and the prior magenta: grey is agreement. Planes are those of the current
-    image's axes; two-dimensional images have one. Both priors, as the header has it and as registered, are on current's
-    grid. `file` is named by the case, and its folder must exist.
+    In the overlays the current scan is green and the prior magenta: grey is agreement. Planes go through the current
+    image's axes and have the names of the patient's nearest ones; two-dimensional images have one. Both priors, as the
+    header has it and as registered, are on current's grid. `file` is named by the case, and its folder must exist.
     """
+    if current.GetDimension() == 3:
+        current, prior_before, prior_after = (
+            sitk.DICOMOrient(image, "LPS") for image in (current, prior_before, prior_after)
+        )
     images = [sitk.Cast(image, sitk.sitkFloat64) for image in (current, prior_before, prior_after)]
     now, before, after = (_grey(sitk.GetArrayFromImage(image)) for image in images)
     if current.GetDimension() == 2:
@@ -38,9 +44,14 @@ def registration_picture(
     rows = {"before": _overlay(now, before), "after": _overlay(now, after), "after, tiles": _tiles(now, after, spacing)}
     centre = _centre_of_body(current)
 
-    figure = Figure(figsize=(INCHES * len(planes), INCHES * len(rows) + 0.9), dpi=PIXELS_PER_INCH, layout="constrained")
+    is_flat = len(planes) == 1
+    across, height = len(rows) if is_flat else len(planes), INCHES * len(rows)
+    if is_flat:
+        height = INCHES * np.clip(now.shape[1] * spacing[1] / (now.shape[2] * spacing[0]), 0.3, 3)
+    figure = Figure(figsize=(INCHES * across, height + 1.2), dpi=PIXELS_PER_INCH, layout="constrained")
     figure.suptitle(f"{file.stem}\n{_figures(registration)}", fontsize=10, parse_math=False)
-    axes = figure.subplots(len(rows), len(planes), squeeze=False)
+    axes = figure.subplots(*((1, len(rows)) if is_flat else (len(rows), len(planes))), squeeze=False)
+    axes = axes.T if is_flat else axes
     for row, (name, colours) in enumerate(rows.items()):
         for column, (plane, (normal, right, down)) in enumerate(planes.items()):
             slice_ = np.take(colours, centre[normal], axis=2 - normal)
@@ -49,9 +60,11 @@ def registration_picture(
             origin = "upper" if plane in ("axial", "plane") else "lower"
             ax.imshow(slice_, aspect=spacing[down] / spacing[right], origin=origin)
             ax.set(xticks=[], yticks=[])
-            if row == 0:
-                ax.set_title(f"{plane}, slice {centre[normal]}", fontsize=9)
-            if column == 0:
+            if is_flat:
+                ax.set_title(name, fontsize=9)
+            elif row == 0:
+                ax.set_title(plane, fontsize=9)
+            if column == 0 and not is_flat:
                 ax.set_ylabel(name, fontsize=9)
     figure.supxlabel("green: current   magenta: prior   grey: both alike", fontsize=9)
     with written_whole(file) as temporary:
@@ -67,7 +80,7 @@ def _figures(registration: Registration) -> str:
         f"body covered {registration.inside:.0%}",
     ]
     if registration.problem:
-        lines.append(f"PROBLEM: {registration.problem}")
+        lines += textwrap.wrap(f"PROBLEM: {registration.problem}", LETTERS)
     return "\n".join(lines)
 
 

@@ -47,6 +47,31 @@ def file_axes(properties: Mapping[str, Any]) -> list[tuple[int, bool]]:
     return [(axis, False) for axis in range(3)]
 
 
+def patient_axes(properties: Mapping[str, Any]) -> list[tuple[int, bool]]:
+    """Which axes of a volume (Z, Y, X), as nnU-Net's reader gives it, run along the patient's.
+
+    Args:
+        properties: the geometry as the reader gives it.
+
+    Returns:
+        For the directions to the patient's head, back and left, in this order: the axis of the array that is nearest,
+        and whether it runs the other way. The array's own order where the reader tells no directions.
+    """
+    direction, stuff = properties.get("sitk_stuff", {}).get("direction", ()), properties.get("nibabel_stuff", {})
+    if len(direction) == 9:
+        letters = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(direction)
+    elif stuff:
+        affine = stuff.get("reoriented_affine", stuff["original_affine"])
+        letters = "".join(nibabel.orientations.aff2axcodes(affine))
+    else:
+        return [(axis, False) for axis in range(3)]
+    opposite = dict(zip("SPL", "IAR"))
+    axes = [letters.find(letter) for letter in opposite]
+    turned = [letters.find(opposite[letter]) for letter in opposite]
+    # the letters are of x, y and z, which are the last, the middle and the first axis of the array
+    return [(2 - (axis if axis >= 0 else other), axis < 0) for axis, other in zip(axes, turned)]
+
+
 def alike(ours: Any, theirs: Any) -> bool:
     """Whether two vectors or matrices agree by nnU-Net's tolerance."""
     return np.shape(ours) == np.shape(theirs) and np.allclose(ours, theirs)

@@ -195,7 +195,7 @@ def only_map(values: npt.NDArray[Any], *, file: Path) -> npt.NDArray[Any]:
     raise UserError(
         f"{file} is a picture in colour, with {len(values)} channels. {expected} Write a grey file with the label's "
         f"number for each of its {len(colours)} colours: {named}. (A PNG with a palette has numbers already: "
-        "np.asarray(PIL.Image.open(FILE)).)"
+        "np.asarray(PIL.Image.open(FILE)))"
     )
 
 
