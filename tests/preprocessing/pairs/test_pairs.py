@@ -188,6 +188,12 @@ def test_folder_of_current_images_is_enough_to_predict(folder):
     assert find_pairs(**places) == [Pair("a", "a", folder / "current" / "a.nii.gz")]
 
 
+@pytest.mark.parametrize("ending", [".png", ".tif", ".nrrd"])
+def test_folders_hold_what_a_table_may_name(folder, ending):
+    places = folders(folder, current=[f"a{ending}"], prior=[f"a_0000{ending}"])
+    assert find_pairs(**places)[0].prior_image == folder / "prior" / f"a_0000{ending}"
+
+
 def test_files_without_a_current_image_are_refused(folder):
     places = folders(folder, current=["a.nii.gz"], prior=["a.nii.gz", "patient-b.nii.gz"])
     with pytest.raises(UserError, match="1 file without a current image of the same name .*: patient-b.nii.gz"):
