@@ -183,7 +183,9 @@ class Journal:
 
     def status(self) -> dict[str, list[str]]:
         """The planned steps by state: done, running, waiting, failed; a step that was killed is waiting."""
-        running = [] if self.lock() else self.state["running"]
+        running = self.state["running"]
+        if running and self.lock():  # nobody works here: they were killed
+            running = []
         states: dict[str, list[str]] = {"done": [], "running": [], "waiting": [], "failed": []}
         for name in self.planned:
             known = "failed" if name in self.state["failed"] else "done" if self.is_finished(name) else "waiting"

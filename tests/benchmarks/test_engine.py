@@ -745,6 +745,12 @@ def test_status_tells_what_is_done_failed_running_and_waiting(out, commands, cap
     assert not Journal(out).lock()
 
 
+def test_status_of_a_folder_in_which_nothing_ran_leaves_it_as_it_is(tmp_path, capsys):
+    assert main(["status", TINY, "--out", str(tmp_path / "new")]) == 0
+    assert capsys.readouterr().out.startswith("0 done, 0 running, ")
+    assert not (tmp_path / "new").exists()  # a run may begin there
+
+
 # ---------------------------------------------------------------------- learning rates
 
 
