@@ -53,8 +53,8 @@ def refuse_large(archive: Path, files: Sequence[zipfile.ZipInfo]) -> None:
     if len(files) > most or size > largest:
         files_variable, size_variable = LIMITS
         raise UserError(
-            f"{archive} has {len(files)} files of {size:.3g} GB in all. At most {most:g} files of {largest:g} GB are "
-            "read, which is far more than a model or its scores take. If you trust its origin, set the environment "
+            f"{archive} has {len(files)} files of {size:.3g} GB in all. At most {most:g} files and {largest:g} GB "
+            "are read, which is far more than a model or its scores take. If you trust its origin, set the environment "
             f"variables {files_variable} and {size_variable} to more."
         )
     if packed := [entry for entry in files if entry.file_size > LARGEST_RATIO * max(entry.compress_size, 1)]:

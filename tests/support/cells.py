@@ -104,7 +104,7 @@ def why_not(capability: str, scope: str, trainer: str) -> str | None:
         return declared or "its checkpoint is a start for other trainings, and has no segmentation"
     if scope.startswith(ONE_PER_NETWORK):
         return f"{representative(trainer, SCOPES[scope])} stands for it: it builds the same network"
-    return "it is not for partial labels, and takes what is outside an image as nnU-Net does"
+    return "it does not learn from the ignore label or from partial instances; its page says what it does with padding"
 
 
 def table(cells: Cells, scopes: dict[str, str]) -> str:
@@ -130,9 +130,10 @@ def page() -> str:
         "",
         "Written by `PYTHONPATH=tests python -m support.cells --page` from the contract suite, which takes the "
         "trainers through the capabilities of nnU-Net on tiny data. `tests/README.md` says what each test does. Of "
-        "trainers that build the same network, one stands for the others in what depends on the network alone.",
+        "trainers that build the same network, one stands for the others in what depends on the network alone. What "
+        "needs a GPU is left out on machines without one; [Devices](../how-to/devices.md) says what has run on one.",
         "",
-        "| Capability | Tested | Not tested, and why |",
+        "| Capability | Tested by the suite | Not tested, and why |",
         "| --- | --- | --- |",
     ]
     for capability, scope in documented()[1].items():

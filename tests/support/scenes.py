@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -78,7 +77,7 @@ def a_model_and_new_cases(folder: Folder) -> None:
     folder.link("MODEL", folder.model(folder.dataset("Dataset004_Hippocampus", planned=True)))
     target = folder.dataset("Dataset005_Clinic", cases=8)
     folder.inputs(target)
-    folder.link("TUNED", folder.results / target.name / "nnUNetTrainerFineTune__nnUNetPlans__3d_fullres_held")
+    folder.link("TUNED", folder.results / target.name / "nnUNetTrainerFineTune__nnUNetPlans_before__3d_fullres_held")
 
 
 @scene("docs/how-to/few-shot.md", "docs/techniques/fine-tuning.md")
@@ -89,7 +88,8 @@ def source_and_few_cases(folder: Folder) -> None:
     folder.link("SOURCE.pth", source / "fold_0" / "checkpoint_final.pth")
     tuned = folder.results / target.name / "nnUNetTrainerDGST__nnUNetPlans_from_4__3d_fullres_tuned"
     folder.link("TUNED_MODEL", tuned)
-    folder.run(f"nnunet_ext evaluate {shlex.quote(str(source))} --on 5:test --on 4:test -o evaluation_stock")
+    scratch = folder.results / target.name / "nnUNetTrainerConfigurable__nnUNetPlans_from_4__3d_fullres_tuned"
+    folder.link("SCRATCH_MODEL", scratch)
 
 
 @scene("docs/how-to/deploy.md")
