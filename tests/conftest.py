@@ -34,6 +34,9 @@ import torch  # noqa: E402
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (  # noqa: E402
     DatasetFingerprintExtractor,
 )
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (  # noqa: E402
+    ExperimentPlanner,
+)
 from nnunetv2.training.logging.nnunet_logger import MetaLogger  # noqa: E402
 
 import nnunet_ext  # noqa: E402
@@ -48,7 +51,8 @@ def quick_nnunet() -> Iterator[None]:
 
     Its pools are forked from a server that has imported it, where nnU-Net would spawn processes that import it each;
     workers that are really spawned have a test of their own. A fingerprint comes from ten thousand voxels and not from
-    a hundred million, which it draws with repetition from images that have fewer.
+    a hundred million, which it draws with repetition from images that have fewer. Networks are planned with 8 features
+    and not with 32.
     """
     with pytest.MonkeyPatch.context() as patch:
         if "forkserver" in multiprocessing.get_all_start_methods():
@@ -65,6 +69,13 @@ def quick_nnunet() -> Iterator[None]:
             extractor.num_foreground_voxels_for_intensitystats = 10_000
 
         patch.setattr(DatasetFingerprintExtractor, "__init__", draw_few)
+        prepare_planner = ExperimentPlanner.__init__
+
+        def plan_narrow(planner: ExperimentPlanner, *args: Any, **kwargs: Any) -> None:
+            prepare_planner(planner, *args, **kwargs)
+            planner.UNet_base_num_features = 8
+
+        patch.setattr(ExperimentPlanner, "__init__", plan_narrow)
         yield
 
 
@@ -94,6 +105,13 @@ def results(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
     monkeypatch.setattr(MetaLogger, "plot_progress_png", lambda self, output_folder: None)
     return folder
+
+
+@pytest.fixture
+def quick_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that a test starts do not start Python anew for each of nnU-Net's pools."""
+    folders = [str(Path(__file__).parent / "support" / "quick_programs"), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, folders)))
 
 
 @pytest.fixture

@@ -26,7 +26,12 @@ from typing import Any
 
 from nnunet_ext.programs import end_group
 
-PRELOADED = ["nnunetv2.run.run_training", "nnunet_ext.trainers", "nnunet_ext.commands.evaluate"]
+PRELOADED = [
+    "nnunetv2.run.run_training",
+    "nnunetv2.training.nnUNetTrainer.primus.primus_trainers",  # whoever looks up a trainer of ours imports it, for 3 s
+    "nnunet_ext.trainers",
+    "nnunet_ext.commands.evaluate",
+]
 WORKERS = "BENCHMARKS_AUGMENTATION_WORKERS"
 """The variable with the user's nnUNet_n_proc_DA, for trainings alone: planning fails with 0."""
 

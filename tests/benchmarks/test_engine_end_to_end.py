@@ -70,7 +70,7 @@ class Run:
 
 
 @pytest.mark.full
-def test_killed_run_goes_on_to_the_same_table(tmp_path):
+def test_killed_run_goes_on_to_the_same_table(tmp_path, quick_programs):
     whole, killed = Run(tmp_path, "whole"), Run(tmp_path, "killed")
     whole.to_the_end()
     killed.take_over_data(whole)

@@ -79,7 +79,7 @@ def test_cpu_skips_what_needs_a_gpu_and_the_summary_says_so(pack, monkeypatch):
 
 
 @pytest.mark.full
-def test_experiment_goes_on_in_its_folder_and_comes_back_as_an_archive(pack, tmp_path, monkeypatch):
+def test_experiment_goes_on_in_its_folder_and_comes_back_as_an_archive(pack, tmp_path, quick_programs):
     declared = Path(__file__).parents[1] / "support" / "tiny_experiment.py"
     run = tmp_path / "run"
     run.mkdir()

@@ -19,7 +19,7 @@ from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
 from nnunet_ext.cli import main
 from nnunet_ext.plans.plans_file import MEMORY
-from support.nnunet_runs import call_entry_point, run_in_new_process, train
+from support.nnunet_runs import call_entry_point, fork_pools, run_in_new_process, train
 from support.tiny_data import KINDS, dataset_name
 from support.trainers_under_test import SEGMENTING, data_kind, one_per_network
 
@@ -27,6 +27,7 @@ PLOT_PROGRESS = MetaLogger.plot_progress_png  # before the fixture `results` sil
 
 
 def predict_by_command(arguments: list[str]) -> None:
+    fork_pools()
     call_entry_point(predict_entry_point, arguments)
 
 

@@ -18,7 +18,7 @@ TRAINERS = ["nnUNetTrainerConfigurable", "nnUNetTrainerMixUp"]
 
 @pytest.mark.full
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no file locks and signals as sweeps need them")
-def test_two_trainers_and_two_folds_killed_half_way_and_resumed(results, tmp_path):
+def test_two_trainers_and_two_folds_killed_half_way_and_resumed(results, tmp_path, quick_programs):
     folder = tmp_path / "sweep"
     command = ["jobs", "start", "-d", "901", "-c", "3d_tiny_three_epochs", "-tr", *TRAINERS, "-f", "0", "1"]
     assert main([*command, "--device", "cpu", "-o", str(folder)]) == 0

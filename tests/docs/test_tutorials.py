@@ -52,7 +52,7 @@ def put_out(cell: dict[str, Any]) -> tuple[list[str], list[float], int]:
 
 @pytest.mark.full
 @each_notebook
-def test_a_notebook_puts_out_what_is_stored_in_it(notebook: Path, tmp_path: Path) -> None:
+def test_a_notebook_puts_out_what_is_stored_in_it(notebook: Path, tmp_path: Path, quick_programs) -> None:
     """Another processor rounds differently, and a training enlarges that: scores may differ, and nothing else."""
     again = notebooks.run(notebook, tmp_path)
     for stored, now in zip(code_cells(notebooks.read(notebook)), code_cells(again), strict=True):

@@ -22,6 +22,7 @@ from support.tiny_data import ANNOTATED, dataset_name
 
 pytestmark = [
     pytest.mark.full,
+    pytest.mark.usefixtures("quick_programs"),
     pytest.mark.skipif(os.name == "nt", reason="Windows has no file locks and signals as self-training needs them"),
 ]
 

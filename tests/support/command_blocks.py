@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -15,16 +16,31 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
+from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_ext.cli import main
 from nnunet_ext.commands.jobs import AT_WORK
+from nnunet_ext.diagnosis import step_times
+from nnunet_ext.diagnosis.child import Answer, ask
+from nnunet_ext.registration import VARIABLE
 from support.nnunet_runs import call_entry_point
 from support.tiny_data import CASES, dataset_name
 
 ENTRY_POINTS = {entry.name: entry for entry in entry_points(group="console_scripts")}
 ON_A_DEVICE = ("nnUNetv2_train", "nnUNetv2_predict", "nnUNetv2_predict_from_modelfolder")
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+
+
+ANSWERS: dict[str, Answer] = {}
+
+
+def asked_once(job: str, question: Any, environ: Mapping[str, str]) -> Answer:
+    """What a fresh interpreter answers; the same question under the same folders of trainers is not asked again."""
+    key = json.dumps([job, question, environ.get(VARIABLE)])
+    if key not in ANSWERS:
+        ANSWERS[key] = ask(job, question, environ)
+    return ANSWERS[key]
 
 
 class Folder:
@@ -48,6 +64,14 @@ class Folder:
             run_training(trainer)
 
         monkeypatch.setattr(nnUNetTrainer, "run_training", run_shortly)
+        # whole programs and long probes, which tests of their own run as they are
+        draw = "progress.png"  # nnU-Net's export wants it
+        monkeypatch.setattr(MetaLogger, "plot_progress_png", lambda logger, folder: (Path(folder) / draw).touch())
+        for module in ("nnunet_ext.diagnosis", "nnunet_ext.diagnosis.trainers"):
+            monkeypatch.setattr(f"{module}.ask", asked_once)
+        monkeypatch.setattr(
+            step_times, "probed", lambda dims, *, features, probe=step_times.probed: probe(dims, features=2)
+        )
 
     # ------------------------------------------------------------------ what a page takes for granted
 
@@ -138,7 +162,10 @@ class Folder:
                 fine = (0, AT_WORK) if arguments[:2] == ["jobs", "status"] else (0,)
                 assert main(arguments) in fine, f"{line}\n{printed.getvalue()}"
             else:
-                call_entry_point(ENTRY_POINTS[program].load(), arguments)
+                with pytest.MonkeyPatch.context() as patch:
+                    if program == "nnUNetv2_train":
+                        patch.setenv("nnUNet_n_proc_DA", "0")
+                    call_entry_point(ENTRY_POINTS[program].load(), arguments)
         return printed.getvalue()
 
     def target(self, line: str) -> Path | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import sys
@@ -11,6 +10,8 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from support.nnunet_runs import fork_pools
 
 
 class Forked:
@@ -71,9 +72,7 @@ def _child(function: Callable[[], int | None], folder: Path, environment: Mappin
         os.dup2(handle, 1)
         os.dup2(handle, 2)
         sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, closefd=False) for number in (1, 2))
-        # nnU-Net's pools: forked from this process, which has imported everything
-        get_context = multiprocessing.get_context
-        multiprocessing.get_context = lambda method=None: get_context("fork")  # type: ignore[assignment,misc]
+        fork_pools()
         status = function() or 0
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else 2

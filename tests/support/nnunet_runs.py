@@ -14,7 +14,12 @@ from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoi
 
 from support.tiny_data import KINDS
 
-PRELOADED = ["nnunetv2.run.run_training", "nnunetv2.inference.predict_from_raw_data", "nnunet_ext.trainers.base"]
+PRELOADED = [
+    "nnunetv2.run.run_training",
+    "nnunetv2.inference.predict_from_raw_data",
+    "nnunetv2.training.nnUNetTrainer.primus.primus_trainers",  # whoever looks up a trainer of ours imports it, for 3 s
+    "nnunet_ext.trainers.base",
+]
 
 
 def build_trainer(
@@ -43,13 +48,16 @@ def train(trainer: str, configuration: str = "3d_tiny", *, resume: bool = False,
 
 def call_entry_point(entry_point: Callable[[], Any], arguments: list[str]) -> None:
     """Run one of nnU-Net's commands in this process, which keeps its number of threads: nnU-Net's commands set it."""
-    argv, sys.argv = sys.argv, [entry_point.__name__, *arguments]
-    threads = torch.get_num_threads()
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [entry_point.__name__, *arguments])
+        patch.setattr(torch, "set_num_threads", lambda number: None)
         entry_point()
-    finally:
-        sys.argv = argv
-        torch.set_num_threads(threads)
+
+
+def fork_pools() -> None:
+    """Have nnU-Net fork its pools from this process, which has imported everything."""
+    get_context = multiprocessing.get_context
+    multiprocessing.get_context = lambda method=None: get_context("fork")  # type: ignore[assignment,misc]
 
 
 def run_in_new_process(target: Callable[..., Any], *arguments: Any, timeout: float = 240) -> int | None:
