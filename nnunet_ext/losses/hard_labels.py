@@ -6,7 +6,7 @@ They are scalars, finite for logits of any size. Tversky and Dice losses are bet
 import torch
 from torch import Tensor
 
-from nnunet_ext.losses.soft_targets import masked_mean
+from nnunet_ext.losses.soft_targets import Total, masked_mean, of_this_process
 
 
 def log_probabilities(logits: Tensor) -> Tensor:
@@ -41,14 +41,15 @@ def label_log_probabilities(log_p: Tensor, target: Tensor) -> Tensor:
     return (log_p * target).sum(dim=1, keepdim=True)  # half the time of gather() and its gradient on a CPU
 
 
-def partial_cross_entropy(label_log_p: Tensor, annotated: Tensor) -> Tensor:
+def partial_cross_entropy(label_log_p: Tensor, annotated: Tensor, *, total: Total = of_this_process) -> Tensor:
     """Cross-entropy, mean over the annotated voxels alone; zero, with zero gradients, if there are none.
 
     Args:
         label_log_p: log p_y, (B, 1, [X,] Y, Z), of `label_log_probabilities`.
         annotated: (B, 1, [X,] Y, Z), true where the label is known to be right.
+        total: adds up sums over the batches of all processes of a distributed training; by default, of this one alone.
     """
-    return -masked_mean(label_log_p, annotated)
+    return -masked_mean(label_log_p, annotated, total=total)
 
 
 def tversky_loss(
@@ -59,6 +60,7 @@ def tversky_loss(
     alpha: float = 0.4,
     beta: float = 0.6,
     smooth: float = 1e-5,
+    total: Total = of_this_process,
 ) -> Tensor:
     """1 - (TP + ε) / (TP + α FP + β FN + ε), mean over the foreground classes, each summed over the batch.
 
@@ -71,6 +73,7 @@ def tversky_loss(
         alpha: weight of false positives.
         beta: weight of false negatives.
         smooth: ε.
+        total: adds up sums over the batches of all processes of a distributed training; by default, of this one alone.
 
     Source: Salehi et al., arXiv 1706.05721; the defaults are those of DBDMP's released code.
     """
@@ -78,13 +81,20 @@ def tversky_loss(
     if mask is not None:
         probabilities, target = probabilities * mask, target * mask
     over = (0, *range(2, log_p.ndim))
-    hits = (probabilities * target).sum(over)
-    false_positives = probabilities.sum(over) - hits
-    misses = target.sum(over) - hits
+    sums = [(probabilities * target).sum(over), probabilities.sum(over), target.sum(over)]
+    hits, predicted, labelled = total(torch.stack(sums))
+    false_positives, misses = predicted - hits, labelled - hits
     return (1 - (hits + smooth) / (hits + alpha * false_positives + beta * misses + smooth)).mean()
 
 
-def squared_dice_loss(log_p: Tensor, target: Tensor, mask: Tensor | None = None, *, smooth: float = 1e-5) -> Tensor:
+def squared_dice_loss(
+    log_p: Tensor,
+    target: Tensor,
+    mask: Tensor | None = None,
+    *,
+    smooth: float = 1e-5,
+    total: Total = of_this_process,
+) -> Tensor:
     """1 - (2 Σ p y + ε) / (Σ p² + Σ y² + ε), mean over all classes, background included, summed over the batch.
 
     Args:
@@ -92,6 +102,7 @@ def squared_dice_loss(log_p: Tensor, target: Tensor, mask: Tensor | None = None,
         target: the labels, `one_hot`, of the same shape.
         mask: (B, 1, [X,] Y, Z), true where a voxel takes part; None for all.
         smooth: ε.
+        total: adds up sums over the batches of all processes of a distributed training; by default, of this one alone.
 
     Source: Milletari et al., arXiv 1606.04797; all classes, as in the code of DMPLS (arXiv 2203.02106).
     """
@@ -99,6 +110,6 @@ def squared_dice_loss(log_p: Tensor, target: Tensor, mask: Tensor | None = None,
     if mask is not None:
         probabilities, target = probabilities * mask, target * mask
     over = (0, *range(2, log_p.ndim))
-    hits = (probabilities * target).sum(over)
     sizes = probabilities.square().sum(over) + target.square().sum(over)
+    hits, sizes = total(torch.stack([(probabilities * target).sum(over), sizes]))
     return (1 - (2 * hits + smooth) / (sizes + smooth)).mean()

@@ -7,7 +7,7 @@ that was not annotated: they are merged into one class before a loss looks at th
 import torch
 from torch import Tensor
 
-from nnunet_ext.losses.soft_targets import masked_mean
+from nnunet_ext.losses.soft_targets import Total, masked_mean, of_this_process
 
 NEVER = -1e30
 """A logit of probability 0. It is not infinite: 0 · ∞, as in a soft target's cross-entropy, is not a number."""
@@ -47,7 +47,14 @@ def partial_logits(logits: Tensor, annotated: Tensor, *, has_regions: bool) -> T
     return kept
 
 
-def exclusion_loss(logits: Tensor, foreground: Tensor, annotated: Tensor, mask: Tensor | None = None) -> Tensor:
+def exclusion_loss(
+    logits: Tensor,
+    foreground: Tensor,
+    annotated: Tensor,
+    mask: Tensor | None = None,
+    *,
+    total: Total = of_this_process,
+) -> Tensor:
     """How far classes that were not annotated lie over annotated foreground, where they cannot be.
 
     2 Σ p_k f / (Σ p_k + Σ f), f the annotated foreground: the mean over all pairs of a case and a class k that was not
@@ -58,6 +65,7 @@ def exclusion_loss(logits: Tensor, foreground: Tensor, annotated: Tensor, mask: 
         foreground: boolean (B, 1, [X,] Y, Z), true where a voxel has an annotated label.
         annotated: boolean (B, C), true for background.
         mask: boolean (B, 1, [X,] Y, Z), true where a voxel takes part; None for all.
+        total: adds up sums over the batches of all processes of a distributed training; by default, of this one alone.
 
     Returns:
         A scalar between 0 and 1.
@@ -69,4 +77,4 @@ def exclusion_loss(logits: Tensor, foreground: Tensor, annotated: Tensor, mask: 
         p, f = p * mask, f * mask
     over = tuple(range(2, p.ndim))
     overlaps = 2 * (p * f).sum(over) / (p.sum(over) + f.sum(over)).clamp_min(1e-8)
-    return masked_mean(overlaps, ~annotated)
+    return masked_mean(overlaps, ~annotated, total=total)

@@ -3,23 +3,41 @@
 Losses are scalars of at least zero, and zero if no voxel takes part.
 """
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+Total: TypeAlias = Callable[[Tensor], Tensor]
+"""Adds up sums over the batches of all processes of a distributed training, of any shape, with their gradients.
 
-def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
+A loss that is a ratio of sums over the batch would otherwise be the mean of the processes' own ratios: one whose
+patches have nothing of a class would count as much as the others.
+"""
+
+
+def of_this_process(sums: Tensor) -> Tensor:
+    """The `Total` of a single process."""
+    return sums
+
+
+def masked_mean(values: Tensor, mask: Tensor | None, *, total: Total = of_this_process) -> Tensor:
     """Mean of the values, a scalar, where the mask is true; zero, with zero gradients, where it is true nowhere.
 
     Args:
         values: any shape.
         mask: boolean, broadcastable to `values`; None for all.
+        total: adds up sums over the batches of all processes of a distributed training; by default, of this one alone.
     """
     if mask is None:
         return values.mean()
     mask = mask.expand_as(values)
     # where() and not a product: a value that is not finite outside of the mask must not matter
-    return torch.where(mask, values, 0).sum() / mask.count_nonzero().clamp_min(1)
+    of_mask = torch.stack([torch.where(mask, values, 0).sum(), mask.count_nonzero().to(values.dtype)])
+    added, count = total(of_mask)
+    return added / count.clamp_min(1)
 
 
 def weighted_mean(values: Tensor, weights: Tensor, mask: Tensor | None) -> Tensor:

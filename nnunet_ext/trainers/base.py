@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.ddp_allgather import AllGatherGrad
 from nnunetv2.utilities.helpers import dummy_context
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
@@ -247,6 +248,10 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
     def observe(self, name: str, value: Tensor | float) -> None:
         """Log a scalar of this step under a name with a slash (``mixup/lambda``); the log shows its mean per epoch."""
         self._observations[name] = torch.as_tensor(value, device=self.device).detach().float()
+
+    def total(self, sums: Tensor) -> Tensor:
+        """Sums over this process's batch, of any shape, added up over all processes of a distributed training."""
+        return AllGatherGrad.apply(sums).sum(dim=0) if self.is_ddp else sums
 
     def full_resolution(self, outputs: Outputs) -> Tensor:
         """The logits at the resolution of the patch, (B, C, [X,] Y, Z)."""

@@ -82,13 +82,15 @@ class DBDMPMixin(ImageBorderMixin, MultiDecoderMixin, technique=DBDMP):
     def supervised_terms(self, log_p: Tensor, annotation: KnownVoxels) -> Terms:
         """Tversky, symmetric and partial cross-entropy of one head's log-probabilities, each with its own weight."""
         settings, target, counts = self.section(DBDMP), annotation.target, annotation.counts
-        tversky = tversky_loss(log_p, target, counts, alpha=settings.tversky_alpha, beta=settings.tversky_beta)
+        rates = {"alpha": settings.tversky_alpha, "beta": settings.tversky_beta}
+        tversky = tversky_loss(log_p, target, counts, **rates, total=self.total)
         label_log_p = label_log_probabilities(log_p, target)
         weights = {"ce_weight": settings.ce_weight, "rce_weight": settings.rce_weight}
+        partial_ce = partial_cross_entropy(label_log_p, annotation.annotated, total=self.total)
         return {
             "tversky": settings.tversky_weight * tversky,
             "symmetric_ce": symmetric_cross_entropy(label_log_p, counts, **weights),
-            "partial_ce": settings.partial_ce_weight * partial_cross_entropy(label_log_p, annotation.annotated),
+            "partial_ce": settings.partial_ce_weight * partial_ce,
         }
 
     def pseudo_label_term(self, main: Tensor, auxiliary: Tensor, annotation: KnownVoxels) -> Tensor:

@@ -46,7 +46,7 @@ class nnUNetTrainerDMPLS(ScribbleMixin, MultiDecoderMixin, technique=DMPLS):
             inside = self.heads(batch["inside"])[0]
             labels = self.pseudo_labels(main, auxiliary, inside)
             dice_loss = DICE_LOSSES[settings.pseudo_label_dice]
-            dice = torch.stack([dice_loss(log_p, labels, inside) for log_p in (main, auxiliary)])
+            dice = torch.stack([dice_loss(log_p, labels, inside, total=self.total) for log_p in (main, auxiliary)])
             ramp = sigmoid_ramp(self.current_epoch, settings.ramp_epochs)
             terms["pseudo_labels"] = settings.pseudo_label_weight * ramp * dice.mean()
         return terms

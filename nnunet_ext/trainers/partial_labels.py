@@ -145,11 +145,11 @@ class PartialLabelsMixin(nnUNetTrainerConfigurable, technique=PARTIAL_LABELS):
 
     def loss_terms(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         annotated = batch.get("annotated")
-        if annotated is None:
-            return super().loss_terms(outputs, batch)
-        terms = super().loss_terms(self.partial_outputs(outputs, annotated), batch)
+        of_annotated = outputs if annotated is None else self.partial_outputs(outputs, annotated)
+        terms = super().loss_terms(of_annotated, batch)
         weight = self.section(PARTIAL_LABELS).exclusion_weight
-        if weight > 0:
+        # in a distributed training all processes add up, also one whose cases were annotated for every label
+        if weight > 0 and (annotated is not None or self.is_ddp):
             terms["exclusion"] = weight * self.exclusion_term(outputs, batch)
         return terms
 
@@ -161,12 +161,16 @@ class PartialLabelsMixin(nnUNetTrainerConfigurable, technique=PARTIAL_LABELS):
 
     def exclusion_term(self, outputs: Outputs, batch: Batch) -> Tensor:
         """The exclusion loss, summed over resolutions by their weights."""
-        ignore, total = self.label_manager.ignore_label, torch.zeros((), device=self.device)
+        ignore, summed = self.label_manager.ignore_label, torch.zeros((), device=self.device)
+        annotated = batch.get("annotated")
+        if annotated is None:
+            annotated = torch.ones(self.full_resolution(outputs).shape[:2], dtype=torch.bool, device=self.device)
         for weight, logits, target in zip(self.head_weights(), self.heads(outputs), self.heads(batch["target"])):
             if weight > 0:
                 counts = target >= 0 if ignore is None else (target >= 0) & (target != ignore)
-                total = total + weight * exclusion_loss(logits, target > 0, batch["annotated"], counts)
-        return total
+                loss = exclusion_loss(logits, target > 0, annotated, counts, total=self.total)
+                summed = summed + weight * loss
+        return summed
 
     # ------------------------------------------------------------------ validation
 
@@ -277,7 +281,7 @@ class MixedSupervisionMixin(PartialLabelsMixin, ScribbleMixin):
                 is_unlabelled = ~batch["annotated"][:, 1:].any(dim=1, keepdim=True)
                 is_unknown = is_unknown | over_voxels(is_unlabelled, is_unknown)
             log_p = log_probabilities(self.full_resolution(outputs))
-            terms["entropy"] = weight * masked_mean(entropy(log_p), is_unknown & inside[0])
+            terms["entropy"] = weight * masked_mean(entropy(log_p), is_unknown & inside[0], total=self.total)
         return terms
 
 

@@ -45,7 +45,7 @@ class ScribbleMixin(ImageBorderMixin):
     def partial_ce(self, heads: Sequence[Tensor], scribbles: Sequence[Scribbles]) -> Tensor:
         """Cross-entropy over the scribbled voxels from log-probabilities, summed over resolutions by their weights."""
         terms = [
-            weight * partial_cross_entropy(label_log_probabilities(log_p, known), is_known)
+            weight * partial_cross_entropy(label_log_probabilities(log_p, known), is_known, total=self.total)
             for weight, log_p, (known, is_known) in zip(self.head_weights(), heads, scribbles)
             if weight > 0
         ]

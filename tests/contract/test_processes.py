@@ -6,7 +6,10 @@ import multiprocessing
 import pickle
 import shutil
 import socket
+from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +18,17 @@ from torch import distributed as dist
 from torch._inductor import config as inductor_config
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunet_ext.losses.hard_labels import (
+    label_log_probabilities,
+    log_probabilities,
+    one_hot,
+    partial_cross_entropy,
+    squared_dice_loss,
+    tversky_loss,
+)
+from nnunet_ext.losses.partial_labels import exclusion_loss
+from nnunet_ext.losses.soft_targets import Total, of_this_process
+from nnunet_ext.trainers.base import nnUNetTrainerConfigurable
 from support.nnunet_runs import build_trainer, run_in_new_process, train
 from support.trainers_under_test import EVERY_TRAINER, data_kind, one_per_network, trainer_class
 
@@ -40,12 +54,12 @@ def train_as_rank(rank: int, port: int, name: str, kind: str, file: str) -> None
     dist.destroy_process_group()
 
 
-def train_as_two_ranks(name: str, kind: str, file: str) -> None:
+def as_two_ranks(target: Callable[..., None], *arguments: Any) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     context = multiprocessing.get_context("fork")  # this process has not used torch's thread pool yet
-    ranks = [context.Process(target=train_as_rank, args=(rank, port, name, kind, file)) for rank in range(WORLD_SIZE)]
+    ranks = [context.Process(target=target, args=(rank, port, *arguments)) for rank in range(WORLD_SIZE)]
     for process in ranks:
         process.start()
     for process in ranks:
@@ -53,18 +67,70 @@ def train_as_two_ranks(name: str, kind: str, file: str) -> None:
     assert all(process.exitcode == 0 for process in ranks)
 
 
-@pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="this torch has no gloo backend")
+needs_gloo = pytest.mark.skipif(
+    not dist.is_available() or not dist.is_gloo_available(), reason="this torch has no gloo backend"
+)
+
+
+@needs_gloo
 @pytest.mark.full
 @pytest.mark.capability("two processes (DDP)")
 @pytest.mark.parametrize("name", EVERY_TRAINER)
 def test_two_processes_keep_equal_weights(name, results, tmp_path):
-    assert run_in_new_process(train_as_two_ranks, name, data_kind(name, "labels"), str(tmp_path / "rank")) == 0
+    assert run_in_new_process(as_two_ranks, train_as_rank, name, data_kind(name, "labels"), str(tmp_path / "rank")) == 0
     first, second = (torch.load(tmp_path / f"rank_{rank}.pth", weights_only=False) for rank in range(WORLD_SIZE))
     assert np.isfinite(first["logged"]["train_losses"]).all()
     for name_of_term, values in first["logged"].items():
         if name_of_term.startswith("loss/"):
             assert values == second["logged"][name_of_term], "each process must log the mean over all of them"
     assert all(torch.equal(value, second["weights"][key]) for key, value in first["weights"].items())
+
+
+def two_patches() -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and labels; the first patch has no foreground, as of the GPU for which nnU-Net does not look for any."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 3, (2, 1, 4, 5), generator=generator)
+    labels[0] = 0
+    return torch.randn((2, 3, 4, 5), generator=generator), labels
+
+
+def losses_over_the_batch(logits: torch.Tensor, labels: torch.Tensor, total: Total) -> list[torch.Tensor]:
+    log_p, target, foreground = log_probabilities(logits), one_hot(labels, 3), labels > 0
+    annotated = torch.tensor([[True, False, True], [True, True, True]])[foreground.flatten(1).any(dim=1).long()]
+    return [
+        tversky_loss(log_p, target, total=total),
+        squared_dice_loss(log_p, target, total=total),
+        partial_cross_entropy(label_log_probabilities(log_p, target), foreground, total=total),
+        exclusion_loss(logits, labels == 0, annotated, total=total),
+    ]
+
+
+def differentiate_as_rank(rank: int, port: int, file: str) -> None:
+    """One process's gradients, as torch's wrapper takes them: divided by the number of processes, then summed."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=WORLD_SIZE)
+    total = partial(nnUNetTrainerConfigurable.total, SimpleNamespace(is_ddp=True))
+    logits, labels = (one[rank : rank + 1] for one in two_patches())
+    logits.requires_grad_()
+    losses = losses_over_the_batch(logits, labels, total)
+    gradients = [torch.autograd.grad(loss, logits, retain_graph=True)[0] / WORLD_SIZE for loss in losses]
+    torch.save({"losses": torch.stack(losses).detach(), "gradients": torch.stack(gradients)}, f"{file}_{rank}.pth")
+    dist.destroy_process_group()
+
+
+@needs_gloo
+def test_losses_over_the_batch_are_of_the_batches_of_all_processes(tmp_path):
+    assert run_in_new_process(as_two_ranks, differentiate_as_rank, str(tmp_path / "rank")) == 0
+    first, second = (torch.load(tmp_path / f"rank_{rank}.pth") for rank in range(WORLD_SIZE))
+    logits, labels = two_patches()
+    logits.requires_grad_()
+    # of one process with both patches
+    losses = losses_over_the_batch(logits, labels, of_this_process)
+    gradients = torch.stack([torch.autograd.grad(loss, logits, retain_graph=True)[0] for loss in losses])
+    for process in (first, second):
+        torch.testing.assert_close(process["losses"], torch.stack(losses).detach())
+    torch.testing.assert_close(torch.cat([first["gradients"], second["gradients"]], dim=1), gradients)
+    assert (gradients.abs().amax(dim=(1, 2, 3, 4)) > 1e-4).all()
 
 
 @pytest.fixture
