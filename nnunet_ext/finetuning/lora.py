@@ -53,6 +53,7 @@ def add_adapters(network: nn.Module, *, rank: int, alpha: float, dropout: float)
     _save_as_plain(network)
     for layer in adapted_layers(network):
         layer.register_load_state_dict_pre_hook(_load_from_plain)
+        layer.cast_input_dtype_enabled = False  # type: ignore[assignment]  # autocast does, and to half precision
 
 
 def adapted_layers(network: nn.Module) -> Iterator[nn.Module]:

@@ -164,4 +164,4 @@ def channels_of(data: Tensor, channels: Sequence[int]) -> Tensor:
     first, last = channels[0], channels[-1]
     if tuple(channels) == tuple(range(first, last + 1)):
         return data[:, first : last + 1]
-    return data[:, list(channels)]
+    return torch.stack([data[:, channel] for channel in channels], dim=1)

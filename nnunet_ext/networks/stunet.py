@@ -105,7 +105,9 @@ class Decoder(nn.Module):
         *skips, data = features
         outputs: list[Tensor] = []
         for level, skip in enumerate(reversed(skips)):
-            data = self.upsampling[level](interpolate(data, scale_factor=self.factors[level], mode="nearest"))
+            # the authors' order is the other one, with the same result: a 1 × 1 convolution looks at each voxel alone
+            narrow = self.upsampling[level](data)
+            data = interpolate(narrow, scale_factor=self.factors[level], mode="nearest").to(skip.dtype)
             data = self.stages[level](torch.cat((data, skip), dim=1))
             if self.deep_supervision or level == len(skips) - 1:
                 outputs.insert(0, self.seg_layers[level](data))

@@ -247,7 +247,9 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
 
     def observe(self, name: str, value: Tensor | float) -> None:
         """Log a scalar of this step under a name with a slash (``mixup/lambda``); the log shows its mean per epoch."""
-        self._observations[name] = torch.as_tensor(value, device=self.device).detach().float()
+        # a number is written by the device itself: a copy would wait for all that it has still to do
+        scalar = value.detach() if isinstance(value, Tensor) else torch.full((), value, device=self.device)
+        self._observations[name] = scalar.to(self.device).float()
 
     def total(self, sums: Tensor) -> Tensor:
         """Sums over this process's batch, of any shape, added up over all processes of a distributed training."""

@@ -13,12 +13,18 @@ from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAu
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 
 
-def seed_global_generators(*entropy: int) -> None:
-    """Seed Python's, numpy's and torch's global generators, on which nnU-Net draws, with non-negative integers."""
+def seed_global_generators(*entropy: int, on_devices: bool = True) -> None:
+    """Seed Python's, numpy's and torch's global generators, on which nnU-Net draws, with non-negative integers.
+
+    Without `on_devices` torch's generators of GPUs stay as they are.
+    """
     for_python, for_numpy, for_torch = (int(word) for word in np.random.SeedSequence(entropy).generate_state(3))
     random.seed(for_python)
     np.random.seed(for_numpy)  # noqa: NPY002  nnU-Net's data loading uses numpy's global generator
-    torch.manual_seed(for_torch)
+    if on_devices:
+        torch.manual_seed(for_torch)
+    else:
+        torch.default_generator.manual_seed(for_torch)
 
 
 @contextmanager
@@ -55,7 +61,8 @@ class SeededBatches:
 
     def __next__(self) -> Any:
         with restored_global_generators():
-            seed_global_generators(*self.entropy, self.position)
+            # batches are made on the CPU, and may be so in the process whose network draws on a GPU
+            seed_global_generators(*self.entropy, self.position, on_devices=False)
             batch = next(self.loader)
         self.position += self.workers
         return batch

@@ -100,6 +100,16 @@ def test_gradients_reach_every_adapter():
     assert all(parameter.grad.abs().max() > 0 for parameter in adapters.values())
 
 
+def test_an_adapter_takes_the_precision_that_autocast_chose():
+    network = adapted(unet(dims=2, residual=False))
+    seen = []
+    for layer in adapted_layers(network):
+        layer.lora_dropout[ADAPTER].register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        network(data(2).bfloat16())
+    assert set(seen) == {torch.bfloat16}
+
+
 def test_a_layer_by_hand():
     # one 1x1 convolution: W = [[2]], A = [[3]], B = [[5]], alpha / r = 6 / 3
     network = nn.Module()

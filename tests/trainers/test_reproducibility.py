@@ -73,6 +73,16 @@ def test_making_a_batch_in_process_leaves_the_global_generators_alone():
     assert next(RandomBatches()) == expected
 
 
+def test_making_a_batch_in_process_leaves_the_generators_of_gpus_alone(monkeypatch):
+    seeds = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    augmenter = seeded_augmenter(augmenter_with(0), entropy=(5,), first=0)
+    next(augmenter)
+    assert seeds == []
+    seed_global_generators(1)
+    assert len(seeds) == 1
+
+
 def test_generators_are_restored_after_an_error():
     seed_global_generators(1)
     expected = next(RandomBatches())
