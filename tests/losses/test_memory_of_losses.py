@@ -1,4 +1,4 @@
-"""What losses keep for the backward pass, which grows with the number of labels; docs/techniques says how much it is."""
+"""What losses keep for the backward pass, which grows with the number of labels: the pages say how much it is."""
 
 import pytest
 import torch
