@@ -2,7 +2,16 @@
 that makes them, where each of their processes would start Python anew and import torch, for 8 s."""
 
 import multiprocessing
+import sys
 
 if "fork" in multiprocessing.get_all_start_methods():
     get_context = multiprocessing.get_context
-    multiprocessing.get_context = lambda method=None: get_context("fork" if method == "spawn" else method)
+
+    def forked(method=None):
+        if method != "spawn":
+            return get_context(method)
+        if "torch" in sys.modules:  # a forked process waits for ever for threads that it did not inherit
+            sys.modules["torch"].set_num_threads(1)
+        return get_context("fork")
+
+    multiprocessing.get_context = forked
