@@ -86,9 +86,10 @@ def label_agreement(logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
     """
     classes = logits.shape[1]
     pairs = labels.long() * classes + logits.argmax(dim=1, keepdim=True)
-    # a bin of their own for voxels that do not count: to pick the others a GPU would have to wait
+    # a bin of their own for voxels that do not count; to pick the others, or by bincount(), a GPU would have to wait
     pairs = torch.where(counts, pairs, classes**2).flatten()
-    table = torch.bincount(pairs, minlength=classes**2 + 1)[:-1].reshape(classes, classes)
+    bins = torch.zeros(classes**2 + 1, dtype=torch.long, device=pairs.device)
+    table = bins.scatter_add_(0, pairs, torch.ones_like(pairs))[:-1].reshape(classes, classes)
     both = table.diagonal()
     return torch.stack([both, table.sum(0) + table.sum(1) - both])
 

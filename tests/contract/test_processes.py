@@ -170,8 +170,9 @@ def test_trainer_class_survives_pickling(name, workspace):
     assert pickle.loads(pickle.dumps(found)) is found
 
 
-# the compiler's last stage, code for this processor, does not depend on the technique
+# code for this processor, the compiler's last stage, is made for the plain network and the one with most decoders
 GENERATED = ("nnUNetTrainerPartialCE", "nnUNetTrainerTDNet")
+assert set(GENERATED) <= set(one_per_network())
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on CPU needs a C++ compiler")

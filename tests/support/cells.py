@@ -131,6 +131,7 @@ def page() -> str:
         "Written by `PYTHONPATH=tests python -m support.cells --page` from the contract suite, which takes the "
         "trainers through the capabilities of nnU-Net on tiny data. `tests/README.md` says what each test does. Of "
         "trainers that build the same network, one stands for the others in what depends on the network alone. What "
+        "torch.compile makes of a network is traced for all, and compiled to code for a CPU for two of them. What "
         "needs a GPU is left out on machines without one; [Devices](../how-to/devices.md) says what has run on one.",
         "",
         "| Capability | Tested by the suite | Not tested, and why |",

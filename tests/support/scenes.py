@@ -60,7 +60,7 @@ def weights_and_target(folder: Folder) -> None:
 
 @scene("docs/recipes/totalsegmentator.md", "docs/recipes/openmind.md", "docs/recipes/multitalent.md")
 def public_weights_and_few_cases(folder: Folder) -> None:
-    folder.inputs(folder.dataset("Dataset005_Clinic", cases=13))
+    folder.inputs(folder.dataset("Dataset005_Clinic", cases=10))
     totalsegmentator(folder.root)
     for name, write in {
         "ResEncL-OpenMind-MAE.pth": nnssl,

@@ -166,6 +166,16 @@ def test_patches_without_annotation_give_finite_gradients_and_no_partial_term(bu
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
+def test_ratios_of_sums_over_the_batch_are_of_all_processes(built):
+    trainer, asked = built(), []
+    trainer.total = lambda sums: asked.append(tuple(sums.shape)) or sums
+    outputs, targets = random_outputs(trainer)
+    terms_of(trainer, outputs, targets)
+    heads, classes = sum(weight > 0 for weight in trainer.head_weights()), outputs[0][0].shape[1]
+    tversky, partial_ce = (3, classes - 1), (2,)
+    assert sorted(asked, key=len) == [partial_ce] * 2 * heads + [tversky] * 2 * heads
+
+
 def test_every_weight_but_the_heads_of_no_weight_gets_a_gradient(built):
     """DDP runs without find_unused_parameters."""
     trainer = built()

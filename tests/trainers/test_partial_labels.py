@@ -316,12 +316,15 @@ def test_mixed_supervision_leaves_out_what_lies_outside_the_image(mixed, kind):
 
 def test_entropy_is_over_voxels_that_nobody_annotated(mixed):
     trainer, batch, prepared, outputs = mixed(entropy_weight=0.5)
+    asked = []
+    trainer.total = lambda sums: asked.append(tuple(sums.shape)) or sums
     terms = trainer.loss_terms(outputs, prepared)
     p, raw = softmax(outputs[0].double().numpy()), batch["target"][0].numpy()[:, 0]
     entropies = -(p * np.log(p)).sum(1)
     unknown = raw == IGNORE
     unknown[2] = raw[2] != -1  # annotated for nothing
     assert terms["entropy"].item() == pytest.approx(0.5 * entropies[unknown].mean(), rel=1e-5)
+    assert asked == [(2,)]
 
 
 def test_unlabelled_cases_are_trained_on_only_if_something_is_learned_from_them(workspace, results):
@@ -481,6 +484,20 @@ def test_exclusion_is_refused_for_regions(workspace, results):
     settings = {"exclusion_weight": 0.1}
     with pytest.raises(NotImplementedError, match="no exclusion loss for regions"):
         changed_trainer(nnUNetTrainerPartialLabels, kind="regions", partial_labels=settings)
+
+
+@pytest.mark.parametrize("keys", [["shell", "full"], ["full", "full"]])
+def test_every_process_adds_up_exclusion_also_one_without_a_case_that_lacks_labels(keys, workspace, results):
+    """Else the others would wait for it for ever."""
+    trainer, asked = initialized(partial_labels={"exclusion_weight": 0.5}), []
+    trainer.is_ddp = True
+    trainer.total = lambda sums: asked.append(tuple(sums.shape)) or sums
+    prepared = trainer.prepare_batch(batch_for(trainer, keys), training=True)
+    assert ("annotated" in prepared) == ("shell" in keys)
+    outputs = [torch.randn((2, 3, *head.shape[2:])) for head in prepared["target"]]
+    terms = trainer.loss_terms(outputs, prepared)
+    assert asked == [(2,)] * sum(weight > 0 for weight in trainer.head_weights())
+    assert (terms["exclusion"] > 0) == ("shell" in keys)
 
 
 def test_exclusion_sums_over_resolutions(workspace, results):

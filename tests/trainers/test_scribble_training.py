@@ -126,6 +126,18 @@ def test_tdnet_is_partial_ce_and_ramped_consistencies(built, configuration, kind
     assert len(found) == 3
 
 
+@pytest.mark.parametrize(
+    ("trainer_class", "branches", "dice"),
+    [(nnUNetTrainerPartialCE, 1, 0), (nnUNetTrainerDMPLS, 2, 2), (nnUNetTrainerTDNet, 3, 0)],
+)
+def test_ratios_of_sums_over_the_batch_are_of_all_processes(built, trainer_class, branches, dice):
+    trainer, asked = built(trainer_class), []
+    trainer.total = lambda sums: asked.append(tuple(sums.shape)) or sums
+    terms_of(trainer, *random_outputs(trainer, branches))
+    heads = sum(weight > 0 for weight in trainer.head_weights())
+    assert sorted(asked, key=len) == [(2,)] * branches * heads + [(2, 3)] * dice
+
+
 def test_ramp_of_tdnet_can_be_shorter_than_the_training(built):
     trainer = built(num_epochs=10, tdnet={"ramp_epochs": 4})
     outputs, targets = random_outputs(trainer, 3)
