@@ -65,8 +65,8 @@ class Folder:
 
         monkeypatch.setattr(nnUNetTrainer, "run_training", run_shortly)
         # whole programs and long probes, which tests of their own run as they are
-        draw = "progress.png"  # nnU-Net's export wants it
-        monkeypatch.setattr(MetaLogger, "plot_progress_png", lambda logger, folder: (Path(folder) / draw).touch())
+        picture = "progress.png"  # nnU-Net's export wants it
+        monkeypatch.setattr(MetaLogger, "plot_progress_png", lambda logger, folder: (Path(folder) / picture).touch())
         for module in ("nnunet_ext.diagnosis", "nnunet_ext.diagnosis.trainers"):
             monkeypatch.setattr(f"{module}.ask", asked_once)
         monkeypatch.setattr(
