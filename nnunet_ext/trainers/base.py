@@ -2,10 +2,8 @@
 
 import json
 import os
-import pickle
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -34,13 +32,14 @@ from nnunet_ext.plans.settings import (
 )
 from nnunet_ext.techniques import S, Technique
 from nnunet_ext.techniques.base import BASE
+from nnunet_ext.trainers.epoch_means import epoch_means
 from nnunet_ext.trainers.memory_format import channels_last_format, faster_memory_format
 from nnunet_ext.trainers.reproducibility import seed_global_generators, seeded_augmenter, single_torch_thread
+from nnunet_ext.trainers.resuming import as_items, checkpoint_file, read_extra_state, refuse_changes
 from nnunet_ext.version import __version__
 
 CUDA = torch.device("cuda")
 MAX_GRADIENT_NORM = 12.0
-ALLOW_CHANGED_SETTINGS = "nnUNet_ext_allow_changed_settings"
 OF_THE_OPTIMIZER = ("weight_decay", "momentum", "nesterov")
 
 Batch = dict[str, Any]
@@ -343,23 +342,11 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
     def on_train_epoch_end(self, train_outputs: list[dict[str, np.ndarray]]) -> None:
         """Log the loss as nnU-Net does, and the epoch's mean of every term and observation."""
         super().on_train_epoch_end([{"loss": output["loss"]} for output in train_outputs])
-        for name, mean in self._epoch_means(train_outputs).items():
+        known = [name for name in self.logger.local_logger.my_fantastic_logging if "/" in name]
+        means = epoch_means(train_outputs, all_processes=self.is_ddp)
+        for name, mean in {**dict.fromkeys(known, float("nan")), **means}.items():
             self._log_value(name, mean)
             self.print_to_log_file(f"{name} {np.round(mean, decimals=4)}")
-
-    def _epoch_means(self, train_outputs: list[dict[str, np.ndarray]]) -> dict[str, float]:
-        """Mean over the steps (of all processes) in which a name occurred; NaN for a logged name that did not."""
-        gathered: list[Any] = [_sums(output.items() for output in train_outputs)]
-        if self.is_ddp:
-            gathered *= dist.get_world_size()
-            dist.all_gather_object(gathered, gathered[0])
-        sums: dict[str, list[tuple[float, int]]] = {}
-        for of_rank in gathered:
-            for name, one in of_rank.items():
-                sums.setdefault(name, []).append(one)
-        logged_before = [name for name in self.logger.local_logger.my_fantastic_logging if "/" in name]
-        means = {name: sum(t for t, _ in parts) / sum(c for _, c in parts) for name, parts in sums.items()}
-        return dict.fromkeys(logged_before, float("nan")) | means
 
     def _log_value(self, name: str, value: float) -> None:
         """Log under a name that nnU-Net's logger may not know yet, e.g. after a checkpoint of another trainer."""
@@ -446,35 +433,16 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
 
     def _compare_settings(self, recorded: Mapping[str, Any] | None, filename: str) -> bool:
         """Whether settings differ from those of a checkpoint; a UserError if a training cannot go on with them."""
+        if recorded is None:
+            return False
         # a setting that an earlier version did not have was at its default
         defaults = type(self.settings)().record(self.techniques)
-        changes = [] if recorded is None else differences(merged(defaults, recorded), self.settings_record())
-        if not changes:
-            return False
-        listing = "".join(f"\n  - {line}" for line in changes)
-        if self.is_resuming and os.environ.get(ALLOW_CHANGED_SETTINGS, "").lower() not in ("1", "true", "t"):
-            raise UserError(
-                f"The settings of configuration {self.configuration_name!r} are not those that {filename} was trained "
-                f"with (checkpoint -> plans file):{listing}\nPut the old values back to continue, or set the "
-                f"environment variable {ALLOW_CHANGED_SETTINGS}=1 to continue with the new ones."
-            )
-        fixed = "".join(f"\n  - {line}" for line in changes if line.partition(":")[0] in self.fixed_settings)
-        if self.is_resuming and fixed:
-            raise UserError(
-                f"The training of {filename} cannot go on with another value of what is set at its start (checkpoint "
-                f"-> plans file):{fixed}\nPut the old values back, or train anew."
-            )
-        self.print_to_log_file(f"Settings differ from those of {filename} (checkpoint -> now):{listing}")
-        return True
-
-
-def _sums(steps: Iterable[Iterable[tuple[str, np.ndarray]]]) -> dict[str, tuple[float, int]]:
-    """Sum and number of the values of each name but ``loss``."""
-    sums: dict[str, tuple[float, int]] = {}
-    for name, value in (one for step in steps for one in step if one[0] != "loss"):
-        total, count = sums.get(name, (0.0, 0))
-        sums[name] = (total + float(value), count + 1)
-    return sums
+        changes = differences(merged(defaults, recorded), self.settings_record())
+        if changes and self.is_resuming:
+            refuse_changes(changes, filename, self.configuration_name, fixed=self.fixed_settings)
+        if changes:
+            self.print_to_log_file(f"Settings differ from those of {filename} (checkpoint -> now):{as_items(changes)}")
+        return bool(changes)
 
 
 def total_loss(terms: Mapping[str, Tensor]) -> Tensor:
@@ -483,33 +451,6 @@ def total_loss(terms: Mapping[str, Tensor]) -> Tensor:
     for term in rest:
         first = first + term
     return first
-
-
-@contextmanager
-def checkpoint_file(checkpoint: str | os.PathLike[str] | dict[str, Any]) -> Iterator[str]:
-    """A file with a checkpoint: `nnUNetTrainer.load_checkpoint` of nnunetv2 2.8 takes only the name of a file."""
-    if not isinstance(checkpoint, dict):
-        yield os.fspath(checkpoint)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        file = os.path.join(folder, "checkpoint.pth")
-        torch.save(checkpoint, file)
-        yield file
-
-
-def read_extra_state(filename: str) -> dict[str, Any]:
-    """What `extra_state` put into a checkpoint, empty for one of stock nnU-Net; a UserError if it cannot be read.
-
-    Like nnU-Net itself this unpickles the file: only for checkpoints you trust.
-    """
-    try:
-        # mapped into memory, so that no tensor is read: nnU-Net loads the whole file right after
-        return torch.load(filename, map_location="cpu", mmap=True, weights_only=False).get(KEY, {})
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(
-            f"{filename} cannot be read as a checkpoint ({str(error).splitlines()[0]}). It is damaged or cut off: "
-            "remove it, so that an older one in the folder is used or the training starts anew."
-        ) from None
 
 
 def require_folders() -> None:

@@ -20,7 +20,7 @@ from nnunet_ext.plans.channel_roles import roles_of_dataset
 from nnunet_ext.plans.settings import KEY, settings_model, validated_settings
 from nnunet_ext.registration import VARIABLE
 from nnunet_ext.registry import TECHNIQUES, TRAINERS
-from nnunet_ext.trainers.base import ALLOW_CHANGED_SETTINGS
+from nnunet_ext.trainers.resuming import ALLOW_CHANGED_SETTINGS
 from nnunet_ext.version import __version__
 from support.pages import FENCE, NOTEBOOK, anchors, pictures_of_page, prose, text_of_page
 

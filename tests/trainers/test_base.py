@@ -12,7 +12,8 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.trainers import nnUNetTrainerConfigurable
-from nnunet_ext.trainers.base import ALLOW_CHANGED_SETTINGS, total_loss
+from nnunet_ext.trainers.base import total_loss
+from nnunet_ext.trainers.resuming import ALLOW_CHANGED_SETTINGS
 from support.nnunet_runs import build_trainer, train
 from support.tiny_data import dataset_name
 

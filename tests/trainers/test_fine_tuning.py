@@ -15,8 +15,8 @@ from nnunet_ext.files import sha256
 from nnunet_ext.finetuning.strategies import Freedom
 from nnunet_ext.plans.plans_file import add_configurations
 from nnunet_ext.trainers import nnUNetTrainerFineTune
-from nnunet_ext.trainers.base import ALLOW_CHANGED_SETTINGS
 from nnunet_ext.trainers.mixup import MixUpMixin
+from nnunet_ext.trainers.resuming import ALLOW_CHANGED_SETTINGS
 from support.changed_trainers import changed_trainer
 from support.nnunet_runs import build_trainer, train
 from support.public_weights import nnssl

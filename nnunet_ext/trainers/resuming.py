@@ -1,0 +1,70 @@
+"""Reading the checkpoint of a training that goes on or starts from another, and whether its settings permit that."""
+
+import os
+import pickle
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from nnunet_ext.errors import UserError
+from nnunet_ext.plans.settings import KEY
+
+ALLOW_CHANGED_SETTINGS = "nnUNet_ext_allow_changed_settings"
+
+
+def refuse_changes(changes: Sequence[str], filename: str, configuration: str, *, fixed: Collection[str]) -> None:
+    """Raise a UserError if a training cannot go on with settings that were changed.
+
+    Args:
+        changes: one line for each, which begins with the setting's name and a colon.
+        filename: of the checkpoint.
+        configuration: where the settings are.
+        fixed: names of settings that count at the start of a training alone. Others may change where the environment
+            variable nnUNet_ext_allow_changed_settings says so.
+    """
+    if os.environ.get(ALLOW_CHANGED_SETTINGS, "").lower() not in ("1", "true", "t"):
+        raise UserError(
+            f"The settings of configuration {configuration!r} are not those that {filename} was trained with "
+            f"(checkpoint -> plans file):{as_items(changes)}\nPut the old values back to continue, or set the "
+            f"environment variable {ALLOW_CHANGED_SETTINGS}=1 to continue with the new ones."
+        )
+    if unchangeable := [line for line in changes if line.partition(":")[0] in fixed]:
+        raise UserError(
+            f"The training of {filename} cannot go on with another value of what is set at its start (checkpoint "
+            f"-> plans file):{as_items(unchangeable)}\nPut the old values back, or train anew."
+        )
+
+
+def as_items(lines: Iterable[str]) -> str:
+    """Lines as a list that continues a message."""
+    return "".join(f"\n  - {line}" for line in lines)
+
+
+@contextmanager
+def checkpoint_file(checkpoint: str | os.PathLike[str] | dict[str, Any]) -> Iterator[str]:
+    """A file with a checkpoint: `nnUNetTrainer.load_checkpoint` of nnunetv2 2.8 takes only the name of a file."""
+    if not isinstance(checkpoint, dict):
+        yield os.fspath(checkpoint)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = os.path.join(folder, "checkpoint.pth")
+        torch.save(checkpoint, file)
+        yield file
+
+
+def read_extra_state(filename: str) -> dict[str, Any]:
+    """What `extra_state` put into a checkpoint, empty for one of stock nnU-Net; a UserError if it cannot be read.
+
+    Like nnU-Net itself this unpickles the file: only for checkpoints you trust.
+    """
+    try:
+        # mapped into memory, so that no tensor is read: nnU-Net loads the whole file right after
+        return torch.load(filename, map_location="cpu", mmap=True, weights_only=False).get(KEY, {})
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"{filename} cannot be read as a checkpoint ({str(error).splitlines()[0]}). It is damaged or cut off: "
+            "remove it, so that an older one in the folder is used or the training starts anew."
+        ) from None
