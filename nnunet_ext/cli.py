@@ -6,7 +6,8 @@ import sys
 from importlib import import_module
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import COMMAND, NO_ROOM, out_of_room
+from nnunet_ext.files import NO_ROOM, out_of_room
+from nnunet_ext.folders import COMMAND
 from nnunet_ext.stopping import leave_quickly, no_interrupt_is_lost, stopping_signals_interrupt
 from nnunet_ext.version import __version__
 

@@ -33,7 +33,7 @@ ALLOWED = {
     "jobs": {"jobs", "plans", "preprocessing"},
 }
 COMMON = {
-    *("advice", "arguments", "claims", "errors", "files", "findings", "formats", "messages", "programs"),
+    *("advice", "arguments", "claims", "errors", "files", "findings", "folders", "formats", "messages", "programs"),
     *("registration", "registry", "stopping", "training_log", "version"),
 }
 

@@ -7,25 +7,11 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import (
-    COMMAND,
-    MARKER,
-    check_apart,
-    check_new_file,
-    check_output_folder,
-    folder_written_whole,
-    machine,
-    prepare_output_folder,
-    read_json,
-    write_json,
-    write_text,
-    written_whole,
-)
+from nnunet_ext.files import check_apart, check_new_file, machine, read_json, write_json, write_text, written_whole
 
 
 def test_new_content_replaces_the_old(tmp_path: Path) -> None:
@@ -105,43 +91,6 @@ def test_missing_and_broken_json_name_the_file(tmp_path: Path) -> None:
         read_json(tmp_path / "binary.json")
 
 
-def test_output_folder_is_made_with_its_parents(tmp_path: Path) -> None:
-    folder = prepare_output_folder(tmp_path / "a" / "b", force=False)
-    assert folder.is_dir()
-    assert prepare_output_folder(folder, force=False) == folder
-
-
-def test_folder_with_results_is_refused_without_force_and_emptied_with_it(tmp_path: Path) -> None:
-    folder = prepare_output_folder(tmp_path / "out", force=False)
-    (folder / "result.txt").write_text("precious")
-    with pytest.raises(UserError, match="--force"):
-        prepare_output_folder(folder, force=False)
-    assert (folder / "result.txt").read_text() == "precious"
-    prepare_output_folder(folder, force=True)
-    assert not (folder / "result.txt").exists()
-
-
-@pytest.mark.parametrize("force", [False, True])
-def test_folder_that_somebody_else_filled_is_never_emptied(tmp_path: Path, force: bool) -> None:
-    (tmp_path / "thesis.txt").write_text("precious")
-    with pytest.raises(UserError, match="did not make it"):
-        prepare_output_folder(tmp_path, force=force)
-    assert (tmp_path / "thesis.txt").read_text() == "precious"
-
-
-def test_file_in_place_of_the_output_folder_is_refused_even_with_force(tmp_path: Path) -> None:
-    (tmp_path / "out").write_text("precious")
-    with pytest.raises(UserError, match="is a file"):
-        prepare_output_folder(tmp_path / "out", force=True)
-    assert (tmp_path / "out").read_text() == "precious"
-
-
-def test_output_folder_below_a_file_is_a_user_error(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError):
-        prepare_output_folder(tmp_path / "file" / "out", force=False)
-
-
 def test_new_file_is_refused_before_any_work(tmp_path: Path) -> None:
     source, other = tmp_path / "source.zip", tmp_path / "other.zip"
     source.touch()
@@ -158,97 +107,6 @@ def test_new_file_is_refused_before_any_work(tmp_path: Path) -> None:
             check_new_file(target, ending=".zip", force=False, source=source)
     with pytest.raises(UserError, match="is the source itself"):
         check_new_file(source, ending=".zip", force=True, source=source)
-
-
-def write_into(
-    folder: Path, name: str, *, force: bool = False, request: dict | None = None, stop: bool = False
-) -> None:
-    with folder_written_whole(folder, force=force, request=request) as unfinished:
-        (unfinished / name).write_text(name)
-        if stop:
-            raise KeyboardInterrupt
-
-
-def files_below(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != MARKER)
-
-
-@pytest.mark.parametrize("is_there", [False, True])
-def test_folder_appears_when_it_is_whole_and_is_replaced_by_force_alone(tmp_path: Path, is_there: bool) -> None:
-    out = tmp_path / "out"
-    if is_there:  # such as a mount, which cannot be replaced itself
-        out.mkdir()
-        inode = out.stat().st_ino
-    with pytest.raises(KeyboardInterrupt):
-        write_into(out, "first", stop=True)
-    assert files_below(tmp_path) == []
-    write_into(out, "first")
-    assert files_below(tmp_path) == ["out/first"]
-    with pytest.raises(UserError, match="--force"):
-        write_into(out, "second")
-    with pytest.raises(KeyboardInterrupt):
-        write_into(out, "second", force=True, stop=True)
-    assert files_below(tmp_path) == ["out/first"], "what is replaced stays until the end"
-    write_into(out, "second", force=True)
-    assert files_below(tmp_path) == ["out/second"]
-    if is_there:
-        assert out.stat().st_ino == inode
-
-
-@pytest.mark.parametrize("force", [False, True])
-def test_folder_of_somebody_else_is_not_replaced(tmp_path: Path, force: bool) -> None:
-    (tmp_path / "thesis.txt").write_text("precious")
-    with pytest.raises(UserError, match="did not make it"):
-        write_into(tmp_path, "result", force=force)
-    assert files_below(tmp_path) == ["thesis.txt"]
-
-
-def test_work_goes_on_for_the_same_request_only(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    with pytest.raises(KeyboardInterrupt):
-        write_into(out, "first", request={"a": 1, "b": (2, 3)}, stop=True)
-    assert not out.exists()
-    with pytest.raises(UserError, match="they differ in: a, c. "):
-        write_into(out, "second", request={"a": 2, "b": [2, 3], "c": 0})
-    write_into(out, "second", request={"a": 1, "b": [2, 3]})
-    assert files_below(tmp_path) == ["out/first", "out/second"]
-    with pytest.raises(KeyboardInterrupt):
-        write_into(out, "third", request={"a": 1}, force=True, stop=True)
-    write_into(out, "fourth", request={"a": 2}, force=True)
-    assert files_below(tmp_path) == ["out/fourth"]
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
-@pytest.mark.parametrize("force", [False, True])
-@pytest.mark.parametrize("at", ["rename", "unlink", "rmdir"])
-def test_a_run_that_was_killed_while_it_moved_its_files_can_be_repeated(tmp_path: Path, force: bool, at: str) -> None:
-    out = tmp_path / "out"
-    out.mkdir()  # such as a mount, which nothing can replace at once
-    if force:
-        with folder_written_whole(out, force=False) as unfinished:
-            (unfinished / "old").touch()
-    child = os.fork()
-    if child == 0:
-        real, calls = getattr(os, at), []
-
-        def kill_second(*args: Any, **kwargs: Any) -> Any:
-            calls.append(args)
-            return os._exit(9) if len(calls) == 2 else real(*args, **kwargs)
-
-        with folder_written_whole(out, force=force) as unfinished:
-            for name in ("first", "second"):
-                (unfinished / name).touch()
-            setattr(os, at, kill_second)
-        os._exit(0)
-    os.waitpid(child, 0)
-    try:
-        check_output_folder(out, force=force)
-        write_into(out, "again", force=force)
-    except UserError as error:  # killed when nothing was left to do
-        assert "--force" in str(error)  # noqa: PT017
-        assert files_below(out) == ["first", "second"]
-    else:
-        assert files_below(out) == ["again"]
 
 
 def test_full_disk_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
@@ -328,18 +186,3 @@ def test_output_in_over_or_above_the_input_is_refused(tmp_path: Path, output: st
         check_apart(tmp_path / output, [tmp_path / given])
     check_apart(tmp_path / "other", [tmp_path / given])
     check_apart(tmp_path / "data" / "in" / "new", [tmp_path / "data" / "in" / "file"])
-
-
-def test_force_replaces_what_the_same_command_made_alone(tmp_path: Path) -> None:
-    def write(command: str) -> None:
-        running = COMMAND.set(command)
-        try:
-            write_into(tmp_path / "out", command, force=True)
-        finally:
-            COMMAND.reset(running)
-
-    write("evaluate")
-    write("evaluate")
-    with pytest.raises(UserError, match="was made by nnunet_ext evaluate, not by this command"):
-        write("export-stock")
-    assert files_below(tmp_path) == ["out/evaluate"]

@@ -34,7 +34,8 @@ from nnunet_ext.checkpoints.archive import extract
 from nnunet_ext.checkpoints.trained_model import find_trained_model
 from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import check_apart, check_new_file, folder_written_whole, written_whole
+from nnunet_ext.files import check_apart, check_new_file, written_whole
+from nnunet_ext.folders import folder_written_whole
 from nnunet_ext.messages import listed
 from nnunet_ext.registration import register
 

@@ -36,7 +36,8 @@ from nnunet_ext.arguments import (
 from nnunet_ext.claims import only_run
 from nnunet_ext.commands.jobs import check_system
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import check_apart, prepare_output_folder
+from nnunet_ext.files import check_apart
+from nnunet_ext.folders import prepare_output_folder
 from nnunet_ext.messages import aligned
 from nnunet_ext.plans.plans_file import DATA, check_configuration, folder_of_variable, preprocessed_folder, read_plans
 from nnunet_ext.registration import register

@@ -22,7 +22,8 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.machine import FEW_CORES, available_cores, choose_device
 from nnunet_ext.evaluation.metrics import DICE
 from nnunet_ext.evaluation.scores_table import nanmean, seed_scores
-from nnunet_ext.files import check_apart, prepare_output_folder, read_json
+from nnunet_ext.files import check_apart, read_json
+from nnunet_ext.folders import prepare_output_folder
 from nnunet_ext.formats.dataset_json import read_dataset_json
 from nnunet_ext.formats.tiff_spacing import spacing_file
 from nnunet_ext.messages import aligned, counted, dataset_number

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import MARKER, prepare_output_folder, write_json
+from nnunet_ext.files import write_json
+from nnunet_ext.folders import MARKER, prepare_output_folder
 from nnunet_ext.formats.typed import read_typed
 
 RECORD = "request.json"

@@ -9,7 +9,8 @@ from typing import Any
 from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import folder_written_whole, size_and_time, write_json
+from nnunet_ext.files import size_and_time, write_json
+from nnunet_ext.folders import folder_written_whole
 from nnunet_ext.messages import some
 from nnunet_ext.plans.channel_roles import LONGITUDINAL, roles_of_dataset
 from nnunet_ext.plans.settings import KEY

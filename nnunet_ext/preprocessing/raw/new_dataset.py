@@ -10,7 +10,8 @@ from typing import Any
 
 from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import check_output_folder, folder_written_whole, write_json
+from nnunet_ext.files import write_json
+from nnunet_ext.folders import check_output_folder, folder_written_whole
 from nnunet_ext.formats.typed import read_typed
 from nnunet_ext.plans.plans_file import DATA, folder_of_variable, matching_datasets
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset

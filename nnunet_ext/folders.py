@@ -1,0 +1,173 @@
+"""Folders of results: made whole or not at all, and never in place of what this package did not make."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from nnunet_ext.claims import only_run
+from nnunet_ext.errors import UserError
+from nnunet_ext.files import NO_ROOM, read_json, write_json
+
+MARKER = ".made_by_nnunet_ext"
+"""Name of the hidden file that marks a folder as made by this package. It holds the name of the command."""
+
+COMMAND: ContextVar[str] = ContextVar("command", default="")
+"""The command that is running, such as ``evaluate``; empty in a program that calls this package."""
+
+UNFINISHED = ".unfinished"
+WHOLE, EMPTIED, REPLACED = ".whole", ".emptied", ".replaced"
+"""In an unfinished folder whose content is moved into another: that it is whole, that the other one has been emptied
+for it, and what was there."""
+
+REQUEST = ".request.json"
+
+
+def check_output_folder(folder: Path, *, force: bool) -> bool:
+    """Whether a folder for results has content, which may be replaced; before any work is done.
+
+    A UserError says if it is a file, has content that `force` is needed for, or that this command did not make, so that
+    a slip of the hand (a home folder, a folder of data, another command's result) costs nothing.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; a folder is needed here.")
+    if not folder.is_dir() or {folder / MARKER, folder / UNFINISHED}.issuperset(folder.iterdir()):
+        return False
+    if (folder / UNFINISHED / WHOLE).is_file():  # killed while it moved its files
+        return True
+    if not (folder / MARKER).is_file():
+        raise UserError(f"{folder} is not empty, and this package did not make it. Choose another name.")
+    maker = (folder / MARKER).read_text(encoding="utf-8", errors="replace")
+    if maker != COMMAND.get():
+        made = f"{folder} is not empty, and was made {f'by nnunet_ext {maker}' if maker else 'in another way'}"
+        raise UserError(f"{made}, not by this command. Choose another name, or remove it.")
+    if not force:
+        raise UserError(f"{folder} exists and is not empty. Choose another name, or add --force to replace it.")
+    return True
+
+
+def prepare_output_folder(folder: str | os.PathLike[str], *, force: bool) -> Path:
+    """Make a folder for results, empty but for the hidden mark of this package, see `check_output_folder`."""
+    folder = Path(folder)
+    if check_output_folder(folder, force=force):
+        _remove_all(folder, but=MARKER)  # which lets an interrupted run be repeated
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARKER).write_text(COMMAND.get(), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written to ({error.strerror}).") from None
+    return folder
+
+
+@contextmanager
+def folder_written_whole(folder: Path, *, force: bool, request: Mapping[str, Any] | None = None) -> Iterator[Path]:
+    """Yield a marked folder whose content becomes that of `folder` only if the block ends without an exception.
+
+    With a `request`, the JSON that decides the content, what an interrupted block had written is there again the next
+    time that the same is requested. `force` replaces content, see `check_output_folder`, and unfinished work of another
+    request. A UserError says what may not be replaced, that the folder cannot be written to, or that another run does.
+    """
+    with only_run(folder), _unfinished_folder(folder, force=force, request=request) as unfinished:
+        yield unfinished
+
+
+@contextmanager
+def _unfinished_folder(folder: Path, *, force: bool, request: Mapping[str, Any] | None) -> Iterator[Path]:
+    inside, beside = folder / UNFINISHED, folder.with_name(f".{folder.name}{UNFINISHED}")
+    for left in (inside, beside):
+        if (left / WHOLE).is_file():
+            _move_content(left, folder)
+    check_output_folder(folder, force=force)
+    # inside a folder that is there, which may be a mount, or whose parent may be read-only
+    unfinished = inside if folder.is_dir() else beside
+    wanted = json.loads(json.dumps(request))
+    if not _goes_on(unfinished, wanted, folder=folder, force=force):
+        shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        unfinished.mkdir(parents=True, exist_ok=True)
+        (unfinished / MARKER).write_text(COMMAND.get(), encoding="utf-8")
+        if request is not None:
+            write_json(unfinished / REQUEST, wanted)
+        yield unfinished
+        _publish(unfinished, folder, force=force)
+    except OSError as error:
+        if error.errno in NO_ROOM and error.filename:  # the name that it would have had
+            error.filename = str(error.filename).replace(str(unfinished), str(folder), 1)
+            raise
+        still = f" Its new content is in {unfinished}; repeat the command." if (unfinished / WHOLE).is_file() else ""
+        raise UserError(f"{folder} cannot be written to ({error.strerror}).{still}") from None
+    finally:
+        if not (unfinished / WHOLE).is_file() and (request is None or not _has_files(unfinished)):
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _publish(unfinished: Path, folder: Path, *, force: bool) -> None:
+    """Make what is whole now the content of a folder, unless somebody has put something there meanwhile."""
+    check_output_folder(folder, force=force)
+    (unfinished / REQUEST).unlink(missing_ok=True)
+    if not folder.exists():
+        unfinished.rename(folder)
+        return
+    (unfinished / WHOLE).touch()
+    _move_content(unfinished, folder)
+
+
+def _move_content(unfinished: Path, folder: Path) -> None:
+    """Put the content of a folder in place of that of another, which is removed last.
+
+    When this is interrupted, at any point, it can be repeated.
+    """
+    replaced = unfinished / REPLACED
+    if not (unfinished / EMPTIED).is_file():
+        replaced.mkdir(exist_ok=True)
+        for old in [old for old in folder.iterdir() if old != unfinished]:
+            old.rename(replaced / old.name)
+        (unfinished / EMPTIED).touch()
+    for new in [new for new in unfinished.iterdir() if new.name not in (WHOLE, EMPTIED, REPLACED)]:
+        new.rename(folder / new.name)
+    shutil.rmtree(replaced, ignore_errors=True)  # without it, the new content is whole all the same
+    (unfinished / WHOLE).unlink()  # before the rest, which says how far it has come
+    shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _goes_on(unfinished: Path, wanted: Mapping[str, Any] | None, *, folder: Path, force: bool) -> bool:
+    """Whether unfinished work is of the same request; a UserError says if it is of another one and `force` is off."""
+    if (force and wanted is None) or not (unfinished / REQUEST).is_file() or not _has_files(unfinished):
+        return False
+    before = _read_request(unfinished / REQUEST)
+    # what the version that began it did not know is None
+    different = [key for key in {**(wanted or {}), **before} if before.get(key) != (wanted or {}).get(key)]
+    if force or not different:
+        return not different
+    if wanted is None:
+        fix = "Repeat that command to go on, choose another name, or add --force to begin anew."
+        raise UserError(f"{folder.name} was begun by another command and interrupted. {fix}")
+    raise UserError(
+        f"{folder.name} was begun and interrupted with other arguments; they differ in: {', '.join(different)}. Give "
+        "the same to go on, choose another name, or add --force to begin anew."
+    )
+
+
+def _read_request(file: Path) -> dict[str, Any]:
+    """What unfinished work is of; empty if it cannot be read."""
+    with suppress(UserError):
+        before = read_json(file)
+        return before if isinstance(before, dict) else {}
+    return {}
+
+
+def _has_files(unfinished: Path) -> bool:
+    return any(path.is_file() and path.name not in (MARKER, REQUEST) for path in unfinished.rglob("*"))
+
+
+def _remove_all(folder: Path, *, but: str) -> None:
+    """Remove what is in a folder, except for what has a name."""
+    for path in [path for path in folder.iterdir() if path.name != but]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
