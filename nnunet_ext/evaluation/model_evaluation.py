@@ -161,9 +161,8 @@ def keep_prediction(unfinished: Path, folder: Path, name: str, ending: str) -> N
         raise OSError(errno.ENOSPC, "it could not be written to its end", str(folder / made.name))
     if _is_whole(folder / made.name):
         return
-    for file in unfinished.iterdir():
-        if file != made and file.name.startswith(f"{name}."):
-            file.replace(folder / file.name)
+    if (spacing := unfinished / f"{name}.json").is_file():
+        spacing.replace(folder / spacing.name)
     made.replace(folder / made.name)
 
 

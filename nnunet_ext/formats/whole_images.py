@@ -18,6 +18,7 @@ import nibabel
 import tifffile
 
 from nnunet_ext.errors import UserError, in_one_line
+from nnunet_ext.files import flush_to_disk
 
 BLOCK = 1 << 20
 GIPL_HEADER = 256
@@ -53,6 +54,7 @@ def image_written_whole(file: Path) -> Iterator[None]:
     try:
         yield
         check_whole(file)
+        flush_to_disk(file)
     except UserError:
         raise OSError(errno.ENOSPC, problem, str(file)) from None
     except RuntimeError as error:

@@ -262,6 +262,8 @@ def test_a_case_without_all_channels_is_named(sources, raw, capsys):
 def test_a_case_a_patient_or_an_image_in_two_sources_is_named(sources, raw, capsys):
     write_raw(raw / "Dataset004_Same", {"a0_0": labels_of(ABDOMEN, 0)}, names=ABDOMEN, channels=("T1", "FLAIR"))
     assert "both have the case a0_0. If they are others, add --prefix" in refusal(capsys, raw, "1", "4")
+    write_raw(raw / "Dataset007_Case", {"A0_0": labels_of(ABDOMEN, 0)}, names=ABDOMEN, channels=("T1", "FLAIR"))
+    assert "both have the case A0_0. If they are others" in refusal(capsys, raw, "1", "7"), "one file for both on macOS"
     write_raw(raw / "Dataset005_Patient", {"a0_7": labels_of(ABDOMEN, 0)}, names=ABDOMEN, channels=("T1", "FLAIR"))
     found = refusal(capsys, raw, "1", "5", "--group", "a[0-9]+")
     assert "both have the patient a0." in found

@@ -103,7 +103,8 @@ def test_a_prediction_is_kept_with_what_belongs_to_it(tmp_path):
         (tmp_path / part).mkdir()
     write_label_map(tmp_path / "unfinished" / "a.nii.gz")
     (tmp_path / "unfinished" / "a.json").write_text("{}")
-    (tmp_path / "unfinished" / "ab.json").write_text("of another case")
+    for other in ("ab.json", "a.2.nii.gz", "a.2.json"):
+        (tmp_path / "unfinished" / other).write_text("of another case")
     keep_prediction(tmp_path / "unfinished", tmp_path / "folder", "a", ".nii.gz")
     assert sorted(file.name for file in (tmp_path / "folder").iterdir()) == ["a.json", "a.nii.gz"]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.formats.names import check_names
 from nnunet_ext.messages import counted, some
 from nnunet_ext.preprocessing.raw.raw_dataset import images_in
 from nnunet_ext.preprocessing.raw.splits import group_cases
@@ -62,7 +63,8 @@ def read_table(file: Path, *, wanted: Sequence[str], with_labels: bool) -> list[
     for _, row in rows:
         files = {name: file.parent / value for name in used if (value := row.get(name))}
         pairs.append(Pair(row.get(CASE) or row[PATIENT], row[PATIENT], **files))
-    if twice := [case for case, number in Counter(pair.case for pair in pairs).items() if number > 1]:
+    number = Counter(pair.case.casefold() for pair in pairs)  # macOS and Windows take names for one whatever their case
+    if twice := list(dict.fromkeys(pair.case for pair in pairs if number[pair.case.casefold()] > 1)):
         raise UserError(
             f"{file} has more than one line for the case {some(twice, 3)}. A case is named by its patient unless a "
             "column `case` names it: give each line of a patient a name of its own there."
@@ -142,21 +144,20 @@ def find_pairs(
 def _files(folder: Path) -> dict[str, Path]:
     """The files of a folder by case, of which it has one each and at least one."""
     files: dict[str, Path] = {}
+    seen: dict[str, Path] = {}  # macOS and Windows take names for one whatever their case
     for file, name, _ in images_in(folder, ENDINGS):
         case = name.removesuffix("_0000")
-        if case in files:
-            raise UserError(f"{folder} has two files of the case {case}: {files[case].name}, {file.name}. Keep one.")
+        if (other := seen.setdefault(case.casefold(), file)) != file:
+            raise UserError(f"{folder} has two files of the case {case}: {other.name}, {file.name}. Keep one.")
         files[case] = file
     return files
 
 
 def _checked(pairs: Sequence[Pair], *, where: Path) -> list[Pair]:
     """The pairs in order; a UserError if a name cannot be a file's, a file is missing, or has two roles in a case."""
-    if wrong := [repr(pair.case) for pair in pairs if Path(pair.case).name != pair.case or pair.case.startswith(".")]:
-        raise UserError(
-            f"{where}: {some(wrong, 3)} cannot be the name of a case, for files are named by it. Give it another in "
-            "the column `case`."
-        )
+    check_names((pair.case for pair in pairs), what="case", where=where)
+    if hidden := [pair.case for pair in pairs if pair.case.startswith(".")]:
+        raise UserError(f"{where}: {some(hidden, 3)} cannot be the name of a case, as its files are hidden. Rename it.")
     if missing := [
         f"{file} (case {pair.case})" for pair in pairs for file in pair.files.values() if not file.is_file()
     ]:

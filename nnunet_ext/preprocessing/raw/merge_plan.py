@@ -222,13 +222,14 @@ def _refuse_twice(sources: Sequence[Source], what: str, names: Sequence[Sequence
     seen: dict[str, str] = {}
     for source, own in zip(sources, names):
         folder = source.dataset.folder.name
-        if shared := sorted(name for name in own if name in seen):
+        # to macOS and Windows, names that differ in case alone are one
+        if shared := sorted(name for name in own if name.casefold() in seen):
             raise UserError(
-                f"{folder} and {seen[shared[0]]} both have the {what}{'s' * (len(shared) > 1)} {some(shared)}. If they "
+                f"{folder} and {seen[shared[0].casefold()]} both have the {what}{'s' * (len(shared) > 1)} {some(shared)}. If they "
                 "are others, add --prefix. If they are the same, leave them out of one dataset: its folds would "
                 "validate on what they train on."
             )
-        seen |= dict.fromkeys(own, folder)
+        seen |= dict.fromkeys(map(str.casefold, own), folder)
 
 
 def _refuse_same_images(sources: Sequence[Source]) -> None:

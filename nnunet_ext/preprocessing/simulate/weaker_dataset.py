@@ -1,6 +1,6 @@
 """A raw dataset of the same images with weaker labels, and the dense ones beside them."""
 
-import shutil
+import glob
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json
 from nnunet_ext.plans.channel_roles import roles_in
 from nnunet_ext.preprocessing.raw.new_dataset import copy_splits, new_dataset, write_description
-from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, write_label_map
+from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, copy_label_map, write_label_map
 from nnunet_ext.version import __version__
 
 WEAK, DENSE, INSTANCES = "labelsTr", "labelsTr_dense", "instancesTr"
@@ -78,5 +78,5 @@ def copy_truth(source: RawDataset, folder: Path) -> None:
     for name in (DENSE, INSTANCES):
         if (source.folder / name).is_dir():
             (folder / name).mkdir(exist_ok=True)
-            for file in sorted((source.folder / name).iterdir()):
-                shutil.copyfile(file, folder / name / file.name)  # contents alone: the source may be read-only
+            for file in sorted((source.folder / name).glob(f"*{glob.escape(source.ending)}")):
+                copy_label_map(file, folder / name / file.name)
