@@ -233,7 +233,7 @@ def dual_encoder() -> list[Row]:
     z = int(np.minimum((labels > 0).sum(axis=(0, 1)), benign.sum(axis=(0, 1))).argmax())
     now, earlier = (Scan(image, labels, labels, z) for image in (current, prior))
     channels = torch.stack([torch.from_numpy(one) for one in (current, prior, before.astype(np.float32))])
-    withheld = without_prior(channels[None], [0], [1, 2])[0].numpy()
+    withheld = without_prior(channels[None], [0], {1: 0.0, 2: 0.0})[0].numpy()
     look_alikes = over(now.shown(), now.plane(benign), {1: BACKGROUND_STROKE})
     return [
         Row(

@@ -16,7 +16,7 @@ from nnunet_ext.checkpoints.description import (
 from nnunet_ext.checkpoints.heads import PRETEXTS, UNNAMED, adapted_head, head_counts, head_level, is_head, outputs_of
 from nnunet_ext.checkpoints.inputs import ChannelRule, adapted_input
 from nnunet_ext.checkpoints.kernels import adapted_kernel
-from nnunet_ext.checkpoints.outcome import NOTHING, Adaptation, AdaptedTensor, Fitted, Outcome
+from nnunet_ext.checkpoints.outcome import ALL, NOTHING, Adaptation, AdaptedTensor, Fitted, Outcome
 from nnunet_ext.checkpoints.sources.source import LEFT_OUT
 from nnunet_ext.errors import UserError
 from nnunet_ext.messages import listed
@@ -28,6 +28,18 @@ LEVEL = re.compile(r"(.*decoder\w*\.(?:\d+\.)?(?:stages|transpconvs|upsampling)\
 
 KNOWN = "known"
 """In a checkpoint's ``nnunet_ext``: which entries come from the source, of weights that do not come from it whole."""
+
+
+def _random_entries(name: str, weight: Tensor, masks: Mapping[str, Tensor]) -> Tensor:
+    """1 for the entries of a weight that are random by the masks of a file, 0 for the others."""
+    mask = masks.get(name, ALL)
+    try:
+        return (~mask).expand(weight.shape).float()
+    except (RuntimeError, TypeError):
+        raise UserError(
+            f"The file says of {name} which entries are random, in a way that does not fit it. It was changed after "
+            "`nnunet_ext adapt-weights`: make it again."
+        ) from None
 
 
 def adapt(
@@ -79,8 +91,8 @@ class _Adapter:
         partial: bool,
         channel_rule: ChannelRule,
     ) -> None:
-        self.source, self.target, self.keep_heads = source, target, keep_heads
-        self.partial, self.channel_rule = partial, channel_rule
+        self.source, self.network, self.target = source, network, target
+        self.keep_heads, self.partial, self.channel_rule = keep_heads, partial, channel_rule
         self.given: Mapping[str, Tensor] = source["network_weights"]
         self.origin = ModelDescription.of(source)
         own = network.state_dict(keep_vars=True)
@@ -103,9 +115,6 @@ class _Adapter:
         for keys, tensor in self.groups:
             own = tensor.detach().cpu()
             fitted = self._head(keys, own) if is_head(keys[0]) else self._body(keys, own)
-            if fitted.outcome == "copied":  # an adapted file may itself have random entries
-                masks = self.source.get(KEY, {}).get(KNOWN, {})
-                fitted = fitted._replace(known=next((masks[key] for key in keys if key in masks), fitted.known))
             # a copy, so that neither a later training nor the source can reach into it
             weights.update(dict.fromkeys(keys, fitted.value.to(own.dtype).clone()))
             known.update(dict.fromkeys(keys, fitted.known))
@@ -117,7 +126,23 @@ class _Adapter:
             self._note_mismatches((one.key, one.shape, None) for one in unused if not is_head(one.key))
         if self.mismatches and not self.partial:
             raise UserError(self._refusal(differences))
+        if masks := self.source.get(KEY, {}).get(KNOWN):
+            known = self._known_before(masks, known)
         return Adaptation({key: weights[key] for key in self.keys}, known, (*report, *unused))
+
+    def _known_before(self, masks: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Which entries come from what a file was adapted from that itself has random entries.
+
+        Adapted weights are linear in the source's: with 1 for each random entry of these and 0 for the others, an entry
+        is 0 unless something random goes into it.
+        """
+        random = {name: _random_entries(name, tensor, masks) for name, tensor in self.given.items()}
+        about = {key: value for key, value in self.source[KEY].items() if key != KNOWN}
+        options: dict[str, Any] = {"keep_heads": self.keep_heads, "partial": self.partial}
+        source = {**self.source, "network_weights": random, KEY: about}
+        mixed = _Adapter(source, self.network, self.target, channel_rule=self.channel_rule, **options).run().weights
+        before = {key: one & (mixed[key] == 0) for key, one in known.items()}
+        return {key: ALL if one.all() else one if one.any() else NOTHING for key, one in before.items()}
 
     def _note_mismatches(self, found: Iterable[tuple[str, Sequence[int] | None, Sequence[int] | None]]) -> None:
         """Note tensors by name, shape in the source and shape in the network; None: missing there."""

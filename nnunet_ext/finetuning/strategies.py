@@ -4,6 +4,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from nnunet_ext.finetuning.roles import KERNELS, Role, decoder_parameter_names, parameter_roles
 
@@ -71,3 +72,13 @@ def freeze(network: nn.Module, freedoms: dict[str, Freedom]) -> None:
     """Let autograd leave out the frozen parameters, so that they cost no gradient and no optimizer touches them."""
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(freedoms[name] is not Freedom.FROZEN)
+
+
+def freeze_statistics(network: nn.Module) -> None:
+    """Have normalisations whose weight is frozen use the statistics that they have, and not learn the batches'.
+
+    ``network.train()`` lets them learn again. Of nnU-Net's own networks none has such statistics.
+    """
+    for module in network.modules():
+        if isinstance(module, _NormBase) and module.weight is not None and not module.weight.requires_grad:
+            module.eval()

@@ -105,14 +105,16 @@ def _normalization(
 def matching_channels(channels: Sequence[str], source_channels: Sequence[str]) -> list[int | None]:
     """The source's channel that each channel of a dataset corresponds to; None without one.
 
-    By name, whatever the case. Where no name agrees, in order, and all of them to the only one that a source has.
+    By name, whatever the case. Where no name agrees, in order, and all of them to the only one that a source has; but
+    none for a channel named noNorm, which holds labels or what was normalised before.
     """
     names = [name.casefold() for name in source_channels]
     if any(name.casefold() in names for name in channels):
         return [names.index(name.casefold()) if name.casefold() in names else None for name in channels]
-    if len(names) == 1:
-        return [0] * len(channels)
-    return [place if place < len(names) else None for place in range(len(channels))]
+    places = [0] * len(channels) if len(names) == 1 else range(len(channels))
+    return [
+        place if place < len(names) and name.casefold() != "nonorm" else None for name, place in zip(channels, places)
+    ]
 
 
 def with_intensities(

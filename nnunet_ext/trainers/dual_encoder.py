@@ -1,12 +1,14 @@
 """Segmentation of a scan beside an earlier one of the same patient (DFUNet, arXiv 2412.14846)."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 
 from nnunet_ext.augmentation.registration_error import Misalignment
@@ -41,6 +43,20 @@ class DualEncoderMixin(nnUNetTrainerConfigurable, technique=DUAL_ENCODER):
         roles = roles or roles_of_dataset(dataset_json)
         check_roles(roles, len(channel_names(dataset_json)), where=f"dual_encoder.channels in {where}")
         return cls.with_resolved_section(plans, configuration, DUAL_ENCODER, channels=roles)
+
+    @classmethod
+    def refuse_unsupported(cls, plans: dict, configuration: str, dataset_json: dict) -> None:
+        """Raise a UserError, too, if labels of the prior would be normalised as intensities."""
+        super().refuse_unsupported(plans, configuration, dataset_json)
+        manager = PlansManager(plans).get_configuration(configuration)
+        roles = cls.planned_settings(plans, configuration).section(DUAL_ENCODER).channels
+        for channel in (roles or roles_of_dataset(dataset_json)).prior_labels:
+            if (scheme := manager.normalization_schemes[channel]) != "NoNormalization":
+                raise UserError(
+                    f"Channel {channel} holds labels of the prior, and configuration {configuration!r} normalises it "
+                    f"by {scheme}, after which 0 and 1 depend on the label's size. Name the channel noNorm in "
+                    "dataset.json and plan anew."
+                )
 
     @staticmethod
     def build_network_architecture(
@@ -90,15 +106,26 @@ class DualEncoderMixin(nnUNetTrainerConfigurable, technique=DUAL_ENCODER):
             return batch
         is_dropped = self.rng.random(len(batch["data"])) < share
         self.observe("dual_encoder/without_prior", float(is_dropped.mean()))
-        return {**batch, "data": without_prior(batch["data"], np.flatnonzero(is_dropped).tolist(), self.roles.prior)}
+        return {**batch, "data": without_prior(batch["data"], np.flatnonzero(is_dropped).tolist(), self.no_prior)}
+
+    @cached_property
+    def no_prior(self) -> dict[int, float]:
+        """What each prior channel holds where there is no prior: 0, as nnU-Net normalises it."""
+        channels = len(self.configuration_manager.normalization_schemes)
+        image, no_labels = np.zeros((channels, 1, 1, 1)), np.zeros((1, 1, 1, 1))
+        intensities = self.plans_manager.foreground_intensity_properties_per_channel
+        preprocessor = self.configuration_manager.preprocessor_class(verbose=False)
+        normalized = preprocessor._normalize(image, no_labels, self.configuration_manager, intensities)
+        return {channel: float(normalized[channel].item()) for channel in self.roles.prior}
 
 
-def without_prior(data: Tensor, samples: Sequence[int], prior: Sequence[int]) -> Tensor:
-    """(B, C, [X,] Y, Z) data with the prior channels of some samples zero; a copy if there are any."""
+def without_prior(data: Tensor, samples: Sequence[int], no_prior: Mapping[int, float]) -> Tensor:
+    """(B, C, [X,] Y, Z) data with the prior channels of some samples at the values given; a copy if there are any."""
     if samples:
         data = data.clone()
     for sample in samples:
-        data[sample, list(prior)] = 0
+        for channel, value in no_prior.items():
+            data[sample, channel] = value
     return data
 
 

@@ -20,7 +20,7 @@ from nnunet_ext.finetuning.groups import find_groups_again, regroup, single_grou
 from nnunet_ext.finetuning.movement import Movement, shares_table
 from nnunet_ext.finetuning.roles import parameter_roles
 from nnunet_ext.finetuning.schedule import FACTOR, FineTuningSchedule
-from nnunet_ext.finetuning.strategies import Freedom, freeze
+from nnunet_ext.finetuning.strategies import Freedom, freeze, freeze_statistics
 from nnunet_ext.plans.settings import Settings
 from nnunet_ext.techniques.fine_tuning import FINE_TUNING
 from nnunet_ext.trainers.base import nnUNetTrainerConfigurable
@@ -179,6 +179,10 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
     def watched_parameters(self) -> Mapping[str, Tensor]:
         """The present values of the parameters that `movement` watches."""
         return self.unwrapped_network().state_dict()
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        freeze_statistics(self.unwrapped_network())
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
         self.movement.look(self.watched_parameters())

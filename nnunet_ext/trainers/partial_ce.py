@@ -25,5 +25,5 @@ class nnUNetTrainerPartialCE(ScribbleMixin, technique=PARTIAL_CE):
         weight = self.section(PARTIAL_CE).entropy_weight
         if weight > 0:
             is_unknown = self.heads(batch["inside"])[0] & ~scribbles[0].is_known
-            terms["entropy"] = weight * masked_mean(entropy(heads[0]), is_unknown)
+            terms["entropy"] = weight * masked_mean(entropy(heads[0]), is_unknown, total=self.total)
         return terms

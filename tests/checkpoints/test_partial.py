@@ -13,6 +13,7 @@ from nnunet_ext.checkpoints.description import ModelDescription
 from nnunet_ext.checkpoints.fit import Fit
 from nnunet_ext.checkpoints.outcome import Adaptation
 from nnunet_ext.checkpoints.sources.source import Source
+from nnunet_ext.errors import UserError
 from support.models import checkpoint_of, network_of
 from support.public_weights import model, trained
 
@@ -116,6 +117,37 @@ def test_random_entries_of_an_adapted_file_are_not_taken_for_the_sources() -> No
     assert {tensor.outcome for tensor in again.tensors} == {"copied"}
     assert again.entries() == first.entries()
     assert again.entries()[0] < again.entries()[1]
+
+
+def test_random_entries_are_told_when_an_adapted_file_is_adapted_again() -> None:
+    """Rows and channels change places, and a mean over channels of which one is random is random."""
+    target = model(channels=("T1", "CT"), labels={"background": 0, "shell": 1, "new": 2})
+    _, network, first = partial(model(), target, channel_rule="name")
+    content = checkpoint_of(target, network)
+    content["nnunet_ext"] = {KNOWN: {key: mask for key, mask in first.known.items() if not mask.all()}}
+
+    def known(channels: tuple[str, ...], part: str) -> list[bool]:
+        labels = {"background": 0, "new": 1, "other": 2, "shell": 3}
+        again = model(channels=channels, labels=labels)
+        found = adapt(content, network_of(again), again, keep_heads=True, channel_rule="name").known
+        return next(one for key, one in found.items() if key.startswith(part)).flatten(1).any(dim=1).tolist()
+
+    assert known(("T1", "CT"), "decoder.seg_layers.1.weight") == [True, False, False, True]
+
+    def channels(*names: str) -> list[bool]:
+        again = model(channels=names, labels=dict(target.dataset_json["labels"]))
+        found = adapt(content, network_of(again), again, keep_heads=True).known
+        return found[first.tensors[0].key].expand(4, len(names), 3, 3, 3)[0].flatten(1).any(dim=1).tolist()
+
+    assert channels("CT", "T1") == [True, False]
+    assert channels("FLAIR", "T2", "CT") == [False, False, False]
+
+
+def test_masks_of_another_shape_are_named() -> None:
+    content = checkpoint_of(model(), network_of(model()))
+    content["nnunet_ext"] = {KNOWN: {"decoder.seg_layers.1.weight": torch.ones(7, dtype=torch.bool)}}
+    with pytest.raises(UserError, match=r"says of decoder\.seg_layers\.1\.weight which entries are random"):
+        adapt(content, network_of(model()), model(), keep_heads=True)
 
 
 # ---------------------------------------------------------------------- the report

@@ -18,6 +18,7 @@ from torch import distributed as dist
 from torch._inductor import config as inductor_config
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunet_ext.losses.consistency import entropy
 from nnunet_ext.losses.hard_labels import (
     label_log_probabilities,
     log_probabilities,
@@ -27,7 +28,7 @@ from nnunet_ext.losses.hard_labels import (
     tversky_loss,
 )
 from nnunet_ext.losses.partial_labels import exclusion_loss
-from nnunet_ext.losses.soft_targets import Total, of_this_process
+from nnunet_ext.losses.soft_targets import Total, masked_mean, of_this_process
 from nnunet_ext.trainers.base import nnUNetTrainerConfigurable
 from support.nnunet_runs import build_trainer, run_in_new_process, train
 from support.trainers_under_test import EVERY_TRAINER, data_kind, one_per_network, trainer_class
@@ -102,6 +103,7 @@ def losses_over_the_batch(logits: torch.Tensor, labels: torch.Tensor, total: Tot
         squared_dice_loss(log_p, target, total=total),
         partial_cross_entropy(label_log_probabilities(log_p, target), foreground, total=total),
         exclusion_loss(logits, labels == 0, annotated, total=total),
+        masked_mean(entropy(log_p), foreground, total=total),
     ]
 
 

@@ -83,6 +83,9 @@ def test_base_that_cannot_serve_is_refused() -> None:
         (["CT", "PET"], ["CT"], [0, None]),
         (["T1", "T2"], ["channel 0"], [0, 0]),
         (["a", "b", "c"], ["x", "y"], [0, 1, None]),
+        (["MRI", "prior MRI", "noNorm"], ["channel 0"], [0, 0, None]),
+        (["MRI", "prior MRI", "noNorm", "noNorm"], ["a", "b", "c", "d"], [0, 1, None, None]),
+        (["CT", "noNorm"], ["CT", "noNorm"], [0, 1]),
     ],
 )
 def test_channels_correspond_by_name_else_in_order(channels: Any, source_channels: Any, expected: Any) -> None:

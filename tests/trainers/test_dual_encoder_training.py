@@ -283,9 +283,13 @@ def test_nothing_is_dropped_in_validation_or_on_request(built):
     assert torch.equal(none.prepare_batch(batch, training=True)["data"], batch["data"])
 
 
-def test_a_case_without_a_prior_reaches_the_network_as_zeros(built, workspace, tmp_path):
-    """Zeros in the raw files are what prior dropout trains with, after nnU-Net's own normalisation and resampling."""
-    trainer = built()
+@pytest.mark.parametrize(("scheme", "value"), [("ZScoreNormalization", 0.0), ("CTNormalization", -0.8)])
+def test_a_case_without_a_prior_reaches_the_network_as_prior_dropout_trains_it(built, tmp_path, scheme, value):
+    """Zeros in the raw files, after nnU-Net's own normalisation and resampling."""
+    trainer = built(prior_dropout=1.0)
+    trainer.configuration_manager.configuration["normalization_schemes"][1] = scheme
+    intensities = {"mean": 40.0, "std": 50.0, "percentile_00_5": -100.0, "percentile_99_5": 300.0}
+    trainer.plans_manager.plans["foreground_intensity_properties_per_channel"]["1"] = intensities
     import SimpleITK as sitk
 
     rng = np.random.default_rng(0)
@@ -299,8 +303,19 @@ def test_a_case_without_a_prior_reaches_the_network_as_zeros(built, workspace, t
     data, _, _ = DefaultPreprocessor(verbose=False).run_case(
         files, None, trainer.plans_manager, trainer.configuration_manager, trainer.dataset_json
     )
-    assert (data[1:] == 0).all()
-    assert data[0].std() > 0.5
+    dropped = trainer.prepare_batch(batch_of(trainer), training=True)["data"]
+    for found in (data, dropped[0].numpy()):
+        np.testing.assert_allclose(found[1], value, rtol=1e-6)
+        assert (found[2:] == 0).all()
+        assert found[0].std() > 0.5
+
+
+def test_labels_of_the_prior_that_are_normalised_as_intensities_are_refused(plans):
+    """0 and 1 would become two numbers that depend on the size of the label."""
+    content, dataset_json = plans()
+    content["configurations"]["3d_tiny"]["normalization_schemes"] = ["ZScoreNormalization"] * 4
+    with pytest.raises(UserError, match="Channel 2 holds labels of the prior.*ZScoreNormalization.*noNorm"):
+        nnUNetTrainerDualEncoder(content, "3d_tiny", 0, dataset_json, torch.device("cpu"))
 
 
 # ---------------------------------------------------------------------- beside other techniques and other weights

@@ -52,8 +52,9 @@ def configured(workspace):
     file = workspace.preprocessed / dataset_name("labels") / "nnUNetPlans.json"
     kept = file.read_bytes()
 
-    def write(name, **settings):
+    def write(name, *, network=None, **settings):
         content = {"inherits_from": "3d_fullres", **json.loads(kept)["configurations"]["3d_tiny"]}
+        content["architecture"]["arch_kwargs"].update(network or {})
         content["nnunet_ext"] = {**LENGTH, **settings}
         add_configurations(file, {name: content}, command="test", force=True)
         return name
@@ -94,6 +95,17 @@ def test_starts_from_the_source_and_moves_what_its_strategy_allows(results, conf
     assert {name for name in allowed - moved if not name.endswith(without_gradient)} == set()
     text = next(results.rglob("training_log_*.txt")).read_text()
     assert "Fine-tuning from" in text
+
+
+@pytest.mark.parametrize("trainer", ["nnUNetTrainerHeadOnly", "nnUNetTrainerLoRA", "nnUNetTrainerNormOnly"])
+def test_statistics_of_frozen_normalisations_stay(results, configured, trainer):
+    """A forward pass of a training moves those of batch norm, which no optimizer holds back."""
+    batch_norm = {"norm_op": "torch.nn.modules.batchnorm.BatchNorm3d"}
+    configuration = configured("batch_norm", network=batch_norm, fine_tuning={"allow_random_start": True})
+    state = train(trainer, configuration).network.state_dict()
+    means = [value for name, value in state.items() if name.endswith("running_mean")]
+    assert means
+    assert all(bool(mean.any()) == (trainer == "nnUNetTrainerNormOnly") for mean in means)
 
 
 def test_keep_heads_off_starts_with_new_heads(results, configured, source):

@@ -138,6 +138,13 @@ def test_ratios_of_sums_over_the_batch_are_of_all_processes(built, trainer_class
     assert sorted(asked, key=len) == [(2,)] * branches * heads + [(2, 3)] * dice
 
 
+def test_entropy_is_of_the_voxels_of_all_processes(built):
+    trainer, asked = built(nnUNetTrainerPartialCE, partial_ce={"entropy_weight": 0.1}), []
+    trainer.total = lambda sums: asked.append(tuple(sums.shape)) or sums
+    terms_of(trainer, *random_outputs(trainer, 1))
+    assert len(asked) == 1 + sum(weight > 0 for weight in trainer.head_weights())
+
+
 def test_ramp_of_tdnet_can_be_shorter_than_the_training(built):
     trainer = built(num_epochs=10, tdnet={"ramp_epochs": 4})
     outputs, targets = random_outputs(trainer, 3)

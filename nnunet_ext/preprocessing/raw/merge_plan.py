@@ -224,10 +224,10 @@ def _refuse_twice(sources: Sequence[Source], what: str, names: Sequence[Sequence
         folder = source.dataset.folder.name
         # to macOS and Windows, names that differ in case alone are one
         if shared := sorted(name for name in own if name.casefold() in seen):
+            other, named = seen[shared[0].casefold()], f"the {what}{'s' * (len(shared) > 1)} {some(shared)}"
             raise UserError(
-                f"{folder} and {seen[shared[0].casefold()]} both have the {what}{'s' * (len(shared) > 1)} {some(shared)}. If they "
-                "are others, add --prefix. If they are the same, leave them out of one dataset: its folds would "
-                "validate on what they train on."
+                f"{folder} and {other} both have {named}. If they are others, add --prefix. If they are the same, "
+                "leave them out of one dataset: its folds would validate on what they train on."
             )
         seen |= dict.fromkeys(map(str.casefold, own), folder)
 
