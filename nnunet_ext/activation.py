@@ -19,7 +19,7 @@ from nnunet_ext.registration import VARIABLE, discovery_folder
 
 BEGIN, END = ">>> nnunet_ext register >>>", "<<< nnunet_ext register <<<"
 OLD, ACTIVE = f"_OLD_{VARIABLE}", f"_ACTIVE_{VARIABLE}"
-BLOCK = re.compile(rf"^[^\n]*{BEGIN}.*?{END}[^\n]*\n", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(rf"^[^\n]*{BEGIN}(?:(?!{BEGIN}).)*?{END}[^\n]*\n", re.MULTILINE | re.DOTALL)
 LAST_BLOCK = re.compile(
     rf"\n[^\n]*{BEGIN}(?:(?!{BEGIN}).)*{END}[^\n]*\Z", re.DOTALL
 )  # of a file without a last newline
@@ -226,6 +226,11 @@ def _edit(file: Path, changed: Callable[[str], str | None], *, undo: bool) -> Ed
     lines = before.count("\n")
     windows = lines > 0 and before.count("\r\n") == lines
     text = _without(before.replace("\r\n", "\n") if windows else before)
+    if BEGIN in text:
+        raise UserError(
+            f"{file} has the line {BEGIN!r}, and the one that ends what this command writes has gone. Nothing was "
+            "written. Remove that line, and what this command wrote below it."
+        )
     after = text if undo else changed(text)
     if after is None:
         raise UserError(

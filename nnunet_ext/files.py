@@ -6,10 +6,11 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import threading
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def written_whole(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `target` that replaces it only if the block ends without an exception.
 
     A full disk, Ctrl-C or an error inside the block leaves an existing `target` as it was and removes the temporary
-    file. A loss of power leaves the old content or the new one.
+    file. A loss of power leaves the old content or the new one. Permissions stay.
     """
     target = Path(target)
     _remove_abandoned(target)
@@ -35,6 +36,9 @@ def written_whole(target: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         flush_to_disk(temporary)
+        if target.is_file() and not target.is_symlink():
+            with suppress(OSError):  # where the file system has no permissions
+                shutil.copymode(target, temporary)
         os.replace(temporary, target)
     except Exception as error:
         # the name that the user knows, for the message of the command line

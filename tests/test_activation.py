@@ -164,6 +164,20 @@ def test_undoing_restores_every_start_up_file(text: bytes, tmp_path: Path) -> No
     assert file.read_bytes() == text
 
 
+def test_lines_between_half_a_block_and_a_whole_one_are_the_users(tmp_path: Path) -> None:
+    file = tmp_path / ".bashrc"
+    file.write_text("# before\n")
+    make([edit_of_start_up_file(file)])
+    block = file.read_text().removeprefix("# before\n")
+    half = "".join(block.splitlines(keepends=True)[:-1])  # an editor has lost the last line
+    text = f"# before\n{half}export MINE=1\n{block}"
+    file.write_text(text)
+    for undo in (False, True):
+        with pytest.raises(UserError, match=r"\.bashrc has the line .* Remove that line"):
+            edit_of_start_up_file(file, undo=undo)
+    assert file.read_text() == text
+
+
 def test_a_package_that_has_moved_replaces_what_it_wrote(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = contents(environment)
     make(edits_of_environment(environment))

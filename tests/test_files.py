@@ -62,6 +62,9 @@ def test_written_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> Non
     (tmp_path / "any").write_text("")
     ours, other = (stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("ours", "any"))
     assert ours == other
+    (tmp_path / "ours").chmod(0o660)
+    write_text(tmp_path / "ours", "new")
+    assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == 0o660, "those of before"
 
 
 def test_json_keeps_key_order_and_reads_back(tmp_path: Path) -> None:

@@ -159,8 +159,11 @@ class Runner:
 
             self.journal.do(f"fingerprint_{name}", copy, shown=f"copy {fingerprint}")
             if dataset.width != 1:
-                file, shown = self.preprocessed(name) / f"{PLANS}.json", f"features times {dataset.width:g}"
-                self.journal.do(f"widen_{name}", lambda: self.widen(file, dataset.width), shown=shown)
+                own, origin = (
+                    self.preprocessed(one) / f"{PLANS}.json" for one in (name, dataset.plans_of.name_for(training))
+                )
+                shown = f"features times {dataset.width:g}"
+                self.journal.do(f"widen_{name}", lambda: self.widen(own, origin, dataset.width), shown=shown)
         preprocess = ["nnUNetv2_preprocess", "-d", number, "-plans_name", PLANS, "-c", network.name, "-np", workers]
         self.run_command(f"preprocess_{name}", *preprocess)
 
@@ -176,11 +179,13 @@ class Runner:
             kwargs.update(n_stages=network.stages, n_conv_per_stage_decoder=decoder)
         write_json(plans_file, plans)
 
-    def widen(self, plans_file: Path, width: float) -> None:
-        """Multiply the features in each stage of the network."""
-        plans = read_plans(plans_file)
-        kwargs = plans["configurations"][self.experiment.network.name]["architecture"]["arch_kwargs"]
-        kwargs["features_per_stage"] = [round(width * features) for features in kwargs["features_per_stage"]]
+    def widen(self, plans_file: Path, origin: Path, width: float) -> None:
+        """Give each stage of the network as many features as in the original plans, times `width`."""
+        plans, name = read_plans(plans_file), self.experiment.network.name
+        wide, narrow = (
+            content["configurations"][name]["architecture"]["arch_kwargs"] for content in (plans, read_plans(origin))
+        )
+        wide["features_per_stage"] = [round(width * features) for features in narrow["features_per_stage"]]
         write_json(plans_file, plans)
 
     # ------------------------------------------------------------------ trainings

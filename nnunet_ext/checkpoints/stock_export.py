@@ -28,6 +28,7 @@ from nnunet_ext.checkpoints.writing import write_checkpoint
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import sha256, write_json, write_text
 from nnunet_ext.formats.annotated_labels import MISSING, NAMING_CASES
+from nnunet_ext.formats.names import check_names
 from nnunet_ext.formats.typed import read_typed
 from nnunet_ext.messages import some
 from nnunet_ext.plans.settings import KEY
@@ -108,6 +109,8 @@ class _Exporter:
         file = next(iter(model.checkpoints().values()))
         first = read_checkpoint(file)
         self.trainer_name, self.configuration = training_of(first, file)
+        named = (model.plans["dataset_name"], model.plans["plans_name"], self.configuration)
+        check_names(named, what="folder", where=model.folder / "plans.json")
         if (outputs := outputs_of(first)) in PRETEXTS:
             raise UserError(
                 f"{model.folder} was pre-trained to {PRETEXTS[outputs]} and predicts no segmentation. Train a model "

@@ -130,25 +130,25 @@ def export_summary(export: Export, out: Path, *, is_zip: bool) -> str:
     elif export.other_postprocessing:
         lines.append(f"Postprocessing: none for these folds; there is {', '.join(export.other_postprocessing)}")
     lines.append(f"Wrote {out}")
-    place = out
     if is_zip:
         lines.append(f"Install: nnUNetv2_install_pretrained_model_from_zip {shlex.quote(str(out))}")
-        place = Path("$nnUNet_results", export.dataset, export.folder_name)
     if export.has_trainer_file:
         from nnunet_ext.checkpoints.stock_export import TRAINER_FOLDER
 
-        # as written for a shell: the folder of an installed archive is named by a variable
-        folder = place / TRAINER_FOLDER
-        lines.append(f'Where it predicts: export nnUNet_extTrainer="{folder if is_zip else folder.resolve()}"')
+        folder = shlex.quote(str((out / TRAINER_FOLDER).resolve()))
+        if is_zip:
+            installed = PurePosixPath(export.dataset, export.folder_name, TRAINER_FOLDER)
+            folder = f'"$nnUNet_results"/{shlex.quote(str(installed))}'
+        lines.append(f"Where it predicts: export nnUNet_extTrainer={folder}")
     folds = " ".join(map(str, export.folds))
     command = f"nnUNetv2_predict_from_modelfolder -m {shlex.quote(str(out))}"
     if is_zip:
-        command = f"nnUNetv2_predict -d {export.dataset} -tr {export.exported_trainer} -p {export.plans} "
-        command += f"-c {export.configuration}"
+        names = {"-d": export.dataset, "-tr": export.exported_trainer, "-p": export.plans, "-c": export.configuration}
+        command = shlex.join(["nnUNetv2_predict", *(part for pair in names.items() for part in pair)])
     command += f" -i IN -o OUT -f {folds}"
     if export.previous_stage is not None:
         stage = export.previous_stage
         lines.append(f"The second stage of a cascade: export {stage} too, and predict IN with that first.")
-        command += f" -prev_stage_predictions PREDICTIONS_OF_{stage}"
+        command += f" -prev_stage_predictions {shlex.quote(f'PREDICTIONS_OF_{stage}')}"
     lines.append(f"Predict: {command}")
     return "\n".join(lines)

@@ -54,7 +54,12 @@ class SlurmJobs:
         except (FailedJobError, FailedSubmissionError) as error:
             raise UserError(f"sbatch has refused the jobs: {error}") from None
         submitted = {training.name: job.job_id for training, job in zip(trainings, jobs)}
-        write_json(self.sweep.folder / JOBS, {**self._jobs(), **submitted})
+        try:
+            write_json(self.sweep.folder / JOBS, {**self._jobs(), **submitted})
+        except BaseException:  # a full disk, Ctrl-C: nobody would know of them
+            for job in jobs:
+                job.cancel()
+            raise
         return f"Slurm job {jobs[0].job_id.partition('_')[0]}, its script: {jobs[0].paths.submission_file}"
 
     def log_before(self, training: Training) -> Path:

@@ -11,6 +11,7 @@ SWEEP/
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import write_json
+from nnunet_ext.files import read_json, write_json
 from nnunet_ext.formats.names import check_names
 from nnunet_ext.formats.typed import read_typed
 
@@ -192,8 +193,16 @@ class Sweep:
         """
         fold = self.fold_folder(training)
         return (fold / CHECKPOINTS[0]).is_file() and (
-            (fold / "validation" / "summary.json").is_file() or self.record(training).state == FINISHED
+            _is_json(fold / "validation" / "summary.json") or self.record(training).state == FINISHED
         )
+
+
+def _is_json(file: Path) -> bool:
+    """Whether a file is there to its end: nnU-Net may have been killed while it wrote it."""
+    with suppress(UserError):
+        read_json(file)
+        return True
+    return False
 
 
 def differing_keys(present: Request, asked: Request) -> dict[str, tuple[Any, Any]]:

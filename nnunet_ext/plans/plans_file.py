@@ -96,12 +96,13 @@ def add_configurations(
     Returns:
         False if the very same configurations were there already.
     """
-    with only_run(file, patience_s=PATIENCE_S):
+    memory = file.with_name(MEMORY)  # of all plans files of the dataset
+    with only_run(file, patience_s=PATIENCE_S), only_run(memory, patience_s=PATIENCE_S):
         return _added(file, configurations, command=command, force=force)
 
 
 def _added(file: Path, configurations: Mapping[str, Mapping[str, Any]], *, command: str, force: bool) -> bool:
-    plans = read_plans(file)
+    plans, remembered = read_plans(file), _remembered(file)
     present = plans["configurations"]
     new = {name: dict(content) for name, content in configurations.items() if present.get(name) != content}
     for name in new:
@@ -116,7 +117,6 @@ def _added(file: Path, configurations: Mapping[str, Mapping[str, Any]], *, comma
         present.update(new)
         checked_plans(plans, where=f"{file} stays as it is. With this configuration it would be wrong")
         write_json(file, plans)
-    remembered = _remembered(file)
     remembered.setdefault(file.stem, {}).update(dict.fromkeys(configurations, command))
     write_json(file.with_name(MEMORY), remembered)
     return bool(new)

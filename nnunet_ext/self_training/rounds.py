@@ -18,12 +18,14 @@ from nnunet_ext.evaluation.machine import FEW_CORES, available_cores
 from nnunet_ext.evaluation.metrics import DICE
 from nnunet_ext.evaluation.scores_table import SCORES, labels_with, read_scores, seed_scores
 from nnunet_ext.files import read_json, write_json
+from nnunet_ext.formats.typed import read_typed
 from nnunet_ext.jobs import sweep as jobs
 from nnunet_ext.jobs.local import LocalJobs
 from nnunet_ext.jobs.runs import run_training
 from nnunet_ext.jobs.sweep import Means, Sweep
 from nnunet_ext.messages import dataset_number
 from nnunet_ext.plans.plans_file import read_plans
+from nnunet_ext.plans.settings import KEY
 from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
 from nnunet_ext.preprocessing.raw.splits import SPLITS, read_splits
 from nnunet_ext.programs import CommandFailed, check_status, end_group, find_executable, running
@@ -109,8 +111,33 @@ class SelfTraining:
         command += [] if request.largest_component is None else ["--largest-component", request.largest_component]
         command += ["--least-share", str(request.least_share), "--device", self.device, *self._without_mirroring]
         # it takes its name when it is whole; a run may be killed before it remembers that
-        self._step(number, "label", command, is_done=(self.raw / dataset).is_dir())
+        is_done = (self.raw / dataset).is_dir()
+        if is_done:
+            self._check_own(self.raw / dataset, best)
+        self._step(number, "label", command, is_done=is_done)
         return _read_table(self.raw / dataset / TABLE)
+
+    def _check_own(self, folder: Path, teacher: Round) -> None:
+        """Raise a UserError unless a dataset was labelled as this round asks: another run may have taken the id."""
+        request = self.request
+        asked = {
+            "labelled_from": request.unlabelled,
+            "with": request.labelled,
+            "threshold": request.threshold,
+            "least_share": request.least_share,
+            "largest_component": request.largest_component,
+            "model": {"folder": Path(teacher.model).name, "folds": teacher.folds, "mirroring": request.mirroring},
+        }
+        about = read_typed(dict[str, Any], folder / "dataset.json").get(KEY)
+        found = dict(about) if isinstance(about, dict) else {}
+        match found.get("models"):
+            case [{"folder": name, "folds": folds, "mirroring": mirroring, **_rest}]:
+                found["model"] = {"folder": name, "folds": folds, "mirroring": mirroring}
+        if different := [f"{key} is {found.get(key)!r}" for key, value in asked.items() if found.get(key) != value]:
+            raise UserError(
+                f"{folder} was not made by this self-training: {'; '.join(different)}. Begin anew with another --id "
+                "and folder."
+            )
 
     def _preprocess(self, number: int, dataset: str) -> None:
         """Preprocess a round's dataset by the plans and with the folds of the labelled one."""

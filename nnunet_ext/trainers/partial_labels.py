@@ -13,6 +13,7 @@ from nnunetv2.training.loss.dice import get_tp_fp_fn_tn
 from torch import Tensor
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.files import written_whole
 from nnunet_ext.formats.annotated_labels import KINDS, AnnotatedLabels, annotated_labels
 from nnunet_ext.formats.dataset_json import values_of
 from nnunet_ext.formats.summary import of_known_labels
@@ -215,7 +216,8 @@ class PartialLabelsMixin(nnUNetTrainerConfigurable, technique=PARTIAL_LABELS):
             return dict(zip(labels.foreground_regions, channels)) if labels.has_regions else dict(enumerate(channels))
 
         summary = of_known_labels(load_summary_json(str(file)), known)
-        save_summary_json(summary, str(file))
+        with written_whole(file) as temporary:
+            save_summary_json(summary, str(temporary))
         for key, mean in summary["mean"].items():
             self.logger.log_summary(f"final_val/class_{key}_dice", mean["Dice"])
         dice = summary["foreground_mean"]["Dice"]

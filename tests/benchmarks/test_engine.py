@@ -76,6 +76,9 @@ class Commands:
         folder = out / "nnUNet_preprocessed" / raw.name
         stages = {"features_per_stage": [8, 16, 32, 64], "strides": [1, 2, 2, 2], "n_conv_per_stage_decoder": [1, 1, 1]}
         plans = {"configurations": {"2d_quick": {"architecture": {"arch_kwargs": stages}, "patch_size": [9, 9]}}}
+        if "-s" in command:
+            (source,) = (out / "nnUNet_preprocessed").glob(f"Dataset{command[command.index('-s') + 1]}_*")
+            plans = read_json(source / "nnUNetPlans.json")
         write_json(folder / "nnUNetPlans.json", plans)
         write_json(folder / "dataset_fingerprint.json", {})
 
@@ -249,7 +252,12 @@ def test_network_that_a_dataset_takes_over_can_be_wider(out, commands):
     methods = tuple(replace(one, data=wide) if number == 2 else one for number, one in enumerate(EXPERIMENT.methods))
     run(out, replace(EXPERIMENT, methods=methods))
     plans = read_json(out / "nnUNet_preprocessed" / "Dataset992_Taught" / "nnUNetPlans.json")["configurations"]
-    assert plans["2d_quick"]["architecture"]["arch_kwargs"]["features_per_stage"] == [10, 21, 42, 83]
+    assert plans["2d_quick"]["architecture"]["arch_kwargs"]["features_per_stage"] == [10, 21, 42]
+    state = read_json(out / "steps.json")
+    del state["finished"]["widen_Dataset992_Taught"]  # killed before it was noted
+    write_json(out / "steps.json", state)
+    run(out, replace(EXPERIMENT, methods=methods))
+    assert read_json(out / "nnUNet_preprocessed" / "Dataset992_Taught" / "nnUNetPlans.json")["configurations"] == plans
 
 
 def test_start_and_teacher_are_models_of_the_same_seed(out, commands):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from nnunet_ext.claims import only_run
 from nnunet_ext.cli import main
 from nnunet_ext.commands.configure import parse_settings
 from nnunet_ext.errors import UserError
@@ -134,6 +135,21 @@ def test_a_configuration_that_has_gone_is_named_with_the_command_that_brings_it_
 
     assert main(shlex.split(command)) == 0
     assert configurations(plans_file)["short one"]["nnunet_ext"] == {"num_epochs": 50}
+
+
+def test_what_is_remembered_of_two_plans_files_is_in_one_file(plans_file, capsys):
+    """Which one run at a time changes, and which is read before anything is written."""
+    other = plans_file.with_name("otherPlans.json")
+    other.write_bytes(plans_file.read_bytes())
+    memory = plans_file.with_name("nnunet_ext_configurations.json")
+    with only_run(memory), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nnunet_ext.plans.plans_file.PATIENCE_S", 0)
+        assert main(["configure", "-d", "4", "--name", "short", "num_epochs=50"]) == 2
+    assert "Another run" in capsys.readouterr().err
+    memory.write_text("{")
+    assert main(["configure", "-d", "4", "--name", "short", "num_epochs=50"]) == 2
+    assert "nnunet_ext_configurations.json is not valid JSON" in capsys.readouterr().err
+    assert plans_file.read_bytes() == other.read_bytes()
 
 
 def test_listing_shows_inherited_settings(plans_file, capsys):

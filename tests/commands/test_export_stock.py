@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
+import shlex
 import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -392,6 +394,29 @@ def test_the_second_stage_of_a_cascade_says_whose_predictions_it_needs(is_zip):
     alone = export_summary(replace(exported, previous_stage=None), Path("made"), is_zip=is_zip)
     assert "cascade:" not in alone
     assert "prev_stage" not in alone
+
+
+@pytest.mark.parametrize("is_zip", [False, True])
+def test_printed_lines_do_what_they_say_whatever_the_names(is_zip):
+    """The names come from a model that may be anybody's."""
+    names = {"configuration": "$(touch x)", "dataset": "Dataset004_a; touch x", "plans": "`touch x`"}
+    empty = {"folds": {}, "postprocessing": None, "other_postprocessing": (), "previous_stage": None}
+    about = Export(trainer="A", exported_trainer="B", has_trainer_file=True, **names, **empty)
+    lines = export_summary(about, Path("made $(touch x)"), is_zip=is_zip).splitlines()
+    told = {line.partition(": ")[0]: line.partition(": ")[2] for line in lines}
+    for line in ("Where it predicts", "Predict"):
+        words = shlex.split(told[line])  # in double quotes and without any, a shell would run what $ and ` begin
+        assert "`" not in re.sub("'[^']*'", "", told[line])
+        assert re.sub("'[^']*'", "", told[line]).count("$") == ("$nnUNet_results" in told[line])
+        assert not [word for word in words if word.startswith("touch")]
+
+
+@pytest.mark.parametrize("key", ["dataset_name", "plans_name"])
+def test_names_that_lead_out_of_the_archive_are_refused(model, tmp_path, capsys, key):
+    plans = json.loads((model / "plans.json").read_text())
+    (model / "plans.json").write_text(json.dumps({**plans, key: "../../x"}))
+    assert main(["export-stock", str(model), "--zip", "-o", str(tmp_path / "out.zip")]) == 2
+    assert "'../../x' cannot be the name of a folder" in capsys.readouterr().err
 
 
 def test_a_read_only_model_is_exported(model, out):

@@ -425,6 +425,7 @@ def test_truth_of_a_simulated_annotation_and_roles_of_channels_are_kept(partial)
     about = {**partial.about, **roles}
     partial.describe(model={"labels": ORGANS, "nnunet_ext": partial.about}, labels=ORGANS, nnunet_ext=about)
     shutil.copytree(partial.source / "labelsTr", partial.source / "labelsTr_dense")
+    (partial.source / "labelsTr_dense" / ".ipynb_checkpoints").mkdir()
     assert pseudo_label(partial) == 0
     assert partial.read("dataset.json")["nnunet_ext"]["longitudinal"] == roles["longitudinal"]
     assert len(list((partial.raw / NEW / "labelsTr_dense").iterdir())) == 4

@@ -17,7 +17,7 @@ import SimpleITK as sitk
 from nnunet_ext.claims import holder
 from nnunet_ext.cli import main
 from nnunet_ext.evaluation.metrics import DICE
-from nnunet_ext.programs import group_exists
+from nnunet_ext.programs import end_group, group_exists
 from support.labelling import SOURCE, case_arrays
 from support.sweeps import eventually
 
@@ -63,7 +63,14 @@ elif verb == "pseudo-label":
         listed[name] = {"images": [str(scans / listed[name]["images"][0])], "label": f"labelsTr/{name}.nii.gz"}
     for name in ("case_0", "case_1", "case_2"):
         listed[name] = {"images": [str(old / f"imagesTr/{name}_0000.nii.gz")], "label": f"labelsTr/{name}.nii.gz"}
-    (new / "dataset.json").write_text(json.dumps({**description, "dataset": listed}))
+    words, numbers = args[args.index("-f") + 1:], []
+    while words and words[0].isdigit():
+        numbers.append(int(words.pop(0)))
+    model = {"folder": Path(args[1]).name, "folds": numbers, "mirroring": "--disable-tta" not in args}
+    about = {"labelled_from": options["-d"], "with": options["--with"], "threshold": float(options["--threshold"])}
+    about |= {"least_share": float(options["--least-share"]), "models": [model]}
+    about["largest_component"] = options.get("--largest-component")
+    (new / "dataset.json").write_text(json.dumps({**description, "dataset": listed, "nnunet_ext": about}))
     with open(new / "pseudo_labels.csv", "w") as file:
         rows = csv.writer(file)
         rows.writerow(["case", "open_voxels", "labelled_voxels", "foreground_share", "left_out", "voxels_node"])
@@ -277,6 +284,24 @@ def test_the_command_of_a_run_that_was_killed_is_ended_by_the_next_one(ready, pr
     eventually(lambda: not group_exists(group), "it has ended")
     assert holder(ready.root / "run" / "command.claim") is None
     assert [one["number"] for one in state(ready)["rounds"]] == [0, 1]
+
+
+def test_labels_that_another_self_training_made_meanwhile_are_refused(ready, programs, capsys):
+    """Both had begun the round, and the other one was faster."""
+    (programs.folder / "hold pseudo-label").touch()
+    process = os.fork()
+    if process == 0:
+        os._exit(self_train(ready, "--rounds", "1", "--threshold", "0.9"))
+    eventually((programs.folder / "held").is_file, "the command runs")
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    end_group(int((programs.folder / "held").read_text()))
+    kept = (ready.root / "run").rename(ready.root / "kept")
+    assert self_train(ready, "--rounds", "1") == 0
+    (ready.root / "run").rename(ready.root / "other")
+    kept.rename(ready.root / "run")
+    assert self_train(ready, "--rounds", "1", "--threshold", "0.9") == 2
+    assert "was not made by this self-training: threshold is 0.8" in capsys.readouterr().err
 
 
 def test_a_command_that_fails_is_named_with_its_last_output(ready, programs, capsys):

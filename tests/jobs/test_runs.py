@@ -48,7 +48,7 @@ def test_what_is_finished_between_the_look_and_the_claim_is_let_go(
         for training in sweep.trainings:
             validation = sweep.fold_folder(training) / "validation"
             validation.mkdir(parents=True, exist_ok=True)
-            (validation / "summary.json").touch()
+            (validation / "summary.json").write_text("{}")
             (validation.parent / "checkpoint_final.pth").touch()
         return take(self, content, **options)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import re
@@ -127,6 +128,18 @@ def test_what_is_known_of_a_failure_stays_where_jobs_are_refused(slurm: Path, sw
     assert main(["jobs", "resume", str(sweep_folder)]) == 2
     assert "sbatch has refused the jobs" in capsys.readouterr().err
     assert [sweep.record(training) for training in sweep.trainings] == [failed, failed]
+
+
+def test_jobs_that_cannot_be_noted_are_cancelled(slurm: Path, sweep_folder: Path, capsys, monkeypatch) -> None:
+    """Nobody could stop them."""
+
+    def full_disk(file: Path, content: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(file))
+
+    monkeypatch.setattr("nnunet_ext.jobs.slurm.write_json", full_disk)
+    assert start(sweep_folder) == 1
+    assert "slurm_jobs.json" in capsys.readouterr().err
+    assert (slurm / "cancelled").read_text().split() == ["12_0", "12_1"]
 
 
 def test_states_are_slurms_and_only_what_has_ended_is_submitted_again(

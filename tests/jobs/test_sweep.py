@@ -62,7 +62,9 @@ def test_finished_is_a_final_checkpoint_with_its_validation_or_a_command_that_su
     assert not sweep.is_finished(training), "the model was deleted"
     (folder / "checkpoint_final.pth").touch()
     sweep.remember(training, Record())
-    (folder / "validation" / "summary.json").touch()
+    (folder / "validation" / "summary.json").write_text('{"mean": {')  # the disk was full
+    assert not sweep.is_finished(training)
+    (folder / "validation" / "summary.json").write_text("{}")
     assert sweep.is_finished(training)
 
 
