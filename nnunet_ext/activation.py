@@ -6,7 +6,6 @@ What is written stands between two marks, so that it can be replaced and taken b
 import os
 import re
 import shlex
-import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -156,7 +155,7 @@ class Edit:
     after: str | None
 
     def make(self) -> None:
-        """Write the file whole, with the permissions that it has; or remove it."""
+        """Write the file whole, or remove it."""
         if self.after is None:
             self.file.unlink()
             with suppress(OSError):  # folders that hold something else stay
@@ -166,8 +165,6 @@ class Edit:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(self.file) as temporary:
             temporary.write_bytes(_encoded(self.after))
-            if self.before is not None:
-                shutil.copymode(self.file, temporary)
 
 
 def edits_of_environment(prefix: Path, *, undo: bool = False) -> list[Edit]:

@@ -10,9 +10,10 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_ext.checkpoints.inputs import OF_PREVIOUS_STAGE
+from nnunet_ext.checkpoints.inputs import OF_PREVIOUS_STAGE, OF_PRIOR_SCAN
 from nnunet_ext.formats.dataset_json import channel_names, checked_dataset_json, read_dataset_json, values_of
 from nnunet_ext.formats.plans import checked_plans
+from nnunet_ext.plans.channel_roles import roles_in, roles_of_dataset
 from nnunet_ext.plans.like import dimensions
 from nnunet_ext.plans.plans_file import check_configuration, preprocessed_folder, read_plans
 
@@ -66,9 +67,15 @@ class ModelDescription:
         return manager.configuration["architecture"]
 
     def input_channels(self) -> tuple[str, ...]:
-        """Name of every input channel of the network; a cascade's second stage has one more for each label."""
+        """Name of every input channel of the network; a cascade's second stage has one more for each label.
+
+        In dataset.json all labels of a prior scan have the name noNorm. Here they are numbered.
+        """
         plans_manager = PlansManager(dict(self.plans))
         names = channel_names(self.dataset_json)
+        if roles_in(self.dataset_json):
+            for number, channel in enumerate(roles_of_dataset(self.dataset_json).prior_labels, start=1):
+                names[channel] = f"label {number}{OF_PRIOR_SCAN}"
         if plans_manager.get_configuration(self.configuration).previous_stage_name is not None:
             labels = plans_manager.get_label_manager(self.dataset_json).foreground_labels
             names += [f"{self._label_name(label)}{OF_PREVIOUS_STAGE}" for label in labels]

@@ -9,8 +9,9 @@ from nnunet_ext.checkpoints.outcome import Fitted
 
 ChannelRule = Literal["mean", "name"]
 
-OF_PREVIOUS_STAGE = " of the previous stage"
-"""What the names of a cascade's label channels end in: the second stage reads the first one's labels, one-hot."""
+OF_PREVIOUS_STAGE, OF_PRIOR_SCAN = " of the previous stage", " of the prior scan"
+"""What the names of channels of labels, one-hot, end in: a cascade's second stage reads those of the first one, and a
+longitudinal dataset has those of the prior scan."""
 
 
 def adapted_input(
@@ -26,7 +27,8 @@ def adapted_input(
     With the same channel names in another order the channels change places. With another number of channels, each gets
     the mean over the source's channels times n_source / n_target, so that an image whose channels are all equal gives
     the same features as before; under the rule ``name``, those that the source has by name keep their weights, and the
-    others stay random. Labels of a previous stage are no image: they always go by name. Otherwise nothing changes.
+    others stay random. Labels of a previous stage or scan are no image: they always go by name. Otherwise nothing
+    changes.
 
     Args:
         own: the network's, (features, n_target, [X,] Y, Z).
@@ -77,11 +79,11 @@ def _by_name(own: Tensor, weight: Tensor, source_names: tuple[str, ...], target_
 
 
 def _is_label(name: str) -> bool:
-    return name.endswith(OF_PREVIOUS_STAGE)
+    return name.endswith((OF_PREVIOUS_STAGE, OF_PRIOR_SCAN))
 
 
 def _labels_apart(own: Tensor, weight: Tensor, source_names: tuple[str, ...], target_names: tuple[str, ...]) -> Fitted:
-    """Image channels by the rule ``mean``; labels of a previous stage by name, the others random."""
+    """Image channels by the rule ``mean``; labels of a previous stage or scan by name, the others random."""
     images, source_images = (
         [place for place, name in enumerate(names) if not _is_label(name)] for names in (target_names, source_names)
     )

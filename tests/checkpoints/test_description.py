@@ -60,6 +60,14 @@ def test_channels_of_a_cascade_name_their_labels():
     )
 
 
+def test_labels_of_a_prior_scan_are_told_from_images():
+    model = description(channels=("MRI", "prior MRI", "noNorm", "noNorm"))
+    roles = {"current": [0], "prior_image": [1], "prior_labels": [2, 3]}
+    of_pairs = replace(model, dataset_json={**model.dataset_json, "nnunet_ext": {"longitudinal": roles}})
+    assert of_pairs.input_channels() == ("MRI", "prior MRI", *(f"label {n} of the prior scan" for n in (1, 2)))
+    assert model.input_channels() == ("MRI", "prior MRI", "noNorm", "noNorm"), "images that were normalised before"
+
+
 def test_channels_are_ordered_by_number():
     model = description()
     names = {str(number): f"c{number}" for number in reversed(range(11))}

@@ -362,6 +362,21 @@ def test_weights_of_a_single_encoder_leave_context_and_gates_random_and_say_so(p
     assert torch.equal(network.state_dict()[first], single.network.state_dict()[first])
 
 
+def test_weights_for_images_go_into_no_channel_of_labels(plans, workspace):
+    single = build_trainer("nnUNetTrainerConfigurable")
+    single.initialize()
+    weights = single.network.state_dict()
+    checkpoint = {"network_weights": weights, "init_args": single.my_init_kwargs, "trainer_name": "x"}
+    content, dataset_json = plans(dual_encoder={"fusion": "early"})
+    target = ModelDescription(content, "3d_tiny", dataset_json)
+    network = build_network(nnUNetTrainerDualEncoder, target, deep_supervision=True)
+    result = adapt(checkpoint, network, target, keep_heads=True)
+    first = "encoder.stages.0.0.convs.0.conv.weight"
+    kernel = result.weights[first]
+    assert torch.equal(kernel[:, :2], weights[first].repeat_interleave(2, dim=1) / 2)
+    assert result.known[first].flatten(1).any(dim=0).tolist() == [True, True, False, False]
+
+
 # ---------------------------------------------------------------------- it learns
 
 SIDE, STEPS = 32, 100
