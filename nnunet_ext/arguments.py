@@ -97,10 +97,14 @@ def add_largest_component_option(add: Callable[..., argparse.Action], *, purpose
     add("--largest-component", choices=["foreground", "labels"], help=keep)
 
 
+PLANS = "nnUNetPlans"
+"""The plans file that nnU-Net makes unless another is asked for."""
+
+
 def add_plans_options(parser: argparse.ArgumentParser) -> None:
     """The options of commands that read a plans file: ``-d`` and ``-p``."""
     parser.add_argument("-d", "--dataset", required=True, help="id or name of the dataset")
-    parser.add_argument("-p", "--plans", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
+    parser.add_argument("-p", "--plans", default=PLANS, help="plans identifier (default: %(default)s)")
 
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import os
 import sys
 from importlib import import_module
 
@@ -73,6 +74,9 @@ def _run(args: argparse.Namespace) -> int:
     except UserError as error:
         print(f"nnunet_ext {args.command}: {error}", file=sys.stderr)
         return PROBLEM if out_of_room(error) else WRONG_USAGE
+    except BrokenPipeError:  # who reads the output, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FINE
     except Exception as error:
         cause = out_of_room(error) or error
         if str(error).startswith("Symlink loop"):  # what Path.resolve raises before Python 3.13

@@ -1,6 +1,7 @@
 """The command line: help with an example, exit statuses, errors without a traceback."""
 
 import errno
+import shlex
 import signal
 import subprocess
 import sys
@@ -96,6 +97,13 @@ def test_other_errors_of_the_system_are_not_hidden(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("nnunet_ext.commands.path.run", run)
     with pytest.raises(BlockingIOError):
         cli.main(["path"])
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    script = f"{shlex.quote(sys.executable)} -m nnunet_ext.cli list --json | head -c 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stderr == ""
+    assert done.stdout.split()[-1] == "0"
 
 
 def test_interruption_ends_quietly(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

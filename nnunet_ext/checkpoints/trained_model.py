@@ -23,6 +23,11 @@ class TrainedModel:
     plans: Mapping[str, Any]  # content of its plans.json
     dataset_json: Mapping[str, Any]  # content of its dataset.json
 
+    @property
+    def trained_on(self) -> str:
+        """The dataset that it was trained on, ``DatasetXXX_Name``, wherever its folder is."""
+        return dataset_of(self.folder, self.plans)
+
     def checkpoints(self) -> dict[int | str, Path]:
         """The file of each fold."""
         return {fold: self.folder / f"fold_{fold}" / self.checkpoint for fold in self.folds}
@@ -37,7 +42,7 @@ def find_trained_model(
             expected = "Expected: a folder nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION."
             raise UserError(f"{folder} is no model folder of nnU-Net: it has no {part}. {expected}")
     if folds is None:
-        folds = _folds_of(folder)
+        folds = folds_of(folder)
     if not folds:
         raise UserError(f"{folder} has no fold_0, fold_1, … with a checkpoint.")
     plans = checked_plans(read_json(folder / "plans.json"), where=folder / "plans.json")
@@ -49,6 +54,11 @@ def find_trained_model(
     return model
 
 
+def dataset_of(folder: Path, plans: Mapping[str, Any]) -> str:
+    """The dataset that a model was trained on by its plans, or, where these do not say it, by nnU-Net's layout."""
+    return str(plans.get("dataset_name") or folder.resolve().parent.name)
+
+
 def training_of(checkpoint: Mapping[str, Any], file: Path) -> tuple[str, str]:
     """Trainer and configuration by their names; a UserError if the checkpoint does not say them."""
     trainer, arguments = checkpoint.get("trainer_name"), checkpoint.get("init_args")
@@ -58,7 +68,7 @@ def training_of(checkpoint: Mapping[str, Any], file: Path) -> tuple[str, str]:
     return trainer, str(arguments["configuration"])
 
 
-def _folds_of(folder: Path) -> list[int | str]:
+def folds_of(folder: Path) -> list[int | str]:
     """The folds that have a checkpoint of any name, in order; ``all`` last."""
     names = {path.parent.name.removeprefix("fold_") for path in folder.glob("fold_*/*.pth")}
     numbers: list[int | str] = sorted(int(name) for name in names if name.isdecimal())

@@ -18,8 +18,9 @@ It changes nothing. Exit status 0 if there is no problem (warnings alone count a
 
 import argparse
 
-from nnunet_ext.arguments import add_plans_options
-from nnunet_ext.findings import problems_and_warnings
+from nnunet_ext.arguments import PLANS, add_plans_options
+from nnunet_ext.errors import UserError
+from nnunet_ext.findings import Finding, problems_and_warnings
 from nnunet_ext.plans.plans_file import preprocessed_folder
 from nnunet_ext.registry import technique_of
 
@@ -32,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     technique, entry = technique_of(args.trainer)
+    if args.configuration is None and args.plans != PLANS:
+        raise UserError("-p is for the check of a configuration. Add -c CONFIGURATION, or leave it out.")
 
     from nnunet_ext.preprocessing.checks import check_dataset
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
@@ -42,10 +45,13 @@ def run(args: argparse.Namespace) -> int:
         from nnunet_ext.checkpoints.networks import find_trainer  # torch takes seconds to import
         from nnunet_ext.diagnosis.planned_training import check_planned_training
 
-        folder = preprocessed_folder(dataset.folder.name)
-        findings += check_planned_training(
-            find_trainer(entry.name), dataset, folder, plans_name=args.plans, configuration=args.configuration
-        )
+        asked = {"plans_name": args.plans, "configuration": args.configuration}
+        try:
+            folder = preprocessed_folder(dataset.folder.name)
+        except UserError as error:
+            findings += [Finding("problem", "plans", str(error))]
+        else:
+            findings += check_planned_training(find_trainer(entry.name), dataset, folder, **asked)
     print(f"{dataset.folder.name} for {entry.name}: {entry.summary}\n")
     print(*findings, sep="\n")
     problems, _, found = problems_and_warnings(findings)

@@ -68,7 +68,6 @@ def run(args: argparse.Namespace) -> int:
         check_shape,
         label_cases,
         load_teacher,
-        trained_on,
     )
 
     register()
@@ -114,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
         CaseProgress(folder).close()
 
     print_outcome(args.output, total)
-    if not args.out_of_fold and trained_on(teacher.model) == source.folder.name:
+    if not args.out_of_fold and teacher.model.trained_on == source.folder.name:
         print(
             "The folds may have trained on the cases that they completed, with what is un-annotated there as "
             "background. With all folds trained, -f 0 1 2 3 4 --out-of-fold avoids that."

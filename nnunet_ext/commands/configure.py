@@ -44,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
     if args.name is None and args.settings:
         raise UserError("Settings are given but no --name for the configuration that is to hold them. Add --name.")
     if args.name is None:
+        if args.force:
+            raise UserError("--force replaces a configuration. Add its --name, or leave --force out.")
         list_configurations(file)
         return 0
     if args.name == args.configuration:

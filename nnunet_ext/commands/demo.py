@@ -32,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data = "use this DatasetXXX_Name instead of the phantoms. Evaluated are the cases of imagesTs if labelsTs has "
     data += "their labels, otherwise the validation cases of fold 0"
     parser.add_argument("--data", type=Path, metavar="RAW_DATASET_FOLDER", help=data)
-    parser.add_argument("--out", type=Path, default=Path("demo_output"), help="folder to write (default: %(default)s)")
+    folder = "folder to write (default: %(default)s)"
+    parser.add_argument("-o", "--output", "--out", dest="out", type=Path, default=Path("demo_output"), help=folder)
     device = "device to train and predict on (default: %(default)s)"
     parser.add_argument("--device", choices=DEVICES, default="auto", help=device)
     epochs = f"number of epochs of each training (default: {PHANTOM_EPOCHS}; with --data, the preset's)"

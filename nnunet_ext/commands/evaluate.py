@@ -72,6 +72,7 @@ from nnunet_ext.arguments import (
 from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.metrics import DICE, GROUPS, LESIONS_RECALL, NSD
+from nnunet_ext.evaluation.metrics.label_in_case import OVERLAP
 from nnunet_ext.files import check_apart
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dataset-json", type=Path, metavar="FILE", help=described)
     left_out = "for --predictions: leave out cases that have only a prediction or only a label (default: an error)"
     add("--partial", action="store_true", help=left_out)
-    add("-o", "--out", type=Path, required=True, help="folder to write")
+    add("-o", "--output", "--out", dest="out", type=Path, required=True, help="folder to write")
     add("--json", action="store_true", help="print evaluation.json, and nothing else, on stdout")
     metrics = "metrics to score by; dice is always among them (default: dice)"
     add("--metrics", nargs="+", choices=GROUPS, default=[DICE.group], help=metrics)
@@ -131,7 +132,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--instances", metavar="FOLDER", help=instances)
     overlap = "for lesions: share of an instance's voxels that must overlap for it to count as found, or as right "
-    add("--overlap", type=share, default=0.1, metavar="SHARE", help=f"{overlap}(default: %(default)s)")
+    add("--overlap", type=share, metavar="SHARE", help=f"{overlap}(default: {OVERLAP})")
     thresholds = "draw precision against recall at these thresholds of the probability, above 0 and below 1; without "
     thresholds += "numbers, at 21 from 0.001 to 0.999"
     decision = parser.add_mutually_exclusive_group()
@@ -171,6 +172,9 @@ def check_options(args: argparse.Namespace) -> None:
         and (args.dataset_json is not None or args.partial),
         "--instances is for the lesions alone. Add lesions to --metrics, or leave --instances out.": (
             args.instances is not None and LESIONS_RECALL.group not in args.metrics
+        ),
+        "--overlap is for the lesions alone. Add lesions to --metrics, or leave --overlap out.": (
+            args.overlap is not None and LESIONS_RECALL.group not in args.metrics
         ),
         "--tolerance is for NSD alone. Add nsd to --metrics, or leave --tolerance out.": args.tolerance and not nsd,
         "NSD needs a tolerance, as only you can say which deviation is harmless. Add --tolerance MM, or --tolerance "
@@ -265,7 +269,7 @@ def evaluate(args: argparse.Namespace) -> Path:
     patients = None if args.patients is None else read_patients(args.patients, every_case)
     options = Options(
         groups=tuple(args.metrics),
-        overlap=args.overlap,
+        overlap=OVERLAP if args.overlap is None else args.overlap,
         tolerances=tolerances_by_label(args.tolerance, scored) if args.tolerance else {},
         thresholds=() if args.thresholds is None else tuple(sorted(set(args.thresholds or DEFAULT_THRESHOLDS))),
         threshold=args.threshold,

@@ -48,7 +48,9 @@ MEGABYTE = 1_000_000
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     help_of_model = "nnU-Net's folder TRAINER__PLANS__CONFIGURATION, or a zip archive with one"
     parser.add_argument("model", type=Path, metavar="MODEL", help=help_of_model)
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder to write; with --zip, a file")
+    parser.add_argument(
+        "-o", "--output", "--out", dest="out", type=Path, required=True, help="folder to write; with --zip, a file"
+    )
     folds = "to export (default: all that are there)"
     parser.add_argument("-f", "--folds", type=fold_name, nargs="+", metavar="FOLD", help=folds)
     parser.add_argument("--checkpoint", default="checkpoint_final.pth", help="to export (default: %(default)s)")

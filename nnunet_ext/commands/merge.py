@@ -9,7 +9,8 @@ nnUNetTrainerMixedSupervision learns from all of them.
 
 Images stay where they are, with their orientation and spacing; --copy copies them. All sources need the same channels,
 by name, in any order, and the same file ending. splits_final.json has folds of whole patients, each with a share of
-each source. A case or patient in two sources is refused, also if two images are the same under different names.
+each source; of datasets that `nnunet_ext pair` made the patients are known. A case or patient in two sources is
+refused, also if two images are the same under different names.
 
 The table of --aliases is JSON: {"left kidney": ["kidney_left", "LK"]}. Example:
 
@@ -20,6 +21,7 @@ The table of --aliases is JSON: {"left kidney": ["kidney_left", "LK"]}. Example:
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,6 +99,8 @@ def run(args: argparse.Namespace) -> int:
         group=args.group,
         prefix=args.prefix,
     )
+    if args.group is None:
+        tell_lost_folds(merge)
     flat = merge_datasets(merge, args.output, copy=args.copy, force=args.force)
     total = sum(len(source.names) for source in merge.sources)
     print(f"Wrote {args.output}: {counted(total, 'case')}, {', '.join(merge.channels)}.\n\n{aligned(table(merge))}")
@@ -113,6 +117,22 @@ def named(given: str, datasets: Mapping[str, RawDataset]) -> str:
         if given in (asked, dataset.folder.name) or (given.isdigit() and int(given) == int(number)):
             return dataset.folder.name
     raise UserError(f"{given} is none of the datasets that are merged: {', '.join(datasets)}.")
+
+
+def tell_lost_folds(merge: Merge) -> None:
+    """Say which sources have folds of their own, which may keep patients apart, where no pattern names the patients."""
+    from nnunet_ext.preprocessing.raw.splits import cross_validation, read_splits, splits_files
+
+    for source in merge.sources:
+        cases, files = source.dataset.cases, splits_files(source.dataset.folder)[:1]
+        if len(source.patients) < len(cases) or not files:
+            continue
+        if read_splits(files[0]) != cross_validation({case: [case] for case in cases}):
+            print(
+                f"Note: {files[0]} has folds of its own, which are not kept. If they keep patients apart, name the "
+                "patients with --group.",
+                file=sys.stderr,
+            )
 
 
 def table(merge: Merge) -> Sequence[Sequence[str]]:

@@ -108,6 +108,8 @@ def check_arguments(args: argparse.Namespace) -> None:
             raise UserError("--predict needs --like: the dataset of pairs, or the folder of a model trained on it.")
         if given := given_options(args, FIXED_BY_LIKE):
             raise UserError(f"With --predict the scans are prepared as {args.like} was: leave {given} out.")
+        if args.current_segmentations is not None:
+            raise UserError("Prediction takes no labels of the current scans: leave --current-segmentations out.")
         return
     if args.like is not None:
         raise UserError("--like belongs to --predict. Add --predict, or leave --like out.")
@@ -233,16 +235,15 @@ def outcome_summary(outcome: PreparedPairs, pairing: Pairing, pairs: Sequence[Pa
 
 def next_commands(output: str, like: Path | None) -> str:
     """How to go on: training, or prediction like that of a model."""
+    from nnunet_ext.checkpoints.trained_model import folds_of
     from nnunet_ext.preprocessing.raw.next_steps import next_steps
 
     if like is None:
         return next_steps(output, "nnUNetTrainerDualEncoder")
-    trainer, _, rest = like.resolve().name.partition("__")
-    plans, _, configuration = rest.partition("__")
-    dataset = like.resolve().parent.name if configuration else like.name
-    if not configuration:
-        trainer, plans, configuration = "nnUNetTrainerDualEncoder", "nnUNetPlans", "CONFIGURATION"
-    return (
-        f"\nNext:\n  nnUNetv2_predict -i {shlex.quote(output)} -o PREDICTIONS -d {dataset} -c {configuration} "
-        f"-p {plans} -tr {trainer} -f 0"
-    )
+    command = ["nnUNetv2_predict", "-d", like.name, "-tr", "nnUNetTrainerDualEncoder", "-c", "CONFIGURATION"]
+    folds: list[int | str] = [0]
+    if (like / "plans.json").is_file():
+        command = ["nnUNetv2_predict_from_modelfolder", "-m", str(like)]
+        folds = folds_of(like) or folds
+    command += ["-i", output, "-o", "PREDICTIONS", "-f", *map(str, folds)]
+    return f"\nNext:\n  {shlex.join(command)}"

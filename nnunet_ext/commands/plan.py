@@ -27,6 +27,7 @@ from nnunet_ext.claims import only_run
 from nnunet_ext.commands.configure import check_name, tell_vanished
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json
+from nnunet_ext.messages import dataset_number
 from nnunet_ext.plans import plans_file
 
 
@@ -166,7 +167,8 @@ def _like(args: argparse.Namespace, file: Path, plans: dict[str, Any]) -> int:
         print(f"The source's axes are in the order {theirs}, this dataset's in {ours}: kernels see other axes.")
     is_new = args.new_plans or "data_identifier" in content
     target = [args.dataset, name, "-p", plans_name]
-    preprocess = ["nnUNetv2_preprocess", "-d", args.dataset, "-plans_name", plans_name, "-c", name]
+    number = dataset_number(args.dataset)
+    preprocess = ["nnUNetv2_preprocess", "-d", number, "-plans_name", plans_name, "-c", name]
     weights = "FILE" if built_in_source(args.like) else str(args.like)  # a description has no weights
     adapt = ["nnunet_ext", "adapt-weights", weights, "--to", *target, "-tr", "nnUNetTrainerFineTune"]
     for option, value in (("--source", args.reader), ("--parts", args.parts), ("--stem", args.stem)):

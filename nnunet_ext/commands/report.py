@@ -41,7 +41,9 @@ def named_path(text: str) -> tuple[str | None, Path]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     results = "folder with results; see above"
     parser.add_argument("results", type=named_path, nargs="+", metavar="[NAME=]RESULTS", help=results)
-    parser.add_argument("-o", "--out", type=Path, required=True, help="file to write, ending in .html")
+    parser.add_argument(
+        "-o", "--output", "--out", dest="out", type=Path, required=True, help="file to write, ending in .html"
+    )
     parser.add_argument("--title", help="heading of the page (default: the name of the dataset)")
     parser.add_argument("--baseline", metavar="NAME", help="run to compare the others with (default: the first)")
     add_interval_options(parser, purpose="intervals and tests")

@@ -43,7 +43,7 @@ SHOWN = 10  # cases on the screen
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL_FOLDER", help="nnU-Net's TRAINER__PLANS__CONFIGURATION")
     parser.add_argument("-d", "--dataset", required=True, help="id or name of the raw dataset to review")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("-o", "--output", "--out", dest="out", type=Path, required=True, help="folder to write")
     top = "number of regions with a picture on the page (default: %(default)s)"
     parser.add_argument("--top", type=positive, default=20, metavar="N", help=top)
     add_teacher_options(parser, never_seen=True)
@@ -98,8 +98,11 @@ def review(args: argparse.Namespace) -> int:
     left_out = f"{counted(seen, 'case')} left out, on which every given fold has trained." if seen else ""
     first, *others = teacher.model.folds
     by = f"fold {first} of {args.model.resolve().name}, which has not trained on it"
-    if others:
-        folds = ", ".join(map(str, [first, *others]))
+    folds = ", ".join(map(str, [first, *others]))
+    if not args.out_of_fold:
+        numbered = f"fold{'s' * bool(others)} {folds}"
+        by = f"{numbered} of {args.model.resolve().name}, which was trained on {teacher.model.trained_on}"
+    elif others:
         by = f"those of the folds {folds} of {args.model.resolve().name} that have not trained on it"
     write_review(
         args.out / "review.html",
@@ -136,10 +139,13 @@ def trained_folds(model: Path, checkpoint: str) -> list[int]:
 
 def with_unseen_cases(source: RawDataset, args: argparse.Namespace) -> RawDataset:
     """The dataset with the cases alone that a fold has not trained on; all, where the model is of another dataset."""
+    from nnunet_ext.checkpoints.trained_model import dataset_of
+    from nnunet_ext.formats.typed import read_typed
     from nnunet_ext.plans.plans_file import preprocessed_folder
     from nnunet_ext.preprocessing.raw.splits import SPLITS, read_splits
 
-    args.out_of_fold = args.model.resolve().parent.name == source.folder.name
+    plans = read_typed(dict[str, Any], args.model / "plans.json", maker="nnU-Net")
+    args.out_of_fold = dataset_of(args.model, plans) == source.folder.name
     if not args.out_of_fold:
         return source
     file = preprocessed_folder(source.folder.name) / SPLITS

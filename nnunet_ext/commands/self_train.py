@@ -92,6 +92,7 @@ def self_train(args: argparse.Namespace) -> int:
     from nnunet_ext.checkpoints.trained_model import find_trained_model
     from nnunet_ext.evaluation.case_sets import select_cases
     from nnunet_ext.evaluation.machine import choose_device
+    from nnunet_ext.evaluation.patients import read_patients
     from nnunet_ext.jobs.preparation import prepare_splits
     from nnunet_ext.plans.cascades import PREVIOUS, inherited_value
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
@@ -111,6 +112,10 @@ def self_train(args: argparse.Namespace) -> int:
         )
     if not getattr(find_trainer(args.trainer), "segments", True):
         raise UserError(f"{args.trainer} is a pre-training and does not segment. Choose another trainer.")
+    if args.teacher is None and args.teacher_folds:
+        raise UserError("--teacher-folds are those of --teacher. Give the model's folder, or leave them out.")
+    if args.patients and not args.bootstrap:
+        raise UserError("--patients is for the intervals alone. Leave it or --bootstrap 0 out.")
     teacher_folds = list(dict.fromkeys(args.teacher_folds or [args.fold]))
     teacher = None if args.teacher is None else find_trained_model(args.teacher, teacher_folds)
     if args.fold != "all":
@@ -119,6 +124,8 @@ def self_train(args: argparse.Namespace) -> int:
     held_out = select_cases(dataset, selection, folds=[args.fold])
     if teacher is not None and held_out.selection == "val" and teacher_folds != [args.fold]:
         raise UserError("Validation cases are those of one fold. Leave --teacher-folds out, or give other --held-out.")
+    if args.patients is not None:
+        read_patients(args.patients, held_out.cases)
     request = Request(
         unlabelled=unlabelled.folder.name,
         labelled=labelled.folder.name,

@@ -2,24 +2,27 @@
 
 Writes nnU-Net's own splits_final.json. The draws of one seed are nested: 1 shot is among 5 shots, 5 are among 10, with
 the same validation cases for the same --val. With --append the folds that are there stay as they were. With --group,
-shots and --val count patients, each with all of its cases, so that no patient is in both parts of a fold. Example:
+shots and --val count patients, each with all of its cases, so that no patient is in both parts of a fold. Of datasets
+that `nnunet_ext pair` made the patients are known. Example:
 
     nnunet_ext split -d 4 --shots 5 --val 20 --append
     nnunet_ext split -d 27 --shots 3 --seed 1 --folds 3 --group "patient[0-9]+"
 """
 
 import argparse
+import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from nnunet_ext.arguments import not_negative, number_of_folds, positive
+from nnunet_ext.arguments import PLANS, not_negative, number_of_folds, positive
 from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
 from nnunet_ext.messages import counted
-from nnunet_ext.plans.plans_file import PATIENCE_S
+from nnunet_ext.plans.plans_file import PATIENCE_S, dataset_folder
 
 SHOWN = 10  # training cases that are named one by one
 
@@ -38,13 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from nnunet_ext.preprocessing.raw import splits
+    from nnunet_ext.preprocessing.raw import patients, splits
 
     if args.append and args.force:
         raise UserError("--append keeps what is there and --force replaces it: give one of them.")
     folder, cases = splits.find_dataset(args.dataset)
     file = folder / splits.SPLITS
-    groups = splits.group_cases(cases, args.group)
+    raw = dataset_folder("nnUNet_raw", folder.name) if os.environ.get("nnUNet_raw") else None
+    groups = patients.groups_of_cases(cases, args.group, raw)
     draw = partial(splits.draw_fold, groups, shots=args.shots, seed=args.seed, validation=args.val)
     drawn = [draw(fold=fold) for fold in range(args.folds)]
     with only_run(file, patience_s=PATIENCE_S):
@@ -68,7 +72,14 @@ def run(args: argparse.Namespace) -> int:
         note = ", already there" if number < len(existing) else ""
         print(f"\nFold {number}{note}\n  training: {cases_and_patients(fold['train'], groups, named=True)}")
         print(f"  validation: {cases_and_patients(fold['val'], groups)}")
-        print(f"  nnUNetv2_train {args.dataset} {usual_configuration(folder)} {number}")
+        print(f"  nnUNetv2_train {args.dataset} {usual_training(folder, number)}")
+    if args.force and (trained := trained_folds(folder.name, numbers)):
+        print(
+            f"\nModels of {folder.name} were trained on other folds {', '.join(map(str, trained))}. They may have "
+            "trained on the validation cases of the new ones. Train anew, or give the new folds other numbers with "
+            "--append.",
+            file=sys.stderr,
+        )
     if (source := splits.refused_by_planning(folder.name, folds)) is not None:
         print(
             f"\n{source} has other folds: nnUNetv2_plan_and_preprocess and nnUNetv2_plan_experiment will stop at the "
@@ -87,9 +98,20 @@ def cases_and_patients(cases: Sequence[str], groups: Mapping[str, Sequence[str]]
     return f"{text}: {', '.join(cases)}" if named and len(cases) <= SHOWN else text
 
 
-def usual_configuration(folder: Path) -> str:
-    """The configuration to name in an example: 3d_fullres, unless the default plans were made without it."""
-    plans = folder / "nnUNetPlans.json"
+def usual_training(folder: Path, number: int) -> str:
+    """Configuration, fold and plans to name in an example: 3d_fullres, unless the plans were made without it."""
+    plans = folder / f"{PLANS}.json"
+    if not plans.is_file() and len(others := list(folder.glob("*Plans*.json"))) == 1:
+        (plans,) = others
     content = read_json(plans) if plans.is_file() else {}
     configurations = content.get("configurations") if isinstance(content, dict) else None
-    return "2d" if isinstance(configurations, dict) and "3d_fullres" not in configurations else "3d_fullres"
+    name = "2d" if isinstance(configurations, dict) and "3d_fullres" not in configurations else "3d_fullres"
+    return f"{name} {number}" + ("" if plans.stem == PLANS else f" -p {shlex.quote(plans.stem)}")
+
+
+def trained_folds(dataset: str, numbers: Sequence[int]) -> list[int]:
+    """Those of some folds that a model of a dataset was trained on."""
+    results = os.environ.get("nnUNet_results")
+    there = Path(results, dataset).glob("*/fold_*") if results else ()
+    names = {path.name for path in there}
+    return [number for number in numbers if f"fold_{number}" in names]

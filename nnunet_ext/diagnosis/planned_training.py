@@ -1,5 +1,7 @@
 """Can a trainer train a configuration of a plans file? What would stop or mislead it is found before it starts."""
 
+import glob
+import os
 import shlex
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -17,7 +19,7 @@ from nnunet_ext.checkpoints.sources import read_source
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
 from nnunet_ext.formats.dataset_json import read_dataset_json
-from nnunet_ext.messages import counted, some
+from nnunet_ext.messages import counted, dataset_number, some
 from nnunet_ext.plans.plans_file import read_plans, vanished_configurations
 from nnunet_ext.plans.settings import Settings
 from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset
@@ -49,6 +51,7 @@ def check_planned_training(
     yield check_settings(settings, trainer)
     yield from check_libraries(trainer)
     yield check_preprocessed(preprocessed, model, raw)
+    yield from check_previous_stage(trainer, model, raw)
     if FINE_TUNING in trainer.techniques:
         yield from check_fine_tuning(trainer, model, settings)
     if MIXUP in trainer.techniques:
@@ -61,7 +64,8 @@ def check_plans(file: Path, configuration: str) -> Finding:
         configurations = read_plans(file)["configurations"]
         vanished = vanished_configurations(file)
     except UserError as error:
-        return Finding("problem", "plans", str(error), f"nnUNetv2_plan_and_preprocess -d {file.parent.name}")
+        number = dataset_number(file.parent.name)
+        return Finding("problem", "plans", str(error), f"nnUNetv2_plan_and_preprocess -d {number}")
     if configuration in configurations:
         return Finding("ok", "plans", f"{file.name} has the configuration {configuration}.")
     detail = f"{file} has no configuration {configuration!r}; it has: {', '.join(configurations)}."
@@ -107,16 +111,37 @@ def check_preprocessed(preprocessed: Path, model: ModelDescription, raw: RawData
     changed = [key for key in DECISIVE if raw.description.get(key) != model.dataset_json.get(key)]
     if changed:
         detail = f"{' and '.join(changed)} in the dataset.json of {raw.folder} differ from those in {preprocessed}."
-        return Finding("problem", "preprocessed", detail, f"nnUNetv2_plan_and_preprocess -d {raw.folder.name} --clean")
+        fix = f"nnUNetv2_plan_and_preprocess -d {dataset_number(raw.folder.name)} --clean"
+        return Finding("problem", "preprocessed", detail, fix)
     plans_manager = PlansManager(dict(model.plans))
     folder = preprocessed / plans_manager.get_configuration(model.configuration).data_identifier
     done = {path.stem for path in folder.glob("*.pkl")}
     missing = [case for case in raw.cases if case not in done]
     if missing:
         detail = f"{len(missing)} of {len(raw.cases)} cases are not in {folder}: {some(missing)}."
-        command = ["nnUNetv2_preprocess", "-d", raw.folder.name, "-plans_name", str(model.plans["plans_name"])]
-        return Finding("problem", "preprocessed", detail, shlex.join([*command, "-c", model.configuration]))
+        command = ["nnUNetv2_preprocess", "-d", dataset_number(raw.folder.name)]
+        command += ["-plans_name", str(model.plans["plans_name"]), "-c", model.configuration]
+        return Finding("problem", "preprocessed", detail, shlex.join(command))
     return Finding("ok", "preprocessed", f"all {len(raw.cases)} cases are in {folder.name}.")
+
+
+def check_previous_stage(trainer: Any, model: ModelDescription, raw: RawDataset) -> Iterator[Finding]:
+    """Are the predictions of the first stage of a cascade there, which the second one is trained on?"""
+    manager = PlansManager(dict(model.plans))
+    stage = manager.get_configuration(model.configuration).previous_stage_name
+    if stage is None:
+        return
+    results, number = os.environ.get("nnUNet_results"), dataset_number(raw.folder.name)
+    name = f"{trainer.__name__}__{manager.plans_name}__{stage}"
+    folder = Path(results or "nnUNet_results", manager.dataset_name, name, "predicted_next_stage", model.configuration)
+    missing = [case for case in raw.cases if not any(folder.glob(f"{glob.escape(case)}.*"))]
+    if not missing:
+        yield Finding("ok", "previous stage", f"all cases are in {folder}.")
+        return
+    detail = f"{len(missing)} of {len(raw.cases)} cases are not in {folder}: {some(missing)}."
+    detail += f" Train every fold of {stage} first."
+    command = ["nnUNetv2_train", number, stage, "0", "-tr", trainer.__name__, "-p", manager.plans_name]
+    yield Finding("problem", "previous stage", detail, shlex.join(command))
 
 
 def check_fine_tuning(trainer: Any, model: ModelDescription, settings: Settings) -> Iterator[Finding]:

@@ -1,5 +1,6 @@
 """Which cases of a raw dataset to score a model on, and where their files are."""
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,10 +80,7 @@ def select_cases(
         UserError: if the dataset or files of it are missing, or the folds have no validation cases.
     """
     folder = raw_folder(dataset)
-    for name in (references, instances):
-        if name is not None and not (folder / name).is_dir():
-            there = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))
-            raise UserError(f"{folder} has no folder {name}. It has: {there}.")
+    references, instances = (None if name is None else _part(folder, name) for name in (references, instances))
     description = read_dataset_json(folder / "dataset.json")
     if selection is None:
         test = with_references(raw_test_cases(folder, description), folder, description, references)
@@ -113,6 +111,15 @@ def select_cases(
     )
     check_instance_maps(chosen)
     return chosen
+
+
+def _part(folder: Path, name: str) -> str:
+    """The name of a folder of a dataset, which may be given as a path; a UserError if it is not there."""
+    path = Path(os.path.abspath(folder / name))  # which follows no link: the folder itself may be one
+    if not path.is_dir() or path.parent.resolve() != folder.resolve():
+        there = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))
+        raise UserError(f"{folder} has no folder {name}. It has: {there}.")
+    return path.name
 
 
 def check_instance_maps(cases: CaseSet) -> None:

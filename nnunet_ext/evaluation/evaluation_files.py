@@ -134,7 +134,7 @@ def origin_of_model(model: TrainedModel, *, mirroring: bool) -> dict[str, Any]:
     """What evaluation.json says about predictions of a model."""
     return {
         "model": model.folder.name,
-        "trained_on": model.folder.resolve().parent.name,
+        "trained_on": model.trained_on,
         "folds": list(model.folds),
         "checkpoint": model.checkpoint,
         "mirroring": mirroring,

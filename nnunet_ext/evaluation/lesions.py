@@ -3,11 +3,10 @@
 import numpy as np
 import numpy.typing as npt
 
-from nnunet_ext.evaluation.metrics.label_in_case import DetectionCounts
+from nnunet_ext.evaluation.metrics.label_in_case import OVERLAP, DetectionCounts
 from nnunet_ext.preprocessing.raw.instances import components
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels
 
-OVERLAP = 0.1
 COMPONENTS = "components"  # what tells instances apart where there is no map of them
 
 Mask = npt.NDArray[np.bool_]

@@ -54,7 +54,8 @@ def predicted_cases(
     if remarks and not partial:
         raise UserError(f"{' '.join(remarks)} Add --partial to score the {len(common)} cases that are in both.")
     files = {case: Case((), references / f"{case}{ending}") for case in common}
-    cases = CaseSet(references.parent.name, SELECTION, theirs, files, references.name, instances)
+    dataset = references.resolve().parent.name or references.name
+    cases = CaseSet(dataset, SELECTION, theirs, files, references.name, instances)
     check_instance_maps(cases)
     return cases, match_labels(ours, theirs, name=str(references)), remarks
 
@@ -81,7 +82,8 @@ def _descriptions(
 
 
 def _case_names(folder: Path, ending: str) -> list[str]:
-    return sorted(file.name.removesuffix(ending) for file in folder.iterdir() if file.name.endswith(ending))
+    names = [file.name for file in folder.iterdir() if not file.name.startswith(".")]  # macOS leaves ._case.nii.gz
+    return sorted(name.removesuffix(ending) for name in names if name.endswith(ending))
 
 
 def _only_in_one(here: Path, cases: Sequence[str], others: Sequence[str], lacking: str, there: Path) -> list[str]:

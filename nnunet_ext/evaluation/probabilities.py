@@ -12,6 +12,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.messages import counted
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, read_images
 from nnunet_ext.preprocessing.raw.splits import Fold
 
@@ -68,8 +69,19 @@ def unreadable_images_named(predictor: nnUNetPredictor, cases: Iterable[Sequence
         for images in cases:
             reader = predictor.plans_manager.image_reader_writer_class()
             data, properties = read_images(reader, Case(tuple(images), images[0]))
+            _check_channels(predictor, len(data), images)
             _check_size(predictor, data.shape[1:], properties["spacing"], images[0])
         raise
+
+
+def _check_channels(predictor: nnUNetPredictor, found: int, images: Sequence[Path]) -> None:
+    """Raise a UserError if a case has other channels than the model takes, as a picture in colour among grey ones."""
+    wanted = len(predictor.configuration_manager.normalization_schemes)
+    if found != wanted:
+        raise UserError(
+            f"{', '.join(map(str, images))}: found {counted(found, 'channel')}, and the model takes {wanted}. Convert "
+            "the case as those that the model was trained on, or remove it."
+        )
 
 
 def _check_size(predictor: nnUNetPredictor, shape: Sequence[int], spacing: Sequence[float], file: Path) -> None:

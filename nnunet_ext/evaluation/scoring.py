@@ -16,9 +16,8 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.bootstrap import Estimate, Resampling, SeedScores, Table
 from nnunet_ext.evaluation.case_sets import CaseSet
 from nnunet_ext.evaluation.largest_component import largest_component, pieces
-from nnunet_ext.evaluation.lesions import OVERLAP
 from nnunet_ext.evaluation.metrics import LESIONS_RECALL, NSD, Metric, metrics_of
-from nnunet_ext.evaluation.metrics.label_in_case import CaseMaps, LabelInCase
+from nnunet_ext.evaluation.metrics.label_in_case import OVERLAP, CaseMaps, LabelInCase
 from nnunet_ext.evaluation.operating_points import (
     Point,
     ReachedThresholds,

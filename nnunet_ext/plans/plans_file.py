@@ -8,6 +8,7 @@ from typing import Any
 from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
+from nnunet_ext.messages import dataset_number
 
 MEMORY = "nnunet_ext_configurations.json"
 """Beside the plans files: which configurations this package wrote, and by which command."""
@@ -23,7 +24,8 @@ def preprocessed_folder(dataset: str) -> Path:
     root = folder_of_variable("nnUNet_preprocessed")
     if found := dataset_folder("nnUNet_preprocessed", dataset):
         return found
-    raise UserError(f"Dataset {dataset} is not in {root}. Plan it first: nnUNetv2_plan_and_preprocess -d {dataset}")
+    fix = f"nnUNetv2_plan_and_preprocess -d {dataset_number(dataset)}"
+    raise UserError(f"Dataset {dataset} is not in {root}. Plan it first: {fix}")
 
 
 def raw_folder(dataset: str) -> Path:
@@ -47,6 +49,8 @@ def folder_of_variable(variable: str) -> Path:
 def dataset_folder(variable: str, dataset: str) -> Path | None:
     """The dataset's folder below one of nnU-Net's folders, None if it is not there; a UserError if several fit."""
     root = folder_of_variable(variable)
+    if Path(dataset).name != dataset or "\\" in dataset:
+        raise UserError(f"{dataset!r} is a path. Give the id or the name of a dataset in {root}.")
     found = matching_datasets(root, dataset)
     if len(found) > 1:
         raise UserError(f"Several datasets in {root} fit {dataset!r}: {', '.join(path.name for path in found)}.")

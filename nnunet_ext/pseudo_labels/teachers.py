@@ -66,7 +66,7 @@ class Teacher:
         """What the new dataset says about it."""
         return {
             "folder": self.model.folder.resolve().name,
-            "trained_on": trained_on(self.model),
+            "trained_on": self.model.trained_on,
             "folds": list(self.model.folds),
             "out_of_fold": self.out_of_fold,
             "checkpoint": self.model.checkpoint,
@@ -93,11 +93,6 @@ def load_teacher(
     predictor = load_predictor(model, device=choose_device(options.device), mirroring=mirroring)
     weights = dict(zip(model.folds, predictor.list_of_parameters))
     return Teacher(model, chosen, mirroring, options.out_of_fold, predictor, weights)
-
-
-def trained_on(model: TrainedModel) -> str:
-    """The dataset that a model was trained on, by nnU-Net's own layout of results."""
-    return model.folder.resolve().parent.name
 
 
 def check_fit(source: RawDataset, model: TrainedModel, *, labels_count: bool) -> None:
@@ -140,9 +135,9 @@ def folds_of_cases(source: RawDataset, model: TrainedModel, *, out_of_fold: bool
     """The folds that predict each case: all, or those that have not trained on it; a UserError if there are none."""
     if not out_of_fold:
         return dict.fromkeys(source.cases, model.folds)
-    if trained_on(model) != source.folder.name:
+    if model.trained_on != source.folder.name:
         raise UserError(
-            f"{model.folder} was trained on {trained_on(model)}, and not on {source.folder.name}, so that no fold of "
+            f"{model.folder} was trained on {model.trained_on}, and not on {source.folder.name}, so that no fold of "
             "it has trained on the cases. Leave --out-of-fold out."
         )
     file = preprocessed_folder(source.folder.name) / SPLITS

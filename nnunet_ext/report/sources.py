@@ -11,8 +11,9 @@ import pandas as pd
 from nnunet_ext.checkpoints.trained_model import FINAL
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.largest_component import PIECES
-from nnunet_ext.evaluation.lesions import COMPONENTS, OVERLAP
+from nnunet_ext.evaluation.lesions import COMPONENTS
 from nnunet_ext.evaluation.metrics import DICE, LESIONS_RECALL, METRICS, NSD
+from nnunet_ext.evaluation.metrics.label_in_case import OVERLAP
 from nnunet_ext.evaluation.scores_table import SCORES, labels_with, nanmean, read_scores, seed_scores
 from nnunet_ext.files import read_json
 from nnunet_ext.formats.annotated_labels import annotated_labels

@@ -22,7 +22,7 @@ from nnunet_ext.pseudo_labels.datasets import (
     missing_values,
     without_ignore,
 )
-from nnunet_ext.pseudo_labels.teachers import check_fit, check_labels, trained_on
+from nnunet_ext.pseudo_labels.teachers import check_fit, check_labels
 
 TRAINED = "Scores on cases that were trained on say nothing."
 
@@ -58,10 +58,10 @@ def check_data(
     if seen is None:
         return [
             *unknown,
-            f"Whether the teacher has trained on a held-out case is not known: {trained_on(teacher)} or its folds are "
+            f"Whether the teacher has trained on a held-out case is not known: {teacher.trained_on} or its folds are "
             "not here. If it has, round 0 is scored too well, and no student improves on it.",
         ]
-    name = f"the training cases of {trained_on(teacher)}"
+    name = f"the training cases of {teacher.trained_on}"
     check_distinct(seen, held_out.cases, here=name, there=held, why=f"The teacher has trained on them. {TRAINED}")
     return unknown
 
@@ -114,7 +114,7 @@ def _check_fully_labelled(held_out: CaseSet) -> None:
 def _cases_of_teacher(teacher: TrainedModel) -> Mapping[str, Case] | None:
     """The cases that a model has trained on, by nnU-Net's own layout of results; None if that is not to be found."""
     try:
-        dataset = read_raw_dataset(trained_on(teacher))
+        dataset = read_raw_dataset(teacher.trained_on)
         names = {name for fold in teacher.folds for name in training_cases_of(dataset, fold)}
     except UserError:
         return None

@@ -82,6 +82,17 @@ def test_the_command_shows_the_plans_on_the_same_page(workspace, capsys: pytest.
     assert page.endswith("1 problem found.\n")
 
 
+def test_what_was_found_in_data_that_are_not_planned_is_shown(workspace, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+    command = ["check", "-d", str(KINDS["labels"]["id"]), "-tr", "nnUNetTrainerMixUp"]
+    assert main([*command, "-c", "3d_tiny"]) == 1
+    page = capsys.readouterr().out
+    assert "geometry" in page
+    assert f"nnUNetv2_plan_and_preprocess -d {KINDS['labels']['id']}" in " ".join(page.split())
+    assert main([*command, "-p", "otherPlans"]) == 2
+    assert "Add -c CONFIGURATION" in capsys.readouterr().err
+
+
 def test_configuration_that_is_not_there(preprocessed: Path) -> None:
     problem = the_problem(found("nnUNetTrainerMixUp", preprocessed, "3d_typo"))
     assert problem.title == "plans"
@@ -89,7 +100,7 @@ def test_configuration_that_is_not_there(preprocessed: Path) -> None:
     assert "3d_fullres" in problem.detail
     problem = the_problem(found("nnUNetTrainerMixUp", preprocessed, plans="otherPlans"))
     assert "otherPlans.json" in problem.detail
-    assert problem.fix == f"nnUNetv2_plan_and_preprocess -d {preprocessed.name}"
+    assert problem.fix == f"nnUNetv2_plan_and_preprocess -d {KINDS['labels']['id']}"
 
 
 def test_configuration_that_planning_has_removed_comes_with_its_command(preprocessed: Path, monkeypatch) -> None:
@@ -139,7 +150,21 @@ def test_cases_that_are_not_preprocessed_are_named(preprocessed: Path) -> None:
     assert problem.title == "preprocessed"
     assert f"1 of {CASES} cases are not in" in problem.detail
     assert problem.detail.endswith(": case_3.")
-    assert problem.fix == f"nnUNetv2_preprocess -d {preprocessed.name} -plans_name nnUNetPlans -c 3d_tiny"
+    assert problem.fix == f"nnUNetv2_preprocess -d {KINDS['labels']['id']} -plans_name nnUNetPlans -c 3d_tiny"
+
+
+def test_predictions_of_the_first_stage_are_looked_for(preprocessed: Path, results: Path) -> None:
+    add(preprocessed, "second", previous_stage="3d_fullres")
+    problem = found("nnUNetTrainerConfigurable", preprocessed, "second")["previous stage"]
+    assert problem.severity == "problem"
+    assert f"{CASES} of {CASES} cases are not in" in problem.detail
+    number = KINDS["labels"]["id"]
+    assert problem.fix == f"nnUNetv2_train {number} 3d_fullres 0 -tr nnUNetTrainerConfigurable -p nnUNetPlans"
+    model = results / preprocessed.name / "nnUNetTrainerConfigurable__nnUNetPlans__3d_fullres"
+    (model / "predicted_next_stage" / "second").mkdir(parents=True)
+    for number in range(CASES):
+        (model / "predicted_next_stage" / "second" / f"case_{number}.b2nd").touch()
+    assert found("nnUNetTrainerConfigurable", preprocessed, "second")["previous stage"].severity == "ok"
 
 
 def test_dataset_that_changed_after_planning_is_a_problem(preprocessed: Path) -> None:

@@ -79,6 +79,7 @@ def test_other_content_under_the_same_name_needs_force(plans_file, capsys):
         (["--name", "3d_fullres", "num_epochs=5"], "inherit from itself"),
         (["--name", "short", "-c", "2d", "num_epochs=5"], "no configuration '2d'"),
         (["num_epochs=5"], "no --name"),
+        (["--force"], "Add its --name"),
         (["-p", "Other", "--name", "short"], "There is no plans file"),
     ],
 )

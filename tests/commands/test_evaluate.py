@@ -18,9 +18,9 @@ from nnunetv2.evaluation.evaluate_predictions import evaluate_folder_entry_point
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor, predict_entry_point_modelfolder
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
-from nnunet_ext.cli import build_parser, main
+from nnunet_ext.cli import main
 from nnunet_ext.evaluation import machine, parallel
-from nnunet_ext.evaluation.lesions import OVERLAP, DetectionCounts, count_lesions
+from nnunet_ext.evaluation.lesions import DetectionCounts, count_lesions
 from nnunet_ext.evaluation.metrics import metrics_of
 from nnunet_ext.evaluation.operating_points import known_thresholds
 from nnunet_ext.evaluation.scores_table import read_scores
@@ -495,10 +495,6 @@ def test_a_case_without_a_patient_is_refused_before_anything_is_predicted(models
     assert not (tmp_path / "out").exists()
 
 
-def test_the_default_overlap_is_that_of_the_lesions():
-    assert build_parser().parse_args(["evaluate", "M", "--on", "1", "-o", "OUT"]).overlap == OVERLAP
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -511,6 +507,7 @@ def test_the_default_overlap_is_that_of_the_lesions():
         (["--on", "901", "--metrics", "nsd", "--tolerance", "core=1"], "--tolerance has nothing for shell"),
         (["--on", "901", "--metrics", "nsd", "--tolerance", "cores=1", "2"], "scored are shell, core"),
         (["--on", "901", "--instances", "labelsTr"], "--instances is for the lesions alone"),
+        (["--on", "901", "--overlap", "0.5"], "--overlap is for the lesions alone"),
         (["--on", "901", "--patients", "x.json", "--bootstrap", "0"], "--patients is for the intervals alone"),
         (["--on", "901", "--patients", "x.json"], "x.json does not exist"),
         (["--on", "903:all"], "takes 1 channel (MRI), but Dataset903_Regions has 3"),

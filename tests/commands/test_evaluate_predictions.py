@@ -161,6 +161,7 @@ def test_the_summary_alone_is_on_stdout_for_machines(folders, tmp_path, capsys):
 
 def test_cases_of_one_folder_alone_are_named_and_left_out_if_asked(folders, tmp_path, capsys):
     predictions, dataset = folders
+    (predictions / "._organs_0.nii.gz").write_bytes(b"of macOS")
     (predictions / "organs_3.nii.gz").rename(predictions / "other.nii.gz")
     labels = ["--labels", dataset / "labelsTr"]
     assert evaluate(tmp_path / "out", predictions, *labels) == 2

@@ -254,6 +254,23 @@ def test_other_channels_endings_and_readers_are_named(sources, raw, capsys):
     assert "differ in overwrite_image_reader_writer" in refusal(capsys, raw, "4", "6")
 
 
+def test_folds_that_are_not_kept_are_told_of(sources, raw, capsys):
+    first = sources["Dataset001_Abdomen"]
+    names = sorted({file.name[: -len("_0000.nii.gz")] for file in (first / "imagesTr").glob("*_0000.nii.gz")})
+    own = [{"train": names[1:], "val": names[:1]}]
+    (first / "splits_final.json").write_text(json.dumps(own))
+    assert main(["merge", "1", "2", "-o", "Dataset050_Merged"]) == 0
+    assert f"{first / 'splits_final.json'} has folds of its own, which are not kept" in capsys.readouterr().err
+    patients = {"cases": {name: {"patient": name.partition("_")[0]} for name in names}}
+    (first / "pairs.json").write_text(json.dumps(patients))
+    assert main(["merge", "1", "2", "-o", "Dataset050_Merged", "--force"]) == 0
+    assert "folds of its own" not in capsys.readouterr().err
+    folds = json.loads((raw / "Dataset050_Merged" / "splits_final.json").read_text())
+    for fold in folds:
+        apart = [{name.partition("_")[0] for name in fold[part] if name in names} for part in ("train", "val")]
+        assert not set.intersection(*apart)
+
+
 def test_a_case_without_all_channels_is_named(sources, raw, capsys):
     (sources["Dataset001_Abdomen"] / "imagesTr" / "a0_1_0001.nii.gz").unlink()
     assert "a0_1 of Dataset001_Abdomen does not have 2 channels" in refusal(capsys, raw, "1", "2")

@@ -1,6 +1,7 @@
 """``nnunet_ext pair``: from scans with priors to a dataset, and to images for prediction."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +102,10 @@ def test_new_pairs_are_prepared_like_a_dataset(table, raw, tmp_path, capsys):
     assert sorted(file.name for file in out.glob("*.nii.gz")) == names
     for name in names:
         assert (read_array(out / name) == read_array(raw / NAME / "imagesTr" / name)).all()
-    assert f"nnUNetv2_predict -i '{out}' -o PREDICTIONS -d {NAME}" in capsys.readouterr().out
+    expected = (
+        f"nnUNetv2_predict -d {NAME} -tr nnUNetTrainerDualEncoder -c CONFIGURATION -i '{out}' -o PREDICTIONS -f 0"
+    )
+    assert expected in capsys.readouterr().out
 
 
 def test_new_pairs_are_prepared_like_a_dataset_whose_labels_have_become_regions(table, raw, tmp_path, capsys):
@@ -127,6 +131,9 @@ def test_new_scan_without_a_prior_is_prepared_like_a_model(table, raw, tmp_path,
     model = tmp_path / "results" / NAME / "nnUNetTrainerDualEncoderMixUp__nnUNetPlans__3d_fullres"
     model.mkdir(parents=True)
     (model / "dataset.json").write_bytes((raw / NAME / "dataset.json").read_bytes())
+    for file in ("plans.json", "fold_2/checkpoint_final.pth"):
+        (model / file).parent.mkdir(exist_ok=True)
+        (model / file).touch()
     scans = tmp_path / "scans"
     cells = write_pair(scans, "new", prior_image=None, prior_label=None, current_label=None)
     (scans / "new.csv").write_text(f"patient,current_image\nnew,{cells['current_image']}\n")
@@ -137,7 +144,8 @@ def test_new_scan_without_a_prior_is_prepared_like_a_model(table, raw, tmp_path,
     assert [bool(np.any(channel)) for channel in found] == [True, False, False, False]
     shown = capsys.readouterr().out
     assert "Warning: no case has a prior." in shown
-    assert f"-d {NAME} -c 3d_fullres -p nnUNetPlans -tr nnUNetTrainerDualEncoderMixUp -f 0" in shown
+    command = ["nnUNetv2_predict_from_modelfolder", "-m", str(model), "-i", str(out), "-o", "PREDICTIONS", "-f", "2"]
+    assert f"\n  {shlex.join(command)}\n" in shown
 
 
 def test_grids_that_differ_are_told(table, raw, capsys):
@@ -208,6 +216,10 @@ def test_warnings_are_told_by_case(table, raw, capsys):
         (("--table", "TABLE", "--predict"), "--predict needs --like"),
         (("--table", "TABLE", "--predict", "--like", "811", *LABELS), "leave --labels out"),
         (("--table", "TABLE", "--predict", "--like", "811", "--crop-to-body", "0"), "leave --crop-to-body out"),
+        (
+            ("--current", "x", "--predict", "--like", "811", "--current-segmentations", "y"),
+            "takes no labels of the current",
+        ),
         (("--table", "TABLE", "--predict", "--like", "811"), "Dataset 811 is not in"),
         (("--table", "TABLE", "--labels", "a=1", "b=3"), "--labels a=1 b=3: nnU-Net needs"),
         (("--table", "TABLE", "--labels", "a=1", "a=2"), "--labels a=1 a=2: nnU-Net needs"),

@@ -182,6 +182,18 @@ def test_a_model_of_another_dataset_predicts_every_case(cases):
     assert sorted(table(cases, "cases.csv")["case"]) == ["case_0", "case_1", "case_2"]
 
 
+def test_a_model_says_itself_what_it_was_trained_on(cases, tmp_path):
+    """By its plans: an exported one, or a colleague's, lies elsewhere."""
+    plans = json.loads((cases.model / "plans.json").read_text())
+    (cases.model / "plans.json").write_text(json.dumps({**plans, "dataset_name": cases.source.name}))
+    moved = shutil.copytree(cases.model, tmp_path / "heart")
+    assert main(["review", str(moved), "-d", "705", "-o", str(cases.root / "review")]) == 0
+    assert "that have not trained on it" in page(cases)
+    (moved / "plans.json").write_text(json.dumps({**plans, "dataset_name": "Dataset001_Other"}))
+    assert main(["review", str(moved), "-d", "705", "-o", str(cases.root / "review"), "--force"]) == 0
+    assert "of heart, which was trained on Dataset001_Other" in page(cases)
+
+
 def test_nothing_to_review_gives_empty_tables(place, predictor):
     for number in range(3):
         with_arrays(place, f"case_{number}", 0.9, slice(0, 3))

@@ -471,10 +471,14 @@ def test_a_teacher_of_other_channels_or_labels_is_refused(ready, programs, capsy
         ({"configuration": "second"}, "second stage of a cascade"),
         ({"fold": "7"}, "but not fold 7"),
         ({"fold": "all"}, "it has trained on every case"),
+        ({"options": ["--teacher-folds", "0", "1"]}, "--teacher-folds are those of --teacher"),
+        ({"options": ["--patients", "typo.json"]}, "typo.json does not exist"),
+        ({"options": ["--patients", "typo.json", "--bootstrap", "0"]}, "--patients is for the intervals alone"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_written(ready, programs, capsys, arguments, message):
-    assert self_train(ready, **arguments) == 2
+    others = {name: value for name, value in arguments.items() if name != "options"}
+    assert self_train(ready, *arguments.get("options", ()), **others) == 2
     assert message in capsys.readouterr().err
     assert not (ready.root / "run").exists()
 

@@ -54,6 +54,36 @@ def test_patients_are_counted_and_stay_together(file, capsys):
         assert {case[-2:] for case in fold["train"]}.isdisjoint(case[-2:] for case in fold["val"])
 
 
+def test_patients_of_pairs_are_known(file, tmp_path, monkeypatch, capsys):
+    raw = tmp_path / "raw" / "Dataset004_Small"
+    raw.mkdir(parents=True)
+    cases = {f"c{number}_p{number // 2}": {"patient": f"p{number // 2}"} for number in range(12)}
+    (raw / "pairs.json").write_text(json.dumps({"cases": cases}))
+    monkeypatch.setenv("nnUNet_raw", str(raw.parent))
+    assert main(["split", "-d", "4", "--shots", "2"]) == 0
+    assert "training: 2 patients = 4 cases: " in capsys.readouterr().out
+
+
+def test_the_example_names_other_plans(file, capsys):
+    (file.parent / "nnUNetResEncUNetMPlans.json").write_text(json.dumps({"configurations": {"2d": {}}}))
+    assert main(["split", "-d", "4", "--shots", "2"]) == 0
+    assert "nnUNetv2_train 4 2d 0 -p nnUNetResEncUNetMPlans\n" in capsys.readouterr().out
+
+
+def test_models_of_folds_that_are_replaced_are_told_of(file, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    (tmp_path / "results" / "Dataset004_Small" / "nnUNetTrainer__nnUNetPlans__2d" / "fold_1").mkdir(parents=True)
+    file.write_text(json.dumps(FIVE))
+    assert main(["split", "-d", "4", "--shots", "2", "--folds", "2", "--force"]) == 0
+    assert "were trained on other folds 1. They may have trained on the validation" in capsys.readouterr().err
+
+
+def test_a_path_is_no_dataset(file, capsys):
+    assert main(["split", "-d", str(file.parent), "--shots", "2"]) == 2
+    assert "is a path. Give the id or the name of a dataset" in capsys.readouterr().err
+    assert not file.exists()
+
+
 def test_the_same_again_is_already_there_and_other_folds_need_force(file, capsys):
     command = ["split", "-d", "4", "--shots", "2"]
     assert main(command) == 0

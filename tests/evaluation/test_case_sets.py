@@ -69,6 +69,12 @@ def test_references_and_instances_come_from_the_named_folders(dataset):
     assert found.cases["b"].label == dataset / "labels_dense" / "b.nii.gz"
     assert found.cases["b"].images[1] == dataset / "imagesTr" / "b_0001.nii.gz"
     assert found.instance_map("c") == dataset / "instances" / "c.nii.gz"
+    (dataset / "linked").symlink_to(dataset / "labels_dense")
+    for given in ("labels_dense/", "./labels_dense", str(dataset / "labels_dense"), "linked/"):  # by tab completion
+        name = select_cases("5", None, folds=[0], references=given).references
+        assert name == ("linked" if "linked" in given else "labels_dense")
+    with pytest.raises(UserError, match=r"has no folder labels_dense/\.\."):
+        select_cases("5", None, folds=[0], references="labels_dense/..")
 
 
 def test_without_maps_of_instances_there_is_none(dataset):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -57,7 +58,7 @@ def test_an_image_that_nnunet_cannot_read_is_named_and_other_errors_stay(tmp_pat
         raise RuntimeError("of nnU-Net")
 
     manager = SimpleNamespace(image_reader_writer_class=SimpleITKIO, transpose_forward=[1, 0, 2])
-    configuration = SimpleNamespace(spacing=[1.0, 1.0])  # of slices
+    configuration = SimpleNamespace(spacing=[1.0, 1.0], normalization_schemes=["ZScoreNormalization"])  # of slices
     predictor = SimpleNamespace(
         predict_from_files_sequential=predict, plans_manager=manager, configuration_manager=configuration
     )
@@ -68,6 +69,8 @@ def test_an_image_that_nnunet_cannot_read_is_named_and_other_errors_stay(tmp_pat
     sitk.WriteImage(sitk.Image([4, 4, 4], sitk.sitkUInt8), str(image))
     with pytest.raises(RuntimeError, match="of nnU-Net"):
         predict_case(predictor, [image])
+    with pytest.raises(UserError, match=r"case_0000\.mha, .*case_0001\.mha: found 2 channels, and the model takes 1"):
+        predict_case(predictor, [image, Path(shutil.copy(image, tmp_path / "case_0001.mha"))])
     small = sitk.Image([4, 4, 4], sitk.sitkUInt8)
     small.SetSpacing((0.1, 0.001, 0.001))
     sitk.WriteImage(small, str(image))

@@ -18,6 +18,9 @@ Mask = npt.NDArray[np.bool_]
 Map = npt.NDArray[np.integer]
 Box = tuple[slice, ...]
 
+OVERLAP = 0.1
+"""Share of an instance's voxels that makes it found or right, unless another is asked for."""
+
 CHUNK = 1 << 20  # voxels that are counted at a time
 
 
@@ -81,7 +84,7 @@ class LabelInCase:
 
     maps: CaseMaps
     key: tuple[int, ...]  # its value, or the values of a region
-    overlap_share: float = 0.1  # share of an instance's voxels that makes it found or right
+    overlap_share: float = OVERLAP  # share of an instance's voxels that makes it found or right
     tolerance: float = 0.0  # for normalized surface Dice, in mm
     by_instances: bool = True  # whether the map of instances covers the label
 

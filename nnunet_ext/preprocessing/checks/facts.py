@@ -12,9 +12,9 @@ from nnunet_ext.findings import Finding
 from nnunet_ext.plans.channel_roles import LONGITUDINAL
 from nnunet_ext.plans.settings import KEY
 from nnunet_ext.preprocessing.checks.dataset_check import single_labels
-from nnunet_ext.preprocessing.checks.longitudinal import LongitudinalCheck, patients_of_cases
-from nnunet_ext.preprocessing.pairs.longitudinal_dataset import RECORD as PAIRS
+from nnunet_ext.preprocessing.checks.longitudinal import LongitudinalCheck
 from nnunet_ext.preprocessing.raw.instances import components, instances_of
+from nnunet_ext.preprocessing.raw.patients import PAIRS, patients_of_cases
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset
 from nnunet_ext.preprocessing.simulate.label_noise import RECORD as NOISE
 from nnunet_ext.preprocessing.simulate.partial_annotation import RECORD as SOME_INSTANCES

@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import read_json
 from nnunet_ext.findings import Finding
 from nnunet_ext.formats.dataset_json import channel_names
 from nnunet_ext.messages import some
 from nnunet_ext.plans.channel_roles import LONGITUDINAL, roles_of_dataset
 from nnunet_ext.plans.settings import KEY
 from nnunet_ext.preprocessing.checks.dataset_check import known_folds, splits_file
-from nnunet_ext.preprocessing.pairs.longitudinal_dataset import RECORD
+from nnunet_ext.preprocessing.raw.patients import PAIRS, patients_of_cases
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, Labels, RawDataset, read_images
 from nnunet_ext.preprocessing.raw.splits import PARTS
 from nnunet_ext.techniques.dual_encoder import ChannelRoles
@@ -101,9 +100,9 @@ class LongitudinalCheck:
     def patients(self) -> Iterator[Finding]:
         """Whether a fold has a patient in both of its parts."""
         title, folds = "patients", known_folds(self.dataset)
-        patients = patients_of_cases(self.dataset.folder / RECORD)
+        patients = patients_of_cases(self.dataset.folder / PAIRS)
         if not patients:
-            detail = f"which cases are of one patient is not known: there is no {RECORD} of `nnunet_ext pair`."
+            detail = f"which cases are of one patient is not known: there is no {PAIRS} of `nnunet_ext pair`."
             yield Finding("ok", title, detail)
         elif folds:
             in_parts = [
@@ -122,12 +121,3 @@ class LongitudinalCheck:
     def _first(self, wrong: Mapping[str, int]) -> str:
         case, channel = next(iter(wrong.items()))
         return f"channel {channel} of {len(wrong)} of {self.cases} cases ({some(wrong)}; first in {case})"
-
-
-def patients_of_cases(file: Path) -> dict[str, str]:
-    """The patient of each case by what `nnunet_ext pair` recorded; nothing if there is no such record."""
-    if not file.is_file():
-        return {}
-    content = read_json(file)
-    cases = content.get("cases", {}) if isinstance(content, dict) else {}
-    return {case: entry["patient"] for case, entry in cases.items() if isinstance(entry, dict) and "patient" in entry}

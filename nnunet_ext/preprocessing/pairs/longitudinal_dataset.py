@@ -18,6 +18,7 @@ from nnunet_ext.preprocessing.pairs.images import write_image
 from nnunet_ext.preprocessing.pairs.paired_case import IfDiverged, PairedCase, Pairing, make_case
 from nnunet_ext.preprocessing.pairs.pairing import Pair, patients_of
 from nnunet_ext.preprocessing.raw.new_dataset import CaseProgress, new_dataset
+from nnunet_ext.preprocessing.raw.patients import PAIRS as RECORD
 from nnunet_ext.preprocessing.raw.splits import SPLITS, Fold, cross_validation
 from nnunet_ext.version import __version__
 
@@ -25,7 +26,6 @@ MADE_BY = "pair"
 PAIRING = "pairing"
 """The key in dataset.json, under ``nnunet_ext``, of what a prediction has to do as the training did."""
 
-RECORD = "pairs.json"
 PICTURES = "pictures"
 ENDING = ".nii.gz"
 

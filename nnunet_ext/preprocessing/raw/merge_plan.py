@@ -15,8 +15,8 @@ from nnunet_ext.formats.dataset_json import channel_names
 from nnunet_ext.formats.names import check_names
 from nnunet_ext.formats.typed import validated
 from nnunet_ext.messages import some
+from nnunet_ext.preprocessing.raw.patients import groups_of_cases
 from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset
-from nnunet_ext.preprocessing.raw.splits import group_cases
 from nnunet_ext.preprocessing.raw.unlabelled import MADE_BY as UNLABELLED
 
 READER = "overwrite_image_reader_writer"
@@ -101,7 +101,7 @@ def plan_merge(
         renames: the same in one source, by the name of its folder; they come before the aliases.
         only_annotated: by source, labels that none of its cases has beside what is annotated; empty for all others.
         channels: names of those to take; empty for all, which must then be the same in each source.
-        group: pattern of the patient in a case's name, as in `group_cases`.
+        group: pattern of the patient in a case's name, as in `groups_of_cases`.
         prefix: put the source's number before the names of cases and patients.
 
     Raises:
@@ -122,7 +122,7 @@ def plan_merge(
     sources = []
     for one, labels in zip(datasets, names):
         start = f"D{one.folder.name[len('Dataset') :][:3]}_" if prefix else ""
-        groups = group_cases(list(one.cases), group)
+        groups = groups_of_cases(list(one.cases), group, one.folder)
         sources.append(
             Source(
                 one,

@@ -90,7 +90,7 @@ def write_description(
 
 
 def _reference(image: Path, home: Path) -> str:
-    image = image.resolve()
+    image = image.parent.resolve() / image.name  # a link to a file stays: its name and the spacing beside it count
     return Path(os.path.relpath(image, home) if image.is_relative_to(home.parent) else image).as_posix()
 
 

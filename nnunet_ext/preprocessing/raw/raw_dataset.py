@@ -39,7 +39,7 @@ class Case:
 
     def has_channels(self, number: int) -> bool:
         """Whether there is an image file for each channel, or one picture in colour, which holds all of them."""
-        is_picture = len(self.images) == 1 and self.images[0].name.endswith(PICTURES)
+        is_picture = len(self.images) == 1 and self.images[0].name.lower().endswith(PICTURES)
         return len(self.images) == number or is_picture
 
 
@@ -245,10 +245,11 @@ def images_in(folder: Path, endings: Collection[str]) -> Iterator[tuple[Path, st
     found = False
     for file in sorted(folder.iterdir()):
         # the longest ending counts: .nii.gz before .gz
-        ending = max((ending for ending in endings if file.name.endswith(ending)), key=len, default="")
+        ending = max((ending for ending in endings if file.name.lower().endswith(ending)), key=len, default="")
         if ending and not file.name.startswith(".") and file.is_file():
             found = True
-            yield file, file.name.removesuffix(ending), ending
+            name, written = file.name[: -len(ending)], file.name[-len(ending) :]
+            yield file, name, written
     if not found:
         raise UserError(f"{folder} has no images. Their names end in one of {', '.join(endings)}.")
 

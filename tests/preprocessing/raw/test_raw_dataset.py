@@ -133,6 +133,7 @@ def test_files_that_a_dataset_lists_are_where_it_says(tmp_path: Path, monkeypatc
 
 def test_one_picture_in_colour_has_every_channel():
     assert Case((Path("a_0000.png"),), Path("a.png")).has_channels(3)
+    assert Case((Path("a_0000.PNG"),), Path("a.PNG")).has_channels(3)
     assert not Case((Path("a_0000.nii.gz"),), Path("a.nii.gz")).has_channels(3)
     assert Case((Path("a"), Path("b")), Path("c")).has_channels(2)
 
