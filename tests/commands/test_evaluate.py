@@ -18,10 +18,12 @@ from nnunetv2.evaluation.evaluate_predictions import evaluate_folder_entry_point
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor, predict_entry_point_modelfolder
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
+from nnunet_ext.checkpoints.trained_model import find_trained_model
 from nnunet_ext.cli import main
 from nnunet_ext.evaluation import machine, parallel
 from nnunet_ext.evaluation.lesions import DetectionCounts, count_lesions
 from nnunet_ext.evaluation.metrics import metrics_of
+from nnunet_ext.evaluation.model_evaluation import load_predictor
 from nnunet_ext.evaluation.operating_points import known_thresholds
 from nnunet_ext.evaluation.scores_table import read_scores
 from nnunet_ext.evaluation.surface import surface_dice, surface_distances
@@ -485,6 +487,12 @@ def test_patients_are_those_of_the_file(models, tmp_path):
     assert entry["foreground_aggregated_dice"] == alone["foreground_aggregated_dice"]
     assert evaluate(models["labels"], out, "--on", ON_IGNORE, "--bootstrap", "0") == 0
     assert "intervals" not in read(out)["datasets"][0]
+
+
+@pytest.mark.parametrize("mirroring", [False, True])
+def test_predictions_are_mirrored_unless_it_is_asked_otherwise(models, mirroring):
+    model = find_trained_model(models["labels"], [0])
+    assert load_predictor(model, device="cpu", mirroring=mirroring).use_mirroring is mirroring
 
 
 def test_a_case_without_a_patient_is_refused_before_anything_is_predicted(models, tmp_path, capsys):

@@ -28,11 +28,13 @@ def main() -> int:
 
 def kill_commands(kills: int, root: Path, first: int) -> int:
     """Kill each command some times; how much is wrong."""
-    from faults.commands import WRITING, kill_and_repeat
+    from faults.commands import WRITING, kill_and_repeat, undisturbed_run
 
     total, found = 0, 0
     for number, command in enumerate(WRITING):
-        done, wrong = kill_and_repeat(command, root / "valid", root / f"{number}", kills=kills, seed=first + number)
+        valid, folder = root / "valid", root / f"{number}"
+        expected = undisturbed_run(command, valid, folder / "undisturbed")
+        done, wrong = kill_and_repeat(command, valid, folder, expected, kills=kills, seed=first + number)
         total, found = total + done, found + len(wrong)
         for line in wrong:
             print(f"{command.line}: {line}", flush=True)

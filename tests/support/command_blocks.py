@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import hashlib
 import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +27,7 @@ from nnunet_ext.cli import main
 from nnunet_ext.commands.jobs import AT_WORK
 from nnunet_ext.diagnosis import step_times
 from nnunet_ext.diagnosis.child import Answer, ask
+from nnunet_ext.preprocessing.raw.splits import SPLITS
 from nnunet_ext.registration import VARIABLE
 from support.nnunet_runs import call_entry_point
 from support.tiny_data import CASES, dataset_name
@@ -41,6 +46,14 @@ def asked_once(job: str, question: Any, environ: Mapping[str, str]) -> Answer:
     if key not in ANSWERS:
         ANSWERS[key] = ask(job, question, environ)
     return ANSWERS[key]
+
+
+@cache
+def trained_before() -> Path:
+    """A folder for models that several pages take for granted, until this process ends."""
+    folder = tempfile.TemporaryDirectory(prefix="trained_")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
 
 
 class Folder:
@@ -127,9 +140,21 @@ class Folder:
         shutil.copytree(dataset / "labelsTs", self.root / "LABELS")
 
     def model(self, dataset: Path, trainer: str = "nnUNetTrainer", *, fold: str = "0") -> Path:
-        """A trained model: its folder."""
-        self.run(f"nnUNetv2_train {dataset.name} 3d_fullres {fold} -tr {trainer}")
-        return self.results / dataset.name / f"{trainer}__nnUNetPlans__3d_fullres"
+        """A trained model: its folder. One of equal plans, folds and labels is trained once."""
+        folder, preprocessed = (root / dataset.name for root in (self.results, self.preprocessed))
+        model, splits = folder / f"{trainer}__nnUNetPlans__3d_fullres", preprocessed / SPLITS
+        decisive = "".join(file.read_text() for file in sorted(preprocessed.glob("*.json")))
+        kept = trained_before() / hashlib.sha256(f"{trainer} {fold} {decisive}".encode()).hexdigest()
+        if not kept.is_dir():
+            self.run(f"nnUNetv2_train {dataset.name} 3d_fullres {fold} -tr {trainer}")
+            shutil.copytree(model / f"fold_{fold}", kept / f"fold_{fold}")
+            for file in (*model.glob("*.json"), *([splits] if splits.is_file() else [])):
+                shutil.copy(file, kept)
+        else:
+            shutil.copytree(kept, model, dirs_exist_ok=True)
+            if (model / SPLITS).is_file():
+                (model / SPLITS).replace(splits)
+        return model
 
     def every_fold(self, model: Path) -> None:
         """Folds 1 to 4 of a model, as good as its fold 0."""

@@ -325,6 +325,9 @@ def test_entropy_is_over_voxels_that_nobody_annotated(mixed):
     unknown[2] = raw[2] != -1  # annotated for nothing
     assert terms["entropy"].item() == pytest.approx(0.5 * entropies[unknown].mean(), rel=1e-5)
     assert asked == [(2,)]
+    logits = outputs[0].requires_grad_()
+    trainer.loss_terms(outputs, prepared)["entropy"].backward()
+    assert np.array_equal(logits.grad.any(dim=1).numpy(), unknown)
 
 
 def test_unlabelled_cases_are_trained_on_only_if_something_is_learned_from_them(workspace, results):

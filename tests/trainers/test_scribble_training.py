@@ -231,6 +231,10 @@ def test_entropy_is_that_of_voxels_nobody_annotated(built):
     assert found["entropy"] == pytest.approx(0.3 * entropies.mean(), rel=1e-4)
     assert found["partial_ce"] == pytest.approx(reference_partial_ce(trainer, outputs, targets), rel=1e-5)
     assert set(terms_of(built(nnUNetTrainerPartialCE), outputs, targets)) == {"partial_ce"}
+    logits = outputs[0][0].requires_grad_()
+    inside = [torch.ones_like(target, dtype=torch.bool) for target in targets]
+    trainer.loss_terms(outputs[0], {"target": targets, "inside": inside})["entropy"].backward()
+    assert torch.equal(logits.grad.any(dim=1, keepdim=True), targets[0] == IGNORE)
 
 
 @pytest.mark.parametrize("dice", ["squared", "foreground"])
@@ -268,6 +272,8 @@ def test_patch_without_scribbles_has_no_partial_ce_and_finite_gradients(built, t
     gradients = [parameter.grad for parameter in trainer.network.parameters() if parameter.grad is not None]
     assert gradients
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
+    # all that is left to learn from is what the technique adds
+    assert any(gradient.any() for gradient in gradients) == (trainer_class is not nnUNetTrainerPartialCE)
 
 
 @pytest.mark.parametrize("trainer_class", BRANCHES)

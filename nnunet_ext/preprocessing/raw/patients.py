@@ -17,7 +17,7 @@ def patients_of_cases(file: Path) -> dict[str, str]:
     content = read_json(file)
     cases = content.get("cases", {}) if isinstance(content, dict) else {}
     found = {case: entry.get("patient") for case, entry in cases.items() if isinstance(entry, dict)}
-    return {case: patient for case, patient in found.items() if isinstance(patient, str)}
+    return {case: str(patient) for case, patient in found.items() if isinstance(patient, str | int)}
 
 
 def groups_of_cases(cases: Sequence[str], pattern: str | None, raw: Path | None) -> dict[str, list[str]]:
