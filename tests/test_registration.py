@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import nnunet_ext
+from nnunet_ext.cli import main
 from nnunet_ext.registration import VARIABLE, discovery_folder, extended_value, folders_of_users
 
 OURS = str(discovery_folder())
@@ -25,6 +26,15 @@ def test_other_folders_stay_in_front_and_in_order() -> None:
 def test_value_with_our_folder_is_returned_as_it_is(folders: list[str]) -> None:
     value = os.pathsep.join(folders)
     assert extended_value(value) == value
+
+
+def test_the_command_prints_the_value_or_our_folder_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(VARIABLE, "/mine")
+    for arguments, printed in (([], os.pathsep.join(["/mine", OURS])), (["--only"], OURS)):
+        assert main(["path", *arguments]) == 0
+        assert capsys.readouterr().out == f"{printed}\n"
 
 
 def test_folder_whose_name_begins_like_ours_is_not_taken_for_it() -> None:

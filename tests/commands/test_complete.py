@@ -157,6 +157,7 @@ def test_labels_as_whole_floats_and_dense_references_beside(place, predictor):
     for name in ("labelsTr_dense", "instancesTr"):
         copied = place.raw / NEW / name / "case_1.nii.gz"
         assert copied.read_bytes() == (place.source / name / "case_1.nii.gz").read_bytes()
+        assert all(path.stat().st_mode & 0o200 for path in (copied, copied.parent)), "it can be replaced"
 
 
 def test_several_folds_are_an_ensemble(place, predictor):

@@ -427,6 +427,7 @@ def test_a_read_only_model_is_exported(model, out):
     finally:
         for path in [model, *model.rglob("*")]:
             path.chmod(0o755)
+    assert all(path.stat().st_mode & 0o200 for path in [out, *out.rglob("*")]), "it can be replaced"
 
 
 def test_help_has_examples(capsys):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import shutil
-import socket
+import tempfile
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,7 +37,7 @@ from support.trainers_under_test import EVERY_TRAINER, data_kind, one_per_networ
 WORLD_SIZE = 2
 
 
-def train_as_rank(rank: int, port: int, name: str, kind: str, file: str) -> None:
+def train_as_rank(rank: int, store: str, name: str, kind: str, file: str) -> None:
     """One process of a distributed training on CPU.
 
     nnU-Net's DDP is for CUDA alone: it picks the device and passes it to torch's wrapper. So the trainer is built
@@ -47,7 +48,7 @@ def train_as_rank(rank: int, port: int, name: str, kind: str, file: str) -> None
     torch.set_num_threads(1)
     stock.DDP = lambda network, device_ids: DistributedDataParallel(network)
     trainer = build_trainer(name, "3d_tiny_batch_of_four", kind=kind)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=WORLD_SIZE)
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=WORLD_SIZE)
     trainer.is_ddp, trainer.local_rank = True, rank
     trainer.run_training()
     logged = trainer.logger.local_logger.my_fantastic_logging
@@ -56,15 +57,14 @@ def train_as_rank(rank: int, port: int, name: str, kind: str, file: str) -> None
 
 
 def as_two_ranks(target: Callable[..., None], *arguments: Any) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     context = multiprocessing.get_context("fork")  # this process has not used torch's thread pool yet
-    ranks = [context.Process(target=target, args=(rank, port, *arguments)) for rank in range(WORLD_SIZE)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join()
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder, "store").as_uri()  # of a port, another process may be faster
+        ranks = [context.Process(target=target, args=(rank, store, *arguments)) for rank in range(WORLD_SIZE)]
+        for process in ranks:
+            process.start()
+        for process in ranks:
+            process.join()
     assert all(process.exitcode == 0 for process in ranks)
 
 
@@ -107,10 +107,10 @@ def losses_over_the_batch(logits: torch.Tensor, labels: torch.Tensor, total: Tot
     ]
 
 
-def differentiate_as_rank(rank: int, port: int, file: str) -> None:
+def differentiate_as_rank(rank: int, store: str, file: str) -> None:
     """One process's gradients, as torch's wrapper takes them: divided by the number of processes, then summed."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=WORLD_SIZE)
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=WORLD_SIZE)
     total = partial(nnUNetTrainerConfigurable.total, SimpleNamespace(is_ddp=True))
     logits, labels = (one[rank : rank + 1] for one in two_patches())
     logits.requires_grad_()

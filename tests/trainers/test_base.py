@@ -136,6 +136,22 @@ def test_resuming_with_other_settings_is_refused_unless_told(workspace, results,
     assert losses[0] == before.logger.get_value("train_losses", step=0)
 
 
+def test_the_faster_memory_format_is_measured_once_and_kept(workspace, results, monkeypatch):
+    measured = ("channels_last", {"contiguous": 0.2, "channels_last": 0.1})
+    monkeypatch.setattr("nnunet_ext.trainers.base.faster_memory_format", lambda *arguments: measured)
+    automatic = {"memory_format": "auto", "num_epochs": 1}
+    trained = train("nnUNetTrainerConfigurable", change_plans(workspace, "3d_tiny", **automatic))
+    log = next(Path(trained.output_folder).glob("training_log_*.txt")).read_text()
+    assert "memory_format auto: channels_last (forward and backward pass: contiguous 0.200 s" in log
+    kept = torch.load(f"{trained.output_folder}/checkpoint_final.pth", weights_only=False)["nnunet_ext"]
+    assert kept["memory_format"] == "channels_last"
+    monkeypatch.setattr("nnunet_ext.trainers.base.faster_memory_format", lambda *arguments: pytest.fail("again"))
+    monkeypatch.setenv(ALLOW_CHANGED_SETTINGS, "1")
+    longer = change_plans(workspace, "3d_tiny", **{**automatic, "num_epochs": 2})
+    resumed = train("nnUNetTrainerConfigurable", longer, resume=True)
+    assert (resumed.current_epoch, resumed.memory_format) == (2, "channels_last")
+
+
 def test_a_training_that_goes_on_has_its_new_settings(workspace, results, monkeypatch):
     train("nnUNetTrainerConfigurable", change_plans(workspace, "3d_tiny", num_epochs=1))
     monkeypatch.setenv(ALLOW_CHANGED_SETTINGS, "1")
