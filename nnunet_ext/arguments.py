@@ -63,7 +63,9 @@ def add_interval_options(parser: argparse.ArgumentParser, *, purpose: str) -> No
 
 def add_new_dataset_options(parser: argparse.ArgumentParser) -> None:
     """The options of commands that write a raw dataset: ``-o`` and ``--force``."""
-    parser.add_argument("-o", "--output", required=True, metavar="DatasetXXX_Name", help="raw dataset to write")
+    parser.add_argument(
+        "-o", "--output", "--out", required=True, metavar="DatasetXXX_Name", help="raw dataset to write"
+    )
     parser.add_argument("--force", action="store_true", help="replace a dataset of that name that this package made")
 
 

@@ -19,7 +19,7 @@ COMMANDS = (
 )
 
 WRONG_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR)
-FINE, PROBLEM, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+FINE, PROBLEM, WRONG_USAGE, INTERRUPTED, READER_LEFT = 0, 1, 2, 130, 141
 SHOWN = 300  # characters of a file's name in a message
 # of the machine, not of the program: a full disk, a used-up quota, a file system or file that is read-only
 NO_ROOM_OR_RIGHT = (*NO_ROOM, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -66,17 +66,30 @@ def main(argv: list[str] | None = None) -> int:
     return status
 
 
+def reader_has_left() -> bool:
+    """Whether who reads the output, such as head, has enough of it. Then the rest goes nowhere."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
 def _run(args: argparse.Namespace) -> int:
     running = COMMAND.set(args.command)
     try:
         with no_interrupt_is_lost():
-            return args.run(args)
+            status = args.run(args)
+            sys.stdout.flush()
+            return status
     except UserError as error:
         print(f"nnunet_ext {args.command}: {error}", file=sys.stderr)
         return PROBLEM if out_of_room(error) else WRONG_USAGE
-    except BrokenPipeError:  # who reads the output, such as head, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FINE
+    except BrokenPipeError:
+        if not reader_has_left():
+            raise
+        return READER_LEFT
     except Exception as error:
         cause = out_of_room(error) or error
         if str(error).startswith("Symlink loop"):  # what Path.resolve raises before Python 3.13

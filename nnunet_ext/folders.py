@@ -80,20 +80,24 @@ def _unfinished_folder(folder: Path, *, force: bool, request: Mapping[str, Any] 
     inside, beside = folder / UNFINISHED, folder.with_name(f".{folder.name}{UNFINISHED}")
     for left in (inside, beside):
         if (left / WHOLE).is_file():
-            _move_content(left, folder)
+            _end_publication(left, folder)
     check_output_folder(folder, force=force)
     # inside a folder that is there, which may be a mount, or whose parent may be read-only
     unfinished = inside if folder.is_dir() else beside
     wanted = json.loads(json.dumps(request))
     if not _goes_on(unfinished, wanted, folder=folder, force=force):
         shutil.rmtree(unfinished, ignore_errors=True)
+    is_whole = False
     try:
         unfinished.mkdir(parents=True, exist_ok=True)
         (unfinished / MARKER).write_text(COMMAND.get(), encoding="utf-8")
         if request is not None:
             write_json(unfinished / REQUEST, wanted)
         yield unfinished
+        is_whole = True
         _publish(unfinished, folder, force=force)
+    except BrokenPipeError:  # who reads the output has left
+        raise
     except OSError as error:
         if error.errno in NO_ROOM and error.filename:  # the name that it would have had
             error.filename = str(error.filename).replace(str(unfinished), str(folder), 1)
@@ -101,37 +105,43 @@ def _unfinished_folder(folder: Path, *, force: bool, request: Mapping[str, Any] 
         still = f" Its new content is in {unfinished}; repeat the command." if (unfinished / WHOLE).is_file() else ""
         raise UserError(f"{folder} cannot be written to ({error.strerror}).{still}") from None
     finally:
-        if not (unfinished / WHOLE).is_file() and (request is None or not _has_files(unfinished)):
+        if not is_whole and (request is None or not _has_files(unfinished)):
             shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _publish(unfinished: Path, folder: Path, *, force: bool) -> None:
     """Make what is whole now the content of a folder, unless somebody has put something there meanwhile."""
-    check_output_folder(folder, force=force)
+    try:
+        check_output_folder(folder, force=force)
+    except UserError as error:
+        raise UserError(f"{error} What was made meanwhile is in {unfinished}.") from None
     (unfinished / REQUEST).unlink(missing_ok=True)
     if not folder.exists():
         unfinished.rename(folder)
         return
+    (unfinished / REPLACED).mkdir(exist_ok=True)
     (unfinished / WHOLE).touch()
-    _move_content(unfinished, folder)
+    _end_publication(unfinished, folder)
 
 
-def _move_content(unfinished: Path, folder: Path) -> None:
+def _end_publication(unfinished: Path, folder: Path) -> None:
     """Put the content of a folder in place of that of another, which is removed last.
 
     When this is interrupted, at any point, it can be repeated.
     """
     replaced = unfinished / REPLACED
+    if not replaced.is_dir():  # a version that removed the old content first was killed while it moved the new one
+        _remove_all(folder, but=UNFINISHED)
+        shutil.rmtree(unfinished)
+        return
     if not (unfinished / EMPTIED).is_file():
-        replaced.mkdir(exist_ok=True)
         for old in [old for old in folder.iterdir() if old != unfinished]:
             old.rename(replaced / old.name)
         (unfinished / EMPTIED).touch()
     for new in [new for new in unfinished.iterdir() if new.name not in (WHOLE, EMPTIED, REPLACED)]:
         new.rename(folder / new.name)
-    shutil.rmtree(replaced, ignore_errors=True)  # without it, the new content is whole all the same
     (unfinished / WHOLE).unlink()  # before the rest, which says how far it has come
-    shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.rmtree(unfinished, ignore_errors=True)  # what is left of it changes nothing
 
 
 def _goes_on(unfinished: Path, wanted: Mapping[str, Any] | None, *, folder: Path, force: bool) -> bool:
@@ -139,25 +149,27 @@ def _goes_on(unfinished: Path, wanted: Mapping[str, Any] | None, *, folder: Path
     if (force and wanted is None) or not (unfinished / REQUEST).is_file() or not _has_files(unfinished):
         return False
     before = _read_request(unfinished / REQUEST)
-    # what the version that began it did not know is None
-    different = [key for key in {**(wanted or {}), **before} if before.get(key) != (wanted or {}).get(key)]
-    if force or not different:
-        return not different
-    if wanted is None:
+    if before is None or wanted is None:
+        if force:
+            return False
         fix = "Repeat that command to go on, choose another name, or add --force to begin anew."
         raise UserError(f"{folder.name} was begun by another command and interrupted. {fix}")
+    # what the version that began it did not know is None
+    different = [key for key in {**wanted, **before} if before.get(key) != wanted.get(key)]
+    if force or not different:
+        return not different
     raise UserError(
         f"{folder.name} was begun and interrupted with other arguments; they differ in: {', '.join(different)}. Give "
         "the same to go on, choose another name, or add --force to begin anew."
     )
 
 
-def _read_request(file: Path) -> dict[str, Any]:
-    """What unfinished work is of; empty if it cannot be read."""
+def _read_request(file: Path) -> dict[str, Any] | None:
+    """What unfinished work is of; None if it cannot be read."""
     with suppress(UserError):
         before = read_json(file)
-        return before if isinstance(before, dict) else {}
-    return {}
+        return before if isinstance(before, dict) else None
+    return None
 
 
 def _has_files(unfinished: Path) -> bool:

@@ -199,6 +199,31 @@ def test_what_came_into_the_folder_meanwhile_is_not_removed(tmp_path: Path) -> N
     assert files_below(out) == ["more", "result"], "the work that was done is not lost"
 
 
+def test_what_was_made_is_kept_where_the_folder_was_filled_meanwhile(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def fill() -> None:
+        with folder_written_whole(out, force=False) as unfinished:
+            (unfinished / "result").touch()
+            (out / ".DS_Store").touch()
+
+    with pytest.raises(UserError, match=r"did not make it.* What was made meanwhile is in .*\.unfinished\."):
+        fill()
+    assert files_below(out) == [".DS_Store", ".unfinished/result"]
+
+
+def test_what_a_version_left_that_removed_the_old_content_first_is_made_anew(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_into(out, "old")
+    for name in (".whole", "second", MARKER):
+        (out / ".unfinished").mkdir(exist_ok=True)
+        (out / ".unfinished" / name).touch()
+    (out / "old").rename(out / "first")  # moved before it was killed
+    write_into(out, "again")
+    assert files_below(out) == ["again"]
+
+
 def test_another_command_does_not_remove_unfinished_work_unless_forced(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
@@ -216,7 +241,8 @@ def test_a_request_that_cannot_be_read_is_another_one(tmp_path: Path) -> None:
         write_into(out, "first", request={"a": 1}, stop=True)
     (request,) = tmp_path.glob(".out*/.request.json")
     request.write_bytes(b"")
-    with pytest.raises(UserError, match="--force"):
-        write_into(out, "second", request={"a": 1})
+    for other in ({"a": 1}, None):
+        with pytest.raises(UserError, match="--force"):
+            write_into(out, "second", request=other)
     write_into(out, "second", request={"a": 1}, force=True)
     assert files_below(tmp_path) == ["out/second"]

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ext.checkpoints.inputs import OF_PREVIOUS_STAGE, OF_PRIOR_SCAN
+from nnunet_ext.errors import UserError
 from nnunet_ext.formats.dataset_json import channel_names, checked_dataset_json, read_dataset_json, values_of
 from nnunet_ext.formats.plans import checked_plans
-from nnunet_ext.plans.channel_roles import roles_in, roles_of_dataset
+from nnunet_ext.plans.channel_roles import check_roles, roles_in, roles_of_dataset
 from nnunet_ext.plans.like import dimensions
 from nnunet_ext.plans.plans_file import check_configuration, preprocessed_folder, read_plans
+from nnunet_ext.plans.settings import configured_settings, validated_section
+from nnunet_ext.techniques.dual_encoder import DUAL_ENCODER
 
 COMPLETE: Mapping[str, Any] = {"channel_names": {"0": "image"}, "labels": {}, "file_ending": ".nii.gz"}
 
@@ -73,13 +77,23 @@ class ModelDescription:
         """
         plans_manager = PlansManager(dict(self.plans))
         names = channel_names(self.dataset_json)
-        if roles_in(self.dataset_json):
-            for number, channel in enumerate(roles_of_dataset(self.dataset_json).prior_labels, start=1):
-                names[channel] = f"label {number}{OF_PRIOR_SCAN}"
+        for number, channel in enumerate(self._prior_labels(), start=1):
+            names[channel] = f"label {number}{OF_PRIOR_SCAN}"
         if plans_manager.get_configuration(self.configuration).previous_stage_name is not None:
             labels = plans_manager.get_label_manager(self.dataset_json).foreground_labels
             names += [f"{self._label_name(label)}{OF_PREVIOUS_STAGE}" for label in labels]
         return tuple(names)
+
+    def _prior_labels(self) -> Sequence[int]:
+        """The channels with labels of a prior scan, by the setting or else by dataset.json."""
+        roles = None
+        with suppress(UserError):  # of another version's settings, or wrong ones, which a training names
+            block, where = configured_settings(self.plans, self.configuration), f"configuration {self.configuration!r}"
+            roles = validated_section(block, DUAL_ENCODER, where=where).channels
+            if roles is not None:
+                check_roles(roles, len(channel_names(self.dataset_json)), where=where)
+                return roles.prior_labels
+        return roles_of_dataset(self.dataset_json).prior_labels if roles_in(self.dataset_json) else ()
 
     def head_rows(self) -> HeadRows:
         """The label (by value) or region (in the order of dataset.json) of each channel; the ignore label has none."""

@@ -109,7 +109,7 @@ class _Exporter:
         file = next(iter(model.checkpoints().values()))
         first = read_checkpoint(file)
         self.trainer_name, self.configuration = training_of(first, file)
-        named = (model.plans["dataset_name"], model.plans["plans_name"], self.configuration)
+        named = (model.plans.get("dataset_name"), model.plans.get("plans_name"), self.configuration)
         check_names(named, what="folder", where=model.folder / "plans.json")
         if (outputs := outputs_of(first)) in PRETEXTS:
             raise UserError(

@@ -37,10 +37,7 @@ def find_trained_model(
     folder: Path, folds: Sequence[int | str] | None = None, *, checkpoint: str = FINAL
 ) -> TrainedModel:
     """The model in a folder of nnU-Net, by default with all its folds; a UserError if a part is missing."""
-    for part in ("plans.json", "dataset.json"):
-        if not (folder / part).is_file():
-            expected = "Expected: a folder nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION."
-            raise UserError(f"{folder} is no model folder of nnU-Net: it has no {part}. {expected}")
+    check_model_folder(folder)
     if folds is None:
         folds = folds_of(folder)
     if not folds:
@@ -52,6 +49,14 @@ def find_trained_model(
             there = ", ".join(sorted(f"{path.parent.name}/{path.name}" for path in folder.glob("fold_*/*.pth")))
             raise UserError(f"{file} does not exist. {folder.name} has: {there or 'no checkpoint'}.")
     return model
+
+
+def check_model_folder(folder: Path) -> None:
+    """Raise a UserError if a folder is none of nnU-Net's for a model."""
+    for part in ("plans.json", "dataset.json"):
+        if not (folder / part).is_file():
+            expected = "Expected: a folder nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION."
+            raise UserError(f"{folder} is no model folder of nnU-Net: it has no {part}. {expected}")
 
 
 def dataset_of(folder: Path, plans: Mapping[str, Any]) -> str:

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-tr", "--trainer", default="nnUNetTrainer", help="trainer that will start from them (default: %(default)s)"
     )
     parser.add_argument("-p", "--plans", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
-    parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="file to write")
+    parser.add_argument("-o", "--output", "--out", type=Path, metavar="OUT", help="file to write")
     only = "report how the weights fit and write nothing; without --to, check the source against its own plans. The "
     only += "exit status is 1 if it fits with --partial alone"
     parser.add_argument("--dry-run", action="store_true", help=only)

@@ -69,7 +69,9 @@ def add_start_arguments(parser: argparse.ArgumentParser) -> None:
         "account, gpus_per_node, cpus_per_task, mem, array_parallelism, signal_delay_s, setup, ..., max_num_timeout"
     )
     where.add_argument("--slurm", nargs="+", metavar="KEY=VALUE", help=slurm)
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="SWEEP", help="folder of the sweep")
+    parser.add_argument(
+        "-o", "--output", "--out", type=Path, required=True, metavar="SWEEP", help="folder of the sweep"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,12 +128,13 @@ def tell_lost_folds(merge: Merge) -> None:
         cases, files = source.dataset.cases, splits_files(source.dataset.folder)[:1]
         if len(source.patients) < len(cases) or not files:
             continue
-        if read_splits(files[0]) != cross_validation({case: [case] for case in cases}):
-            print(
-                f"Note: {files[0]} has folds of its own, which are not kept. If they keep patients apart, name the "
-                "patients with --group.",
-                file=sys.stderr,
-            )
+        with suppress(UserError):  # a file that is no split has no folds to lose
+            if read_splits(files[0]) != cross_validation({case: [case] for case in cases}):
+                print(
+                    f"Note: {files[0]} has folds of its own, which are not kept. If they keep patients apart, name the "
+                    "patients with --group.",
+                    file=sys.stderr,
+                )
 
 
 def table(merge: Merge) -> Sequence[Sequence[str]]:

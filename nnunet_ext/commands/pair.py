@@ -44,7 +44,9 @@ FIXED_BY_LIKE = (*PREPARATION, "match_histogram")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-o", "--output", required=True, help="DatasetXXX_Name; with --predict a folder of images")
+    parser.add_argument(
+        "-o", "--output", "--out", required=True, help="DatasetXXX_Name; with --predict a folder of images"
+    )
     where = parser.add_argument_group("where the scans are: a table, or folders with files of the same names")
     where.add_argument("--table", type=Path, metavar="CSV", help="table of files")
     where.add_argument("--current", type=Path, metavar="DIR", help="current images")
@@ -168,6 +170,8 @@ def pairing_like(like: str) -> tuple[Pairing, Path]:
 
     folder = Path(like)
     if not folder.is_dir():
+        if folder.name != like:
+            raise UserError(f"{like} does not exist. Expected: a dataset by id or name, or the folder of a model.")
         folder = raw_folder(like)
     elif not (folder / "dataset.json").is_file():
         raise UserError(f"{like} has no dataset.json. Expected: a dataset, or a folder TRAINER__PLANS__CONFIGURATION.")
@@ -186,7 +190,7 @@ def read_pairs(args: argparse.Namespace, pairing: Pairing) -> list[Pair]:
         args.current,
         prior=args.prior,
         prior_segmentations=args.prior_segmentations,
-        current_segmentations=None if args.predict else args.current_segmentations,
+        current_segmentations=args.current_segmentations,
         group=args.group,
     )
 
@@ -235,7 +239,7 @@ def outcome_summary(outcome: PreparedPairs, pairing: Pairing, pairs: Sequence[Pa
 
 def next_commands(output: str, like: Path | None) -> str:
     """How to go on: training, or prediction like that of a model."""
-    from nnunet_ext.checkpoints.trained_model import folds_of
+    from nnunet_ext.checkpoints.trained_model import FINAL, folds_of
     from nnunet_ext.preprocessing.raw.next_steps import next_steps
 
     if like is None:
@@ -244,6 +248,6 @@ def next_commands(output: str, like: Path | None) -> str:
     folds: list[int | str] = [0]
     if (like / "plans.json").is_file():
         command = ["nnUNetv2_predict_from_modelfolder", "-m", str(like)]
-        folds = folds_of(like) or folds
+        folds = [fold for fold in folds_of(like) if (like / f"fold_{fold}" / FINAL).is_file()] or folds
     command += ["-i", output, "-o", "PREDICTIONS", "-f", *map(str, folds)]
     return f"\nNext:\n  {shlex.join(command)}"

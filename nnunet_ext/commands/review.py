@@ -139,11 +139,12 @@ def trained_folds(model: Path, checkpoint: str) -> list[int]:
 
 def with_unseen_cases(source: RawDataset, args: argparse.Namespace) -> RawDataset:
     """The dataset with the cases alone that a fold has not trained on; all, where the model is of another dataset."""
-    from nnunet_ext.checkpoints.trained_model import dataset_of
+    from nnunet_ext.checkpoints.trained_model import check_model_folder, dataset_of
     from nnunet_ext.formats.typed import read_typed
     from nnunet_ext.plans.plans_file import preprocessed_folder
     from nnunet_ext.preprocessing.raw.splits import SPLITS, read_splits
 
+    check_model_folder(args.model)
     plans = read_typed(dict[str, Any], args.model / "plans.json", maker="nnU-Net")
     args.out_of_fold = dataset_of(args.model, plans) == source.folder.name
     if not args.out_of_fold:

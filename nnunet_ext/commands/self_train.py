@@ -52,7 +52,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-p", "--plans", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
     add("-f", "--fold", type=fold_name, default=0, help="fold of the labelled dataset, or all (default: %(default)s)")
     add("--id", dest="first_id", type=positive, required=True, metavar="N", help="id of the first round's dataset")
-    add("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the state, scores and the page")
+    add(
+        "-o",
+        "--output",
+        "--out",
+        type=Path,
+        required=True,
+        metavar="OUT",
+        help="folder for the state, scores and the page",
+    )
     teacher = "model folder TRAINER__PLANS__CONFIGURATION of round 0 (default: train on the labelled cases)"
     add("--teacher", type=Path, metavar="MODEL_FOLDER", help=teacher)
     folds = "folds of the teacher; several must agree (default: FOLD)"
@@ -112,9 +120,11 @@ def self_train(args: argparse.Namespace) -> int:
         )
     if not getattr(find_trainer(args.trainer), "segments", True):
         raise UserError(f"{args.trainer} is a pre-training and does not segment. Choose another trainer.")
-    if args.teacher is None and args.teacher_folds:
+    folder = args.output.absolute()
+    begun = (folder / STATE).is_file()
+    if not begun and args.teacher is None and args.teacher_folds:
         raise UserError("--teacher-folds are those of --teacher. Give the model's folder, or leave them out.")
-    if args.patients and not args.bootstrap:
+    if not begun and args.patients and not args.bootstrap:
         raise UserError("--patients is for the intervals alone. Leave it or --bootstrap 0 out.")
     teacher_folds = list(dict.fromkeys(args.teacher_folds or [args.fold]))
     teacher = None if args.teacher is None else find_trained_model(args.teacher, teacher_folds)
@@ -149,8 +159,6 @@ def self_train(args: argparse.Namespace) -> int:
     )
     check_apart(args.output, [unlabelled.folder, labelled.folder, *([] if teacher is None else [teacher.folder])])
     remarks = check_data(unlabelled, labelled, held_out, args.fold, teacher)
-    folder = args.output.absolute()
-    begun = (folder / STATE).is_file()
     state = read_state(folder, request) if begun else State(request, remarks=remarks)
     training = SelfTraining(folder, state, device=choose_device(args.device), most=args.rounds)
     if not training.reason:

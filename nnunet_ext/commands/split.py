@@ -14,6 +14,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -52,7 +53,9 @@ def run(args: argparse.Namespace) -> int:
     draw = partial(splits.draw_fold, groups, shots=args.shots, seed=args.seed, validation=args.val)
     drawn = [draw(fold=fold) for fold in range(args.folds)]
     with only_run(file, patience_s=PATIENCE_S):
-        existing = splits.read_splits(file) if file.is_file() and not args.force else []
+        existing = []
+        with suppress(UserError) if args.force else nullcontext():  # what is no split is replaced
+            existing = splits.read_splits(file) if file.is_file() else []
         folds, numbers = drawn, list(range(args.folds))
         if args.append:
             if not existing:
@@ -62,18 +65,20 @@ def run(args: argparse.Namespace) -> int:
                 )
             splits.check_known(existing, cases, file=file)
             folds, numbers = splits.appended(existing, drawn)
-        elif existing and folds != existing:
+        elif existing and folds != existing and not args.force:
             raise UserError(f"{file} has other folds. Add --append to keep them, or --force to replace them.")
         if folds != existing:
             folder.mkdir(parents=True, exist_ok=True)
             write_json(file, folds)
     print(f"{'Wrote' if folds != existing else 'Already there:'} {file}")
     for number, fold in zip(numbers, drawn):
-        note = ", already there" if number < len(existing) else ""
+        is_there = number < len(existing) and splits.same_fold(existing[number], fold)
+        note = ", already there" if is_there else ""
         print(f"\nFold {number}{note}\n  training: {cases_and_patients(fold['train'], groups, named=True)}")
         print(f"  validation: {cases_and_patients(fold['val'], groups)}")
         print(f"  nnUNetv2_train {args.dataset} {usual_training(folder, number)}")
-    if args.force and (trained := trained_folds(folder.name, numbers)):
+    others = [number for number, fold in enumerate(existing) if number >= len(folds) or fold != folds[number]]
+    if trained := trained_folds(folder.name, others):
         print(
             f"\nModels of {folder.name} were trained on other folds {', '.join(map(str, trained))}. They may have "
             "trained on the validation cases of the new ones. Train anew, or give the new folds other numbers with "

@@ -116,10 +116,10 @@ def select_cases(
 def _part(folder: Path, name: str) -> str:
     """The name of a folder of a dataset, which may be given as a path; a UserError if it is not there."""
     path = Path(os.path.abspath(folder / name))  # which follows no link: the folder itself may be one
-    if not path.is_dir() or path.parent.resolve() != folder.resolve():
+    if not path.is_dir():
         there = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))
         raise UserError(f"{folder} has no folder {name}. It has: {there}.")
-    return path.name
+    return path.name if path.parent.resolve() == folder.resolve() else name
 
 
 def check_instance_maps(cases: CaseSet) -> None:

@@ -54,7 +54,7 @@ def predicted_cases(
     if remarks and not partial:
         raise UserError(f"{' '.join(remarks)} Add --partial to score the {len(common)} cases that are in both.")
     files = {case: Case((), references / f"{case}{ending}") for case in common}
-    dataset = references.resolve().parent.name or references.name
+    dataset = references.parent.name or references.name
     cases = CaseSet(dataset, SELECTION, theirs, files, references.name, instances)
     check_instance_maps(cases)
     return cases, match_labels(ours, theirs, name=str(references)), remarks

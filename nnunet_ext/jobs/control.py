@@ -65,7 +65,9 @@ def open_sweep(folder: Path, request: Request, means: Means) -> Sweep:
     if different := kept.differing_keys(present.request, request):
         listing = "".join(f"\n  - {key}: {old!r}, asked for: {new!r}" for key, (old, new) in different.items())
         raise UserError(f"{folder} holds another sweep:{listing}\nChoose another folder.")
-    if present.means != means and {WAITING, RUNNING} & set(states(present).values()):
+    claims = [holder(present.claim_file(training)) or {} for training in present.trainings]
+    is_training = any(claim.get("sweep") == str(folder) for claim in claims)
+    if present.means != means and (is_training or jobs_of(present).at_work()):
         stop = f"nnunet_ext jobs stop {shlex.quote(str(folder))}"
         raise UserError(f"{folder} is at work with {present.means}. Stop it first: {stop}")
     return sweep

@@ -58,7 +58,7 @@ class SlurmJobs:
             write_json(self.sweep.folder / JOBS, {**self._jobs(), **submitted})
         except BaseException:  # a full disk, Ctrl-C: nobody would know of them
             for job in jobs:
-                job.cancel()
+                job.cancel(check=False)
             raise
         return f"Slurm job {jobs[0].job_id.partition('_')[0]}, its script: {jobs[0].paths.submission_file}"
 

@@ -112,7 +112,7 @@ def _check_fully_labelled(held_out: CaseSet) -> None:
 
 
 def _cases_of_teacher(teacher: TrainedModel) -> Mapping[str, Case] | None:
-    """The cases that a model has trained on, by nnU-Net's own layout of results; None if that is not to be found."""
+    """The cases that a model has trained on, by its plans and their folds; None if these are not to be found."""
     try:
         dataset = read_raw_dataset(teacher.trained_on)
         names = {name for fold in teacher.folds for name in training_cases_of(dataset, fold)}

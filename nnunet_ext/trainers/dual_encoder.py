@@ -48,6 +48,8 @@ class DualEncoderMixin(nnUNetTrainerConfigurable, technique=DUAL_ENCODER):
     def refuse_unsupported(cls, plans: dict, configuration: str, dataset_json: dict) -> None:
         """Raise a UserError, too, if labels of the prior would be normalised as intensities."""
         super().refuse_unsupported(plans, configuration, dataset_json)
+        if plans.get("continue_training"):  # as it was begun, which an earlier version allowed
+            return
         manager = PlansManager(plans).get_configuration(configuration)
         roles = cls.planned_settings(plans, configuration).section(DUAL_ENCODER).channels
         for channel in (roles or roles_of_dataset(dataset_json)).prior_labels:
@@ -55,7 +57,7 @@ class DualEncoderMixin(nnUNetTrainerConfigurable, technique=DUAL_ENCODER):
                 raise UserError(
                     f"Channel {channel} holds labels of the prior, and configuration {configuration!r} normalises it "
                     f"by {scheme}, after which 0 and 1 depend on the label's size. Name the channel noNorm in "
-                    "dataset.json and plan anew."
+                    "dataset.json and plan anew, by `nnunet_ext plan --like` if the configuration is of it."
                 )
 
     @staticmethod

@@ -66,6 +66,12 @@ def test_labels_of_a_prior_scan_are_told_from_images():
     of_pairs = replace(model, dataset_json={**model.dataset_json, "nnunet_ext": {"longitudinal": roles}})
     assert of_pairs.input_channels() == ("MRI", "prior MRI", *(f"label {n} of the prior scan" for n in (1, 2)))
     assert model.input_channels() == ("MRI", "prior MRI", "noNorm", "noNorm"), "images that were normalised before"
+    configuration = {
+        **model.plans["configurations"][model.configuration],
+        "nnunet_ext": {"dual_encoder": {"channels": roles}},
+    }
+    plans = {**model.plans, "configurations": {**model.plans["configurations"], model.configuration: configuration}}
+    assert replace(model, plans=plans).input_channels() == of_pairs.input_channels(), "by the setting"
 
 
 def test_channels_are_ordered_by_number():

@@ -76,6 +76,9 @@ def test_models_of_folds_that_are_replaced_are_told_of(file, tmp_path, monkeypat
     file.write_text(json.dumps(FIVE))
     assert main(["split", "-d", "4", "--shots", "2", "--folds", "2", "--force"]) == 0
     assert "were trained on other folds 1. They may have trained on the validation" in capsys.readouterr().err
+    assert main(["split", "-d", "4", "--shots", "2", "--folds", "2", "--force"]) == 0
+    told = capsys.readouterr()
+    assert ("other folds" in told.err, "Already there: " in told.out) == (False, True)
 
 
 def test_a_path_is_no_dataset(file, capsys):

@@ -73,8 +73,6 @@ def test_references_and_instances_come_from_the_named_folders(dataset):
     for given in ("labels_dense/", "./labels_dense", str(dataset / "labels_dense"), "linked/"):  # by tab completion
         name = select_cases("5", None, folds=[0], references=given).references
         assert name == ("linked" if "linked" in given else "labels_dense")
-    with pytest.raises(UserError, match=r"has no folder labels_dense/\.\."):
-        select_cases("5", None, folds=[0], references="labels_dense/..")
 
 
 def test_without_maps_of_instances_there_is_none(dataset):

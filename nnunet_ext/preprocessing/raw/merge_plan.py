@@ -133,6 +133,7 @@ def plan_merge(
                 _places(one, taken, is_chosen=bool(channels)),
             )
         )
+    check_names(chain.from_iterable(source.names.values() for source in sources), what="case", where="merge")
     _refuse_twice(sources, "case", [list(source.names.values()) for source in sources])
     _refuse_twice(sources, "patient", [list(source.patients) for source in sources])
     _refuse_same_images(sources)
@@ -218,18 +219,18 @@ def _places(dataset: RawDataset, channels: Sequence[str], *, is_chosen: bool) ->
 
 def _refuse_twice(sources: Sequence[Source], what: str, names: Sequence[Sequence[str]]) -> None:
     """Raise a UserError if a case or patient is in two sources."""
-    check_names(chain.from_iterable(names), what=what, where="merge")
     seen: dict[str, str] = {}
     for source, own in zip(sources, names):
         folder = source.dataset.folder.name
-        # to macOS and Windows, names that differ in case alone are one
-        if shared := sorted(name for name in own if name.casefold() in seen):
-            other, named = seen[shared[0].casefold()], f"the {what}{'s' * (len(shared) > 1)} {some(shared)}"
+        # files are named by cases: to macOS and Windows, names that differ in case alone are one
+        keys = {name: name.casefold() if what == "case" else name for name in own}
+        if shared := sorted(name for name, key in keys.items() if key in seen):
+            other, named = seen[keys[shared[0]]], f"the {what}{'s' * (len(shared) > 1)} {some(shared)}"
             raise UserError(
                 f"{folder} and {other} both have {named}. If they are others, add --prefix. If they are the same, "
                 "leave them out of one dataset: its folds would validate on what they train on."
             )
-        seen |= dict.fromkeys(map(str.casefold, own), folder)
+        seen |= dict.fromkeys(keys.values(), folder)
 
 
 def _refuse_same_images(sources: Sequence[Source]) -> None:
