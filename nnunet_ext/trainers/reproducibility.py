@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 
 
 def seed_global_generators(*entropy: int, on_devices: bool = True) -> None:
@@ -39,6 +40,17 @@ def restored_global_generators() -> Iterator[None]:
         torch.set_rng_state(of_torch)
 
 
+def shuffled_in_place(transform: Any) -> Iterator[list[int]]:
+    """The lists that transforms of a cascade shuffle in place, so that a batch would depend on those before it."""
+    if isinstance(transform, BasicTransform):
+        channels = getattr(transform, "channel_idx", None)
+        if isinstance(channels, list):
+            yield channels
+        for value in vars(transform).values():
+            for inner in value if isinstance(value, (list, tuple)) else [value]:
+                yield from shuffled_in_place(inner)
+
+
 class SeededBatches:
     """Stands in for nnU-Net's loader; its g-th batch depends on `entropy` (seed, rank, purpose) and on g alone.
 
@@ -50,6 +62,8 @@ class SeededBatches:
     def __init__(self, loader: Any, *, entropy: tuple[int, ...], first: int, workers: int) -> None:
         self.loader, self.entropy, self.workers = loader, entropy, workers
         self.first = self.position = first
+        shuffled = shuffled_in_place(getattr(loader, "transforms", None))
+        self.orders = [(channels, list(channels)) for channels in shuffled]
 
     def set_thread_id(self, worker: int) -> None:
         """Called by the augmenter inside each worker, with its number."""
@@ -63,6 +77,8 @@ class SeededBatches:
         with restored_global_generators():
             # batches are made on the CPU, and may be so in the process whose network draws on a GPU
             seed_global_generators(*self.entropy, self.position, on_devices=False)
+            for channels, order in self.orders:
+                channels[:] = order
             batch = next(self.loader)
         self.position += self.workers
         return batch

@@ -19,7 +19,7 @@ from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
 from nnunet_ext.cli import main
 from nnunet_ext.plans.plans_file import MEMORY
-from support.nnunet_runs import call_entry_point, fork_pools, run_in_new_process, train
+from support.nnunet_runs import build_trainer, call_entry_point, fork_pools, run_in_new_process, train
 from support.tiny_data import KINDS, dataset_name
 from support.trainers_under_test import SEGMENTING, data_kind, one_per_network
 
@@ -109,10 +109,14 @@ def test_train_validate_and_predict_by_command(name, workspace, results, tmp_pat
 def test_validation_alone_repeats_the_validation(name, results):
     kind = data_kind(name, "labels")
     trainer = train(name, kind=kind)
+    trainer.perform_actual_validation()
+    summary = Path(trainer.output_folder) / "validation" / "summary.json"
+    scores = json.loads(summary.read_text())
+    shutil.rmtree(summary.parent)
     call_entry_point(
         run_training_entry, [str(KINDS[kind]["id"]), "3d_tiny", "0", "-tr", name, "-device", "cpu", "--val"]
     )
-    assert (Path(trainer.output_folder) / "validation" / "summary.json").is_file()
+    assert json.loads(summary.read_text()) == scores
 
 
 @pytest.mark.full
@@ -161,7 +165,7 @@ def test_cascade_that_was_configured_trains_resumes_and_predicts(
     name, workspace, results, tmp_path, plans_as_they_were
 ):
     kind = data_kind(name, "labels")
-    settings = ["num_iterations_per_epoch=1", "num_epochs=2"]
+    settings = ["num_iterations_per_epoch=1", "num_epochs=2", "save_every=1", "seed=1"]
     dataset = str(KINDS[kind]["id"])
     assert main(["configure", "-d", dataset, "-c", "3d_cascade_tiny", "--name", "pair", *settings]) == 0
     lowres = train(name, "pair_lowres", kind=kind, fold="all")
@@ -169,9 +173,20 @@ def test_cascade_that_was_configured_trains_resumes_and_predicts(
     cascade = train(name, "pair", kind=kind, fold=0)
     assert cascade.is_cascaded
     assert np.isfinite(cascade.logger.get_value("train_losses", step=None)).all()
-    final = Path(cascade.output_folder) / "checkpoint_final.pth"
-    final.rename(final.with_name("checkpoint_latest.pth"))
-    assert train(name, "pair", kind=kind, fold=0, resume=True).current_epoch == 2
+    shutil.rmtree(cascade.output_folder)
+    interrupted = build_trainer(name, "pair", kind=kind, fold=0)
+    begin = interrupted.on_epoch_start
+
+    def begin_one() -> None:
+        if interrupted.current_epoch:
+            raise KeyboardInterrupt
+        begin()
+
+    interrupted.on_epoch_start = begin_one
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.run_training()
+    resumed = train(name, "pair", kind=kind, fold=0, resume=True).network.state_dict()
+    assert all(torch.equal(value, resumed[key]) for key, value in cascade.network.state_dict().items())
 
     source = workspace.raw / dataset_name(kind) / "imagesTs"
     first = predict_arguments(name, kind, source, tmp_path / "lowres", "-f", "all")

@@ -6,6 +6,11 @@ import pytest
 import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
+from batchgeneratorsv2.transforms.nnunet.remove_connected_components import (
+    RemoveRandomConnectedComponentFromOneHotEncodingTransform,
+)
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
 
 from nnunet_ext.trainers.reproducibility import (
     restored_global_generators,
@@ -17,9 +22,13 @@ from support.nnunet_runs import build_trainer, run_in_new_process, train
 
 
 class RandomBatches:
-    """Draws on every global generator, as nnU-Net's loader does."""
+    """Draws on every global generator, as nnU-Net's loader does, and shuffles a transform's list as in a cascade."""
 
     infinite = True
+
+    def __init__(self):
+        channels = RemoveRandomConnectedComponentFromOneHotEncodingTransform([1, 2, 3, 4, 5])
+        self.transforms = ComposeTransforms([RandomTransform(channels, apply_probability=0.4)])
 
     def set_thread_id(self, worker):
         pass
@@ -28,7 +37,8 @@ class RandomBatches:
         return self
 
     def __next__(self):
-        return (random.random(), np.random.rand(), torch.rand(()).item())
+        shuffled = self.transforms.transforms[0].transform.get_parameters()["apply_to_channels"]
+        return (random.random(), np.random.rand(), torch.rand(()).item(), tuple(shuffled))
 
 
 def drawn(augmenter, count):
