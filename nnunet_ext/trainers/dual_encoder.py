@@ -8,7 +8,6 @@ from typing import Any, cast
 import numpy as np
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 
 from nnunet_ext.augmentation.registration_error import Misalignment
@@ -43,22 +42,6 @@ class DualEncoderMixin(nnUNetTrainerConfigurable, technique=DUAL_ENCODER):
         roles = roles or roles_of_dataset(dataset_json)
         check_roles(roles, len(channel_names(dataset_json)), where=f"dual_encoder.channels in {where}")
         return cls.with_resolved_section(plans, configuration, DUAL_ENCODER, channels=roles)
-
-    @classmethod
-    def refuse_unsupported(cls, plans: dict, configuration: str, dataset_json: dict) -> None:
-        """Raise a UserError, too, if labels of the prior would be normalised as intensities."""
-        super().refuse_unsupported(plans, configuration, dataset_json)
-        if plans.get("continue_training"):  # as it was begun, which an earlier version allowed
-            return
-        manager = PlansManager(plans).get_configuration(configuration)
-        roles = cls.planned_settings(plans, configuration).section(DUAL_ENCODER).channels
-        for channel in (roles or roles_of_dataset(dataset_json)).prior_labels:
-            if (scheme := manager.normalization_schemes[channel]) != "NoNormalization":
-                raise UserError(
-                    f"Channel {channel} holds labels of the prior, and configuration {configuration!r} normalises it "
-                    f"by {scheme}, after which 0 and 1 depend on the label's size. Name the channel noNorm in "
-                    "dataset.json and plan anew, by `nnunet_ext plan --like` if the configuration is of it."
-                )
 
     @staticmethod
     def build_network_architecture(

@@ -13,9 +13,8 @@ KILLS = 4
 @pytest.mark.parametrize("seed", range(len(WRITING)), ids=lambda number: WRITING[number].line[:40])
 def test_a_command_that_was_killed_can_be_repeated(seed, valid, tmp_path, expected):
     command = WRITING[seed]
-    killed, wrong = kill_and_repeat(command, valid, tmp_path, expected(command), kills=KILLS, seed=seed)
+    _, wrong = kill_and_repeat(command, valid, tmp_path, expected(command), kills=KILLS, seed=seed)
     assert not wrong, "\n".join(wrong)
-    assert killed
 
 
 def test_a_training_that_was_killed_ends_as_if_nothing_had_happened(workspace, tmp_path):

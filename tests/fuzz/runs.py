@@ -79,12 +79,17 @@ def run_command(command: Command, valid: Path, folder: Path) -> tuple[int | None
 
 
 def fingerprints(folder: Path) -> dict[str, str]:
-    """What every file below a folder holds, by its path; links by where they point."""
+    """What every file below a folder holds, by its path; links by where they point. A lock may go meanwhile."""
     found = {}
     for parent, _, names in os.walk(folder):
         for name in names:
             file = Path(parent, name)
-            content = os.readlink(file).encode() if file.is_symlink() else file.read_bytes()
+            try:
+                content = os.readlink(file).encode() if file.is_symlink() else file.read_bytes()
+            except FileNotFoundError:
+                if file.suffix != ".lock":
+                    raise
+                continue
             found[str(file.relative_to(folder))] = hashlib.sha256(content).hexdigest()
     return found
 

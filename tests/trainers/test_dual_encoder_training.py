@@ -310,14 +310,6 @@ def test_a_case_without_a_prior_reaches_the_network_as_prior_dropout_trains_it(b
         assert found[0].std() > 0.5
 
 
-def test_labels_of_the_prior_that_are_normalised_as_intensities_are_refused(plans):
-    """0 and 1 would become two numbers that depend on the size of the label."""
-    content, dataset_json = plans()
-    content["configurations"]["3d_tiny"]["normalization_schemes"] = ["ZScoreNormalization"] * 4
-    with pytest.raises(UserError, match="Channel 2 holds labels of the prior.*ZScoreNormalization.*noNorm"):
-        nnUNetTrainerDualEncoder(content, "3d_tiny", 0, dataset_json, torch.device("cpu"))
-
-
 # ---------------------------------------------------------------------- beside other techniques and other weights
 
 
