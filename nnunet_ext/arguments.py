@@ -11,6 +11,9 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 MOST_FOLDS = 1000  # each is a training
 RESAMPLES = 2000  # enough for the second digit of a 95 % interval
 
+PLANS = "nnUNetPlans"
+"""The plans file that nnU-Net makes unless another is asked for."""
+
 
 def _number(kind: Callable[[str], T], fits: Callable[[T], bool], expected: str) -> Callable[[str], T]:
     """A type of argument: numbers of a kind that are in a range, which the error names."""
@@ -97,10 +100,6 @@ def add_largest_component_option(add: Callable[..., argparse.Action], *, purpose
     """The option ``--largest-component``, for a purpose, of commands that take a body for one piece."""
     keep = f"{purpose}; one body is the foreground as a whole, or each label"
     add("--largest-component", choices=["foreground", "labels"], help=keep)
-
-
-PLANS = "nnUNetPlans"
-"""The plans file that nnU-Net makes unless another is asked for."""
 
 
 def add_plans_options(parser: argparse.ArgumentParser) -> None:

@@ -30,18 +30,6 @@ KNOWN = "known"
 """In a checkpoint's ``nnunet_ext``: which entries come from the source, of weights that do not come from it whole."""
 
 
-def _random_entries(name: str, weight: Tensor, masks: Mapping[str, Tensor]) -> Tensor:
-    """1 for the entries of a weight that are random by the masks of a file, 0 for the others."""
-    mask = masks.get(name, ALL)
-    try:
-        return (~mask).expand(weight.shape).float()
-    except (RuntimeError, TypeError):
-        raise UserError(
-            f"The file says of {name} which entries are random, in a way that does not fit it. It was changed after "
-            "`nnunet_ext adapt-weights`: make it again."
-        ) from None
-
-
 def adapt(
     source: Mapping[str, Any],
     network: nn.Module,
@@ -271,6 +259,17 @@ def aliases(weights: Mapping[str, Tensor]) -> list[tuple[tuple[str, ...], Tensor
             identity = tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
         groups.setdefault(identity, ([], tensor))[0].append(key)
     return [(tuple(keys), tensor) for keys, tensor in groups.values()]
+
+
+def _random_entries(name: str, weight: Tensor, masks: Mapping[str, Tensor]) -> Tensor:
+    """1 for the entries of a weight that are random by the masks of a file, 0 for the others."""
+    try:
+        return (~masks.get(name, ALL)).expand(weight.shape).float()
+    except (AttributeError, RuntimeError, TypeError):
+        raise UserError(
+            f"The file says of {name} which entries are random, in a way that does not fit it. It was changed after "
+            "`nnunet_ext adapt-weights`: make it again."
+        ) from None
 
 
 def _first_convolution(weights: Mapping[str, Tensor]) -> set[str]:

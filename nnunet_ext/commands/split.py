@@ -77,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"\nFold {number}{note}\n  training: {cases_and_patients(fold['train'], groups, named=True)}")
         print(f"  validation: {cases_and_patients(fold['val'], groups)}")
         print(f"  nnUNetv2_train {args.dataset} {usual_training(folder, number)}")
-    others = [number for number, fold in enumerate(existing) if number >= len(folds) or fold != folds[number]]
+    kept = [splits.same_fold(*pair) for pair in zip(existing, folds)]
+    others = [number for number in range(len(existing)) if not (number < len(kept) and kept[number])]
     if trained := trained_folds(folder.name, others):
         print(
             f"\nModels of {folder.name} were trained on other folds {', '.join(map(str, trained))}. They may have "
