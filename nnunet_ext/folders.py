@@ -115,9 +115,9 @@ def _publish(unfinished: Path, folder: Path, *, force: bool) -> None:
         check_output_folder(folder, force=force)
     except UserError as error:
         raise UserError(f"{error} What was made meanwhile is in {unfinished}.") from None
-    (unfinished / REQUEST).unlink(missing_ok=True)
     if not folder.exists():
         unfinished.rename(folder)
+        (folder / REQUEST).unlink(missing_ok=True)
         return
     (unfinished / REPLACED).mkdir(exist_ok=True)
     (unfinished / WHOLE).touch()
@@ -138,15 +138,16 @@ def _end_publication(unfinished: Path, folder: Path) -> None:
         for old in [old for old in folder.iterdir() if old != unfinished]:
             old.rename(replaced / old.name)
         (unfinished / EMPTIED).touch()
-    for new in [new for new in unfinished.iterdir() if new.name not in (WHOLE, EMPTIED, REPLACED)]:
+    for new in [new for new in unfinished.iterdir() if new.name not in (WHOLE, EMPTIED, REPLACED, REQUEST)]:
         new.rename(folder / new.name)
+    (unfinished / REQUEST).unlink(missing_ok=True)
     (unfinished / WHOLE).unlink()  # before the rest, which says how far it has come
     shutil.rmtree(unfinished, ignore_errors=True)  # what is left of it changes nothing
 
 
 def _goes_on(unfinished: Path, wanted: Mapping[str, Any] | None, *, folder: Path, force: bool) -> bool:
     """Whether unfinished work is of the same request; a UserError says if it is of another one and `force` is off."""
-    if (force and wanted is None) or not (unfinished / REQUEST).is_file() or not _has_files(unfinished):
+    if not (unfinished / REQUEST).is_file() or not _has_files(unfinished):
         return False
     before = _read_request(unfinished / REQUEST)
     if before is None or wanted is None:

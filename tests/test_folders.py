@@ -224,6 +224,22 @@ def test_what_a_version_left_that_removed_the_old_content_first_is_made_anew(tmp
     assert files_below(out) == ["again"]
 
 
+def test_work_that_could_not_be_put_in_place_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, real = tmp_path / "out", os.rename
+
+    def refused(source: Any, target: Any) -> None:
+        if str(target) == str(out):
+            raise PermissionError(13, "Permission denied")
+        real(source, target)
+
+    monkeypatch.setattr(os, "rename", refused)
+    with pytest.raises(UserError, match="cannot be written to"):
+        write_into(out, "first", request={"a": 1})
+    monkeypatch.setattr(os, "rename", real)
+    write_into(out, "second", request={"a": 1})
+    assert files_below(tmp_path) == ["out/first", "out/second"]
+
+
 def test_another_command_does_not_remove_unfinished_work_unless_forced(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
