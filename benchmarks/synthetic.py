@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ PRESETS: Mapping[str, NetworkPreset] = {
 }
 
 
-def synthetic_plans(preset: NetworkPreset, settings: Mapping[str, Any]) -> dict[str, Any]:
+def synthetic_plans(preset: NetworkPreset, settings: Mapping[str, Any], channels: Sequence[str]) -> dict[str, Any]:
     """A plans file's content with one configuration: nnU-Net's plain U-Net for this patch at 1 mm spacing."""
     dims = len(preset.patch_size)
     spacing = [1.0] * dims
@@ -88,8 +88,8 @@ def synthetic_plans(preset: NetworkPreset, settings: Mapping[str, Any]) -> dict[
         "patch_size": list(preset.patch_size),
         "median_image_size_in_voxels": list(preset.patch_size),
         "spacing": spacing,
-        "normalization_schemes": ["ZScoreNormalization"],
-        "use_mask_for_norm": [False],
+        "normalization_schemes": [f"{'No' if name == 'noNorm' else 'ZScore'}Normalization" for name in channels],
+        "use_mask_for_norm": [False] * len(channels),
         "batch_dice": dims == 2,
         "architecture": architecture,
         KEY: dict(settings),
@@ -101,7 +101,7 @@ def synthetic_plans(preset: NetworkPreset, settings: Mapping[str, Any]) -> dict[
         "label_manager": "LabelManager",
         "transpose_forward": list(range(dims)),
         "transpose_backward": list(range(dims)),
-        "foreground_intensity_properties_per_channel": {},
+        "foreground_intensity_properties_per_channel": {str(channel): {} for channel in range(len(channels))},
         "configurations": {CONFIGURATION: configuration},
     }
 
@@ -120,8 +120,9 @@ def build_trainer(
     A learning rate of 0 costs the optimizer the same arithmetic, and keeps every step's numbers ordinary however often
     the batch is repeated.
     """
-    plans = {**deepcopy(synthetic_plans(preset, settings)), "continue_training": False}
     dataset_json = {**DATASET_JSON, **(PRIOR if issubclass(trainer_class, DualEncoderMixin) else {})}
+    channels = list(dataset_json["channel_names"].values())
+    plans = {**deepcopy(synthetic_plans(preset, settings, channels)), "continue_training": False}
     variables = {f"nnUNet_{part}": str(root / part) for part in ("preprocessed", "results")}
     variables["nnUNet_compile"] = "true" if compiled else "false"
     data = root / "preprocessed" / DATASET / f"{PLANS}_{CONFIGURATION}"

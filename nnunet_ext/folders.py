@@ -114,7 +114,8 @@ def _publish(unfinished: Path, folder: Path, *, force: bool) -> None:
     try:
         check_output_folder(folder, force=force)
     except UserError as error:
-        raise UserError(f"{error} What was made meanwhile is in {unfinished}.") from None
+        still = f"What was made meanwhile is in {unfinished}; move it from there, or remove it."
+        raise UserError(f"{error} {still}") from None
     if not folder.exists():
         unfinished.rename(folder)
         (folder / REQUEST).unlink(missing_ok=True)

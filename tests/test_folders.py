@@ -208,7 +208,7 @@ def test_what_was_made_is_kept_where_the_folder_was_filled_meanwhile(tmp_path: P
             (unfinished / "result").touch()
             (out / ".DS_Store").touch()
 
-    with pytest.raises(UserError, match=r"did not make it.* What was made meanwhile is in .*\.unfinished\."):
+    with pytest.raises(UserError, match=r"did not make it.* What was made meanwhile is in .*\.unfinished; move it"):
         fill()
     assert files_below(out) == [".DS_Store", ".unfinished/result"]
 

@@ -47,6 +47,8 @@ def run_at_once(lines, valid, folder):
     """Start all commands together in one workspace, which is returned."""
     written = [Written.prepare(replace(WRITING[0], line=lines[0]), valid, folder)]
     written += [replace(written[0], command=replace(WRITING[0], line=line)) for line in lines[1:]]
+    for one in written:
+        one.inputs  # noqa: B018  before any of them writes
     runs = [one.start() for one in written]
     assert [run.wait(LONGEST_S) for run in runs] == [0] * len(runs), written[0].output
     return folder / "work space"
@@ -81,6 +83,8 @@ def test_two_datasets_do_not_get_one_id(valid, tmp_path):
         else Written(replace(WRITING[0], line=f"simulate scribbles 901 -o Dataset911_{name}"), tmp_path / "x")
         for name in "AB"
     ]
+    for one in written:
+        one.inputs  # noqa: B018  before any of them writes
     runs = [one.start() for one in written]
     assert sorted(run.wait(LONGEST_S) for run in runs) == [0, 2], written[0].output
     assert len(list((tmp_path / "x" / "work space" / "raw").glob("Dataset911_*"))) == 1
