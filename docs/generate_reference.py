@@ -170,23 +170,31 @@ def commands_page() -> str:
     parser = build_parser()
     parts = [parser.description or "", parser.epilog or ""]
     for name, subparser in commands_of(parser).items():
-        parts += [f"## nnunet_ext {name}", markdown(subparser.description or "")]
-        rows = [(syntax(action), meaning(action, subparser)) for action in arguments_of(subparser)]
-        if rows:
-            parts.append(table(("Argument", "Meaning"), rows))
+        parts += command_parts(f"nnunet_ext {name}", subparser, level=2)
     return page("Commands", *parts)
+
+
+def command_parts(name: str, parser: argparse.ArgumentParser, *, level: int) -> list[str]:
+    """A command's heading, description and arguments, then those of its subcommands."""
+    parts = [f"{'#' * level} {name}", markdown(parser.description or "")]
+    rows = [(syntax(action), meaning(action, parser)) for action in arguments_of(parser)]
+    if rows:
+        parts.append(table(("Argument", "Meaning"), rows))
+    for subname, subparser in commands_of(parser).items():
+        parts += command_parts(f"{name} {subname}", subparser, level=level + 1)
+    return [part for part in parts if part]
 
 
 def commands_of(parser: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
     """The parsers of the subcommands."""
-    choices = next(action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    assert choices is not None
-    return choices
+    found = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return found[0].choices if found else {}
 
 
 def arguments_of(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """The arguments of a command: required options, other options, positional ones; --help left out."""
-    actions = [action for action in parser._actions if not isinstance(action, argparse._HelpAction)]
+    """The arguments of a command: required options, other options, positional ones; --help and subcommands left out."""
+    left_out = (argparse._HelpAction, argparse._SubParsersAction)
+    actions = [action for action in parser._actions if not isinstance(action, left_out)]
     # `required` of a positional argument is not the same in every release of Python
     yield from sorted(actions, key=lambda action: 2 if not action.option_strings else not action.required)
 

@@ -23,7 +23,9 @@ from nnunet_ext.evaluation.scores_table import read_scores
 NOTICE = "<!-- Written by python -m benchmarks render. -->"
 INTRODUCTION = (
     "Each experiment was declared before its trainings, with the comparisons that decide, the metric and the least "
-    "gain that counts. Each learning rate was searched on patients who are in no test, and stock nnU-Net's alike. "
+    "gain that counts. Learning rates were searched on patients who are in no test, those of stock nnU-Net too. "
+    "Methods that train as stock does, with other labels or a correction, have the rate that was found for stock, and "
+    "pre-trainings have the preset's. "
     "[Benchmarks](benchmarks.md#accuracy) says how, and the pages of the techniques what follows.",
     "",
     "A difference is the mean over patients and seeds, ours minus the other, with a 95 % bootstrap interval over both. "

@@ -102,13 +102,14 @@ class Judged:
 def judged(experiment: Experiment, figures: Figures) -> list[Judged]:
     """The comparisons of which both runs have been scored."""
     found, declared = [], len(experiment.primary_comparisons())
+    shared = {experiment.run_of(one.name) for one in experiment.methods if one.is_shared}
     for one in experiment.comparisons:
         ours, theirs = experiment.runs_of(one)
         test = one.test or experiment.tests[0].name
-        difference = figures.difference(ours, theirs, test, one.metric)
+        difference = figures.difference(ours, theirs, test, one.metric, shared=shared)
         if difference.value == difference.value:
-            both = _seeds_of(experiment, ours) & _seeds_of(experiment, theirs)
-            waiting = len(both - {*difference.seeds})
+            declared_seeds = [_seeds_of(experiment, run) for run in (ours, theirs) if run not in shared]
+            waiting = len(set.intersection(*declared_seeds) - {*difference.seeds}) if declared_seeds else 0
             found.append(Judged(experiment.title, one, ours, theirs, test, difference, declared, waiting))
     if asked := experiment.trade_off:
         first, second = ([experiment.run_of(name) for name in asked.curves[one]] for one in (asked.ours, asked.theirs))

@@ -82,13 +82,20 @@ class Figures:
         samples = _samples(rows, METRIC[metric], seeds, _patients(rows))
         return _estimate(samples, seeds, _counting(rows, metric))
 
-    def difference(self, ours: str, theirs: str, test: str, metric: str) -> Estimate:
+    def difference(self, ours: str, theirs: str, test: str, metric: str, *, shared: Collection[str] = ()) -> Estimate:
         """A metric of one run minus that of another, over the seeds that both have.
+
+        The one model of a run in `shared` is paired with each seed of the other.
 
         A distance counts where both runs have one. A label that a run misses has none, and the hardest cases are missed
         first, so that a run would else gain by missing them.
         """
-        first, second, left_out = *_of_common_seeds(self._rows(ours, test), self._rows(theirs, test)), 0
+        first, second, left_out = self._rows(ours, test), self._rows(theirs, test), 0
+        if ours in shared:
+            first = _for_each_seed(first, _seeds(second))
+        if theirs in shared:
+            second = _for_each_seed(second, _seeds(first))
+        first, second = _of_common_seeds(first, second)
         if METRIC[metric].better == "lower":
             first, second, left_out = _with_distance_in_both(first, second, metric)
         seeds = _seeds(first)
@@ -167,6 +174,11 @@ def _samples(rows: pd.DataFrame, metric: Metric, seeds: tuple[str, ...], patient
     tables = (rows[rows.seed == seed] for seed in seeds)
     scores = [seed_scores(table, metric, [*table.case.unique()], labels) for table in tables]
     return Resampling(patients, resamples=RESAMPLES).samples(scores, metric.statistic)
+
+
+def _for_each_seed(rows: pd.DataFrame, seeds: tuple[str, ...]) -> pd.DataFrame:
+    """The rows of a run's one model under each of the seeds."""
+    return pd.concat([rows.assign(seed=seed) for seed in seeds]) if seeds else rows
 
 
 def _of_common_seeds(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -82,6 +82,7 @@ def experiment(few_shot: FewShot, name: str, title: str) -> Experiment:
             *(Comparison(one.name, full.name, test="source") for one in (decoder, lora, strict, masked, *held)),
             *(Comparison(one.name, full.name, test=test) for one in ways[full.name] for test in ("target", "source")),
             Comparison(longer.name, full.name),
+            *(Comparison(full.name, source.name, test=test) for test in ("target", "source")),
         ),
         trade_off=TradeOff(
             gained="target",

@@ -135,6 +135,8 @@ EXPERIMENT = Experiment(
         DOUBLED,
         *ADDED,
         gain_in_distance(LONGER, steps=(LENGTHS[1], CONVERGED)),
+        gain_in_distance("TDNet Dice CE", test=ONE_HEART.name),
+        Comparison(ONE_PIECE, "self-training", "hd95"),
         *(replace(one, test=ONE_HEART.name, is_primary=False) for one in (*DECIDING, DOUBLED, *ADDED)),
     ),
     network=COARSE,

@@ -46,7 +46,7 @@ MIXUP = Technique(
             why="Mixing patches is a regularisation that needs no other data. Expect a small gain at most.",
             evidence="Hippocampus, 160 cases, one seed, 1,000 steps: Dice +0.005 (0.001 to 0.009), at twice the "
             "arithmetic; no gain beside prior scans. With few cases it was not measured.",
-            verdict="mixed",
+            verdict="not measured",
             results="docs/techniques/mixup.md#results",
             time=2.0,
             memory=1.84,

@@ -135,6 +135,10 @@ TDNET = Technique(
             "steps. Without islands: 0.819 with dice_ce, stock 0.803, and 0.829 with twice the steps.",
             verdict="not shown",
             results="docs/techniques/scribbles.md#results",
+            commands=(
+                "nnunet_ext configure -d {number}{plans} -c {c} --name {c}_dice_ce tdnet.supervision=dice_ce",
+                "nnUNetv2_train {number} {c}_dice_ce 0 -tr nnUNetTrainerTDNet{plans}{device}",
+            ),
             epochs=240,
             time=2.82,
             memory=2.13,

@@ -945,6 +945,18 @@ def test_difference_is_over_the_seeds_that_both_have():
     assert difference.seeds == ("0",)
 
 
+def test_one_model_that_serves_all_seeds_is_paired_with_each_of_the_other():
+    patients = {f"p{number}": number / 10 for number in range(10)}
+    tuned = {("a", seed): {p: (v + gain, 1) for p, v in patients.items()} for seed, gain in zip("012", (0.1, 0.2, 0.6))}
+    figures = Figures(table({**tuned, ("start", "0"): {p: (v, 1) for p, v in patients.items()}}))
+    for pair, sign in ((("a", "start"), 1), (("start", "a"), -1)):
+        assert figures.difference(*pair, "t", "dice").value == pytest.approx(sign * 0.1)
+        difference = figures.difference(*pair, "t", "dice", shared={"start"})
+        assert difference.value == pytest.approx(sign * 0.3)
+        assert difference.seeds == ("0", "1", "2")
+    assert math.isnan(figures.difference("missing", "start", "t", "dice", shared={"start"}).value)
+
+
 @pytest.mark.parametrize("patients", [5, 6])
 def test_with_fewer_than_six_patients_nothing_is_tested(patients):
     """Five that agree have p = 2 / 2⁵ = 0.0625 in a test of signs; a bootstrap of them would have p = 0."""

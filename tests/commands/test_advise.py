@@ -96,12 +96,12 @@ def write(raw: Path, kind: str) -> None:
 
 EXPECTED = {
     "dense many": ["nnUNetTrainer"],
-    "dense few": ["nnUNetTrainer", "nnUNetTrainerFineTune", "nnUNetTrainerMixUp", "nnUNetTrainerDGST"],
+    "dense few": ["nnUNetTrainer", "nnUNetTrainerFineTune", "nnUNetTrainerDGST", "nnUNetTrainerMixUp"],
     "scribbles": ["nnUNetTrainer", "nnUNetTrainerTDNet"],
     "slices": ["nnUNetTrainer"],
     "partial": ["nnUNetTrainer", "nnUNetTrainerPartialLabels"],
     "pairs": ["nnUNetTrainer"],
-    "pairs, some alone": ["nnUNetTrainer", "nnUNetTrainerDualEncoder"],
+    "pairs, some alone": ["nnUNetTrainerDualEncoder", "nnUNetTrainerDualEncoder"],
     "mixed": ["nnUNetTrainer", "nnUNetTrainerModelsGenesis", "nnUNetTrainerMixedSupervision"],
 }
 

@@ -47,6 +47,15 @@ def test_every_command_and_trainer_has_a_heading(generated: dict[str, str]) -> N
     assert headings["reference/trainers.md"] == [entry.name for entry in TRAINERS]
 
 
+def test_subcommands_have_headings_and_options_of_their_own(generated: dict[str, str]) -> None:
+    lines = generated["reference/commands.md"].splitlines()
+    for command in ("simulate scribbles", "jobs start"):
+        below = lines[lines.index(f"### nnunet_ext {command}") :]
+        assert any(line.startswith("| `-o") for line in below[: below.index("", 6)])
+    assert any("`--num-slices N`" in line for line in lines)
+    assert not [line for line in lines if line.endswith("|  |")], "an argument without a meaning"
+
+
 def test_width_of_the_terminal_does_not_matter(generated: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     assert generate_reference.pages() == generated
