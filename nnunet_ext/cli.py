@@ -82,7 +82,8 @@ def _run(args: argparse.Namespace) -> int:
     try:
         with no_interrupt_is_lost():
             status = args.run(args)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # a program without a console has none
+                sys.stdout.flush()
             return status
     except UserError as error:
         print(f"nnunet_ext {args.command}: {error}", file=sys.stderr)

@@ -35,17 +35,19 @@ def check_output_folder(folder: Path, *, force: bool) -> bool:
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; a folder is needed here.")
-    if not folder.is_dir() or {folder / MARKER, folder / UNFINISHED}.issuperset(folder.iterdir()):
+    unfinished = folder / UNFINISHED
+    was_killed = (unfinished / WHOLE).is_file()  # while it moved its files
+    if not folder.is_dir() or not was_killed and {folder / MARKER, unfinished}.issuperset(folder.iterdir()):
         return False
-    if (folder / UNFINISHED / WHOLE).is_file():  # killed while it moved its files
-        return True
-    if not (folder / MARKER).is_file():
+    marks = [file for file in (unfinished / MARKER, folder / MARKER) if file.is_file()]
+    marks = marks if was_killed else [file for file in marks if file.parent == folder]
+    if not marks:
         raise UserError(f"{folder} is not empty, and this package did not make it. Choose another name.")
-    maker = (folder / MARKER).read_text(encoding="utf-8", errors="replace")
+    maker = marks[0].read_text(encoding="utf-8", errors="replace")
     if maker != COMMAND.get():
         made = f"{folder} is not empty, and was made {f'by nnunet_ext {maker}' if maker else 'in another way'}"
         raise UserError(f"{made}, not by this command. Choose another name, or remove it.")
-    if not force:
+    if not (force or was_killed):
         raise UserError(f"{folder} exists and is not empty. Choose another name, or add --force to replace it.")
     return True
 
@@ -53,6 +55,7 @@ def check_output_folder(folder: Path, *, force: bool) -> bool:
 def prepare_output_folder(folder: str | os.PathLike[str], *, force: bool) -> Path:
     """Make a folder for results, empty but for the hidden mark of this package, see `check_output_folder`."""
     folder = Path(folder)
+    _end_interrupted_publication(folder)
     if check_output_folder(folder, force=force):
         _remove_all(folder, but=MARKER)  # which lets an interrupted run be repeated
     try:
@@ -77,13 +80,10 @@ def folder_written_whole(folder: Path, *, force: bool, request: Mapping[str, Any
 
 @contextmanager
 def _unfinished_folder(folder: Path, *, force: bool, request: Mapping[str, Any] | None) -> Iterator[Path]:
-    inside, beside = folder / UNFINISHED, folder.with_name(f".{folder.name}{UNFINISHED}")
-    for left in (inside, beside):
-        if (left / WHOLE).is_file():
-            _end_publication(left, folder)
+    _end_interrupted_publication(folder)
     check_output_folder(folder, force=force)
     # inside a folder that is there, which may be a mount, or whose parent may be read-only
-    unfinished = inside if folder.is_dir() else beside
+    unfinished = folder / UNFINISHED if folder.is_dir() else _beside(folder)
     wanted = json.loads(json.dumps(request))
     if not _goes_on(unfinished, wanted, folder=folder, force=force):
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -102,11 +102,35 @@ def _unfinished_folder(folder: Path, *, force: bool, request: Mapping[str, Any] 
         if error.errno in NO_ROOM and error.filename:  # the name that it would have had
             error.filename = str(error.filename).replace(str(unfinished), str(folder), 1)
             raise
-        still = f" Its new content is in {unfinished}; repeat the command." if (unfinished / WHOLE).is_file() else ""
+        still = ""
+        if is_whole and unfinished.is_dir():
+            goes_on = request is not None or (unfinished / WHOLE).is_file()
+            fix = "repeat the command" if goes_on else "move it from there, or remove it"
+            still = f" Its new content is in {unfinished}; {fix}."
         raise UserError(f"{folder} cannot be written to ({error.strerror}).{still}") from None
     finally:
         if not is_whole and (request is None or not _has_files(unfinished)):
             shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _beside(folder: Path) -> Path:
+    """The hidden place of unfinished work on a folder that is not there yet."""
+    return folder.with_name(f".{folder.name}{UNFINISHED}")
+
+
+def _end_interrupted_publication(folder: Path) -> None:
+    """End what a run has begun that was killed while it put its result in place."""
+    for left in (folder / UNFINISHED, _beside(folder)):
+        if not (left / WHOLE).is_file():
+            continue
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _end_publication(left, folder)
+        except OSError as error:
+            still = f"Its new content is in {left}; repeat the command."
+            raise UserError(f"{folder} cannot be written to ({error.strerror}). {still}") from None
+    if (folder / MARKER).is_file():
+        (folder / REQUEST).unlink(missing_ok=True)
 
 
 def _publish(unfinished: Path, folder: Path, *, force: bool) -> None:

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -60,8 +60,9 @@ def no_interrupt_is_lost() -> Iterator[None]:
 def leave_quickly(status: int) -> NoReturn:
     """Leave the process without taking its modules apart, which takes those of torch seconds on a busy machine."""
     atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, AttributeError):  # who reads it has left; a program without a console has none
+            stream.flush()
     os._exit(status)
 
 

@@ -190,3 +190,21 @@ def test_an_interrupted_program_leaves_at_once_with_what_it_has_to_tidy_up() -> 
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (130, "tidied up\n")
     assert ended.stderr == "nnunet_ext path: interrupted.\n"
+
+
+@pytest.mark.parametrize(("ending", "status"), [("return 0", 0), ("raise KeyboardInterrupt", 130)])
+def test_a_program_without_a_console_ends_as_any_other(ending, status):
+    script = textwrap.dedent(
+        f"""
+        import sys
+        from nnunet_ext import cli
+        from nnunet_ext.commands import path
+        def run(args):
+            {ending}
+        path.run, sys.argv, sys.stdout = run, ["nnunet_ext", "path"], None
+        sys.exit(cli.main())
+        """
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ended.returncode == status, ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -1,6 +1,7 @@
 """Folders of results are whole or not there, and nothing that this package did not make is replaced."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +108,10 @@ def test_work_goes_on_for_the_same_request_only(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
 @pytest.mark.parametrize("force", [False, True])
-@pytest.mark.parametrize("at", ["rename", "unlink", "rmdir"])
-def test_a_run_that_was_killed_while_it_moved_its_files_can_be_repeated(tmp_path: Path, force: bool, at: str) -> None:
+@pytest.mark.parametrize(("owner", "at"), [(Path, "rename"), (Path, "unlink"), (os, "rmdir")])
+def test_a_run_that_was_killed_while_it_moved_its_files_can_be_repeated(
+    tmp_path: Path, force: bool, owner: Any, at: str
+) -> None:
     out = tmp_path / "out"
     out.mkdir()  # such as a mount, which nothing can replace at once
     if force:
@@ -116,7 +119,7 @@ def test_a_run_that_was_killed_while_it_moved_its_files_can_be_repeated(tmp_path
             (unfinished / "old").touch()
     child = os.fork()
     if child == 0:
-        real, calls = getattr(os, at), []
+        real, calls = getattr(owner, at), []
 
         def kill_second(*args: Any, **kwargs: Any) -> Any:
             calls.append(args)
@@ -125,7 +128,7 @@ def test_a_run_that_was_killed_while_it_moved_its_files_can_be_repeated(tmp_path
         with folder_written_whole(out, force=force) as unfinished:
             for name in ("first", "second"):
                 (unfinished / name).touch()
-            setattr(os, at, kill_second)
+            setattr(owner, at, kill_second)
         os._exit(0)
     os.waitpid(child, 0)
     try:
@@ -158,7 +161,7 @@ def test_force_replaces_what_the_same_command_made_alone(tmp_path: Path) -> None
 def test_an_interruption_while_files_are_moved_loses_neither_the_old_nor_the_new(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, interruption: Any
 ) -> None:
-    out, calls, real = tmp_path / "out", [], os.rename
+    out, calls, real = tmp_path / "out", [], Path.rename
     for name in ("old", "older"):
         write_into(out, name, force=name == "older", request={"name": name})
 
@@ -171,8 +174,8 @@ def test_an_interruption_while_files_are_moved_loses_neither_the_old_nor_the_new
     with pytest.raises((KeyboardInterrupt, UserError)), folder_written_whole(out, force=True) as unfinished:  # noqa: PT012
         for name in ("first", "second"):
             (unfinished / name).touch()
-        monkeypatch.setattr(os, "rename", interrupted)
-    monkeypatch.setattr(os, "rename", real)
+        monkeypatch.setattr(Path, "rename", interrupted)
+    monkeypatch.setattr(Path, "rename", real)
     assert len(calls) == at + 1
     found = {path.name for path in out.rglob("*")}
     assert found >= {"older", "first", "second"}
@@ -225,19 +228,100 @@ def test_what_a_version_left_that_removed_the_old_content_first_is_made_anew(tmp
 
 
 def test_work_that_could_not_be_put_in_place_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out, real = tmp_path / "out", os.rename
+    out, real = tmp_path / "out", Path.rename
 
     def refused(source: Any, target: Any) -> None:
         if str(target) == str(out):
             raise PermissionError(13, "Permission denied")
         real(source, target)
 
-    monkeypatch.setattr(os, "rename", refused)
+    monkeypatch.setattr(Path, "rename", refused)
     with pytest.raises(UserError, match="cannot be written to"):
         write_into(out, "first", request={"a": 1})
-    monkeypatch.setattr(os, "rename", real)
+    monkeypatch.setattr(Path, "rename", real)
     write_into(out, "second", request={"a": 1})
     assert files_below(tmp_path) == ["out/first", "out/second"]
+
+
+def test_work_without_a_request_that_could_not_be_put_in_place_is_named(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+        with pytest.raises(UserError, match=r"cannot be written to .* is in .*\.out\.unfinished; move it from there"):
+            write_into(out, "first")
+    assert files_below(tmp_path) == [".out.unfinished/first"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("at", range(5))
+def test_another_command_removes_nothing_of_an_interrupted_publication(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, force: bool
+) -> None:
+    out, calls, real = tmp_path / "out", [], Path.rename
+
+    def interrupted(source: Path, target: Path) -> Path:
+        calls.append(source)
+        if len(calls) > at:
+            raise KeyboardInterrupt
+        return real(source, target)
+
+    running = COMMAND.set("export-stock")
+    try:
+        write_into(out, "old")
+        with pytest.raises(KeyboardInterrupt), folder_written_whole(out, force=True) as unfinished:  # noqa: PT012
+            for name in ("first", "second"):
+                (unfinished / name).touch()
+            monkeypatch.setattr(Path, "rename", interrupted)
+    finally:
+        COMMAND.reset(running)
+    monkeypatch.setattr(Path, "rename", real)
+    running = COMMAND.set("evaluate")
+    try:
+        with pytest.raises(UserError, match="made by nnunet_ext export-stock"):
+            check_output_folder(out, force=force)
+        with pytest.raises(UserError, match="made by nnunet_ext export-stock"):
+            prepare_output_folder(out, force=force)
+        with pytest.raises(UserError, match="made by nnunet_ext export-stock"):
+            write_into(out, "other", force=force)
+    finally:
+        COMMAND.reset(running)
+    assert files_below(out) == ["first", "second"]
+
+
+def test_a_publication_ends_although_its_folder_has_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, real = tmp_path / "out", Path.rename
+
+    def interrupted(source: Path, target: Path) -> Path:
+        if source.name == "second":
+            raise KeyboardInterrupt
+        return real(source, target)
+
+    with pytest.raises(KeyboardInterrupt), folder_written_whole(out, force=True, request={"a": 1}) as unfinished:  # noqa: PT012
+        for name in ("first", "second"):
+            (unfinished / name).touch()
+        out.mkdir()  # which came meanwhile, so that the files are moved into it
+        monkeypatch.setattr(Path, "rename", interrupted)
+    monkeypatch.setattr(Path, "rename", real)
+    shutil.rmtree(out)
+    with pytest.raises(UserError, match="Choose another name"):
+        write_into(out, "third")
+    assert "second" in files_below(out)
+
+
+def test_the_request_does_not_stay_in_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, real = tmp_path / "out", Path.unlink
+
+    def interrupted(file: Path, *, missing_ok: bool = False) -> None:
+        if file == out / ".request.json":
+            raise KeyboardInterrupt
+        real(file, missing_ok=missing_ok)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "unlink", interrupted)
+        write_into(out, "first", request={"a": 1})
+    with pytest.raises(UserError, match="--force"):
+        write_into(out, "second", request={"a": 1})
+    assert {path.name for path in out.iterdir()} == {"first", MARKER}
 
 
 def test_another_command_does_not_remove_unfinished_work_unless_forced(tmp_path: Path) -> None:

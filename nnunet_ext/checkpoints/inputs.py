@@ -38,6 +38,8 @@ def adapted_input(
         rule: for another number of channels. Without a common name, ``name`` does as ``mean``.
     """
     n_source, n_target = weight.shape[1], own.shape[1]
+    if len(source_names) != n_source != n_target == len(target_names) and any(map(_is_label, target_names)):
+        source_names = tuple(f"channel {number}" for number in range(n_source))  # bare weights are taken for images'
     named = len(source_names) == n_source and len(target_names) == n_target
     shared = [name for name in dict.fromkeys(target_names) if name in source_names] if named else []
     if n_source != n_target and rule == "name" and shared:

@@ -122,6 +122,7 @@ def named(given: str, datasets: Mapping[str, RawDataset]) -> str:
 
 def tell_lost_folds(merge: Merge) -> None:
     """Say which sources have folds of their own, which may keep patients apart, where no pattern names the patients."""
+    from nnunet_ext.preprocessing.raw.patients import PAIRS, patients_of_cases
     from nnunet_ext.preprocessing.raw.splits import cross_validation, read_splits, splits_files
 
     for source in merge.sources:
@@ -129,6 +130,8 @@ def tell_lost_folds(merge: Merge) -> None:
         if len(source.patients) < len(cases) or not files:
             continue
         with suppress(UserError):  # a file that is no split has no folds to lose
+            if patients_of_cases(source.dataset.folder / PAIRS):
+                continue
             if read_splits(files[0]) != cross_validation({case: [case] for case in cases}):
                 print(
                     f"Note: {files[0]} has folds of its own, which are not kept. If they keep patients apart, name the "

@@ -1,7 +1,7 @@
 """Derive a configuration from planned ones: a preset of this package, or one that fits public weights.
 
-``--preset quick`` is a small configuration that two CPU cores train in minutes, for trying things out. It goes on top of
-any existing plans and uses their preprocessed data. Example:
+``--preset quick`` is a small configuration that two CPU cores train in minutes, for trying things out. It goes on top
+of any existing plans and uses their preprocessed data. Example:
 
     nnUNetv2_plan_and_preprocess -d 4
     nnunet_ext plan -d 4 --preset quick

@@ -23,7 +23,8 @@ from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
 from nnunet_ext.messages import counted
-from nnunet_ext.plans.plans_file import PATIENCE_S, dataset_folder
+from nnunet_ext.plans import plans_file
+from nnunet_ext.plans.plans_file import dataset_folder
 
 SHOWN = 10  # training cases that are named one by one
 
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     groups = patients.groups_of_cases(cases, args.group, raw)
     draw = partial(splits.draw_fold, groups, shots=args.shots, seed=args.seed, validation=args.val)
     drawn = [draw(fold=fold) for fold in range(args.folds)]
-    with only_run(file, patience_s=PATIENCE_S):
+    with only_run(file, patience_s=plans_file.PATIENCE_S):
         existing = []
         with suppress(UserError) if args.force else nullcontext():  # what is no split is replaced
             existing = splits.read_splits(file) if file.is_file() else []

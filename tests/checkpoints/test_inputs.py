@@ -41,6 +41,18 @@ def test_names_that_are_not_as_many_as_the_channels_are_left_aside() -> None:
     assert reason == ""
 
 
+def test_labels_take_nothing_from_a_source_whose_channels_have_no_names() -> None:
+    own, weight = torch.rand(2, 3, 1, 1), torch.rand(2, 1, 1, 1)
+    target = ("MRI", "prior MRI", "label 1 of the prior scan")
+    adapted, outcome, reason, known = adapted_input(own, weight, (), target)
+    assert outcome == "adapted"
+    assert "random: label 1 of the prior scan" in reason
+    assert torch.allclose(adapted[:, :2], (weight / 2).expand(-1, 2, -1, -1))
+    assert torch.equal(adapted[:, 2], own[:, 2])
+    assert known is not None
+    assert known.flatten().tolist() == [True, True, False]
+
+
 def test_channel_that_both_have_is_named() -> None:
     fitted = adapted_input(torch.zeros(2, 3, 1, 1), torch.rand(2, 2, 1, 1), ("T1", "T2"), ("T2", "CT", "T2"))
     assert (

@@ -261,6 +261,10 @@ def test_folds_that_are_not_kept_are_told_of(sources, raw, capsys):
     (first / "splits_final.json").write_text(json.dumps(own))
     assert main(["merge", "1", "2", "-o", "Dataset050_Merged"]) == 0
     assert f"{first / 'splits_final.json'} has folds of its own, which are not kept" in capsys.readouterr().err
+    known = {"cases": {name: {"patient": name} for name in names}}
+    (first / "pairs.json").write_text(json.dumps(known))
+    assert main(["merge", "1", "2", "-o", "Dataset050_Merged", "--force"]) == 0
+    assert "folds of its own" not in capsys.readouterr().err, "each case is known to be a patient"
     patients = {"cases": {name: {"patient": f"MRN/{name.partition('_')[0]}"} for name in names}}
     (first / "pairs.json").write_text(json.dumps(patients))
     assert main(["merge", "1", "2", "-o", "Dataset050_Merged", "--force"]) == 0

@@ -76,11 +76,11 @@ class Written:
     def start(self, **options: object) -> Forked:
         """Start the command."""
         self.inputs  # noqa: B018  before anything is written
-        (self.folder / "output.txt").unlink(missing_ok=True)
         return start(self.command, self.folder, **options)  # type: ignore[arg-type]
 
     def run(self, **options: object) -> int | None:
         """Run the command to its end; the exit status."""
+        (self.folder / "output.txt").unlink(missing_ok=True)
         process = self.start(**options)
         process.wait(LONGEST_S)
         return process.kill()
