@@ -46,9 +46,10 @@ def blend(values: Tensor, partners: np.ndarray, ratios: np.ndarray) -> Tensor:
         Same shape and device; floating point.
     """
     values = values.float() if not values.is_floating_point() else values
-    weights = torch.as_tensor(ratios, dtype=values.dtype, device=values.device)
-    weights = weights.view(-1, *[1] * (values.ndim - 1))
-    return weights * values + (1 - weights) * values[torch.as_tensor(partners, device=values.device)]
+    # a copy that blocks would wait for all that the device has still to do
+    weights = torch.from_numpy(ratios).to(values.dtype).to(values.device, non_blocking=True)
+    others = values[torch.from_numpy(partners).to(values.device, non_blocking=True)]
+    return torch.lerp(others, values, weights.view(-1, *[1] * (values.ndim - 1)))
 
 
 def draw_box(spatial_shape: Sequence[int], rng: np.random.Generator) -> Tensor:
@@ -74,7 +75,7 @@ def paste(values: Tensor, partners: np.ndarray, region: Tensor) -> Tensor:
     Returns:
         Same shape, type and device.
     """
-    return torch.where(region, values[torch.as_tensor(partners, device=values.device)], values)
+    return torch.where(region, values[torch.from_numpy(partners).to(values.device, non_blocking=True)], values)
 
 
 def class_targets(target: Tensor, num_classes: int, ignore_label: int | None) -> tuple[Tensor, Tensor]:

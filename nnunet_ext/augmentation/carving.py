@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 FIRST_REACH = 8  # voxels; most lesions are not deeper
+MOST_SHIFTS = 16  # beyond, all pairs of voxels along an axis take fewer operations than one shift after the other
+PAIRS_AT_ONCE = 2**24
 
 
 def carved_regions(foreground: Tensor, spacing: Sequence[float], rng: np.random.Generator) -> Tensor:
@@ -41,13 +43,11 @@ def carved_regions(foreground: Tensor, spacing: Sequence[float], rng: np.random.
 
 def inner_distances(foreground: Tensor, spacing: Sequence[float]) -> Tensor:
     """Distance of each foreground voxel to the nearest background in the patch, in mm; 0 outside, infinite without."""
-    sides = [step * size for step, size in zip(spacing, foreground.shape[1:])]
     reach = FIRST_REACH * min(spacing)
-    while True:
-        squared = squared_distances(~foreground, spacing, reach)
-        if reach >= max(sides) or float(squared.max()) <= reach**2:
-            return squared.sqrt()
-        reach *= 2
+    squared = squared_distances(~foreground, spacing, reach)
+    if float(squared.max()) > reach**2:
+        squared = squared_distances(~foreground, spacing, math.inf)
+    return squared.sqrt()
 
 
 def squared_distances(seeds: Tensor, spacing: Sequence[float], reach: float) -> Tensor:
@@ -64,10 +64,24 @@ def squared_distances(seeds: Tensor, spacing: Sequence[float], reach: float) -> 
     nearest = torch.where(seeds, 0.0, math.inf)
     for axis, step in enumerate(spacing, start=1):
         before, size = nearest, nearest.shape[axis]
+        farthest = int(min(size - 1, reach / step))
+        if farthest > MOST_SHIFTS:
+            nearest = _nearest_along(before, axis, step)
+            continue
         nearest = before.clone()
-        for shift in range(1, min(size - 1, int(reach / step)) + 1):
+        for shift in range(1, farthest + 1):
             length, cost = size - shift, (shift * step) ** 2
             for to, source in ((0, shift), (shift, 0)):
                 target = nearest.narrow(axis, to, length)
                 torch.minimum(target, before.narrow(axis, source, length) + cost, out=target)
     return nearest
+
+
+def _nearest_along(squared: Tensor, axis: int, step: float) -> Tensor:
+    """The least of squared[j] + ((i − j) · step)² over all j, for each i along an axis."""
+    lines, size = squared.movedim(axis, -1), squared.shape[axis]
+    place = torch.arange(size, device=squared.device)
+    cost = ((place[:, None] - place) * step).square()
+    parts = lines.reshape(-1, size).split(max(1, PAIRS_AT_ONCE // size**2))
+    found = torch.cat([(part[:, None] + cost).amin(dim=-1) for part in parts])
+    return found.view(lines.shape).movedim(-1, axis)

@@ -14,6 +14,9 @@ FOUND = 0.1
 FITS_IN_A_ROW = 5
 """That must say that the slope has fallen. A slow and noisy curve looks flat in a single fit at times."""
 
+COPIES = 64
+"""Of the bins that voxels are counted in on a GPU, whose additions to one number wait for each other."""
+
 
 def slope_fall(ious: Sequence[float | None], *, min_epochs: int = 3) -> float | None:
     """How far the slope of a learning curve has fallen: 1 - IoU'(T) / IoU'(1), below 1; T is the last epoch.
@@ -87,9 +90,12 @@ def label_agreement(logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
     classes = logits.shape[1]
     pairs = labels.long() * classes + logits.argmax(dim=1, keepdim=True)
     # a bin of their own for voxels that do not count; to pick the others, or by bincount(), a GPU would have to wait
-    pairs = torch.where(counts, pairs, classes**2).flatten()
-    bins = torch.zeros(classes**2 + 1, dtype=torch.long, device=pairs.device)
-    table = bins.scatter_add_(0, pairs, torch.ones_like(pairs))[:-1].reshape(classes, classes)
+    pairs, size = torch.where(counts, pairs, classes**2).flatten(), classes**2 + 1
+    # most voxels are background: additions to one bin wait for each other, those to its copies do not
+    copies = torch.arange(len(pairs), device=pairs.device).remainder_(COPIES)
+    bins = torch.zeros(COPIES * size, dtype=torch.long, device=pairs.device)
+    bins.scatter_add_(0, pairs + copies.mul_(size), torch.ones_like(pairs))
+    table = bins.view(COPIES, size).sum(dim=0)[:-1].reshape(classes, classes)
     both = table.diagonal()
     return torch.stack([both, table.sum(0) + table.sum(1) - both])
 

@@ -78,7 +78,8 @@ class ADELEMixin(ImageBorderMixin, technique=ADELE):
 
         is_open = [name in self.early_learning.corrected_from for name in self.class_names()]
         if any(is_open):
-            channels = torch.tensor([True] * (not labels.has_regions) + is_open, device=logits.device)
+            # a copy that blocks would wait for the forward pass
+            channels = torch.tensor([True] * (not labels.has_regions) + is_open).to(logits.device, non_blocking=True)
             correct = corrected_regions if labels.has_regions else corrected_labels
             corrected, changed = correct(logits, known, counts, channels, confidence=self.section(ADELE).confidence)
             self.observe("adele/corrected", masked_mean(changed.any(dim=1, keepdim=True).float(), counts))

@@ -73,9 +73,9 @@ class MixUpMixin(nnUNetTrainerConfigurable, technique=MIXUP):
     def mixed_batch(self, batch: Batch) -> Batch:
         """A prepared batch with mixed ``data``, and for the full-resolution head ``mixed_target`` and ``mixed_mask``.
 
-        For MixUp they are the soft target (B, C or R, [X,] Y, Z) and where it counts (B, 1, [X,] Y, Z). For CutMix and
-        CarveMix the target is in nnU-Net's own format and there is no mask. ``partners``, and ``ratios`` (B,) or the
-        region ``pasted`` (B or 1, 1, [X,] Y, Z), say what was mixed.
+        For MixUp they are the soft target (B, C or R, [X,] Y, Z), see `mixed_labels`, and where it counts
+        (B, 1, [X,] Y, Z). For CutMix and CarveMix the target is in nnU-Net's own format and there is no mask.
+        ``partners``, and ``ratios`` (B,) or the region ``pasted`` (B or 1, 1, [X,] Y, Z), say what was mixed.
         """
         data = batch["data"]
         partners = mixing.draw_partners(len(data), self.rng)
@@ -95,11 +95,15 @@ class MixUpMixin(nnUNetTrainerConfigurable, technique=MIXUP):
         return {
             **batch,
             "data": mixing.blend(data, partners, ratios),
-            "mixed_target": mixing.blend(soft, partners, ratios),
+            **self.mixed_labels(batch, soft, partners, ratios),
             "mixed_mask": valid & valid[torch.as_tensor(partners, device=valid.device)],
             "partners": partners,
             "ratios": ratios,
         }
+
+    def mixed_labels(self, batch: Batch, soft: Tensor, partners: np.ndarray, ratios: np.ndarray) -> Batch:
+        """The soft target (B, C or R, [X,] Y, Z) of MixUp, blended, as ``mixed_target``."""
+        return {"mixed_target": mixing.blend(soft, partners, ratios)}
 
     def pasted_region(self, target: Tensor, partners: np.ndarray) -> Tensor:
         """Where each sample gets its partner's values: a boolean mask (B or 1, 1, [X,] Y, Z)."""

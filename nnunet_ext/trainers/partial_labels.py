@@ -242,17 +242,22 @@ class PartialLabelsMixUpMixin(MixUpMixin, PartialLabelsMixin):
 
     cannot_be_mixed = ""
 
+    def mixed_labels(self, batch: Batch, soft: Tensor, partners: np.ndarray, ratios: np.ndarray) -> Batch:
+        """That of each source by itself, as ``soft_target``, where a case was annotated for some labels."""
+        if "annotated" not in batch:
+            return super().mixed_labels(batch, soft, partners, ratios)
+        return {"soft_target": soft}
+
     def loss_of_mixed(self, logits: Tensor, mixed: Batch) -> Tensor:
         if "annotated" not in mixed:
             return super().loss_of_mixed(logits, mixed)
-        labels, partners = self.label_manager, torch.as_tensor(mixed["partners"], device=logits.device)
+        labels, partners = self.label_manager, torch.from_numpy(mixed["partners"]).to(logits.device, non_blocking=True)
         lists = mixed["annotated"], mixed["annotated"][partners]
         own, other = (partial_logits(logits, one, has_regions=labels.has_regions) for one in lists)
         if self.section(MIXUP).kind != "mixup":
             return super().loss_of_mixed(torch.where(mixed["pasted"], other, own), mixed)
-        soft, _ = self.soft_target(mixed)
-        ratios = torch.as_tensor(mixed["ratios"], dtype=torch.float32, device=logits.device)
-        mask = mixed["mixed_mask"]
+        soft, mask = mixed["soft_target"], mixed["mixed_mask"]
+        ratios = torch.from_numpy(mixed["ratios"]).float().to(logits.device, non_blocking=True)
         return self.soft_loss(own, soft, mask, ratios) + self.soft_loss(other, soft[partners], mask, 1 - ratios)
 
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_edt
 
+from nnunet_ext.augmentation import carving
 from nnunet_ext.augmentation.carving import carved_regions, inner_distances, squared_distances
 
 
@@ -26,11 +27,11 @@ def blobs(shape, seed, share=0.2):
 
 
 @given(
-    shape=st.lists(st.integers(1, 12), min_size=2, max_size=3),
+    shape=st.lists(st.integers(1, 12) | st.sampled_from([19, 30]), min_size=2, max_size=3),
     spacing=st.lists(st.sampled_from([0.5, 1.0, 2.5]), min_size=3, max_size=3),
     seed=st.integers(0, 1000),
     share=st.sampled_from([0.02, 0.3, 0.97]),
-    reach=st.sampled_from([0.4, 1.0, 3.0, 100.0]),
+    reach=st.sampled_from([0.4, 1.0, 3.0, 100.0, np.inf]),
 )
 def test_distances_are_euclidean_up_to_the_reach(shape, spacing, seed, share, reach):
     seeds, spacing = blobs(shape, seed, share), spacing[: len(shape)]
@@ -39,6 +40,13 @@ def test_distances_are_euclidean_up_to_the_reach(shape, spacing, seed, share, re
     near = expected <= reach
     np.testing.assert_allclose(found[near], expected[near], rtol=1e-6)
     assert (found[~near] > reach).all()
+
+
+def test_long_lines_are_searched_in_parts(monkeypatch):
+    monkeypatch.setattr(carving, "PAIRS_AT_ONCE", 5000)
+    seeds = blobs((6, 40, 25), seed=0, share=0.001)
+    found = squared_distances(torch.from_numpy(seeds)[None], (3.0, 1.0, 0.5), np.inf)[0].sqrt().numpy()
+    np.testing.assert_allclose(found, distance_transform_edt(~seeds, sampling=(3.0, 1.0, 0.5)), rtol=1e-6)
 
 
 @pytest.mark.parametrize("size", [5, 23, 40])

@@ -5,13 +5,13 @@ import copy
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from nnunet_ext.finetuning.entries import Rows, top_entries
 from nnunet_ext.finetuning.roles import Role
 from nnunet_ext.finetuning.strict_optimizers import StrictAdamW, StrictSGD
 from nnunet_ext.plans.plans_file import read_plans
 from nnunet_ext.trainers import nnUNetTrainerDGST, nnUNetTrainerFineTune, nnUNetTrainerHeadOnly
+from support.launches import Launches
 from support.nnunet_runs import build_trainer
 from support.tiny_data import dataset_name
 
@@ -333,20 +333,6 @@ def test_it_learns_a_shift_that_heads_cannot_and_better_than_by_random_entries(b
         assert top < 0.4 * start
         assert top < 0.55 * heads
         assert top < 0.95 * random
-
-
-class Launches(TorchDispatchMode):
-    """Counts operations that are more than a view: on a GPU each is launched, which is what small ones cost."""
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
-        self.count += not any(
-            returned.alias_info and not returned.alias_info.is_write for returned in function._schema.returns
-        )
-        return function(*arguments, **(keywords or {}))
 
 
 def test_a_strict_step_launches_few_operations_for_each_kernel(built):
