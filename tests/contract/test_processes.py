@@ -37,7 +37,7 @@ from support.trainers_under_test import EVERY_TRAINER, data_kind, one_per_networ
 WORLD_SIZE = 2
 
 
-def train_as_rank(rank: int, store: str, name: str, kind: str, file: str) -> None:
+def train_as_rank(rank: int, store: str, name: str, kind: str, file: str, is_compiled: bool = False) -> None:
     """One process of a distributed training on CPU.
 
     nnU-Net's DDP is for CUDA alone: it picks the device and passes it to torch's wrapper. So the trainer is built
@@ -46,13 +46,20 @@ def train_as_rank(rank: int, store: str, name: str, kind: str, file: str) -> Non
     import nnunetv2.training.nnUNetTrainer.nnUNetTrainer as stock
 
     torch.set_num_threads(1)
-    stock.DDP = lambda network, device_ids: DistributedDataParallel(network)
+    buckets = {}
+    if is_compiled:  # with buckets so small that the compiler splits the graph of a tiny network, too
+        trainer_class(name)._do_i_compile = lambda self: True
+        torch.compile = partial(torch.compile, backend="aot_eager")
+        dist._DEFAULT_FIRST_BUCKET_BYTES = 2**12
+        buckets = {"bucket_cap_mb": 0.02}
+    stock.DDP = lambda network, device_ids: DistributedDataParallel(network, **buckets)
     trainer = build_trainer(name, "3d_tiny_batch_of_four", kind=kind)
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=WORLD_SIZE)
     trainer.is_ddp, trainer.local_rank = True, rank
     trainer.run_training()
+    assert isinstance(trainer.network.module, torch._dynamo.OptimizedModule) == is_compiled
     logged = trainer.logger.local_logger.my_fantastic_logging
-    torch.save({"weights": trainer.network.module.state_dict(), "logged": logged}, f"{file}_{rank}.pth")
+    torch.save({"weights": trainer.unwrapped_network().state_dict(), "logged": logged}, f"{file}_{rank}.pth")
     dist.destroy_process_group()
 
 
@@ -67,6 +74,13 @@ def as_two_ranks(target: Callable[..., None], *arguments: Any) -> None:
             process.join()
     assert all(process.exitcode == 0 for process in ranks)
 
+
+COMPILED_IN_TWO_PROCESSES = (
+    "nnUNetTrainerMixUp",  # two forward passes before one backward pass
+    "nnUNetTrainerHeadOnly",  # most parameters are frozen
+    "nnUNetTrainerDBDMP",  # a head of no weight
+    "nnUNetTrainerPartialLabelsMixUp",  # processes whose batches are annotated for other labels
+)
 
 needs_gloo = pytest.mark.skipif(
     not dist.is_available() or not dist.is_gloo_available(), reason="this torch has no gloo backend"
@@ -85,6 +99,25 @@ def test_two_processes_keep_equal_weights(name, results, tmp_path):
         if name_of_term.startswith("loss/"):
             assert values == second["logged"][name_of_term], "each process must log the mean over all of them"
     assert all(torch.equal(value, second["weights"][key]) for key, value in first["weights"].items())
+
+
+@needs_gloo
+@pytest.mark.full
+@pytest.mark.capability("two processes, compiled")
+@pytest.mark.parametrize("name", COMPILED_IN_TWO_PROCESSES)
+def test_two_compiled_processes_train_as_plain_ones(name, results, tmp_path, monkeypatch):
+    """nnU-Net's default on several GPUs, where the compiler splits the graph at the buckets of torch's wrapper."""
+    kind = data_kind(name, "labels")
+    for folder, is_compiled in (("plain", False), ("compiled", True)):
+        monkeypatch.setenv("nnUNet_results", str(results / folder))
+        file = str(tmp_path / folder)
+        assert run_in_new_process(as_two_ranks, train_as_rank, name, kind, file, is_compiled) == 0
+    plain, *ranks = (
+        torch.load(tmp_path / file, weights_only=False) for file in ("plain_0.pth", "compiled_0.pth", "compiled_1.pth")
+    )
+    losses = [one["logged"]["train_losses"] for one in (plain, *ranks)]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
+    assert all(torch.equal(value, ranks[1]["weights"][key]) for key, value in ranks[0]["weights"].items())
 
 
 def two_patches() -> tuple[torch.Tensor, torch.Tensor]:

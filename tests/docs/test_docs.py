@@ -181,7 +181,7 @@ def test_gains_in_the_table_of_choices_are_those_of_the_pages() -> None:
     table = text_of("docs/choose.md").partition("## What was measured")[2].partition("\n## ")[0]
     rows = [line.split("|")[1:-1] for line in table.splitlines() if line.startswith("| [")]
     checked = 0
-    for technique, _, _, gain, _, _ in rows:
+    for technique, _, _, _, gain, _, _ in rows:
         path, _, anchor = LINK.findall(technique)[0].partition("#")
         page = text_of(f"docs/{path}").partition(f"\n## {anchor.capitalize()}\n")[2].partition("\n## ")[0]
         known = set(SIGNED.findall(page.replace("-", "−")))
