@@ -21,8 +21,8 @@ COMMAND: ContextVar[str] = ContextVar("command", default="")
 
 UNFINISHED = ".unfinished"
 WHOLE, EMPTIED, REPLACED = ".whole", ".emptied", ".replaced"
-"""In an unfinished folder whose content is moved into another: that it is whole, that the other one has been emptied
-for it, and what was there."""
+"""In an unfinished folder whose content is moved into another: the names there that it replaces, that these have been
+moved away, and where to."""
 
 REQUEST = ".request.json"
 
@@ -39,17 +39,24 @@ def check_output_folder(folder: Path, *, force: bool) -> bool:
     was_killed = (unfinished / WHOLE).is_file()  # while it moved its files
     if not folder.is_dir() or not was_killed and {folder / MARKER, unfinished}.issuperset(folder.iterdir()):
         return False
-    marks = [file for file in (unfinished / MARKER, folder / MARKER) if file.is_file()]
-    marks = marks if was_killed else [file for file in marks if file.parent == folder]
-    if not marks:
+    maker = _maker(unfinished) if was_killed else None
+    maker = _maker(folder) if maker is None else maker  # into which the mark may have been moved
+    if maker is None:
         raise UserError(f"{folder} is not empty, and this package did not make it. Choose another name.")
-    maker = marks[0].read_text(encoding="utf-8", errors="replace")
     if maker != COMMAND.get():
         made = f"{folder} is not empty, and was made {f'by nnunet_ext {maker}' if maker else 'in another way'}"
         raise UserError(f"{made}, not by this command. Choose another name, or remove it.")
     if not (force or was_killed):
         raise UserError(f"{folder} exists and is not empty. Choose another name, or add --force to replace it.")
     return True
+
+
+def _maker(folder: Path) -> str | None:
+    """The command that made a folder; None if this package did not make it."""
+    try:
+        return (folder / MARKER).read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, IsADirectoryError):
+        return None
 
 
 def prepare_output_folder(folder: str | os.PathLike[str], *, force: bool) -> Path:
@@ -115,13 +122,15 @@ def _unfinished_folder(folder: Path, *, force: bool, request: Mapping[str, Any] 
 
 def _beside(folder: Path) -> Path:
     """The hidden place of unfinished work on a folder that is not there yet."""
-    return folder.with_name(f".{folder.name}{UNFINISHED}")
+    if folder.name in ("", ".."):  # such as the folder that the command runs in
+        folder = Path(os.path.abspath(folder))
+    return folder.with_name(f".{folder.name}{UNFINISHED}") if folder.name else folder / UNFINISHED
 
 
 def _end_interrupted_publication(folder: Path) -> None:
     """End what a run has begun that was killed while it put its result in place."""
     for left in (folder / UNFINISHED, _beside(folder)):
-        if not (left / WHOLE).is_file():
+        if not os.path.isfile(left / WHOLE):  # unlike `Path.is_file` also for names that are too long
             continue
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -145,26 +154,26 @@ def _publish(unfinished: Path, folder: Path, *, force: bool) -> None:
         (folder / REQUEST).unlink(missing_ok=True)
         return
     (unfinished / REPLACED).mkdir(exist_ok=True)
-    (unfinished / WHOLE).touch()
+    write_json(unfinished / WHOLE, sorted(path.name for path in folder.iterdir() if path != unfinished))
     _end_publication(unfinished, folder)
 
 
 def _end_publication(unfinished: Path, folder: Path) -> None:
     """Put the content of a folder in place of that of another, which is removed last.
 
-    When this is interrupted, at any point, it can be repeated.
+    When this is interrupted, at any point, it can be repeated. What came into the folder since then stays; a UserError
+    says where it is in the way.
     """
-    replaced = unfinished / REPLACED
-    if not replaced.is_dir():  # a version that removed the old content first was killed while it moved the new one
-        _remove_all(folder, but=UNFINISHED)
-        shutil.rmtree(unfinished)
-        return
     if not (unfinished / EMPTIED).is_file():
-        for old in [old for old in folder.iterdir() if old != unfinished]:
-            old.rename(replaced / old.name)
+        names = read_json(unfinished / WHOLE)
+        for old in [old for old in folder.iterdir() if old != unfinished and old.name in names]:
+            old.rename(unfinished / REPLACED / old.name)
         (unfinished / EMPTIED).touch()
     for new in [new for new in unfinished.iterdir() if new.name not in (WHOLE, EMPTIED, REPLACED, REQUEST)]:
-        new.rename(folder / new.name)
+        place = folder / new.name
+        if os.path.lexists(place):
+            raise UserError(f"{place} came while its new content was put in place. Move it, and repeat the command.")
+        new.rename(place)
     (unfinished / REQUEST).unlink(missing_ok=True)
     (unfinished / WHOLE).unlink()  # before the rest, which says how far it has come
     shutil.rmtree(unfinished, ignore_errors=True)  # what is left of it changes nothing

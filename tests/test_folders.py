@@ -216,15 +216,41 @@ def test_what_was_made_is_kept_where_the_folder_was_filled_meanwhile(tmp_path: P
     assert files_below(out) == [".DS_Store", ".unfinished/result"]
 
 
-def test_what_a_version_left_that_removed_the_old_content_first_is_made_anew(tmp_path: Path) -> None:
-    out = tmp_path / "out"
+def test_what_comes_after_an_interruption_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, real = tmp_path / "out", Path.rename
+
+    def interrupted(source: Path, target: Path) -> Path:
+        if source.name == "old":
+            raise KeyboardInterrupt
+        return real(source, target)
+
     write_into(out, "old")
-    for name in (".whole", "second", MARKER):
-        (out / ".unfinished").mkdir(exist_ok=True)
-        (out / ".unfinished" / name).touch()
-    (out / "old").rename(out / "first")  # moved before it was killed
-    write_into(out, "again")
-    assert files_below(out) == ["again"]
+    with pytest.raises(KeyboardInterrupt), folder_written_whole(out, force=True) as unfinished:  # noqa: PT012
+        for name in ("first", "second"):
+            (unfinished / name).touch()
+        monkeypatch.setattr(Path, "rename", interrupted)
+    monkeypatch.setattr(Path, "rename", real)
+    for name in ("notes.txt", "second"):
+        (out / name).write_text("precious")
+    with pytest.raises(UserError, match=r"second came while .* Move it, and repeat the command"):
+        write_into(out, "third")
+    assert (out / "second").read_text() == "precious"
+    (out / "second").rename(tmp_path / "second")
+    with pytest.raises(UserError, match="--force"):
+        write_into(out, "third")
+    assert files_below(out) == ["first", "notes.txt", "second"]
+    assert (out / "notes.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", [".", "x" * 250])
+def test_folders_whose_hidden_neighbour_has_no_usual_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert prepare_output_folder(name, force=False).is_dir()
+    (Path(name) / MARKER).unlink()
+    write_into(Path(name).resolve() if name == "." else Path(name), "result")
+    assert "result" in " ".join(files_below(tmp_path))
 
 
 def test_work_that_could_not_be_put_in_place_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -205,6 +205,11 @@ def pilot_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
     return markdown_table(["", *(f"{lr:g}" for lr in lrs), "best"], rows) if rows else ["Not run."]
 
 
+def compared(experiment: Experiment) -> set[str]:
+    """The methods that comparisons name."""
+    return {name for one in experiment.comparisons for name in (one.ours, one.theirs)}
+
+
 def page_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
     """Everything but the provenance."""
     figures = Figures(scores)
@@ -235,6 +240,10 @@ def page_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
             "left out.",
             "",
         ]
+        if shared := [one.name for one in experiment.methods if one.is_shared and one.name in compared(experiment)]:
+            names = ", ".join(f"`{name}`" for name in shared)
+            lines[-2] += f" Of {names} there is one model, which is paired with each seed: how others would differ is "
+            lines[-2] += "in no interval."
     if experiment.pilot is not None:
         lines += ["## Learning rates", "", *pilot_lines(experiment, scores), ""]
         level = experiment.pilot.level

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nnunet_ext.devices import on_device
+
 RATIO_MARGIN = 1e-4
 
 
@@ -46,9 +48,8 @@ def blend(values: Tensor, partners: np.ndarray, ratios: np.ndarray) -> Tensor:
         Same shape and device; floating point.
     """
     values = values.float() if not values.is_floating_point() else values
-    # a copy that blocks would wait for all that the device has still to do
-    weights = torch.from_numpy(ratios).to(values.dtype).to(values.device, non_blocking=True)
-    others = values[torch.from_numpy(partners).to(values.device, non_blocking=True)]
+    weights = on_device(torch.from_numpy(ratios).to(values.dtype), values.device)
+    others = values[on_device(partners, values.device)]
     return torch.lerp(others, values, weights.view(-1, *[1] * (values.ndim - 1)))
 
 
@@ -75,7 +76,7 @@ def paste(values: Tensor, partners: np.ndarray, region: Tensor) -> Tensor:
     Returns:
         Same shape, type and device.
     """
-    return torch.where(region, values[torch.from_numpy(partners).to(values.device, non_blocking=True)], values)
+    return torch.where(region, values[on_device(partners, values.device)], values)
 
 
 def class_targets(target: Tensor, num_classes: int, ignore_label: int | None) -> tuple[Tensor, Tensor]:

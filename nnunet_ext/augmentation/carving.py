@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-FIRST_REACH = 8  # voxels; most lesions are not deeper
-MOST_SHIFTS = 16  # beyond, all pairs of voxels along an axis take fewer operations than one shift after the other
+REACHES = (8, 32)  # voxels; most lesions are not deeper
+MOST_SHIFTS = 16  # and a quarter of an axis; beyond, all pairs of its voxels take fewer operations than shifts
 PAIRS_AT_ONCE = 2**24
 
 
@@ -43,10 +43,11 @@ def carved_regions(foreground: Tensor, spacing: Sequence[float], rng: np.random.
 
 def inner_distances(foreground: Tensor, spacing: Sequence[float]) -> Tensor:
     """Distance of each foreground voxel to the nearest background in the patch, in mm; 0 outside, infinite without."""
-    reach = FIRST_REACH * min(spacing)
-    squared = squared_distances(~foreground, spacing, reach)
-    if float(squared.max()) > reach**2:
-        squared = squared_distances(~foreground, spacing, math.inf)
+    for voxels in (*REACHES, math.inf):
+        reach = voxels * min(spacing)
+        squared = squared_distances(~foreground, spacing, reach)
+        if float(squared.max()) <= reach**2:
+            break
     return squared.sqrt()
 
 
@@ -65,7 +66,7 @@ def squared_distances(seeds: Tensor, spacing: Sequence[float], reach: float) -> 
     for axis, step in enumerate(spacing, start=1):
         before, size = nearest, nearest.shape[axis]
         farthest = int(min(size - 1, reach / step))
-        if farthest > MOST_SHIFTS:
+        if farthest > max(MOST_SHIFTS, size // 4):
             nearest = _nearest_along(before, axis, step)
             continue
         nearest = before.clone()

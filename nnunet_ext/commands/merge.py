@@ -130,7 +130,7 @@ def tell_lost_folds(merge: Merge) -> None:
         if len(source.patients) < len(cases) or not files:
             continue
         with suppress(UserError):  # a file that is no split has no folds to lose
-            if patients_of_cases(source.dataset.folder / PAIRS):
+            if set(cases) <= set(patients_of_cases(source.dataset.folder / PAIRS)):
                 continue
             if read_splits(files[0]) != cross_validation({case: [case] for case in cases}):
                 print(

@@ -47,7 +47,11 @@ class Anchor:
             for place, name in enumerate(self.start)
             if name in self.partly_known
         }
-        return strength * _WeightedSquares.apply([*self.start.values()], factors, *map(parameters.get, self.start))
+        weights = [parameters[name] for name in self.start]
+        for (name, start), weight in zip(self.start.items(), weights):
+            if start.stride() != weight.stride():  # as after a change of the memory format, which was one by one
+                self.start[name] = torch.empty_like(weight).copy_(start)
+        return strength * _WeightedSquares.apply([*self.start.values()], factors, *weights)
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint, so that the source is not needed to go on."""
@@ -66,12 +70,13 @@ class _WeightedSquares(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, starts: list[Tensor], factors: Mapping[int, Tensor], *weights: Tensor) -> Tensor:
         pulls = [*torch._foreach_sub(weights, starts)]
-        squares = [*torch._foreach_mul(pulls, pulls)]
+        norms = [*torch._foreach_norm(pulls)]
         for place, factor in factors.items():
-            pulls[place], squares[place] = pulls[place] * factor, squares[place] * factor
-        ctx.pulls = pulls
-        return torch.stack(torch._foreach_norm(squares, 1)).sum()
+            norms[place] = (pulls[place].square() * factor).sum().sqrt()
+            pulls[place] = pulls[place] * factor
+        ctx.save_for_backward(*pulls)
+        return torch.stack(norms).square().sum()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *torch._foreach_mul(ctx.pulls, 2 * gradient)
+        return None, None, *torch._foreach_mul([*ctx.saved_tensors], 2 * gradient)

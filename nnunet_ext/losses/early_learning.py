@@ -91,11 +91,12 @@ def label_agreement(logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
     pairs = labels.long() * classes + logits.argmax(dim=1, keepdim=True)
     # a bin of their own for voxels that do not count; to pick the others, or by bincount(), a GPU would have to wait
     pairs, size = torch.where(counts, pairs, classes**2).flatten(), classes**2 + 1
-    # most voxels are background: additions to one bin wait for each other, those to its copies do not
-    copies = torch.arange(len(pairs), device=pairs.device).remainder_(COPIES)
-    bins = torch.zeros(COPIES * size, dtype=torch.long, device=pairs.device)
-    bins.scatter_add_(0, pairs + copies.mul_(size), torch.ones_like(pairs))
-    table = bins.view(COPIES, size).sum(dim=0)[:-1].reshape(classes, classes)
+    copies = COPIES if pairs.is_cuda else 1
+    if copies > 1:  # most voxels are background: additions to one bin wait for each other, those to its copies do not
+        pairs += torch.arange(len(pairs), device=pairs.device).remainder_(copies).mul_(size)
+    bins = torch.zeros(copies * size, dtype=torch.int32, device=pairs.device)
+    bins.scatter_add_(0, pairs, torch.ones_like(pairs, dtype=torch.int32))
+    table = bins.view(copies, size).sum(dim=0)[:-1].reshape(classes, classes)
     both = table.diagonal()
     return torch.stack([both, table.sum(0) + table.sum(1) - both])
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.nn.functional import interpolate
 
+from nnunet_ext.devices import on_device
 from nnunet_ext.errors import UserError
 from nnunet_ext.formats.dataset_json import values_of
 from nnunet_ext.losses.early_learning import (
@@ -78,8 +79,7 @@ class ADELEMixin(ImageBorderMixin, technique=ADELE):
 
         is_open = [name in self.early_learning.corrected_from for name in self.class_names()]
         if any(is_open):
-            # a copy that blocks would wait for the forward pass
-            channels = torch.tensor([True] * (not labels.has_regions) + is_open).to(logits.device, non_blocking=True)
+            channels = on_device(np.array([True] * (not labels.has_regions) + is_open), logits.device)
             correct = corrected_regions if labels.has_regions else corrected_labels
             corrected, changed = correct(logits, known, counts, channels, confidence=self.section(ADELE).confidence)
             self.observe("adele/corrected", masked_mean(changed.any(dim=1, keepdim=True).float(), counts))

@@ -5,13 +5,13 @@ then instead of it.
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch import distributed as dist
 
 from nnunet_ext.augmentation import batch_mixing as mixing
 from nnunet_ext.augmentation.carving import carved_regions
 from nnunet_ext.augmentation.image_border import ignored_outside
+from nnunet_ext.devices import on_device
 from nnunet_ext.losses.soft_targets import soft_binary_cross_entropy, soft_cross_entropy
 from nnunet_ext.techniques.mixup import MIXUP
 from nnunet_ext.trainers.base import Batch, Outputs, nnUNetTrainerConfigurable
@@ -96,7 +96,7 @@ class MixUpMixin(nnUNetTrainerConfigurable, technique=MIXUP):
             **batch,
             "data": mixing.blend(data, partners, ratios),
             **self.mixed_labels(batch, soft, partners, ratios),
-            "mixed_mask": valid & valid[torch.as_tensor(partners, device=valid.device)],
+            "mixed_mask": valid & valid[on_device(partners, valid.device)],
             "partners": partners,
             "ratios": ratios,
         }
@@ -108,13 +108,13 @@ class MixUpMixin(nnUNetTrainerConfigurable, technique=MIXUP):
     def pasted_region(self, target: Tensor, partners: np.ndarray) -> Tensor:
         """Where each sample gets its partner's values: a boolean mask (B or 1, 1, [X,] Y, Z)."""
         if self.section(MIXUP).kind == "cutmix":
-            return mixing.draw_box(target.shape[2:], self.rng)[None, None].to(target.device)
+            return on_device(mixing.draw_box(target.shape[2:], self.rng)[None, None], target.device)
         labels = self.label_manager
         if labels.has_regions:
             foreground = (target[:, : labels.num_segmentation_heads] > 0).any(1)
         else:
             foreground = (target[:, 0] > 0) & (target[:, 0] < labels.num_segmentation_heads)  # ignore is above
-        carved = foreground[torch.as_tensor(partners, device=target.device)]
+        carved = foreground[on_device(partners, target.device)]
         return carved_regions(carved, self.configuration_manager.spacing, self.rng)[:, None]
 
     def source_target(self, batch: Batch, unlabelled: int | None) -> Tensor:

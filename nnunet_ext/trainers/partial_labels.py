@@ -12,6 +12,7 @@ from nnunetv2.evaluation.evaluate_predictions import load_summary_json, save_sum
 from nnunetv2.training.loss.dice import get_tp_fp_fn_tn
 from torch import Tensor
 
+from nnunet_ext.devices import on_device
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import written_whole
 from nnunet_ext.formats.annotated_labels import KINDS, AnnotatedLabels, annotated_labels
@@ -137,7 +138,7 @@ class PartialLabelsMixin(nnUNetTrainerConfigurable, technique=PARTIAL_LABELS):
         known = np.stack([self.annotated_channels(str(case)) for case in batch["keys"]])
         if known.all():
             return batch
-        annotated = torch.from_numpy(known).to(self.device, non_blocking=True)
+        annotated = on_device(known, self.device)
         batch = {**batch, "annotated": annotated}
         if self.label_manager.has_regions:
             heads = [without_unknown_regions(head, annotated) for head in self.heads(batch["target"])]
@@ -251,13 +252,13 @@ class PartialLabelsMixUpMixin(MixUpMixin, PartialLabelsMixin):
     def loss_of_mixed(self, logits: Tensor, mixed: Batch) -> Tensor:
         if "annotated" not in mixed:
             return super().loss_of_mixed(logits, mixed)
-        labels, partners = self.label_manager, torch.from_numpy(mixed["partners"]).to(logits.device, non_blocking=True)
+        labels, partners = self.label_manager, on_device(mixed["partners"], logits.device)
         lists = mixed["annotated"], mixed["annotated"][partners]
         own, other = (partial_logits(logits, one, has_regions=labels.has_regions) for one in lists)
         if self.section(MIXUP).kind != "mixup":
             return super().loss_of_mixed(torch.where(mixed["pasted"], other, own), mixed)
         soft, mask = mixed["soft_target"], mixed["mixed_mask"]
-        ratios = torch.from_numpy(mixed["ratios"]).float().to(logits.device, non_blocking=True)
+        ratios = on_device(mixed["ratios"].astype(np.float32), logits.device)
         return self.soft_loss(own, soft, mask, ratios) + self.soft_loss(other, soft[partners], mask, 1 - ratios)
 
 
