@@ -52,9 +52,10 @@ def quick_nnunet() -> Iterator[None]:
     Its pools are forked from a server that has imported it, where nnU-Net would spawn processes that import it each;
     workers that are really spawned have a test of their own. A fingerprint comes from ten thousand voxels and not from
     a hundred million, which it draws with repetition from images that have fewer. Networks are planned with 8 features
-    and not with 32.
+    and not with 32. Nothing waits until a disk has written.
     """
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
         if "forkserver" in multiprocessing.get_all_start_methods():
             get_context = multiprocessing.get_context
             get_context("forkserver").set_forkserver_preload(PRELOADED)

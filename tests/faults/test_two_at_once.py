@@ -15,6 +15,7 @@ pytestmark = pytest.mark.full
 
 def without_patience():
     plans_file.PATIENCE_S = 0.0
+    only_run.__wrapped__.__kwdefaults__["patience_s"] = 0.0
 
 
 @pytest.mark.parametrize("command", WRITING, ids=lambda command: command.line[:40])

@@ -32,6 +32,13 @@ from nnunet_ext.registration import VARIABLE
 from support.nnunet_runs import call_entry_point
 from support.tiny_data import CASES, dataset_name
 
+POOLS = {
+    "nnUNetv2_plan_and_preprocess": ("-npfp", "-np"),
+    "nnUNetv2_preprocess": ("-np",),
+    "nnUNetv2_predict": ("-npp", "-nps"),
+    "nnUNetv2_predict_from_modelfolder": ("-npp", "-nps"),
+}
+"""How nnU-Net is told the sizes of its pools of processes, which are for more cases than the few of the tests."""
 ENTRY_POINTS = {entry.name: entry for entry in entry_points(group="console_scripts")}
 ON_A_DEVICE = ("nnUNetv2_train", "nnUNetv2_predict", "nnUNetv2_predict_from_modelfolder")
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
@@ -181,6 +188,8 @@ class Folder:
         program, *arguments = self.words(line)
         if program in ON_A_DEVICE and "-device" not in arguments:
             arguments += ["-device", "cpu"]
+        for option in POOLS.get(program, ()):
+            arguments += [] if option in arguments else [option, "1"]
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             if program == "nnunet_ext":
