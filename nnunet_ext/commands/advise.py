@@ -69,8 +69,11 @@ def run(args: argparse.Namespace) -> int:
             gpu_gb=args.gpu,
             on_cpu=not has_gpu,
         )
-        if not advising.has_folds(dataset.folder):
-            schedule = advising.with_folds(schedule, facts.cases)
+        # a dataset of the dense cases alone is yet to be made
+        cases = {one.dataset: facts.dense if one.dataset else facts.cases for one in advice}
+        if advising.has_folds(dataset.folder):
+            cases.pop("", None)
+        schedule = advising.with_folds(schedule, cases)
         found, note = advising.steps(advice, schedule, name=name), schedule.note
         if args.gpu is not None and (most := max(step.memory_gb for step in found)) > args.gpu:
             note += f" The largest training needs about {most:.1f} GB of GPU memory, more than there is."

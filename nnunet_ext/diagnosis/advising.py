@@ -1,7 +1,7 @@
 """What to try with a dataset, in which order: the advice that applies, with its commands and times."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,7 @@ class Schedule:
     epochs: int
     note: str
     whole_hours: float | None = None  # of nnU-Net's own training, with the planned network
+    drawn: Mapping[str, str] = field(default_factory=dict)  # by `Advice.dataset`, what draws a fold with {number}
 
 
 def usual_network(facts: Facts) -> Network:
@@ -187,16 +188,21 @@ def _hours(one: Advice, schedule: Schedule) -> float | None:
     return schedule.hours * one.time
 
 
-def with_folds(schedule: Schedule, cases: int) -> Schedule:
-    """A schedule of a dataset without folds: it draws one first where there are too few cases for nnU-Net's."""
-    if cases >= FOLDS:
-        return schedule
-    if cases == 1:
-        note = "A single case cannot be divided into training and validation: the trainings stop. Annotate more cases."
-        return replace(schedule, note=f"{schedule.note} {note}".strip())
-    note = f"nnU-Net draws {FOLDS} folds and stops if there are fewer cases. nnunet_ext split draws fold 0 here."
-    drawn = f"nnunet_ext split -d {{number}} --shots {cases - 1}"
-    return replace(schedule, preparation=[*schedule.preparation, drawn], note=f"{schedule.note} {note}".strip())
+def with_folds(schedule: Schedule, cases: Mapping[str, int]) -> Schedule:
+    """A schedule that draws a fold first where there are too few cases for nnU-Net's.
+
+    Args:
+        schedule: of the advice.
+        cases: how many there are in each dataset without folds, by `Advice.dataset`.
+    """
+    notes, few = [schedule.note], {key: count for key, count in cases.items() if 1 < count < FOLDS}
+    if few:
+        notes.append(f"nnU-Net draws {FOLDS} folds and stops if there are fewer cases. nnunet_ext split draws fold 0.")
+    if 1 in cases.values():
+        alone = "A single case cannot be divided into training and validation: the trainings stop."
+        notes.append(f"{alone} Annotate more cases.")
+    drawn = {key: f"nnunet_ext split -d {{number}} --shots {count - 1}" for key, count in few.items()}
+    return replace(schedule, drawn=drawn, note=" ".join(filter(None, notes)))
 
 
 def steps(advice: Sequence[Advice], schedule: Schedule, *, name: str) -> list[Step]:
@@ -219,7 +225,8 @@ def steps(advice: Sequence[Advice], schedule: Schedule, *, name: str) -> list[St
         model = f"$nnUNet_results/{name}/{trainer}__{schedule.plans}__{schedule.configuration}"
         train = f"nnUNetv2_train {number} {schedule.configuration} 0{chosen}{option}{schedule.device}"
         check = [] if one.is_baseline else [f"nnunet_ext check -d {number} --trainer {one.trainer}"]
-        preparation = [] if number in prepared else schedule.preparation
+        draw = [schedule.drawn[one.dataset]] if one.dataset in schedule.drawn else []
+        preparation = [] if number in prepared else [*schedule.preparation, *draw]
         prepared.add(number)
         lines = [*check, *preparation, *one.commands]
         return [line.format(train=train, model=model, number=number, **names) for line in lines]

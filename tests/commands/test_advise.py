@@ -358,6 +358,13 @@ def test_a_fold_is_drawn_where_nnunet_cannot_draw_its_five(advise: Any) -> None:
     assert prepared == ["nnunet_ext split -d 5 --shots 3"]
 
 
+def test_folds_are_drawn_of_the_cases_that_a_dataset_will_have(advise: Any) -> None:
+    """Two of the four cases are dense, and go into a dataset of their own."""
+    told = advise("mixed")
+    prepared = [line for step in told["steps"] for line in step["commands"] if " split " in line]
+    assert prepared == ["nnunet_ext split -d 999 --shots 1", "nnunet_ext split -d 5 --shots 3"]
+
+
 def test_folds_of_a_dataset_are_kept(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(raw, "scribbles")
     (raw / "Dataset005_Some" / "splits_final.json").write_text("[]")
@@ -367,10 +374,10 @@ def test_folds_of_a_dataset_are_kept(raw: Path, capsys: pytest.CaptureFixture[st
 
 def test_one_case_is_not_promised_a_training() -> None:
     planned, _ = schedule(Facts(dense=1), seconds=0.1)
-    alone = advising.with_folds(planned, 1)
+    alone = advising.with_folds(planned, {"": 1})
     assert alone.preparation == planned.preparation
     assert "A single case cannot be divided" in alone.note
-    assert advising.with_folds(planned, 5) == planned
+    assert advising.with_folds(planned, {"": 5}) == planned
 
 
 def test_two_dimensional_data_are_trained_in_2d() -> None:
