@@ -262,12 +262,15 @@ def write_results(runner: Runner, folder: Path, command: Sequence[str]) -> None:
         print("Nothing is scored yet, so no results were written.", flush=True)
         return
     folder.mkdir(parents=True, exist_ok=True)
-    table = folder / f"{runner.experiment.name}.csv.gz"
+    table, page = (folder / f"{runner.experiment.name}{ending}" for ending in (".csv.gz", ".md"))
+    if page.is_file() and not is_rendered(page):
+        print(f"{page} was made by an earlier program. Move it away, or name another folder, and repeat.", flush=True)
+        return
     write_table(table, scores)
     lines = page_lines(runner.experiment, read_scores(table))
     draw_figures(runner.experiment, read_scores(table), folder)
     lines += [PROVENANCE, "", *origin_lines(runner, command)]
-    write_text(table.with_name(f"{runner.experiment.name}.md"), "\n".join(lines) + "\n")
+    write_text(page, "\n".join(lines) + "\n")
     print("\n".join(lines), flush=True)
 
 

@@ -50,8 +50,25 @@ def interpolated(tuned: Method, source: str) -> tuple[Method, ...]:
     )
 
 
-def experiment(few_shot: FewShot, name: str, title: str) -> Experiment:
-    """The comparison for a shift."""
+def experiment(
+    few_shot: FewShot,
+    name: str,
+    title: str,
+    *,
+    margin: float = 0.0,
+    more_seeds: tuple[int, ...] = (3, 4),
+    from_scratch: bool = False,
+) -> Experiment:
+    """The comparison for a shift.
+
+    Args:
+        few_shot: the shift, and the methods for it.
+        name: of the experiment.
+        title: of its page.
+        margin: the least gain in Dice that counts.
+        more_seeds: of the runs that decide.
+        from_scratch: whether full fine-tuning beside random weights decides, too.
+    """
     source = few_shot.source_model
     full = few_shot.tuned("full", "FineTune")
     longer = replace(full, name="full, longer", family=full.family_name, sizes=(SHOTS,), steps=LENGTHS[1:])
@@ -76,7 +93,8 @@ def experiment(few_shot: FewShot, name: str, title: str) -> Experiment:
         methods=(source, scratch, *tuned, longer, *held, *(way for one in ways.values() for way in one)),
         tests=few_shot.tests,
         comparisons=(
-            *(Comparison(one.name, full.name, is_primary=True) for one in (strict, masked)),
+            *(Comparison(one.name, full.name, margin=margin, is_primary=True) for one in (strict, masked)),
+            *(Comparison(full.name, scratch.name, margin=margin, is_primary=True) for _ in range(from_scratch)),
             *(Comparison(strict.name, full.name, size=size) for size in (1, 10)),
             *(Comparison(one.name, full.name) for one in (scratch, decoder, lora, *held)),
             *(Comparison(one.name, full.name, test="source") for one in (decoder, lora, strict, masked, *held)),
@@ -97,7 +115,7 @@ def experiment(few_shot: FewShot, name: str, title: str) -> Experiment:
         ),
         network=COARSE,
         sizes=(SHOTS, 1, 10),
-        more_seeds=(3, 4),
+        more_seeds=more_seeds,
         steps=LENGTHS[:1],
         pilot=Pilot(
             # the two smallest were added when the smallest of the others had been the best for full fine-tuning

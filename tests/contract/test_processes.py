@@ -103,15 +103,14 @@ def test_two_processes_keep_equal_weights(name, results, tmp_path):
 
 @needs_gloo
 @pytest.mark.full
-@pytest.mark.capability("two processes, compiled")
-@pytest.mark.parametrize("name", COMPILED_IN_TWO_PROCESSES)
-def test_two_compiled_processes_train_as_plain_ones(name, results, tmp_path, monkeypatch):
+@pytest.mark.parametrize("chosen", COMPILED_IN_TWO_PROCESSES)
+def test_two_compiled_processes_train_as_plain_ones(chosen, results, tmp_path, monkeypatch):
     """nnU-Net's default on several GPUs, where the compiler splits the graph at the buckets of torch's wrapper."""
-    kind = data_kind(name, "labels")
+    kind = data_kind(chosen, "labels")
     for folder, is_compiled in (("plain", False), ("compiled", True)):
         monkeypatch.setenv("nnUNet_results", str(results / folder))
         file = str(tmp_path / folder)
-        assert run_in_new_process(as_two_ranks, train_as_rank, name, kind, file, is_compiled) == 0
+        assert run_in_new_process(as_two_ranks, train_as_rank, chosen, kind, file, is_compiled) == 0
     plain, *ranks = (
         torch.load(tmp_path / file, weights_only=False) for file in ("plain_0.pth", "compiled_0.pth", "compiled_1.pth")
     )
