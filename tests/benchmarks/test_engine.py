@@ -899,6 +899,14 @@ def test_nothing_is_written_before_anything_is_scored(out, commands, capsys):
     assert not (out / "tiny.md").exists()
 
 
+def test_page_of_an_earlier_program_is_not_replaced(out, commands, capsys):
+    (out / "tiny.md").write_text("# Cited by the documentation\n")
+    write_results(run(out), out, ["python"])
+    assert "tiny.md was made by an earlier program. Move it away" in capsys.readouterr().out
+    assert (out / "tiny.md").read_text() == "# Cited by the documentation\n"
+    assert not (out / "tiny.csv.gz").exists()
+
+
 def test_figure_of_one_model_is_the_mean_over_the_labels_that_have_one():
     parts = {"l": [(1, 3), (0, 1)], "m": [(0, 0), (0, 0)], "n": [(1, 1), (1, 3)]}
     rows = [
