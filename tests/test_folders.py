@@ -216,20 +216,27 @@ def test_what_was_made_is_kept_where_the_folder_was_filled_meanwhile(tmp_path: P
     assert files_below(out) == [".DS_Store", ".unfinished/result"]
 
 
-def test_what_comes_after_an_interruption_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out, real = tmp_path / "out", Path.rename
+def write_until_interrupted(folder: Path, patch: pytest.MonkeyPatch, *, at: str) -> None:
+    """Replace a folder's content by the files "first" and "second", and interrupt when a file of a name is moved."""
+    real = Path.rename
 
     def interrupted(source: Path, target: Path) -> Path:
-        if source.name == "old":
+        if source.name == at:
             raise KeyboardInterrupt
         return real(source, target)
 
-    write_into(out, "old")
-    with pytest.raises(KeyboardInterrupt), folder_written_whole(out, force=True) as unfinished:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), folder_written_whole(folder, force=True) as unfinished:  # noqa: PT012
         for name in ("first", "second"):
             (unfinished / name).touch()
-        monkeypatch.setattr(Path, "rename", interrupted)
-    monkeypatch.setattr(Path, "rename", real)
+        folder.mkdir(exist_ok=True)  # so that the files are moved into it
+        patch.setattr(Path, "rename", interrupted)
+
+
+def test_what_comes_after_an_interruption_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    write_into(out, "old")
+    with monkeypatch.context() as patch:
+        write_until_interrupted(out, patch, at="old")
     for name in ("notes.txt", "second"):
         (out / name).write_text("precious")
     with pytest.raises(UserError, match=r"second came while .* Move it, and repeat the command"):
@@ -315,19 +322,9 @@ def test_another_command_removes_nothing_of_an_interrupted_publication(
 
 
 def test_a_publication_ends_although_its_folder_has_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out, real = tmp_path / "out", Path.rename
-
-    def interrupted(source: Path, target: Path) -> Path:
-        if source.name == "second":
-            raise KeyboardInterrupt
-        return real(source, target)
-
-    with pytest.raises(KeyboardInterrupt), folder_written_whole(out, force=True, request={"a": 1}) as unfinished:  # noqa: PT012
-        for name in ("first", "second"):
-            (unfinished / name).touch()
-        out.mkdir()  # which came meanwhile, so that the files are moved into it
-        monkeypatch.setattr(Path, "rename", interrupted)
-    monkeypatch.setattr(Path, "rename", real)
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        write_until_interrupted(out, patch, at="second")
     shutil.rmtree(out)
     with pytest.raises(UserError, match="Choose another name"):
         write_into(out, "third")
