@@ -42,8 +42,8 @@ ADELE = Technique(
             lambda facts: facts.is_dense and facts.wrong_labels,
             why="It corrects labels while it trains, where there are too many for people to look at.",
             evidence="Hearts, 64 patients, errors in a fifth of the labels: Dice -0.008 (-0.014 to -0.004) beside "
-            "stock nnU-Net by an earlier rule (5 seeds), -0.012 (-0.025 to -0.002) by the present one (3 seeds). Stock did "
-            "not learn the errors by heart. Try it where a trained model has learned them.",
+            "stock nnU-Net by an earlier rule (5 seeds), -0.012 (-0.025 to -0.002) by the present one (3 seeds). Stock "
+            "did not learn the errors by heart. Try it where a trained model has learned them.",
             verdict="worse",
             results="docs/techniques/noisy-labels.md#results",
         ),
