@@ -49,7 +49,7 @@ class Anchor:
         }
         weights = [parameters[name] for name in self.start]
         for (name, start), weight in zip(self.start.items(), weights):
-            if start.stride() != weight.stride():  # as after a change of the memory format, which was one by one
+            if start.stride() != weight.stride():  # after a change of the memory format; else each goes by itself
                 self.start[name] = torch.empty_like(weight).copy_(start)
         return strength * _WeightedSquares.apply([*self.start.values()], factors, *weights)
 
