@@ -14,7 +14,10 @@ LORA = ["peft>=0.17"]
 JOBS = ["submitit>=1.5"]
 # for the notebooks in docs/tutorials alone
 NOTEBOOKS = ["ipykernel>=6.29", "matplotlib-inline>=0.1", "nbclient>=0.10", "nbformat>=5.10"]
-TEST = [*LORA, *JOBS, *NOTEBOOKS, "pytest>=8", "pytest-xdist>=3.5", "filelock>=3.12", "hypothesis>=6.100"]
+TEST = [
+    *(*LORA, *JOBS, *NOTEBOOKS),
+    *("pytest>=8", "pytest-xdist>=3.5", "pytest-timeout>=2.3", "filelock>=3.12", "hypothesis>=6.100"),
+]
 LINT = ["ruff>=0.6", "mypy>=1.11", "types-tqdm"]
 # for `make dist` alone
 DIST = ["build>=1.2", "twine>=6.1"]

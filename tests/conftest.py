@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,33 @@ def quick_nnunet() -> Iterator[None]:
 
         patch.setattr(ExperimentPlanner, "__init__", plan_narrow)
         yield
+
+
+def state_of_the_process() -> dict[str, Any]:
+    """What a test may change only for itself: the next one in this process would run with it."""
+    # libraries set variables of their own when they are imported
+    names = [name for name in os.environ if name.startswith(("nnUNet", "PYTHON", "PATH", "HOME", "TMP"))]
+    signals = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGINT))
+    return {
+        "multiprocessing.get_context": multiprocessing.get_context,
+        "start method": multiprocessing.get_start_method(),
+        "working directory": os.getcwd(),
+        "answers to signals": [signal.getsignal(one) for one in signals],
+        "sys.path": list(sys.path),
+        "torch's threads": torch.get_num_threads(),
+        **{f"${name}": os.environ[name] for name in names},
+    }
+
+
+@pytest.fixture(autouse=True)
+def process_as_it_was() -> Iterator[None]:
+    """Fail a test that leaves its process changed."""
+    before = state_of_the_process()
+    yield
+    after = state_of_the_process()
+    names = sorted(before.keys() | after)
+    changed = {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
+    assert not changed, f"the test has left its process changed (before, after): {changed}"
 
 
 @pytest.fixture(scope="session")

@@ -27,8 +27,13 @@ PLOT_PROGRESS = MetaLogger.plot_progress_png  # before the fixture `results` sil
 
 
 def predict_by_command(arguments: list[str]) -> None:
-    fork_pools()
     call_entry_point(predict_entry_point, arguments)
+
+
+def predict_alone(arguments: list[str]) -> None:
+    """In a process of its own."""
+    fork_pools()
+    predict_by_command(arguments)
 
 
 def predict_arguments(name: str, kind: str, source: Path, target: Path, *more: str) -> list[str]:
@@ -94,7 +99,7 @@ def test_train_validate_and_predict_by_command(name, workspace, results, tmp_pat
     source = workspace.raw / dataset_name(kind) / "imagesTs"
     target = tmp_path / "predictions"
     arguments = predict_arguments(name, kind, source, target, "-f", "0")
-    assert run_in_new_process(predict_by_command, arguments) == 0
+    assert run_in_new_process(predict_alone, arguments) == 0
 
     predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(str(model), use_folds=(0,))

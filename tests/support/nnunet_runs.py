@@ -55,7 +55,10 @@ def call_entry_point(entry_point: Callable[[], Any], arguments: list[str]) -> No
 
 
 def fork_pools() -> None:
-    """Have nnU-Net fork its pools from this process, which has imported everything."""
+    """Have nnU-Net fork its pools from this process, which has imported everything and does nothing else afterwards.
+
+    Never in the tests' own process: what forks behind used threads may crash, and nnU-Net then waits for ever.
+    """
     get_context = multiprocessing.get_context
     multiprocessing.get_context = lambda method=None: get_context("fork")  # type: ignore[assignment,misc]
 
