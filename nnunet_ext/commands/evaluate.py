@@ -34,7 +34,8 @@ OUT stay nnU-Net's; postprocessing.pkl in OUT is for nnUNetv2_apply_postprocessi
 Where dataset.json lists the labels that cases were annotated for, a case is scored for these alone (against labelsTr
 and labelsTs; other folders of --labels have every label).
 
-With several folders after --labels, one set of predictions is scored against each of them. Scoring that takes longer
+With several folders after --labels, one set of predictions is scored against each of them. Where only some cases have
+complete labels, --partial scores a model on these. Scoring that takes longer
 than some seconds continues in several processes (--workers); the scores are the same. Example:
 
     nnunet_ext evaluate nnUNet_results/Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlans__2d --on 4 -o OUT
@@ -112,7 +113,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     described = "for --predictions: dataset.json with the labels and the file ending (default: the one among the "
     described += "predictions, or beside the folder of labels)"
     add("--dataset-json", type=Path, metavar="FILE", help=described)
-    left_out = "for --predictions: leave out cases that have only a prediction or only a label (default: an error)"
+    left_out = "leave out cases without label, in one of the folders of --labels for a model, and those without "
+    left_out += "prediction for --predictions (default: an error)"
     add("--partial", action="store_true", help=left_out)
     add("-o", "--output", "--out", dest="out", type=Path, required=True, help="folder to write")
     add("--json", action="store_true", help="print evaluation.json, and nothing else, on stdout")
@@ -168,8 +170,8 @@ def check_options(args: argparse.Namespace) -> None:
         "--predictions needs --labels FOLDER, the folder with the references.": by_folder and args.labels is None,
         "Give MODEL_FOLDER and --on DATASET, or --predictions FOLDER and --labels FOLDER.": not by_folder
         and (args.model is None or args.on is None),
-        "--dataset-json and --partial are only for --predictions. Leave them out for a model.": not by_folder
-        and (args.dataset_json is not None or args.partial),
+        "--dataset-json is only for --predictions. Leave it out for a model.": not by_folder
+        and args.dataset_json is not None,
         "--instances is for the lesions alone. Add lesions to --metrics, or leave --instances out.": (
             args.instances is not None and LESIONS_RECALL.group not in args.metrics
         ),
@@ -222,7 +224,7 @@ def of_folder(args: argparse.Namespace) -> Job:
 def of_model(args: argparse.Namespace) -> Job:
     """A model that predicts."""
     from nnunet_ext.checkpoints.trained_model import find_trained_model
-    from nnunet_ext.evaluation.case_sets import select_cases
+    from nnunet_ext.evaluation.case_sets import labelled_cases, select_cases
     from nnunet_ext.evaluation.evaluation_files import origin_of_model
     from nnunet_ext.evaluation.machine import choose_device
     from nnunet_ext.evaluation.model_evaluation import check_inputs, load_predictor, request
@@ -233,18 +235,21 @@ def of_model(args: argparse.Namespace) -> Job:
     device, mirroring = choose_device(args.device or "auto"), not args.disable_tta
     folds = list(dict.fromkeys(args.folds or [0]))
     model = find_trained_model(args.model, folds, checkpoint=args.checkpoint or CHECKPOINT)
+    more: dict[str, Any] = {"folds": model.folds, "instances": args.instances, "partial": args.partial}
     chosen = [
-        select_cases(dataset, selection, folds=model.folds, references=references, instances=args.instances)
+        select_cases(dataset, selection, references=references, **more)
         for dataset, selection in args.on
         for references in args.labels or [None]
     ]
+    chosen, remarks = labelled_cases(chosen) if args.partial else (chosen, [])
     for cases in chosen:
         check_inputs(model.dataset_json, cases.description, name=cases.dataset)
     return Job(
         sets=[(one, match_labels(model.dataset_json, one.description, name=one.dataset)) for one in chosen],
-        origin=origin_of_model(model, mirroring=mirroring),
+        origin={**origin_of_model(model, mirroring=mirroring), **({"partial": True} if args.partial else {})},
         wanted=request(model, chosen, mirroring=mirroring),
         read=[model.folder, *(file for one in chosen for case in one.cases.values() for file in case.images)],
+        remarks=remarks,
         load=partial(load_predictor, model, device=device, mirroring=mirroring),
     )
 

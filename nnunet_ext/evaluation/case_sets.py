@@ -64,6 +64,7 @@ def select_cases(
     folds: Sequence[int | str],
     references: str | None = None,
     instances: str | None = None,
+    partial: bool = False,
 ) -> CaseSet:
     """The cases to score.
 
@@ -75,6 +76,7 @@ def select_cases(
         folds: those that the model consists of; ``val`` needs exactly one, as the others have trained on its cases.
         references: name of a folder of the dataset to take the references from; without, labelsTr or labelsTs.
         instances: name of a folder of the dataset with maps of the references' instances.
+        partial: whether cases may lack a reference; `labelled_cases` leaves them out.
 
     Raises:
         UserError: if the dataset or files of it are missing, or the folds have no validation cases.
@@ -94,11 +96,11 @@ def select_cases(
     cases = with_references(cases, folder, description, references)
     if not cases:
         raise UserError(f"{folder} has no cases in {'imagesTs' if selection == 'test' else 'imagesTr'}.")
-    if missing := _without_label(cases):
-        others = ", ".join(f"{folder.name}:{name}" for name in SELECTIONS)
+    if (missing := _without_label(cases)) and not partial:
+        others = " or ".join(f"{folder.name}:{name}" for name in SELECTIONS if name != selection)
         raise UserError(
             f"{len(missing)} of {len(cases)} cases of {folder.name}:{selection} have no label to score against, e.g. "
-            f"{missing[0]} does not exist. Choose other cases: {others}."
+            f"{missing[0]} does not exist. Add --partial to leave them out, or choose other cases: {others}."
         )
     channels = len(channel_names(description))
     if wrong := [name for name, case in cases.items() if not case.has_channels(channels)]:
@@ -109,8 +111,42 @@ def select_cases(
     chosen = CaseSet(
         folder.name, selection, description, cases, references, None if instances is None else folder / instances
     )
-    check_instance_maps(chosen)
+    if not partial:
+        check_instance_maps(chosen)
     return chosen
+
+
+def labelled_cases(chosen: Sequence[CaseSet]) -> tuple[list[CaseSet], list[str]]:
+    """The cases that have every reference that they are to be scored against, so that scores are of the same cases.
+
+    Returns:
+        The sets without the other cases, and remarks on what was left out.
+
+    Raises:
+        UserError: if no case of a set is left, or a case that is left has no map of instances.
+    """
+    without: dict[str, dict[str, Path]] = {}
+    for cases in chosen:
+        lacking = {name: case.label for name, case in cases.cases.items() if not case.label.is_file()}
+        without[cases.name] = lacking | without.get(cases.name, {})
+    kept = [
+        replace(cases, cases={name: case for name, case in cases.cases.items() if name not in without[cases.name]})
+        for cases in chosen
+    ]
+    remarks = {}
+    for cases, rest in zip(chosen, kept, strict=True):
+        left_out, title = without[cases.name], f"{cases.dataset}:{cases.selection}"
+        if not rest.cases:
+            file = next(iter(left_out.values()))
+            raise UserError(
+                f"No case of {title} has a label to score against, e.g. {file} does not exist. Add the labels, or "
+                "choose other cases."
+            )
+        check_instance_maps(rest)
+        if left_out:
+            shown = ", ".join(sorted(left_out)[:SHOWN]) + (", …" if len(left_out) > SHOWN else "")
+            remarks[title] = f"Left out of {title}: {len(left_out)} of {len(cases.cases)} cases without label: {shown}."
+    return kept, list(remarks.values())
 
 
 def _part(folder: Path, name: str) -> str:

@@ -266,6 +266,21 @@ def test_other_metrics_on_the_same_folder_predict_nothing_again(models, dense, t
     assert set(scores["references"]) == {"labelsTr_dense"}
 
 
+def test_cases_without_complete_labels_are_left_out_on_request(models, dense, tmp_path, capsys):
+    total = len(list((dense / "labelsTr").iterdir()))
+    for file in (dense / "labelsTr_dense").iterdir():
+        if file.name != "case_2.nii.gz":
+            file.unlink()
+    asked = ["--on", ON_IGNORE, "--labels", "labelsTr", "labelsTr_dense"]
+    assert evaluate(models["labels"], tmp_path / "out", *asked) == 2
+    assert "Add --partial" in capsys.readouterr().err
+    assert evaluate(models["labels"], tmp_path / "out", *asked, "--partial") == 0
+    assert f"Left out of {ON_IGNORE.replace('902', dense.name)}: {total - 1} of {total}" in capsys.readouterr().out
+    assert read(tmp_path / "out")["partial"]
+    assert [list(entry["dice"]) for entry in read(tmp_path / "out")["datasets"]] == [["case_2"]] * 2
+    assert [file.name for file in (tmp_path / "out").glob("*/*.nii.gz")] == ["case_2.nii.gz"]
+
+
 def test_several_folders_of_references_are_scored_against_one_set_of_predictions(
     models, dense, tmp_path, monkeypatch, capsys
 ):

@@ -257,7 +257,7 @@ def test_neither_a_model_nor_predictions_is_refused(tmp_path, capsys, arguments)
 
 
 def test_options_for_predictions_alone_are_refused_with_a_model(tmp_path, capsys):
-    assert main(["evaluate", "MODEL", "--on", "4", "--partial", "-o", str(tmp_path / "out")]) == 2
+    assert main(["evaluate", "MODEL", "--on", "4", "--dataset-json", "dataset.json", "-o", str(tmp_path / "out")]) == 2
     assert "only for --predictions" in capsys.readouterr().err
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.case_sets import channel_names, select_cases
+from nnunet_ext.evaluation.case_sets import channel_names, labelled_cases, select_cases
 
 NAME = "Dataset005_Two channels"
 
@@ -105,7 +105,7 @@ def test_cases_listed_in_dataset_json_are_found(dataset):
 @pytest.mark.parametrize(
     ("selection", "folds", "message"),
     [
-        ("test", [0], "1 of 2 cases .*labelsTs/y.nii.gz does not exist"),
+        ("test", [0], "1 of 2 cases .*labelsTs/y.nii.gz does not exist.*--partial.*:val or .*:all"),
         ("val", [0, 1], "cannot score an ensemble of the folds 0 1"),
         ("val", ["all"], "cannot score fold all"),
         ("val", [2], "folds 0 to 1, but not fold 2"),
@@ -114,6 +114,37 @@ def test_cases_listed_in_dataset_json_are_found(dataset):
 def test_cases_that_cannot_be_scored_are_refused(dataset, selection, folds, message):
     with pytest.raises(UserError, match=message):
         select_cases("5", selection, folds=folds)
+
+
+def test_cases_that_lack_one_of_the_references_are_left_out_of_all(dataset):
+    dense = dataset / "labels_dense"
+    dense.mkdir()
+    for case in "ab":
+        (dense / f"{case}.nii.gz").touch()
+    (dataset / "labelsTr" / "a.nii.gz").unlink()
+    options = {"folds": [0], "partial": True}
+    both = [select_cases("5", "all", references=folder, **options) for folder in ("labelsTr", "labels_dense")]
+    kept, remarks = labelled_cases([*both, select_cases("5", "test", **options)])
+    assert [list(one.cases) for one in kept] == [["b"], ["b"], ["x"]]
+    assert [one.references for one in kept] == ["labelsTr", "labels_dense", None]
+    assert remarks == [
+        f"Left out of {NAME}:all: 2 of 3 cases without label: a, c.",
+        f"Left out of {NAME}:test: 1 of 2 cases without label: y.",
+    ]
+    (dense / "b.nii.gz").unlink()
+    with pytest.raises(UserError, match=r"No case of .*:all has a label to score against, e\.g\. .*does not exist"):
+        labelled_cases([select_cases("5", "all", references=folder, **options) for folder in ("labelsTr", dense.name)])
+
+
+def test_maps_of_instances_are_needed_for_what_is_scored(dataset):
+    maps = dataset / "instancesTs"
+    maps.mkdir()
+    (maps / "x.nii.gz").touch()
+    chosen = [select_cases("5", "test", folds=[0], instances="instancesTs", partial=True)]
+    assert list(labelled_cases(chosen)[0][0].cases) == ["x"]
+    (maps / "x.nii.gz").unlink()
+    with pytest.raises(UserError, match="no map of instances"):
+        labelled_cases(chosen)
 
 
 def test_missing_parts_are_named(dataset):
