@@ -20,6 +20,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 from scipy.ndimage import gaussian_filter1d
 
+from benchmarks.data import hippocampus
 from benchmarks.data.folds import drawn
 from benchmarks.data.raw import ENDING, original
 from benchmarks.engine.experiment import Draw, Fold
@@ -63,9 +64,8 @@ class Shift:
     def files(self) -> tuple[dict[str, Files], dict[str, Files]]:
         """The cases for the source and for the target, by name."""
         folder = original(self.origin)
-        if self.origin == "Dataset004_Hippocampus":
-            names = sorted(path.name.removesuffix(ENDING) for path in (folder / "labelsTr").glob(f"*{ENDING}"))
-            cases = files_of(folder, dict(zip(names, names)), "labelsTr")
+        if self.origin == hippocampus.ORIGIN:
+            cases = files_of(folder, {person: sides[0] for person, sides in hippocampus.persons().items()}, "labelsTr")
             return cases, cases
         pairs = read_json(folder / "two_phase_pairs.json")
         prior, current = ({pair["patient"]: pair[phase] for pair in pairs} for phase in ("prior", "current"))
@@ -184,8 +184,8 @@ def write_side(folder: Path, draw: Draw, *, shift: Shift, is_target: bool) -> No
 
 HIPPOCAMPUS = Shift(
     "hippocampus",
-    "Dataset004_Hippocampus",
-    {"source_train": 100, "source_val": 10, "pool": 20, "pilot": 10, "validation": 10, "test": 30},
+    hippocampus.ORIGIN,
+    {"source_train": 70, "source_val": 6, "pool": 20, "pilot": 10, "validation": 8, "test": 30},
     shifted,
 )
 HEART = Shift(

@@ -3,7 +3,7 @@
 from functools import partial
 
 from benchmarks.data.folds import PatientFolds
-from benchmarks.data.hippocampus import ORIGIN, groups
+from benchmarks.data.hippocampus import ORIGIN, groups, person_of
 from benchmarks.data.raw import linked
 from benchmarks.engine.experiment import Comparison, Dataset, Experiment, Method, Pilot
 
@@ -14,9 +14,9 @@ SIZES = (5, 20, None)
 EXPERIMENT = Experiment(
     name="hippocampus_mixup",
     title="MixUp beside stock nnU-Net on the hippocampus",
-    description="MRI of the hippocampus with two labels, one scan for each patient; a seed tests a fifth of the cases. "
-    "Declared when a part of the learning rates had been searched and no model tested: that MixUp is also to decide "
-    "beside stock with twice the steps, which takes about as long.",
+    description="MRI of the hippocampus with two labels, one or both sides of each brain; a seed tests a fifth of the "
+    "persons, and sizes count persons. MixUp is to decide beside stock of the same steps, and beside stock with twice "
+    "as many, which takes as long.",
     originals=(ORIGIN,),
     folds=PatientFolds(groups, pilot_train=4, pilot_size=20),
     methods=(
@@ -27,6 +27,7 @@ EXPERIMENT = Experiment(
     ),
     sizes=SIZES,
     more_seeds=(3, 4),
+    patient_of=person_of,
     pilot=Pilot(first=3e-3, seeds=(0, 1), steps=1000),
     comparisons=(
         Comparison("MixUp", "stock", margin=0.01, is_primary=True),

@@ -218,8 +218,7 @@ def test_source_and_target_share_no_training_case_and_all_test_cases(shift, raw)
     assert not tested[0] & (trained[0] | trained[1])
     assert "ignore" not in read_json(target / "dataset.json")["labels"]
     name = f"{min(tested[0]).removesuffix('.nii.gz')}_0000.nii.gz"
-    phases = {"hippocampus": ("", ""), "acdc": ("_frame01", "_frame09")}.get(shift.name, ("_frame01", "_frame01"))
-    originals = [raw / shift.origin / "imagesTr" / name.replace("_0000", f"{phase}_0000") for phase in phases]
+    originals = [files[name.removesuffix("_0000.nii.gz")][0] for files in shift.files()]
     assert (source / "imagesTs" / name).read_bytes() == originals[0].read_bytes()
     if shift.change:
         correlation = np.corrcoef(array(target / "imagesTs" / name).ravel(), array(originals[1]).ravel())[0, 1]
@@ -250,9 +249,9 @@ def raw(tmp_path, monkeypatch):
     groups = [[pair[phase] for pair in pairs[number::5] for phase in ("prior", "current")] for number in range(5)]
     write_json(heart / "splits_final.json", [{"train": [], "val": group} for group in groups])
     brain = folder / hippocampus.ORIGIN
-    for number in range(25):
+    for number in range(2, 51):  # the first side of the first brain is not there
         write_case(brain, f"hippocampus_{number:03d}", SIZE)
-    write_json(brain / "dataset.json", {**content, "numTraining": 25})
+    write_json(brain / "dataset.json", {**content, "numTraining": 49})
     return folder
 
 
@@ -260,8 +259,11 @@ def test_groups_keep_both_scans_of_a_patient_together(raw):
     assert [len(group) for group in acdc.scan_groups()] == [5] * 5
     assert acdc.scan_groups()[1]["patient001"] == ["patient001_frame01", "patient001_frame09"]
     assert acdc.patient_groups()[1]["patient001"] == ["patient001"]
-    cases = [case for group in hippocampus.groups() for case in group]
-    assert len(set(cases)) == len(cases) == 25
+    assert [len(group) for group in hippocampus.groups()] == [5] * 5
+    brains = {person: cases for group in hippocampus.groups() for person, cases in group.items()}
+    assert brains["person_001"] == ["hippocampus_002"]
+    assert brains["person_002"] == ["hippocampus_003", "hippocampus_004"]
+    assert len({case for cases in brains.values() for case in cases}) == 49
     assert lesions.patient_of("mslesseg_P14_T1_x000y064z064") == "mslesseg_P14"
 
 
