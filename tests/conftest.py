@@ -83,8 +83,9 @@ def quick_nnunet() -> Iterator[None]:
 
 def state_of_the_process() -> dict[str, Any]:
     """What a test may change only for itself: the next one in this process would run with it."""
-    # libraries set variables of their own when they are imported
-    names = [name for name in os.environ if name.startswith(("nnUNet", "PYTHON", "PATH", "HOME", "TMP"))]
+    # libraries set variables of their own when they are imported, and `register` sets nnUNet_extTrainer for good
+    ours = (name for name in os.environ if name.startswith(("nnUNet", "PYTHON", "PATH", "HOME", "TMP")))
+    names = [name for name in ours if name not in ("nnUNet_extTrainer", "PYTEST_CURRENT_TEST")]
     signals = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGINT))
     return {
         "multiprocessing.get_context": multiprocessing.get_context,

@@ -8,6 +8,9 @@ logits of the original network. nnU-Net's own postprocessing of the same folds g
 Some networks plain nnU-Net cannot build: the dual encoder and STU-Net. Then OUT has a folder nnUNet_extTrainer with one
 file that needs nnU-Net alone; the environment variable nnUNet_extTrainer must name it where the model predicts.
 
+nnU-Net overwrites a model of the same dataset, trainer, plans and configuration when it installs an archive (--zip).
+The export is called nnUNetTrainer, as is the stock model that was trained beside it: install it elsewhere.
+
 MODEL may be a zip archive that nnU-Net has exported. Nothing that is pickled in it is run, and no entry may lead out of
 its place: so a model of unknown origin becomes one that holds tensors and plain data alone. Example:
 
@@ -134,6 +137,8 @@ def export_summary(export: Export, out: Path, *, is_zip: bool) -> str:
     lines.append(f"Wrote {out}")
     if is_zip:
         lines.append(f"Install: nnUNetv2_install_pretrained_model_from_zip {shlex.quote(str(out))}")
+        installed = PurePosixPath(export.dataset, export.folder_name)
+        lines.append(f"This overwrites {installed} where nnUNet_results has it.")
     if export.has_trainer_file:
         from nnunet_ext.checkpoints.stock_export import TRAINER_FOLDER
 

@@ -12,7 +12,7 @@ The best round is kept. OUT/report.html shows the rounds, why they ended, and wh
 The rounds are datasets of nnU-Net with the ids --id, --id + 1, and so on. A run that was interrupted goes on if the
 same is asked again; --rounds may be higher then. Examples:
 
-    nnunet_ext self-train -d 12 --with 5 -c 3d_fullres -tr nnUNetTrainerMixUp --id 601 -o SELF_TRAINING
+    nnunet_ext self-train -d 12 --with 5 -c 3d_fullres -tr nnUNetTrainerConfigurable --id 601 -o SELF_TRAINING
     nnunet_ext self-train -d 12 --with 5 -c 2d -tr nnUNetTrainer --teacher MODEL --held-out 8:all --id 611 -o RUN
 """
 

@@ -302,6 +302,7 @@ def test_the_archive_is_installed_by_nnunet(model, tmp_path, monkeypatch, capsys
     assert main(["export-stock", str(model), "-o", str(archive), "--zip"]) == 0
     told = capsys.readouterr().out
     assert f"nnUNetv2_install_pretrained_model_from_zip '{archive}'" in told
+    assert "This overwrites Dataset004_Source/nnUNetTrainer__nnUNetPlans__tiny where" in told
     assert "Predict: nnUNetv2_predict -d Dataset004_Source -tr nnUNetTrainer -p nnUNetPlans -c tiny -i IN" in told
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -242,7 +242,8 @@ def test_what_does_not_go_together_is_named(sources, raw, capsys, command, messa
 def test_other_channels_endings_and_readers_are_named(sources, raw, capsys):
     write_raw(raw / "Dataset004_T1", {"x": labels_of(ABDOMEN, 0)}, names=ABDOMEN, channels=("T1",))
     found = refusal(capsys, raw, "1", "4")
-    assert "Dataset004_T1 has the channels T1; wanted are T1, FLAIR. Name those to take with --channels" in found
+    assert "Dataset004_T1 has the channels T1; wanted are T1, FLAIR. Where they are the same" in found
+    assert "name those to take with --channels" in found
     assert main(["merge", "1", "4", "-o", "Dataset009_All", "--channels", "T1"]) == 0
     assert description(raw)["channel_names"] == {"0": "T1"}
     assert len(description(raw)["dataset"]["a0_0"]["images"]) == 1

@@ -114,7 +114,8 @@ class ScribbleCheck:
         without = self._without(0)
         if not without:
             return Finding("ok", "background", self._described(0))
-        fix = "Draw strokes of value 0 outside of all structures."
+        fix = "Draw strokes outside of all structures, where the program needs it with a label of their own, and save "
+        fix += "them as 0."
         if len(without) == len(self.cases):
             detail = f"no case has a scribble of it (0): nothing would be learned of what is no structure. {fix}"
             return Finding("problem", "background", detail)

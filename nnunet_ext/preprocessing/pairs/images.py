@@ -48,7 +48,8 @@ def _read(file: Path) -> sitk.Image:
     if image.GetDimension() not in (2, 3) or image.GetNumberOfComponentsPerPixel() != 1:
         raise UserError(
             f"{file} has {image.GetDimension()} dimensions and {image.GetNumberOfComponentsPerPixel()} channels. "
-            "Expected: two or three dimensions and one channel. Write each channel to a file of its own."
+            "Expected: two or three dimensions and one channel, as a pair has one sequence for each date. Write the "
+            "one to take to a file of its own."
         )
     if is_tiff(file):
         image.SetSpacing(given_spacing(file)[::-1] if image.GetDimension() == 3 else (1.0, 1.0))

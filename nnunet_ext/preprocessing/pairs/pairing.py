@@ -76,7 +76,7 @@ def _rows(file: Path, needed: Sequence[str], *, optional: Sequence[str]) -> list
     """The lines of a table below its header, with their numbers, without those that are all empty.
 
     A column must be there if it is needed. An optional one may be missing unless there is an unknown column, which may
-    be the same one misspelt.
+    be the same one misspelt. Files in unknown columns are refused, as they would be left out.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")  # spreadsheets begin a file with a byte order mark
@@ -92,6 +92,12 @@ def _rows(file: Path, needed: Sequence[str], *, optional: Sequence[str]) -> list
         raise UserError(
             f"{file} has no column {', '.join(missing)}; its first line names: {', '.join(columns) or 'nothing'}. "
             "Where there is no prior, leave the cell empty, but keep the column."
+        )
+    if further := [name for name in columns if name not in COLUMNS and name.startswith(("current_", "prior_"))]:
+        raise UserError(
+            f"{file} has the columns {', '.join(further)}, which are not known: a pair has one image and one label map "
+            f"for each date. Known are {', '.join(COLUMNS)}. Remove them; further sequences become channels by hand, "
+            "with their roles in dataset.json (longitudinal)."
         )
     rows = []
     for row in reader:

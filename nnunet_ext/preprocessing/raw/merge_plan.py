@@ -201,7 +201,10 @@ def _places(dataset: RawDataset, channels: Sequence[str], *, is_chosen: bool) ->
     wanted = [name.casefold() for name in channels]
     has_them = set(wanted) <= set(own) if is_chosen else sorted(wanted) == sorted(own)
     if not has_them or (len(set(own)) < len(own) and wanted != own):
-        fix = "Every dataset must have them." if is_chosen else "Name those to take with --channels, if each has them."
+        fix = "Every dataset must have them."
+        if not is_chosen:
+            fix = "Where they are the same under other names, write one name into channel_names of each dataset.json; "
+            fix += "else name those to take with --channels, if each has them."
         raise UserError(
             f"{dataset.folder.name} has the channels {', '.join(channel_names(dataset.description))}; wanted are "
             f"{', '.join(channels)}. {fix}"

@@ -135,7 +135,7 @@ def test_no_background_anywhere_is_a_problem(folder):
     found = check(folder)["background"]
     assert found.severity == "problem"
     assert "no case has a scribble of it (0)" in found.detail
-    assert "Draw strokes of value 0" in found.detail
+    assert "save them as 0" in found.detail
 
 
 def test_label_without_a_stroke_is_a_problem_only_if_no_case_has_one(folder):

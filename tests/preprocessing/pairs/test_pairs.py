@@ -93,6 +93,16 @@ def test_missing_column_is_named(folder, column):
         read_table(table, wanted=WANTED, with_labels=True)
 
 
+def test_a_further_sequence_is_not_left_out_without_a_word(folder):
+    table = write_table(folder / "t.csv", [row(folder, "ann")])
+    header, *lines = table.read_text().splitlines()
+    table.write_text("\n".join([f"{header},current_image_2,note", *(f"{line},ann_t2.nii.gz,late" for line in lines)]))
+    with pytest.raises(UserError, match="has the columns current_image_2, which are not known"):
+        read_table(table, wanted=WANTED, with_labels=True)
+    table.write_text("\n".join([f"{header},note", *(f"{line},late" for line in lines)]))
+    assert len(read_table(table, wanted=WANTED, with_labels=True)) == 1
+
+
 def test_columns_of_what_is_not_wanted_may_be_left_out(folder):
     (folder / "a.nii.gz").touch()
     (folder / "b.nii.gz").touch()
