@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -84,15 +83,13 @@ def quick_nnunet() -> Iterator[None]:
 def state_of_the_process() -> dict[str, Any]:
     """What a test may change only for itself: the next one in this process would run with it."""
     # libraries set variables of their own when they are imported, and `register` sets nnUNet_extTrainer for good
-    ours = (name for name in os.environ if name.startswith(("nnUNet", "PYTHON", "PATH", "HOME", "TMP")))
-    names = [name for name in ours if name not in ("nnUNet_extTrainer", "PYTEST_CURRENT_TEST")]
+    names = [name for name in os.environ if name.startswith("nnUNet_") and name != "nnUNet_extTrainer"]
     signals = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGINT))
     return {
         "multiprocessing.get_context": multiprocessing.get_context,
         "start method": multiprocessing.get_start_method(),
         "working directory": os.getcwd(),
         "answers to signals": [signal.getsignal(one) for one in signals],
-        "sys.path": list(sys.path),
         "torch's threads": torch.get_num_threads(),
         **{f"${name}": os.environ[name] for name in names},
     }

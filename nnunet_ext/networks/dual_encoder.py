@@ -116,8 +116,16 @@ class DualEncoderUNet(nn.Module):
             prior: numbers of those that the context encoder sees.
             fusion: how features of both are joined.
             fuse_skips: fuse at full resolution too, and hand the decoder fused features.
+
+        Raises:
+            NotImplementedError: if the encoder does not say what it gives, as nnU-Net's do.
         """
         super().__init__()
+        if not hasattr(unet.encoder, "output_channels"):
+            raise NotImplementedError(
+                f"The dual encoder needs an encoder of nnU-Net's; the plans have a {type(unet).__name__}. Plan with "
+                "nnU-Net's own networks, or use dual_encoder.fusion=early, which has no second encoder."
+            )
         self.encoder: Any = unet.encoder
         self.decoder: Any = unet.decoder
         self.context_encoder: Any = context_encoder

@@ -23,7 +23,7 @@ class MaskedAutoencoder(nn.Module):
         self.encoder: Any = unet.encoder
         self.decoder: Any = unet.decoder
         # nnU-Net's decoders keep the encoder they were made for; it would be in the state dict a second time
-        del restoring_decoder.encoder
+        restoring_decoder._modules.pop("encoder", None)
         self.restoring_decoder = restoring_decoder
         # DDP allows nothing to learn that takes no part in a step
         self.decoder.requires_grad_(False)

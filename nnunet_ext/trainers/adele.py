@@ -24,6 +24,7 @@ from nnunet_ext.losses.soft_targets import masked_mean
 from nnunet_ext.techniques.adele import ADELE
 from nnunet_ext.trainers.base import Batch, Outputs
 from nnunet_ext.trainers.image_border import ImageBorderMixin
+from nnunet_ext.trainers.partial_labels import PartialLabelsMixin
 
 STATE = "early_learning"
 
@@ -48,6 +49,17 @@ class ADELEMixin(ImageBorderMixin, technique=ADELE):
     nnU-Net's own. Voxels of the ignore label and outside the image neither count nor change. Validation sees the labels
     as they are.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not cls.has_one_decoder:
+            raise TypeError(f"{cls.__name__} cannot have ADELE: its network has several decoders.")
+        order = cls.mro()
+        if PartialLabelsMixin in order and order.index(PartialLabelsMixin) > order.index(ADELEMixin):
+            raise TypeError(
+                f"{cls.__name__} must name its base for partial labels before ADELE's: ADELE corrects by "
+                "what each case was annotated for."
+            )
 
     early_learning: EarlyLearning
     agreement: Tensor | None = None  # (2, C), intersections and unions so far in this epoch

@@ -73,9 +73,12 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
     default_settings: ClassVar[Mapping[str, Any]] = {}
     """Settings that hold where the plans file says nothing."""
     fixed_settings: ClassVar[frozenset[str]] = frozenset({"optimizer"})
-    """Settings that count at the start of a training alone, so that one that goes on cannot change them."""
+    """Settings that count at the start of a training alone, so that one that goes on cannot change them, such as those
+    that its weights were learned with."""
     cannot_be_mixed: ClassVar[str] = ""
     """Why MixUp cannot be combined with the trainer; empty if it can."""
+    has_one_decoder: ClassVar[bool] = True
+    """Whether the network's output in training is that of one decoder."""
     unsupported: ClassVar[Mapping[str, str]] = {}
     """By capability that it lacks (see `needed_capabilities`), the reason and what to use instead."""
 

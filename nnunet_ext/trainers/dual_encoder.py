@@ -32,6 +32,9 @@ class DualEncoderMixin(nnUNetTrainerConfigurable, technique=DUAL_ENCODER):
 
     needs_prior = True
     inference_module = "nnunet_ext.trainers.dual_encoder_inference"
+    fixed_settings = nnUNetTrainerConfigurable.fixed_settings | {
+        f"dual_encoder.{name}" for name in ("channels", "fusion", "context_width", "fuse_skips")
+    }
 
     @classmethod
     def resolved_plans(cls, plans: dict, configuration: str, dataset_json: Mapping[str, Any]) -> dict:

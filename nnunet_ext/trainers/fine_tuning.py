@@ -253,6 +253,7 @@ class nnUNetTrainerLoRA(FineTuningMixin):
     alters_the_network = True
     strategy = staticmethod(strategies.bias_only)
     default_settings: ClassVar[Mapping[str, Any]] = {"initial_lr": 1e-3, "num_epochs": 200}
+    fixed_settings = FineTuningMixin.fixed_settings | {"fine_tuning.lora_rank", "fine_tuning.lora_alpha"}
 
     def restrict_network(self) -> None:
         network, settings = self.unwrapped_network(), self.section(FINE_TUNING)

@@ -31,6 +31,7 @@ def dual_branch_unet(
 class MultiDecoderMixin(nnUNetTrainerConfigurable):
     """For trainers whose network is a `MultiDecoderUNet`: in training its output has one entry for each decoder."""
 
+    has_one_decoder = False
     cannot_be_mixed = "the loss on mixed patches is of one decoder, and this trainer has several"
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:

@@ -43,6 +43,11 @@ class PartialLabelsMixin(nnUNetTrainerConfigurable, technique=PARTIAL_LABELS):
 
     cannot_be_mixed = "mixed patches need the lists of both cases; derive it from PartialLabelsMixUpMixin"
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not cls.has_one_decoder:
+            raise TypeError(f"{cls.__name__} cannot have partial labels: its network has several decoders.")
+
     @classmethod
     def refuse_unsupported(cls, plans: dict, configuration: str, dataset_json: dict) -> None:
         """Raise an error also if the lists are wrong, or the exclusion loss is asked for with regions."""

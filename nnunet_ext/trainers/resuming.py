@@ -31,11 +31,16 @@ def refuse_changes(changes: Sequence[str], filename: str, configuration: str, *,
             f"(checkpoint -> plans file):{as_items(changes)}\nPut the old values back to continue, or set the "
             f"environment variable {ALLOW_CHANGED_SETTINGS}=1 to continue with the new ones."
         )
-    if unchangeable := [line for line in changes if line.partition(":")[0] in fixed]:
+    if unchangeable := [line for line in changes if any(_is_of(line.partition(":")[0], name) for name in fixed)]:
         raise UserError(
             f"The training of {filename} cannot go on with another value of what is set at its start (checkpoint "
             f"-> plans file):{as_items(unchangeable)}\nPut the old values back, or train anew."
         )
+
+
+def _is_of(setting: str, name: str) -> bool:
+    """Whether a setting is the one of a name, or a part of it."""
+    return setting == name or setting.startswith(f"{name}.")
 
 
 def as_items(lines: Iterable[str]) -> str:

@@ -26,6 +26,7 @@ class nnUNetTrainerTDNet(ScribbleMixin, MultiDecoderMixin, technique=TDNET):
     """
 
     default_settings = SCHEDULE_OF_THE_PAPERS
+    fixed_settings = ScribbleMixin.fixed_settings | {"tdnet.dilations"}
 
     @classmethod
     def resolved_plans(cls, plans: dict, configuration: str, dataset_json: Mapping[str, Any]) -> dict:

@@ -5,6 +5,7 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet, Resi
 from torch import nn
 
 from nnunet_ext.networks.dual_encoder import DifferenceWeighting, DualEncoderUNet, GatedFusion, channels_of
+from nnunet_ext.networks.stunet import STUNet
 
 FEATURES = (4, 6, 8)
 CLASSES = 3
@@ -275,3 +276,11 @@ def test_memory_is_estimated_with_the_second_encoder():
     both = network.compute_conv_feature_map_size([16] * 3)
     alone = plain.compute_conv_feature_map_size([16] * 3)
     assert both - alone == network.context_encoder.compute_conv_feature_map_size([16] * 3)
+
+
+def test_an_encoder_that_is_not_nnunets_is_refused():
+    shape = {"n_stages": 2, "features_per_stage": [4, 6], "n_blocks_per_stage": [1, 1]}
+    stages = {"kernel_sizes": [[3, 3, 3]] * 2, "strides": [[1, 1, 1], [2, 2, 2]]}
+    network = STUNet(1, CLASSES, **shape, **stages)
+    with pytest.raises(NotImplementedError, match="the plans have a STUNet.*fusion=early"):
+        DualEncoderUNet(network, network.encoder, current=[0], prior=[1])

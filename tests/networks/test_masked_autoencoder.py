@@ -4,6 +4,7 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import nn
 
 from nnunet_ext.networks.masked_autoencoder import MaskedAutoencoder
+from nnunet_ext.networks.stunet import STUNet
 
 
 def unet():
@@ -22,6 +23,23 @@ def test_the_output_is_that_of_encoder_and_restoring_decoder(parts):
     data = torch.randn(1, 1, 16, 16)
     assert torch.equal(network(data), restoring(plain.encoder(data)))
     assert not torch.equal(network(data), plain(data))
+
+
+def test_a_decoder_that_keeps_no_encoder_will_do():
+    plain, restoring = (
+        STUNet(
+            1,
+            3,
+            n_stages=2,
+            features_per_stage=[4, 6],
+            kernel_sizes=[[3, 3, 3]] * 2,
+            strides=[[1, 1, 1], [2, 2, 2]],
+            n_blocks_per_stage=[1, 1],
+        )
+        for _ in range(2)
+    )
+    restoring.decoder.deep_supervision = False
+    assert MaskedAutoencoder(plain, restoring.decoder)(torch.randn(1, 1, 8, 8, 8)).shape == (1, 3, 8, 8, 8)
 
 
 def test_all_that_learns_takes_part_and_the_plain_decoder_does_not(parts):

@@ -11,9 +11,16 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.trainers import nnUNetTrainerConfigurable
+from nnunet_ext.trainers import (
+    nnUNetTrainerConfigurable,
+    nnUNetTrainerDBDMP,
+    nnUNetTrainerDualEncoder,
+    nnUNetTrainerTDNet,
+)
+from nnunet_ext.trainers.adele import ADELEMixin
 from nnunet_ext.trainers.base import total_loss
-from nnunet_ext.trainers.resuming import ALLOW_CHANGED_SETTINGS
+from nnunet_ext.trainers.partial_labels import PartialLabelsMixin
+from nnunet_ext.trainers.resuming import ALLOW_CHANGED_SETTINGS, refuse_changes
 from support.nnunet_runs import build_trainer, train
 from support.tiny_data import dataset_name
 
@@ -161,6 +168,35 @@ def test_a_training_that_goes_on_has_its_new_settings(workspace, results, monkey
     assert {key: group[key] for key in new} == new
     with pytest.raises(UserError, match=r"(?s)cannot go on with another value .*optimizer: sgd -> adamw"):
         train("nnUNetTrainerConfigurable", change_plans(workspace, "3d_tiny", optimizer="adamw"), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "change"),
+    [
+        (nnUNetTrainerTDNet, "tdnet.dilations: [1, 3, 6] -> [1, 2, 4]"),
+        (nnUNetTrainerDualEncoder, "dual_encoder.channels.current: [0] -> [1]"),
+        (nnUNetTrainerDualEncoder, "dual_encoder.fusion: add -> difference"),
+    ],
+)
+def test_what_the_weights_were_learned_with_is_fixed(trainer, change, monkeypatch):
+    monkeypatch.setenv(ALLOW_CHANGED_SETTINGS, "1")
+    with pytest.raises(UserError, match="cannot go on with another value"):
+        refuse_changes([change], "checkpoint.pth", "3d", fixed=trainer.fixed_settings)
+    refuse_changes(["dual_encoder.prior_dropout: 0 -> 0.5"], "checkpoint.pth", "3d", fixed=trainer.fixed_settings)
+
+
+@pytest.mark.parametrize(
+    ("bases", "reason"),
+    [
+        ((PartialLabelsMixin, nnUNetTrainerTDNet), "cannot have partial labels"),
+        ((ADELEMixin, nnUNetTrainerDBDMP), "cannot have ADELE"),
+        ((ADELEMixin, PartialLabelsMixin), "before ADELE's"),
+    ],
+)
+def test_what_would_learn_the_wrong_thing_together_is_refused(bases, reason):
+    with pytest.raises(TypeError, match=f"Combined .*{reason}"):
+        type("Combined", bases, {})
+    assert type("Allowed", (PartialLabelsMixin, ADELEMixin), {})
 
 
 def test_wrong_settings_stop_before_anything_is_written(workspace, results):

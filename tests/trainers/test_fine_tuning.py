@@ -321,6 +321,15 @@ def test_what_a_training_is_held_near_cannot_change(results, configured, source,
             train("nnUNetTrainerFineTune", "changed", resume=True)
 
 
+def test_adapters_that_were_learned_keep_their_factor(results, configured, source, monkeypatch):
+    train("nnUNetTrainerLoRA", configured("lora", num_epochs=1, fine_tuning={"source": source}))
+    monkeypatch.setenv(ALLOW_CHANGED_SETTINGS, "1")
+    for change in ({"lora_alpha": 32.0}, {"lora_rank": 8}):
+        configured("lora", num_epochs=2, fine_tuning={"source": source, **change})
+        with pytest.raises(UserError, match=f"(?s)cannot go on with another value .*fine_tuning.{next(iter(change))}"):
+            train("nnUNetTrainerLoRA", "lora", resume=True)
+
+
 def test_settings_at_their_defaults_leave_the_optimizer_one_group(results, configured, source):
     built = build_trainer("nnUNetTrainerFineTune", configured("plain_optimizer", fine_tuning={"source": source}))
     built.initialize()
