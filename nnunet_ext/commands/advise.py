@@ -69,8 +69,7 @@ def run(args: argparse.Namespace) -> int:
             gpu_gb=args.gpu,
             on_cpu=not has_gpu,
         )
-        # a dataset of the dense cases alone is yet to be made
-        cases = {one.dataset: facts.dense if one.dataset else facts.cases for one in advice}
+        cases = advising.cases_of(advice, facts)
         if advising.has_folds(dataset.folder):
             cases.pop("", None)
         schedule = advising.with_folds(schedule, cases)
