@@ -19,6 +19,7 @@ from nnunet_ext.arguments import positive_number
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import WIDTH
 
+ELSEWHERE = "It looks at this dataset alone. With images elsewhere, see docs/techniques/pretraining.md."
 MANY = 3  # components of a label in a case: enough to ask whether all were annotated
 
 
@@ -102,6 +103,8 @@ def run(args: argparse.Namespace) -> int:
         print("\n" + _wrapped(note))
     if len(found) > 1:
         print("\n" + _wrapped("Score all on the same cases with nnunet_ext evaluate, and see docs/choose.md."))
+    if not facts.unlabelled:
+        print(f"\n{ELSEWHERE}")
     return 1 if problems else 0
 
 

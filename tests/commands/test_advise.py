@@ -238,9 +238,18 @@ def test_the_page_names_reason_time_evidence_and_results(raw: Path, capsys: pyte
     assert "Evidence (not shown): " in page
     assert "   See docs/techniques/scribbles.md#results\n" in page
     assert "   $ nnunet_ext check -d 5 --trainer nnUNetTrainerTDNet\n" in page
+    assert page.endswith(
+        "\n\nIt looks at this dataset alone. With images elsewhere, see docs/techniques/pretraining.md.\n"
+    )
     assert "for one fold, measured; network and patch (8 x 24 x 24) that nnU-Net usually plans" in " ".join(
         page.split()
     )
+
+
+def test_images_elsewhere_are_not_spoken_of_where_some_are_here(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(raw, "mixed")
+    assert main(["advise", "-d", "5", "--no-times"]) == 0
+    assert "elsewhere" not in capsys.readouterr().out
 
 
 def test_many_lesions_raise_the_question_whether_some_are_missing(
