@@ -54,6 +54,11 @@ class Facts:
         return self.dense + self.scribbled + self.sliced + self.partial + self.unlabelled
 
     @property
+    def all_have_prior_labels(self) -> bool:
+        """Whether every case has a prior scan with its labels."""
+        return self.has_prior_labels and self.priors == self.cases
+
+    @property
     def is_dense(self) -> bool:
         """Whether every case is dense, without a prior scan, and nothing is known to be missing."""
         return 0 < self.dense == self.cases and self.priors is None and not self.missing_instances

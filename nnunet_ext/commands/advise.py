@@ -19,6 +19,7 @@ from nnunet_ext.arguments import positive_number
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import WIDTH
 
+ELSEWHERE = "It looks at this dataset alone. With images elsewhere, see docs/techniques/pretraining.md."
 MANY = 3  # components of a label in a case: enough to ask whether all were annotated
 
 
@@ -69,8 +70,7 @@ def run(args: argparse.Namespace) -> int:
             gpu_gb=args.gpu,
             on_cpu=not has_gpu,
         )
-        # a dataset of the dense cases alone is yet to be made
-        cases = {one.dataset: facts.dense if one.dataset else facts.cases for one in advice}
+        cases = advising.cases_of(advice, facts)
         if advising.has_folds(dataset.folder):
             cases.pop("", None)
         schedule = advising.with_folds(schedule, cases)
@@ -103,6 +103,8 @@ def run(args: argparse.Namespace) -> int:
         print("\n" + _wrapped(note))
     if len(found) > 1:
         print("\n" + _wrapped("Score all on the same cases with nnunet_ext evaluate, and see docs/choose.md."))
+    if not facts.unlabelled:
+        print(f"\n{ELSEWHERE}")
     return 1 if problems else 0
 
 

@@ -188,6 +188,16 @@ def _hours(one: Advice, schedule: Schedule) -> float | None:
     return schedule.hours * one.time
 
 
+def cases_of(advice: Iterable[Advice], facts: Facts) -> dict[str, int]:
+    """How many cases each dataset of the advice has, by `Advice.dataset`.
+
+    A dataset that is yet to be made has the dense cases, or the scribbled ones where there are none. Of the cases that
+    have a set of labels the number is not known: 0.
+    """
+    apart = facts.dense or (0 if facts.partial else facts.scribbled)
+    return {one.dataset: apart if one.dataset else facts.cases for one in advice}
+
+
 def with_folds(schedule: Schedule, cases: Mapping[str, int]) -> Schedule:
     """A schedule that draws a fold first where there are too few cases for nnU-Net's.
 

@@ -16,6 +16,7 @@ SEED = 0
 DIGITS = 12  # differences are rounded to these decimals, so that what is equal but for rounding is a tie
 
 Table = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 Statistic = Callable[[Table], Table]
 """Computes a figure from sums over the cases, (..., metrics, 2) -> (...): numerator and denominator of each metric."""
@@ -45,11 +46,13 @@ class SeedScores:
         parts: (cases, labels, metrics, 2), numerators and denominators; zeros where a case does not count.
         where_absent: (cases, labels), the value in a pair in which the other run has one and this one has none; NaN for
             none. None for none anywhere.
+        is_scored: (cases, labels), whether a case was scored for a label. None for all.
     """
 
     cases: tuple[str, ...]
     parts: Table
     where_absent: Table | None = None
+    is_scored: Mask | None = None
 
     @property
     def values(self) -> Table:
@@ -201,7 +204,7 @@ def _by_case(seeds: Sequence[SeedScores], tables: Sequence[Table], cases: Sequen
     return values.reshape(len(cases), len(seeds), len(none)).transpose(2, 0, 1)
 
 
-def _paired_values(
+def _filled_values(
     ours: Sequence[SeedScores], theirs: Sequence[SeedScores], cases: Sequence[str]
 ) -> tuple[Table, Table]:
     """The values of both runs by (label, case, seed), with those of `SeedScores.where_absent`; NaN where there is none.
@@ -217,6 +220,27 @@ def _paired_values(
         tables = [none if seed.where_absent is None else seed.where_absent for seed, none in zip(seeds, nothing)]
         filled.append(np.where(np.isnan(values) & has_value, _by_case(seeds, tables, cases), values))
     return filled[0], filled[1]
+
+
+def _every_seed_has(values: Table, seeds: Sequence[SeedScores], cases: Sequence[str]) -> Mask:
+    """Whether each seed that scored a label of a case has a value for it, (labels, cases); values as filled."""
+    everywhere = [np.ones(seed.parts.shape[:2]) for seed in seeds]
+    tables = [every if seed.is_scored is None else seed.is_scored * every for seed, every in zip(seeds, everywhere)]
+    is_scored = np.nan_to_num(_by_case(seeds, tables, cases)) > 0
+    return np.all(~np.isnan(values) | ~is_scored, axis=-1)
+
+
+def _paired_values(
+    ours: Sequence[SeedScores], theirs: Sequence[SeedScores], cases: Sequence[str]
+) -> tuple[Table, Table]:
+    """The filled values of both runs by (label, case, seed); NaN where a seed of either run has none.
+
+    A label that a seed misses has no distance, and the hardest cases are missed first: by the mean over the seeds that
+    have one, a run would gain by missing a label.
+    """
+    first, second = _filled_values(ours, theirs, cases)
+    counts = (_every_seed_has(first, ours, cases) & _every_seed_has(second, theirs, cases))[..., np.newaxis]
+    return np.where(counts, first, math.nan), np.where(counts, second, math.nan)
 
 
 def _label_differences(
@@ -236,15 +260,34 @@ def _seed_means(values: Table, weights: Table) -> Table:
 def paired_differences(ours: Sequence[SeedScores], theirs: Sequence[SeedScores]) -> dict[str, float]:
     """The first run's value minus the second's, for each case that both runs were scored on.
 
-    A value is the mean over the seeds, and a difference the mean over the labels of which both have a value, that of
-    `SeedScores.where_absent` included; NaN where there is none.
+    A value is the mean over the seeds, and a difference the mean over the labels of which every seed of both has a
+    value, that of `SeedScores.where_absent` included; NaN where there is none.
     """
-    theirs_too = _all_cases(theirs)
-    common = [case for case in _all_cases(ours) if case in theirs_too]
+    common = _common_cases(ours, theirs)
     once = [np.ones((1, len(seeds))) for seeds in (ours, theirs)]
     by_label = [differences[0] for differences in _label_differences(ours, theirs, common, once)]
     means = known_mean(np.stack(by_label, axis=-1), np.ones(len(by_label)))
     return {case: round(float(value), DIGITS) for case, value in zip(common, means)}
+
+
+def cases_left_out(ours: Sequence[SeedScores], theirs: Sequence[SeedScores]) -> list[str]:
+    """The cases that are in no difference because a seed has no value, though others of both runs have one."""
+    common = _common_cases(ours, theirs)
+    filled, paired = _filled_values(ours, theirs, common), _paired_values(ours, theirs, common)
+    some, every = (_in_both(*values) for values in (filled, paired))
+    return [case for case, is_left_out in zip(common, some & ~every) if is_left_out]
+
+
+def _in_both(first: Table, second: Table) -> Mask:
+    """Whether some seed of each run has a value for a label that both have, (labels, cases, seeds) -> (cases,)."""
+    has_first, has_second = (np.any(~np.isnan(values), axis=-1) for values in (first, second))
+    is_in_both: Mask = np.any(has_first & has_second, axis=0)
+    return is_in_both
+
+
+def _common_cases(ours: Sequence[SeedScores], theirs: Sequence[SeedScores]) -> list[str]:
+    theirs_too = _all_cases(theirs)
+    return [case for case in _all_cases(ours) if case in theirs_too]
 
 
 def _all_cases(seeds: Sequence[SeedScores]) -> dict[str, None]:

@@ -42,7 +42,7 @@ def seed_scores(scores: pd.DataFrame, metric: Metric, cases: Sequence[str], labe
     shape = len(cases), len(labels), len(metric.summed)
     parts = numbers.reindex(wanted, fill_value=0.0).to_numpy(np.float64).reshape(*shape, 2)
     is_scored = wanted.isin(numbers.index).reshape(shape).all(axis=-1)
-    return SeedScores(tuple(cases), parts, np.where(is_scored, metric.where_absent, math.nan))
+    return SeedScores(tuple(cases), parts, np.where(is_scored, metric.where_absent, math.nan), is_scored)
 
 
 def write_scores(file: Path, scores: pd.DataFrame) -> None:

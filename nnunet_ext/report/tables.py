@@ -7,7 +7,14 @@ from statistics import median
 
 import pandas as pd
 
-from nnunet_ext.evaluation.bootstrap import DIGITS, Estimate, Resampling, SeedScores, paired_differences
+from nnunet_ext.evaluation.bootstrap import (
+    DIGITS,
+    Estimate,
+    Resampling,
+    SeedScores,
+    cases_left_out,
+    paired_differences,
+)
 from nnunet_ext.evaluation.metrics import METRICS, Metric
 from nnunet_ext.evaluation.scores_table import labels_with, nanmean, seed_scores
 from nnunet_ext.report.runs import Board, Column
@@ -37,6 +44,7 @@ class Comparison:
     label: str
     difference: Estimate  # the run's figure minus the baseline's
     pairs: int  # cases that both have
+    left_out: int = 0  # cases of which some seeds of both have a value, and others have none
     equal: int = 0  # patients that do not differ
     test: SignedRank | None = None
     corrected: float | None = None  # p value, corrected for the number of tests in the table; None with a single one
@@ -141,15 +149,18 @@ def _compare(
         reason = "one figure of all cases: nothing to pair"
         return replace(comparison, difference=estimate, pairs=len(common), reason=reason)
     known = {case: value for case, value in paired_differences(ours, theirs).items() if not math.isnan(value)}
+    missed = len(cases_left_out(ours, theirs))
     if not known:
-        return comparison
+        reason = "no case in which every seed has a value" if missed else comparison.reason
+        return replace(comparison, left_out=missed, reason=reason)
     estimate = resampling.mean_difference(ours, theirs, runs=runs)
     by_patient = pd.Series(known).groupby(dict(resampling.patients)).agg(nanmean)
     differences = [round(value, DIGITS) for value in by_patient]
     test = signed_rank(differences)
     equal = sum(value == 0 for value in differences)
     reason = "" if test is not None else f"{len(differences) - equal} differ: too few to be significant at 5 %"
-    return replace(comparison, difference=estimate, pairs=len(known), equal=equal, test=test, reason=reason)
+    counts = replace(comparison, pairs=len(known), left_out=missed, equal=equal)
+    return replace(counts, difference=estimate, test=test, reason=reason)
 
 
 def _corrected(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:

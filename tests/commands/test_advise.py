@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
 import shlex
@@ -71,6 +72,22 @@ def write(raw: Path, kind: str) -> None:
             names=TWO,
             nnunet_ext={"annotated_labels": lists, "default": ["liver", "spleen"]},
         )
+    elif kind == "partial alone":
+        lists = {f"c{i}": [name] for i, name in enumerate(("liver", "liver", "spleen", "spleen", "spleen"))}
+        write_raw(
+            folder,
+            {case: dense(i) * (dense(i) == TWO[lists[case][0]]) for i, case in enumerate(lists)},
+            names=TWO,
+            nnunet_ext={"annotated_labels": lists},
+        )
+    elif kind == "scribbles, some unlabelled":
+        lists = {f"c{i}": ["liver", "spleen"] if i < 3 else [] for i in range(5)}
+        write_raw(
+            folder,
+            {f"c{i}": scribbled(i) if i < 3 else np.zeros(SHAPE, np.uint8) for i in range(5)},
+            names=OPEN,
+            nnunet_ext={"annotated_labels": lists, "scribbled": ["c0", "c1", "c2"]},
+        )
     elif kind in ("pairs", "pairs, some alone"):
         roles = {"current": [0], "prior_image": [1], "prior_labels": [2, 3]}
         channels = ("MRI", "MRI", "noNorm", "noNorm")
@@ -100,7 +117,9 @@ EXPECTED = {
     "scribbles": ["nnUNetTrainer", "nnUNetTrainerTDNet"],
     "slices": ["nnUNetTrainer"],
     "partial": ["nnUNetTrainer", "nnUNetTrainerPartialLabels"],
-    "pairs": ["nnUNetTrainer"],
+    "partial alone": ["nnUNetTrainer", "nnUNetTrainerPartialLabels"],
+    "scribbles, some unlabelled": ["nnUNetTrainer", "nnUNetTrainerModelsGenesis", "nnUNetTrainerMixedSupervision"],
+    "pairs": ["nnUNetTrainer", "nnUNetTrainerDualEncoder"],
     "pairs, some alone": ["nnUNetTrainerDualEncoder", "nnUNetTrainerDualEncoder"],
     "mixed": ["nnUNetTrainer", "nnUNetTrainerModelsGenesis", "nnUNetTrainerMixedSupervision"],
 }
@@ -219,9 +238,18 @@ def test_the_page_names_reason_time_evidence_and_results(raw: Path, capsys: pyte
     assert "Evidence (not shown): " in page
     assert "   See docs/techniques/scribbles.md#results\n" in page
     assert "   $ nnunet_ext check -d 5 --trainer nnUNetTrainerTDNet\n" in page
+    assert page.endswith(
+        "\n\nIt looks at this dataset alone. With images elsewhere, see docs/techniques/pretraining.md.\n"
+    )
     assert "for one fold, measured; network and patch (8 x 24 x 24) that nnU-Net usually plans" in " ".join(
         page.split()
     )
+
+
+def test_images_elsewhere_are_not_spoken_of_where_some_are_here(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(raw, "mixed")
+    assert main(["advise", "-d", "5", "--no-times"]) == 0
+    assert "elsewhere" not in capsys.readouterr().out
 
 
 def test_many_lesions_raise_the_question_whether_some_are_missing(
@@ -365,6 +393,21 @@ def test_folds_are_drawn_of_the_cases_that_a_dataset_will_have(advise: Any) -> N
     assert prepared == ["nnunet_ext split -d 999 --shots 1", "nnunet_ext split -d 5 --shots 3"]
 
 
+def test_a_dataset_of_scribbled_cases_alone_has_only_their_folds(advise: Any) -> None:
+    """Three of the five cases are scribbled."""
+    told = advise("scribbles, some unlabelled")
+    prepared = [line for step in told["steps"] for line in step["commands"] if " split " in line]
+    assert prepared == ["nnunet_ext split -d 999 --shots 2"]
+
+
+def test_a_model_for_each_set_of_labels_has_datasets_whose_cases_are_not_counted(advise: Any) -> None:
+    told = advise("partial alone")
+    assert "a stock model for each set of labels" in told["steps"][0]["why"]
+    assert told["steps"][0]["commands"][-1].startswith("nnUNetv2_train 999 ")
+    assert told["steps"][1]["commands"][-1].startswith("nnUNetv2_train 5 ")
+    assert not [line for step in told["steps"] for line in step["commands"] if " split " in line]
+
+
 def test_folds_of_a_dataset_are_kept(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(raw, "scribbles")
     (raw / "Dataset005_Some" / "splits_final.json").write_text("[]")
@@ -427,3 +470,31 @@ def test_dense_cases_alone_always_have_a_baseline(dense: int) -> None:
     others += ({"wrong_labels": True, "has_regions": True},)
     for one in (facts, *(replace(facts, **other) for other in others)):
         assert [advice.is_baseline for advice in advice_for(one, TECHNIQUES)].count(True) == 1
+
+
+KINDS = ("dense", "scribbled", "sliced", "partial", "unlabelled")
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"missing_instances": True}, {"has_regions": True}, {"has_prior_labels": True}]
+)
+@pytest.mark.parametrize("cases", [5, FEW + 1])
+def test_whatever_is_annotated_has_a_baseline_which_comes_first(cases: int, options: dict[str, Any]) -> None:
+    for present in itertools.product((0, cases), repeat=len(KINDS)):
+        facts = Facts(**dict(zip(KINDS, present)), **options)
+        for priors in (facts.cases, 1) if facts.has_prior_labels else (None,):
+            advice = advice_for(replace(facts, priors=priors), TECHNIQUES)
+            if any(present[:-1]):
+                assert advice[0].is_baseline, (facts, priors)
+
+
+def test_where_all_have_priors_stock_is_first_and_misaligned_ones_are_worth_a_second_encoder() -> None:
+    stock, second = advice_for(Facts(dense=30, priors=30, has_prior_labels=True), TECHNIQUES)
+    assert (stock.trainer, stock.is_baseline) == ("nnUNetTrainer", True)
+    assert second.trainer == "nnUNetTrainerDualEncoder"
+    assert "may be misaligned" in second.why
+    assert "one seed describes and does not decide" in second.evidence
+    # stock has no prior dropout: what was measured with it is not said of stock
+    for figure in ("+0.027", "0.857", "with prior dropout", "no other method"):
+        assert figure not in stock.evidence
+    assert advice_for(Facts(dense=30, priors=30), TECHNIQUES)[1:] == []  # without labels of the priors

@@ -12,6 +12,7 @@ from nnunet_ext.evaluation.bootstrap import (
     Interval,
     Resampling,
     SeedScores,
+    cases_left_out,
     drawn_counts,
     paired_differences,
     percentile_interval,
@@ -192,6 +193,35 @@ def test_a_false_alarm_counts_in_each_seed_that_has_it():
         "c0": -1.0,
         "other": pytest.approx(math.nan, nan_ok=True),
     }
+
+
+def test_no_run_gains_by_missing_a_label_in_the_seeds_where_it_is_hard():
+    missing = [by_label([5.0, 3.0]), by_label([math.nan, 3.0]), by_label([math.nan, 3.0])]
+    finding = [by_label([6.0, 4.0]), by_label([60.0, 4.0]), by_label([60.0, 4.0])]
+    for ours, theirs, difference in ((missing, finding, -1.0), (finding, missing, 1.0)):
+        found = paired_differences(ours, theirs)
+        assert math.isnan(found["c0"])
+        assert found["c1"] == difference
+        assert cases_left_out(ours, theirs) == ["c0"]
+        estimate = Resampling(each_a_patient(2), resamples=100).mean_difference(ours, theirs, runs=(1, 0))
+        assert estimate.value == pytest.approx(difference)
+        assert estimate.interval is None  # of one patient
+
+
+def test_a_case_is_left_out_only_if_none_of_its_labels_is_left():
+    ours = [by_label([5.0], [2.0]), by_label([math.nan], [4.0])]
+    theirs = [by_label([6.0], [1.0])]
+    assert paired_differences(ours, theirs) == {"c0": 2.0}
+    assert cases_left_out(ours, theirs) == []
+    # what no seed of a run has is not there to be left out, nor is what only one run was scored on
+    assert cases_left_out([by_label([math.nan])], [by_label([6.0]), by_label([math.nan])]) == []
+    assert cases_left_out([by_label([5.0]), by_label([math.nan])], [by_label([6.0], cases=["other"])]) == []
+
+
+def test_a_seed_that_did_not_score_a_label_takes_nothing_away():
+    not_scored = replace(by_label([math.nan], [4.0]), is_scored=np.array([[False, True]]))
+    ours, theirs = [by_label([5.0], [2.0]), not_scored], [by_label([6.0], [1.0])]
+    assert paired_differences(ours, theirs) == {"c0": pytest.approx((-1 + 2) / 2)}
 
 
 def test_nothing_in_common_is_no_difference():

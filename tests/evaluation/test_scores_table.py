@@ -70,6 +70,7 @@ def test_what_cases_add_has_their_order_and_zeros_where_there_is_nothing():
     # in a pair, finding nothing counts only where the label was looked for
     assert np.isnan(found.where_absent).tolist() == [[False, True], [False, True], [True, True]]
     assert found.where_absent[0, 0] == 1
+    assert found.is_scored.tolist() == [[True, False], [True, False], [False, False]]
 
 
 def test_a_spreadsheet_has_a_row_for_each_case_and_a_column_for_each_label_and_metric():

@@ -113,6 +113,34 @@ def test_seeds_are_said_to_be_seeds(tmp_path: Path, raw: Path) -> None:
     assert "lesion 0.250" in words
 
 
+def test_intervals_are_over_seeds_and_p_is_not(tmp_path: Path) -> None:
+    def evaluation(name: str, step: float) -> Path:
+        return write_evaluation(
+            tmp_path / name, [evaluated_set({f"c{n}": {"liver": 0.5 + step * n} for n in range(8)})]
+        )
+
+    one, other, again = evaluation("a", 0.01), evaluation("b", 0.02), evaluation("c", 0.03)
+    words = Elements(page_of(tmp_path, ("A", one), ("B", other), ("B", again))).words
+    assert "The intervals of runs of one training do not show what another seed or fold would give." in words
+    assert "The intervals of several seeds are over cases and seeds. p is over cases only" in words
+    assert "it does not show what other seeds would give" in words
+    words = Elements(page_of(tmp_path, ("A", one), ("B", other))).words
+    assert "The intervals and tests do not show what another seed or fold would give." in words
+    assert "p is over cases only" not in words
+
+
+def test_cases_that_are_left_out_of_a_difference_are_counted(tmp_path: Path) -> None:
+    def evaluation(name: str, hard: float | None) -> Path:
+        values = {"easy": {"liver": 0.8}, "hard": {"liver": hard}}
+        return write_evaluation(tmp_path / name, [evaluated_set(values)])
+
+    missing, finding, other = evaluation("a", None), evaluation("b", 0.5), evaluation("c", 0.6)
+    words = Elements(page_of(tmp_path, ("A", other), ("B", missing), ("B", finding))).words
+    assert "1 1 left out" in words
+    assert "Cases without such a label are counted as left out" in words
+    assert "counted as left out" not in Elements(page_of(tmp_path, ("A", other), ("B", finding))).words
+
+
 def test_overlays_are_embedded_for_worst_median_and_best_case_of_each_run(tmp_path: Path, raw: Path) -> None:
     elements = Elements(page_of(tmp_path, *two_models(tmp_path)))
     pictures = [attributes["src"] for tag, attributes in elements.found if tag == "img"]

@@ -122,3 +122,23 @@ def test_seeds_are_averaged():
     (cell,) = table.rows["a"]
     assert cell.estimate.value == pytest.approx(0.5)
     assert (cell.worst, cell.cases) == (pytest.approx(0.4), 2)
+
+
+def test_cases_that_a_seed_missed_are_counted_as_left_out_of_the_difference():
+    def run(*distances):
+        dice = {"a": dict.fromkeys(("x", "y"), 0.5)}
+        return [outcome(dice, assd={"a": {"x": (x, float(x > 0)), "y": (3.0, 1.0)}}) for x in distances]
+
+    (row,) = tables(run(5.0, 0.0, 0.0), run(6.0, 60.0, 60.0))[1].comparisons
+    assert (row.pairs, row.left_out, row.difference.value) == (1, 1, 0.0)
+    (row,) = tables(run(5.0), run(0.0))[1].comparisons
+    assert (row.pairs, row.left_out) == (1, 0)  # as with any run of one training
+
+
+def test_a_label_that_a_seed_always_missed_is_not_compared():
+    def run(distance):
+        return outcome({"a": {"x": 0.5}}, assd={"a": {"x": (distance, float(distance > 0))}})
+
+    (row,) = tables([run(5.0), run(0.0)], [run(6.0)])[1].comparisons
+    assert (row.pairs, row.left_out, row.test) == (0, 1, None)
+    assert row.reason == "no case in which every seed has a value"
