@@ -32,7 +32,8 @@ INTRODUCTION = (
     "*p* is corrected by Holm's method over the comparisons that decide in the same experiment; the last column over "
     "those of all experiments in the table. *better* means that p is below 0.05 and that the gain reaches the margin; "
     "*worse* that p is below 0.05 for a loss; *open* that the data do not decide; *waits* that seeds which were "
-    "declared are still to come; *described* that there are fewer than six patients, too few for a test. "
+    "declared are still to come; *described* that there are fewer than six patients or fewer than three seeds, too few "
+    "for a test. With three seeds *p* mostly knows the variation over patients, and rests on few trainings. "
     "Networks are small and trainings are short of nnU-Net's length: "
     "how it is with full-size networks and on other data is another question.",
 )

@@ -25,7 +25,7 @@ from nnunet_ext.files import write_text, written_whole
 from nnunet_ext.registration import discovery_folder
 from nnunet_ext.report.statistics import holm
 
-COMPARISON_HEADER = ("", "metric, test", "difference [95 %]", "margin", "p", "verdict")
+COMPARISON_HEADER = ("", "metric, test", "difference [95 %]", "seeds", "margin", "p", "verdict")
 PROVENANCE = "## Where the figures come from"
 ALPHA = 0.05
 DIGITS = 6
@@ -139,7 +139,7 @@ def comparison_cells(results: Sequence[Judged]) -> list[list[str]]:
         asked = one.comparison
         margin = f"{asked.margin:.0%}" if asked.is_relative else f"{asked.margin:g}"
         row = [f"{one.ours} − {one.theirs}", f"{asked.metric}, {one.test}", one.difference.text(is_signed=True)]
-        rows.append([*row, margin, p_text(p), one.verdict(p)])
+        rows.append([*row, str(len(one.difference.seeds)), margin, p_text(p), one.verdict(p)])
     return rows
 
 
@@ -236,8 +236,9 @@ def page_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
         lines += [
             "Differences are pairs of the same patient and seed, with p from the same bootstrap; those of primary "
             "comparisons are corrected by Holm's method. With fewer than six patients there is neither an interval nor "
-            "p, and the seeds' differences are in brackets. A distance counts where both runs have one; the others are "
-            "left out.",
+            "p, and the seeds' differences are in brackets. With fewer than three seeds there is no p; with three it "
+            "mostly knows the variation over patients, and rests on few trainings. A distance counts where both runs "
+            "have one; the others are left out.",
             "",
         ]
         if shared := [one.name for one in experiment.methods if one.is_shared and one.name in compared(experiment)]:

@@ -16,6 +16,7 @@ from nnunet_ext.evaluation.scores_table import labels_with, seed_scores
 from nnunet_ext.report.statistics import FEWEST
 
 RESAMPLES = 5000
+FEWEST_SEEDS = 3  # trainings that a p needs: one or two hardly show how much trainings differ
 METRIC = {metric.name: metric for metric in METRICS}
 
 
@@ -69,7 +70,7 @@ class Figures:
     Each resample draws as many patients as the runs were scored on, with all their cases, and as many seeds, both with
     replacement. All runs share the draws, and a seed is the same draw of cases for all, so that differences are pairs.
     With fewer than six patients there is no interval and no p: a bootstrap takes three that agree for certain, and they
-    agree by chance a quarter of the time.
+    agree by chance a quarter of the time. With fewer than three seeds there is an interval and no p.
     """
 
     def __init__(self, scores: pd.DataFrame) -> None:
@@ -207,5 +208,5 @@ def _estimate(samples: Table, seeds: tuple[str, ...], counting: Collection[str])
     if math.isnan(value) or interval is None or len(counting) < FEWEST:
         return Estimate(value, math.nan, math.nan, seeds=seeds)
     smaller_side = min(np.count_nonzero(known <= 0), np.count_nonzero(known >= 0))
-    p = min(1.0, 2 * (int(smaller_side) + 1) / (len(known) + 1))
+    p = min(1.0, 2 * (int(smaller_side) + 1) / (len(known) + 1)) if len(seeds) >= FEWEST_SEEDS else math.nan
     return Estimate(value, interval.low, interval.high, p, seeds)

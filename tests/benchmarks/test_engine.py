@@ -861,10 +861,11 @@ def test_methods_with_labels_of_their_own_make_up_one_run(out, commands):
 
 def test_page_has_runs_comparisons_rates_and_provenance(out, commands):
     commands.dice = lambda name: {"stock": 0.5, "taught": 0.8}.get(name.split("_")[0], 0.6)
-    collected(run(out, replace(EXPERIMENT, patient_of=str)), out)  # with a patient for each case, as four are too few
+    # with a patient for each case, as four are too few
+    collected(run(out, replace(EXPERIMENT, patient_of=str, seeds=(0, 1, 2))), out)
     page = (out / "tiny.md").read_text()
-    assert "| stock, 6 steps  | 0.500 [0.500, 0.500] |  0, 1 |" in page
-    assert "+0.300 [+0.300, +0.300] |    0.5 | 0.000 | better, but within the margin | primary |" in page
+    assert "| stock, 6 steps  | 0.500 [0.500, 0.500] | 0, 1, 2 |" in page
+    assert "+0.300 [+0.300, +0.300] |     3 |    0.5 | 0.000 | better, but within the margin | primary |" in page
     assert "(at the edge)" in page
     assert "nnUNetv2_train 990 stock_6steps_s0" in page
     assert str(out) not in page
@@ -971,11 +972,11 @@ def test_with_fewer_than_six_patients_nothing_is_tested(patients):
     values = {
         (run, seed): {f"p{number}": (0.1 * number + (run == "a") * (0.1 + int(seed)), 1) for number in range(patients)}
         for run in "ab"
-        for seed in "01"
+        for seed in "012"
     }
     figures = Figures(table(values))
     single, difference = figures.estimate("a", "t", "dice"), figures.difference("a", "b", "t", "dice")
-    assert difference.value == pytest.approx(0.6)
+    assert difference.value == pytest.approx(1.1)
     if patients == 6:
         assert difference.p < 0.05
         assert not difference.by_seed
@@ -983,10 +984,29 @@ def test_with_fewer_than_six_patients_nothing_is_tested(patients):
         return
     assert math.isnan(difference.p)
     assert math.isnan(single.low)
-    assert difference.text(is_signed=True) == "+0.600 (+0.100, +1.100)"
+    assert difference.text(is_signed=True) == "+1.100 (+0.100, +1.100, +2.100)"
     judgement = Judged("", EXPERIMENT.comparisons[0], "a", "b", "t", difference, 1)
     assert judgement.verdict(difference.p) == "described"
-    assert comparison_lines([judgement, judgement])[2].split("|")[5].strip() == "", "and there is nothing to correct"
+    assert comparison_lines([judgement, judgement])[2].split("|")[6].strip() == "", "and there is nothing to correct"
+
+
+@pytest.mark.parametrize(("seeds", "verdict"), [(1, "described"), (2, "described"), (3, "better")])
+def test_with_fewer_than_three_seeds_there_is_an_interval_and_no_verdict(seeds, verdict):
+    values = {
+        (f"{run}, 6 steps", str(seed)): {f"p{n}": (value + n / 100, 1) for n in range(8)}
+        for run, value in (("taught", 0.9), ("stock", 0.2))
+        for seed in range(seeds)
+    }
+    scores = table(values).assign(dataset="squares")
+    (line,) = (
+        line
+        for line in page_lines(replace(EXPERIMENT, seeds=tuple(range(seeds))), scores)
+        if line.startswith("| taught, 6 steps − stock")
+    )
+    _, _, _, difference, counted, _, p, judgement, *_ = (cell.strip() for cell in line.split("|"))
+    assert difference == "+0.700 [+0.700, +0.700]"
+    assert (counted, judgement) == (str(seeds), verdict)
+    assert bool(p) == (seeds == 3)
 
 
 def test_a_run_gains_no_distance_by_missing_what_is_hard():
@@ -1143,13 +1163,14 @@ def test_primary_comparisons_are_corrected_within_their_experiment_and_over_all(
     rows = {}
     for number in range(12):
         for run, value in (("stock, 6 steps", 0.0), ("taught, 6 steps", 0.1 if number else -0.05)):
-            rows.setdefault((run, "0"), {})[f"p{number}"] = (value, 1)
+            for seed in "012":
+                rows.setdefault((run, seed), {})[f"p{number}"] = (value, 1)
     write_table(tmp_path / "tiny.csv.gz", table(rows).assign(dataset="squares"))
     shutil.copy(tmp_path / "tiny.csv.gz", tmp_path / "other.csv.gz")
-    several = [EXPERIMENT, replace(EXPERIMENT, name="other"), replace(EXPERIMENT, name="no")]
+    several = [replace(EXPERIMENT, name=name, seeds=(0, 1, 2)) for name in ("tiny", "other", "no")]
     lines = primary_lines([primary_results(one, tmp_path) for one in several])
     assert len(lines) == 4
-    own, over_all = (float(cell) for cell in (lines[2].split("|")[6], lines[2].split("|")[8]))
+    own, over_all = (float(cell) for cell in (lines[2].split("|")[7], lines[2].split("|")[9]))
     assert over_all == pytest.approx(2 * own, abs=0.002)
 
 
@@ -1205,24 +1226,26 @@ def test_primary_comparison_has_no_verdict_before_all_of_its_seeds_are_in():
     def verdict(*seeds):
         runs = {("taught, 6 steps", seed): 0.9 for seed in seeds} | {("stock, 6 steps", seed): 0.2 for seed in seeds}
         scores = table({key: {f"p{n}": (value + n / 100, 1) for n in range(8)} for key, value in runs.items()})
-        lines = page_lines(EXPERIMENT, scores.assign(dataset="squares"))
+        lines = page_lines(replace(EXPERIMENT, seeds=(0, 1, 2, 3)), scores.assign(dataset="squares"))
         (line,) = (line for line in lines if line.startswith("| taught, 6 steps − stock"))
-        return line.split("|")[6].strip()
+        return line.split("|")[7].strip()
 
-    assert verdict("0") == "waits for 1 more seed"
-    assert verdict("0", "1") == "better"
+    assert verdict("0", "1") == "waits for 2 more seeds"
+    assert verdict("0", "1", "2") == "waits for 1 more seed"
+    assert verdict("0", "1", "2", "3") == "better"
 
 
 def test_lower_is_better_for_distances():
-    rows = {("stock, 6 steps", "0"): {}, ("taught, 6 steps", "0"): {}}
-    for number in range(12):
-        rows["stock, 6 steps", "0"][f"p{number}"] = (10.0, 1)
-        rows["taught, 6 steps", "0"][f"p{number}"] = (7.0, 1)
+    rows = {
+        (run, seed): {f"p{number}": (value, 1) for number in range(12)}
+        for run, value in (("stock, 6 steps", 10.0), ("taught, 6 steps", 7.0))
+        for seed in "012"
+    }
     comparison = Comparison("taught", "stock", "hd95", margin=0.2, is_relative=True)
     experiment = replace(EXPERIMENT, comparisons=(comparison,), tests=(Test("squares"),))
     page = "\n".join(page_lines(experiment, table(rows, "hd95").assign(dataset="squares")))
     assert "-3.000 [-3.000, -3.000]" in page
-    assert "|    20% | 0.000 |  better |" in page
+    assert "|     3 |    20% | 0.000 |  better |" in page
 
 
 def test_interval_of_a_median_covers_it():
