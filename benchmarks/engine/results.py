@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -84,6 +85,11 @@ class Judged:
         sign = -1 if METRIC[self.comparison.metric].better == "lower" else 1
         return sign * self.difference.value / (self.difference.reference if self.comparison.is_relative else 1)
 
+    @property
+    def p(self) -> float:
+        """Of the difference alone; NaN where a primary comparison waits: a part of its seeds judges nothing."""
+        return math.nan if self.comparison.is_primary and self.waiting else self.difference.p
+
     def verdict(self, p: float) -> str:
         """``better``, ``worse`` or ``open``; ``better`` needs the margin as well. Without p nothing is judged, and a
         primary comparison not before all of its seeds are in.
@@ -146,10 +152,10 @@ def comparison_cells(results: Sequence[Judged]) -> list[list[str]]:
 def corrected_p(results: Sequence[Judged]) -> list[float]:
     """The p of each comparison, those of the primary ones corrected by Holm's method; NaN where there is none.
 
-    Primary comparisons that wait for runs count, as if they would show nothing: so no verdict changes for the worse
-    when they come in.
+    Primary comparisons that wait for runs or seeds count, as if they would show nothing: so no verdict changes for the
+    worse when these come in.
     """
-    values = [one.difference.p for one in results]
+    values = [one.p for one in results]
     primary = [
         number for number, one in enumerate(results) if one.comparison.is_primary and values[number] == values[number]
     ]
@@ -235,7 +241,8 @@ def page_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
         lines += ["## Comparisons", "", *comparison_lines(judged(experiment, figures)), ""]
         lines += [
             "Differences are pairs of the same patient and seed, with p from the same bootstrap; those of primary "
-            "comparisons are corrected by Holm's method. With fewer than six patients there is neither an interval nor "
+            "comparisons are corrected by Holm's method, in which one that waits counts with p = 1. With fewer than "
+            "six patients there is neither an interval nor "
             "p, and the seeds' differences are in brackets. With fewer than three seeds there is no p; with three it "
             "mostly knows the variation over patients, and rests on few trainings. A distance counts where both runs "
             "have one; the others are left out.",

@@ -1048,6 +1048,18 @@ def test_primary_comparisons_that_wait_count_in_the_correction():
     assert corrected_p(results) == pytest.approx([0.06, 0.08])
 
 
+def test_primary_comparison_that_waits_for_seeds_counts_as_one_that_shows_nothing():
+    """Its interim p would lower that of the other: 0.02 would be 0.02, and 0.04 when it has come to nothing."""
+    differences = [Estimate(0.1, 0, 0.2, p=p, seeds=("0", "1", "2"), reference=1.0) for p in (0.001, 0.02)]
+    results = [
+        Judged("", EXPERIMENT.comparisons[0], "a", "b", "t", one, 2, waiting)
+        for one, waiting in zip(differences, (2, 0))
+    ]
+    assert corrected_p(results) == pytest.approx([math.nan, 0.04], nan_ok=True)
+    cells = [cell.strip() for cell in comparison_lines(results)[2].split("|")]
+    assert cells[6:8] == ["", "waits for 2 more seeds"]
+
+
 def test_figure_is_of_sums_and_the_mean_over_labels():
     first = table({("a", "0"): {"p": (1, 4), "q": (3, 4)}})
     second = table({("a", "0"): {"p": (0, 0), "q": (1, 1)}}, label="m")
