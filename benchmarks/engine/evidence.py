@@ -16,6 +16,7 @@ from benchmarks.engine.results import (
     is_rendered,
     judged,
     p_text,
+    whole_runs,
 )
 from benchmarks.engine.statistics import Figures
 from nnunet_ext.evaluation.scores_table import read_scores
@@ -47,7 +48,7 @@ def primary_results(experiment: Experiment, folder: Path) -> list[Judged]:
         folder: of the scores tables.
     """
     file = folder / f"{experiment.name}.csv.gz"
-    found = judged(experiment, Figures(read_scores(file))) if file.is_file() else []
+    found = judged(experiment, Figures(whole_runs(experiment, read_scores(file)))) if file.is_file() else []
     return [one for one in found if one.comparison.is_primary]
 
 

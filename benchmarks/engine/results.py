@@ -56,6 +56,20 @@ def collect(runner: Runner) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(COLUMNS))
 
 
+def whole_runs(experiment: Experiment, scores: pd.DataFrame) -> pd.DataFrame:
+    """The scores without those of seeds that lack a part of their run, where several methods make it up."""
+    wanted: dict[tuple[str, str], set[str]] = {}
+    for training, test in product(experiment.all_trainings(), experiment.tests):
+        if test.takes(training.method):
+            wanted.setdefault((training.label, test.name), set()).update(training.method.labels)
+    whole = [
+        rows
+        for (run, test, _), rows in scores.groupby(["run", "dataset", "seed"], sort=False)
+        if wanted.get((run, test), set()) <= {*rows.label}
+    ]
+    return pd.concat(whole) if whole else scores[:0]
+
+
 def write_table(file: Path, scores: pd.DataFrame) -> None:
     """Write a scores table as compressed CSV; the same scores give the same bytes."""
     text = scores.to_csv(columns=list(COLUMNS), index=False, lineterminator="\n", float_format=f"%.{DIGITS}g")
@@ -218,7 +232,7 @@ def compared(experiment: Experiment) -> set[str]:
 
 def page_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
     """Everything but the provenance."""
-    figures = Figures(scores)
+    figures = Figures(whole_runs(experiment, scores))
     methods = [f"- `{one.name}`: {one.description}" for one in experiment.methods if one.description]
     done = len(scores[~scores.run.str.contains(", pilot lr=", regex=False)][["run", "seed"]].drop_duplicates())
     trainings = [one for one in experiment.all_trainings() if one.method.is_scored]

@@ -84,7 +84,7 @@ class Figures:
         return _estimate(samples, seeds, _counting(rows, metric))
 
     def difference(self, ours: str, theirs: str, test: str, metric: str, *, shared: Collection[str] = ()) -> Estimate:
-        """A metric of one run minus that of another, over the seeds that both have.
+        """A metric of one run minus that of another, over the seeds that both have with the same labels.
 
         The one model of a run in `shared` is paired with each seed of the other.
 
@@ -96,7 +96,7 @@ class Figures:
             first = _for_each_seed(first, _seeds(second))
         if theirs in shared:
             second = _for_each_seed(second, _seeds(first))
-        first, second = _of_common_seeds(first, second)
+        first, second = _of_common_seeds(first, second, metric)
         if METRIC[metric].better == "lower":
             first, second, left_out = _with_distance_in_both(first, second, metric)
         seeds = _seeds(first)
@@ -182,8 +182,16 @@ def _for_each_seed(rows: pd.DataFrame, seeds: tuple[str, ...]) -> pd.DataFrame:
     return pd.concat([rows.assign(seed=seed) for seed in seeds]) if seeds else rows
 
 
-def _of_common_seeds(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    return first[first.seed.isin(second.seed)], second[second.seed.isin(first.seed)]
+def _of_common_seeds(first: pd.DataFrame, second: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of the seeds for which both runs have the metric of the same labels."""
+    one, other = (_labels_by_seed(rows, metric) for rows in (first, second))
+    common = {seed for seed, labels in one.items() if labels == other.get(seed)}
+    return first[first.seed.isin(common)], second[second.seed.isin(common)]
+
+
+def _labels_by_seed(rows: pd.DataFrame, metric: str) -> dict[str, set[str]]:
+    scored = rows[rows.metric.isin(METRIC[metric].summed)]
+    return {str(seed): {*labels} for seed, labels in scored.groupby("seed").label}
 
 
 def _with_distance_in_both(

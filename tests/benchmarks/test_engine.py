@@ -32,6 +32,7 @@ from benchmarks.engine.results import (
     origin_lines,
     page_lines,
     render,
+    whole_runs,
     write_results,
     write_table,
 )
@@ -850,13 +851,65 @@ def test_methods_with_labels_of_their_own_make_up_one_run(out, commands):
         third,
     )
     comparisons = (Comparison("taught", "both"),)
-    scores = collected(run(out, replace(EXPERIMENT, methods=methods, comparisons=comparisons)), out)
+    experiment = replace(EXPERIMENT, methods=methods, comparisons=comparisons)
+    scores = collected(run(out, experiment), out)
     # the rows of the second method, which is scored by its circles alone, are left out
     assert set(scores[scores.run == "both, 6 steps"].label) == {"square"}
     assert not scores.run.str.startswith(("stock", "MixUp")).any()
-    assert "taught, 6 steps − both, 6 steps" in (out / "tiny.md").read_text()
+    assert whole_runs(experiment, scores).run.drop_duplicates().to_list() == [
+        run for run in scores.run.drop_duplicates() if run != "both, 6 steps"
+    ]
     with pytest.raises(UserError, match="unknown: .*'two'"):
         replace(EXPERIMENT, comparisons=(Comparison("taught", "two"),))
+
+
+def of_parts():
+    """An experiment in which a run of two models, one for each label, is compared with one model; and its scores."""
+    first, second, third = EXPERIMENT.methods
+    methods = (
+        replace(first, part_of="both", labels=("square",)),
+        replace(second, part_of="both", labels=("circle",), start=None, seeds=()),
+        third,
+    )
+    experiment = replace(
+        EXPERIMENT, methods=methods, comparisons=(Comparison("taught", "both", is_primary=True),), seeds=(0, 1, 2)
+    )
+    labels = {"square": 0.5, "circle": 0.1}
+    rows = [
+        table({(f"{name}, 6 steps", seed): {f"p{n}": (value + n / 100, 1) for n in range(8)}}, label=label)
+        for name in ("both", "taught")
+        for seed in "012"
+        for label, value in labels.items()
+    ]
+    return experiment, pd.concat(rows).assign(dataset="squares")
+
+
+def test_a_seed_of_which_a_part_is_missing_waits():
+    experiment, scores = of_parts()
+
+    def rows(found):
+        lines = page_lines(experiment, found)
+        (run_line,) = (line for line in lines if line.startswith("| both, 6 steps"))
+        (compared,) = (line for line in lines if line.startswith("| taught, 6 steps − both"))
+        return [[cell.strip() for cell in line.split("|")] for line in (run_line, compared)]
+
+    _, compared = rows(scores)
+    assert (compared[3], compared[4], compared[7]) == ("+0.000 [+0.000, +0.000]", "3", "open")
+    # by its squares alone this seed would be ahead of the model with both labels
+    run_cells, compared = rows(
+        scores[(scores.run != "both, 6 steps") | (scores.seed != "2") | (scores.label == "square")]
+    )
+    assert run_cells[3] == "0, 1"
+    assert (compared[3], compared[4], compared[7]) == ("+0.000 [+0.000, +0.000]", "2", "waits for 1 more seed")
+
+
+def test_runs_are_compared_by_the_same_labels():
+    seeds = {("a", seed): {f"p{n}": (0.5, 1) for n in range(8)} for seed in "012"}
+    both = [table({**seeds, ("b", "0"): seeds["a", "0"], ("b", "1"): seeds["a", "1"]})]
+    both.append(table({("a", seed): {f"p{n}": (0.1, 1) for n in range(8)} for seed in "01"}, label="m"))
+    both.append(table({("b", "0"): {f"p{n}": (0.1, 1) for n in range(8)}}, label="m"))
+    difference = Figures(pd.concat(both)).difference("a", "b", "t", "dice")
+    assert (difference.value, difference.seeds) == (0, ("0",))
 
 
 def test_page_has_runs_comparisons_rates_and_provenance(out, commands):
