@@ -6,7 +6,7 @@ import gzip
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -91,7 +91,7 @@ class Judged:
     test: str
     difference: Estimate
     declared: int  # primary comparisons of the experiment, those that wait for runs included
-    waiting: int = 0  # seeds that are declared for both runs and not in the difference yet
+    waiting: int = 0  # seeds that are declared for all runs of the comparison and not in the difference yet
 
     @property
     def gain(self) -> float:
@@ -128,16 +128,23 @@ def judged(experiment: Experiment, figures: Figures) -> list[Judged]:
         test = one.test or experiment.tests[0].name
         difference = figures.difference(ours, theirs, test, one.metric, shared=shared)
         if difference.value == difference.value:
-            declared_seeds = [_seeds_of(experiment, run) for run in (ours, theirs) if run not in shared]
-            waiting = len(set.intersection(*declared_seeds) - {*difference.seeds}) if declared_seeds else 0
+            waiting = _waiting(experiment, {ours, theirs} - shared, difference)
             found.append(Judged(experiment.title, one, ours, theirs, test, difference, declared, waiting))
     if asked := experiment.trade_off:
         first, second = ([experiment.run_of(name) for name in asked.curves[one]] for one in (asked.ours, asked.theirs))
-        difference = figures.kept_where_gained(first, second, asked.gained, asked.kept, asked.metric)
+        difference = figures.kept_where_gained(first, second, asked.gained, asked.kept, asked.metric, shared=shared)
         if difference.value == difference.value:
-            one = asked.comparison
-            found.append(Judged(experiment.title, one, asked.ours, asked.theirs, one.test, difference, declared))
+            one, waiting = asked.comparison, _waiting(experiment, {*first, *second} - shared, difference)
+            found.append(
+                Judged(experiment.title, one, asked.ours, asked.theirs, one.test, difference, declared, waiting)
+            )
     return found
+
+
+def _waiting(experiment: Experiment, runs: Collection[str], difference: Estimate) -> int:
+    """How many seeds are declared for all of the runs and not in the difference yet."""
+    declared = [_seeds_of(experiment, run) for run in runs]
+    return len(set.intersection(*declared) - {*difference.seeds}) if declared else 0
 
 
 def _seeds_of(experiment: Experiment, run: str) -> set[str]:

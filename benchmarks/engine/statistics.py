@@ -113,21 +113,27 @@ class Figures:
         return found
 
     def kept_where_gained(
-        self, ours: Sequence[str], theirs: Sequence[str], gained: str, kept: str, metric: str
+        self,
+        ours: Sequence[str],
+        theirs: Sequence[str],
+        gained: str,
+        kept: str,
+        metric: str,
+        *,
+        shared: Collection[str] = (),
     ) -> Estimate:
-        """What one curve of runs keeps more than another where as much is gained.
+        """What one curve of runs keeps more than another where as much is gained, over the seeds that all points have.
 
-        See `benchmarks.engine.experiment.TradeOff`. A run of one seed, such as a common start, is the same for all.
+        See `benchmarks.engine.experiment.TradeOff`. A run in `shared`, such as a common start, has one model, which is
+        the same for all seeds.
         """
         rows = {(run, test): self._rows(run, test) for run in (*ours, *theirs) for test in (gained, kept)}
-        tuned = [_seeds(rows[curve[-1], test]) for curve in (ours, theirs) for test in (gained, kept)]
-        seeds = tuple(seed for seed in tuned[0] if all(seed in other for other in tuned))
+        tuned = [{*_seeds(found)} for (run, _), found in rows.items() if run not in shared]
+        seeds = tuple(sorted(set.intersection(*tuned))) if tuned else ()
+        rows = {key: found if key[0] in shared else found[found.seed.isin(seeds)] for key, found in rows.items()}
         patients = _patients(pd.concat(rows.values()))
         counting = set.intersection(*(_counting(found, metric) for found in rows.values()))
-        samples = {
-            key: _samples(found, METRIC[metric], seeds if set(seeds) <= set(_seeds(found)) else _seeds(found), patients)
-            for key, found in rows.items()
-        }
+        samples = {key: _samples(found, METRIC[metric], _seeds(found), patients) for key, found in rows.items()}
         first, second = (
             np.array([[samples[run, test] for run in curve] for test in (gained, kept)]) for curve in (ours, theirs)
         )

@@ -1166,7 +1166,16 @@ TRADE_OFF = TradeOff(
     ours="ours",
     theirs="theirs",
 )
-TWO_TESTS = replace(EXPERIMENT, tests=(Test("new"), Test("old")), comparisons=(), trade_off=TRADE_OFF)
+TWO_TESTS = replace(
+    EXPERIMENT,
+    methods=(
+        replace(TEACHER, is_shared=True),
+        *(replace(one, start=None, seeds=()) for one in EXPERIMENT.methods if one is not TEACHER),
+    ),
+    tests=(Test("new"), Test("old")),
+    comparisons=(),
+    trade_off=TRADE_OFF,
+)
 
 
 def two_tests():
@@ -1198,8 +1207,25 @@ def test_trade_off_compares_what_is_kept_where_as_much_is_gained(tmp_path):
         if "equal" in line
     )
     assert counted.split("|")[1].strip() == TWO_TESTS.title
+    assert (line.split("|")[4].strip(), line.split("|")[7].strip()) == ("2", "described")
     incomplete = two_tests()
     assert not any("at equal" in line for line in page_lines(TWO_TESTS, incomplete[incomplete.run != "MixUp, 6 steps"]))
+
+
+def test_trade_off_waits_for_the_seeds_of_every_point_but_the_common_start():
+    """A point between start and end that lacks a seed must not mix that of the others with what it has."""
+    trade_off = replace(TRADE_OFF, curves={"ours": ("stock", "between", "taught"), "theirs": ("stock", "MixUp")})
+    between = replace(TWO_TESTS.methods[1], name="between")
+    experiment = replace(TWO_TESTS, methods=(*TWO_TESTS.methods, between), trade_off=trade_off)
+    # the second seed keeps far less; without it in one point, its ends do not count either
+    scores = two_tests()
+    middle = scores[(scores.run == "taught, 6 steps") & (scores.seed == "0")].assign(run="between, 6 steps")
+    middle.numerator += middle.dataset.map({"new": -0.4, "old": 0.2})
+    worse = (scores.run == "taught, 6 steps") & (scores.seed == "1") & (scores.dataset == "old")
+    scores = pd.concat([scores.assign(numerator=scores.numerator - 0.4 * worse), middle])
+    (line,) = (line for line in page_lines(experiment, scores) if "old at equal new" in line)
+    cells = [cell.strip() for cell in line.split("|")]
+    assert cells[3:8] == ["+0.300 [+0.300, +0.300]", "1", "0", "", "waits for 1 more seed"]
 
 
 def test_trade_off_is_drawn_with_the_page(tmp_path):
