@@ -225,7 +225,8 @@ def pilot_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
     lrs = sorted({lr for values in found.values() for lr in values})
     rows = []
     for (family, steps), values in found.items():
-        best = best_rate(searched_rates(pilot.rates, pilot.first_for(family), values))
+        searched = searched_rates(pilot.rates, pilot.first_for(family), values, better=pilot.better)
+        best = best_rate(searched, better=pilot.better)
         at_edge = " (at the edge)" if len(pilot.rates) > 1 and best in (min(values), max(values)) else ""
         cells = [f"{values[lr]:.3f}" if lr in values else "" for lr in lrs]
         rows.append([f"{family}, {steps} steps", *cells, f"{best:g}{at_edge}"])
