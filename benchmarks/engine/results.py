@@ -238,16 +238,22 @@ def compared(experiment: Experiment) -> set[str]:
     return {name for one in experiment.comparisons for name in (one.ours, one.theirs)}
 
 
+def count_line(experiment: Experiment, scores: pd.DataFrame) -> str:
+    """How many of the models have been scored; a run has one for each seed, or several where methods make it up."""
+    found = {key: {*labels} for key, labels in scores.groupby(["run", "seed"]).label}
+    trainings = [one for one in experiment.all_trainings() if one.method.is_scored]
+    labels = [(found.get((one.label, str(one.seed)), set()), {*one.method.labels}) for one in trainings]
+    done = sum(bool(known & wanted if wanted else known) for known, wanted in labels)
+    return f"Scored: {done} of {len(trainings)} models."
+
+
 def page_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
     """Everything but the provenance."""
     figures = Figures(whole_runs(experiment, scores))
     methods = [f"- `{one.name}`: {one.description}" for one in experiment.methods if one.description]
-    done = len(scores[~scores.run.str.contains(", pilot lr=", regex=False)][["run", "seed"]].drop_duplicates())
-    trainings = [one for one in experiment.all_trainings() if one.method.is_scored]
-    total = len({(one.label, one.seed) for one in trainings})
     lines = [f"# {experiment.title}", "", experiment.description, "", *methods, *([""] if methods else [])]
     if experiment.seeds:  # else the search is all there is
-        lines += [f"Scored: {done} of {total} models.", "", "## Runs", "", *run_lines(experiment, figures), ""]
+        lines += [count_line(experiment, scores), "", "## Runs", "", *run_lines(experiment, figures), ""]
         lines += [
             "A figure is the mean over the labels and the seeds; in brackets its 95 % bootstrap interval over patients "
             "and seeds. Few seeds show the spread between trainings only roughly.",

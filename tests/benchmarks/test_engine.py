@@ -917,6 +917,14 @@ def test_a_seed_of_which_a_part_is_missing_waits():
     assert (compared[3], compared[4], compared[7]) == ("+0.000 [+0.000, +0.000]", "2", "waits for 1 more seed")
 
 
+def test_models_are_counted_not_runs():
+    experiment, scores = of_parts()
+    assert "Scored: 9 of 9 models." in page_lines(experiment, scores)
+    parts = scores[(scores.run == "both, 6 steps") & (scores.seed != "0") & (scores.label == "circle")]
+    pilot = parts.assign(run="both, 6 steps, pilot lr=0.01")
+    assert "Scored: 2 of 9 models." in page_lines(experiment, pd.concat([parts, pilot]))
+
+
 def test_runs_are_compared_by_the_same_labels():
     seeds = {("a", seed): {f"p{n}": (0.5, 1) for n in range(8)} for seed in "012"}
     both = [table({**seeds, ("b", "0"): seeds["a", "0"], ("b", "1"): seeds["a", "1"]})]
