@@ -32,8 +32,8 @@ BASE: Technique[Section] = Technique(
             lambda facts: facts.has_prior_labels and facts.priors == facts.cases and not facts.missing_instances,
             why="The channels of the prior scan are input of stock nnU-Net like any others (early concatenation).",
             evidence="Cardiac MRI, 16 patients, 200 steps, 3 seeds: aggregated Dice 0.826 with the prior, +0.226 "
-            "(0.137 to 0.319) over none. 64 patients, 2,000 steps, 2 seeds: Dice +0.027 (0.005 to 0.049), with prior "
-            "dropout. With all priors no other method was shown to be better.",
+            "(0.137 to 0.319) over none. 64 patients, 2,000 steps, 2 seeds, too few for a verdict: Dice +0.027 (0.005 "
+            "to 0.049), with prior dropout. With all priors no other method was shown to be better.",
             verdict="better",
             results="docs/techniques/dual-encoder.md#results",
             is_baseline=True,
