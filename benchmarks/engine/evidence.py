@@ -16,6 +16,7 @@ from benchmarks.engine.results import (
     is_rendered,
     judged,
     p_text,
+    whole_runs,
 )
 from benchmarks.engine.statistics import Figures
 from nnunet_ext.evaluation.scores_table import read_scores
@@ -32,7 +33,8 @@ INTRODUCTION = (
     "*p* is corrected by Holm's method over the comparisons that decide in the same experiment; the last column over "
     "those of all experiments in the table. *better* means that p is below 0.05 and that the gain reaches the margin; "
     "*worse* that p is below 0.05 for a loss; *open* that the data do not decide; *waits* that seeds which were "
-    "declared are still to come; *described* that there are fewer than six patients, too few for a test. "
+    "declared are still to come; *described* that there are fewer than six patients or fewer than three seeds, too few "
+    "for a test. With three seeds *p* mostly knows the variation over patients, and rests on few trainings. "
     "Networks are small and trainings are short of nnU-Net's length: "
     "how it is with full-size networks and on other data is another question.",
 )
@@ -46,7 +48,7 @@ def primary_results(experiment: Experiment, folder: Path) -> list[Judged]:
         folder: of the scores tables.
     """
     file = folder / f"{experiment.name}.csv.gz"
-    found = judged(experiment, Figures(read_scores(file))) if file.is_file() else []
+    found = judged(experiment, Figures(whole_runs(experiment, read_scores(file)))) if file.is_file() else []
     return [one for one in found if one.comparison.is_primary]
 
 

@@ -146,10 +146,15 @@ class Pilot:
     first: float | Mapping[str, float] = 3e-3  # by family, or one for all
     seeds: tuple[int, ...] = (0,)  # each rate's score is the mean over them
     test: Test | None = None  # what is scored; by default the experiment's first test
-    metric: str = "dice"  # the mean over cases and labels chooses
+    metric: str = "dice"  # the mean over cases and labels chooses: the highest, or the lowest of a distance
     # ``voxel`` or ``lesion``: in place of the metric, the F1 of these at the best threshold; needs ``--thresholds``
     level: str = ""
     steps: int | None = None  # length of the pilot's trainings; by default as long as the trainings that it is for
+
+    @property
+    def better(self) -> str:
+        """Which score is best, ``higher`` or ``lower``: that of the metric, or of an F1."""
+        return "higher" if self.level else next(one.better for one in METRICS if one.name == self.metric)
 
     def first_for(self, family: str) -> float:
         """The rate that is tried first."""

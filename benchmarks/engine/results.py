@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -25,7 +26,7 @@ from nnunet_ext.files import write_text, written_whole
 from nnunet_ext.registration import discovery_folder
 from nnunet_ext.report.statistics import holm
 
-COMPARISON_HEADER = ("", "metric, test", "difference [95 %]", "margin", "p", "verdict")
+COMPARISON_HEADER = ("", "metric, test", "difference [95 %]", "seeds", "margin", "p", "verdict")
 PROVENANCE = "## Where the figures come from"
 ALPHA = 0.05
 DIGITS = 6
@@ -55,6 +56,20 @@ def collect(runner: Runner) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(COLUMNS))
 
 
+def whole_runs(experiment: Experiment, scores: pd.DataFrame) -> pd.DataFrame:
+    """The scores without those of seeds that lack a part of their run, where several methods make it up."""
+    wanted: dict[tuple[str, str], set[str]] = {}
+    for training, test in product(experiment.all_trainings(), experiment.tests):
+        if test.takes(training.method):
+            wanted.setdefault((training.label, test.name), set()).update(training.method.labels)
+    whole = [
+        rows
+        for (run, test, _), rows in scores.groupby(["run", "dataset", "seed"], sort=False)
+        if wanted.get((run, test), set()) <= {*rows.label}
+    ]
+    return pd.concat(whole) if whole else scores[:0]
+
+
 def write_table(file: Path, scores: pd.DataFrame) -> None:
     """Write a scores table as compressed CSV; the same scores give the same bytes."""
     text = scores.to_csv(columns=list(COLUMNS), index=False, lineterminator="\n", float_format=f"%.{DIGITS}g")
@@ -76,13 +91,18 @@ class Judged:
     test: str
     difference: Estimate
     declared: int  # primary comparisons of the experiment, those that wait for runs included
-    waiting: int = 0  # seeds that are declared for both runs and not in the difference yet
+    waiting: int = 0  # seeds that are declared for all runs of the comparison and not in the difference yet
 
     @property
     def gain(self) -> float:
         """The difference towards better, in the margin's terms."""
         sign = -1 if METRIC[self.comparison.metric].better == "lower" else 1
         return sign * self.difference.value / (self.difference.reference if self.comparison.is_relative else 1)
+
+    @property
+    def p(self) -> float:
+        """Of the difference alone; NaN where a primary comparison waits: a part of its seeds judges nothing."""
+        return math.nan if self.comparison.is_primary and self.waiting else self.difference.p
 
     def verdict(self, p: float) -> str:
         """``better``, ``worse`` or ``open``; ``better`` needs the margin as well. Without p nothing is judged, and a
@@ -108,16 +128,23 @@ def judged(experiment: Experiment, figures: Figures) -> list[Judged]:
         test = one.test or experiment.tests[0].name
         difference = figures.difference(ours, theirs, test, one.metric, shared=shared)
         if difference.value == difference.value:
-            declared_seeds = [_seeds_of(experiment, run) for run in (ours, theirs) if run not in shared]
-            waiting = len(set.intersection(*declared_seeds) - {*difference.seeds}) if declared_seeds else 0
+            waiting = _waiting(experiment, {ours, theirs} - shared, difference)
             found.append(Judged(experiment.title, one, ours, theirs, test, difference, declared, waiting))
     if asked := experiment.trade_off:
         first, second = ([experiment.run_of(name) for name in asked.curves[one]] for one in (asked.ours, asked.theirs))
-        difference = figures.kept_where_gained(first, second, asked.gained, asked.kept, asked.metric)
+        difference = figures.kept_where_gained(first, second, asked.gained, asked.kept, asked.metric, shared=shared)
         if difference.value == difference.value:
-            one = asked.comparison
-            found.append(Judged(experiment.title, one, asked.ours, asked.theirs, one.test, difference, declared))
+            one, waiting = asked.comparison, _waiting(experiment, {*first, *second} - shared, difference)
+            found.append(
+                Judged(experiment.title, one, asked.ours, asked.theirs, one.test, difference, declared, waiting)
+            )
     return found
+
+
+def _waiting(experiment: Experiment, runs: Collection[str], difference: Estimate) -> int:
+    """How many seeds are declared for all of the runs and not in the difference yet."""
+    declared = [_seeds_of(experiment, run) for run in runs]
+    return len(set.intersection(*declared) - {*difference.seeds}) if declared else 0
 
 
 def _seeds_of(experiment: Experiment, run: str) -> set[str]:
@@ -139,17 +166,17 @@ def comparison_cells(results: Sequence[Judged]) -> list[list[str]]:
         asked = one.comparison
         margin = f"{asked.margin:.0%}" if asked.is_relative else f"{asked.margin:g}"
         row = [f"{one.ours} − {one.theirs}", f"{asked.metric}, {one.test}", one.difference.text(is_signed=True)]
-        rows.append([*row, margin, p_text(p), one.verdict(p)])
+        rows.append([*row, str(len(one.difference.seeds)), margin, p_text(p), one.verdict(p)])
     return rows
 
 
 def corrected_p(results: Sequence[Judged]) -> list[float]:
     """The p of each comparison, those of the primary ones corrected by Holm's method; NaN where there is none.
 
-    Primary comparisons that wait for runs count, as if they would show nothing: so no verdict changes for the worse
-    when they come in.
+    Primary comparisons that wait for runs or seeds count, as if they would show nothing: so no verdict changes for the
+    worse when these come in.
     """
-    values = [one.difference.p for one in results]
+    values = [one.p for one in results]
     primary = [
         number for number, one in enumerate(results) if one.comparison.is_primary and values[number] == values[number]
     ]
@@ -198,7 +225,8 @@ def pilot_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
     lrs = sorted({lr for values in found.values() for lr in values})
     rows = []
     for (family, steps), values in found.items():
-        best = best_rate(searched_rates(pilot.rates, pilot.first_for(family), values))
+        searched = searched_rates(pilot.rates, pilot.first_for(family), values, better=pilot.better)
+        best = best_rate(searched, better=pilot.better)
         at_edge = " (at the edge)" if len(pilot.rates) > 1 and best in (min(values), max(values)) else ""
         cells = [f"{values[lr]:.3f}" if lr in values else "" for lr in lrs]
         rows.append([f"{family}, {steps} steps", *cells, f"{best:g}{at_edge}"])
@@ -210,16 +238,22 @@ def compared(experiment: Experiment) -> set[str]:
     return {name for one in experiment.comparisons for name in (one.ours, one.theirs)}
 
 
+def count_line(experiment: Experiment, scores: pd.DataFrame) -> str:
+    """How many of the models have been scored; a run has one for each seed, or several where methods make it up."""
+    found = {key: {*labels} for key, labels in scores.groupby(["run", "seed"]).label}
+    trainings = [one for one in experiment.all_trainings() if one.method.is_scored]
+    labels = [(found.get((one.label, str(one.seed)), set()), {*one.method.labels}) for one in trainings]
+    done = sum(bool(known & wanted if wanted else known) for known, wanted in labels)
+    return f"Scored: {done} of {len(trainings)} models."
+
+
 def page_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
     """Everything but the provenance."""
-    figures = Figures(scores)
+    figures = Figures(whole_runs(experiment, scores))
     methods = [f"- `{one.name}`: {one.description}" for one in experiment.methods if one.description]
-    done = len(scores[~scores.run.str.contains(", pilot lr=", regex=False)][["run", "seed"]].drop_duplicates())
-    trainings = [one for one in experiment.all_trainings() if one.method.is_scored]
-    total = len({(one.label, one.seed) for one in trainings})
     lines = [f"# {experiment.title}", "", experiment.description, "", *methods, *([""] if methods else [])]
     if experiment.seeds:  # else the search is all there is
-        lines += [f"Scored: {done} of {total} models.", "", "## Runs", "", *run_lines(experiment, figures), ""]
+        lines += [count_line(experiment, scores), "", "## Runs", "", *run_lines(experiment, figures), ""]
         lines += [
             "A figure is the mean over the labels and the seeds; in brackets its 95 % bootstrap interval over patients "
             "and seeds. Few seeds show the spread between trainings only roughly.",
@@ -235,9 +269,11 @@ def page_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
         lines += ["## Comparisons", "", *comparison_lines(judged(experiment, figures)), ""]
         lines += [
             "Differences are pairs of the same patient and seed, with p from the same bootstrap; those of primary "
-            "comparisons are corrected by Holm's method. With fewer than six patients there is neither an interval nor "
-            "p, and the seeds' differences are in brackets. A distance counts where both runs have one; the others are "
-            "left out.",
+            "comparisons are corrected by Holm's method, in which one that waits counts with p = 1. With fewer than "
+            "six patients there is neither an interval nor "
+            "p, and the seeds' differences are in brackets. With fewer than three seeds there is no p; with three it "
+            "mostly knows the variation over patients, and rests on few trainings. A distance counts where both runs "
+            "have one; the others are left out.",
             "",
         ]
         if shared := [one.name for one in experiment.methods if one.is_shared and one.name in compared(experiment)]:

@@ -16,6 +16,7 @@ from nnunet_ext.evaluation.scores_table import labels_with, seed_scores
 from nnunet_ext.report.statistics import FEWEST
 
 RESAMPLES = 5000
+FEWEST_SEEDS = 3  # trainings that a p needs: one or two hardly show how much trainings differ
 METRIC = {metric.name: metric for metric in METRICS}
 
 
@@ -69,7 +70,7 @@ class Figures:
     Each resample draws as many patients as the runs were scored on, with all their cases, and as many seeds, both with
     replacement. All runs share the draws, and a seed is the same draw of cases for all, so that differences are pairs.
     With fewer than six patients there is no interval and no p: a bootstrap takes three that agree for certain, and they
-    agree by chance a quarter of the time.
+    agree by chance a quarter of the time. With fewer than three seeds there is an interval and no p.
     """
 
     def __init__(self, scores: pd.DataFrame) -> None:
@@ -83,7 +84,7 @@ class Figures:
         return _estimate(samples, seeds, _counting(rows, metric))
 
     def difference(self, ours: str, theirs: str, test: str, metric: str, *, shared: Collection[str] = ()) -> Estimate:
-        """A metric of one run minus that of another, over the seeds that both have.
+        """A metric of one run minus that of another, over the seeds that both have with the same labels.
 
         The one model of a run in `shared` is paired with each seed of the other.
 
@@ -95,7 +96,7 @@ class Figures:
             first = _for_each_seed(first, _seeds(second))
         if theirs in shared:
             second = _for_each_seed(second, _seeds(first))
-        first, second = _of_common_seeds(first, second)
+        first, second = _of_common_seeds(first, second, metric)
         if METRIC[metric].better == "lower":
             first, second, left_out = _with_distance_in_both(first, second, metric)
         seeds = _seeds(first)
@@ -112,21 +113,27 @@ class Figures:
         return found
 
     def kept_where_gained(
-        self, ours: Sequence[str], theirs: Sequence[str], gained: str, kept: str, metric: str
+        self,
+        ours: Sequence[str],
+        theirs: Sequence[str],
+        gained: str,
+        kept: str,
+        metric: str,
+        *,
+        shared: Collection[str] = (),
     ) -> Estimate:
-        """What one curve of runs keeps more than another where as much is gained.
+        """What one curve of runs keeps more than another where as much is gained, over the seeds that all points have.
 
-        See `benchmarks.engine.experiment.TradeOff`. A run of one seed, such as a common start, is the same for all.
+        See `benchmarks.engine.experiment.TradeOff`. A run in `shared`, such as a common start, has one model, which is
+        the same for all seeds.
         """
         rows = {(run, test): self._rows(run, test) for run in (*ours, *theirs) for test in (gained, kept)}
-        tuned = [_seeds(rows[curve[-1], test]) for curve in (ours, theirs) for test in (gained, kept)]
-        seeds = tuple(seed for seed in tuned[0] if all(seed in other for other in tuned))
+        tuned = [{*_seeds(found)} for (run, _), found in rows.items() if run not in shared]
+        seeds = tuple(sorted(set.intersection(*tuned))) if tuned else ()
+        rows = {key: found if key[0] in shared else found[found.seed.isin(seeds)] for key, found in rows.items()}
         patients = _patients(pd.concat(rows.values()))
         counting = set.intersection(*(_counting(found, metric) for found in rows.values()))
-        samples = {
-            key: _samples(found, METRIC[metric], seeds if set(seeds) <= set(_seeds(found)) else _seeds(found), patients)
-            for key, found in rows.items()
-        }
+        samples = {key: _samples(found, METRIC[metric], _seeds(found), patients) for key, found in rows.items()}
         first, second = (
             np.array([[samples[run, test] for run in curve] for test in (gained, kept)]) for curve in (ours, theirs)
         )
@@ -181,8 +188,16 @@ def _for_each_seed(rows: pd.DataFrame, seeds: tuple[str, ...]) -> pd.DataFrame:
     return pd.concat([rows.assign(seed=seed) for seed in seeds]) if seeds else rows
 
 
-def _of_common_seeds(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    return first[first.seed.isin(second.seed)], second[second.seed.isin(first.seed)]
+def _of_common_seeds(first: pd.DataFrame, second: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of the seeds for which both runs have the metric of the same labels."""
+    one, other = (_labels_by_seed(rows, metric) for rows in (first, second))
+    common = {seed for seed, labels in one.items() if labels == other.get(seed)}
+    return first[first.seed.isin(common)], second[second.seed.isin(common)]
+
+
+def _labels_by_seed(rows: pd.DataFrame, metric: str) -> dict[str, set[str]]:
+    scored = rows[rows.metric.isin(METRIC[metric].summed)]
+    return {str(seed): {*labels} for seed, labels in scored.groupby("seed").label}
 
 
 def _with_distance_in_both(
@@ -207,5 +222,5 @@ def _estimate(samples: Table, seeds: tuple[str, ...], counting: Collection[str])
     if math.isnan(value) or interval is None or len(counting) < FEWEST:
         return Estimate(value, math.nan, math.nan, seeds=seeds)
     smaller_side = min(np.count_nonzero(known <= 0), np.count_nonzero(known >= 0))
-    p = min(1.0, 2 * (int(smaller_side) + 1) / (len(known) + 1))
+    p = min(1.0, 2 * (int(smaller_side) + 1) / (len(known) + 1)) if len(seeds) >= FEWEST_SEEDS else math.nan
     return Estimate(value, interval.low, interval.high, p, seeds)

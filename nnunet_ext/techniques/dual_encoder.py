@@ -89,8 +89,8 @@ DUAL_ENCODER = Technique(
             why="Some cases have no prior scan. With fusion=early this is stock nnU-Net's network on all channels, and "
             "prior dropout teaches it to work without them; stock's own training does not.",
             evidence="The heart, 64 patients, 2,000 steps: Dice 0.827 where half of the priors are missing (5 seeds), "
-            "without prior dropout 0.428 (1 seed); 0.861 with twice the steps (3 seeds).",
-            verdict="better",
+            "without prior dropout 0.428 (1 seed, too few for a verdict); 0.861 with twice the steps (3 seeds).",
+            verdict="not shown",
             results="docs/techniques/dual-encoder.md#results",
             commands=(
                 "nnunet_ext configure -d {number}{plans} -c {c} --name {c}_early dual_encoder.fusion=early",

@@ -22,7 +22,7 @@ from benchmarks.engine.evidence import evidence_page, primary_lines, primary_res
 from benchmarks.engine.experiment import Comparison, Test, TradeOff, experiment_names, load_experiment
 from benchmarks.engine.journal import Journal, OutOfTime, open_folder
 from benchmarks.engine.operating_points import mean_curve, rows_of_points
-from benchmarks.engine.pilots import next_rate, searched_rates
+from benchmarks.engine.pilots import best_rate, next_rate, searched_rates
 from benchmarks.engine.progress import Progress
 from benchmarks.engine.results import (
     Judged,
@@ -32,6 +32,7 @@ from benchmarks.engine.results import (
     origin_lines,
     page_lines,
     render,
+    whole_runs,
     write_results,
     write_table,
 )
@@ -54,6 +55,7 @@ class Commands:
     def __init__(self):
         self.ran = []
         self.failing = ""
+        self.metric = "dice"
         self.dice = lambda name: 0.8
         # threshold and F1; precision and recall are as high
         self.points = {"voxel": [(0.1, 0.9), (0.5, 0.2), ("", 0.95)], "lesion": [(0.1, 0.2), (0.7, 0.6), ("", 0.8)]}
@@ -106,7 +108,7 @@ class Commands:
         dice = self.dice(model.name.split("__")[2])
         folder.mkdir()
         parts = (0.0, 0.0) if math.isnan(dice) else (dice, 1.0)
-        rows = [("model", "", "D", "", case, case, "square", "dice", *parts) for case in cases]
+        rows = [("model", "", "D", "", case, case, "square", self.metric, *parts) for case in cases]
         write_scores(folder / "scores.csv", pd.DataFrame(rows, columns=list(COLUMNS)))
         if "--thresholds" in command:
             found = self.points(model.name.split("__")[2]) if callable(self.points) else self.points
@@ -726,8 +728,8 @@ def test_a_file_that_cannot_be_written_ends_no_run(tmp_path, commands, monkeypat
 def test_the_best_rate_is_that_of_the_search_whatever_else_was_tried():
     rates = (1e-3, 1e-2, 1e-1, 1.0)
     known = {1e-3: 0.82, 1e-2: 0.80, 1e-1: 0.81, 1.0: 0.7}
-    assert searched_rates(rates, 1e-2, known) == {rate: known[rate] for rate in rates[1:]}
-    assert searched_rates(rates, 1e-2, {1e-3: 0.82}) == {1e-3: 0.82}
+    assert searched_rates(rates, 1e-2, known, better="higher") == {rate: known[rate] for rate in rates[1:]}
+    assert searched_rates(rates, 1e-2, {1e-3: 0.82}, better="higher") == {1e-3: 0.82}
 
 
 def test_folder_of_another_request_is_refused(tmp_path):
@@ -766,10 +768,23 @@ def test_search_ends_where_both_neighbours_of_the_best_rate_were_tried():
     rates, found = (1.0, 2.0, 3.0, 4.0, 5.0), {}
     score = {1.0: 0.1, 2.0: 0.2, 3.0: 0.5, 4.0: 0.9, 5.0: math.nan}
     order = []
-    while (lr := next_rate(rates, 2.0, found)) is not None:
+    while (lr := next_rate(rates, 2.0, found, better="higher")) is not None:
         order.append(lr)
         found[lr] = score[lr]
     assert order == [2.0, 3.0, 4.0, 5.0]
+
+
+def test_a_pilot_by_a_distance_chooses_the_rate_of_the_smallest(out, commands):
+    commands.metric = "hd95"
+    distances = {"lr0.001_": 3.0, "lr0.01_": 5.0, "lr0.1_": 9.0}
+    commands.dice = lambda name: next((value for rate, value in distances.items() if rate in name), 4.0)
+    runner = run(out, replace(EXPERIMENT, pilot=replace(EXPERIMENT.pilot, metric="hd95")))
+    assert "initial_lr=0.001" in commands.command("configure_stock_6steps_s0")
+    rates = "\n".join(page_lines(runner.experiment, collected(runner, out))).partition("## Learning rates")[2]
+    assert re.search(r"\| stock, 6 steps +\| 3\.000 \| 5\.000 \| 9\.000 \| 0\.001 \(at the edge\) \|", rates)
+    # one that predicts nothing has no distance
+    assert best_rate({1e-3: math.nan, 1e-2: 5.0, 1e-1: 9.0}, better="lower") == 1e-2
+    assert replace(EXPERIMENT.pilot, metric="hd95", level="lesion").better == "higher"
 
 
 def test_family_takes_the_rate_that_its_first_method_chose(out, commands):
@@ -850,21 +865,82 @@ def test_methods_with_labels_of_their_own_make_up_one_run(out, commands):
         third,
     )
     comparisons = (Comparison("taught", "both"),)
-    scores = collected(run(out, replace(EXPERIMENT, methods=methods, comparisons=comparisons)), out)
+    experiment = replace(EXPERIMENT, methods=methods, comparisons=comparisons)
+    scores = collected(run(out, experiment), out)
     # the rows of the second method, which is scored by its circles alone, are left out
     assert set(scores[scores.run == "both, 6 steps"].label) == {"square"}
     assert not scores.run.str.startswith(("stock", "MixUp")).any()
-    assert "taught, 6 steps − both, 6 steps" in (out / "tiny.md").read_text()
+    assert whole_runs(experiment, scores).run.drop_duplicates().to_list() == [
+        run for run in scores.run.drop_duplicates() if run != "both, 6 steps"
+    ]
     with pytest.raises(UserError, match="unknown: .*'two'"):
         replace(EXPERIMENT, comparisons=(Comparison("taught", "two"),))
 
 
+def of_parts():
+    """An experiment in which a run of two models, one for each label, is compared with one model; and its scores."""
+    first, second, third = EXPERIMENT.methods
+    methods = (
+        replace(first, part_of="both", labels=("square",)),
+        replace(second, part_of="both", labels=("circle",), start=None, seeds=()),
+        third,
+    )
+    experiment = replace(
+        EXPERIMENT, methods=methods, comparisons=(Comparison("taught", "both", is_primary=True),), seeds=(0, 1, 2)
+    )
+    labels = {"square": 0.5, "circle": 0.1}
+    rows = [
+        table({(f"{name}, 6 steps", seed): {f"p{n}": (value + n / 100, 1) for n in range(8)}}, label=label)
+        for name in ("both", "taught")
+        for seed in "012"
+        for label, value in labels.items()
+    ]
+    return experiment, pd.concat(rows).assign(dataset="squares")
+
+
+def test_a_seed_of_which_a_part_is_missing_waits():
+    experiment, scores = of_parts()
+
+    def rows(found):
+        lines = page_lines(experiment, found)
+        (run_line,) = (line for line in lines if line.startswith("| both, 6 steps"))
+        (compared,) = (line for line in lines if line.startswith("| taught, 6 steps − both"))
+        return [[cell.strip() for cell in line.split("|")] for line in (run_line, compared)]
+
+    _, compared = rows(scores)
+    assert (compared[3], compared[4], compared[7]) == ("+0.000 [+0.000, +0.000]", "3", "open")
+    # by its squares alone this seed would be ahead of the model with both labels
+    run_cells, compared = rows(
+        scores[(scores.run != "both, 6 steps") | (scores.seed != "2") | (scores.label == "square")]
+    )
+    assert run_cells[3] == "0, 1"
+    assert (compared[3], compared[4], compared[7]) == ("+0.000 [+0.000, +0.000]", "2", "waits for 1 more seed")
+
+
+def test_models_are_counted_not_runs():
+    experiment, scores = of_parts()
+    assert "Scored: 9 of 9 models." in page_lines(experiment, scores)
+    parts = scores[(scores.run == "both, 6 steps") & (scores.seed != "0") & (scores.label == "circle")]
+    pilot = parts.assign(run="both, 6 steps, pilot lr=0.01")
+    assert "Scored: 2 of 9 models." in page_lines(experiment, pd.concat([parts, pilot]))
+
+
+def test_runs_are_compared_by_the_same_labels():
+    seeds = {("a", seed): {f"p{n}": (0.5, 1) for n in range(8)} for seed in "012"}
+    both = [table({**seeds, ("b", "0"): seeds["a", "0"], ("b", "1"): seeds["a", "1"]})]
+    both.append(table({("a", seed): {f"p{n}": (0.1, 1) for n in range(8)} for seed in "01"}, label="m"))
+    both.append(table({("b", "0"): {f"p{n}": (0.1, 1) for n in range(8)}}, label="m"))
+    difference = Figures(pd.concat(both)).difference("a", "b", "t", "dice")
+    assert (difference.value, difference.seeds) == (0, ("0",))
+
+
 def test_page_has_runs_comparisons_rates_and_provenance(out, commands):
     commands.dice = lambda name: {"stock": 0.5, "taught": 0.8}.get(name.split("_")[0], 0.6)
-    collected(run(out, replace(EXPERIMENT, patient_of=str)), out)  # with a patient for each case, as four are too few
+    # with a patient for each case, as four are too few
+    collected(run(out, replace(EXPERIMENT, patient_of=str, seeds=(0, 1, 2))), out)
     page = (out / "tiny.md").read_text()
-    assert "| stock, 6 steps  | 0.500 [0.500, 0.500] |  0, 1 |" in page
-    assert "+0.300 [+0.300, +0.300] |    0.5 | 0.000 | better, but within the margin | primary |" in page
+    assert "| stock, 6 steps  | 0.500 [0.500, 0.500] | 0, 1, 2 |" in page
+    assert "+0.300 [+0.300, +0.300] |     3 |    0.5 | 0.000 | better, but within the margin | primary |" in page
     assert "(at the edge)" in page
     assert "nnUNetv2_train 990 stock_6steps_s0" in page
     assert str(out) not in page
@@ -971,11 +1047,11 @@ def test_with_fewer_than_six_patients_nothing_is_tested(patients):
     values = {
         (run, seed): {f"p{number}": (0.1 * number + (run == "a") * (0.1 + int(seed)), 1) for number in range(patients)}
         for run in "ab"
-        for seed in "01"
+        for seed in "012"
     }
     figures = Figures(table(values))
     single, difference = figures.estimate("a", "t", "dice"), figures.difference("a", "b", "t", "dice")
-    assert difference.value == pytest.approx(0.6)
+    assert difference.value == pytest.approx(1.1)
     if patients == 6:
         assert difference.p < 0.05
         assert not difference.by_seed
@@ -983,10 +1059,29 @@ def test_with_fewer_than_six_patients_nothing_is_tested(patients):
         return
     assert math.isnan(difference.p)
     assert math.isnan(single.low)
-    assert difference.text(is_signed=True) == "+0.600 (+0.100, +1.100)"
+    assert difference.text(is_signed=True) == "+1.100 (+0.100, +1.100, +2.100)"
     judgement = Judged("", EXPERIMENT.comparisons[0], "a", "b", "t", difference, 1)
     assert judgement.verdict(difference.p) == "described"
-    assert comparison_lines([judgement, judgement])[2].split("|")[5].strip() == "", "and there is nothing to correct"
+    assert comparison_lines([judgement, judgement])[2].split("|")[6].strip() == "", "and there is nothing to correct"
+
+
+@pytest.mark.parametrize(("seeds", "verdict"), [(1, "described"), (2, "described"), (3, "better")])
+def test_with_fewer_than_three_seeds_there_is_an_interval_and_no_verdict(seeds, verdict):
+    values = {
+        (f"{run}, 6 steps", str(seed)): {f"p{n}": (value + n / 100, 1) for n in range(8)}
+        for run, value in (("taught", 0.9), ("stock", 0.2))
+        for seed in range(seeds)
+    }
+    scores = table(values).assign(dataset="squares")
+    (line,) = (
+        line
+        for line in page_lines(replace(EXPERIMENT, seeds=tuple(range(seeds))), scores)
+        if line.startswith("| taught, 6 steps − stock")
+    )
+    _, _, _, difference, counted, _, p, judgement, *_ = (cell.strip() for cell in line.split("|"))
+    assert difference == "+0.700 [+0.700, +0.700]"
+    assert (counted, judgement) == (str(seeds), verdict)
+    assert bool(p) == (seeds == 3)
 
 
 def test_a_run_gains_no_distance_by_missing_what_is_hard():
@@ -1026,6 +1121,18 @@ def test_primary_comparisons_that_wait_count_in_the_correction():
     differences = [Estimate(0.1, 0, 0.2, p=0.02, reference=1.0), Estimate(0.1, 0, 0.2, p=0.04, reference=1.0)]
     results = [Judged("", EXPERIMENT.comparisons[0], "a", "b", "t", one, 3) for one in differences]
     assert corrected_p(results) == pytest.approx([0.06, 0.08])
+
+
+def test_primary_comparison_that_waits_for_seeds_counts_as_one_that_shows_nothing():
+    """Its interim p would lower that of the other: 0.02 would be 0.02, and 0.04 when it has come to nothing."""
+    differences = [Estimate(0.1, 0, 0.2, p=p, seeds=("0", "1", "2"), reference=1.0) for p in (0.001, 0.02)]
+    results = [
+        Judged("", EXPERIMENT.comparisons[0], "a", "b", "t", one, 2, waiting)
+        for one, waiting in zip(differences, (2, 0))
+    ]
+    assert corrected_p(results) == pytest.approx([math.nan, 0.04], nan_ok=True)
+    cells = [cell.strip() for cell in comparison_lines(results)[2].split("|")]
+    assert cells[6:8] == ["", "waits for 2 more seeds"]
 
 
 def test_figure_is_of_sums_and_the_mean_over_labels():
@@ -1081,7 +1188,16 @@ TRADE_OFF = TradeOff(
     ours="ours",
     theirs="theirs",
 )
-TWO_TESTS = replace(EXPERIMENT, tests=(Test("new"), Test("old")), comparisons=(), trade_off=TRADE_OFF)
+TWO_TESTS = replace(
+    EXPERIMENT,
+    methods=(
+        replace(TEACHER, is_shared=True),
+        *(replace(one, start=None, seeds=()) for one in EXPERIMENT.methods if one is not TEACHER),
+    ),
+    tests=(Test("new"), Test("old")),
+    comparisons=(),
+    trade_off=TRADE_OFF,
+)
 
 
 def two_tests():
@@ -1113,8 +1229,25 @@ def test_trade_off_compares_what_is_kept_where_as_much_is_gained(tmp_path):
         if "equal" in line
     )
     assert counted.split("|")[1].strip() == TWO_TESTS.title
+    assert (line.split("|")[4].strip(), line.split("|")[7].strip()) == ("2", "described")
     incomplete = two_tests()
     assert not any("at equal" in line for line in page_lines(TWO_TESTS, incomplete[incomplete.run != "MixUp, 6 steps"]))
+
+
+def test_trade_off_waits_for_the_seeds_of_every_point_but_the_common_start():
+    """A point between start and end that lacks a seed must not mix that of the others with what it has."""
+    trade_off = replace(TRADE_OFF, curves={"ours": ("stock", "between", "taught"), "theirs": ("stock", "MixUp")})
+    between = replace(TWO_TESTS.methods[1], name="between")
+    experiment = replace(TWO_TESTS, methods=(*TWO_TESTS.methods, between), trade_off=trade_off)
+    # the second seed keeps far less; without it in one point, its ends do not count either
+    scores = two_tests()
+    middle = scores[(scores.run == "taught, 6 steps") & (scores.seed == "0")].assign(run="between, 6 steps")
+    middle.numerator += middle.dataset.map({"new": -0.4, "old": 0.2})
+    worse = (scores.run == "taught, 6 steps") & (scores.seed == "1") & (scores.dataset == "old")
+    scores = pd.concat([scores.assign(numerator=scores.numerator - 0.4 * worse), middle])
+    (line,) = (line for line in page_lines(experiment, scores) if "old at equal new" in line)
+    cells = [cell.strip() for cell in line.split("|")]
+    assert cells[3:8] == ["+0.300 [+0.300, +0.300]", "1", "0", "", "waits for 1 more seed"]
 
 
 def test_trade_off_is_drawn_with_the_page(tmp_path):
@@ -1143,13 +1276,14 @@ def test_primary_comparisons_are_corrected_within_their_experiment_and_over_all(
     rows = {}
     for number in range(12):
         for run, value in (("stock, 6 steps", 0.0), ("taught, 6 steps", 0.1 if number else -0.05)):
-            rows.setdefault((run, "0"), {})[f"p{number}"] = (value, 1)
+            for seed in "012":
+                rows.setdefault((run, seed), {})[f"p{number}"] = (value, 1)
     write_table(tmp_path / "tiny.csv.gz", table(rows).assign(dataset="squares"))
     shutil.copy(tmp_path / "tiny.csv.gz", tmp_path / "other.csv.gz")
-    several = [EXPERIMENT, replace(EXPERIMENT, name="other"), replace(EXPERIMENT, name="no")]
+    several = [replace(EXPERIMENT, name=name, seeds=(0, 1, 2)) for name in ("tiny", "other", "no")]
     lines = primary_lines([primary_results(one, tmp_path) for one in several])
     assert len(lines) == 4
-    own, over_all = (float(cell) for cell in (lines[2].split("|")[6], lines[2].split("|")[8]))
+    own, over_all = (float(cell) for cell in (lines[2].split("|")[7], lines[2].split("|")[9]))
     assert over_all == pytest.approx(2 * own, abs=0.002)
 
 
@@ -1205,24 +1339,26 @@ def test_primary_comparison_has_no_verdict_before_all_of_its_seeds_are_in():
     def verdict(*seeds):
         runs = {("taught, 6 steps", seed): 0.9 for seed in seeds} | {("stock, 6 steps", seed): 0.2 for seed in seeds}
         scores = table({key: {f"p{n}": (value + n / 100, 1) for n in range(8)} for key, value in runs.items()})
-        lines = page_lines(EXPERIMENT, scores.assign(dataset="squares"))
+        lines = page_lines(replace(EXPERIMENT, seeds=(0, 1, 2, 3)), scores.assign(dataset="squares"))
         (line,) = (line for line in lines if line.startswith("| taught, 6 steps − stock"))
-        return line.split("|")[6].strip()
+        return line.split("|")[7].strip()
 
-    assert verdict("0") == "waits for 1 more seed"
-    assert verdict("0", "1") == "better"
+    assert verdict("0", "1") == "waits for 2 more seeds"
+    assert verdict("0", "1", "2") == "waits for 1 more seed"
+    assert verdict("0", "1", "2", "3") == "better"
 
 
 def test_lower_is_better_for_distances():
-    rows = {("stock, 6 steps", "0"): {}, ("taught, 6 steps", "0"): {}}
-    for number in range(12):
-        rows["stock, 6 steps", "0"][f"p{number}"] = (10.0, 1)
-        rows["taught, 6 steps", "0"][f"p{number}"] = (7.0, 1)
+    rows = {
+        (run, seed): {f"p{number}": (value, 1) for number in range(12)}
+        for run, value in (("stock, 6 steps", 10.0), ("taught, 6 steps", 7.0))
+        for seed in "012"
+    }
     comparison = Comparison("taught", "stock", "hd95", margin=0.2, is_relative=True)
     experiment = replace(EXPERIMENT, comparisons=(comparison,), tests=(Test("squares"),))
     page = "\n".join(page_lines(experiment, table(rows, "hd95").assign(dataset="squares")))
     assert "-3.000 [-3.000, -3.000]" in page
-    assert "|    20% | 0.000 |  better |" in page
+    assert "|     3 |    20% | 0.000 |  better |" in page
 
 
 def test_interval_of_a_median_covers_it():
