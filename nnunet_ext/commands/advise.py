@@ -19,7 +19,7 @@ from nnunet_ext.arguments import positive_number
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import WIDTH
 
-ELSEWHERE = "It looks at this dataset alone. With images elsewhere, see docs/techniques/pretraining.md."
+ELSEWHERE = "This advice is for one dataset. For images without labels elsewhere see docs/techniques/pretraining.md."
 MANY = 3  # components of a label in a case: enough to ask whether all were annotated
 
 

@@ -239,7 +239,7 @@ def test_the_page_names_reason_time_evidence_and_results(raw: Path, capsys: pyte
     assert "   See docs/techniques/scribbles.md#results\n" in page
     assert "   $ nnunet_ext check -d 5 --trainer nnUNetTrainerTDNet\n" in page
     assert page.endswith(
-        "\n\nIt looks at this dataset alone. With images elsewhere, see docs/techniques/pretraining.md.\n"
+        "\n\nThis advice is for one dataset. For images without labels elsewhere see docs/techniques/pretraining.md.\n"
     )
     assert "for one fold, measured; network and patch (8 x 24 x 24) that nnU-Net usually plans" in " ".join(
         page.split()
