@@ -34,7 +34,7 @@ INTRODUCTION = (
     "those of all experiments in the table. *better* means that p is below 0.05 and that the gain reaches the margin; "
     "*worse* that p is below 0.05 for a loss; *open* that the data do not decide; *waits* that seeds which were "
     "declared are still to come; *described* that there are fewer than six patients or fewer than three seeds, too few "
-    "for a test. With three seeds *p* mostly knows the variation over patients, and rests on few trainings. "
+    "for a test. With three seeds *p* reflects mainly the variation between patients, and rests on few trainings. "
     "Networks are small and trainings are short of nnU-Net's length: "
     "how it is with full-size networks and on other data is another question.",
 )
@@ -93,7 +93,8 @@ def evidence_page(experiments: Sequence[Experiment], folder: Path) -> str:
 
 def in_words(one: Comparison) -> str:
     """What a comparison asks."""
-    return f"`{one.ours}` − `{one.theirs}` in {one.metric}{f', {one.test}' if one.test else ''}"
+    of_steps = f", {one.steps[0]:,} and {one.steps[1]:,} steps" if one.steps else ""
+    return f"`{one.ours}` − `{one.theirs}`{of_steps} in {one.metric}{f', {one.test}' if one.test else ''}"
 
 
 def earlier(page: Path) -> str:

@@ -146,15 +146,10 @@ class Pilot:
     first: float | Mapping[str, float] = 3e-3  # by family, or one for all
     seeds: tuple[int, ...] = (0,)  # each rate's score is the mean over them
     test: Test | None = None  # what is scored; by default the experiment's first test
-    metric: str = "dice"  # the mean over cases and labels chooses: the highest, or the lowest of a distance
+    metric: str = "dice"  # the mean over cases and labels chooses
     # ``voxel`` or ``lesion``: in place of the metric, the F1 of these at the best threshold; needs ``--thresholds``
     level: str = ""
     steps: int | None = None  # length of the pilot's trainings; by default as long as the trainings that it is for
-
-    @property
-    def better(self) -> str:
-        """Which score is best, ``higher`` or ``lower``: that of the metric, or of an F1."""
-        return "higher" if self.level else next(one.better for one in METRICS if one.name == self.metric)
 
     def first_for(self, family: str) -> float:
         """The rate that is tried first."""
@@ -306,6 +301,11 @@ class Experiment:
             metrics.add(self.pilot.metric)
         if metrics := metrics - {metric.name for metric in METRICS}:
             raise UserError(f"{self.name}: there is no metric {', '.join(sorted(metrics))}.")
+        distances = {metric.name for metric in METRICS if metric.better == "lower"}
+        if self.pilot is not None and not self.pilot.level and self.pilot.metric in distances:
+            raise UserError(
+                f"{self.name}: a pilot by {self.pilot.metric} would prefer rates that miss labels. Use Dice."
+            )
         has_curves = any(test.has_curve for test in self.tests)
         if has_curves and any(method.part_of or method.labels for method in self.methods):
             raise UserError(f"{self.name}: curves are of whole models; leave out --thresholds, or part_of and labels.")

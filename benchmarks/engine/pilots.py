@@ -33,17 +33,17 @@ class Pilots:
         assert pilot is not None
         first = pilot.first_for(method.family_name)
         scores: dict[float, float] = {}
-        while (lr := next_rate(pilot.rates, first, scores, better=pilot.better)) is not None:
+        while (lr := next_rate(pilot.rates, first, scores)) is not None:
             for training in self.experiment.trials(method, steps, lr):
                 self.runner.score(training, [self.experiment.pilot_test])
             score = self.score_of(method, steps, lr)
             if self.journal.is_dry and score is None:
-                return best_rate(scores, better=pilot.better) if scores else first
+                return best_rate(scores) if scores else first
             scores[lr] = float("nan") if score is None else score
         if all(score != score for score in scores.values()):
             wanted = f"{pilot.level} F1" if pilot.level else pilot.metric
             raise UserError(f"No training of {method.name}'s pilot has a {wanted}. Give another Pilot.first.")
-        return best_rate(scores, better=pilot.better)
+        return best_rate(scores)
 
     def score_of(self, method: Method, steps: int, lr: float) -> float | None:
         """The mean score of a rate over the pilot's seeds; None before all are scored, NaN if one is undefined."""
@@ -88,31 +88,23 @@ class Pilots:
         return chosen.fillna({"f1": 0.0}).groupby("threshold", as_index=False)["f1"].mean()
 
 
-def best_rate(scores: Mapping[float, float], *, better: str) -> float:
-    """The rate of the best score, the smaller one of equals; one without a score is never the best.
-
-    Args:
-        scores: by rate; NaN for one without a score.
-        better: which score is best, ``higher`` or ``lower``.
-    """
-    sign = -1 if better == "higher" else 1
-    return min(scores, key=lambda lr: (sign * scores[lr] if scores[lr] == scores[lr] else float("inf"), lr))
+def best_rate(scores: Mapping[float, float]) -> float:
+    """The rate of the highest score, the smaller one of equals; one without a score is never the best."""
+    return min(scores, key=lambda lr: (-scores[lr] if scores[lr] == scores[lr] else float("inf"), lr))
 
 
-def next_rate(rates: Sequence[float], first: float, scores: Mapping[float, float], *, better: str) -> float | None:
+def next_rate(rates: Sequence[float], first: float, scores: Mapping[float, float]) -> float | None:
     """The rate to try next; None where the best one has tried neighbours on both sides, or is the last there is."""
     if not scores:
         return first
-    best = rates.index(best_rate(scores, better=better))
+    best = rates.index(best_rate(scores))
     neighbours = [rates[place] for place in (best + 1, best - 1) if 0 <= place < len(rates)]
     return next((lr for lr in neighbours if lr not in scores), None)
 
 
-def searched_rates(
-    rates: Sequence[float], first: float, known: Mapping[float, float], *, better: str
-) -> dict[float, float]:
+def searched_rates(rates: Sequence[float], first: float, known: Mapping[float, float]) -> dict[float, float]:
     """The scores that a search has come to, of all that are known; all of them if the search began elsewhere."""
     scores: dict[float, float] = {}
-    while (lr := next_rate(rates, first, scores, better=better)) is not None and lr in known:
+    while (lr := next_rate(rates, first, scores)) is not None and lr in known:
         scores[lr] = known[lr]
     return scores or dict(known)

@@ -225,8 +225,7 @@ def pilot_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
     lrs = sorted({lr for values in found.values() for lr in values})
     rows = []
     for (family, steps), values in found.items():
-        searched = searched_rates(pilot.rates, pilot.first_for(family), values, better=pilot.better)
-        best = best_rate(searched, better=pilot.better)
+        best = best_rate(searched_rates(pilot.rates, pilot.first_for(family), values))
         at_edge = " (at the edge)" if len(pilot.rates) > 1 and best in (min(values), max(values)) else ""
         cells = [f"{values[lr]:.3f}" if lr in values else "" for lr in lrs]
         rows.append([f"{family}, {steps} steps", *cells, f"{best:g}{at_edge}"])
@@ -270,10 +269,9 @@ def page_lines(experiment: Experiment, scores: pd.DataFrame) -> list[str]:
         lines += [
             "Differences are pairs of the same patient and seed, with p from the same bootstrap; those of primary "
             "comparisons are corrected by Holm's method, in which one that waits counts with p = 1. With fewer than "
-            "six patients there is neither an interval nor "
-            "p, and the seeds' differences are in brackets. With fewer than three seeds there is no p; with three it "
-            "mostly knows the variation over patients, and rests on few trainings. A distance counts where both runs "
-            "have one; the others are left out.",
+            "six patients there is neither an interval nor p, and the seeds' differences are in brackets. With fewer "
+            "than three seeds there is no p; with three it reflects mainly the variation between patients, and rests "
+            "on few trainings. A distance counts where both runs have one; the others are left out.",
             "",
         ]
         if shared := [one.name for one in experiment.methods if one.is_shared and one.name in compared(experiment)]:

@@ -105,7 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     on = (
         "dataset id or name, and its cases: test (imagesTs with labelsTs), val (the validation cases of the fold, by "
         "the dataset's splits_final.json) or all (imagesTr with labelsTr). The default is test if each image in "
-        "imagesTs has a label, else val. Can be given several times"
+        "imagesTs has a label, with --partial if one has, else val. Can be given several times"
     )
     add("--on", type=dataset_and_cases, action="append", metavar="DATASET[:CASES]", help=on)
     add("-f", "--folds", type=fold_name, nargs="+", metavar="FOLD", help="folds to predict with (default: 0)")
@@ -113,8 +113,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     described = "for --predictions: dataset.json with the labels and the file ending (default: the one among the "
     described += "predictions, or beside the folder of labels)"
     add("--dataset-json", type=Path, metavar="FILE", help=described)
-    left_out = "leave out cases without label, in one of the folders of --labels for a model, and those without "
-    left_out += "prediction for --predictions (default: an error)"
+    left_out = "score only the cases that have a label in every folder of --labels, and a prediction in that of "
+    left_out += "--predictions (default: a missing file is an error)"
     add("--partial", action="store_true", help=left_out)
     add("-o", "--output", "--out", dest="out", type=Path, required=True, help="folder to write")
     add("--json", action="store_true", help="print evaluation.json, and nothing else, on stdout")
@@ -204,11 +204,11 @@ class Job:
 
 def of_folder(args: argparse.Namespace) -> Job:
     """Predictions that are there."""
-    from nnunet_ext.evaluation.predicted_folders import predicted_cases
+    from nnunet_ext.evaluation.predicted_folders import in_all_folders, predicted_cases
 
     folders, instances = list(map(Path, args.labels)), None if args.instances is None else Path(args.instances)
     more: dict[str, Any] = {"dataset_json": args.dataset_json, "instances": instances, "partial": args.partial}
-    found = [predicted_cases(args.predictions, folder, **more) for folder in folders]
+    found = in_all_folders([predicted_cases(args.predictions, folder, **more) for folder in folders])
     wanted = {"predictions": str(args.predictions.resolve())}
     given: dict[str, Any] = {"partial": True} if args.partial else {}
     given |= {name: str(more[name].resolve()) for name in ("dataset_json", "instances") if more[name] is not None}
@@ -241,13 +241,14 @@ def of_model(args: argparse.Namespace) -> Job:
         for dataset, selection in args.on
         for references in args.labels or [None]
     ]
-    chosen, remarks = labelled_cases(chosen) if args.partial else (chosen, [])
+    asked = chosen  # the same after further cases have got their labels
+    chosen, remarks = labelled_cases(asked) if args.partial else (asked, [])
     for cases in chosen:
         check_inputs(model.dataset_json, cases.description, name=cases.dataset)
     return Job(
         sets=[(one, match_labels(model.dataset_json, one.description, name=one.dataset)) for one in chosen],
         origin={**origin_of_model(model, mirroring=mirroring), **({"partial": True} if args.partial else {})},
-        wanted=request(model, chosen, mirroring=mirroring),
+        wanted=request(model, asked, mirroring=mirroring),
         read=[model.folder, *(file for one in chosen for case in one.cases.values() for file in case.images)],
         remarks=remarks,
         load=partial(load_predictor, model, device=device, mirroring=mirroring),

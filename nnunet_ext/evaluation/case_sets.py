@@ -72,7 +72,7 @@ def select_cases(
         dataset: id or name of a dataset in nnUNet_raw.
         selection: ``test`` for imagesTs with labelsTs; ``val`` for the validation cases of the model's fold by the
             dataset's own splits_final.json in nnUNet_preprocessed; ``all`` for imagesTr with labelsTr. None takes
-            ``test`` if each image in imagesTs has a label, else ``val``.
+            ``test`` if each image in imagesTs has a label, with `partial` if one has, else ``val``.
         folds: those that the model consists of; ``val`` needs exactly one, as the others have trained on its cases.
         references: name of a folder of the dataset to take the references from; without, labelsTr or labelsTs.
         instances: name of a folder of the dataset with maps of the references' instances.
@@ -86,7 +86,7 @@ def select_cases(
     description = read_dataset_json(folder / "dataset.json")
     if selection is None:
         test = with_references(raw_test_cases(folder, description), folder, description, references)
-        selection = "test" if test and not _without_label(test) else "val"
+        selection = "test" if len(_without_label(test)) < (len(test) if partial else min(len(test), 1)) else "val"
     if selection == "test":
         cases = raw_test_cases(folder, description)
     else:
@@ -98,9 +98,10 @@ def select_cases(
         raise UserError(f"{folder} has no cases in {'imagesTs' if selection == 'test' else 'imagesTr'}.")
     if (missing := _without_label(cases)) and not partial:
         others = " or ".join(f"{folder.name}:{name}" for name in SELECTIONS if name != selection)
+        leave_out = "Add --partial to leave them out, or choose" if len(missing) < len(cases) else "Choose"
         raise UserError(
             f"{len(missing)} of {len(cases)} cases of {folder.name}:{selection} have no label to score against, e.g. "
-            f"{missing[0]} does not exist. Add --partial to leave them out, or choose other cases: {others}."
+            f"{missing[0]} does not exist. {leave_out} other cases: {others}."
         )
     channels = len(channel_names(description))
     if wrong := [name for name, case in cases.items() if not case.has_channels(channels)]:
@@ -136,16 +137,18 @@ def labelled_cases(chosen: Sequence[CaseSet]) -> tuple[list[CaseSet], list[str]]
     remarks = {}
     for cases, rest in zip(chosen, kept, strict=True):
         left_out, title = without[cases.name], f"{cases.dataset}:{cases.selection}"
+        folders = [one.references for one in chosen if one.name == cases.name and one.references is not None]
+        where = f" in {' and '.join(folders)}" if folders else ""
         if not rest.cases:
-            file = next(iter(left_out.values()))
             raise UserError(
-                f"No case of {title} has a label to score against, e.g. {file} does not exist. Add the labels, or "
-                "choose other cases."
+                f"No case of {title} has a label to score against{where}, e.g. {next(iter(left_out.values()))} does "
+                "not exist. Add the labels, or choose other cases."
             )
         check_instance_maps(rest)
         if left_out:
             shown = ", ".join(sorted(left_out)[:SHOWN]) + (", …" if len(left_out) > SHOWN else "")
-            remarks[title] = f"Left out of {title}: {len(left_out)} of {len(cases.cases)} cases without label: {shown}."
+            count = f"{len(left_out)} of {len(cases.cases)} cases without label{where}"
+            remarks[title] = f"Left out of {title}: {count}: {shown}."
     return kept, list(remarks.values())
 
 

@@ -1,6 +1,7 @@
 """Folders of predictions, whoever made them, beside folders of references."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from nnunet_ext.preprocessing.raw.raw_dataset import Case
 
 SELECTION = "predicted"
 
+Found = tuple[CaseSet, ScoredLabels, list[str]]
+"""Cases, their labels, and remarks on the cases that were left out."""
+
 
 def predicted_cases(
     predictions: Path, references: Path, *, dataset_json: Path | None, instances: Path | None, partial: bool
-) -> tuple[CaseSet, ScoredLabels, list[str]]:
+) -> Found:
     """The cases of a folder of predictions, ``<case>.<ending>``, with references of the same names in another folder.
 
     Args:
@@ -58,6 +62,25 @@ def predicted_cases(
     cases = CaseSet(dataset, SELECTION, theirs, files, references.name, instances)
     check_instance_maps(cases)
     return cases, match_labels(ours, theirs, name=str(references)), remarks
+
+
+def in_all_folders(found: Sequence[Found]) -> list[Found]:
+    """The cases that every folder of references has, so that scores are of the same cases.
+
+    Args:
+        found: what `predicted_cases` has found of each folder.
+
+    Raises:
+        UserError: if no case is in all of them.
+    """
+    common = set.intersection(*(set(cases.cases) for cases, _, _ in found))
+    if not common:
+        folders = ", ".join(cases.title for cases, _, _ in found)
+        raise UserError(f"No case has a label in each of {folders}. Score one folder at a time.")
+    return [
+        (replace(cases, cases={case: files for case, files in cases.cases.items() if case in common}), *rest)
+        for cases, *rest in found
+    ]
 
 
 def _descriptions(

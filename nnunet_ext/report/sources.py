@@ -245,6 +245,7 @@ def _read_evaluate_folder(path: Path) -> Source:
         for fold in folders
         if f"fold {fold}" not in trainings
     ]
+    remarks += ["Cases that lack a label or a prediction were left out."] if content.get("partial") else []
     remarks += [remark for entry in content["datasets"] for remark in _remarks(entry)]
     by_model = f"{content.get('model')}, {'fold' if len(folders) == 1 else 'folds'} {', '.join(map(str, folders))}"
     description = read_dataset_json(origin / "dataset.json") if (origin / "dataset.json").is_file() else None
@@ -340,8 +341,8 @@ def _evaluate_command(content: Mapping[str, Any], origin: Path) -> str:
     else:
         command += ["--predictions", str(origin)]
         references = dict.fromkeys(content.get("labels", []))
-        command += ["--partial"] if content.get("partial") else []
         command += ["--dataset-json", file] if (file := content.get("dataset_json")) else []
+    command += ["--partial"] if content.get("partial") else []
     command += ["--metrics", *groups] if len(groups) > 1 else []
     if "tolerances" in first:
         command += ["--tolerance", *(f"{label}={value:.12g}" for label, value in first["tolerances"].items())]

@@ -33,7 +33,10 @@ BASE: Technique[Section] = Technique(
         ),
         Advice(
             STOCK,
-            lambda facts: facts.all_have_prior_labels and not facts.missing_instances,
+            lambda facts: (
+                facts.all_have_prior_labels
+                and not (facts.missing_instances or facts.partial or facts.unlabelled or facts.is_mixed)
+            ),
             why="The channels of the prior scan are input of stock nnU-Net like any others (early concatenation). It "
             "has no prior dropout, so that such a model is of no use for patients without a prior.",
             evidence="Cardiac MRI, 16 patients, 200 steps, 3 seeds: aggregated Dice 0.826 with the prior, +0.226 "
@@ -85,7 +88,7 @@ BASE: Technique[Section] = Technique(
         ),
         Advice(
             STOCK,
-            lambda facts: facts.partial > 0 and facts.dense == 0,
+            lambda facts: facts.partial > 0 and facts.dense == 0 and not facts.missing_instances,
             why="Train a stock model for each set of labels, on the cases that were annotated for it: on all cases "
             "stock nnU-Net takes missing labels for background. Each set gets a dataset of its own (here 999), with "
             "these labels alone in dataset.json. Where nnunet_ext merge made this dataset, its sources are these.",
@@ -101,8 +104,8 @@ BASE: Technique[Section] = Technique(
             STOCK,
             lambda facts: facts.is_mixed and facts.dense == facts.partial == 0,
             why="Train on the scribbled cases alone first, with the ignore label in dataset.json: stock nnU-Net takes "
-            "cases without labels for background. Put the scribbled ones into a dataset of their own (here 999), and "
-            "test all on the same cases.",
+            "cases whose label maps are empty for background. Put the scribbled ones into a dataset of their own "
+            "(here 999), and test all on the same cases.",
             evidence=SCRIBBLES,
             verdict="not shown",
             results=PADDING,

@@ -22,7 +22,7 @@ from benchmarks.engine.evidence import evidence_page, primary_lines, primary_res
 from benchmarks.engine.experiment import Comparison, Test, TradeOff, experiment_names, load_experiment
 from benchmarks.engine.journal import Journal, OutOfTime, open_folder
 from benchmarks.engine.operating_points import mean_curve, rows_of_points
-from benchmarks.engine.pilots import best_rate, next_rate, searched_rates
+from benchmarks.engine.pilots import next_rate, searched_rates
 from benchmarks.engine.progress import Progress
 from benchmarks.engine.results import (
     Judged,
@@ -55,7 +55,6 @@ class Commands:
     def __init__(self):
         self.ran = []
         self.failing = ""
-        self.metric = "dice"
         self.dice = lambda name: 0.8
         # threshold and F1; precision and recall are as high
         self.points = {"voxel": [(0.1, 0.9), (0.5, 0.2), ("", 0.95)], "lesion": [(0.1, 0.2), (0.7, 0.6), ("", 0.8)]}
@@ -108,7 +107,7 @@ class Commands:
         dice = self.dice(model.name.split("__")[2])
         folder.mkdir()
         parts = (0.0, 0.0) if math.isnan(dice) else (dice, 1.0)
-        rows = [("model", "", "D", "", case, case, "square", self.metric, *parts) for case in cases]
+        rows = [("model", "", "D", "", case, case, "square", "dice", *parts) for case in cases]
         write_scores(folder / "scores.csv", pd.DataFrame(rows, columns=list(COLUMNS)))
         if "--thresholds" in command:
             found = self.points(model.name.split("__")[2]) if callable(self.points) else self.points
@@ -178,6 +177,11 @@ def test_comparison_of_an_unknown_method_is_refused():
 def test_unknown_metric_is_refused():
     with pytest.raises(UserError, match="there is no metric hd99"):
         replace(EXPERIMENT, comparisons=(Comparison("MixUp", "stock", "hd99"),))
+
+
+def test_a_pilot_by_a_distance_is_refused():
+    with pytest.raises(UserError, match="a pilot by hd95 would prefer rates that miss labels"):
+        replace(EXPERIMENT, pilot=replace(EXPERIMENT.pilot, metric="hd95"))
 
 
 def test_experiment_without_learning_rate_is_refused():
@@ -728,8 +732,8 @@ def test_a_file_that_cannot_be_written_ends_no_run(tmp_path, commands, monkeypat
 def test_the_best_rate_is_that_of_the_search_whatever_else_was_tried():
     rates = (1e-3, 1e-2, 1e-1, 1.0)
     known = {1e-3: 0.82, 1e-2: 0.80, 1e-1: 0.81, 1.0: 0.7}
-    assert searched_rates(rates, 1e-2, known, better="higher") == {rate: known[rate] for rate in rates[1:]}
-    assert searched_rates(rates, 1e-2, {1e-3: 0.82}, better="higher") == {1e-3: 0.82}
+    assert searched_rates(rates, 1e-2, known) == {rate: known[rate] for rate in rates[1:]}
+    assert searched_rates(rates, 1e-2, {1e-3: 0.82}) == {1e-3: 0.82}
 
 
 def test_folder_of_another_request_is_refused(tmp_path):
@@ -768,23 +772,10 @@ def test_search_ends_where_both_neighbours_of_the_best_rate_were_tried():
     rates, found = (1.0, 2.0, 3.0, 4.0, 5.0), {}
     score = {1.0: 0.1, 2.0: 0.2, 3.0: 0.5, 4.0: 0.9, 5.0: math.nan}
     order = []
-    while (lr := next_rate(rates, 2.0, found, better="higher")) is not None:
+    while (lr := next_rate(rates, 2.0, found)) is not None:
         order.append(lr)
         found[lr] = score[lr]
     assert order == [2.0, 3.0, 4.0, 5.0]
-
-
-def test_a_pilot_by_a_distance_chooses_the_rate_of_the_smallest(out, commands):
-    commands.metric = "hd95"
-    distances = {"lr0.001_": 3.0, "lr0.01_": 5.0, "lr0.1_": 9.0}
-    commands.dice = lambda name: next((value for rate, value in distances.items() if rate in name), 4.0)
-    runner = run(out, replace(EXPERIMENT, pilot=replace(EXPERIMENT.pilot, metric="hd95")))
-    assert "initial_lr=0.001" in commands.command("configure_stock_6steps_s0")
-    rates = "\n".join(page_lines(runner.experiment, collected(runner, out))).partition("## Learning rates")[2]
-    assert re.search(r"\| stock, 6 steps +\| 3\.000 \| 5\.000 \| 9\.000 \| 0\.001 \(at the edge\) \|", rates)
-    # one that predicts nothing has no distance
-    assert best_rate({1e-3: math.nan, 1e-2: 5.0, 1e-1: 9.0}, better="lower") == 1e-2
-    assert replace(EXPERIMENT.pilot, metric="hd95", level="lesion").better == "higher"
 
 
 def test_family_takes_the_rate_that_its_first_method_chose(out, commands):

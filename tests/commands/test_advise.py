@@ -486,6 +486,9 @@ def test_whatever_is_annotated_has_a_baseline_which_comes_first(cases: int, opti
             advice = advice_for(replace(facts, priors=priors), TECHNIQUES)
             if any(present[:-1]):
                 assert advice[0].is_baseline, (facts, priors)
+            if facts.partial and not facts.sliced:
+                # no second baseline that takes missing labels for background
+                assert sum(one.is_baseline and not one.dataset for one in advice) <= facts.missing_instances
 
 
 def test_where_all_have_priors_stock_is_first_and_misaligned_ones_are_worth_a_second_encoder() -> None:

@@ -279,6 +279,10 @@ def test_cases_without_complete_labels_are_left_out_on_request(models, dense, tm
     assert read(tmp_path / "out")["partial"]
     assert [list(entry["dice"]) for entry in read(tmp_path / "out")["datasets"]] == [["case_2"]] * 2
     assert [file.name for file in (tmp_path / "out").glob("*/*.nii.gz")] == ["case_2.nii.gz"]
+    # the same again, when one more case has complete labels
+    shutil.copy(dense / "labelsTr" / "case_1.nii.gz", dense / "labelsTr_dense")
+    assert evaluate(models["labels"], tmp_path / "out", *asked, "--partial") == 0
+    assert [list(entry["dice"]) for entry in read(tmp_path / "out")["datasets"]] == [["case_1", "case_2"]] * 2
 
 
 def test_several_folders_of_references_are_scored_against_one_set_of_predictions(

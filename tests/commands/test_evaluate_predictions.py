@@ -176,6 +176,19 @@ def test_cases_of_one_folder_alone_are_named_and_left_out_if_asked(folders, tmp_
     assert "have no prediction in" in capsys.readouterr().out
 
 
+def test_several_folders_of_labels_are_scored_on_the_cases_of_all(folders, tmp_path, capsys):
+    predictions, dataset = folders
+    shutil.copytree(dataset / "labelsTr", dataset / "labels_dense")
+    for case in CASES[1:]:
+        next((dataset / "labels_dense").glob(f"{case}.*")).unlink()
+    labels = ["--labels", dataset / "labelsTr", dataset / "labels_dense"]
+    assert evaluate(tmp_path / "out", predictions, *labels, "--partial") == 0
+    assert [list(one["dice"]) for one in read(tmp_path / "out")["datasets"]] == [[CASES[0]]] * 2
+    next((dataset / "labelsTr").glob(f"{CASES[0]}.*")).unlink()
+    assert evaluate(tmp_path / "apart", predictions, *labels, "--partial") == 2
+    assert "No case has a label in each of" in capsys.readouterr().err
+
+
 def test_labels_are_those_of_the_dataset_json_that_is_given_or_found(folders, tmp_path, capsys):
     predictions, dataset = folders
     # a model of other labels wrote the predictions: what both have is scored

@@ -128,12 +128,23 @@ def test_cases_that_lack_one_of_the_references_are_left_out_of_all(dataset):
     assert [list(one.cases) for one in kept] == [["b"], ["b"], ["x"]]
     assert [one.references for one in kept] == ["labelsTr", "labels_dense", None]
     assert remarks == [
-        f"Left out of {NAME}:all: 2 of 3 cases without label: a, c.",
+        f"Left out of {NAME}:all: 2 of 3 cases without label in labelsTr and labels_dense: a, c.",
         f"Left out of {NAME}:test: 1 of 2 cases without label: y.",
     ]
     (dense / "b.nii.gz").unlink()
-    with pytest.raises(UserError, match=r"No case of .*:all has a label to score against, e\.g\. .*does not exist"):
+    with pytest.raises(
+        UserError, match=r"No case of .*:all has a label to score against in labelsTr and labels_dense, e\.g\."
+    ):
         labelled_cases([select_cases("5", "all", references=folder, **options) for folder in ("labelsTr", dense.name)])
+
+
+def test_some_labelled_test_cases_are_enough_on_request(dataset):
+    assert select_cases("5", None, folds=[0]).selection == "val"
+    assert select_cases("5", None, folds=[0], partial=True).selection == "test"
+    (dataset / "labelsTs" / "x.nii.gz").unlink()
+    assert select_cases("5", None, folds=[0], partial=True).selection == "val"
+    with pytest.raises(UserError, match=r"2 of 2 cases .*does not exist\. Choose other cases"):
+        select_cases("5", "test", folds=[0])
 
 
 def test_maps_of_instances_are_needed_for_what_is_scored(dataset):

@@ -123,6 +123,18 @@ def test_evaluation_has_an_outcome_for_each_data_set_with_all_its_metrics(tmp_pa
     assert "--metrics dice nsd surface lesions --tolerance liver=1 lesion=1 --disable-tta" in source.commands[0]
 
 
+def test_an_evaluation_of_a_part_of_the_cases_is_told_and_repeated_as_such(tmp_path):
+    model = write_model(tmp_path, {0: {"case_0": 0}})
+    out = write_evaluation(tmp_path / "out", [evaluated_set({"case_0": {"liver": 0.8}})], model=model)
+    whole = read_source(out)
+    assert "--partial" not in whole.commands[0]
+    content = json.loads((out / "evaluation.json").read_text())
+    (out / "evaluation.json").write_text(json.dumps({**content, "partial": True}))
+    source = read_source(out)
+    assert " --partial" in source.commands[0]
+    assert set(source.remarks) - set(whole.remarks) == {"Cases that lack a label or a prediction were left out."}
+
+
 def test_evaluation_without_its_model_still_has_scores(tmp_path):
     source = read_source(write_evaluation(tmp_path / "out", [evaluated_set({"case_0": {"liver": 0.8}})]))
     assert source.trainings == {}

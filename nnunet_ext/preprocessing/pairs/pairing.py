@@ -76,7 +76,7 @@ def _rows(file: Path, needed: Sequence[str], *, optional: Sequence[str]) -> list
     """The lines of a table below its header, with their numbers, without those that are all empty.
 
     A column must be there if it is needed. An optional one may be missing unless there is an unknown column, which may
-    be the same one misspelt. Files in unknown columns are refused, as they would be left out.
+    be the same one misspelt. A column of further images or label maps, such as current_image_2, is refused.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")  # spreadsheets begin a file with a byte order mark
@@ -93,7 +93,7 @@ def _rows(file: Path, needed: Sequence[str], *, optional: Sequence[str]) -> list
             f"{file} has no column {', '.join(missing)}; its first line names: {', '.join(columns) or 'nothing'}. "
             "Where there is no prior, leave the cell empty, but keep the column."
         )
-    if further := [name for name in columns if name not in COLUMNS and name.startswith(("current_", "prior_"))]:
+    if further := [name for name in columns if name not in COLUMNS and name.startswith(FILES)]:
         raise UserError(
             f"{file} has the columns {', '.join(further)}, which are not known: a pair has one image and one label map "
             f"for each date. Known are {', '.join(COLUMNS)}. Remove them; further sequences become channels by hand, "

@@ -99,7 +99,7 @@ def test_a_further_sequence_is_not_left_out_without_a_word(folder):
     table.write_text("\n".join([f"{header},current_image_2,note", *(f"{line},ann_t2.nii.gz,late" for line in lines)]))
     with pytest.raises(UserError, match="has the columns current_image_2, which are not known"):
         read_table(table, wanted=WANTED, with_labels=True)
-    table.write_text("\n".join([f"{header},note", *(f"{line},late" for line in lines)]))
+    table.write_text("\n".join([f"{header},current_date", *(f"{line},2026-01-02" for line in lines)]))
     assert len(read_table(table, wanted=WANTED, with_labels=True)) == 1
 
 
