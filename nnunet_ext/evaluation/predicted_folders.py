@@ -78,8 +78,8 @@ def in_all_folders(found: Sequence[Found]) -> list[Found]:
         folders = ", ".join(cases.title for cases, _, _ in found)
         raise UserError(f"No case has a label in each of {folders}. Score one folder at a time.")
     return [
-        (replace(cases, cases={case: files for case, files in cases.cases.items() if case in common}), *rest)
-        for cases, *rest in found
+        (replace(cases, cases={case: files for case, files in cases.cases.items() if case in common}), labels, remarks)
+        for cases, labels, remarks in found
     ]
 
 
