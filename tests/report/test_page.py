@@ -137,7 +137,7 @@ def test_cases_that_are_left_out_of_a_difference_are_counted(tmp_path: Path) -> 
     missing, finding, other = evaluation("a", None), evaluation("b", 0.5), evaluation("c", 0.6)
     words = Elements(page_of(tmp_path, ("A", other), ("B", missing), ("B", finding))).words
     assert "1 1 left out" in words
-    assert "Cases without such a label are counted as left out" in words
+    assert "Cases that only some seeds of a run miss are counted as left out" in words
     assert "counted as left out" not in Elements(page_of(tmp_path, ("A", other), ("B", finding))).words
 
 
