@@ -9,6 +9,7 @@ from typing import Any
 from nnunet_ext.errors import UserError
 from nnunet_ext.formats.annotated_labels import annotated_labels
 from nnunet_ext.formats.dataset_json import channel_names, read_dataset_json
+from nnunet_ext.messages import some
 from nnunet_ext.plans.plans_file import preprocessed_folder, raw_folder
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, cases_in, training_cases
 from nnunet_ext.preprocessing.raw.splits import read_splits
@@ -86,7 +87,8 @@ def select_cases(
     description = read_dataset_json(folder / "dataset.json")
     if selection is None:
         test = with_references(raw_test_cases(folder, description), folder, description, references)
-        selection = "test" if len(_without_label(test)) < (len(test) if partial else min(len(test), 1)) else "val"
+        labelled = len(test) - len(_without_label(test))
+        selection = "test" if labelled and (partial or labelled == len(test)) else "val"
     if selection == "test":
         cases = raw_test_cases(folder, description)
     else:
@@ -146,9 +148,8 @@ def labelled_cases(chosen: Sequence[CaseSet]) -> tuple[list[CaseSet], list[str]]
             )
         check_instance_maps(rest)
         if left_out:
-            shown = ", ".join(sorted(left_out)[:SHOWN]) + (", …" if len(left_out) > SHOWN else "")
             count = f"{len(left_out)} of {len(cases.cases)} cases without label{where}"
-            remarks[title] = f"Left out of {title}: {count}: {shown}."
+            remarks[title] = f"Left out of {title}: {count}: {some(sorted(left_out), SHOWN)}."
     return kept, list(remarks.values())
 
 
