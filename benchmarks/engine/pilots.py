@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pandas as pd
 
 from benchmarks.engine.experiment import Method, Training
+from benchmarks.engine.journal import NotDone
 from benchmarks.engine.operating_points import read_points
 from benchmarks.engine.statistics import figure
 from nnunet_ext.errors import UserError
@@ -24,11 +25,14 @@ class Pilots:
         self.runner, self.experiment, self.journal = runner, runner.experiment, runner.journal
 
     def chosen_lr(self, method: Method, steps: int) -> float:
-        """The best learning rate of a method at a length; tries what is missing.
+        (
+            """The best learning rate of a method at a length; tries what is missing.
 
         Raises:
-            UserError: if no rate that was tried has a score.
+            NotDone: if no rate that was tried has a score.
         """
+            ""
+        )
         pilot = self.experiment.pilot
         assert pilot is not None
         first = pilot.first_for(method.family_name)
@@ -42,7 +46,8 @@ class Pilots:
             scores[lr] = float("nan") if score is None else score
         if all(score != score for score in scores.values()):
             wanted = f"{pilot.level} F1" if pilot.level else pilot.metric
-            raise UserError(f"No training of {method.name}'s pilot has a {wanted}. Give another Pilot.first.")
+            reason = f"No training of {method.name}'s pilot has a {wanted}. Give another Pilot.first."
+            self._give_up(f"rate_of_{method.name}_{steps}steps", reason)
         return best_rate(scores)
 
     def score_of(self, method: Method, steps: int, lr: float) -> float | None:
@@ -62,7 +67,7 @@ class Pilots:
         """The threshold of the probability that has the best F1 in the pilot, for a method at its learning rate.
 
         Raises:
-            UserError: if no threshold has an F1 above 0.
+            NotDone: if no threshold has an F1 above 0.
         """
         pilot, test = self.experiment.pilot, self.experiment.pilot_test
         assert pilot is not None
@@ -74,11 +79,20 @@ class Pilots:
             return 0.5
         best = best_point(self.operating_points(trials, level))
         if best is None:
-            raise UserError(f"{trials[0].name} finds no {level} at any threshold.")
+            self._give_up(f"threshold_{trials[0].name}", f"{trials[0].name} finds no {level} at any threshold.")
         threshold = float(best["threshold"])
         shown = f"{training.method.name}, {steps} steps: threshold {threshold:g}"
         self.journal.do(f"threshold_{trials[0].name}", lambda: None, shown=shown)
         return threshold
+
+    def _give_up(self, step: str, reason: str) -> NoReturn:
+        """Keep why nothing can be chosen; only what needs the choice is left out."""
+
+        def fail() -> None:
+            raise UserError(reason)
+
+        self.journal.do(step, fail, shown=step.replace("_", " "))
+        raise NotDone(step)
 
     def operating_points(self, trials: Sequence[Training], level: str) -> pd.DataFrame:
         """The F1 of voxels or lesions at each threshold, the mean over the trials; an undefined one counts as 0."""

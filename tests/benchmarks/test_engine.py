@@ -366,8 +366,18 @@ def test_mean_curve_is_over_the_seeds_and_counts_an_undefined_f1_as_nothing():
 def test_a_pilot_that_finds_nothing_chooses_no_threshold(out, commands):
     commands.points = {"lesion": [(0.1, 0.0)]}
     pilot = replace(EXPERIMENT.pilot, test=Test("curve", options=("--thresholds",)))
-    with pytest.raises(UserError, match="finds no lesion at any threshold"):
-        run(out, replace(EXPERIMENT, tests=(Test("squares", decided_by="lesion"),), pilot=pilot))
+    failed = run(out, replace(EXPERIMENT, tests=(Test("squares", decided_by="lesion"),), pilot=pilot)).journal.state
+    assert any("finds no lesion at any threshold" in reason for reason in failed["failed"].values())
+
+
+def test_a_pilot_without_a_score_leaves_out_only_its_method(out, commands):
+    commands.dice = lambda name: math.nan if "pilot_mixup" in name else 0.8
+    mixup = replace(EXPERIMENT.methods[1], lr=None)
+    state = run(out, replace(EXPERIMENT, methods=(mixup, *EXPERIMENT.methods[::2]))).journal.state
+    (reason,) = state["failed"].values()
+    assert "No training of MixUp's pilot has a dice. Give another Pilot.first." in reason
+    assert not commands.names("train_mixup")
+    assert {f"train_{name}_6steps_s{seed}" for name in ("stock", "taught") for seed in (0, 1)} <= set(commands.names())
 
 
 def test_setting_may_depend_on_the_epochs(out):
@@ -810,12 +820,6 @@ def test_search_for_rates_alone_has_no_runs(out, commands):
         "stock, 12 steps",
     ]
     assert not [line for line in lines if line.startswith(("## Runs", "Scored:"))]
-
-
-def test_pilot_without_any_score_is_an_error(out, commands):
-    commands.dice = lambda name: math.nan
-    with pytest.raises(UserError, match="has a dice"):
-        run(out)
 
 
 # ---------------------------------------------------------------------- results
