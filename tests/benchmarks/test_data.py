@@ -267,6 +267,19 @@ def test_groups_keep_both_scans_of_a_patient_together(raw):
     assert lesions.patient_of("mslesseg_P14_T1_x000y064z064") == "mslesseg_P14"
 
 
+def test_agreement_of_neighbours_shows_which_cases_are_of_one_brain(raw):
+    volume_of = np.random.default_rng(0).permutation(np.arange(20, 46))  # of a brain: 2k - 1 and 2k share it
+    for number in range(2, 51):
+        labels = np.zeros(SIZE, np.uint8)
+        labels.ravel()[: volume_of[(number + 1) // 2]] = 1
+        write_image(raw / hippocampus.ORIGIN / "labelsTr" / f"hippocampus_{number:03d}.nii.gz", labels)
+    pairs, agreement = hippocampus.neighbours_agreement(1)
+    assert (pairs, agreement) == (24, pytest.approx(1.0))
+    pairs, agreement = hippocampus.neighbours_agreement(0)
+    assert pairs == 24
+    assert abs(agreement) < 0.5
+
+
 def test_linked_dataset_is_the_original_but_for_the_folds(raw):
     linked(raw / "Dataset811_Hippocampus", DRAW, name=acdc.ORIGIN)
     found = {path.name for path in (raw / "Dataset811_Hippocampus").iterdir()}
