@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from statistics import median
+from typing import Any
 
 SHOWN = 5
 
@@ -18,10 +20,16 @@ def some(items: Collection[object], shown: int = SHOWN) -> str:
     return f"{named} and {len(items) - shown} more" if len(items) > shown else named
 
 
-def listed(items: Collection[object], shown: int = 8) -> str:
-    """The first few items, each on a line of its own, and how many more there are."""
-    more = [f"and {len(items) - shown} more"] * (len(items) > shown)
+def listed(items: Collection[object], shown: int | None = 8) -> str:
+    """The first few items, each on a line of its own, and how many more there are; all of them if `shown` is None."""
+    more = [f"and {len(items) - shown} more"] if shown is not None and len(items) > shown else []
     return "".join(f"\n  - {item}" for item in [*list(items)[:shown], *more])
+
+
+def differences(present: Any, asked: Any) -> str:
+    """Where two objects of one dataclass differ, each field with both values as a list; empty if they are equal."""
+    old, new = asdict(present), asdict(asked)
+    return listed([f"{key}: {old[key]!r}, asked for: {new[key]!r}" for key in old if old[key] != new[key]], None)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -1,4 +1,6 @@
-from nnunet_ext.messages import aligned, counted, dataset_number, last_line, listed, some, spread
+from dataclasses import dataclass
+
+from nnunet_ext.messages import aligned, counted, dataset_number, differences, last_line, listed, some, spread
 
 
 def test_few_items_are_all_named_and_many_are_counted():
@@ -34,3 +36,19 @@ def test_first_column_is_aligned_left_and_the_others_right():
 def test_commands_take_a_dataset_by_its_number():
     assert dataset_number("Dataset004_Hippocampus") == "4"
     assert dataset_number("Hippocampus") == "Hippocampus"
+
+
+def test_a_list_may_name_everything():
+    assert listed(range(10)).endswith("\n  - 7\n  - and 2 more")
+    assert listed(range(10), None).endswith("\n  - 9")
+
+
+@dataclass
+class Asked:
+    fold: int
+    name: str = "a"
+
+
+def test_differences_are_shown_with_both_values():
+    assert differences(Asked(1), Asked(1)) == ""
+    assert differences(Asked(1), Asked(2, "b")) == "\n  - fold: 1, asked for: 2\n  - name: 'a', asked for: 'b'"

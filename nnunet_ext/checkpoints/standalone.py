@@ -50,5 +50,5 @@ def _without_package(source: str) -> str:
     if ast.get_docstring(tree) is not None:
         left_out.append(tree.body[0])
     for node in left_out:
-        lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno or node.lineno - node.lineno + 1)
+        lines[node.lineno - 1 : node.end_lineno] = [""] * ((node.end_lineno or node.lineno) - node.lineno + 1)
     return "\n".join(lines).strip("\n")

@@ -28,7 +28,7 @@ from pathlib import Path
 from nnunet_ext.arguments import DEVICES, fold_name, not_negative, positive
 from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
-from nnunet_ext.jobs.sweep import FAILED, FINISHED, STOPPED, Means, Request, Sweep
+from nnunet_ext.jobs.sweep import FAILED, FINISHED, STOPPED, Request, Resources, Sweep
 from nnunet_ext.messages import aligned
 from nnunet_ext.plans.plans_file import folder_of_variable, preprocessed_folder, read_plans
 
@@ -97,7 +97,7 @@ def start(args: argparse.Namespace) -> int:
 
     request = requested(args)
     check_trainers(request.trainers, with_seeds=request.seeds is not None)
-    return submit(open_sweep(args.output, request, means(args)))
+    return submit(open_sweep(args.output, request, resources(args)))
 
 
 def submit(sweep: Sweep) -> int:
@@ -148,17 +148,17 @@ def requested(args: argparse.Namespace) -> Request:
     )
 
 
-def means(args: argparse.Namespace) -> Means:
+def resources(args: argparse.Namespace) -> Resources:
     """How the arguments ask to run it."""
     from nnunet_ext.commands.configure import parse_settings
 
     if args.slurm is not None:
         # the machine that submits is often one without a GPU
-        return Means("cuda" if args.device == "auto" else args.device, slurm=parse_settings(args.slurm))
+        return Resources("cuda" if args.device == "auto" else args.device, slurm=parse_settings(args.slurm))
 
     from nnunet_ext.evaluation.machine import choose_device
 
-    return Means(choose_device(args.device), local=args.local or 1)
+    return Resources(choose_device(args.device), local=args.local or 1)
 
 
 def check_trainers(names: list[str], *, with_seeds: bool) -> None:

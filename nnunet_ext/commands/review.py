@@ -142,7 +142,7 @@ def with_unseen_cases(source: RawDataset, args: argparse.Namespace) -> RawDatase
     from nnunet_ext.checkpoints.trained_model import check_model_folder, dataset_of
     from nnunet_ext.formats.typed import read_typed
     from nnunet_ext.plans.plans_file import preprocessed_folder
-    from nnunet_ext.preprocessing.raw.splits import SPLITS, read_splits
+    from nnunet_ext.preprocessing.raw.splits import SPLITS, check_has_folds, read_splits
 
     check_model_folder(args.model)
     plans = read_typed(dict[str, Any], args.model / "plans.json", maker="nnU-Net")
@@ -151,11 +151,8 @@ def with_unseen_cases(source: RawDataset, args: argparse.Namespace) -> RawDatase
         return source
     file = preprocessed_folder(source.folder.name) / SPLITS
     splits = read_splits(file)
-    if unknown := [fold for fold in args.folds if isinstance(fold, str) or fold >= len(splits)]:
-        raise UserError(
-            f"It is not known what fold {unknown[0]} has trained on: {file} has the folds 0 to {len(splits) - 1}. A "
-            "review needs folds that have not trained on the cases that they judge."
-        )
+    unseen = "A review needs folds that have not trained on the cases that they judge. Give some that are there."
+    check_has_folds(splits, args.folds, file=file, advice=unseen)
     trained = set.intersection(*(set(splits[fold]["train"]) for fold in args.folds))
     if not (cases := {name: case for name, case in source.cases.items() if name not in trained}):
         raise UserError(f"The folds {' '.join(map(str, args.folds))} have trained on every case. Give others after -f.")

@@ -12,7 +12,7 @@ from nnunet_ext.formats.dataset_json import channel_names, read_dataset_json
 from nnunet_ext.messages import some
 from nnunet_ext.plans.plans_file import preprocessed_folder, raw_folder
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, cases_in, training_cases
-from nnunet_ext.preprocessing.raw.splits import read_splits
+from nnunet_ext.preprocessing.raw.splits import SPLITS, check_has_folds, read_splits
 
 SELECTIONS = ("test", "val", "all")
 SHOWN = 3  # examples in a message
@@ -197,10 +197,9 @@ def _validation_cases(cases: Mapping[str, Case], dataset: str, folds: Sequence[i
         )
     if folds[0] == "all":
         raise UserError(f"{dataset}:val cannot score fold all: it has trained on every case. Choose test cases.")
-    file = preprocessed_folder(dataset) / "splits_final.json"
+    file = preprocessed_folder(dataset) / SPLITS
     splits, fold = read_splits(file), int(folds[0])
-    if fold >= len(splits):
-        raise UserError(f"{file} has the folds 0 to {len(splits) - 1}, but not fold {fold}.")
+    check_has_folds(splits, [fold], file=file, advice="Give a fold that is there, or choose test cases.")
     if not splits[fold]["val"]:
         raise UserError(f"Fold {fold} of {file} has no validation case.")
     unknown = sorted(set(splits[fold]["val"]) - set(cases))

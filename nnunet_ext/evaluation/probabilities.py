@@ -14,7 +14,6 @@ from nnunetv2.preprocessing.resampling.default_resampling import compute_new_sha
 from nnunet_ext.errors import UserError
 from nnunet_ext.messages import counted
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, read_images
-from nnunet_ext.preprocessing.raw.splits import Fold
 
 
 def predict_probabilities(
@@ -96,28 +95,3 @@ def _check_size(predictor: nnUNetPredictor, shape: Sequence[int], spacing: Seque
             f"{file} has {shown[0]} voxels of {shown[1]} mm. At the model's {shown[2]} mm nothing is left of it. Is "
             "its spacing right?"
         )
-
-
-def folds_that_have_not_seen(
-    cases: Iterable[str], splits: Sequence[Fold], folds: Sequence[int | str], *, file: Path
-) -> dict[str, list[int]]:
-    """For each case, which of the model's folds did not train on it, by the splits that were read from `file`.
-
-    Raises:
-        UserError: if a fold is not among the splits, or all folds have trained on a case.
-    """
-    unknown = [fold for fold in folds if isinstance(fold, str) or fold >= len(splits)]
-    if unknown:
-        raise UserError(
-            f"{file} has the folds 0 to {len(splits) - 1}, so that it is not known what fold {unknown[0]} has trained "
-            "on. Leave it out, or leave --out-of-fold out."
-        )
-    trained = {int(fold): set(splits[int(fold)]["train"]) for fold in folds}
-    chosen = {case: [fold for fold in trained if case not in trained[fold]] for case in cases}
-    seen = [case for case, unseen in chosen.items() if not unseen]
-    if seen:
-        raise UserError(
-            f"Every one of the folds {' '.join(map(str, folds))} has trained on {len(seen)} of {len(chosen)} cases, "
-            f"e.g. on {seen[0]}. Give the folds that validate them too (after -f), or leave --out-of-fold out."
-        )
-    return chosen

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 from nnunet_ext import programs
 from nnunet_ext.claims import holder
 from nnunet_ext.errors import UserError
-from nnunet_ext.jobs import sweep as kept
 from nnunet_ext.jobs.local import LocalJobs
 from nnunet_ext.jobs.preparation import prepare
-from nnunet_ext.jobs.sweep import FAILED, FINISHED, RUNNING, STOPPED, WAITING, Means, Record, Request, Sweep
-from nnunet_ext.messages import last_line
+from nnunet_ext.jobs.sweep import FAILED, FINISHED, RUNNING, STOPPED, SWEEP, WAITING, Record, Request, Resources, Sweep
+from nnunet_ext.messages import differences, last_line
 from nnunet_ext.training_log import planned_epochs, read_progress
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 def jobs_of(sweep: Sweep) -> LocalJobs | SlurmJobs:
     """What runs the trainings of a sweep; a UserError if it is Slurm, and the library that talks to it is missing."""
-    if sweep.means.slurm is None:
+    if sweep.resources.slurm is None:
         return LocalJobs(sweep)
     try:
         from nnunet_ext.jobs.slurm import SlurmJobs
@@ -48,28 +47,27 @@ def states(sweep: Sweep) -> dict[str, str]:
     return others | waiting | running | finished
 
 
-def open_sweep(folder: Path, request: Request, means: Means) -> Sweep:
+def open_sweep(folder: Path, request: Request, resources: Resources) -> Sweep:
     """The sweep of a folder, new or begun with the same request; nothing is written.
 
-    A UserError says if the folder holds something else, or the sweep is at work by other means.
+    A UserError says if the folder holds something else, or the sweep is at work with other resources.
     """
     folder = folder.absolute()
     if "%" in str(folder):
         raise UserError(f"{folder} has a % in its path, which submitit and Slurm take for a variable. Choose another.")
-    sweep = Sweep(folder, request, means)
-    if not (folder / kept.SWEEP).is_file():
+    sweep = Sweep(folder, request, resources)
+    if not (folder / SWEEP).is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"{folder} is not an empty folder, and no sweep. Choose another.")
         return sweep
     present = Sweep.read(folder)
-    if different := kept.differing_keys(present.request, request):
-        listing = "".join(f"\n  - {key}: {old!r}, asked for: {new!r}" for key, (old, new) in different.items())
-        raise UserError(f"{folder} holds another sweep:{listing}\nChoose another folder.")
+    if different := differences(present.request, request):
+        raise UserError(f"{folder} holds another sweep:{different}\nChoose another folder.")
     claims = [holder(present.claim_file(training)) or {} for training in present.trainings]
     is_training = any(claim.get("sweep") == str(folder) for claim in claims)
-    if present.means != means and (is_training or jobs_of(present).at_work()):
+    if present.resources != resources and (is_training or jobs_of(present).at_work()):
         stop = f"nnunet_ext jobs stop {shlex.quote(str(folder))}"
-        raise UserError(f"{folder} is at work with {present.means}. Stop it first: {stop}")
+        raise UserError(f"{folder} is at work with {present.resources.options()}. Stop it first: {stop}")
     return sweep
 
 

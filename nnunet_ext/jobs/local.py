@@ -51,7 +51,7 @@ class LocalJobs:
 
         A UserError says if it does not begin.
         """
-        gpus = visible_gpus() if self.sweep.means.device == "cuda" else []
+        gpus = visible_gpus() if self.sweep.resources.device == "cuda" else []
         log = self.sweep.folder / "pool.log"
         with log.open("ab") as output:
             command = [sys.executable, "-m", __name__, str(self.sweep.folder), str(program), *gpus]
@@ -66,7 +66,7 @@ class LocalJobs:
         wait_until(lambda: has_begun() or process.poll() is not None, seconds=START_S)
         if not has_begun():
             raise UserError(f"The background process does not begin. What it says is in {log}.")
-        return f"{self.sweep.means.local} at a time in the background of this machine."
+        return f"{self.sweep.resources.local} at a time in the background of this machine."
 
     def log_before(self, training: Training) -> None:
         """Nothing is said before a training begins, and writes a log of its own: `submit` sees the process begin."""
@@ -111,7 +111,7 @@ def work(sweep: Sweep, program: str, gpus: Sequence[str]) -> None:
 
     `gpus` are values of CUDA_VISIBLE_DEVICES that the trainings share; none leaves it as it is.
     """
-    at_a_time = sweep.means.local or 1
+    at_a_time = sweep.resources.local or 1
     places: SimpleQueue[str | None] = SimpleQueue()
     for _, gpu in zip(range(at_a_time), cycle(gpus or [None])):
         places.put(gpu)

@@ -12,7 +12,14 @@ from nnunet_ext.jobs.sweep import Request, seeded_name
 from nnunet_ext.plans.cascades import PREVIOUS, inherited_value
 from nnunet_ext.plans.plans_file import PATIENCE_S, add_configurations, preprocessed_folder, read_plans
 from nnunet_ext.plans.settings import KEY, configured_settings, merged, validated_settings
-from nnunet_ext.preprocessing.raw.splits import FOLDS, SPLITS, find_dataset, read_splits
+from nnunet_ext.preprocessing.raw.splits import (
+    FOLDS,
+    SPLITS,
+    check_has_folds,
+    cross_validation,
+    find_dataset,
+    read_splits,
+)
 
 
 def prepare(request: Request) -> None:
@@ -64,12 +71,8 @@ def check_folds(dataset: str, numbers: Sequence[int]) -> None:
     splits = preprocessed_folder(dataset) / SPLITS
     if not splits.is_file():
         return
-    count = len(read_splits(splits))
-    if missing := sorted(number for number in set(numbers) if number >= count):
-        raise UserError(
-            f"{splits} has the folds 0 to {count - 1}, but not {', '.join(map(str, missing))}. Name folds that are "
-            "there, or add some with nnunet_ext split --append."
-        )
+    add = "Name folds that are there, or add some with nnunet_ext split --append."
+    check_has_folds(read_splits(splits), numbers, file=splits, advice=add)
 
 
 def prepare_splits(dataset: str) -> None:
@@ -80,6 +83,4 @@ def prepare_splits(dataset: str) -> None:
         if splits.is_file() or len(cases) < FOLDS:
             return  # nnU-Net's training says what it thinks of too few
 
-        from nnunetv2.utilities.crossval_split import generate_crossval_split
-
-        write_json(splits, generate_crossval_split(cases, seed=12345, n_splits=FOLDS))
+        write_json(splits, cross_validation({case: [case] for case in cases}))

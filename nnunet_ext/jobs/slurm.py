@@ -84,7 +84,7 @@ def slurm_executor(sweep: Sweep) -> SlurmExecutor:
 
     A UserError says if this is no machine of a cluster with Slurm, or a parameter is wrong.
     """
-    parameters = {"job_name": sweep.folder.name, **(sweep.means.slurm or {})}
+    parameters = {"job_name": sweep.folder.name, **(sweep.resources.slurm or {})}
     check_parameters(parameters)
     timeouts = parameters.pop("max_num_timeout", MAX_TIMEOUTS)
     for key in ("setup", "teardown"):

@@ -65,12 +65,21 @@ class Request:
 
 
 @dataclass(frozen=True, config=KNOWN_KEYS)
-class Means:
+class Resources:
     """How a sweep is run; this may change from one start to the next."""
 
     device: str  # cpu, cuda or mps
     local: int | None = None  # how many trainings at a time, on this machine; None for Slurm
     slurm: dict[str, Any] | None = None  # submitit's parameters; None on this machine
+
+    def options(self) -> str:
+        """The options of ``nnunet_ext jobs start`` that stand for them."""
+        where = (
+            [f"--local {self.local}"]
+            if self.slurm is None
+            else ["--slurm", *(f"{key}={value}" for key, value in self.slurm.items())]
+        )
+        return " ".join([f"--device {self.device}", *where])
 
 
 @dataclass(frozen=True, config=KNOWN_KEYS)
@@ -87,7 +96,7 @@ class Asked:
     """The content of sweep.json."""
 
     request: Request
-    means: Means
+    resources: Resources
 
 
 def seeded_name(configuration: str, seed: int) -> str:
@@ -101,7 +110,7 @@ class Sweep:
 
     folder: Path
     request: Request
-    means: Means
+    resources: Resources
 
     @cached_property
     def trainings(self) -> list[Training]:
@@ -126,14 +135,14 @@ class Sweep:
         check_names(named, what="folder", where=folder / SWEEP)
         if "nnUNet_results" not in request.folders:
             raise UserError(f"{folder / SWEEP}: folders has no nnUNet_results. Start the sweep anew.")
-        return cls(folder, request, asked.means)
+        return cls(folder, request, asked.resources)
 
     def write(self) -> None:
         """Make the folder and write what was asked for."""
         try:
             for part in ("trainings", "logs"):
                 (self.folder / part).mkdir(parents=True, exist_ok=True)
-            write_json(self.folder / SWEEP, asdict(Asked(self.request, self.means)))
+            write_json(self.folder / SWEEP, asdict(Asked(self.request, self.resources)))
         except OSError as error:
             raise UserError(f"{self.folder} cannot be written to ({error.strerror}).") from None
 
@@ -145,7 +154,7 @@ class Sweep:
         """nnU-Net's command, to go on from a checkpoint if there is one by which ``--c`` can."""
         request = self.request
         command = ["nnUNetv2_train", request.dataset, training.configuration, str(training.fold)]
-        command += ["-tr", training.trainer, "-p", request.plans, "-device", self.means.device]
+        command += ["-tr", training.trainer, "-p", request.plans, "-device", self.resources.device]
         is_begun = any((self.fold_folder(training) / name).is_file() for name in CHECKPOINTS)
         start = [] if request.pretrained_weights is None else ["-pretrained_weights", request.pretrained_weights]
         return [*command, "--c"] if is_begun else [*command, *start]
@@ -203,9 +212,3 @@ def _is_json(file: Path) -> bool:
         read_json(file)
         return True
     return False
-
-
-def differing_keys(present: Request, asked: Request) -> dict[str, tuple[Any, Any]]:
-    """Where two requests differ, each key with both values."""
-    old, new = asdict(present), asdict(asked)
-    return {key: (old[key], new[key]) for key in old if old[key] != new[key]}

@@ -13,7 +13,7 @@ from nnunet_ext.formats.dataset_json import channel_names
 from nnunet_ext.messages import some
 from nnunet_ext.plans.plans_file import DATA, folder_of_variable, matching_datasets, preprocessed_folder
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset, read_label_map, read_raw_dataset, reader_for
-from nnunet_ext.preprocessing.raw.splits import SPLITS, read_splits
+from nnunet_ext.preprocessing.raw.splits import SPLITS, check_has_folds, read_splits
 from nnunet_ext.pseudo_labels.datasets import (
     check_addition,
     check_distinct,
@@ -80,8 +80,7 @@ def training_cases_of(labelled: RawDataset, fold: int | str) -> list[str]:
         return list(labelled.cases)
     file = preprocessed_folder(labelled.folder.name) / SPLITS
     folds = read_splits(file)
-    if int(fold) >= len(folds):
-        raise UserError(f"{file} has the folds 0 to {len(folds) - 1}, but not fold {fold}.")
+    check_has_folds(folds, [int(fold)], file=file, advice="Give a fold that is there, or all.")
     if unknown := [name for name in folds[int(fold)]["train"] if name not in labelled.cases]:
         raise UserError(f"Fold {fold} of {file} names cases that {labelled.folder.name} does not have: {some(unknown)}")
     return folds[int(fold)]["train"]

@@ -22,7 +22,7 @@ from nnunet_ext.formats.typed import read_typed
 from nnunet_ext.jobs import sweep as jobs
 from nnunet_ext.jobs.local import LocalJobs
 from nnunet_ext.jobs.runs import run_training
-from nnunet_ext.jobs.sweep import Means, Sweep
+from nnunet_ext.jobs.sweep import Resources, Sweep
 from nnunet_ext.messages import dataset_number
 from nnunet_ext.plans.plans_file import read_plans
 from nnunet_ext.plans.settings import KEY
@@ -198,7 +198,7 @@ class SelfTraining:
             folders=request.folders,
             pretrained_weights=weights,
         )
-        return Sweep(self.folder / f"round_{number}", asked, Means(self.device, local=1))
+        return Sweep(self.folder / f"round_{number}", asked, Resources(self.device, local=1))
 
     def _score(self, one: Round) -> tuple[SeedScores, list[str], Resampling]:
         """Score a round's model on the held-out cases."""

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, field
 from pathlib import Path
 
-from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from nnunet_ext.errors import UserError
@@ -12,11 +11,11 @@ from nnunet_ext.evaluation.bootstrap import Estimate
 from nnunet_ext.files import write_json
 from nnunet_ext.formats.evaluation import OnePiece
 from nnunet_ext.formats.typed import read_typed
-from nnunet_ext.jobs.sweep import Fold
+from nnunet_ext.jobs.sweep import KNOWN_KEYS, Fold
+from nnunet_ext.messages import differences
 
 STATE = "self_training.json"
 MAKER = "nnunet_ext self-train"
-KNOWN_KEYS = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, config=KNOWN_KEYS)
@@ -96,9 +95,8 @@ class State:
 def read_state(folder: Path, request: Request) -> State:
     """The state of a folder; a UserError if another request was begun there."""
     state = read_typed(State, folder / STATE, maker=MAKER)
-    old, new = asdict(state.request), asdict(request)
-    if different := [f"\n  - {key}: {old[key]!r}, asked for: {new[key]!r}" for key in old if old[key] != new[key]]:
-        raise UserError(f"{folder} holds another self-training:{''.join(different)}\nChoose another folder.")
+    if different := differences(state.request, request):
+        raise UserError(f"{folder} holds another self-training:{different}\nChoose another folder.")
     numbers = [one.number for one in state.rounds]
     if numbers != list(range(len(numbers))):
         raise UserError(

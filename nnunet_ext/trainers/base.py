@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_ext.checkpoints.writing import write_checkpoint
 from nnunet_ext.errors import UserError
+from nnunet_ext.messages import listed
 from nnunet_ext.plans.plans_file import folder_of_variable
 from nnunet_ext.plans.settings import (
     KEY,
@@ -35,7 +36,7 @@ from nnunet_ext.techniques.base import BASE
 from nnunet_ext.trainers.epoch_means import epoch_means
 from nnunet_ext.trainers.memory_format import channels_last_format, faster_memory_format
 from nnunet_ext.trainers.reproducibility import seed_global_generators, seeded_augmenter, single_torch_thread
-from nnunet_ext.trainers.resuming import as_items, checkpoint_file, read_extra_state, refuse_changes
+from nnunet_ext.trainers.resuming import checkpoint_file, read_extra_state, refuse_changes
 from nnunet_ext.version import __version__
 
 CUDA = torch.device("cuda")
@@ -444,7 +445,9 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         if changes and self.is_resuming:
             refuse_changes(changes, filename, self.configuration_name, fixed=self.fixed_settings)
         if changes:
-            self.print_to_log_file(f"Settings differ from those of {filename} (checkpoint -> now):{as_items(changes)}")
+            self.print_to_log_file(
+                f"Settings differ from those of {filename} (checkpoint -> now):{listed(changes, None)}"
+            )
         return bool(changes)
 
 

@@ -3,13 +3,14 @@
 import os
 import pickle
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.messages import listed
 from nnunet_ext.plans.settings import KEY
 
 ALLOW_CHANGED_SETTINGS = "nnUNet_ext_allow_changed_settings"
@@ -28,24 +29,19 @@ def refuse_changes(changes: Sequence[str], filename: str, configuration: str, *,
     if os.environ.get(ALLOW_CHANGED_SETTINGS, "").lower() not in ("1", "true", "t"):
         raise UserError(
             f"The settings of configuration {configuration!r} are not those that {filename} was trained with "
-            f"(checkpoint -> plans file):{as_items(changes)}\nPut the old values back to continue, or set the "
+            f"(checkpoint -> plans file):{listed(changes, None)}\nPut the old values back to continue, or set the "
             f"environment variable {ALLOW_CHANGED_SETTINGS}=1 to continue with the new ones."
         )
     if unchangeable := [line for line in changes if any(_is_of(line.partition(":")[0], name) for name in fixed)]:
         raise UserError(
             f"The training of {filename} cannot go on with another value of what is set at its start (checkpoint "
-            f"-> plans file):{as_items(unchangeable)}\nPut the old values back, or train anew."
+            f"-> plans file):{listed(unchangeable, None)}\nPut the old values back, or train anew."
         )
 
 
 def _is_of(setting: str, name: str) -> bool:
     """Whether a setting is the one of a name, or a part of it."""
     return setting == name or setting.startswith(f"{name}.")
-
-
-def as_items(lines: Iterable[str]) -> str:
-    """Lines as a list that continues a message."""
-    return "".join(f"\n  - {line}" for line in lines)
 
 
 @contextmanager

@@ -341,7 +341,7 @@ def nothing(place: Workplace) -> None:
         (other_dataset_of_the_id, ["--force"], "The id 706 is taken by"),
         (made_by_somebody, ["--force"], "this package did not make it"),
         (few_folds, ["-f", "0", "--out-of-fold"], "has trained on 1 of 3 cases, e.g. on case_0"),
-        (few_folds, ["-f", "1", "--out-of-fold"], "it is not known what fold 1 has trained on"),
+        (few_folds, ["-f", "1", "--out-of-fold"], "has no fold 1; it has 1 fold"),
         (model_from_elsewhere, ["--out-of-fold"], "was trained on Dataset001_Other, and not on Dataset705_Partial"),
         (nothing, ["-f", "3"], "has: fold_0/checkpoint_final.pth, fold_1/checkpoint_final.pth"),
         (nothing, ["-d", "999"], "Dataset 999 is not in"),

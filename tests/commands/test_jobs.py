@@ -99,7 +99,7 @@ def test_folds_are_made_before_several_trainings_would_make_them_at_once(sweep_f
 def test_a_fold_that_is_not_there_is_refused_as_nnunet_would_draw_one_by_cases(sweep_folder: Path, capsys) -> None:
     plans_file().with_name("splits_final.json").write_text('[{"train": ["case_0"], "val": ["case_1"]}]')
     assert start(sweep_folder, "-tr", A, "-f", "0", "3", "all") == 2
-    assert "has the folds 0 to 0, but not 3. Name folds that are there" in capsys.readouterr().err
+    assert "has no fold 3; it has 1 fold, numbered from 0. Name folds that are there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

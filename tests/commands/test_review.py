@@ -224,8 +224,8 @@ def only_fold_all(model: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
-        (lambda place: None, ["-f", "all"], "not known what fold all has trained on"),
-        (lambda place: None, ["-f", "7"], "not known what fold 7 has trained on"),
+        (lambda place: None, ["-f", "all"], "has no fold all"),
+        (lambda place: None, ["-f", "7"], "has no fold 7"),
         (
             lambda place: place.write_splits([(["case_0", "case_1", "case_2"], []), ([], [])]),
             ["-f", "0"],

@@ -469,7 +469,7 @@ def test_a_teacher_of_other_channels_or_labels_is_refused(ready, programs, capsy
         ({"trainer": "nnUNetTrainerNobody"}, "nnUNetTrainerNobody"),
         ({"configuration": "4d"}, "has no configuration '4d'"),
         ({"configuration": "second"}, "second stage of a cascade"),
-        ({"fold": "7"}, "but not fold 7"),
+        ({"fold": "7"}, "has no fold 7"),
         ({"fold": "all"}, "it has trained on every case"),
         ({"options": ["--teacher-folds", "0", "1"]}, "--teacher-folds are those of --teacher"),
         ({"options": ["--patients", "typo.json"]}, "typo.json does not exist"),

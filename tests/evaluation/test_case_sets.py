@@ -108,7 +108,7 @@ def test_cases_listed_in_dataset_json_are_found(dataset):
         ("test", [0], "1 of 2 cases .*labelsTs/y.nii.gz does not exist.*--partial.*:val or .*:all"),
         ("val", [0, 1], "cannot score an ensemble of the folds 0 1"),
         ("val", ["all"], "cannot score fold all"),
-        ("val", [2], "folds 0 to 1, but not fold 2"),
+        ("val", [2], "has no fold 2; it has 2 folds, numbered from 0"),
     ],
 )
 def test_cases_that_cannot_be_scored_are_refused(dataset, selection, folds, message):

@@ -1,4 +1,4 @@
-"""Which folds of a model have not seen a case, and predictions that are no numbers."""
+"""Predictions by given weights, and those that are no numbers."""
 
 from __future__ import annotations
 
@@ -12,29 +12,7 @@ import SimpleITK as sitk
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.probabilities import folds_that_have_not_seen, predict_case, predict_probabilities
-
-FILE = Path("splits_final.json")
-SPLITS = [{"train": ["b", "c"], "val": ["a"]}, {"train": ["a", "c"], "val": ["b"]}, {"train": ["a"], "val": ["b"]}]
-
-
-def test_each_case_gets_the_folds_that_did_not_train_on_it_also_one_of_no_fold():
-    found = folds_that_have_not_seen(["a", "b", "d"], SPLITS, [0, 1, 2], file=FILE)
-    assert found == {"a": [0], "b": [1, 2], "d": [0, 1, 2]}
-    assert folds_that_have_not_seen(["b", "c"], SPLITS, [2, 0], file=FILE)["c"] == [2]
-
-
-@pytest.mark.parametrize(
-    ("folds", "message"),
-    [
-        ([0, 1], r"folds 0 1 has trained on 1 of 3 cases, e\.g\. on c\. Give the folds"),
-        ([0, 3], "has the folds 0 to 2, so that it is not known what fold 3"),
-        (["all"], "not known what fold all"),
-    ],
-)
-def test_a_case_that_every_fold_has_seen_and_an_unknown_fold_are_refused(folds, message):
-    with pytest.raises(UserError, match=message):
-        folds_that_have_not_seen(["a", "b", "c"], SPLITS, folds, file=FILE)
+from nnunet_ext.evaluation.probabilities import predict_case, predict_probabilities
 
 
 def test_the_given_weights_predict_quietly_and_numbers_that_are_none_are_refused(capsys):

@@ -12,7 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_ext.cli import main
-from nnunet_ext.jobs.sweep import Means, Record, Request, Sweep
+from nnunet_ext.jobs.sweep import Record, Request, Resources, Sweep
 from support.nnunet_runs import build_trainer
 from support.public_weights import multitalent, nnssl, wrapped
 from support.raw_datasets import read_array
@@ -178,7 +178,7 @@ def _write_sweep(root: Path) -> None:
     """A sweep of the one training, which has finished."""
     folders = {f"nnUNet_{name}": str(root / name) for name in ("raw", "preprocessed", "results")}
     request = Request(DATASET, "3d_tiny", "nnUNetPlans", "nnUNetPlans", [TRAINER], [0], None, folders)
-    sweep = Sweep(root / "sweep", request, Means("cpu", local=1))
+    sweep = Sweep(root / "sweep", request, Resources("cpu", local=1))
     sweep.write()
     sweep.remember(sweep.trainings[0], Record("finished", attempts=1))
     (root / MODEL / "fold_0" / "debug.json").write_text('{"num_epochs": "3"}')

@@ -147,7 +147,7 @@ def test_what_has_failed_is_not_tried_again_as_long_as_others_run(nnunet: StandI
     assert os.getsid(pool["pid"]) != os.getsid(0), "Ctrl-C and the end of this terminal must not reach the trainings"
     assert states(sweep) == {failed: "failed", held: "running"}
     assert main([*START, "-f", "0", "--local", "2", "-o", str(folder)]) == 2
-    assert "is at work with" in capsys.readouterr().err, "though nothing waits"
+    assert "is at work with --device cpu --local 1. Stop it first" in capsys.readouterr().err, "though nothing waits"
     assert main(["jobs", "resume", str(folder)]) == 2
     assert "is at work" in capsys.readouterr().err
     fail.unlink()

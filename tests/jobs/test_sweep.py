@@ -4,7 +4,7 @@ import pytest
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
-from nnunet_ext.jobs.sweep import CHECKPOINTS, FAILED, FINISHED, Means, Record, Request, Sweep, differing_keys
+from nnunet_ext.jobs.sweep import CHECKPOINTS, FAILED, FINISHED, Record, Request, Resources, Sweep
 
 
 def sweep_in(root, **changes):
@@ -18,7 +18,7 @@ def sweep_in(root, **changes):
         "seeds": None,
         "folders": {"nnUNet_results": str(root / "results")},
     }
-    return Sweep(root / "sweep", Request(**{**content, **changes}), Means("cpu", local=1))
+    return Sweep(root / "sweep", Request(**{**content, **changes}), Resources("cpu", local=1))
 
 
 def test_a_sweep_is_every_combination_trainers_side_by_side(tmp_path):
@@ -72,15 +72,19 @@ def test_a_sweep_is_read_as_it_was_written(tmp_path):
     sweep = sweep_in(tmp_path, seeds=[1])
     sweep.write()
     assert Sweep.read(sweep.folder) == sweep
-    assert differing_keys(sweep.request, sweep.request) == {}
-    other = sweep_in(tmp_path, seeds=[2]).request
-    assert differing_keys(sweep.request, other) == {"seeds": ([1], [2])}
+
+
+def test_resources_are_shown_as_options():
+    assert Resources("cuda", local=2).options() == "--device cuda --local 2"
+    assert Resources("cuda", slurm={"time": 60, "partition": "gpu"}).options() == (
+        "--device cuda --slurm time=60 partition=gpu"
+    )
 
 
 def test_a_folder_without_a_sweep_is_refused(tmp_path):
     with pytest.raises(UserError, match="holds no sweep"):
         Sweep.read(tmp_path)
-    (tmp_path / "sweep.json").write_text('{"request": {"datasets": 1}, "means": {}}')
+    (tmp_path / "sweep.json").write_text('{"request": {"datasets": 1}, "resources": {}}')
     with pytest.raises(UserError, match="is not as nnunet_ext jobs writes it"):
         Sweep.read(tmp_path)
 
@@ -100,6 +104,6 @@ def test_a_wrong_value_in_a_sweeps_files_is_named(tmp_path):
     write_json(tmp_path / "sweep" / "sweep.json", {**content, "request": {**content["request"], "folders": folders}})
     with pytest.raises(UserError, match="folders has no nnUNet_results"):
         Sweep.read(tmp_path / "sweep")
-    write_json(tmp_path / "sweep" / "sweep.json", {**content, "means": {"device": None}})
-    with pytest.raises(UserError, match=r"sweep\.json is not as .*:\n  - means\.device: "):
+    write_json(tmp_path / "sweep" / "sweep.json", {**content, "resources": {"device": None}})
+    with pytest.raises(UserError, match=r"sweep\.json is not as .*:\n  - resources\.device: "):
         Sweep.read(tmp_path / "sweep")

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
 from nnunet_ext.formats.dataset_json import read_dataset_json
-from nnunet_ext.messages import some
+from nnunet_ext.messages import counted, some
 from nnunet_ext.plans.plans_file import dataset_folder, folder_of_variable, raw_folder
 from nnunet_ext.preprocessing.raw.raw_dataset import training_cases
 
@@ -110,13 +110,13 @@ def draw_fold(
     return _cases_of({"train": order[:shots], "val": order[shots if validation is None else -validation :]}, groups)
 
 
-def cross_validation(groups: Mapping[str, Sequence[str]], *, folds: int = 5) -> list[Fold]:
+def cross_validation(groups: Mapping[str, Sequence[str]]) -> list[Fold]:
     """Folds of whole patients, each of whom is in the validation of one of them.
 
     They are drawn as nnU-Net draws its own: with one case for each patient, named by it, they are the very same. There
     are fewer if there are fewer patients, and none of a single patient.
     """
-    folds = min(folds, len(groups))
+    folds = min(FOLDS, len(groups))
     if folds < 2:
         return []
     from nnunetv2.utilities.crossval_split import generate_crossval_split  # scikit-learn takes a second to import
@@ -175,6 +175,35 @@ def read_splits(file: Path) -> list[Fold]:
         raise UserError(
             f'{file} is no split of nnU-Net. Expected: a list of {{"train": [...], "val": [...]}} of cases.'
         ) from None
+
+
+def check_has_folds(folds: Sequence[Fold], numbers: Iterable[int | str], *, file: Path, advice: str) -> None:
+    """Raise a UserError, which ends in the advice, if a file does not have all of some folds."""
+    missing = [number for number in dict.fromkeys(numbers) if isinstance(number, str) or number >= len(folds)]
+    if missing:
+        there = f"it has {counted(len(folds), 'fold')}, numbered from 0"
+        raise UserError(f"{file} has no fold {some(missing)}; {there}. {advice}")
+
+
+def folds_that_have_not_seen(
+    cases: Iterable[str], splits: Sequence[Fold], folds: Sequence[int | str], *, file: Path
+) -> dict[str, list[int]]:
+    """For each case, which of the model's folds did not train on it, by the splits that were read from `file`.
+
+    Raises:
+        UserError: if a fold is not among the splits, or all folds have trained on a case.
+    """
+    unknown = "It is not known what it has trained on: leave it out, or leave --out-of-fold out."
+    check_has_folds(splits, folds, file=file, advice=unknown)
+    trained = {int(fold): set(splits[int(fold)]["train"]) for fold in folds}
+    chosen = {case: [fold for fold in trained if case not in trained[fold]] for case in cases}
+    seen = [case for case, unseen in chosen.items() if not unseen]
+    if seen:
+        raise UserError(
+            f"Every one of the folds {' '.join(map(str, folds))} has trained on {len(seen)} of {len(chosen)} cases, "
+            f"e.g. on {seen[0]}. Give the folds that validate them too (after -f), or leave --out-of-fold out."
+        )
+    return chosen
 
 
 def check_known(folds: Sequence[Fold], cases: Sequence[str], *, file: Path) -> None:

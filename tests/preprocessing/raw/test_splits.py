@@ -1,6 +1,7 @@
 """Few-shot folds: draws are nested, disjoint, repeatable and by patient."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from nnunet_ext.preprocessing.raw.splits import (
     cross_validation,
     draw_fold,
     find_dataset,
+    folds_that_have_not_seen,
     group_cases,
     joined,
     read_splits,
@@ -222,3 +224,28 @@ def test_joined_folds_train_on_the_whole_of_a_source_that_has_no_more():
         {"train": ["a", "x", "y", "z"], "val": ["b"]},
     ]
     assert joined([([], ["z"])]) == []
+
+
+# ---------------------------------------------------------------------- the folds of a model
+
+FILE = Path("splits_final.json")
+SPLITS = [{"train": ["b", "c"], "val": ["a"]}, {"train": ["a", "c"], "val": ["b"]}, {"train": ["a"], "val": ["b"]}]
+
+
+def test_each_case_gets_the_folds_that_did_not_train_on_it_also_one_of_no_fold():
+    found = folds_that_have_not_seen(["a", "b", "d"], SPLITS, [0, 1, 2], file=FILE)
+    assert found == {"a": [0], "b": [1, 2], "d": [0, 1, 2]}
+    assert folds_that_have_not_seen(["b", "c"], SPLITS, [2, 0], file=FILE)["c"] == [2]
+
+
+@pytest.mark.parametrize(
+    ("folds", "message"),
+    [
+        ([0, 1], r"folds 0 1 has trained on 1 of 3 cases, e\.g\. on c\. Give the folds"),
+        ([0, 3], "has no fold 3; it has 3 folds, numbered from 0. It is not known"),
+        (["all"], "has no fold all"),
+    ],
+)
+def test_a_case_that_every_fold_has_seen_and_an_unknown_fold_are_refused(folds, message):
+    with pytest.raises(UserError, match=message):
+        folds_that_have_not_seen(["a", "b", "c"], SPLITS, folds, file=FILE)
