@@ -26,8 +26,8 @@ from benchmarks.engine.progress import Progress
 from benchmarks.engine.provenance import machine_line
 from benchmarks.engine.results import is_rendered, render, write_results
 from benchmarks.engine.runner import Runner
-from nnunet_ext.arguments import positive
-from nnunet_ext.cli import FINE, PROBLEM, WRONG_USAGE
+from nnunet_ext.arguments import DEVICES, positive
+from nnunet_ext.cli import FINE, INTERRUPTED, PROBLEM, WRONG_USAGE
 from nnunet_ext.demo.run import child_environment, link_or_copy
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.machine import available_cores, choose_device
@@ -36,7 +36,6 @@ from nnunet_ext.stopping import stopping_signals_interrupt
 
 RESULTS = Path(__file__).parent / "results"
 EVIDENCE = Path(__file__).parents[1] / "docs" / "evidence.md"
-INTERRUPTED = 130
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -53,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     for command in (run, status, picture):
         command.add_argument("experiment", help=experiment)
         command.add_argument("--out", type=Path, required=True, help="folder for everything; give it again to resume")
-    run.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
+    run.add_argument("--device", default="auto", choices=DEVICES)
     run.add_argument("--at-once", type=positive, default=1, metavar="N", help="trainings at a time (default: 1)")
     run.add_argument("--nice", action="store_true", help="run at low priority")
     only = "names of methods that are trained for now, with what they need (default: all)"

@@ -17,9 +17,9 @@ from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import Dow
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 
 from nnunet_ext.checkpoints.shapes import PLAIN, unet_architecture
+from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.messages import size
 from nnunet_ext.plans.channel_roles import LONGITUDINAL
-from nnunet_ext.plans.settings import KEY
 from nnunet_ext.trainers.dual_encoder import DualEncoderMixin
 from nnunet_ext.trainers.pretraining import PretrainingMixin, RestorationMixin
 

@@ -26,7 +26,7 @@ def listed(items: Collection[object], shown: int | None = 8) -> str:
     return "".join(f"\n  - {item}" for item in [*list(items)[:shown], *more])
 
 
-def differences(present: Any, asked: Any) -> str:
+def changed_fields(present: Any, asked: Any) -> str:
     """Where two objects of one dataclass differ, each field with both values as a list; empty if they are equal."""
     old, new = asdict(present), asdict(asked)
     return listed([f"{key}: {old[key]!r}, asked for: {new[key]!r}" for key in old if old[key] != new[key]], None)

@@ -1,6 +1,6 @@
 from dataclasses import dataclass
 
-from nnunet_ext.messages import aligned, counted, dataset_number, differences, last_line, listed, some, spread
+from nnunet_ext.messages import aligned, changed_fields, counted, dataset_number, last_line, listed, some, spread
 
 
 def test_few_items_are_all_named_and_many_are_counted():
@@ -50,5 +50,5 @@ class Asked:
 
 
 def test_differences_are_shown_with_both_values():
-    assert differences(Asked(1), Asked(1)) == ""
-    assert differences(Asked(1), Asked(2, "b")) == "\n  - fold: 1, asked for: 2\n  - name: 'a', asked for: 'b'"
+    assert changed_fields(Asked(1), Asked(1)) == ""
+    assert changed_fields(Asked(1), Asked(2, "b")) == "\n  - fold: 1, asked for: 2\n  - name: 'a', asked for: 'b'"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from benchmarks.data.folds import grouped
 from benchmarks.engine.experiment import Draw
 from nnunet_ext.demo.run import link_or_copy
 from nnunet_ext.files import read_json
-from nnunet_ext.preprocessing.raw.raw_dataset import Case
+from nnunet_ext.preprocessing.raw.raw_dataset import Case, copy_label_map
 
 ENDING = ".nii.gz"
 
@@ -39,7 +38,7 @@ def copy_labels(cases: Mapping[str, Case], folder: Path) -> None:
     """Copy the label maps of some cases into a folder of a new dataset."""
     folder.mkdir()
     for case in cases.values():
-        shutil.copyfile(case.label, folder / case.label.name)
+        copy_label_map(case.label, folder / case.label.name)
 
 
 def unlabelled(folder: Path, draw: object, *, name: str) -> Sequence[str]:

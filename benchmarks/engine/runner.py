@@ -277,9 +277,7 @@ class Runner:
 
     def scores(self, training: Training, test: Test) -> pd.DataFrame:
         """The scores table of an evaluation that is finished."""
-        folder = self.evaluation(training, test)
-        # runs that were begun before the table had a file of its own go on
-        return read_scores(folder / (SCORES if (folder / SCORES).is_file() else "evaluation.csv"))
+        return read_scores(self.evaluation(training, test) / SCORES)
 
     def evaluate(self, training: Training, test: Test) -> None:
         """Score a model."""

@@ -19,8 +19,8 @@ from nnunet_ext.checkpoints.kernels import adapted_kernel
 from nnunet_ext.checkpoints.outcome import ALL, NOTHING, Adaptation, AdaptedTensor, Fitted, Outcome
 from nnunet_ext.checkpoints.sources.source import LEFT_OUT
 from nnunet_ext.errors import UserError
+from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.messages import listed
-from nnunet_ext.plans.settings import KEY
 
 LEVEL = re.compile(r"(.*decoder\w*\.(?:\d+\.)?(?:stages|transpconvs|upsampling)\.)(\d+)(\..*)")
 """The name of a tensor of a decoder: its part, the stage, the rest."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -12,9 +11,11 @@ from typing import Any
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ext.checkpoints.inputs import OF_PREVIOUS_STAGE, OF_PRIOR_SCAN
+from nnunet_ext.checkpoints.shapes import as_lists
 from nnunet_ext.errors import UserError
 from nnunet_ext.formats.dataset_json import channel_names, checked_dataset_json, read_dataset_json, values_of
 from nnunet_ext.formats.plans import checked_plans
+from nnunet_ext.messages import dataset_number
 from nnunet_ext.plans.channel_roles import check_roles, roles_in, roles_of_dataset
 from nnunet_ext.plans.like import dimensions
 from nnunet_ext.plans.plans_file import check_configuration, preprocessed_folder, read_plans
@@ -132,7 +133,7 @@ def architecture_differences(source: ModelDescription, target: ModelDescription)
         differences["network_class_name"] = f"{names[0]} -> {names[1]}"
     old_kwargs, new_kwargs = old["arch_kwargs"], new["arch_kwargs"]
     for key in dict.fromkeys([*old_kwargs, *new_kwargs]):
-        before, after = _plain(old_kwargs.get(key)), _plain(new_kwargs.get(key))
+        before, after = as_lists(old_kwargs.get(key)), as_lists(new_kwargs.get(key))
         if before != after:
             differences[str(key)] = f"{before} -> {after}"
     return differences
@@ -144,26 +145,15 @@ def configurations_with_architecture(source: ModelDescription, target: ModelDesc
     return [name for name in names if not architecture_differences(source, replace(target, configuration=name))]
 
 
-def _plain(value: Any) -> Any:
-    """A value with its tuples as lists, as JSON would give it back."""
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
 def like_commands(origin: ModelDescription, target: ModelDescription, source: str = "SOURCE") -> tuple[str, str]:
     """The commands that give a target a configuration with a source's architecture, and preprocess for it.
 
     `origin` is the source, and `source` its file.
     """
     destination, plans_name = str(target.plans["dataset_name"]), str(target.plans["plans_name"])
-    options = ["-d", _dataset_number(destination) or destination]
+    options = ["-d", dataset_number(destination)]
     theirs = PlansManager(dict(origin.plans)).get_configuration(origin.configuration).configuration
     base = "2d" if dimensions(theirs) == 2 else "3d_fullres"
     plan = ["nnunet_ext", "plan", "--like", source, *options, "-p", plans_name]
     preprocess = ["nnUNetv2_preprocess", *options, "-plans_name", plans_name, "-c", f"{base}_like"]
     return shlex.join(plan), shlex.join(preprocess)
-
-
-def _dataset_number(name: str) -> str:
-    """``4`` for ``Dataset004_Hippocampus``; empty if the name is none of nnU-Net's."""
-    found = re.fullmatch(r"Dataset(\d{3})_.*", name)
-    return str(int(found.group(1))) if found else ""

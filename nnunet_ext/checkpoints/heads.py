@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nnunet_ext.checkpoints.description import HeadRows
 from nnunet_ext.checkpoints.outcome import NOTHING, Fitted
-from nnunet_ext.plans.settings import KEY
+from nnunet_ext.formats.own_key import KEY
 
 MARK = ".seg_layers."
 """What nnU-Net knows heads by."""

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_ext.checkpoints.networks import find_trainer
-from nnunet_ext.formats.annotated_labels import KEY, MISSING, annotated_labels
+from nnunet_ext.formats.annotated_labels import MISSING, annotated_labels
+from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.techniques.partial_labels import PARTIAL_LABELS
 
 BACKGROUND = "background"  # the value of the key

@@ -99,7 +99,7 @@ def contradictions(architecture: Mapping[str, Any], weights: Mapping[str, Tensor
     said, seen = architecture["arch_kwargs"], found["arch_kwargs"]
     keys = ("n_stages", "features_per_stage", "kernel_sizes", "n_conv_per_stage", "n_blocks_per_stage")
     return [
-        f"{key}: the plans say {_plain(said[key])}, the weights {_plain(seen[key])}"
+        f"{key}: the plans say {as_lists(said[key])}, the weights {as_lists(seen[key])}"
         for key in keys
         if key in said and key in seen and _per_stage(said, key) != _per_stage(seen, key)
     ]
@@ -114,13 +114,14 @@ def numbered_weights(weights: Mapping[str, Tensor], pattern: str) -> dict[int, d
     return result
 
 
-def _plain(value: Any) -> Any:
-    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value
+def as_lists(value: Any) -> Any:
+    """A value with its tuples as lists, as JSON would give it back."""
+    return [as_lists(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def _per_stage(arguments: Mapping[str, Any], key: str) -> Any:
     """An argument with a value for each stage, and for each dimension where that counts."""
-    value = _plain(arguments[key])
+    value = as_lists(arguments[key])
     if key == "n_stages":
         return value
     stages = arguments["n_stages"]

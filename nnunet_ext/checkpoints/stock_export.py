@@ -29,9 +29,9 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.files import sha256, write_json, write_text
 from nnunet_ext.formats.annotated_labels import MISSING, NAMING_CASES
 from nnunet_ext.formats.names import check_names
+from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.formats.typed import read_typed
 from nnunet_ext.messages import some
-from nnunet_ext.plans.settings import KEY
 from nnunet_ext.version import __version__
 
 PROVENANCE = "nnunet_ext_export.json"

@@ -28,6 +28,7 @@ from nnunet_ext.arguments import add_source_options, share_or_none
 from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_new_file, sha256
+from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.version import __version__
 
 HEADS_HINT = (
@@ -127,7 +128,7 @@ def adapt_to_target(args: argparse.Namespace) -> int:
         },
         "trainer_name": args.trainer,
         **more,
-        "nnunet_ext": {
+        KEY: {
             "version": __version__,
             "adapted_from": origin,
             KNOWN: {key: one for key, one in adaptation.known.items() if not one.all()} if args.tuned is None else {},
@@ -159,7 +160,7 @@ def _has_own_heads(args: argparse.Namespace, tuned: dict[str, Any]) -> bool:
     """
     from nnunet_ext.checkpoints.reading import checkpoint_in
 
-    began = tuned.get("nnunet_ext", {}).get("source")
+    began = tuned.get(KEY, {}).get("source")
     if began is None:  # -pretrained_weights
         return True
     file = checkpoint_in(args.source)[0]

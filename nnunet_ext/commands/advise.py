@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from nnunet_ext.diagnosis import advising
     from nnunet_ext.diagnosis.step_times import benchmarked, probed
+    from nnunet_ext.evaluation.machine import choose_device
     from nnunet_ext.preprocessing.checks import check_dataset
     from nnunet_ext.preprocessing.checks.facts import FactsCheck
     from nnunet_ext.preprocessing.checks.foreground import ForegroundCheck
@@ -55,11 +56,14 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"No case of {dataset.folder} can be read:\n" + "\n".join(map(str, problems)))
     facts, name = check.facts(), dataset.folder.name
     advice = advising.advice_for(facts, [*TECHNIQUES, *user_techniques()[0]])
-    has_gpu = args.gpu is not None or _has_gpu()
+    here = choose_device("auto")
+    has_gpu = args.gpu is not None or here != "cpu"
     probe = None
     if not args.no_times:
-        elsewhere = args.gpu is not None and not _has_gpu()
-        probe = (lambda dims, _: benchmarked(dims)) if elsewhere else (lambda dims, wide: probed(dims, features=wide))
+        elsewhere = args.gpu is not None and here == "cpu"
+        probe = (
+            (lambda dims, _: benchmarked(dims)) if elsewhere else (lambda dims, wide: probed(dims, here, features=wide))
+        )
     found, note = [], ""
     if advice:
         schedule = advising.schedule_for(
@@ -112,9 +116,3 @@ def _wrapped(text: str, indent: str = "") -> str:
     return textwrap.fill(
         text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available() or torch.backends.mps.is_available()

@@ -21,7 +21,6 @@ from nnunet_ext.claims import only_run
 
 # the technique's name and its trainer
 TECHNIQUES = {"mixup": "nnUNetTrainerMixUp", "dual-encoder": "nnUNetTrainerDualEncoder"}
-NEEDS_PRIOR = "dual-encoder"
 # enough on the phantoms to see all labels learned, and short enough for two CPU cores
 PHANTOM_EPOCHS = 6
 
@@ -42,16 +41,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from nnunet_ext import trainers
     from nnunet_ext.demo.run import run_demo
     from nnunet_ext.programs import CommandFailed
 
+    trainer = TECHNIQUES[args.technique]
     try:
         with only_run(args.out):
             run_demo(
                 args.out,
-                trainer=TECHNIQUES[args.technique],
+                trainer=trainer,
                 data=args.data,
-                needs_prior=args.technique == NEEDS_PRIOR,
+                needs_prior=getattr(trainers, trainer).needs_prior,
                 device=args.device,
                 epochs=args.epochs or (PHANTOM_EPOCHS if args.data is None else None),
                 force=args.force,

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 
 from nnunet_ext.arguments import add_new_dataset_options
 from nnunet_ext.errors import UserError
-from nnunet_ext.messages import aligned, counted
+from nnunet_ext.messages import aligned, counted, dataset_number
 
 if TYPE_CHECKING:
     from nnunet_ext.preprocessing.raw.merge_plan import Merge
@@ -114,8 +114,8 @@ def run(args: argparse.Namespace) -> int:
 def named(given: str, datasets: Mapping[str, RawDataset]) -> str:
     """The folder of a source, by its id or name."""
     for asked, dataset in datasets.items():
-        number = dataset.folder.name[len("Dataset") :][:3]
-        if given in (asked, dataset.folder.name) or (given.isdigit() and int(given) == int(number)):
+        number = dataset_number(dataset.folder.name)
+        if given in (asked, dataset.folder.name) or (given.isdigit() and str(int(given)) == number):
             return dataset.folder.name
     raise UserError(f"{given} is none of the datasets that are merged: {', '.join(datasets)}.")
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from nnunet_ext.arguments import add_new_dataset_options
 from nnunet_ext.formats.dataset_json import channel_names
-from nnunet_ext.messages import counted
+from nnunet_ext.messages import counted, dataset_number
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
     source, flat = make_unlabelled_dataset(args.images, args.output, channels=args.channels, force=args.force)
     names = channel_names(source.description)
-    number, configuration = args.output[len("Dataset") :][:3], "2d" if flat else "3d_fullres"
+    number, configuration = dataset_number(args.output), "2d" if flat else "3d_fullres"
     channels = f"channel{'s' * (len(names) != 1)} {', '.join(names)}"
     print(f"Wrote {args.output}: {counted(len(source.cases), 'case')}, {channels}.")
     print(

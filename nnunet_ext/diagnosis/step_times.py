@@ -34,24 +34,21 @@ def benchmarked(dims: int) -> StepTime:
     return StepTime(H200[dims], basis)
 
 
-def probed(dims: int, *, features: int = FEATURES, channels: int = 1, classes: int = 3) -> StepTime:
+def probed(dims: int, device: str, *, features: int = FEATURES) -> StepTime:
     """Time two steps of nnU-Net's usual network on a small patch, after one to warm up; seconds on two cores."""
     import torch
     from dynamic_network_architectures.architectures.unet import PlainConvUNet
     from torch import nn
 
-    device = torch.device(
-        "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    )
     network = PlainConvUNet(
-        input_channels=channels,
+        input_channels=1,
         n_stages=STAGES,
         features_per_stage=[min(features * 2**stage, MAX_FEATURES) for stage in range(STAGES)],
         conv_op=nn.Conv3d if dims == 3 else nn.Conv2d,
         kernel_sizes=3,
         strides=[1] + [2] * (STAGES - 1),
         n_conv_per_stage=2,
-        num_classes=classes,
+        num_classes=3,
         n_conv_per_stage_decoder=2,
         conv_bias=True,
         norm_op=nn.InstanceNorm3d if dims == 3 else nn.InstanceNorm2d,
@@ -60,21 +57,21 @@ def probed(dims: int, *, features: int = FEATURES, channels: int = 1, classes: i
         deep_supervision=True,
     ).to(device)
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-4)
-    patch = torch.randn(1, channels, *PROBED[dims], device=device)
+    patch = torch.randn(1, 1, *PROBED[dims], device=device)
 
     def step() -> float:
         """A training step without its loss, which takes little; the time in seconds."""
         started = time.perf_counter()
         optimizer.zero_grad()
-        with torch.autocast(device.type, enabled=device.type == "cuda"):
+        with torch.autocast(device, enabled=device == "cuda"):
             sum(output.float().square().mean() for output in network(patch)).backward()
         optimizer.step()
-        if device.type == "cuda":
+        if device == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - started
 
     step()
     seconds = min(step() for _ in range(2))
-    where = torch.cuda.get_device_name() if device.type == "cuda" else device.type
+    where = torch.cuda.get_device_name() if device == "cuda" else device
     basis = f"estimated from two steps on a small patch on this machine ({where}), scaled by voxels"
     return StepTime(seconds / math.prod(PROBED[dims]), basis)

@@ -18,7 +18,7 @@ from nnunet_ext.checkpoints.networks import build_network, find_trainer
 from nnunet_ext.checkpoints.reading import read_checkpoint
 from nnunet_ext.checkpoints.trained_model import TrainedModel, training_of
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.case_sets import CaseSet, channel_names
+from nnunet_ext.evaluation.case_sets import CaseSet
 from nnunet_ext.evaluation.operating_points import (
     ReachedThresholds,
     known_thresholds,
@@ -29,6 +29,7 @@ from nnunet_ext.evaluation.operating_points import (
 from nnunet_ext.evaluation.probabilities import predict_case, unreadable_images_named
 from nnunet_ext.evaluation.scored_labels import label_channels
 from nnunet_ext.files import size_and_time
+from nnunet_ext.formats.dataset_json import channel_names
 from nnunet_ext.formats.whole_images import check_whole
 from nnunet_ext.messages import counted
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, read_images

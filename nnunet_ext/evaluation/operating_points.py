@@ -15,8 +15,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from nnunet_ext.evaluation.bootstrap import ratio
-from nnunet_ext.evaluation.lesions import DetectionCounts, count_lesions
-from nnunet_ext.evaluation.metrics.label_in_case import LabelInCase
+from nnunet_ext.evaluation.lesions import count_lesions
+from nnunet_ext.evaluation.metrics.label_in_case import DetectionCounts, LabelInCase
 from nnunet_ext.evaluation.metrics.lesions import f1
 from nnunet_ext.evaluation.surface import bounding_box
 from nnunet_ext.files import written_whole

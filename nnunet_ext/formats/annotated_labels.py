@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict, StrictStr
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.formats.dataset_json import values_of
+from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.formats.typed import validated
 from nnunet_ext.messages import some
 
-KEY, LISTS, DEFAULT, SCRIBBLED = "nnunet_ext", "annotated_labels", "default", "scribbled"
+LISTS, DEFAULT, SCRIBBLED = "annotated_labels", "default", "scribbled"
 
 MISSING = "missing_labels"
 """Key of an exported model's dataset.json, which lists no cases: ``background`` if it learned that labels which were

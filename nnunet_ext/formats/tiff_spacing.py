@@ -1,14 +1,13 @@
 """The JSON file beside a TIFF volume that holds its spacing: ``case.json`` for ``case_0000.tif`` and ``case.tif``."""
 
 from pathlib import Path
-from typing import Annotated
 
 from pydantic import BaseModel, Field
 
+from nnunet_ext.formats.plans import Length
 from nnunet_ext.formats.typed import read_typed
 
 ENDINGS = (".tif", ".tiff")
-Length = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False, strict=True)]
 
 
 class Spacing(BaseModel):

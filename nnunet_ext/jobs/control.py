@@ -13,7 +13,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.jobs.local import LocalJobs
 from nnunet_ext.jobs.preparation import prepare
 from nnunet_ext.jobs.sweep import FAILED, FINISHED, RUNNING, STOPPED, SWEEP, WAITING, Record, Request, Resources, Sweep
-from nnunet_ext.messages import differences, last_line
+from nnunet_ext.messages import changed_fields, last_line
 from nnunet_ext.training_log import planned_epochs, read_progress
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def open_sweep(folder: Path, request: Request, resources: Resources) -> Sweep:
             raise UserError(f"{folder} is not an empty folder, and no sweep. Choose another.")
         return sweep
     present = Sweep.read(folder)
-    if different := differences(present.request, request):
+    if different := changed_fields(present.request, request):
         raise UserError(f"{folder} holds another sweep:{different}\nChoose another folder.")
     claims = [holder(present.claim_file(training)) or {} for training in present.trainings]
     is_training = any(claim.get("sweep") == str(folder) for claim in claims)

@@ -74,12 +74,9 @@ class Resources:
 
     def options(self) -> str:
         """The options of ``nnunet_ext jobs start`` that stand for them."""
-        where = (
-            [f"--local {self.local}"]
-            if self.slurm is None
-            else ["--slurm", *(f"{key}={value}" for key, value in self.slurm.items())]
-        )
-        return " ".join([f"--device {self.device}", *where])
+        if self.slurm is None:
+            return f"--device {self.device} --local {self.local}"
+        return " ".join([f"--device {self.device} --slurm", *(f"{key}={value}" for key, value in self.slurm.items())])
 
 
 @dataclass(frozen=True, config=KNOWN_KEYS)

@@ -44,11 +44,11 @@ def uncertainty_weighted_consistency(
     Source: arXiv 2309.09730, equation of L_USPC.
     """
     mean = mean_log_probabilities(branches, detach=detach_target)
-    divergences = torch.stack([_divergence(branch, mean, dim=1) for branch in branches]).mean(dim=0)
+    divergences = torch.stack([kl_divergence(branch, mean, dim=1) for branch in branches]).mean(dim=0)
     mask = None if mask is None else mask[:, 0]
     if not uncertainty_weights:
         return masked_mean(divergences, mask)
-    return weighted_mean(divergences, (mean.exp() * mean).sum(dim=1).exp(), mask)
+    return weighted_mean(divergences, (-entropy(mean))[:, 0].exp(), mask)
 
 
 def class_affinities(probabilities: Tensor, axis: int, mask: Tensor | None = None) -> Tensor:
@@ -99,7 +99,7 @@ def multi_view_class_consistency(
     for axis in range(branches[0].ndim - 2):
         affinities = [class_affinities(one, axis, mask).log() for one in probabilities]
         mean = mean_log_probabilities(affinities, detach=detach_target)
-        divergences += [_divergence(one, mean, dim=2).mean() for one in affinities]
+        divergences += [kl_divergence(one, mean, dim=2).mean() for one in affinities]
     return torch.stack(divergences).mean()
 
 
@@ -108,6 +108,6 @@ def entropy(log_p: Tensor) -> Tensor:
     return -(log_p.exp() * log_p).sum(dim=1, keepdim=True)
 
 
-def _divergence(log_p: Tensor, log_q: Tensor, *, dim: int) -> Tensor:
-    """KL(p ‖ q) of distributions along an axis."""
+def kl_divergence(log_p: Tensor, log_q: Tensor, *, dim: int) -> Tensor:
+    """KL(p ‖ q) of distributions along an axis, which the result does not have."""
     return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=dim)

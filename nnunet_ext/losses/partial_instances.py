@@ -8,8 +8,8 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from nnunet_ext.losses.consistency import kl_divergence
 from nnunet_ext.losses.soft_targets import masked_mean, weighted_mean
 
 LOG_OF_ZERO = -math.log(1e-4)
@@ -97,7 +97,7 @@ def divergence_weighted_cross_entropy(
     Source: arXiv 2408.09411.
     """
     entropies = -(target * log_p).sum(dim=1, keepdim=True)
-    divergences = F.kl_div(log_p, other, reduction="none", log_target=True).sum(dim=1, keepdim=True)
+    divergences = kl_divergence(other, log_p, dim=1)[:, None]
     smallest = divergences.detach() if mask is None else divergences.detach().masked_fill(~mask, math.inf)
     # divided by the largest weight, which cancels: it is not all zero however much the branches disagree
     exponents = smallest.amin() - divergences

@@ -4,6 +4,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from nnunet_ext.networks.multi_decoder import without_encoder
+
 
 class MaskedAutoencoder(nn.Module):
     """An encoder, a decoder that restores images, and the decoder of the plain U-Net, which takes no part.
@@ -22,9 +24,7 @@ class MaskedAutoencoder(nn.Module):
         super().__init__()
         self.encoder: Any = unet.encoder
         self.decoder: Any = unet.decoder
-        # nnU-Net's decoders keep the encoder they were made for; it would be in the state dict a second time
-        restoring_decoder._modules.pop("encoder", None)
-        self.restoring_decoder = restoring_decoder
+        self.restoring_decoder = without_encoder(restoring_decoder)
         # DDP allows nothing to learn that takes no part in a step
         self.decoder.requires_grad_(False)
         self.encoder.requires_grad_(True)

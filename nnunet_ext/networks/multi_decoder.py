@@ -40,10 +40,7 @@ class MultiDecoderUNet(nn.Module):
             raise ValueError(f"{decoders} decoders need as many perturbations, found {len(perturbations)}.")
         self.encoder: Any = unet.encoder
         self.decoder: Any = unet.decoder
-        for decoder in auxiliary_decoders:
-            # nnU-Net's decoders keep the encoder they were made for; it would be in the state dict a second time
-            decoder._modules.pop("encoder", None)
-        self.auxiliary_decoders = nn.ModuleList(auxiliary_decoders)
+        self.auxiliary_decoders = nn.ModuleList(map(without_encoder, auxiliary_decoders))
         self.perturbations = nn.ModuleList(perturbations)
 
     def forward(self, data: Tensor) -> Outputs | list[Outputs]:
@@ -80,3 +77,9 @@ class FeatureDropout(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         return [self.dropout(feature) for feature in features]
+
+
+def without_encoder(decoder: nn.Module) -> nn.Module:
+    """A decoder of nnU-Net that no longer keeps the encoder it was made for: the state dict would have it twice."""
+    decoder._modules.pop("encoder", None)
+    return decoder

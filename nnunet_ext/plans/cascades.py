@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.plans.settings import KEY
+from nnunet_ext.formats.own_key import KEY
 
 PREVIOUS, NEXT = "previous_stage", "next_stage"
 

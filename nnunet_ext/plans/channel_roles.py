@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.formats.dataset_json import channel_names
-from nnunet_ext.plans.settings import KEY
+from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.techniques.dual_encoder import ChannelRoles
 
 LONGITUDINAL = "longitudinal"  # the key of the roles in dataset.json, under ``nnunet_ext``

@@ -8,7 +8,7 @@ import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.plans.settings import KEY
+from nnunet_ext.formats.own_key import KEY
 
 VOXELS_PER_PATCH = {2: 128 * 128, 3: 96_000}
 VOXELS_PER_BATCH = 192_000

@@ -11,10 +11,9 @@ from typing import Any, Literal, get_args
 from pydantic import Field, ValidationError, create_model
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.registry import TECHNIQUES, user_techniques
 from nnunet_ext.techniques import S, Section, Technique
-
-KEY = "nnunet_ext"
 
 
 class Settings(Section):

@@ -13,7 +13,7 @@ from nnunet_ext.evaluation.model_evaluation import check_inputs
 from nnunet_ext.files import sha256
 from nnunet_ext.messages import some
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset
-from nnunet_ext.preprocessing.raw.unlabelled import MADE_BY
+from nnunet_ext.preprocessing.raw.unlabelled import is_unlabelled
 from nnunet_ext.pseudo_labels.teachers import check_all_annotated
 
 TABLE = "pseudo_labels.csv"  # a row for each case
@@ -22,7 +22,7 @@ PICTURES = "least_certain"  # folder
 
 def check_open(source: RawDataset) -> bool:
     """Whether a dataset has labels beside what nobody annotated; a UserError if every voxel has one."""
-    if source.description.get("nnunet_ext", {}).get("made_by") == MADE_BY:
+    if is_unlabelled(source):
         return False
     if source.ignore_label is None and not source.annotated_labels().are_partial(source.cases):
         raise UserError(

@@ -16,11 +16,11 @@ from nnunet_ext.checkpoints.trained_model import FINAL, training_of
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
 from nnunet_ext.formats.checkpoint import Recorded
+from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.formats.plans import checked_plans
 from nnunet_ext.formats.typed import validated
 from nnunet_ext.messages import dataset_number
 from nnunet_ext.plans.plans_file import check_configuration
-from nnunet_ext.plans.settings import KEY
 
 CHECKPOINTS = (FINAL, "checkpoint_latest.pth", "checkpoint_best.pth")
 DEFAULT_TRAINER, DEFAULT_PLANS = "nnUNetTrainer", "nnUNetPlans"

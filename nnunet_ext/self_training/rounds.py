@@ -18,6 +18,7 @@ from nnunet_ext.evaluation.machine import FEW_CORES, available_cores
 from nnunet_ext.evaluation.metrics import DICE
 from nnunet_ext.evaluation.scores_table import SCORES, labels_with, read_scores, seed_scores
 from nnunet_ext.files import read_json, write_json
+from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.formats.typed import read_typed
 from nnunet_ext.jobs import sweep as jobs
 from nnunet_ext.jobs.local import LocalJobs
@@ -25,7 +26,6 @@ from nnunet_ext.jobs.runs import run_training
 from nnunet_ext.jobs.sweep import Resources, Sweep
 from nnunet_ext.messages import dataset_number
 from nnunet_ext.plans.plans_file import read_plans
-from nnunet_ext.plans.settings import KEY
 from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
 from nnunet_ext.preprocessing.raw.splits import SPLITS, read_splits
 from nnunet_ext.programs import CommandFailed, check_status, end_group, find_executable, running

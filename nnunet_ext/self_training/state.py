@@ -12,7 +12,7 @@ from nnunet_ext.files import write_json
 from nnunet_ext.formats.evaluation import OnePiece
 from nnunet_ext.formats.typed import read_typed
 from nnunet_ext.jobs.sweep import KNOWN_KEYS, Fold
-from nnunet_ext.messages import differences
+from nnunet_ext.messages import changed_fields
 
 STATE = "self_training.json"
 MAKER = "nnunet_ext self-train"
@@ -95,7 +95,7 @@ class State:
 def read_state(folder: Path, request: Request) -> State:
     """The state of a folder; a UserError if another request was begun there."""
     state = read_typed(State, folder / STATE, maker=MAKER)
-    if different := differences(state.request, request):
+    if different := changed_fields(state.request, request):
         raise UserError(f"{folder} holds another self-training:{different}\nChoose another folder.")
     numbers = [one.number for one in state.rounds]
     if numbers != list(range(len(numbers))):

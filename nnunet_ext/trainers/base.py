@@ -20,10 +20,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_ext.checkpoints.writing import write_checkpoint
 from nnunet_ext.errors import UserError
+from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.messages import listed
 from nnunet_ext.plans.plans_file import folder_of_variable
 from nnunet_ext.plans.settings import (
-    KEY,
     Settings,
     configured_settings,
     differences,

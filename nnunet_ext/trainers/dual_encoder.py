@@ -15,10 +15,11 @@ from nnunet_ext.augmentation.selected_channels import before_intensity, only_ima
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
 from nnunet_ext.formats.dataset_json import channel_names
+from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.messages import counted
 from nnunet_ext.networks.dual_encoder_plans import dual_encoder_unet
 from nnunet_ext.plans.channel_roles import check_roles, roles_of_dataset
-from nnunet_ext.plans.settings import KEY, validated_section
+from nnunet_ext.plans.settings import validated_section
 from nnunet_ext.techniques.dual_encoder import DUAL_ENCODER, ChannelRoles
 from nnunet_ext.trainers.base import Batch, nnUNetTrainerConfigurable
 from nnunet_ext.trainers.mixup import MixUpMixin
@@ -72,8 +73,8 @@ class DualEncoderMixin(nnUNetTrainerConfigurable, technique=DUAL_ENCODER):
         file = Path(self.preprocessed_dataset_folder_base, "splits_final.json")
         if self.fold != "all" and file.is_file() and (count := len(read_json(file))) <= int(self.fold):
             raise UserError(
-                f"{file} has no fold {self.fold}; it has {counted(count, 'fold')}, numbered from 0. Train one that is there, or add some of "
-                "whole patients with nnunet_ext split --append --group."
+                f"{file} has no fold {self.fold}; it has {counted(count, 'fold')}, numbered from 0. Train one that is "
+                "there, or add some of whole patients with nnunet_ext split --append --group."
             )
         return super().do_split()
 

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nnunet_ext.checkpoints.adaptation import ModelDescription, adapt
+from nnunet_ext.checkpoints.adaptation import adapt
+from nnunet_ext.checkpoints.description import ModelDescription
 from nnunet_ext.checkpoints.heads import is_head
 from nnunet_ext.checkpoints.outcome import ALL, NOTHING
 from nnunet_ext.checkpoints.reading import checkpoint_in

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.messages import listed
-from nnunet_ext.plans.settings import KEY
 
 ALLOW_CHANGED_SETTINGS = "nnUNet_ext_allow_changed_settings"
 

@@ -6,11 +6,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.losses.consistency import multi_view_class_consistency, uncertainty_weighted_consistency
 from nnunet_ext.losses.hard_labels import log_probabilities
 from nnunet_ext.losses.ramps import sigmoid_ramp
 from nnunet_ext.networks.dilated_decoder import INITIALISATIONS, BottleneckDropout, dilate, initialise
-from nnunet_ext.plans.settings import KEY, validated_section
+from nnunet_ext.plans.settings import validated_section
 from nnunet_ext.techniques.scribbles import TDNET
 from nnunet_ext.trainers.base import Batch
 from nnunet_ext.trainers.multi_decoder import MultiDecoderMixin, unet_with_decoders

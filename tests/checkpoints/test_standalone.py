@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nnunet_ext.checkpoints import standalone
 from nnunet_ext.checkpoints.standalone import standalone_source
 
 MODULE = "nnunet_ext.trainers.dual_encoder_inference"
@@ -52,3 +53,12 @@ def test_the_trainer_refuses_to_train_with_the_reason(source: str, tmp_path: Pat
     )
     run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "NotImplementedError: nnUNetTrainerDualEncoderInference predicts" in run.stderr
+
+
+def test_every_import_of_this_package_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    imports = "from nnunet_ext.a import (\n    one,\n    two,\n)\nfrom nnunet_ext.b import three"
+    first = f'"""A module."""\n\n{imports}\n\nvalue = one\n'
+    sources = {"nnunet_ext.c": first, "nnunet_ext.a": "one = two = 1\n", "nnunet_ext.b": "three = 3\n"}
+    monkeypatch.setattr(standalone, "_source", sources.__getitem__)
+    body = standalone_source("nnunet_ext.c").partition("annotations\n")[2]
+    assert body.split() == ["one", "=", "two", "=", "1", "three", "=", "3", "value", "=", "one"]

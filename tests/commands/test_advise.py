@@ -128,8 +128,8 @@ EXPECTED = {
 @pytest.fixture(autouse=True)
 def step_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine of a known speed, without a GPU."""
-    monkeypatch.setattr("nnunet_ext.commands.advise._has_gpu", lambda: False)
-    monkeypatch.setattr(step_times, "probed", lambda dims, *, features: StepTime(1e-6 * features, "measured"))
+    monkeypatch.setattr("nnunet_ext.evaluation.machine.choose_device", lambda wanted: "cpu")
+    monkeypatch.setattr(step_times, "probed", lambda dims, device, *, features: StepTime(1e-6 * features, "measured"))
 
 
 @pytest.fixture
@@ -440,7 +440,7 @@ def test_plans_that_are_there_say_patch_and_batch(workspace: Any) -> None:
 
 
 def test_the_probe_measures_a_step() -> None:
-    measured = probed(2, features=2)
+    measured = probed(2, "cpu", features=2)
     assert measured.seconds_per_voxel > 0
     assert "on this machine (cpu" in measured.basis
 

@@ -124,8 +124,8 @@ def test_table_and_next_commands_are_printed(source, capsys):
         "all": ["2", "2", "5", "10", "40"],
     }
     assert "1 of 3 cases have no instance at all" in shown
-    assert "nnunet_ext check -d 006 --trainer nnUNetTrainerDBDMP" in shown
-    assert "nnUNetv2_train 006 3d_fullres 0 -tr nnUNetTrainerDBDMP" in shown
+    assert "nnunet_ext check -d 6 --trainer nnUNetTrainerDBDMP" in shown
+    assert "nnUNetv2_train 6 3d_fullres 0 -tr nnUNetTrainerDBDMP" in shown
 
 
 def test_a_seed_always_draws_the_same(source, raw):
@@ -186,7 +186,7 @@ def test_one_flat_case_of_png(raw, capsys):
     assert partial.shape == (16, 16)
     assert partial.sum() == 9
     assert partial[:3, :3].all()
-    assert "nnUNetv2_train 006 2d all" in capsys.readouterr().out
+    assert "nnUNetv2_train 6 2d all" in capsys.readouterr().out
 
 
 def test_flat_nifti_stays_flat(raw):
@@ -423,8 +423,8 @@ def test_table_of_scribbles_and_next_commands_are_printed(dense, capsys):
     assert all(row[-4:] == ["100.00", "%", "100.00", "%"] for row in rows.values())
     assert "3 is the ignore label" in shown
     assert "1 of 2 cases have background alone" in shown
-    assert "nnunet_ext check -d 006 --trainer nnUNetTrainerTDNet" in shown
-    assert "nnUNetv2_train 006 3d_fullres 0 -tr nnUNetTrainerTDNet" in shown
+    assert "nnunet_ext check -d 6 --trainer nnUNetTrainerTDNet" in shown
+    assert "nnUNetv2_train 6 3d_fullres 0 -tr nnUNetTrainerTDNet" in shown
 
 
 def test_scribbles_of_one_flat_case_of_png(raw, capsys):
@@ -436,7 +436,7 @@ def test_scribbles_of_one_flat_case_of_png(raw, capsys):
     assert scribbles.shape == (32, 32)
     assert set(np.unique(scribbles)) == {0, 1, 2}
     assert (scribbles[scribbles != 2] == labels[scribbles != 2]).all()
-    assert "nnUNetv2_train 006 2d all" in capsys.readouterr().out
+    assert "nnUNetv2_train 6 2d all" in capsys.readouterr().out
     assert main(["simulate", "scribbles", "5", "-o", "Dataset007_X", "--axis", "x"]) == 2
     assert "Leave out the axis" in capsys.readouterr().err
 

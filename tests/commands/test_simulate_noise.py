@@ -89,7 +89,7 @@ def test_pictures_of_one_slice(raw, capsys):
     write_raw(raw / "Dataset005_Flat", {"a": flat, "b": flat}, names=NAMES, ending=".png")
     assert simulate("--rate", "1", "--size", "2", "--kinds", "shift") == 0
     assert (read_array(raw / "Dataset006_Noise" / "labelsTr" / "a.png") != flat).any()
-    assert "nnUNetv2_train 006 2d 0" in capsys.readouterr().out
+    assert "nnUNetv2_train 6 2d 0" in capsys.readouterr().out
 
 
 def test_a_size_below_a_voxel_is_refused(source, raw, capsys):

@@ -51,8 +51,8 @@ def test_images_stay_where_they_are_and_get_placeholders(images, raw, capsys):
     assert label.GetSpacing() == image.GetSpacing()
     shown = capsys.readouterr().out
     assert "2 cases, channel CT" in shown
-    assert "nnUNetv2_train 012 3d_fullres all" in shown
-    assert "nnUNetv2_move_plans_between_datasets -s TARGET -t 012" in shown
+    assert "nnUNetv2_train 12 3d_fullres all" in shown
+    assert "nnUNetv2_move_plans_between_datasets -s TARGET -t 12" in shown
 
 
 def test_nnunet_takes_the_dataset_and_finds_intensities(images, raw, tmp_path, monkeypatch):
@@ -96,7 +96,7 @@ def test_colours_of_a_flat_image_are_channels(tmp_path, raw, capsys):
         write_array(image_like(np.zeros((16, 16, 3))), tmp_path / "photos" / f"{case}_0000.png")
     assert unlabelled(tmp_path / "photos", "--channels", "R", "G", "B") == 0
     assert (read_array(raw / "Dataset012_Scans" / "labelsTr" / "a.png") == np.ones((16, 16))).all()
-    assert "nnUNetv2_train 012 2d all" in capsys.readouterr().out
+    assert "nnUNetv2_train 12 2d all" in capsys.readouterr().out
 
 
 def test_channels_without_names_are_refused(images, raw, capsys):

@@ -16,8 +16,9 @@ import pytest
 from benchmarks.engine.experiment import experiment_names
 from nnunet_ext.cli import COMMANDS, build_parser
 from nnunet_ext.commands.configure import check_name, parse_settings
+from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.plans.channel_roles import roles_of_dataset
-from nnunet_ext.plans.settings import KEY, settings_model, validated_settings
+from nnunet_ext.plans.settings import settings_model, validated_settings
 from nnunet_ext.registration import VARIABLE
 from nnunet_ext.registry import TECHNIQUES, TRAINERS
 from nnunet_ext.trainers.resuming import ALLOW_CHANGED_SETTINGS

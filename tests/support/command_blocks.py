@@ -90,7 +90,9 @@ class Folder:
         for module in ("nnunet_ext.diagnosis", "nnunet_ext.diagnosis.trainers"):
             monkeypatch.setattr(f"{module}.ask", asked_once)
         monkeypatch.setattr(
-            step_times, "probed", lambda dims, *, features, probe=step_times.probed: probe(dims, features=2)
+            step_times,
+            "probed",
+            lambda dims, device, *, features, probe=step_times.probed: probe(dims, device, features=2),
         )
 
     # ------------------------------------------------------------------ what a page takes for granted

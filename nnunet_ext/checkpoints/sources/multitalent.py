@@ -10,8 +10,8 @@ from nnunet_ext.checkpoints.sources.nnunet import NNUNetReader
 from nnunet_ext.checkpoints.sources.source import Given, Source
 from nnunet_ext.checkpoints.sources.wrapped import unnamed_channels
 from nnunet_ext.errors import UserError
+from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.messages import counted
-from nnunet_ext.plans.settings import KEY
 
 STEM = re.compile(r"(.*encoder\.stem)\.([^.]+)\.(convs\..*)")
 DATASETS = "dataset_ids"

@@ -12,8 +12,8 @@ from nnunet_ext.checkpoints.shapes import IMPORTED, PLAIN, RESIDUAL, unet_archit
 from nnunet_ext.checkpoints.sources.plans import described_plans
 from nnunet_ext.checkpoints.sources.source import LEFT_OUT, Given, Source, encoder_alone, has_decoder
 from nnunet_ext.errors import UserError
+from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.formats.typed import validated
-from nnunet_ext.plans.settings import KEY
 
 PLAN = "nnssl_adaptation_plan"
 SEGMENTING = "volumefusion"

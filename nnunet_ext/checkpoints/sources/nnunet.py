@@ -12,7 +12,7 @@ from nnunet_ext.checkpoints.sources.plans import present_dataset_json, present_p
 from nnunet_ext.checkpoints.sources.source import LEFT_OUT, Given, Source, encoder_alone, has_decoder
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
-from nnunet_ext.plans.settings import KEY
+from nnunet_ext.formats.own_key import KEY
 
 NNUNET = "Isensee et al., nnU-Net, Nature Methods 18, 203-211 (2021), doi 10.1038/s41592-020-01008-z"
 

@@ -17,8 +17,8 @@ from nnunet_ext.checkpoints.sources.plans import described_plans
 from nnunet_ext.checkpoints.sources.source import Given, Source, has_decoder
 from nnunet_ext.checkpoints.sources.wrapped import unnamed_channels, unnamed_labels, unwrapped
 from nnunet_ext.errors import UserError
+from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.messages import listed
-from nnunet_ext.plans.settings import KEY
 
 NAMES = (
     (r"conv_blocks_context\.", "encoder.stages."),

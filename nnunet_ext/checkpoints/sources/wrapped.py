@@ -12,8 +12,8 @@ from nnunet_ext.checkpoints.sources.nnunet import with_parts
 from nnunet_ext.checkpoints.sources.plans import described_plans
 from nnunet_ext.checkpoints.sources.source import Given, Source
 from nnunet_ext.errors import UserError
+from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.messages import some
-from nnunet_ext.plans.settings import KEY
 
 WRAPPERS = ("state_dict", "network_weights", "net", "student", "model", "model_state_dict")
 ROOTS = ("encoder.", "decoder.")

@@ -9,8 +9,8 @@ import numpy as np
 from nnunet_ext.advice import Facts
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
+from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.plans.channel_roles import LONGITUDINAL
-from nnunet_ext.plans.settings import KEY
 from nnunet_ext.preprocessing.checks.dataset_check import single_labels
 from nnunet_ext.preprocessing.checks.longitudinal import LongitudinalCheck
 from nnunet_ext.preprocessing.raw.instances import components, instances_of

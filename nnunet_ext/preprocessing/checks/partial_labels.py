@@ -7,8 +7,9 @@ import numpy as np
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
-from nnunet_ext.formats.annotated_labels import DEFAULT, KEY, KINDS, LISTS, SCRIBBLED, AnnotatedLabels
+from nnunet_ext.formats.annotated_labels import DEFAULT, KINDS, LISTS, SCRIBBLED, AnnotatedLabels
 from nnunet_ext.formats.dataset_json import values_of
+from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.messages import some
 from nnunet_ext.preprocessing.checks.dataset_check import known_folds
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset

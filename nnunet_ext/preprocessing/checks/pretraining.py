@@ -4,14 +4,14 @@ from collections.abc import Iterator
 
 from nnunet_ext.findings import Finding
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset
-from nnunet_ext.preprocessing.raw.unlabelled import MADE_BY
+from nnunet_ext.preprocessing.raw.unlabelled import is_unlabelled
 
 
 class PlaceholderCheck:
     """Tells whether labels are placeholders, and whether nnU-Net can plan with them."""
 
     def __init__(self, dataset: RawDataset) -> None:
-        self.made_here = dataset.description.get("nnunet_ext", {}).get("made_by") == MADE_BY
+        self.made_here = is_unlabelled(dataset)
         self.number = dataset.folder.name[len("Dataset") :][:3]
         self.foreground = False
         self.background = False

@@ -11,9 +11,9 @@ from tqdm import tqdm
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import size_and_time, write_json
 from nnunet_ext.folders import folder_written_whole
+from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.messages import some
 from nnunet_ext.plans.channel_roles import LONGITUDINAL, roles_of_dataset
-from nnunet_ext.plans.settings import KEY
 from nnunet_ext.preprocessing.pairs.images import write_image
 from nnunet_ext.preprocessing.pairs.paired_case import IfDiverged, PairedCase, Pairing, make_case
 from nnunet_ext.preprocessing.pairs.pairing import Pair, patients_of

@@ -10,16 +10,15 @@ from pydantic import RootModel, StrictStr
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, sha256
-from nnunet_ext.formats.annotated_labels import KEY, AnnotatedLabels
+from nnunet_ext.formats.annotated_labels import AnnotatedLabels
 from nnunet_ext.formats.dataset_json import channel_names
 from nnunet_ext.formats.names import check_names
 from nnunet_ext.formats.typed import validated
 from nnunet_ext.messages import some
 from nnunet_ext.preprocessing.raw.patients import groups_of_cases
 from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset
-from nnunet_ext.preprocessing.raw.unlabelled import MADE_BY as UNLABELLED
+from nnunet_ext.preprocessing.raw.unlabelled import READER, is_unlabelled
 
-READER = "overwrite_image_reader_writer"
 RESERVED = ("background", "ignore")
 
 Renames = Mapping[str, Mapping[str, str]]
@@ -153,7 +152,7 @@ def _require_same(datasets: Sequence[RawDataset], key: str, fix: str) -> None:
 def _new_names(dataset: RawDataset, aliases: Mapping[str, str], renames: Mapping[str, str]) -> dict[str, str]:
     """The merged dataset's name of each label."""
     own = dataset.foreground_values()
-    if dataset.description.get(KEY, {}).get("made_by") == UNLABELLED:
+    if is_unlabelled(dataset):
         own = {}  # placeholders
     if unknown := sorted(set(renames) - set(own)):
         missing = some([*map(repr, unknown)])

@@ -10,7 +10,8 @@ from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_apart, write_json
-from nnunet_ext.formats.annotated_labels import KEY, LISTS, SCRIBBLED
+from nnunet_ext.formats.annotated_labels import LISTS, SCRIBBLED
+from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.formats.tiff_spacing import spacing_file
 from nnunet_ext.plans.channel_roles import LONGITUDINAL, roles_in, roles_of_dataset
 from nnunet_ext.preprocessing.raw.merge_plan import READER, Merge, Source

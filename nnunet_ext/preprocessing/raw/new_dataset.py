@@ -12,6 +12,7 @@ from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json
 from nnunet_ext.folders import check_output_folder, folder_written_whole
+from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.formats.typed import read_typed
 from nnunet_ext.plans.plans_file import DATA, folder_of_variable, matching_datasets
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset
@@ -84,8 +85,8 @@ def write_description(
         case: {"images": [_reference(image, home) for image in files.images], "label": f"labelsTr/{case}{ending}"}
         for case, files in cases.items()
     }
-    kept = {key: value for key, value in content.items() if key not in ("dataset", "numTraining", "nnunet_ext")}
-    made = {"name": name, "numTraining": len(cases), "nnunet_ext": dict(about), "dataset": listed}
+    kept = {key: value for key, value in content.items() if key not in ("dataset", "numTraining", KEY)}
+    made = {"name": name, "numTraining": len(cases), KEY: dict(about), "dataset": listed}
     write_json(folder / "dataset.json", {**kept, **made})
 
 

@@ -1,6 +1,7 @@
 """What to do with a raw dataset that has been written."""
 
 from nnunet_ext.formats.dataset_json import read_dataset_json
+from nnunet_ext.messages import dataset_number
 from nnunet_ext.plans.plans_file import raw_folder
 from nnunet_ext.preprocessing.raw.raw_dataset import training_cases
 from nnunet_ext.preprocessing.raw.splits import FOLDS, splits_files
@@ -24,7 +25,7 @@ def next_steps(
     Raises:
         UserError: if the dataset is not there, or its dataset.json cannot be read.
     """
-    number, raw = name[len("Dataset") :][:3], raw_folder(name)
+    number, raw = dataset_number(name), raw_folder(name)
     commands = [f"nnunet_ext check -d {number} --trainer {trainer}", f"nnUNetv2_plan_and_preprocess -d {number}"]
     if fold is None:
         cases = len(training_cases(raw, read_dataset_json(raw / "dataset.json")))

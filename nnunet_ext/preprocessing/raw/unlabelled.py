@@ -12,6 +12,7 @@ from tqdm import tqdm
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_apart, read_json
 from nnunet_ext.formats.dataset_json import channel_names, checked_dataset_json
+from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.messages import some
 from nnunet_ext.preprocessing.raw.new_dataset import check_new_name, new_dataset, write_description
 from nnunet_ext.preprocessing.raw.raw_dataset import (
@@ -30,6 +31,11 @@ LABELS = {"background": 0, "image": 1}  # of the placeholders
 
 MADE_BY = "unlabelled"
 READER = "overwrite_image_reader_writer"
+
+
+def is_unlabelled(dataset: RawDataset) -> bool:
+    """Whether `nnunet_ext unlabelled` made a dataset, so that its labels are placeholders."""
+    return dataset.description.get(KEY, {}).get("made_by") == MADE_BY
 
 
 def find_cases(folder: Path) -> tuple[dict[str, Case], str]:
