@@ -19,6 +19,7 @@ SHOTS = 5
 LENGTHS = (1000, 2000)
 AMOUNTS = (0.25, 0.5, 0.75)
 STRENGTHS = (0.1, 0.01, 0.001)
+ADDED = "more entries of each kernel; added when one entry had been found worse than full fine-tuning"
 
 
 def between(start: Path, made: Path, *, source: str, amount: float) -> Sequence[str]:
@@ -58,6 +59,7 @@ def experiment(
     margin: float = 0.0,
     more_seeds: tuple[int, ...] = (3, 4),
     from_scratch: bool = False,
+    more_entries: tuple[int, ...] = (),
 ) -> Experiment:
     """The comparison for a shift.
 
@@ -68,6 +70,7 @@ def experiment(
         margin: the least gain in Dice that counts.
         more_seeds: of the runs that decide.
         from_scratch: whether full fine-tuning beside random weights decides, too.
+        more_entries: numbers of entries for further runs of DGST, which show what one entry costs.
     """
     source = few_shot.source_model
     full = few_shot.tuned("full", "FineTune")
@@ -75,6 +78,10 @@ def experiment(
     decoder = few_shot.tuned("decoder only", "DecoderOnly")
     lora = replace(few_shot.tuned("LoRA", "LoRA"), sizes=(SHOTS,))
     strict, masked = few_shot.dgst("strict", 1), few_shot.dgst("grad_mask", 1)
+    wider = tuple(
+        replace(few_shot.dgst("strict", k), family=f"DGST strict k={k}", sizes=(SHOTS,), description=ADDED)
+        for k in more_entries
+    )
     held = tuple(
         replace(few_shot.tuned(f"L2-SP {strength:g}", "FineTune", "full", fine_tuning__l2_sp=strength), sizes=(SHOTS,))
         for strength in STRENGTHS
@@ -90,13 +97,14 @@ def experiment(
         description=few_shot.description,
         originals=(few_shot.shift.origin,),
         folds=few_shot.shift.target_folds,
-        methods=(source, scratch, *tuned, longer, *held, *(way for one in ways.values() for way in one)),
+        methods=(source, scratch, *tuned, *wider, longer, *held, *(way for one in ways.values() for way in one)),
         tests=few_shot.tests,
         comparisons=(
             *(Comparison(one.name, full.name, margin=margin, is_primary=True) for one in (strict, masked)),
             *(Comparison(full.name, scratch.name, margin=margin, is_primary=True) for _ in range(from_scratch)),
             *(Comparison(strict.name, full.name, size=size) for size in (1, 10)),
-            *(Comparison(one.name, full.name) for one in (scratch, decoder, lora, *held)),
+            *(Comparison(one.name, full.name) for one in (scratch, decoder, lora, *wider, *held)),
+            *(Comparison(one.name, strict.name) for one in wider),
             *(Comparison(one.name, full.name, test="source") for one in (decoder, lora, strict, masked, *held)),
             *(Comparison(one.name, full.name, test=test) for one in ways[full.name] for test in ("target", "source")),
             Comparison(longer.name, full.name),
@@ -121,7 +129,7 @@ def experiment(
             # the two smallest were added when the smallest of the others had been the best for full fine-tuning
             rates=(1e-5, 3e-5, *Pilot().rates),
             first={one.name: 3e-3 for one in (scratch, full, decoder, lora)}
-            | {one.family_name: 1e-2 for one in (strict, masked)},
+            | {one.family_name: 1e-2 for one in (strict, masked, *wider)},
             test=Test("target validation", few_shot.target, "val"),
             seeds=(0, 1),
             steps=LENGTHS[0],
