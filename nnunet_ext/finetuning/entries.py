@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nnunet_ext.devices import on_device
 from nnunet_ext.finetuning.roles import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
 
 Entries = Tensor
-"""Positions in a tensor, (N,), each once: counted row by row over its dimensions, as ``tensor.take`` takes them.
+"""Positions in a tensor, (N,), each once: counted row by row over its dimensions, as ``torch.take`` counts.
 
 One index for a position, and not one for each dimension: on a GPU the time goes into the number of operations.
 """
@@ -105,12 +106,24 @@ def random_entries(rows: Rows, k: int, rng: np.random.Generator, device: torch.d
         candidates = rng.integers(0, last + 1, size=rows.count)
         is_taken = (columns[:, :drawn] == candidates[:, None]).any(axis=1)
         columns[:, drawn] = np.where(is_taken, last, candidates)
-    return rows.entries(torch.as_tensor(columns, device=device))
+    return rows.entries(on_device(columns, device))
+
+
+WITHOUT_TAKE = {"mps"}
+"""Types of devices for which torch has neither `take` nor `put_`."""
+
+
+def read(tensor: Tensor, entries: Entries) -> Tensor:
+    """The values, (N,), of some entries of a tensor."""
+    if tensor.device.type in WITHOUT_TAKE:
+        return tensor[torch.unravel_index(entries, tensor.shape)]
+    return tensor.take(entries)
 
 
 def write(tensor: Tensor, entries: Entries, values: Tensor) -> None:
     """Write values, (N,), to some entries of a tensor, in place."""
-    if torch.are_deterministic_algorithms_enabled():  # they refuse `put_`, which does not know that each entry is once
+    # deterministic algorithms refuse `put_`, which does not know that each entry is there once
+    if tensor.device.type in WITHOUT_TAKE or torch.are_deterministic_algorithms_enabled():
         tensor[torch.unravel_index(entries, tensor.shape)] = values
     else:
         tensor.put_(entries, values)
@@ -118,5 +131,5 @@ def write(tensor: Tensor, entries: Entries, values: Tensor) -> None:
 
 def keep_only(tensor: Tensor, entries: Entries) -> None:
     """Set everything but some entries to zero, in place."""
-    kept = tensor.take(entries)
+    kept = read(tensor, entries)
     write(tensor.zero_(), entries, kept)

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from nnunet_ext.finetuning.entries import Entries, write
+from nnunet_ext.finetuning.entries import Entries, read, write
 
 
 class StrictStep(torch.optim.Optimizer):
@@ -60,8 +60,8 @@ class StrictStep(torch.optim.Optimizer):
         entries = [self.selected[tensor] for tensor in tensors]
         # weights, then each kind of moment, all in the order of the tensors
         kinds = list(zip(*([tensor, *self.begin_step(tensor, group)] for tensor in tensors)))
-        gradients = torch.cat([cast(Tensor, tensor.grad).take(chosen) for tensor, chosen in zip(tensors, entries)])
-        weight, *moments = (torch.cat([one.take(chosen) for one, chosen in zip(kind, entries)]) for kind in kinds)
+        gradients = torch.cat([read(cast(Tensor, one.grad), chosen) for one, chosen in zip(tensors, entries)])
+        weight, *moments = (torch.cat([read(one, chosen) for one, chosen in zip(kind, entries)]) for kind in kinds)
         self.update(group, weight, gradients, moments)
         sizes = [len(chosen) for chosen in entries]
         for kind, moved in zip(kinds, [weight, *moments]):

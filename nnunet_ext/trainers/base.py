@@ -335,6 +335,12 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         # after the data loading processes were forked: they must not inherit a busy thread pool
         self._settle_memory_format()
 
+    def on_train_end(self) -> None:
+        """End as nnU-Net does; no process of a distributed training goes on before the checkpoints are written."""
+        super().on_train_end()
+        if self.is_ddp:
+            dist.barrier()
+
     def on_train_epoch_start(self) -> None:
         """Under a seed, make the draws of this epoch independent of what went before, so that it can be resumed."""
         super().on_train_epoch_start()
@@ -428,6 +434,7 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         has_changed = self._compare_settings(state.get("settings"), name)
         with checkpoint_file(checkpoint) as file:
             super().load_checkpoint(file)
+        keep_steps_on_cpu(self.optimizer)
         if has_changed and self.optimizer is not None:
             # the state that was loaded brings the old values along
             for group in self.optimizer.param_groups:
@@ -449,6 +456,13 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
                 f"Settings differ from those of {filename} (checkpoint -> now):{listed(changes, None)}"
             )
         return bool(changes)
+
+
+def keep_steps_on_cpu(optimizer: torch.optim.Optimizer | None) -> None:
+    """Put AdamW's numbers of steps where torch makes them: it would wait for the GPU to read each, in every step."""
+    for state in optimizer.state.values() if optimizer is not None else ():
+        if isinstance(state.get("step"), Tensor):
+            state["step"] = state["step"].cpu()
 
 
 def total_loss(terms: Mapping[str, Tensor]) -> Tensor:

@@ -14,6 +14,13 @@ from nnunet_ext.techniques.dgst import DGST
 from nnunet_ext.trainers.fine_tuning import FineTuningMixin
 
 
+class RowsOfKernels(dict[Tensor, Rows]):
+    """How each kernel, the weight of a layer, falls into rows."""
+
+    def __repr__(self) -> str:
+        return f"{len(self)} kernels"  # nnU-Net's debug.json would have the weights, which a GPU gives slowly
+
+
 class DGSTMixin(FineTuningMixin, technique=DGST):
     """After clipping, keeps ``dgst.top_k`` entries of the gradient in every row of a kernel, anew in each step.
 
@@ -25,7 +32,7 @@ class DGSTMixin(FineTuningMixin, technique=DGST):
     strategy = staticmethod(strategies.dgst)
     fixed_settings = FineTuningMixin.fixed_settings | {"dgst.mode"}
 
-    rows: dict[Tensor, Rows]  # how each kernel, the weight of a layer, falls into rows
+    rows: RowsOfKernels
 
     def optimizer_class(self) -> type[torch.optim.Optimizer]:
         if self.section(DGST).mode == "grad_mask":
@@ -39,7 +46,7 @@ class DGSTMixin(FineTuningMixin, technique=DGST):
             parameter for name, parameter in network.named_parameters() if self.freedoms[name] is Freedom.SELECTED
         }
         layers = (module for module in network.modules() if getattr(module, "weight", None) in kernels)
-        self.rows = {cast(Tensor, layer.weight): Rows.of(layer) for layer in layers}
+        self.rows = RowsOfKernels({cast(Tensor, layer.weight): Rows.of(layer) for layer in layers})
 
     def edit_gradients(self) -> None:
         """Clip the whole gradient, then select of each kernel's what this step moves."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from nnunet_ext.advice import FEW, VERDICTS, Facts
 from nnunet_ext.checkpoints.networks import find_trainer
@@ -443,6 +444,22 @@ def test_the_probe_measures_a_step() -> None:
     measured = probed(2, "cpu", features=2)
     assert measured.seconds_per_voxel > 0
     assert "on this machine (cpu" in measured.basis
+
+
+def test_a_gpu_is_probed_with_a_large_patch_and_with_a_small_one_where_that_does_not_fit(monkeypatch) -> None:
+    sizes = []
+
+    def seconds(size: Any, device: str, features: int) -> float:
+        sizes.append(size)
+        if size == step_times.PROBED_ON_CUDA[3]:
+            raise torch.OutOfMemoryError
+        return 1.0
+
+    monkeypatch.setattr(step_times, "_seconds_of_a_step", seconds)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    assert probed(3, "cuda").seconds_per_voxel == pytest.approx(1 / (32 * 64 * 64))
+    assert probed(2, "cuda").seconds_per_voxel == pytest.approx(1 / (4 * 512 * 512))
+    assert sizes == [(1, 128, 128, 128), (1, 32, 64, 64), (4, 512, 512)]
 
 
 # ---------------------------------------------------------------------- what the techniques declare

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from nnunetv2.run.run_training import maybe_load_checkpoint
 
 from nnunet_ext.finetuning.entries import Rows, top_entries
-from support.nnunet_runs import build_trainer, run_in_new_process
+from nnunet_ext.trainers.base import nnUNetTrainerConfigurable
+from support.nnunet_runs import build_trainer, run_in_new_process, train
 from support.trainers_under_test import EVERY_TRAINER, data_kind
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
@@ -56,3 +58,11 @@ def test_a_strict_step_in_mixed_precision_moves_selected_entries_alone(results):
             moved = rows.matrix(weight.detach() != before[weight]).sum(dim=1)
             assert (moved <= 1).all()
             before[weight] = weight.detach().clone()
+
+
+def test_a_resumed_adamw_keeps_its_numbers_of_steps_on_the_cpu(results, monkeypatch):
+    monkeypatch.setattr(nnUNetTrainerConfigurable, "default_settings", {"optimizer": "adamw"})
+    train("nnUNetTrainerConfigurable", device="cuda")
+    resumed = build_trainer("nnUNetTrainerConfigurable", device="cuda", resume=True)
+    maybe_load_checkpoint(resumed, True, False)
+    assert {state["step"].device.type for state in resumed.optimizer.state.values()} == {"cpu"}

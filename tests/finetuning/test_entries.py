@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from nnunet_ext.finetuning.entries import Rows, keep_only, random_entries, top_entries
+from nnunet_ext.finetuning.entries import Rows, keep_only, random_entries, read, top_entries, write
 
 LAYERS = {
     "conv2d": nn.Conv2d(3, 5, 3),
@@ -113,6 +113,18 @@ def test_keep_only_leaves_the_entries_and_nothing_else():
     original, mask = tensor.clone(), _mask(tensor, entries)
     keep_only(tensor, entries)
     assert torch.equal(tensor, torch.where(mask, original, torch.zeros(())))
+
+
+def test_devices_without_take_and_put_read_and_write_the_same_entries(monkeypatch):
+    tensor = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last)
+    entries = top_entries(tensor, Rows(tuple(tensor.shape)), 2)
+    expected, other = tensor.clone(), tensor.clone()
+    values = read(expected, entries)
+    write(expected, entries, 2 * values)
+    monkeypatch.setattr("nnunet_ext.finetuning.entries.WITHOUT_TAKE", {"cpu"})
+    assert torch.equal(read(other, entries), values)
+    write(other, entries, 2 * values)
+    assert torch.equal(other, expected)
 
 
 def test_a_layer_without_rows_is_refused():

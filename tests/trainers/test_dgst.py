@@ -255,6 +255,7 @@ def test_the_optimizer_keeps_no_more_than_torchs_own(built):
     assert sizes[0] == sizes[1]
     indices = sum(len(entries) for entries in strict.optimizer.selected.values())
     assert indices < sum(parameter.numel() for parameter in strict.rows)
+    assert str(strict.rows) == f"{len(strict.rows)} kernels", "for nnU-Net's debug.json"
 
 
 def test_mixed_precisions_loss_scale_changes_no_bit_of_a_strict_step(built):

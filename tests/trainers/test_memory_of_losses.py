@@ -4,7 +4,12 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from nnunet_ext.trainers import nnUNetTrainerConfigurable, nnUNetTrainerDBDMP, nnUNetTrainerTDNet
+from nnunet_ext.trainers import (
+    nnUNetTrainerConfigurable,
+    nnUNetTrainerDBDMP,
+    nnUNetTrainerPartialLabels,
+    nnUNetTrainerTDNet,
+)
 from support.changed_trainers import changed_trainer
 
 LABELS = {"background": 0} | {f"organ {number}": number for number in range(1, 14)}
@@ -12,7 +17,12 @@ LABELS = {"background": 0} | {f"organ {number}": number for number in range(1, 1
 
 @pytest.mark.parametrize(
     ("trainer_class", "branches", "documented"),
-    [(nnUNetTrainerConfigurable, 1, 3), (nnUNetTrainerDBDMP, 2, 12), (nnUNetTrainerTDNet, 3, 14)],
+    [
+        (nnUNetTrainerConfigurable, 1, 3),
+        (nnUNetTrainerPartialLabels, 1, 4),
+        (nnUNetTrainerDBDMP, 2, 12),
+        (nnUNetTrainerTDNet, 3, 14),
+    ],
 )
 def test_numbers_kept_for_each_voxel_and_label_at_full_resolution(
     trainer_class, branches, documented, workspace, results
@@ -25,6 +35,10 @@ def test_numbers_kept_for_each_voxel_and_label_at_full_resolution(
     logits = [torch.randn(shape, requires_grad=True) for _ in range(branches)]
     target = torch.randint(0, len(LABELS), (2, 1, *shape[2:])).float()
     batch = {"target": target, "inside": torch.ones_like(target, dtype=torch.bool)}
+    if trainer_class is nnUNetTrainerPartialLabels:  # each case lacks some
+        annotated = torch.ones(shape[:2], dtype=torch.bool)
+        annotated[0, 3:5] = annotated[1, 5:9] = False
+        batch["annotated"] = annotated
     kept = {}
 
     def keep(tensor):
