@@ -35,10 +35,10 @@ from nnunet_ext.cli import FINE, PROBLEM, WRONG_USAGE
 from nnunet_ext.commands.configure import parse_settings
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_text
+from nnunet_ext.nnunet_names import TRAINER as STOCK
 from nnunet_ext.plans.settings import validated_settings
 from nnunet_ext.registry import TRAINERS
 
-STOCK = "nnUNetTrainer"
 CONTROL = "nnUNetTrainer (again)"
 
 

@@ -19,12 +19,12 @@ from nnunetv2.experiment_planning.experiment_planners.network_topology import ge
 from nnunet_ext.checkpoints.shapes import PLAIN, unet_architecture
 from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.messages import size
+from nnunet_ext.nnunet_names import PLANS
 from nnunet_ext.plans.channel_roles import LONGITUDINAL
 from nnunet_ext.trainers.dual_encoder import DualEncoderMixin
 from nnunet_ext.trainers.pretraining import PretrainingMixin, RestorationMixin
 
 DATASET = "Dataset999_Synthetic"
-PLANS = "nnUNetPlans"
 CONFIGURATION = "synthetic"
 MIN_FEATURE_MAP = 4
 

@@ -5,14 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from nnunet_ext.nnunet_names import FINAL, PLANS
+
 T = TypeVar("T")
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 MOST_FOLDS = 1000  # each is a training
 RESAMPLES = 2000  # enough for the second digit of a 95 % interval
-
-PLANS = "nnUNetPlans"
-"""The plans file that nnU-Net makes unless another is asked for."""
 
 
 def _number(kind: Callable[[str], T], fits: Callable[[T], bool], expected: str) -> Callable[[str], T]:
@@ -91,7 +90,7 @@ def add_teacher_options(
     unseen += "un-annotated in its own cases is background, or knows its own pseudo labels by heart"
     if not never_seen:
         parser.add_argument("--out-of-fold", action="store_true", help=unseen)
-    parser.add_argument("--checkpoint", default="checkpoint_final.pth", help="file in each fold (default: %(default)s)")
+    parser.add_argument("--checkpoint", default=FINAL, help="file in each fold (default: %(default)s)")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="device to predict on (default: %(default)s)")
     parser.add_argument("--disable-tta", action="store_true", help="predict without mirroring: faster, less accurate")
 

@@ -10,6 +10,7 @@ from benchmarks.data.folds import grouped
 from benchmarks.engine.experiment import Draw
 from nnunet_ext.demo.run import link_or_copy
 from nnunet_ext.files import read_json
+from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, copy_label_map
 
 ENDING = ".nii.gz"
@@ -24,13 +25,13 @@ def linked(folder: Path, draw: object, *, name: str) -> None:
     """Make a dataset that is the original, but for the folds."""
     folder.mkdir()
     for part in original(name).iterdir():
-        if part.name != "splits_final.json":
+        if part.name != SPLITS:
             link_or_copy(part, folder / part.name)
 
 
 def groups_of_splits(name: str, patient_of: Callable[[str], str]) -> list[dict[str, list[str]]]:
     """The patients and cases of each validation set of the original's own splits_final.json."""
-    splits = read_json(original(name) / "splits_final.json")
+    splits = read_json(original(name) / SPLITS)
     return grouped([fold["val"] for fold in splits], patient_of)
 
 

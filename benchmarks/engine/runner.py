@@ -19,9 +19,9 @@ from benchmarks.engine.journal import Journal, NotDone, OutOfTime
 from benchmarks.engine.pilots import Pilots
 from nnunet_ext.evaluation.scores_table import SCORES, read_scores
 from nnunet_ext.files import write_json
+from nnunet_ext.nnunet_names import FINAL, PLANS, SPLITS
 from nnunet_ext.plans.plans_file import read_plans
 
-PLANS = "nnUNetPlans"
 CHECKPOINTS = "checkpoint_*.pth"
 CONV_KWARGS = ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage")
 
@@ -130,7 +130,7 @@ class Runner:
         folds = (dataset.folds or self.experiment.folds)(self.experiment.sizes, self.experiment.all_seeds)
         self.preprocessed(name).mkdir(exist_ok=True)
         for folder in (self.raw(name), self.preprocessed(name)):
-            write_json(folder / "splits_final.json", folds)
+            write_json(folder / SPLITS, folds)
         shutil.copyfile(self.raw(name) / "dataset.json", self.preprocessed(name) / "dataset.json")
 
     def prepare(self, dataset: Dataset, training: Training) -> None:
@@ -197,7 +197,7 @@ class Runner:
 
     def checkpoint(self, training: Training) -> Path:
         """The final checkpoint of a training."""
-        return self.model(training) / f"fold_{training.fold}" / "checkpoint_final.pth"
+        return self.model(training) / f"fold_{training.fold}" / FINAL
 
     def settings(self, training: Training, lr: float) -> dict[str, Any]:
         """The settings of a training, those of its method last."""

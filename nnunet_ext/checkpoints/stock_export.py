@@ -23,7 +23,7 @@ from nnunet_ext.checkpoints.postprocessing import TEXT, copy_postprocessing
 from nnunet_ext.checkpoints.reading import read_checkpoint
 from nnunet_ext.checkpoints.sources import stunet
 from nnunet_ext.checkpoints.standalone import standalone_source
-from nnunet_ext.checkpoints.trained_model import FINAL, TrainedModel, training_of
+from nnunet_ext.checkpoints.trained_model import TrainedModel, training_of
 from nnunet_ext.checkpoints.writing import write_checkpoint
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import sha256, write_json, write_text
@@ -32,6 +32,7 @@ from nnunet_ext.formats.names import check_names
 from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.formats.typed import read_typed
 from nnunet_ext.messages import some
+from nnunet_ext.nnunet_names import FINAL
 from nnunet_ext.version import __version__
 
 PROVENANCE = "nnunet_ext_export.json"

@@ -9,8 +9,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
 from nnunet_ext.formats.dataset_json import read_dataset_json
 from nnunet_ext.formats.plans import checked_plans
-
-FINAL = "checkpoint_final.pth"
+from nnunet_ext.nnunet_names import FINAL
 
 
 @dataclass(frozen=True)

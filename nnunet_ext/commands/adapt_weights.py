@@ -29,6 +29,7 @@ from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_new_file, sha256
 from nnunet_ext.formats.own_key import KEY
+from nnunet_ext.nnunet_names import PLANS, TRAINER
 from nnunet_ext.version import __version__
 
 HEADS_HINT = (
@@ -41,9 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, metavar="SOURCE", help="checkpoint of the trained model, or its folder")
     parser.add_argument("--to", nargs=2, metavar=("DATASET", "CONFIGURATION"), help="dataset id or name; configuration")
     parser.add_argument(
-        "-tr", "--trainer", default="nnUNetTrainer", help="trainer that will start from them (default: %(default)s)"
+        "-tr", "--trainer", default=TRAINER, help="trainer that will start from them (default: %(default)s)"
     )
-    parser.add_argument("-p", "--plans", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
+    parser.add_argument("-p", "--plans", default=PLANS, help="plans identifier (default: %(default)s)")
     parser.add_argument("-o", "--output", "--out", type=Path, metavar="OUT", help="file to write")
     only = "report how the weights fit and write nothing; without --to, check the source against its own plans. The "
     only += "exit status is 1 if it fits with --partial alone"

@@ -75,6 +75,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.metrics import DICE, GROUPS, LESIONS_RECALL, NSD
 from nnunet_ext.evaluation.metrics.label_in_case import OVERLAP
 from nnunet_ext.files import check_apart
+from nnunet_ext.nnunet_names import FINAL
 
 if TYPE_CHECKING:
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
@@ -83,7 +84,6 @@ if TYPE_CHECKING:
     from nnunet_ext.evaluation.scored_labels import ScoredLabels
     from nnunet_ext.evaluation.scoring import Options, Result
 
-CHECKPOINT = "checkpoint_final.pth"
 # options that need a model
 OF_MODELS = ("on", "folds", "threshold", "thresholds", "checkpoint", "device", "disable_tta")
 
@@ -145,7 +145,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_interval_options(parser, purpose="the intervals")
     workers = "maximum number of processes that score; each holds a whole case in memory (default: the available "
     add("--workers", type=positive, metavar="N", help=f"{workers}cores, at most 8)")
-    add("--checkpoint", help=f"file name of the checkpoint in each fold (default: {CHECKPOINT})")
+    add("--checkpoint", help=f"file name of the checkpoint in each fold (default: {FINAL})")
     add("--device", choices=DEVICES, help="device to predict on (default: auto)")
     add("--disable-tta", action="store_true", help="predict without mirroring: faster, less accurate")
     add("--force", action="store_true", help="empty OUT first, if this command made it")
@@ -234,7 +234,7 @@ def of_model(args: argparse.Namespace) -> Job:
     register()
     device, mirroring = choose_device(args.device or "auto"), not args.disable_tta
     folds = list(dict.fromkeys(args.folds or [0]))
-    model = find_trained_model(args.model, folds, checkpoint=args.checkpoint or CHECKPOINT)
+    model = find_trained_model(args.model, folds, checkpoint=args.checkpoint or FINAL)
     more: dict[str, Any] = {"folds": model.folds, "instances": args.instances, "partial": args.partial}
     chosen = [
         select_cases(dataset, selection, references=references, **more)

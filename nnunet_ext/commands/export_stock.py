@@ -40,6 +40,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_apart, check_new_file, written_whole
 from nnunet_ext.folders import folder_written_whole
 from nnunet_ext.messages import listed
+from nnunet_ext.nnunet_names import FINAL
 from nnunet_ext.registration import register
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     folds = "to export (default: all that are there)"
     parser.add_argument("-f", "--folds", type=fold_name, nargs="+", metavar="FOLD", help=folds)
-    parser.add_argument("--checkpoint", default="checkpoint_final.pth", help="to export (default: %(default)s)")
+    parser.add_argument("--checkpoint", default=FINAL, help="to export (default: %(default)s)")
     archive = "write a zip archive for nnUNetv2_install_pretrained_model_from_zip"
     parser.add_argument("--zip", action="store_true", help=archive)
     inside = "where MODEL is an archive of several: the name of a folder in it, as the message about them lists it"

@@ -30,6 +30,7 @@ from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.jobs.sweep import FAILED, FINISHED, STOPPED, Request, Resources, Sweep
 from nnunet_ext.messages import aligned
+from nnunet_ext.nnunet_names import PLANS
 from nnunet_ext.plans.plans_file import folder_of_variable, preprocessed_folder, read_plans
 
 ALL_FINISHED, NEEDS_YOU, AT_WORK = 0, 1, 3
@@ -58,7 +59,7 @@ def add_start_arguments(parser: argparse.ArgumentParser) -> None:
     folds = "numbers of folds, or all"
     parser.add_argument("-f", "--folds", nargs="+", type=fold_name, required=True, metavar="FOLD", help=folds)
     parser.add_argument("--seeds", nargs="+", type=not_negative, metavar="S", help="train once for each of these seeds")
-    parser.add_argument("-p", "--plans", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
+    parser.add_argument("-p", "--plans", default=PLANS, help="plans identifier (default: %(default)s)")
     devices = "device to train on; auto is the best of this machine, and cuda for Slurm (default: %(default)s)"
     parser.add_argument("--device", choices=DEVICES, default="auto", help=devices)
     where = parser.add_mutually_exclusive_group()

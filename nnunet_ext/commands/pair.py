@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 from nnunet_ext.arguments import not_negative_number
 from nnunet_ext.errors import UserError
 from nnunet_ext.messages import SHOWN, counted, some
+from nnunet_ext.nnunet_names import FINAL
 from nnunet_ext.plans.plans_file import raw_folder
 
 if TYPE_CHECKING:
@@ -239,7 +240,7 @@ def outcome_summary(outcome: PreparedPairs, pairing: Pairing, pairs: Sequence[Pa
 
 def next_commands(output: str, like: Path | None) -> str:
     """How to go on: training, or prediction like that of a model."""
-    from nnunet_ext.checkpoints.trained_model import FINAL, folds_of
+    from nnunet_ext.checkpoints.trained_model import folds_of
     from nnunet_ext.preprocessing.raw.next_steps import next_steps
 
     if like is None:

@@ -74,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from nnunet_ext.nnunet_names import SPLITS
     from nnunet_ext.plans.channel_roles import roles_in
     from nnunet_ext.preprocessing.raw.new_dataset import (
         CaseProgress,
@@ -83,7 +84,6 @@ def run(args: argparse.Namespace) -> int:
     )
     from nnunet_ext.preprocessing.raw.next_steps import next_steps
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset, remove_label_map
-    from nnunet_ext.preprocessing.raw.splits import SPLITS
     from nnunet_ext.preprocessing.simulate.weaker_dataset import copy_truth
     from nnunet_ext.pseudo_labels.agreement import (
         Agreement,

@@ -141,8 +141,9 @@ def with_unseen_cases(source: RawDataset, args: argparse.Namespace) -> RawDatase
     """The dataset with the cases alone that a fold has not trained on; all, where the model is of another dataset."""
     from nnunet_ext.checkpoints.trained_model import check_model_folder, dataset_of
     from nnunet_ext.formats.typed import read_typed
+    from nnunet_ext.nnunet_names import SPLITS
     from nnunet_ext.plans.plans_file import preprocessed_folder
-    from nnunet_ext.preprocessing.raw.splits import SPLITS, check_has_folds, read_splits
+    from nnunet_ext.preprocessing.raw.splits import check_has_folds, read_splits
 
     check_model_folder(args.model)
     plans = read_typed(dict[str, Any], args.model / "plans.json", maker="nnU-Net")

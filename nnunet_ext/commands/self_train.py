@@ -39,6 +39,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_apart
 from nnunet_ext.folders import prepare_output_folder
 from nnunet_ext.messages import aligned
+from nnunet_ext.nnunet_names import PLANS
 from nnunet_ext.plans.plans_file import DATA, check_configuration, folder_of_variable, preprocessed_folder, read_plans
 from nnunet_ext.registration import register
 
@@ -49,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--with", dest="labelled", required=True, metavar="DATASET", help="id or name of the labelled, planned dataset")
     add("-c", "--configuration", required=True, help="configuration in the plans of the labelled dataset")
     add("-tr", "--trainer", required=True, help="class name of the students' trainer")
-    add("-p", "--plans", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
+    add("-p", "--plans", default=PLANS, help="plans identifier (default: %(default)s)")
     add("-f", "--fold", type=fold_name, default=0, help="fold of the labelled dataset, or all (default: %(default)s)")
     add("--id", dest="first_id", type=positive, required=True, metavar="N", help="id of the first round's dataset")
     add(

@@ -18,11 +18,12 @@ from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
-from nnunet_ext.arguments import PLANS, not_negative, number_of_folds, positive
+from nnunet_ext.arguments import not_negative, number_of_folds, positive
 from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
 from nnunet_ext.messages import counted
+from nnunet_ext.nnunet_names import PLANS
 from nnunet_ext.plans import plans_file
 from nnunet_ext.plans.plans_file import dataset_folder
 

@@ -27,9 +27,10 @@ from nnunet_ext.folders import prepare_output_folder
 from nnunet_ext.formats.dataset_json import read_dataset_json
 from nnunet_ext.formats.tiff_spacing import spacing_file
 from nnunet_ext.messages import aligned, counted, dataset_number
+from nnunet_ext.nnunet_names import PLANS, SPLITS, TRAINER
 from nnunet_ext.plans.channel_roles import roles_of_dataset
 from nnunet_ext.preprocessing.raw.raw_dataset import training_cases
-from nnunet_ext.preprocessing.raw.splits import FOLDS, SPLITS
+from nnunet_ext.preprocessing.raw.splits import FOLDS
 from nnunet_ext.programs import check_status, find_executable, running
 from nnunet_ext.registration import VARIABLE, extended_value
 from nnunet_ext.report.page import write_report
@@ -41,7 +42,6 @@ from nnunet_ext.training_log import read_progress
 # nnU-Net's own training, except that the preset's short schedule is read from the plans
 STOCK_TRAINER = "nnUNetTrainerConfigurable"
 STOCK = "stock nnU-Net"
-PLANS = "nnUNetPlans"
 CONFIGURATIONS = ("3d_fullres_quick", "2d_quick")
 WITH_PRIOR = "Dataset902_FollowUpWithPrior"
 REPORT_SECONDS = 30.0  # between signs of life where there is no terminal
@@ -84,7 +84,7 @@ def on_one_dataset(dataset: Path, out: Path, trainer: str) -> Demonstration:
     if not cases or not all((labels / f"{case}{ending}").is_file() for case in cases):
         images, labels = out / "held_out" / "images", out / "held_out" / "labels"
         source = "validation cases of fold 0"
-    name = trainer.removeprefix("nnUNetTrainer")
+    name = trainer.removeprefix(TRAINER)
     return Demonstration(
         title=f"{name} beside {STOCK} on {dataset.name}",
         description=f"Evaluated on the {source} of {dataset.name}.",
@@ -95,7 +95,7 @@ def on_one_dataset(dataset: Path, out: Path, trainer: str) -> Demonstration:
 
 def at_two_dates(current: Path, out: Path, trainer: str) -> Demonstration:
     """Stock nnU-Net on current scans alone, and a trainer that has the prior ones too: with them, and without."""
-    both, name = current.with_name(WITH_PRIOR), trainer.removeprefix("nnUNetTrainer")
+    both, name = current.with_name(WITH_PRIOR), trainer.removeprefix(TRAINER)
     scans, references = current / "imagesTs", current / "labelsTs"
     with_theirs, with_none = out / "held_out" / "with_prior", out / "held_out" / "without_prior"
     labels = [f"{label}={value}" for label, value in LABELS.items() if label != "background"]
@@ -324,7 +324,7 @@ def _run(
         run(f"train_{trainer}", *train, "-tr", trainer, "-device", device)
     if not demonstration.labels.is_dir():
         dataset = columns[0].dataset
-        link_validation_cases(dataset, preprocessed / dataset.name / "splits_final.json", demonstration.labels.parent)
+        link_validation_cases(dataset, preprocessed / dataset.name / SPLITS, demonstration.labels.parent)
     sources = []
     for column in columns:
         dataset, trainer, configuration = column.dataset, column.trainer, configurations[column.dataset]

@@ -9,9 +9,10 @@ from nnunet_ext.advice import VERDICTS, Advice, Facts
 from nnunet_ext.diagnosis.step_times import EPOCHS, FEATURES, StepTime
 from nnunet_ext.errors import UserError
 from nnunet_ext.messages import counted, dataset_number, size
+from nnunet_ext.nnunet_names import PLANS, SPLITS
 from nnunet_ext.plans.plans_file import preprocessed_folder, read_plans
 from nnunet_ext.plans.quick import BASE_FEATURES, MIN_BATCH, SETTINGS, VOXELS_PER_PATCH
-from nnunet_ext.preprocessing.raw.splits import FOLDS, SPLITS
+from nnunet_ext.preprocessing.raw.splits import FOLDS
 
 DEFAULT_TARGET_GB = 8  # for which nnU-Net plans
 LONGEST_H = 7 * 24  # of a training that is still shown as it is, if nobody says how many hours there are
@@ -118,7 +119,7 @@ def schedule_for(
     base, device = ("2d" if dims == 2 else "3d_fullres"), " -device cpu" * on_cpu
     plan, plans, target = (
         f"nnUNetv2_plan_and_preprocess -d {{number}} -c {base}",
-        "nnUNetPlans",
+        PLANS,
         float(DEFAULT_TARGET_GB),
     )
     largest = max(one.memory for one in advice)
@@ -126,7 +127,7 @@ def schedule_for(
         target = max(1, int(gpu_gb / largest * 10) / 10)
         plans = f"nnUNetPlans_{target:g}GB"
         plan += f" -gpu_memory_target {target:g} -overwrite_plans_name {plans}"
-    option = "" if plans == "nnUNetPlans" else f" -p {plans}"
+    option = "" if plans == PLANS else f" -p {plans}"
     if probe is None:
         return Schedule(base, plans, device, target, [plan], None, EPOCHS, "")
     step = probe(dims, FEATURES)
@@ -217,7 +218,7 @@ def with_folds(schedule: Schedule, cases: Mapping[str, int]) -> Schedule:
 
 def steps(advice: Sequence[Advice], schedule: Schedule, *, name: str) -> list[Step]:
     """The advice with its commands, times and memory."""
-    option = "" if schedule.plans == "nnUNetPlans" else f" -p {schedule.plans}"
+    option = "" if schedule.plans == PLANS else f" -p {schedule.plans}"
     base = schedule.configuration.removesuffix(f"_{SHORT}").removesuffix(f"_{QUICK}")
     names = {"name": name, "base": base, "c": schedule.configuration, "p": schedule.plans, "plans": option}
     names |= {

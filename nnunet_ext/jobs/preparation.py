@@ -10,17 +10,11 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json
 from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.jobs.sweep import Request, seeded_name
+from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.plans.cascades import PREVIOUS, inherited_value
 from nnunet_ext.plans.plans_file import PATIENCE_S, add_configurations, preprocessed_folder, read_plans
 from nnunet_ext.plans.settings import configured_settings, merged, validated_settings
-from nnunet_ext.preprocessing.raw.splits import (
-    FOLDS,
-    SPLITS,
-    check_has_folds,
-    cross_validation,
-    find_dataset,
-    read_splits,
-)
+from nnunet_ext.preprocessing.raw.splits import FOLDS, check_has_folds, cross_validation, find_dataset, read_splits
 
 
 def prepare(request: Request) -> None:

@@ -24,14 +24,13 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
 from nnunet_ext.formats.names import check_names
 from nnunet_ext.formats.typed import read_typed
+from nnunet_ext.nnunet_names import CHECKPOINTS, FINAL
 
 Fold = int | Literal["all"]
 KNOWN_KEYS = ConfigDict(extra="forbid")
 
 WAITING, RUNNING, FINISHED, FAILED, STOPPED = "waiting", "running", "finished", "failed", "stopped"
 SWEEP, MAKER = "sweep.json", "nnunet_ext jobs"
-# nnU-Net's own, in the order in which --c looks for them
-CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
 
 
 @dataclass(frozen=True)
@@ -198,7 +197,7 @@ class Sweep:
         A trainer that validates nothing, such as a pre-training, has finished if its command has succeeded.
         """
         fold = self.fold_folder(training)
-        return (fold / CHECKPOINTS[0]).is_file() and (
+        return (fold / FINAL).is_file() and (
             _is_json(fold / "validation" / "summary.json") or self.record(training).state == FINISHED
         )
 

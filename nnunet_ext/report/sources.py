@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 
-from nnunet_ext.checkpoints.trained_model import FINAL
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.largest_component import PIECES
 from nnunet_ext.evaluation.lesions import COMPONENTS
@@ -22,6 +21,7 @@ from nnunet_ext.formats.evaluation import EvaluationJson, Origin
 from nnunet_ext.formats.summary import path_of
 from nnunet_ext.formats.typed import read_typed
 from nnunet_ext.messages import some
+from nnunet_ext.nnunet_names import FINAL, PLANS, TRAINER
 from nnunet_ext.report.cases import CaseFiles, Evaluation, Label, RawFiles, find_raw_files, read_labels, read_summary
 from nnunet_ext.report.training import TrainingRecord, find_checkpoint, read_training
 
@@ -119,7 +119,7 @@ def _short(model: Path) -> str:
     """Trainer and configuration of a model folder, and its plans if they are not nnU-Net's."""
     trainer, _, rest = model.name.partition("__")
     plans, _, configuration = rest.partition("__")
-    parts = [trainer.removeprefix("nnUNetTrainer") or "nnU-Net", configuration, "" if plans == "nnUNetPlans" else plans]
+    parts = [trainer.removeprefix(TRAINER) or "nnU-Net", configuration, "" if plans == PLANS else plans]
     return ", ".join(part for part in parts if part)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ext.checkpoints.reading import read_checkpoint
-from nnunet_ext.checkpoints.trained_model import FINAL, training_of
+from nnunet_ext.checkpoints.trained_model import training_of
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
 from nnunet_ext.formats.checkpoint import Recorded
@@ -20,10 +20,8 @@ from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.formats.plans import checked_plans
 from nnunet_ext.formats.typed import validated
 from nnunet_ext.messages import dataset_number
+from nnunet_ext.nnunet_names import CHECKPOINTS, FINAL, PLANS, TRAINER
 from nnunet_ext.plans.plans_file import check_configuration
-
-CHECKPOINTS = (FINAL, "checkpoint_latest.pth", "checkpoint_best.pth")
-DEFAULT_TRAINER, DEFAULT_PLANS = "nnUNetTrainer", "nnUNetPlans"
 
 
 @dataclass(frozen=True)
@@ -107,10 +105,10 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def training_commands(plans: Mapping[str, Any], *, trainer: str, configuration: str, fold: str) -> tuple[str, ...]:
     """The commands that write a training's configurations and train, as far as the plans in its checkpoint tell."""
     dataset = dataset_number(str(plans.get("dataset_name", "DATASET")))
-    name = str(plans.get("plans_name", DEFAULT_PLANS))
-    named = [] if name == DEFAULT_PLANS else ["-p", name]
+    name = str(plans.get("plans_name", PLANS))
+    named = [] if name == PLANS else ["-p", name]
     train = ["nnUNetv2_train", dataset, configuration, fold]
-    train += [] if trainer == DEFAULT_TRAINER else ["-tr", trainer]
+    train += [] if trainer == TRAINER else ["-tr", trainer]
     lines = [
         _configure(dataset, named, one, plans["configurations"][one])
         for one in reversed(_lineage(plans, configuration))

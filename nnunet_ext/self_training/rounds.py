@@ -25,9 +25,10 @@ from nnunet_ext.jobs.local import LocalJobs
 from nnunet_ext.jobs.runs import run_training
 from nnunet_ext.jobs.sweep import Resources, Sweep
 from nnunet_ext.messages import dataset_number
+from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.plans.plans_file import read_plans
 from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
-from nnunet_ext.preprocessing.raw.splits import SPLITS, read_splits
+from nnunet_ext.preprocessing.raw.splits import read_splits
 from nnunet_ext.programs import CommandFailed, check_status, end_group, find_executable, running
 from nnunet_ext.pseudo_labels.datasets import TABLE
 from nnunet_ext.registration import VARIABLE, extended_value

@@ -1,9 +1,9 @@
 """nnU-Net's own training with settings from the plans file."""
 
 from nnunet_ext.advice import FEW, Advice
+from nnunet_ext.nnunet_names import TRAINER
 from nnunet_ext.techniques import FOREGROUND, Section, Technique, TrainerEntry
 
-STOCK = "nnUNetTrainer"
 PADDING = "docs/techniques/scribbles.md#results"
 SCRIBBLES = (
     "Hearts with scribbles, 2,000 and 4,000 steps: Dice 0.773 and 0.807, and 0.803 and 0.829 by the largest component "
@@ -22,7 +22,7 @@ BASE: Technique[Section] = Technique(
     checks=(FOREGROUND, "nnunet_ext.preprocessing.checks.scribbles:IgnoreLabelCheck"),
     advice=(
         Advice(
-            STOCK,
+            TRAINER,
             lambda facts: facts.missing_instances,
             why="Stock nnU-Net tolerates gaps in the labels. Where it takes days and not months, annotate the rest.",
             evidence="30 % of the lesions annotated, 42 tiles of 4 patients, 360 steps, 3 seeds: Dice 0.492 against "
@@ -32,7 +32,7 @@ BASE: Technique[Section] = Technique(
             is_baseline=True,
         ),
         Advice(
-            STOCK,
+            TRAINER,
             lambda facts: facts.all_have_prior_labels and not (facts.missing_instances or facts.partial),
             why="The channels of the prior scan are input of stock nnU-Net like any others (early concatenation). It "
             "has no prior dropout, so that such a model is of no use for patients without a prior.",
@@ -44,7 +44,7 @@ BASE: Technique[Section] = Technique(
             is_baseline=True,
         ),
         Advice(
-            STOCK,
+            TRAINER,
             lambda facts: facts.priors is not None and not facts.has_prior_labels and not facts.missing_instances,
             why="The image of the prior scan alone has not helped; draw its labels if you can.",
             evidence="Cardiac MRI, 16 patients, 200 steps, 3 seeds: +0.025 (-0.084 to 0.127) over no prior.",
@@ -53,7 +53,7 @@ BASE: Technique[Section] = Technique(
             is_baseline=True,
         ),
         Advice(
-            STOCK,
+            TRAINER,
             lambda facts: facts.scribbled > 0 and not facts.is_mixed and facts.priors is None,
             why="With the ignore label in dataset.json stock nnU-Net learns from the annotated voxels alone.",
             evidence=f"{SCRIBBLES} It is the baseline of every scribble method, and none is shown to beat it by a "
@@ -63,7 +63,7 @@ BASE: Technique[Section] = Technique(
             is_baseline=True,
         ),
         Advice(
-            STOCK,
+            TRAINER,
             lambda facts: facts.sliced > 0 and not facts.is_mixed and facts.priors is None,
             why="Slices that are labelled in full are what the ignore label of stock nnU-Net is made for.",
             evidence="Not measured here; methods for scribbles have no known advantage on full slices.",
@@ -72,7 +72,7 @@ BASE: Technique[Section] = Technique(
             is_baseline=True,
         ),
         Advice(
-            STOCK,
+            TRAINER,
             lambda facts: facts.dense > 0 and (facts.partial > 0 or facts.unlabelled > 0 or facts.is_mixed),
             why="Train on the dense cases alone first: stock nnU-Net takes what is missing in the others for "
             "background. Put these cases into a dataset of their own (here 999), and test all on the same cases.",
@@ -84,7 +84,7 @@ BASE: Technique[Section] = Technique(
             is_baseline=True,
         ),
         Advice(
-            STOCK,
+            TRAINER,
             lambda facts: facts.partial > 0 and facts.dense == 0 and not facts.missing_instances,
             why="Train a stock model for each set of labels, on the cases that were annotated for it: on all cases "
             "stock nnU-Net takes missing labels for background. Each set gets a dataset of its own (here 999), with "
@@ -98,7 +98,7 @@ BASE: Technique[Section] = Technique(
             is_baseline=True,
         ),
         Advice(
-            STOCK,
+            TRAINER,
             lambda facts: facts.is_mixed and facts.dense == facts.partial == 0,
             why="Train on the scribbled cases alone first, with the ignore label in dataset.json: stock nnU-Net takes "
             "cases whose label maps are empty for background. Put the scribbled ones into a dataset of their own "
@@ -110,7 +110,7 @@ BASE: Technique[Section] = Technique(
             is_baseline=True,
         ),
         Advice(
-            STOCK,
+            TRAINER,
             lambda facts: facts.is_few_dense and not facts.wrong_labels,
             why=f"Up to {FEW} dense cases are few, but stock nnU-Net is the baseline that all else must beat. Train "
             "all folds: one fold of few cases shows little.",
@@ -120,7 +120,7 @@ BASE: Technique[Section] = Technique(
             is_baseline=True,
         ),
         Advice(
-            STOCK,
+            TRAINER,
             lambda facts: facts.is_dense and facts.wrong_labels and not facts.has_regions,
             why="The model shows which labels look wrong: correct these, and train again. Train all folds: a case is "
             "reviewed by folds that have not trained on it.",
@@ -131,7 +131,7 @@ BASE: Technique[Section] = Technique(
             is_baseline=True,
         ),
         Advice(
-            STOCK,
+            TRAINER,
             lambda facts: facts.is_dense and facts.wrong_labels and facts.has_regions,
             why="Stock nnU-Net is the baseline that all else must beat.",
             evidence="Hearts, 64 patients, errors in a fifth of the labels, 5 seeds, 4,000 steps: Dice 0.861.",
@@ -140,7 +140,7 @@ BASE: Technique[Section] = Technique(
             is_baseline=True,
         ),
         Advice(
-            STOCK,
+            TRAINER,
             lambda facts: facts.is_dense and not facts.is_few_dense and not facts.wrong_labels,
             why="Many dense cases are what stock nnU-Net is made for. Nothing in this package is likely to help.",
             evidence="Hippocampus, 160 cases, one seed, 1,000 steps: Dice 0.833, with MixUp 0.838.",

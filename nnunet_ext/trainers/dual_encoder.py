@@ -18,6 +18,7 @@ from nnunet_ext.formats.dataset_json import channel_names
 from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.messages import counted
 from nnunet_ext.networks.dual_encoder_plans import dual_encoder_unet
+from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.plans.channel_roles import check_roles, roles_of_dataset
 from nnunet_ext.plans.settings import validated_section
 from nnunet_ext.techniques.dual_encoder import DUAL_ENCODER, ChannelRoles
@@ -70,7 +71,7 @@ class DualEncoderMixin(nnUNetTrainerConfigurable, technique=DUAL_ENCODER):
 
         nnU-Net would draw one by cases, with scans of one patient in both of its parts.
         """
-        file = Path(self.preprocessed_dataset_folder_base, "splits_final.json")
+        file = Path(self.preprocessed_dataset_folder_base, SPLITS)
         if self.fold != "all" and file.is_file() and (count := len(read_json(file))) <= int(self.fold):
             raise UserError(
                 f"{file} has no fold {self.fold}; it has {counted(count, 'fold')}, numbered from 0. Train one that is "

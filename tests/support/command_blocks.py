@@ -27,7 +27,7 @@ from nnunet_ext.cli import main
 from nnunet_ext.commands.jobs import AT_WORK
 from nnunet_ext.diagnosis import step_times
 from nnunet_ext.diagnosis.child import Answer, ask
-from nnunet_ext.preprocessing.raw.splits import SPLITS
+from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.registration import VARIABLE
 from support.nnunet_runs import call_entry_point
 from support.tiny_data import CASES, dataset_name

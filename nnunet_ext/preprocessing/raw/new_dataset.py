@@ -14,9 +14,10 @@ from nnunet_ext.files import write_json
 from nnunet_ext.folders import check_output_folder, folder_written_whole
 from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.formats.typed import read_typed
+from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.plans.plans_file import DATA, folder_of_variable, matching_datasets
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset
-from nnunet_ext.preprocessing.raw.splits import SPLITS, read_splits, splits_files
+from nnunet_ext.preprocessing.raw.splits import read_splits, splits_files
 
 NAME = re.compile(r"Dataset(\d{3})_.+")
 PROGRESS = ".progress.json"

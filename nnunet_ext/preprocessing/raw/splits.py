@@ -12,10 +12,10 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
 from nnunet_ext.formats.dataset_json import read_dataset_json
 from nnunet_ext.messages import counted, some
+from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.plans.plans_file import dataset_folder, folder_of_variable, raw_folder
 from nnunet_ext.preprocessing.raw.raw_dataset import training_cases
 
-SPLITS = "splits_final.json"
 FOLDS = 5  # that nnU-Net draws if there are none; it stops if there are fewer cases
 
 Fold = dict[str, list[str]]
