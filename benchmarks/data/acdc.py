@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import SimpleITK as sitk
 
-from benchmarks.data.domain_shift import case_generator
+from benchmarks.data.domain_shift import ACDC, case_generator
 from benchmarks.data.raw import copy_labels, groups_of_splits, original, pseudo_labelled
 from benchmarks.engine.experiment import Draw
 from nnunet_ext.errors import UserError
@@ -18,7 +18,7 @@ from nnunet_ext.plans.channel_roles import LONGITUDINAL, roles_of_dataset
 from nnunet_ext.preprocessing.raw.new_dataset import new_dataset, write_description
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset, read_raw_dataset
 
-ORIGIN = "Dataset027_ACDCScribble"
+ORIGIN = ACDC
 MASKS = "labelsTr_dense"
 PHASES = ("current", "prior")
 LABELS = {"RV": 1, "MYO": 2, "LV": 3}

@@ -182,6 +182,7 @@ def write_side(folder: Path, draw: Draw, *, shift: Shift, is_target: bool) -> No
     write_json(folder / "dataset.json", content)
 
 
+ACDC = "Dataset027_ACDCScribble"
 HIPPOCAMPUS = Shift(
     "hippocampus",
     hippocampus.ORIGIN,
@@ -190,7 +191,7 @@ HIPPOCAMPUS = Shift(
 )
 HEART = Shift(
     "acdc",
-    "Dataset027_ACDCScribble",
+    ACDC,
     {"source_train": 30, "source_val": 4, "pool": 12, "pilot": 8, "validation": 6, "test": 20},
 )
 HEART_CONTRAST = Shift(

@@ -5,8 +5,7 @@ from functools import cached_property, partial
 
 from benchmarks.data.domain_shift import DESCRIPTIONS, HIPPOCAMPUS, Shift, write_side
 from benchmarks.engine.experiment import Comparison, Dataset, Experiment, Method, Pilot, Test
-
-STOCK = "nnUNetTrainerConfigurable"
+from benchmarks.engine.presets import STOCK
 
 
 @dataclass(frozen=True)

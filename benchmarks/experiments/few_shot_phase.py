@@ -12,8 +12,8 @@ from pathlib import Path
 from benchmarks.data.acdc import patient_of
 from benchmarks.data.domain_shift import HEART, HEART_CONTRAST
 from benchmarks.engine.experiment import Comparison, Experiment, Method, Pilot, Test, TradeOff
-from benchmarks.experiments.few_shot import STOCK, FewShot
-from benchmarks.experiments.scribbles import COARSE
+from benchmarks.engine.presets import ADAMW, COARSE, STOCK
+from benchmarks.experiments.few_shot import FewShot
 
 SHOTS = 5
 LENGTHS = (1000, 2000)
@@ -134,7 +134,7 @@ def experiment(
             seeds=(0, 1),
             steps=LENGTHS[0],
         ),
-        settings={"optimizer": "adamw", "weight_decay": 3e-5},
+        settings=ADAMW,
         patient_of=patient_of,
     )
 

@@ -6,8 +6,9 @@ from benchmarks.data.folds import PatientFolds
 from benchmarks.data.hippocampus import ORIGIN, groups, person_of
 from benchmarks.data.raw import linked
 from benchmarks.engine.experiment import Comparison, Dataset, Experiment, Method, Pilot
+from benchmarks.engine.presets import STOCK
 
-STOCK, MIXUP = "nnUNetTrainerConfigurable", "nnUNetTrainerMixUp"
+MIXUP = "nnUNetTrainerMixUp"
 DATA = Dataset(811, "Hippocampus", partial(linked, name=ORIGIN))
 SIZES = (5, 20, None)
 

@@ -6,9 +6,9 @@ from benchmarks.data.acdc import ORIGIN, patient_of, scan_groups, write_masks
 from benchmarks.data.folds import PatientFolds
 from benchmarks.data.label_noise import made_wrong
 from benchmarks.engine.experiment import Comparison, Dataset, Experiment, Method, Pilot, Test
-from benchmarks.experiments.scribbles import COARSE
+from benchmarks.engine.presets import ADAMW, COARSE, STOCK
 
-STOCK, ADELE = "nnUNetTrainerConfigurable", "nnUNetTrainerADELE"
+ADELE = "nnUNetTrainerADELE"
 LENGTHS = (4000, 2000)
 """Longer than in the other experiments of these images: errors are learned by heart late. A shorter training learns
 fewer of them, and is the simplest correction."""
@@ -57,6 +57,6 @@ EXPERIMENT = Experiment(
     steps=LENGTHS[:1],
     steps_in_epoch=100,
     pilot=Pilot(rates=(2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2), first=2e-3, seeds=(0, 1), steps=1000),
-    settings={"optimizer": "adamw", "weight_decay": 3e-5},
+    settings=ADAMW,
     patient_of=patient_of,
 )

@@ -6,8 +6,9 @@ from benchmarks.data.folds import PatientFolds
 from benchmarks.data.lesions import ORIGIN, groups, patient_of
 from benchmarks.data.raw import linked
 from benchmarks.engine.experiment import Comparison, Dataset, Experiment, Method, Pilot, Test
+from benchmarks.engine.presets import STOCK
 
-STOCK, MIXUP = "nnUNetTrainerConfigurable", "nnUNetTrainerMixUp"
+MIXUP = "nnUNetTrainerMixUp"
 DATA = Dataset(821, "MSLesions", partial(linked, name=ORIGIN))
 
 

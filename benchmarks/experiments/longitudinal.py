@@ -5,8 +5,9 @@ from functools import partial
 from benchmarks.data.acdc import ORIGIN, pairs, patient_groups, write_current, write_withheld
 from benchmarks.data.folds import PatientFolds
 from benchmarks.engine.experiment import Comparison, Dataset, Experiment, Method, Network, Pilot, Test
+from benchmarks.engine.presets import STOCK
 
-STOCK, DUAL, MIXED = "nnUNetTrainerConfigurable", "nnUNetTrainerDualEncoder", "nnUNetTrainerDualEncoderMixUp"
+DUAL, MIXED = "nnUNetTrainerDualEncoder", "nnUNetTrainerDualEncoderMixUp"
 DROPOUT = {"dual_encoder.prior_dropout": 0.1}
 LABELS = Dataset(841, "ACDCPriorLabels", pairs)
 SOURCE = "Dataset841_ACDCPriorLabels"

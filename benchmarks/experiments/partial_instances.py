@@ -5,8 +5,9 @@ from functools import partial
 from benchmarks.data.folds import PatientFolds
 from benchmarks.data.lesions import ORIGIN, completed, groups, patient_of, simulated
 from benchmarks.engine.experiment import Comparison, Dataset, Experiment, Method, Pilot, Test
+from benchmarks.engine.presets import STOCK
 
-STOCK, DBDMP = "nnUNetTrainerConfigurable", "nnUNetTrainerDBDMP"
+DBDMP = "nnUNetTrainerDBDMP"
 DENSE = Dataset(720, "MSLesionsDense", partial(simulated, options=["--keep", "1"]))
 PARTIAL = Dataset(730, "MSLesionsKeep30", partial(simulated, options=["--keep", "0.3"]), per_seed=True, plans_of=DENSE)
 # the weight of the pseudo labels rises over a third of the training, as in the paper's 99 of 300 epochs

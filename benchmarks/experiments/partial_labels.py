@@ -9,9 +9,9 @@ from benchmarks.data.folds import PatientFolds
 from benchmarks.data.missing_labels import PretendedSources
 from benchmarks.data.raw import pseudo_labelled
 from benchmarks.engine.experiment import Comparison, Dataset, Experiment, Method, Pilot, Test
-from benchmarks.experiments.scribbles import COARSE
+from benchmarks.engine.presets import COARSE, STOCK
 
-STOCK, OURS = "nnUNetTrainerConfigurable", "nnUNetTrainerPartialLabels"
+OURS = "nnUNetTrainerPartialLabels"
 SEPARATE, BOUND = "one model per source", "nnU-Net on all labels of all cases: the bound"
 
 

@@ -7,13 +7,13 @@ from typing import Any
 from benchmarks.data.folds import PatientFolds
 from benchmarks.data.lesions import ORIGIN, completed, groups, patient_of, simulated
 from benchmarks.engine.experiment import Comparison, Dataset, Experiment, Method, Pilot, Test
+from benchmarks.engine.presets import STOCK
+from benchmarks.experiments.partial_instances import RAMP
 
-STOCK, DBDMP = "nnUNetTrainerConfigurable", "nnUNetTrainerDBDMP"
+DBDMP = "nnUNetTrainerDBDMP"
 DENSE = Dataset(920, "MSLesionsDense", partial(simulated, options=["--keep", "1"]))
 SOME = Dataset(930, "MSLesionsKeep30", partial(simulated, options=["--keep", "0.3"]), per_seed=True, plans_of=DENSE)
 ONE = Dataset(940, "MSLesionsKeepOne", partial(simulated, options=["--keep", "0"]), per_seed=True, plans_of=DENSE)
-# the weight of the pseudo labels rises over a third of the training, as in the paper's 99 of 300 epochs
-RAMP = {"dbdmp.ramp_epochs": lambda epochs: max(1, round(epochs / 3))}
 
 
 def dbdmp(name: str, description: str, data: Dataset = SOME, **options: Any) -> Method:

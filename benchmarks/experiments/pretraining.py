@@ -9,9 +9,8 @@ from benchmarks.data.acdc import ORIGIN, patient_of, scan_groups, self_taught, w
 from benchmarks.data.folds import PatientFolds
 from benchmarks.data.raw import unlabelled
 from benchmarks.engine.experiment import Comparison, Dataset, Experiment, Fold, Method, Pilot, Test
-from benchmarks.experiments.scribbles import COARSE
+from benchmarks.engine.presets import ADAMW, COARSE, STOCK
 
-STOCK = "nnUNetTrainerConfigurable"
 FOLDS = PatientFolds(scan_groups, pilot_train=4, most_tested=16)
 STEPS, PRETRAINING_STEPS = 2000, 4000
 SELF_TRAINING_STEPS, ALL_STEPS = 2 * STEPS, STEPS + PRETRAINING_STEPS
@@ -132,6 +131,6 @@ EXPERIMENT = Experiment(
     seeds=SEEDS,
     steps=(STEPS,),
     pilot=Pilot(first=3e-3, seeds=(0, 1), steps=1000),
-    settings={"optimizer": "adamw", "weight_decay": 3e-5},
+    settings=ADAMW,
     patient_of=patient_of,
 )

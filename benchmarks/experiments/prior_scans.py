@@ -6,9 +6,9 @@ from typing import Any
 from benchmarks.data.acdc import ORIGIN, pairs, patient_groups, write_current, write_misaligned, write_withheld
 from benchmarks.data.folds import PatientFolds
 from benchmarks.engine.experiment import Comparison, Dataset, Experiment, Method, Pilot, Test
-from benchmarks.experiments.scribbles import COARSE
+from benchmarks.engine.presets import ADAMW, COARSE, STOCK
 
-STOCK, DUAL = "nnUNetTrainerConfigurable", "nnUNetTrainerDualEncoder"
+DUAL = "nnUNetTrainerDualEncoder"
 PAIRS = Dataset(901, "ACDCPriors", pairs)
 SOURCE = "Dataset901_ACDCPriors"
 # as many parameters as with a second encoder
@@ -122,5 +122,5 @@ EXPERIMENT = Experiment(
     more_seeds=(3, 4),
     steps=LENGTHS[:1],
     pilot=Pilot(first=3e-3, seeds=(0, 1), steps=1000),
-    settings={"optimizer": "adamw", "weight_decay": 3e-5},
+    settings=ADAMW,
 )

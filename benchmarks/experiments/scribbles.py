@@ -8,22 +8,12 @@ from typing import Any
 from benchmarks.data.acdc import MASKS, ORIGIN, patient_of, scan_groups, write_labels
 from benchmarks.data.folds import PatientFolds
 from benchmarks.data.raw import pseudo_labelled
-from benchmarks.engine.experiment import Comparison, Dataset, Experiment, Method, Network, Pilot, Test
+from benchmarks.engine.experiment import Comparison, Dataset, Experiment, Method, Pilot, Test
+from benchmarks.engine.presets import ADAMW, COARSE, STOCK
 
-STOCK, TDNET, DMPLS = "nnUNetTrainerConfigurable", "nnUNetTrainerTDNet", "nnUNetTrainerDMPLS"
+TDNET, DMPLS = "nnUNetTrainerTDNet", "nnUNetTrainerDMPLS"
 SCRIBBLES = Dataset(851, "ACDCScribbles", partial(write_labels, is_dense=False))
 DENSE = Dataset(852, "ACDCDense", partial(write_labels, is_dense=True), plans_of=SCRIBBLES)
-COARSE = Network(
-    "2d",
-    changes={
-        "spacing": [2.5, 2.5],
-        "patch_size": [64, 64],
-        "batch_size": 12,
-        "data_identifier": "nnUNetPlans_2d_coarse",
-    },
-    stages=4,
-)
-"""A network that one core trains in minutes."""
 
 MASKS_OF_PATIENTS = Test("masks", SCRIBBLES, references=MASKS, metrics=("dice", "surface"))
 ONE_HEART = replace(MASKS_OF_PATIENTS, name="largest component", options=("--largest-component", "foreground"))
@@ -144,6 +134,6 @@ EXPERIMENT = Experiment(
     more_seeds=(3, 4),
     steps=LENGTHS[:1],
     pilot=Pilot(rates=(2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2), first=4e-3, seeds=(0, 1), steps=1000),
-    settings={"optimizer": "adamw", "weight_decay": 3e-5},
+    settings=ADAMW,
     patient_of=patient_of,
 )

@@ -16,10 +16,17 @@ PREVIOUS, NEXT = "previous_stage", "next_stage"
 
 def inherited_value(configurations: Mapping[str, Any], name: str, key: str) -> Any:
     """What a configuration, or the nearest one that it inherits from, says under a key; None if none says anything."""
-    content = configurations[name]
-    while key not in content and "inherits_from" in content:
-        content = configurations[content["inherits_from"]]
-    return content.get(key)
+    return next(
+        (content[key] for one in lineage(configurations, name) if key in (content := configurations[one])), None
+    )
+
+
+def lineage(configurations: Mapping[str, Any], name: str) -> list[str]:
+    """A configuration, and those that it inherits from, the nearest first; a circle ends where it closes."""
+    chain = [name]
+    while (parent := configurations[chain[-1]].get("inherits_from")) is not None and parent not in chain:
+        chain.append(parent)
+    return chain
 
 
 def derived(configurations: Mapping[str, Any], base: str, name: str, content: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from nnunet_ext.formats.plans import checked_plans
 from nnunet_ext.formats.typed import validated
 from nnunet_ext.messages import dataset_number
 from nnunet_ext.nnunet_names import CHECKPOINTS, FINAL, PLANS, TRAINER
+from nnunet_ext.plans.cascades import lineage
 from nnunet_ext.plans.plans_file import check_configuration
 
 
@@ -111,18 +112,10 @@ def training_commands(plans: Mapping[str, Any], *, trainer: str, configuration: 
     train += [] if trainer == TRAINER else ["-tr", trainer]
     lines = [
         _configure(dataset, named, one, plans["configurations"][one])
-        for one in reversed(_lineage(plans, configuration))
+        for one in reversed(lineage(plans["configurations"], configuration))
         if KEY in plans["configurations"][one]
     ]
     return (*lines, shlex.join([*train, *named]))
-
-
-def _lineage(plans: Mapping[str, Any], configuration: str) -> list[str]:
-    """A configuration, and those it inherits from."""
-    chain = [configuration]
-    while (parent := plans["configurations"][chain[-1]].get("inherits_from")) is not None and parent not in chain:
-        chain.append(parent)
-    return chain
 
 
 def _configure(dataset: str, plans: Sequence[str], name: str, content: Mapping[str, Any]) -> str:
