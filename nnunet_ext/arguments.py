@@ -32,7 +32,7 @@ not_negative = _number(int, lambda value: value >= 0, "at least 0")
 not_negative_number = _number(float, lambda value: 0 <= value < float("inf"), "a number of at least 0")
 positive_number = _number(float, lambda value: 0 < value < float("inf"), "a number above 0")
 share = _number(float, lambda value: 0 < value <= 1, "above 0 and at most 1")
-share_or_none = _number(float, lambda value: 0 <= value <= 1, "from 0 to 1")
+fraction = _number(float, lambda value: 0 <= value <= 1, "from 0 to 1")
 probability = _number(float, lambda value: 0 < value < 1, "above 0 and below 1")
 number_of_folds = _number(int, lambda value: 1 <= value <= MOST_FOLDS, f"from 1 to {MOST_FOLDS}")
 

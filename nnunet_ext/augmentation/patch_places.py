@@ -18,7 +18,7 @@ def random_place(shape: Sequence[int], sides: Sequence[int], rng: np.random.Gene
     return [[start, start + side] for start, side in zip(starts, sides)]
 
 
-class CasesCutAnywhere(ChangedCases):
+class UniformPatchCases(ChangedCases):
     """One of nnU-Net's datasets, of which patches are taken anywhere, whatever has been annotated.
 
     With an ignore label, nnU-Net takes patches around annotated voxels. Here every label has one location, drawn anew

@@ -24,7 +24,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from nnunet_ext.arguments import add_source_options, share_or_none
+from nnunet_ext.arguments import add_source_options, fraction
 from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_new_file, sha256
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--partial", action="store_true", help=partial)
     parser.add_argument("--drop-heads", action="store_true", help="leave all segmentation heads random")
     between = "a model between SOURCE (0) and --tuned (1)"
-    parser.add_argument("--interpolate", type=share_or_none, metavar="A", help=f"write {between}")
+    parser.add_argument("--interpolate", type=fraction, metavar="A", help=f"write {between}")
     tuned = "for --interpolate: checkpoint of a training of --trainer on --to that started from SOURCE"
     parser.add_argument("--tuned", type=Path, metavar="CHECKPOINT", help=tuned)
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")

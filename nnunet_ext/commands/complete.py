@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     )
     from nnunet_ext.preprocessing.raw.next_steps import next_steps
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
-    from nnunet_ext.preprocessing.simulate.weaker_dataset import copy_truth
+    from nnunet_ext.preprocessing.simulate.weaker_dataset import copy_dense_labels
     from nnunet_ext.pseudo_labels.completion import Rules, completed_labels
     from nnunet_ext.pseudo_labels.teachers import (
         check_all_annotated,
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
         write_json(folder / RECORD, {**about, "total": total.to_dict(), "cases": kept})
         write_description(folder, args.output, source.cases, {**source.description, "labels": labels}, about=about)
         copy_splits(source, folder)
-        copy_truth(source, folder)
+        copy_dense_labels(source, folder)
         CaseProgress(folder).close()
 
     print_outcome(args.output, total)

@@ -28,7 +28,7 @@ from pathlib import Path
 from nnunet_ext.arguments import DEVICES, fold_name, not_negative, positive
 from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
-from nnunet_ext.jobs.sweep import FAILED, FINISHED, STOPPED, Request, Resources, Sweep
+from nnunet_ext.jobs.sweep import FAILED, FINISHED, STOPPED, Resources, Sweep, SweepRequest
 from nnunet_ext.messages import aligned
 from nnunet_ext.nnunet_names import PLANS
 from nnunet_ext.plans.plans_file import folder_of_variable, preprocessed_folder, read_plans
@@ -97,7 +97,7 @@ def start(args: argparse.Namespace) -> int:
     from nnunet_ext.jobs.control import open_sweep
 
     request = requested(args)
-    check_trainers(request.trainers, with_seeds=request.seeds is not None)
+    check_trainers_take_seeds(request.trainers, with_seeds=request.seeds is not None)
     return submit(open_sweep(args.output, request, resources(args)))
 
 
@@ -129,7 +129,7 @@ def stop(sweep: Sweep) -> int:
     return 0
 
 
-def requested(args: argparse.Namespace) -> Request:
+def requested(args: argparse.Namespace) -> SweepRequest:
     """What the arguments ask to be trained.
 
     A UserError says if the dataset, its plans or nnU-Net's folders are not there.
@@ -137,7 +137,7 @@ def requested(args: argparse.Namespace) -> Request:
     folder = preprocessed_folder(args.dataset).absolute()
     plans = read_plans(folder / f"{args.plans}.json")
     results = folder_of_variable("nnUNet_results")
-    return Request(
+    return SweepRequest(
         dataset=folder.name,
         configuration=args.configuration,
         plans=args.plans,
@@ -162,7 +162,7 @@ def resources(args: argparse.Namespace) -> Resources:
     return Resources(choose_device(args.device), local=args.local or 1)
 
 
-def check_trainers(names: list[str], *, with_seeds: bool) -> None:
+def check_trainers_take_seeds(names: list[str], *, with_seeds: bool) -> None:
     """See that nnU-Net will find the trainers, and that they read the seed; a UserError if not."""
     from nnunet_ext.registry import TRAINERS
 

@@ -37,8 +37,8 @@ from nnunet_ext.arguments import (
     add_largest_component_option,
     add_new_dataset_options,
     add_teacher_options,
+    fraction,
     probability,
-    share_or_none,
 )
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json, write_text, written_whole
@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threshold", type=probability, default=0.8, metavar="P", help=threshold)
     least = "leave out a case if less than this share of the foreground that any model sees was labelled as foreground "
     least += "(default: %(default)s, which leaves out none); a case that was annotated for some labels stays"
-    parser.add_argument("--least-share", type=share_or_none, default=0.0, metavar="S", help=least)
+    parser.add_argument("--least-share", type=fraction, default=0.0, metavar="S", help=least)
     add_largest_component_option(parser.add_argument, purpose="what is predicted away from a body is no label")
     add_teacher_options(parser, several="must agree")
 
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     )
     from nnunet_ext.preprocessing.raw.next_steps import next_steps
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset, remove_label_map
-    from nnunet_ext.preprocessing.simulate.weaker_dataset import copy_truth
+    from nnunet_ext.preprocessing.simulate.weaker_dataset import copy_dense_labels
     from nnunet_ext.pseudo_labels.agreement import (
         Agreement,
         agreed_labels,
@@ -135,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
         kept = label_cases(source, folder, label, say, also_decides=missing)
         partial = missing if any(missing.values()) else {}
         annotated = [case for case, values in partial.items() if len(values) < len(names)]
-        table = cases_table(kept, args.least_share, annotated)
+        table = pseudo_label_table(kept, args.least_share, annotated)
         chosen = table["case"][~table["left_out"]].to_list()
         if not chosen and labelled is None:
             largest = table["foreground_share"].fillna(0.0).max()
@@ -143,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
         for name in set(kept) - set(chosen):
             remove_label_map(folder / "labelsTr" / f"{name}{source.ending}")
         cases = {name: source.cases[name] for name in chosen}
-        copy_truth(source, folder)
+        copy_dense_labels(source, folder)
         if labelled is not None:
             copy_annotated(labelled, folder)
             cases |= labelled.cases
@@ -198,7 +198,9 @@ def has_empty_part(folds: list[Fold]) -> bool:
     return any(not cases for fold in folds for cases in fold.values())
 
 
-def cases_table(kept: Mapping[str, Mapping[str, Any]], least_share: float, always: Collection[str]) -> pd.DataFrame:
+def pseudo_label_table(
+    kept: Mapping[str, Mapping[str, Any]], least_share: float, always: Collection[str]
+) -> pd.DataFrame:
     """The table of pseudo_labels.csv: a row for each case, by what was counted; NaN for an undefined share.
 
     Args:

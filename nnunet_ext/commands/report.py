@@ -64,10 +64,10 @@ def report(args: argparse.Namespace) -> int:
     from nnunet_ext.evaluation.patients import read_patients
     from nnunet_ext.report.page import write_report
     from nnunet_ext.report.runs import as_runs, every_case_a_patient
-    from nnunet_ext.report.sources import read_source
+    from nnunet_ext.report.sources import read_results_folder
 
     progress = tqdm(args.results, desc="Reading results", unit="folder", disable=None, leave=False)
-    runs = as_runs([(name, read_source(path)) for name, path in progress])
+    runs = as_runs([(name, read_results_folder(path)) for name, path in progress])
     names = [run.name for run in runs]
     if args.baseline not in (None, *names):
         raise UserError(f"--baseline {args.baseline} is none of the runs. They are called: {'; '.join(names)}.")

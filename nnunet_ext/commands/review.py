@@ -91,7 +91,7 @@ def review(args: argparse.Namespace) -> int:
     # some may be of an earlier run, or of one that was interrupted
     found = {name: one.result for name, one in read_typed(dict[str, Compared], args.out / RECORD).items()}
     regions, centres = regions_table(source, found, labels)
-    cases = cases_table(found, labels)
+    cases = review_table(found, labels)
     for name, table in (("regions.csv", regions), ("cases.csv", cases)):
         write_text(args.out / name, table.to_csv(index=False, lineterminator="\n"))
     seen = len(every.cases) - len(source.cases)
@@ -199,7 +199,7 @@ def unit_of_size(reader: Any, shape: Sequence[int]) -> str:
     return "mm³" if shape[0] > 1 else "mm²"
 
 
-def cases_table(found: Mapping[str, Disagreement], labels: Mapping[str, int]) -> pd.DataFrame:
+def review_table(found: Mapping[str, Disagreement], labels: Mapping[str, int]) -> pd.DataFrame:
     """A row for each case, the largest disagreement first."""
     import pandas as pd
 

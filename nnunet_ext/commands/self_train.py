@@ -28,10 +28,10 @@ from nnunet_ext.arguments import (
     add_largest_component_option,
     dataset_and_cases,
     fold_name,
+    fraction,
     not_negative_number,
     positive,
     probability,
-    share_or_none,
 )
 from nnunet_ext.claims import only_run
 from nnunet_ext.commands.jobs import check_system
@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     threshold = "probability from which a voxel is labelled (default: %(default)s)"
     add("--threshold", type=probability, default=0.8, metavar="P", help=threshold)
     least = "leave out a case if less than this share of the foreground that the teacher sees was labelled as "
-    add("--least-share", type=share_or_none, default=0.0, metavar="S", help=f"{least}foreground (default: %(default)s)")
+    add("--least-share", type=fraction, default=0.0, metavar="S", help=f"{least}foreground (default: %(default)s)")
     add_largest_component_option(add, purpose="what is predicted away from a body is no label")
     add_interval_options(parser, purpose="the intervals")
     add("--device", choices=DEVICES, default="auto", help="device to train and predict on (default: %(default)s)")
@@ -108,7 +108,7 @@ def self_train(args: argparse.Namespace) -> int:
     from nnunet_ext.self_training.checks import check_data, check_free
     from nnunet_ext.self_training.page import commands_to_use, write_page
     from nnunet_ext.self_training.rounds import SelfTraining
-    from nnunet_ext.self_training.state import STATE, Request, State, read_state
+    from nnunet_ext.self_training.state import STATE, SelfTrainingRequest, State, read_state
 
     register()
     unlabelled, labelled = read_raw_dataset(args.dataset), read_raw_dataset(args.labelled)
@@ -137,7 +137,7 @@ def self_train(args: argparse.Namespace) -> int:
         raise UserError("Validation cases are those of one fold. Leave --teacher-folds out, or give other --held-out.")
     if args.patients is not None:
         read_patients(args.patients, held_out.cases)
-    request = Request(
+    request = SelfTrainingRequest(
         unlabelled=unlabelled.folder.name,
         labelled=labelled.folder.name,
         held_out=f"{held_out.dataset}:{held_out.selection}",

@@ -45,7 +45,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from nnunet_ext import arguments
-from nnunet_ext.arguments import not_negative, not_negative_number, positive, positive_number, share, share_or_none
+from nnunet_ext.arguments import fraction, not_negative, not_negative_number, positive, positive_number, share
 from nnunet_ext.messages import aligned, counted, some
 
 if TYPE_CHECKING:
@@ -53,10 +53,10 @@ if TYPE_CHECKING:
 
 STROKES = (
     ("interior", share, 0.8, "SHARE", "share of the skeleton that the interior stroke follows, up to 1"),
-    ("boundary", share_or_none, 0.7, "SHARE", "share of the line inside the boundary to draw on, 0 for no such stroke"),
+    ("boundary", fraction, 0.7, "SHARE", "share of the line inside the boundary to draw on, 0 for no such stroke"),
     ("thickness", positive, 1, "N", "thickness of strokes in voxels"),
     ("noise", not_negative_number, 0.2, "SD", "standard deviation of a stroke's shift along each axis, in voxels"),
-    ("components", share_or_none, 0.1, "SHARE", "smallest part of a class with strokes, as a share of its largest"),
+    ("components", fraction, 0.1, "SHARE", "smallest part of a class with strokes, as a share of its largest"),
 )
 """The settings of strokes that are options of the same name, but for ``--length``: type, default, metavar, help."""
 
@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
 def add_instances_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     keep = "share of the instances to keep, up to 1; in every case one stays, with 0 only that one"
-    add("--keep", type=share_or_none, required=True, metavar="SHARE", help=keep)
+    add("--keep", type=fraction, required=True, metavar="SHARE", help=keep)
     where = "where the share holds: in each case, or over all of them (default: %(default)s)"
     add("--scope", choices=("case", "dataset"), default="case", help=where)
     order = "which instances are kept first (default: %(default)s)"

@@ -35,7 +35,7 @@ from nnunet_ext.programs import check_status, find_executable, running
 from nnunet_ext.registration import VARIABLE, extended_value
 from nnunet_ext.report.page import write_report
 from nnunet_ext.report.runs import as_runs, every_case_a_patient
-from nnunet_ext.report.sources import Source, read_predicted_folder
+from nnunet_ext.report.sources import ResultsFolder, read_predicted_folder
 from nnunet_ext.stopping import stopping_signals_interrupt
 from nnunet_ext.training_log import read_progress
 
@@ -238,7 +238,7 @@ def check_data(data: Path, out: Path, *, needs_prior: bool = False) -> None:
         )
 
 
-def quick_configuration(plans: Path) -> str:
+def quick_configuration_name(plans: Path) -> str:
     """The name of the configuration that ``nnunet_ext plan --preset quick`` made; a UserError if there is none."""
     if found := [name for name in CONFIGURATIONS if name in read_json(plans)["configurations"]]:
         return found[0]
@@ -300,7 +300,7 @@ def run_demo(
 
 def _run(
     demonstration: Demonstration, out: Path, runner: CommandRunner, *, device: str, epochs: int | None, few_cores: bool
-) -> list[Source]:
+) -> list[ResultsFolder]:
     """Every command of a demonstration; what the columns predict."""
     columns, preprocessed = demonstration.columns, out / "nnUNet_preprocessed"
     models = dict.fromkeys((column.dataset, column.trainer) for column in columns)
@@ -318,7 +318,7 @@ def _run(
         run("plan_and_preprocess", "nnUNetv2_plan_and_preprocess", "-d", number, on_few_cores="-npfp 2 -np 2")
         quick = ["nnunet_ext", "plan", "--preset", "quick", "-d", number]
         run("plan_quick", *quick, *(("--epochs", str(epochs)) if epochs else ()))
-        configurations[dataset] = quick_configuration(preprocessed / dataset.name / f"{PLANS}.json")
+        configurations[dataset] = quick_configuration_name(preprocessed / dataset.name / f"{PLANS}.json")
     for dataset, trainer in models:
         train = ["nnUNetv2_train", dataset_number(dataset.name), configurations[dataset], "0"]
         run(f"train_{trainer}", *train, "-tr", trainer, "-device", device)
@@ -339,7 +339,7 @@ def _run(
     return sources
 
 
-def dice_table(runs: Sequence[Source]) -> str:
+def dice_table(runs: Sequence[ResultsFolder]) -> str:
     """Mean Dice per label and run as text."""
     labels = [label.name for label in runs[0].outcomes[0].labels]
     rows = [["Dice", *labels, "mean"]]

@@ -12,7 +12,18 @@ from nnunet_ext.claims import holder
 from nnunet_ext.errors import UserError
 from nnunet_ext.jobs.local import LocalJobs
 from nnunet_ext.jobs.preparation import prepare
-from nnunet_ext.jobs.sweep import FAILED, FINISHED, RUNNING, STOPPED, SWEEP, WAITING, Record, Request, Resources, Sweep
+from nnunet_ext.jobs.sweep import (
+    FAILED,
+    FINISHED,
+    RUNNING,
+    STOPPED,
+    SWEEP,
+    WAITING,
+    Record,
+    Resources,
+    Sweep,
+    SweepRequest,
+)
 from nnunet_ext.messages import changed_fields, last_line
 from nnunet_ext.training_log import planned_epochs, read_progress
 
@@ -47,7 +58,7 @@ def states(sweep: Sweep) -> dict[str, str]:
     return others | waiting | running | finished
 
 
-def open_sweep(folder: Path, request: Request, resources: Resources) -> Sweep:
+def open_sweep(folder: Path, request: SweepRequest, resources: Resources) -> Sweep:
     """The sweep of a folder, new or begun with the same request; nothing is written.
 
     A UserError says if the folder holds something else, or the sweep is at work with other resources.

@@ -9,7 +9,7 @@ from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json
 from nnunet_ext.formats.own_key import KEY
-from nnunet_ext.jobs.sweep import Request, seeded_name
+from nnunet_ext.jobs.sweep import SweepRequest, seeded_name
 from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.plans.cascades import PREVIOUS, inherited_value
 from nnunet_ext.plans.plans_file import PATIENCE_S, add_configurations, preprocessed_folder, read_plans
@@ -17,7 +17,7 @@ from nnunet_ext.plans.settings import configured_settings, merged, validated_set
 from nnunet_ext.preprocessing.raw.splits import FOLDS, check_has_folds, cross_validation, find_dataset, read_splits
 
 
-def prepare(request: Request) -> None:
+def prepare(request: SweepRequest) -> None:
     """Write the configurations of the seeds, and the folds; a UserError says what they lack."""
     prepare_configurations(request)
     numbers = [int(fold) for fold in request.folds if fold != "all"]
@@ -26,7 +26,7 @@ def prepare(request: Request) -> None:
         check_folds(request.dataset, numbers)
 
 
-def prepare_configurations(request: Request) -> None:
+def prepare_configurations(request: SweepRequest) -> None:
     """Write a configuration for each seed into the plans, by what ``nnunet_ext configure`` would write.
 
     A UserError says if the plans or the configuration are not there, its settings are wrong, a configuration of that

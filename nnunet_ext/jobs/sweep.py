@@ -49,7 +49,7 @@ class Training:
 
 
 @dataclass(frozen=True, config=KNOWN_KEYS)
-class Request:
+class SweepRequest:
     """What is to be trained. A sweep's folder is for one request."""
 
     dataset: str  # DatasetXXX_Name
@@ -88,10 +88,10 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Asked:
+class SweepFile:
     """The content of sweep.json."""
 
-    request: Request
+    request: SweepRequest
     resources: Resources
 
 
@@ -105,7 +105,7 @@ class Sweep:
     """A sweep and its folder (absolute)."""
 
     folder: Path
-    request: Request
+    request: SweepRequest
     resources: Resources
 
     @cached_property
@@ -125,7 +125,7 @@ class Sweep:
         folder = folder.absolute()
         if not (folder / SWEEP).is_file():
             raise UserError(f"{folder} holds no sweep: it has no {SWEEP}. `nnunet_ext jobs start` makes one.")
-        asked = read_typed(Asked, folder / SWEEP, maker=MAKER)
+        asked = read_typed(SweepFile, folder / SWEEP, maker=MAKER)
         request = asked.request
         named = [request.dataset, request.configuration, request.plans_name, *request.trainers]
         check_names(named, what="folder", where=folder / SWEEP)
@@ -138,7 +138,7 @@ class Sweep:
         try:
             for part in ("trainings", "logs"):
                 (self.folder / part).mkdir(parents=True, exist_ok=True)
-            write_json(self.folder / SWEEP, asdict(Asked(self.request, self.resources)))
+            write_json(self.folder / SWEEP, asdict(SweepFile(self.request, self.resources)))
         except OSError as error:
             raise UserError(f"{self.folder} cannot be written to ({error.strerror}).") from None
 

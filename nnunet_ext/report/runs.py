@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.report.sources import ScoredCases, Source
+from nnunet_ext.report.sources import ResultsFolder, ScoredCases
 from nnunet_ext.report.training import TrainingRecord
 
 
@@ -13,7 +13,7 @@ class Run:
     """What the user named, a column of the report; several sources are seeds of one method."""
 
     name: str
-    sources: tuple[Source, ...]
+    sources: tuple[ResultsFolder, ...]
 
     @property
     def trainings(self) -> dict[str, TrainingRecord]:
@@ -47,7 +47,7 @@ class Board:
     columns: tuple[Column, ...]  # in the report's order
 
 
-def as_runs(named: Sequence[tuple[str | None, Source]]) -> list[Run]:
+def as_runs(named: Sequence[tuple[str | None, ResultsFolder]]) -> list[Run]:
     """Runs of what was read; a name that is given several times stands for seeds of one method.
 
     A UserError says if a folder is given twice, or two without a name would be called the same.
@@ -57,7 +57,7 @@ def as_runs(named: Sequence[tuple[str | None, Source]]) -> list[Run]:
         if paths.count(path) > 1:
             raise UserError(f"{path} is given twice. Leave one out.")
     given = {name for name, _ in named if name is not None}
-    runs: dict[str, list[Source]] = {}
+    runs: dict[str, list[ResultsFolder]] = {}
     for name, source in named:
         key = source.name if name is None else name
         if name is None and (key in runs or key in given):

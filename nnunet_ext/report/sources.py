@@ -47,7 +47,7 @@ class ScoredCases:
 
 
 @dataclass(frozen=True)
-class Source:
+class ResultsFolder:
     """What one folder holds."""
 
     path: Path
@@ -60,7 +60,7 @@ class Source:
     versions: Mapping[str, str] = field(default_factory=dict)  # of the software that scored
 
 
-def read_predicted_folder(name: str, fold_folder: Path, predictions: Path, images: Path) -> Source:
+def read_predicted_folder(name: str, fold_folder: Path, predictions: Path, images: Path) -> ResultsFolder:
     """Predictions of a fold's model as a source; errors as of `read_summary` and `read_training`.
 
     Args:
@@ -74,10 +74,10 @@ def read_predicted_folder(name: str, fold_folder: Path, predictions: Path, image
     files = {case: images / f"{case}_0000{description['file_ending']}" for case in evaluation.predictions}
     outcome = _scored_by_nnunet("", [evaluation], description, RawFiles(images=files))
     trainings = {fold_folder.name.replace("_", " "): read_training(fold_folder)}
-    return Source(predictions, name, "predictions", (outcome,), trainings)
+    return ResultsFolder(predictions, name, "predictions", (outcome,), trainings)
 
 
-def read_source(path: Path) -> Source:
+def read_results_folder(path: Path) -> ResultsFolder:
     """Find out what a folder holds, and read it.
 
     It is a model folder TRAINER__PLANS__CONFIGURATION, a ``fold_X`` in it, an output folder of ``nnunet_ext evaluate``,
@@ -128,7 +128,7 @@ def _fold_order(fold: Path) -> tuple[bool, int, str]:
     return not number.isdecimal(), int(number) if number.isdecimal() else 0, number
 
 
-def _read_folds(model: Path, folds: Sequence[Path], *, name: str, at: Path) -> Source:
+def _read_folds(model: Path, folds: Sequence[Path], *, name: str, at: Path) -> ResultsFolder:
     """The validation of some folds of a model as one; `at` is the folder that the user named."""
     scored = {fold: file for fold in folds if (file := fold / "validation" / SUMMARY).is_file()}
     if not scored:
@@ -164,7 +164,7 @@ def _read_folds(model: Path, folds: Sequence[Path], *, name: str, at: Path) -> S
     outcome = _scored_by_nnunet(f"{dataset}_val", list(evaluations.values()), description, raw)
     kind = f"validation cases of {f'{len(scored)} folds' if len(scored) > 1 else 'a fold'}"
     by_name = {fold.name.replace("_", " "): training for fold, training in trainings.items()}
-    return Source(at, name, kind, (outcome,), by_name, tuple(remarks))
+    return ResultsFolder(at, name, kind, (outcome,), by_name, tuple(remarks))
 
 
 def _no_summary(model: Path, folds: Sequence[Path], *, at: Path) -> str:
@@ -209,7 +209,7 @@ def _scored_by_nnunet(
     return ScoredCases(cases_of, scores, labels, files, description)
 
 
-def _read_predictions(path: Path) -> Source:
+def _read_predictions(path: Path) -> ResultsFolder:
     """Predictions that ``nnUNetv2_evaluate_folder`` has scored; of the training nothing is known."""
     if not (path / "dataset.json").is_file():
         raise UserError(
@@ -223,10 +223,10 @@ def _read_predictions(path: Path) -> Source:
     # the folder of the references tells which cases of the dataset they are
     cases_of = "_".join(part for part in (dataset, reference.parent.name) if part)
     outcome = _scored_by_nnunet(cases_of, [evaluation], description, find_raw_files(dataset, [reference]))
-    return Source(path, path.name, "predictions", (outcome,), {}, (NO_TRAINING,))
+    return ResultsFolder(path, path.name, "predictions", (outcome,), {}, (NO_TRAINING,))
 
 
-def _read_evaluate_folder(path: Path) -> Source:
+def _read_evaluate_folder(path: Path) -> ResultsFolder:
     """An output folder of ``nnunet_ext evaluate``."""
     read_typed(EvaluationJson, path / EVALUATION)
     content = read_json(path / EVALUATION)
@@ -250,7 +250,7 @@ def _read_evaluate_folder(path: Path) -> Source:
     by_model = f"{content.get('model')}, {'fold' if len(folders) == 1 else 'folds'} {', '.join(map(str, folders))}"
     description = read_dataset_json(origin / "dataset.json") if (origin / "dataset.json").is_file() else None
     near = [path, origin, *(Path(path_of(folder)) for folder in content.get("labels", []))]
-    return Source(
+    return ResultsFolder(
         path,
         path.name,
         f"{by_model if folders else f'predictions in {origin}'}, scored by nnunet_ext evaluate",

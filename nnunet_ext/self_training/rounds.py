@@ -188,7 +188,7 @@ class SelfTraining:
             teacher = self.best
             weights = str(Path(teacher.model) / f"fold_{teacher.folds[0]}" / jobs.CHECKPOINTS[0])
         plans_name = read_plans(self.preprocessed / dataset / f"{request.plans}.json")["plans_name"]
-        asked = jobs.Request(
+        asked = jobs.SweepRequest(
             dataset=dataset,
             configuration=request.configuration,
             plans=request.plans,

@@ -19,7 +19,7 @@ MAKER = "nnunet_ext self-train"
 
 
 @dataclass(frozen=True, config=KNOWN_KEYS)
-class Request:
+class SelfTrainingRequest:
     """What decides the result. A folder is for one request."""
 
     unlabelled: str  # DatasetXXX_Name, as the others
@@ -82,7 +82,7 @@ class Round:
 class State:
     """The content of self_training.json."""
 
-    request: Request
+    request: SelfTrainingRequest
     begun: int = 0  # rounds
     done: dict[str, str] = field(default_factory=dict)  # commands that have succeeded, by what they are for
     rounds: list[Round] = field(default_factory=list)  # that have ended
@@ -92,7 +92,7 @@ class State:
         write_json(folder / STATE, asdict(self))
 
 
-def read_state(folder: Path, request: Request) -> State:
+def read_state(folder: Path, request: SelfTrainingRequest) -> State:
     """The state of a folder; a UserError if another request was begun there."""
     state = read_typed(State, folder / STATE, maker=MAKER)
     if different := changed_fields(state.request, request):

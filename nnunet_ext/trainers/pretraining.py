@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from nnunet_ext.augmentation.image_border import CasesWithMarkedAir
-from nnunet_ext.augmentation.patch_places import CasesCutAnywhere
+from nnunet_ext.augmentation.patch_places import UniformPatchCases
 from nnunet_ext.augmentation.restoration import CleanImageAsTarget, image_and_counts
 from nnunet_ext.checkpoints.heads import IMAGES, OUTPUTS
 from nnunet_ext.checkpoints.sources.source import LEFT_OUT
@@ -71,7 +71,7 @@ class PretrainingMixin(nnUNetTrainerConfigurable):
         """nnU-Net's, which tell air from padding, and of which an ignore label does not choose the patches."""
         datasets = super().get_tr_and_val_datasets()
         if self.label_manager.has_ignore_label:
-            datasets = [CasesCutAnywhere(one, self.configuration_manager.patch_size) for one in datasets]
+            datasets = [UniformPatchCases(one, self.configuration_manager.patch_size) for one in datasets]
         training, validation = map(CasesWithMarkedAir, datasets)
         return training, validation
 

@@ -22,7 +22,7 @@ from nnunetv2.postprocessing.remove_connected_components import (
 
 from nnunet_ext.cli import main
 from nnunet_ext.evaluation.scores_table import read_scores
-from nnunet_ext.report.sources import read_source
+from nnunet_ext.report.sources import read_results_folder
 from support.golden_cases import ORGANS, PATIENTS, write_golden_cases
 from support.nnunet_runs import call_entry_point
 
@@ -225,7 +225,7 @@ def test_the_command_in_a_report_gives_the_same_scores(folders, tmp_path):
     more += ["--instances", dataset / "instancesTr"]
     assert evaluate(tmp_path / "out", predictions, "--labels", dataset / "labelsTr", *more) == 0
     assert main(["report", str(tmp_path / "out"), "-o", str(tmp_path / "report.html"), "--bootstrap", "20"]) == 0
-    (command,) = read_source(tmp_path / "out").commands
+    (command,) = read_results_folder(tmp_path / "out").commands
     assert command in html.unescape((tmp_path / "report.html").read_text(encoding="utf-8"))
     program, *arguments = shlex.split(command)
     assert (program, arguments[-1]) == ("nnunet_ext", "OUT")

@@ -12,7 +12,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.evaluation_files import as_json, remarks, results_table
 from nnunet_ext.evaluation.metrics import AGGREGATED_DICE, DICE
 from nnunet_ext.evaluation.scoring import Options, score
-from nnunet_ext.report.sources import read_source
+from nnunet_ext.report.sources import read_results_folder
 from support.rows_of_voxels import write_cases
 
 LISTS = {"annotated_labels": {"b": ["core"]}, "default": ["shell", "core", "fin"]}
@@ -110,4 +110,4 @@ def test_the_command_and_the_report_tell_it(tmp_path, capsys):
         == 0
     )
     assert "cases annotated for shell" in capsys.readouterr().out
-    assert any("shell in 1" in remark for remark in read_source(out).remarks)
+    assert any("shell in 1" in remark for remark in read_results_folder(out).remarks)

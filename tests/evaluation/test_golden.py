@@ -22,7 +22,7 @@ from nnunet_ext.evaluation.scores_table import read_scores
 from nnunet_ext.evaluation.scoring import Options, score
 from nnunet_ext.report.page import write_report
 from nnunet_ext.report.runs import as_runs, every_case_a_patient
-from nnunet_ext.report.sources import read_source
+from nnunet_ext.report.sources import read_results_folder
 from support.golden_cases import MODEL_LABELS, MODELS, PATIENTS, TOLERANCES, tables_of, write_golden_cases
 from support.made_results import write_model, write_raw
 
@@ -122,7 +122,7 @@ def test_printed_table_and_remarks_have_the_lines_of_the_first_version(evaluated
 
 
 def report(root: Path, named, patients=None, **options):
-    runs = as_runs([(name, read_source(path)) for name, path in named])
+    runs = as_runs([(name, read_results_folder(path)) for name, path in named])
     target = root / "report.html"
     write_report(target, runs, title="T", patients=patients or every_case_a_patient(runs), resamples=200, **options)
     return tables_of(target.read_text(encoding="utf-8"))

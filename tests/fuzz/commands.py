@@ -12,7 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_ext.cli import main
-from nnunet_ext.jobs.sweep import Record, Request, Resources, Sweep
+from nnunet_ext.jobs.sweep import Record, Resources, Sweep, SweepRequest
 from support.nnunet_runs import build_trainer
 from support.public_weights import multitalent, nnssl, wrapped
 from support.raw_datasets import read_array
@@ -177,7 +177,7 @@ def _write_evaluation(root: Path) -> None:
 def _write_sweep(root: Path) -> None:
     """A sweep of the one training, which has finished."""
     folders = {f"nnUNet_{name}": str(root / name) for name in ("raw", "preprocessed", "results")}
-    request = Request(DATASET, "3d_tiny", "nnUNetPlans", "nnUNetPlans", [TRAINER], [0], None, folders)
+    request = SweepRequest(DATASET, "3d_tiny", "nnUNetPlans", "nnUNetPlans", [TRAINER], [0], None, folders)
     sweep = Sweep(root / "sweep", request, Resources("cpu", local=1))
     sweep.write()
     sweep.remember(sweep.trainings[0], Record("finished", attempts=1))

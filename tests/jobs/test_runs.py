@@ -8,13 +8,13 @@ import pytest
 
 from nnunet_ext.claims import Claim, holder
 from nnunet_ext.jobs.runs import run_training
-from nnunet_ext.jobs.sweep import FAILED, FINISHED, WAITING, Record, Request, Resources, Sweep
+from nnunet_ext.jobs.sweep import FAILED, FINISHED, WAITING, Record, Resources, Sweep, SweepRequest
 
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Sweep:
     folders = {"nnUNet_results": str(tmp_path / "results")}
-    request = Request("Dataset004_Phantoms", "2d", "nnUNetPlans", "nnUNetPlans", ["A"], [0, 1], None, folders)
+    request = SweepRequest("Dataset004_Phantoms", "2d", "nnUNetPlans", "nnUNetPlans", ["A"], [0, 1], None, folders)
     made = Sweep(tmp_path / "sweep", request, Resources("cpu", local=2))
     made.write()
     for training in made.trainings:

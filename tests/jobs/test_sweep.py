@@ -4,7 +4,7 @@ import pytest
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
-from nnunet_ext.jobs.sweep import CHECKPOINTS, FAILED, FINISHED, Record, Request, Resources, Sweep
+from nnunet_ext.jobs.sweep import CHECKPOINTS, FAILED, FINISHED, Record, Resources, Sweep, SweepRequest
 
 
 def sweep_in(root, **changes):
@@ -18,7 +18,7 @@ def sweep_in(root, **changes):
         "seeds": None,
         "folders": {"nnUNet_results": str(root / "results")},
     }
-    return Sweep(root / "sweep", Request(**{**content, **changes}), Resources("cpu", local=1))
+    return Sweep(root / "sweep", SweepRequest(**{**content, **changes}), Resources("cpu", local=1))
 
 
 def test_a_sweep_is_every_combination_trainers_side_by_side(tmp_path):

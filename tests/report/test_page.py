@@ -12,7 +12,7 @@ import torch
 
 from nnunet_ext.report.page import write_report
 from nnunet_ext.report.runs import as_runs, every_case_a_patient
-from nnunet_ext.report.sources import read_predicted_folder, read_source
+from nnunet_ext.report.sources import read_predicted_folder, read_results_folder
 from support.made_results import (
     DATASET,
     DATASET_JSON,
@@ -39,7 +39,7 @@ def shifts(*values: int) -> dict[str, int]:
 
 
 def page_of(tmp_path: Path, *named: tuple[str | None, Path], **options: object) -> str:
-    runs = as_runs([(name, read_source(path)) for name, path in named])
+    runs = as_runs([(name, read_results_folder(path)) for name, path in named])
     options = {"title": "A title", "resamples": 100, "patients": every_case_a_patient(runs), **options}
     write_report(tmp_path / "report.html", runs, **options)
     return (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -263,7 +263,7 @@ def page_with(word: str, tmp_path: Path) -> str:
     made["versions"] |= {word: word}
     made["datasets"][0]["instances"] = word
     (evaluation / "evaluation.json").write_text(json.dumps(made))
-    runs = as_runs([(word, read_source(model)), (None, read_source(evaluation))])
+    runs = as_runs([(word, read_results_folder(model)), (None, read_results_folder(evaluation))])
     patients = dict.fromkeys(every_case_a_patient(runs), f"patient {word}")
     options = {"title": word, "subtitle": word, "report_command": word, "patients": patients, "resamples": 20}
     write_report(tmp_path / f"{word}.html", runs, **options)

@@ -10,7 +10,7 @@ import pytest
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.scores_table import NUMBERS
 from nnunet_ext.report.runs import as_runs, boards
-from nnunet_ext.report.sources import read_source
+from nnunet_ext.report.sources import read_results_folder
 from support.made_results import (
     DATASET,
     DATASET_JSON,
@@ -35,7 +35,7 @@ def parts(outcome, label, case, metric="dice"):
 
 def test_model_folder_is_a_cross_validation_of_all_its_folds(tmp_path):
     folds = {0: {"case_0": 0, "case_1": 1}, 1: {"case_2": 2}, 10: {"case_3": 1}}
-    source = read_source(write_model(tmp_path, folds))
+    source = read_results_folder(write_model(tmp_path, folds))
     (outcome,) = source.outcomes
     assert outcome.cases_of == f"{DATASET}_val"
     assert list(outcome.files) == ["case_0", "case_1", "case_2", "case_3"]
@@ -51,7 +51,7 @@ def test_scores_of_labels_that_were_not_annotated_are_told(tmp_path):
     for lists, told in (({"case_2": ["liver"]}, 1), ({"case_1": ["liver", "lesion"]}, 0)):
         block = {"annotated_labels": lists, "default": ["liver", "lesion"]}
         (model / "dataset.json").write_text(json.dumps(DATASET_JSON | {"nnunet_ext": block}))
-        remarks = read_source(model).remarks
+        remarks = read_results_folder(model).remarks
         assert len(remarks) == told
         assert all(one.startswith("1 cases are scored for labels that they were not annotated for.") for one in remarks)
 
@@ -59,14 +59,14 @@ def test_scores_of_labels_that_were_not_annotated_are_told(tmp_path):
 def test_fold_folder_is_its_own_cases_alone(tmp_path):
     model = write_model(tmp_path, {0: {"case_0": 0}, 1: {"case_1": 0}})
     for path in (model / "fold_1", model / "fold_1" / "validation", model / "fold_1" / "validation" / "summary.json"):
-        source = read_source(path)
+        source = read_results_folder(path)
         assert list(source.outcomes[0].files) == ["case_1"]
         assert list(source.trainings) == ["fold 1"]
         assert source.name == "Example, 3d_short, fold 1"
 
 
 def test_files_of_cases_are_found_beside_the_results(tmp_path, raw):
-    (outcome,) = read_source(write_model(tmp_path, {0: {"case_1": 1}})).outcomes
+    (outcome,) = read_results_folder(write_model(tmp_path, {0: {"case_1": 1}})).outcomes
     files = outcome.files["case_1"]
     assert files.image == raw / "imagesTr" / "case_1_0000.nii.gz"
     assert files.reference == raw / "labelsTr" / "case_1.nii.gz"
@@ -78,9 +78,9 @@ def test_files_are_found_by_the_environment_variable(tmp_path, raw, monkeypatch)
     elsewhere = tmp_path / "else where"
     elsewhere.mkdir()
     shutil.move(raw, elsewhere / DATASET)
-    assert read_source(model).outcomes[0].files["case_1"].image is None
+    assert read_results_folder(model).outcomes[0].files["case_1"].image is None
     monkeypatch.setenv("nnUNet_raw", str(elsewhere))
-    files = read_source(model).outcomes[0].files["case_1"]
+    files = read_results_folder(model).outcomes[0].files["case_1"]
     assert files.image == elsewhere / DATASET / "imagesTr" / "case_1_0000.nii.gz"
     assert files.reference == elsewhere / DATASET / "labelsTr" / "case_1.nii.gz"
 
@@ -89,7 +89,7 @@ def test_files_that_dataset_json_lists_are_found(tmp_path, raw):
     (raw / "scan.nii.gz").write_bytes((raw / "imagesTr" / "case_1_0000.nii.gz").read_bytes())
     listed = {"case_1": {"images": ["scan.nii.gz"], "label": "labelsTr/case_1.nii.gz"}}
     (raw / "dataset.json").write_text(json.dumps({**DATASET_JSON, "dataset": listed}))
-    files = read_source(write_model(tmp_path, {0: {"case_1": 1}})).outcomes[0].files["case_1"]
+    files = read_results_folder(write_model(tmp_path, {0: {"case_1": 1}})).outcomes[0].files["case_1"]
     assert files.image.resolve() == (raw / "scan.nii.gz").resolve()
 
 
@@ -98,7 +98,7 @@ def test_results_that_were_moved_find_their_predictions(tmp_path):
     moved = tmp_path / "backup" / DATASET / model.name
     moved.parent.mkdir(parents=True)
     shutil.move(model, moved)
-    (outcome,) = read_source(moved).outcomes
+    (outcome,) = read_results_folder(moved).outcomes
     assert outcome.files["case_1"].prediction == moved / "fold_0" / "validation" / "case_1.nii.gz"
 
 
@@ -106,7 +106,7 @@ def test_evaluation_has_an_outcome_for_each_data_set_with_all_its_metrics(tmp_pa
     model = write_model(tmp_path, {0: {"case_0": 0}})
     values = {"case_0": {"liver": 0.8, "lesion": None}, "case_1": {"liver": 0.4, "lesion": 0.5}}
     sets = [evaluated_set(values), evaluated_set(values, dataset="Dataset001_Other")]
-    source = read_source(write_evaluation(tmp_path / "out", sets, model=model))
+    source = read_results_folder(write_evaluation(tmp_path / "out", sets, model=model))
     first, second = source.outcomes
     assert (first.cases_of, second.cases_of) == (f"{DATASET}_val", "Dataset001_Other_val")
     assert parts(first, "liver", "case_1") == (0.4, 1)
@@ -126,17 +126,17 @@ def test_evaluation_has_an_outcome_for_each_data_set_with_all_its_metrics(tmp_pa
 def test_an_evaluation_of_a_part_of_the_cases_is_told_and_repeated_as_such(tmp_path):
     model = write_model(tmp_path, {0: {"case_0": 0}})
     out = write_evaluation(tmp_path / "out", [evaluated_set({"case_0": {"liver": 0.8}})], model=model)
-    whole = read_source(out)
+    whole = read_results_folder(out)
     assert "--partial" not in whole.commands[0]
     content = json.loads((out / "evaluation.json").read_text())
     (out / "evaluation.json").write_text(json.dumps({**content, "partial": True}))
-    source = read_source(out)
+    source = read_results_folder(out)
     assert " --partial" in source.commands[0]
     assert set(source.remarks) - set(whole.remarks) == {"Cases that lack a label or a prediction were left out."}
 
 
 def test_evaluation_without_its_model_still_has_scores(tmp_path):
-    source = read_source(write_evaluation(tmp_path / "out", [evaluated_set({"case_0": {"liver": 0.8}})]))
+    source = read_results_folder(write_evaluation(tmp_path / "out", [evaluated_set({"case_0": {"liver": 0.8}})]))
     assert source.trainings == {}
     assert "checkpoint of fold 0" in source.remarks[0]
 
@@ -145,21 +145,21 @@ def test_evaluation_of_an_earlier_version_is_refused_with_what_to_do(tmp_path):
     folder = write_evaluation(tmp_path / "out", [evaluated_set({"case_0": {"liver": 0.8}})])
     (folder / "scores.csv").write_text("dataset,cases,case,label,dice\nD,val,case_0,liver,0.8\n")
     with pytest.raises(UserError, match="scores.csv is no scores table.* nnunet_ext evaluate"):
-        read_source(folder)
+        read_results_folder(folder)
 
 
 def test_evaluation_whose_table_is_of_other_cases_is_refused(tmp_path):
     folder = write_evaluation(tmp_path / "out", [evaluated_set({"case_0": {"liver": 0.8}})])
     (folder / "scores.csv").write_text((folder / "scores.csv").read_text().replace("_val", "_test"))
     with pytest.raises(UserError, match=f"no scores of {DATASET}_val, which evaluation.json names"):
-        read_source(folder)
+        read_results_folder(folder)
 
 
 def test_scored_predictions_are_results_without_a_training(tmp_path, raw):
     folder = tmp_path / "predictions"
     write_predictions(folder, raw, {"case_2": 1})
     (folder / "dataset.json").write_text(json.dumps(DATASET_JSON))
-    source = read_source(folder)
+    source = read_results_folder(folder)
     assert source.outcomes[0].cases_of == f"{DATASET}_labelsTr"
     assert source.outcomes[0].files["case_2"].image == raw / "imagesTr" / "case_2_0000.nii.gz"
     assert "training behind predictions is not known" in source.remarks[0]
@@ -168,7 +168,7 @@ def test_scored_predictions_are_results_without_a_training(tmp_path, raw):
 def test_fold_without_summary_is_left_out_and_named(tmp_path):
     model = write_model(tmp_path, {0: {"case_0": 0}})
     write_checkpoint(model / "fold_1", name="checkpoint_latest.pth")
-    source = read_source(model)
+    source = read_results_folder(model)
     assert list(source.trainings) == ["fold 0", "fold 1"]
     assert any("fold_1 has no validation/summary.json" in remark for remark in source.remarks)
     assert any("curves are those of checkpoint_latest.pth" in remark for remark in source.remarks)
@@ -177,7 +177,7 @@ def test_fold_without_summary_is_left_out_and_named(tmp_path):
 def test_fold_without_checkpoint_has_scores_and_is_named(tmp_path):
     model = write_model(tmp_path, {0: {"case_0": 0}})
     (model / "fold_0" / "checkpoint_final.pth").unlink()
-    source = read_source(model)
+    source = read_results_folder(model)
     assert list(source.outcomes[0].files) == ["case_0"]
     assert source.trainings == {}
     assert "fold_0 has no checkpoint" in source.remarks[0]
@@ -185,14 +185,14 @@ def test_fold_without_checkpoint_has_scores_and_is_named(tmp_path):
 
 def test_fold_all_is_no_part_of_a_cross_validation_and_alone_is_warned_of(tmp_path):
     model = write_model(tmp_path, {0: {"case_0": 0}, "all": {"case_0": 0, "case_1": 0}})
-    assert list(read_source(model).outcomes[0].files) == ["case_0"]
-    assert "trained on" in read_source(model / "fold_all").remarks[0]
+    assert list(read_results_folder(model).outcomes[0].files) == ["case_0"]
+    assert "trained on" in read_results_folder(model / "fold_all").remarks[0]
 
 
 def test_folds_that_share_cases_are_refused(tmp_path):
     model = write_model(tmp_path, {0: {"case_0": 0}, 1: {"case_0": 0}})
     with pytest.raises(UserError, match="case_0 is a validation case of fold_0 and of fold_1"):
-        read_source(model)
+        read_results_folder(model)
 
 
 def test_training_without_validation_is_refused_with_the_commands_that_help(tmp_path):
@@ -200,7 +200,7 @@ def test_training_without_validation_is_refused_with_the_commands_that_help(tmp_
     (model / "fold_0" / "validation" / "summary.json").unlink()
     for path in (model, model / "fold_0"):
         with pytest.raises(UserError) as caught:
-            read_source(path)
+            read_results_folder(path)
         assert f"nnUNetv2_train {DATASET} 3d_short 0 -tr nnUNetTrainerExample -p nnUNetPlans --val" in str(caught.value)
         assert "nnunet_ext evaluate" in str(caught.value)
 
@@ -208,26 +208,26 @@ def test_training_without_validation_is_refused_with_the_commands_that_help(tmp_
 def test_a_folder_above_the_models_names_them(tmp_path):
     model = write_model(tmp_path, {0: {"case_0": 0}})
     with pytest.raises(UserError, match=model.name):
-        read_source(model.parent)
+        read_results_folder(model.parent)
 
 
 @pytest.mark.parametrize("name", ["nothing", "empty"])
 def test_what_holds_no_results_is_refused(tmp_path, name):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="Name a "):
-        read_source(tmp_path / name)
+        read_results_folder(tmp_path / name)
 
 
 def test_summary_without_cases_is_refused(tmp_path):
     model = write_model(tmp_path, {0: {"case_0": 0}})
     (model / "fold_0" / "validation" / "summary.json").write_text('{"metric_per_case": []}')
     with pytest.raises(UserError, match="holds no evaluated case"):
-        read_source(model)
+        read_results_folder(model)
 
 
 def test_the_same_name_makes_seeds_and_other_names_runs(tmp_path):
     models = [write_model(tmp_path, {0: {"case_0": n}}, trainer=f"nnUNetTrainer{n}") for n in range(3)]
-    runs = as_runs(list(zip(["a", "b", "a"], map(read_source, models))))
+    runs = as_runs(list(zip(["a", "b", "a"], map(read_results_folder, models))))
     assert [(run.name, len(run.sources)) for run in runs] == [("a", 2), ("b", 1)]
     (board,) = boards(runs)
     assert [len(column.seeds) for column in board.columns] == [2, 1]
@@ -237,7 +237,7 @@ def test_the_same_name_makes_seeds_and_other_names_runs(tmp_path):
 def test_two_results_of_one_name_are_refused_unless_the_user_gave_it(tmp_path):
     for part in ("a", "b"):
         write_raw(tmp_path / part, ["case_0"])
-    sources = [read_source(write_model(tmp_path / part, {0: {"case_0": 0}})) for part in ("a", "b")]
+    sources = [read_results_folder(write_model(tmp_path / part, {0: {"case_0": 0}})) for part in ("a", "b")]
     with pytest.raises(UserError, match="NAME="):
         as_runs([(None, source) for source in sources])
     with pytest.raises(UserError, match="given twice"):
@@ -247,8 +247,8 @@ def test_two_results_of_one_name_are_refused_unless_the_user_gave_it(tmp_path):
 def test_evaluations_on_several_data_sets_stand_side_by_side_by_data_set(tmp_path):
     both = [evaluated_set({"x": {"liver": 0.5}}, dataset=name) for name in ("Dataset001_A", "Dataset002_B")]
     sources = [
-        read_source(write_evaluation(tmp_path / "one", both)),
-        read_source(write_evaluation(tmp_path / "two", both[1:])),
+        read_results_folder(write_evaluation(tmp_path / "one", both)),
+        read_results_folder(write_evaluation(tmp_path / "two", both[1:])),
     ]
     first, second = boards(as_runs([(None, source) for source in sources]))
     assert [column.run for column in first.columns] == ["one"]

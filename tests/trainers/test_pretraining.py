@@ -12,7 +12,7 @@ from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 
 from nnunet_ext.augmentation.image_border import OUTSIDE
-from nnunet_ext.augmentation.patch_places import CasesCutAnywhere
+from nnunet_ext.augmentation.patch_places import UniformPatchCases
 from nnunet_ext.checkpoints.adaptation import adapt
 from nnunet_ext.checkpoints.description import ModelDescription
 from nnunet_ext.checkpoints.fit import Fit
@@ -103,7 +103,7 @@ def test_slices_are_drawn_anywhere(workspace):
             empty = np.zeros((1, *IMAGE))
             return empty, empty, None, {"class_locations": {(1, 2): np.array([[0, 3, 3, 3]]), 1: []}}
 
-    cases = CasesCutAnywhere(Case(), [12, 30])
+    cases = UniformPatchCases(Case(), [12, 30])
     drawn = [cases.load_case("a")[3]["class_locations"] for _ in range(300)]
     assert all(set(one) == {(1, 2), 1} for one in drawn)
     middles = np.concatenate([one[1] for one in drawn])

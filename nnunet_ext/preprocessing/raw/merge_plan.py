@@ -30,7 +30,7 @@ class Aliases(RootModel[dict[StrictStr, list[StrictStr]]]):
 
 
 @dataclass(frozen=True)
-class Source:
+class MergedSource:
     """A dataset that is merged."""
 
     dataset: RawDataset
@@ -55,7 +55,7 @@ class Source:
 class Merge:
     """What becomes of the sources."""
 
-    sources: Sequence[Source]
+    sources: Sequence[MergedSource]
     labels: Mapping[str, int]  # with background and ignore
     channels: Sequence[str]
 
@@ -63,7 +63,7 @@ class Merge:
     def foreground(self) -> list[str]:
         return [name for name in self.labels if name not in RESERVED]
 
-    def lists(self, source: Source) -> dict[str, list[str]]:
+    def lists(self, source: MergedSource) -> dict[str, list[str]]:
         """What the cases of a source were annotated for, by their new names."""
         known = {new: source.annotated(own) for own, new in source.names.items()}
         return {case: [label for label in self.foreground if label in labels] for case, labels in known.items()}
@@ -123,7 +123,7 @@ def plan_merge(
         start = f"D{one.folder.name[len('Dataset') :][:3]}_" if prefix else ""
         groups = groups_of_cases(list(one.cases), group, one.folder)
         sources.append(
-            Source(
+            MergedSource(
                 one,
                 labels,
                 _absent(one.folder.name, only_annotated, merged, labels),
@@ -219,7 +219,7 @@ def _places(dataset: RawDataset, channels: Sequence[str], *, is_chosen: bool) ->
     return places
 
 
-def _refuse_twice(sources: Sequence[Source], what: str, names: Sequence[Sequence[str]]) -> None:
+def _refuse_twice(sources: Sequence[MergedSource], what: str, names: Sequence[Sequence[str]]) -> None:
     """Raise a UserError if a case or patient is in two sources."""
     seen: dict[str, str] = {}
     for source, own in zip(sources, names):
@@ -235,7 +235,7 @@ def _refuse_twice(sources: Sequence[Source], what: str, names: Sequence[Sequence
         seen |= dict.fromkeys(keys.values(), folder)
 
 
-def _refuse_same_images(sources: Sequence[Source]) -> None:
+def _refuse_same_images(sources: Sequence[MergedSource]) -> None:
     """Raise a UserError if the first image of two sources' cases has the same content."""
     by_size: dict[int, dict[tuple[str, str], Path]] = {}
     for source in sources:

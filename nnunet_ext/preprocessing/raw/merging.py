@@ -15,7 +15,7 @@ from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.formats.tiff_spacing import spacing_file
 from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.plans.channel_roles import LONGITUDINAL, roles_in, roles_of_dataset
-from nnunet_ext.preprocessing.raw.merge_plan import READER, Merge, Source
+from nnunet_ext.preprocessing.raw.merge_plan import READER, Merge, MergedSource
 from nnunet_ext.preprocessing.raw.new_dataset import check_new_name, new_dataset, write_description
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, write_label_map
 from nnunet_ext.preprocessing.raw.splits import Fold, cross_validation, joined
@@ -54,7 +54,7 @@ def merge_datasets(merge: Merge, name: str, *, copy: bool, force: bool) -> bool:
     return flat
 
 
-def _folds(merge: Merge, source: Source) -> Iterator[tuple[list[Fold], list[str]]]:
+def _folds(merge: Merge, source: MergedSource) -> Iterator[tuple[list[Fold], list[str]]]:
     """The folds of a source's patients; those without any annotation are for training alone and have none."""
     lists = merge.lists(source)
     annotated = {patient: cases for patient, cases in source.patients.items() if any(lists[case] for case in cases)}
@@ -96,7 +96,7 @@ def _about(merge: Merge) -> dict[str, Any]:
     return about | ({SCRIBBLED: scribbled} if scribbled else {})
 
 
-def _table(source: Source, case: str, values: Mapping[str, int]) -> np.ndarray:
+def _table(source: MergedSource, case: str, values: Mapping[str, int]) -> np.ndarray:
     """The merged dataset's value by that in a case of the source; 0 for labels that it was not annotated for."""
     own, known = source.dataset.foreground_values(), source.annotated(case)
     renumbered = {own[label]: values[new] for label, new in source.labels.items() if new in known}

@@ -73,7 +73,7 @@ def weaker_dataset(source: RawDataset, name: str, *, force: bool) -> Iterator[We
         yield WeakerDataset(source, name, folder, source.reader_writer())
 
 
-def copy_truth(source: RawDataset, folder: Path) -> None:
+def copy_dense_labels(source: RawDataset, folder: Path) -> None:
     """Keep what a simulated annotation was made from, to compare new labels with, if the source has it."""
     for name in (DENSE, INSTANCES):
         if (source.folder / name).is_dir():
