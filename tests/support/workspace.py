@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import tempfile
 from collections.abc import Callable
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
@@ -18,6 +15,7 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import (
     preprocess_dataset,
 )
 
+from support.nnunet_runs import thread_pools
 from support.tiny_data import CASES, KINDS, add_tiny_configurations, dataset_name, write_raw_dataset
 
 
@@ -61,8 +59,7 @@ def prepare(root: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for name, folder in space.environment().items():
             patch.setenv(name, folder)
-        # a process for each of a dozen pools takes longer to start than a few small images to preprocess
-        patch.setattr(multiprocessing, "get_context", lambda method=None: SimpleNamespace(Pool=ThreadPool))
+        thread_pools(patch)
         for part in (space.raw, space.preprocessed):
             part.mkdir()
         for kind in KINDS:
