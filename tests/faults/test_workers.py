@@ -19,7 +19,9 @@ pytestmark = pytest.mark.full
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_sweep_ends_the_workers_of_a_training_that_was_killed(number, workspace, results, tmp_path, monkeypatch):
+def test_a_sweep_ends_the_workers_of_a_training_that_was_killed(
+    number, workspace, results, tmp_path, monkeypatch, quick_programs
+):
     monkeypatch.setenv("nnUNet_n_proc_DA", "2")
     plans = workspace.preprocessed / dataset_name("labels") / "nnUNetPlans.json"
     endless = {"inherits_from": "3d_tiny", "nnunet_ext": {"num_epochs": 100_000}}
