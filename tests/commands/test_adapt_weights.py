@@ -510,6 +510,17 @@ def test_channels_by_name_keep_what_both_have(source: Path, out: Path, capsys: p
     assert torch.equal(new[:, :1], old)
 
 
+def test_the_reader_and_the_part_that_is_taken_can_be_named(source, out, capsys) -> None:
+    to = ("901", "3d_tiny")
+    assert adapt_weights(source, out, "--source", "nnunet", "--parts", "encoder", to=to) == 0
+    old, new = (read_checkpoint(file)["network_weights"] for file in (source, out))
+    same = {key for key in old if key in new and torch.equal(old[key], new[key])}
+    kernels = {key for key in old if key.endswith("conv.weight") and not key.startswith("decoder.encoder.")}
+    assert same & kernels == {key for key in kernels if key.startswith("encoder.")}
+    assert adapt_weights(source, out, "--source", "vocomni", "--force", to=to) == 2
+    assert "vocomni" in capsys.readouterr().err.lower()
+
+
 def test_licence_and_citation_travel_through_a_second_adaptation(preprocessed: Path, tmp_path: Path, out: Path) -> None:
     file, _ = LAYOUTS["nnssl"](tmp_path)
     assert main(["plan", "--like", str(file), "-d", "901", "--name", "3d_like"]) == 0

@@ -54,6 +54,16 @@ def test_table_becomes_a_dataset(table, raw, capsys):
     assert "nnUNetv2_plan_and_preprocess -d 811" in shown
 
 
+def test_images_can_get_the_intensities_of_another_one(table, raw, tmp_path):
+    like = tmp_path / "like ü.nii.gz"
+    sitk.WriteImage(scan(textured(5) + 5000), str(like))
+    assert pair("--table", str(table), *LABELS, "--match-histogram", str(like)) == 0
+    for channel in ("0000", "0001"):
+        image = read_array(raw / NAME / "imagesTr" / f"ann_{channel}.nii.gz")
+        assert 4900 < image[image > 0].min() <= image.max() < 5300
+    assert not read_array(raw / NAME / "imagesTr" / "zoë_0001.nii.gz").any(), "there is no prior scan"
+
+
 def test_folders_give_the_same_as_a_table(table, raw, tmp_path):
     assert pair("--table", str(table), *LABELS) == 0
     from_table = {file.name: read_array(file) for file in (raw / NAME / "imagesTr").iterdir()}

@@ -32,6 +32,14 @@ def test_page_is_written_and_named(tmp_path, models, capsys):
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [out.name]
 
 
+def test_the_page_may_have_a_title_of_its_own(tmp_path, models):
+    out = tmp_path / "report.html"
+    assert main(["report", str(models[0]), "--title", "Kidneys <1 cm", "-o", str(out)]) == 0
+    page = out.read_text(encoding="utf-8")
+    assert "<title>Kidneys &lt;1 cm</title>" in page
+    assert "<h1>Kidneys &lt;1 cm</h1>" in page
+
+
 def test_a_page_that_is_there_is_kept_unless_forced(tmp_path, models, capsys):
     out = tmp_path / "report.html"
     out.write_text("mine")
