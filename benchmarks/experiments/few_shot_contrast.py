@@ -12,4 +12,5 @@ EXPERIMENT = experiment(
     more_seeds=(),  # in the other shift seeds differed by a tenth of what patients do
     from_scratch=True,
     more_entries=(8,),
+    kernel_lr_factors=(10,),
 )

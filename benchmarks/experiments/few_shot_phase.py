@@ -17,9 +17,8 @@ from benchmarks.experiments.few_shot import FewShot
 
 SHOTS = 5
 LENGTHS = (1000, 2000)
-AMOUNTS = (0.25, 0.5, 0.75)
-STRENGTHS = (0.1, 0.01, 0.001)
-ADDED = "more entries of each kernel; added when one entry had been found worse than full fine-tuning"
+AMOUNTS, STRENGTHS = (0.25, 0.5, 0.75), (0.1, 0.01, 0.001)
+ADDED = "added when strict DGST with one entry had been found worse than full fine-tuning, to find the cause"
 
 
 def between(start: Path, made: Path, *, source: str, amount: float) -> Sequence[str]:
@@ -60,6 +59,7 @@ def experiment(
     more_seeds: tuple[int, ...] = (3, 4),
     from_scratch: bool = False,
     more_entries: tuple[int, ...] = (),
+    kernel_lr_factors: tuple[float, ...] = (),
 ) -> Experiment:
     """The comparison for a shift.
 
@@ -71,6 +71,7 @@ def experiment(
         more_seeds: of the runs that decide.
         from_scratch: whether full fine-tuning beside random weights decides, too.
         more_entries: numbers of entries for further runs of DGST, which show what one entry costs.
+        kernel_lr_factors: for further runs of DGST, which show what it costs that all weights learn at one rate.
     """
     source = few_shot.source_model
     full = few_shot.tuned("full", "FineTune")
@@ -78,9 +79,12 @@ def experiment(
     decoder = few_shot.tuned("decoder only", "DecoderOnly")
     lora = replace(few_shot.tuned("LoRA", "LoRA"), sizes=(SHOTS,))
     strict, masked = few_shot.dgst("strict", 1), few_shot.dgst("grad_mask", 1)
+    varied = {f"DGST strict k={k}": few_shot.dgst("strict", k) for k in more_entries} | {
+        f"DGST strict k=1, kernels x {factor:g}": few_shot.dgst("strict", 1, dgst__kernel_lr_factor=factor)
+        for factor in kernel_lr_factors
+    }
     wider = tuple(
-        replace(few_shot.dgst("strict", k), family=f"DGST strict k={k}", sizes=(SHOTS,), description=ADDED)
-        for k in more_entries
+        replace(one, name=name, family=name, sizes=(SHOTS,), description=ADDED) for name, one in varied.items()
     )
     held = tuple(
         replace(few_shot.tuned(f"L2-SP {strength:g}", "FineTune", "full", fine_tuning__l2_sp=strength), sizes=(SHOTS,))
@@ -129,7 +133,7 @@ def experiment(
             # the two smallest were added when the smallest of the others had been the best for full fine-tuning
             rates=(1e-5, 3e-5, *Pilot().rates),
             first={one.name: 3e-3 for one in (scratch, full, decoder, lora)}
-            | {one.family_name: 1e-2 for one in (strict, masked, *wider)},
+            | {one.family_name: 3e-3 if "kernels" in one.name else 1e-2 for one in (strict, masked, *wider)},
             test=Test("target validation", few_shot.target, "val"),
             seeds=(0, 1),
             steps=LENGTHS[0],

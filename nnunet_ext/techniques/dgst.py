@@ -18,6 +18,12 @@ class DGSTSettings(Section):
         description="`strict`: an entry that was not selected stays bit for bit as it is. `grad_mask`: its gradient "
         "is zero, but momentum and weight decay go on moving it.",
     )
+    kernel_lr_factor: float = Field(
+        1.0,
+        gt=0,
+        description="Factor of the learning rate of the kernels. An entry moves in few of the steps, and may need a "
+        "higher rate than normalisations, biases and heads, which move in all.",
+    )
     selection: Literal["top", "random"] = Field(
         "top", description="`top`: the entries with the largest gradients. `random`: random entries, for ablation."
     )

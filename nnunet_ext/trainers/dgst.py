@@ -30,7 +30,7 @@ class DGSTMixin(FineTuningMixin, technique=DGST):
     """
 
     strategy = staticmethod(strategies.dgst)
-    fixed_settings = FineTuningMixin.fixed_settings | {"dgst.mode"}
+    fixed_settings = FineTuningMixin.fixed_settings | {"dgst.mode", "dgst.kernel_lr_factor"}
 
     rows: RowsOfKernels
 
@@ -47,6 +47,10 @@ class DGSTMixin(FineTuningMixin, technique=DGST):
         }
         layers = (module for module in network.modules() if getattr(module, "weight", None) in kernels)
         self.rows = RowsOfKernels({cast(Tensor, layer.weight): Rows.of(layer) for layer in layers})
+
+    def lr_factor(self, parameter: Tensor, *, is_copied: bool) -> float:
+        own = self.section(DGST).kernel_lr_factor if parameter in self.rows else 1.0
+        return own * super().lr_factor(parameter, is_copied=is_copied)
 
     def edit_gradients(self) -> None:
         """Clip the whole gradient, then select of each kernel's what this step moves."""

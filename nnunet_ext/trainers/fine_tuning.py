@@ -1,6 +1,6 @@
 """Fine-tuning a trained model with few cases: where it starts from, what may move, and what did."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -122,6 +122,7 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
         source = settings.source_file
         if source is None:
             if settings.allow_random_start:
+                self.set_lr_factors(())
                 self.print_to_log_file("Not a fine-tuning: fine_tuning.allow_random_start is on and nothing is loaded.")
                 return
             raise UserError(
@@ -145,13 +146,20 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
         Args:
             known: bool, by name in the plain network, broadcast to the weight's shape: which entries the source gave.
         """
-        settings, parameters = self.section(FINE_TUNING), self.named_trainable_parameters()
+        parameters = self.named_trainable_parameters()
         # a tensor that the source has in part has one rate: the whole one, which its new entries need
-        copied = {id(parameter) for name, parameter in parameters.items() if known.get(name, NOTHING).all()}
-        factor = {FACTOR: settings.copied_lr_factor}
-        regroup(self.optimizer, lambda parameter: factor if id(parameter) in copied else {})
-        if settings.l2_sp > 0:
+        self.set_lr_factors([parameter for name, parameter in parameters.items() if known.get(name, NOTHING).all()])
+        if self.section(FINE_TUNING).l2_sp > 0:
             self.hold(Anchor(parameters, {name: known.get(name, NOTHING) for name in parameters}))
+
+    def set_lr_factors(self, copied: Iterable[Tensor]) -> None:
+        """Give each parameter its `lr_factor`, where `copied` are those that come from the source as a whole."""
+        known = set(map(id, copied))
+        regroup(self.optimizer, lambda one: {FACTOR: self.lr_factor(one, is_copied=id(one) in known)})
+
+    def lr_factor(self, parameter: Tensor, *, is_copied: bool) -> float:
+        """The factor of a parameter's learning rate, by whether it comes from the source."""
+        return self.section(FINE_TUNING).copied_lr_factor if is_copied else 1.0
 
     def hold(self, anchor: Anchor) -> None:
         """Hold the network near an anchor, in place of the weight decay of the tensors that are in it."""

@@ -287,6 +287,17 @@ def test_copied_weights_learn_at_a_lower_rate(results, configured, source):
     assert {rate for name, rate in rates.items() if ".seg_layers." not in name} == {1e-3}
 
 
+def test_kernels_of_dgst_have_a_factor_beside_that_of_copied_weights(results, configured, source):
+    settings = {"source": source, "copied_lr_factor": 0.5, "keep_heads": False}
+    name = configured("kernels", num_epochs=1, fine_tuning=settings, dgst={"kernel_lr_factor": 4.0})
+    trained = train("nnUNetTrainerDGST", name)
+    factors = {name: group["lr_factor"] for name, group in _groups(trained).items()}
+    kernels = {name for name, freedom in trained.freedoms.items() if freedom is Freedom.SELECTED}
+    assert {name for name, factor in factors.items() if factor == 2.0} == kernels
+    assert {name for name, factor in factors.items() if factor == 1.0} == {n for n in factors if ".seg_layers." in n}
+    assert set(factors.values()) == {0.5, 1.0, 2.0}
+
+
 def test_pretrained_weights_count_as_copied(results, configured, source):
     name = configured("copied", fine_tuning={"l2_sp": 0.1, "copied_lr_factor": 0.5})
     built = build_trainer("nnUNetTrainerFineTune", name)
@@ -298,15 +309,19 @@ def test_pretrained_weights_count_as_copied(results, configured, source):
     assert set(built.anchor.start) == {name for name, factor in factors.items() if factor == 0.5}
 
 
-def test_resumed_training_equals_one_that_was_never_interrupted(results, configured, source, tmp_path):
+@pytest.mark.parametrize(
+    ("trainer", "more"),
+    [("nnUNetTrainerFineTune", {}), ("nnUNetTrainerDGST", {"dgst": {"kernel_lr_factor": 4.0}})],
+)
+def test_resumed_training_equals_one_that_was_never_interrupted(trainer, more, results, configured, source):
     settings = {"source": source, "l2_sp": 0.5, "copied_lr_factor": 0.5, "warmup_epochs": 1, "keep_heads": False}
-    options = {"num_epochs": 3, "fine_tuning": settings}
-    whole = train("nnUNetTrainerFineTune", configured("whole", **options))
+    options = {"num_epochs": 3, "fine_tuning": settings, **more}
+    whole = train(trainer, configured("whole", **options))
     expected = weights(f"{whole.output_folder}/checkpoint_final.pth")
-    stopped = build_trainer("nnUNetTrainerFineTune", configured("stopped", **options))
+    stopped = build_trainer(trainer, configured("stopped", **options))
     stopped.num_epochs, stopped.on_train_end = 2, lambda: None
     stopped.run_training()
-    resumed = train("nnUNetTrainerFineTune", "stopped", resume=True)
+    resumed = train(trainer, "stopped", resume=True)
     assert resumed.current_epoch == 3
     assert not differing(weights(f"{resumed.output_folder}/checkpoint_final.pth"), expected)
 

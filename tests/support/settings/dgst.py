@@ -9,6 +9,7 @@ import torch
 
 from nnunet_ext.trainers import nnUNetTrainerDGST as DGST
 from support.settings import Case, last_kernel
+from support.settings.fine_tuning import ANYHOW
 
 
 def step_of_dgst(trainer: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -40,8 +41,17 @@ def moves_the_largest(trainer: Any) -> bool:
     return torch.equal(gradient.abs().argmax(dim=1), moved.int().argmax(dim=1))
 
 
+def rate_of_kernels_by_that_of_norms(trainer: Any) -> float:
+    trainer.load_start()
+    trainer.lr_scheduler.step(0)
+    norm = next(one for name, one in trainer.network.named_parameters() if name.endswith("norm.weight"))
+    rates = {id(one): group["lr"] for group in trainer.optimizer.param_groups for one in group["params"]}
+    return rates[id(last_kernel(trainer))] / rates[id(norm)]
+
+
 CASES = {
     "dgst.top_k": Case(DGST, 3, moved_in_a_row, [3, 3]),
     "dgst.mode": Case(DGST, "grad_mask", moves_whole_rows, True, {"weight_decay": 0.5}),
+    "dgst.kernel_lr_factor": Case(DGST, 10.0, rate_of_kernels_by_that_of_norms, 10.0, ANYHOW),
     "dgst.selection": Case(DGST, "random", moves_the_largest, False),
 }
