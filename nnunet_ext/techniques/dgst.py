@@ -45,9 +45,9 @@ DGST = Technique(
             "nnUNetTrainerDGST",
             lambda facts: facts.is_few_dense,
             why="It moves few entries of each kernel. Try it after full fine-tuning, whose configuration it shares.",
-            evidence="The heart's other phase, 5 cases, 1,000 steps, 5 seeds: Dice -0.004 (-0.012 to +0.003) beside "
-            "full fine-tuning, and no more of the source kept at equal Dice on the target.",
-            verdict="not shown",
+            evidence="The heart, 5 cases, 1,000 steps, beside full fine-tuning: another phase, Dice -0.004 (-0.012 to "
+            "+0.003), 5 seeds; another contrast, -0.027 (-0.049 to -0.008), 3 seeds, and less of the source kept.",
+            verdict="worse",
             results="docs/techniques/fine-tuning.md#results",
             commands=("nnUNetv2_train {number} {base}_tuned 0 -tr nnUNetTrainerDGST -p nnUNetPlans_source{device}",),
             epochs=50,

@@ -114,7 +114,7 @@ def write(raw: Path, kind: str) -> None:
 
 EXPECTED = {
     "dense many": ["nnUNetTrainer"],
-    "dense few": ["nnUNetTrainer", "nnUNetTrainerFineTune", "nnUNetTrainerDGST", "nnUNetTrainerMixUp"],
+    "dense few": ["nnUNetTrainer", "nnUNetTrainerFineTune", "nnUNetTrainerMixUp", "nnUNetTrainerDGST"],
     "scribbles": ["nnUNetTrainer", "nnUNetTrainerTDNet"],
     "slices": ["nnUNetTrainer"],
     "partial": ["nnUNetTrainer", "nnUNetTrainerPartialLabels"],
