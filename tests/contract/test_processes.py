@@ -56,10 +56,18 @@ def train_as_rank(rank: int, store: str, name: str, kind: str, file: str, is_com
     trainer = build_trainer(name, "3d_tiny_batch_of_four", kind=kind)
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=WORLD_SIZE)
     trainer.is_ddp, trainer.local_rank = True, rank
+    step, cases = trainer.train_step, []
+
+    def recorded_step(batch: dict[str, Any]) -> dict[str, np.ndarray]:
+        cases.append(list(batch["keys"]))
+        return step(batch)
+
+    trainer.train_step = recorded_step
     trainer.run_training()
     assert isinstance(trainer.network.module, torch._dynamo.OptimizedModule) == is_compiled
     logged = trainer.logger.local_logger.my_fantastic_logging
-    torch.save({"weights": trainer.unwrapped_network().state_dict(), "logged": logged}, f"{file}_{rank}.pth")
+    found = {"weights": trainer.unwrapped_network().state_dict(), "logged": logged, "cases": cases}
+    torch.save(found, f"{file}_{rank}.pth")
     dist.destroy_process_group()
 
 
@@ -95,6 +103,9 @@ def test_two_processes_keep_equal_weights(name, results, tmp_path):
     assert run_in_new_process(as_two_ranks, train_as_rank, name, data_kind(name, "labels"), str(tmp_path / "rank")) == 0
     first, second = (torch.load(tmp_path / f"rank_{rank}.pth", weights_only=False) for rank in range(WORLD_SIZE))
     assert np.isfinite(first["logged"]["train_losses"]).all()
+    # the patches would differ anyway: nnU-Net looks for foreground in the second process alone
+    assert first["cases"] != second["cases"], "each process must draw cases of its own"
+    assert len(first["cases"]) == len(second["cases"])
     for name_of_term, values in first["logged"].items():
         if name_of_term.startswith("loss/"):
             assert values == second["logged"][name_of_term], "each process must log the mean over all of them"
