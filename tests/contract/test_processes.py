@@ -112,6 +112,29 @@ def test_two_processes_keep_equal_weights(name, results, tmp_path):
     assert all(torch.equal(value, second["weights"][key]) for key, value in first["weights"].items())
 
 
+def draw_as_rank(rank: int, store: str, file: str) -> None:
+    """One process's draws after `initialize` without a seed, those of the processes together and its own."""
+    import nnunetv2.training.nnUNetTrainer.nnUNetTrainer as stock
+
+    torch.set_num_threads(1)
+    stock.DDP = lambda network, device_ids: DistributedDataParallel(network)
+    trainer = build_trainer("nnUNetTrainerConfigurable", "3d_tiny_without_settings")
+    assert trainer.settings.seed is None
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=WORLD_SIZE)
+    trainer.is_ddp, trainer.local_rank = True, rank
+    trainer.initialize()
+    torch.save({"shared": trainer.shared_rng.random(), "own": trainer.rng.random()}, f"{file}_{rank}.pth")
+    dist.destroy_process_group()
+
+
+@needs_gloo
+def test_without_a_seed_two_processes_draw_alike_what_they_must(results, tmp_path):
+    assert run_in_new_process(as_two_ranks, draw_as_rank, str(tmp_path / "rank")) == 0
+    first, second = (torch.load(tmp_path / f"rank_{rank}.pth") for rank in range(WORLD_SIZE))
+    assert first["shared"] == second["shared"]
+    assert first["own"] != second["own"]
+
+
 @needs_gloo
 @pytest.mark.full
 @pytest.mark.parametrize("chosen", COMPILED_IN_TWO_PROCESSES)
