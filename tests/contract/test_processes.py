@@ -150,6 +150,8 @@ def test_two_compiled_processes_train_as_plain_ones(chosen, results, tmp_path, m
     )
     losses = [one["logged"]["train_losses"] for one in (plain, *ranks)]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
+    # the losses say little of the gradients, and nothing of the last step
+    torch.testing.assert_close(ranks[0]["weights"], plain["weights"], rtol=1e-3, atol=1e-5)
     assert all(torch.equal(value, ranks[1]["weights"][key]) for key, value in ranks[0]["weights"].items())
 
 
@@ -266,5 +268,7 @@ def test_compiled_training_step_equals_plain(name, results, monkeypatch):
         plain.logger.get_value("train_losses", step=None),
         rtol=1e-3,
     )
-    names = list(torch.load(f"{compiled.output_folder}/checkpoint_final.pth", weights_only=False)["network_weights"])
-    assert names == list(plain.network.state_dict())
+    saved = torch.load(f"{compiled.output_folder}/checkpoint_final.pth", weights_only=False)["network_weights"]
+    assert list(saved) == list(plain.network.state_dict())
+    # the losses say little of the gradients, and nothing of the last step
+    torch.testing.assert_close(saved, plain.network.state_dict(), rtol=1e-3, atol=1e-4)
