@@ -229,15 +229,22 @@ def test_trains_with_workers_that_are_not_forked(name, start_method, results, mo
         torch.testing.assert_close(with_worker[key], value, rtol=1e-3, atol=1e-4)
 
 
+@pytest.fixture(scope="module")
+def loading_elsewhere(workspace):
+    """The exit code of a process that loads every trainer's class and has imported none of them before."""
+    return run_in_new_process(pickle.loads, pickle.dumps([trainer_class(name) for name in EVERY_TRAINER]))
+
+
 @pytest.mark.capability("found and pickled")
 @pytest.mark.parametrize("name", EVERY_TRAINER)
-def test_trainer_class_survives_pickling(name, workspace):
+def test_trainer_class_survives_pickling(name, loading_elsewhere):
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
     found = recursive_find_trainer_class_by_name(name)
     assert found is trainer_class(name)
     assert recursive_find_trainer_class_by_name(name) is found, "a second lookup must find the same class"
     assert pickle.loads(pickle.dumps(found)) is found
+    assert loading_elsewhere == 0
 
 
 # code for this processor, the compiler's last stage, is made for the plain network and the one with most decoders
