@@ -87,6 +87,10 @@ def test_trains_and_predicts(name, setting, results):
     assert torch.isfinite(logits).all()
     assert torch.equal(logits, predicted_logits(predictor, seed=1)), "prediction must be deterministic"
     assert not torch.equal(logits, predicted_logits(predictor, seed=2)), "prediction must depend on the image"
+    trainer.set_deep_supervision_enabled(False)
+    patch = torch.randn(1, trainer.num_input_channels, *trainer.configuration_manager.patch_size)
+    with torch.no_grad():
+        torch.testing.assert_close(predictor.network.eval()(patch), trainer.network.eval()(patch))
 
 
 def terms_of(trainer, batch) -> dict[str, torch.Tensor]:
