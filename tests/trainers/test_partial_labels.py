@@ -267,8 +267,19 @@ class PartialDualEncoderMixUp(PartialLabelsMixUpMixin, DualEncoderMixin):
 def test_it_combines_with_other_techniques_by_inheritance(trainer, workspace, results):
     kind = "prior" if trainer.needs_prior else "labels"
     extra = {"longitudinal": {"current": [0], "prior_image": [1], "prior_labels": [2, 3]}} if kind == "prior" else {}
-    made = initialized(trainer, kind, {**LISTS, **extra})
-    step = made.train_step(batch_for(made, ["shell", "core"]))
+    made, keys = initialized(trainer, kind, {**LISTS, **extra}), ["shell", "core"]
+    prepared = made.prepare_batch(batch_for(made, keys), training=True)
+    assert np.array_equal(prepared["annotated"].numpy(), known(keys))
+    outputs = made.forward(prepared)
+    terms = made.loss_terms(outputs, prepared)
+    heads = zip(made.head_weights(), outputs, prepared["target"])
+    expected = sum(weight * reference(*head, known(keys)) for weight, *head in heads if weight)
+    assert terms["segmentation"].item() == pytest.approx(expected, rel=1e-5)
+    has_mixup = issubclass(trainer, PartialLabelsMixUpMixin)
+    assert set(terms) == {"segmentation"} | ({"mixup"} if has_mixup else set())
+    assert not has_mixup or "soft_target" in prepared["mixed"], "each source must count by its own list"
+
+    step = made.train_step(batch_for(made, keys))
     assert all(np.isfinite(value) for value in step.values())
     assert float(step["loss"]) < 1e3, "a label that was not annotated was asked for"
 
