@@ -87,7 +87,8 @@ def test_train_validate_and_predict_by_command(name, workspace, results, tmp_pat
 
     model = results / dataset_name(kind) / f"{name}__nnUNetPlans__3d_tiny"
     validation = model / "fold_0" / "validation"
-    assert json.loads((validation / "summary.json").read_text())["foreground_mean"]["Dice"] >= 0
+    mean = json.loads((validation / "summary.json").read_text())["foreground_mean"]
+    assert mean["n_pred"] > 0, "Dice must be of a prediction that is not all background"
     assert (validation / "case_0.npz").is_file()
     assert (model / "fold_0" / "progress.png").is_file()
     assert (model / "fold_0" / "checkpoint_final.pth").is_file()
@@ -195,6 +196,16 @@ def test_cascade_that_was_configured_trains_resumes_and_predicts(
         interrupted.run_training()
     resumed = train(name, "pair", kind=kind, fold=0, resume=True).network.state_dict()
     assert all(torch.equal(value, resumed[key]) for key, value in cascade.network.state_dict().items())
+
+    images = len(cascade.dataset_json["channel_names"])
+    with_labels = torch.randn(1, cascade.num_input_channels, *cascade.configuration_manager.patch_size)
+    with_labels[:, images:] = (with_labels[:, images:] > 0).float()
+    without = with_labels.clone()
+    without[:, images:] = 0
+    cascade.set_deep_supervision_enabled(False)
+    with torch.no_grad():
+        logits = [cascade.network.eval()(data) for data in (with_labels, without)]
+    assert not torch.allclose(*logits), "the network must see what the stage before has predicted"
 
     source = workspace.raw / dataset_name(kind) / "imagesTs"
     first = predict_arguments(name, kind, source, tmp_path / "lowres", "-f", "all")

@@ -56,10 +56,18 @@ def train_as_rank(rank: int, store: str, name: str, kind: str, file: str, is_com
     trainer = build_trainer(name, "3d_tiny_batch_of_four", kind=kind)
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=WORLD_SIZE)
     trainer.is_ddp, trainer.local_rank = True, rank
+    step, cases = trainer.train_step, []
+
+    def recorded_step(batch: dict[str, Any]) -> dict[str, np.ndarray]:
+        cases.append(list(batch["keys"]))
+        return step(batch)
+
+    trainer.train_step = recorded_step
     trainer.run_training()
     assert isinstance(trainer.network.module, torch._dynamo.OptimizedModule) == is_compiled
     logged = trainer.logger.local_logger.my_fantastic_logging
-    torch.save({"weights": trainer.unwrapped_network().state_dict(), "logged": logged}, f"{file}_{rank}.pth")
+    found = {"weights": trainer.unwrapped_network().state_dict(), "logged": logged, "cases": cases}
+    torch.save(found, f"{file}_{rank}.pth")
     dist.destroy_process_group()
 
 
@@ -95,10 +103,36 @@ def test_two_processes_keep_equal_weights(name, results, tmp_path):
     assert run_in_new_process(as_two_ranks, train_as_rank, name, data_kind(name, "labels"), str(tmp_path / "rank")) == 0
     first, second = (torch.load(tmp_path / f"rank_{rank}.pth", weights_only=False) for rank in range(WORLD_SIZE))
     assert np.isfinite(first["logged"]["train_losses"]).all()
+    # the patches would differ anyway: nnU-Net looks for foreground in the second process alone
+    assert first["cases"] != second["cases"], "each process must draw cases of its own"
+    assert len(first["cases"]) == len(second["cases"])
     for name_of_term, values in first["logged"].items():
         if name_of_term.startswith("loss/"):
             assert values == second["logged"][name_of_term], "each process must log the mean over all of them"
     assert all(torch.equal(value, second["weights"][key]) for key, value in first["weights"].items())
+
+
+def draw_as_rank(rank: int, store: str, file: str) -> None:
+    """One process's draws after `initialize` without a seed, those of the processes together and its own."""
+    import nnunetv2.training.nnUNetTrainer.nnUNetTrainer as stock
+
+    torch.set_num_threads(1)
+    stock.DDP = lambda network, device_ids: DistributedDataParallel(network)
+    trainer = build_trainer("nnUNetTrainerConfigurable", "3d_tiny_without_settings")
+    assert trainer.settings.seed is None
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=WORLD_SIZE)
+    trainer.is_ddp, trainer.local_rank = True, rank
+    trainer.initialize()
+    torch.save({"shared": trainer.shared_rng.random(), "own": trainer.rng.random()}, f"{file}_{rank}.pth")
+    dist.destroy_process_group()
+
+
+@needs_gloo
+def test_without_a_seed_two_processes_draw_alike_what_they_must(results, tmp_path):
+    assert run_in_new_process(as_two_ranks, draw_as_rank, str(tmp_path / "rank")) == 0
+    first, second = (torch.load(tmp_path / f"rank_{rank}.pth") for rank in range(WORLD_SIZE))
+    assert first["shared"] == second["shared"]
+    assert first["own"] != second["own"]
 
 
 @needs_gloo
@@ -116,6 +150,8 @@ def test_two_compiled_processes_train_as_plain_ones(chosen, results, tmp_path, m
     )
     losses = [one["logged"]["train_losses"] for one in (plain, *ranks)]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
+    # the losses say little of the gradients, and nothing of the last step
+    torch.testing.assert_close(ranks[0]["weights"], plain["weights"], rtol=1e-3, atol=1e-5)
     assert all(torch.equal(value, ranks[1]["weights"][key]) for key, value in ranks[0]["weights"].items())
 
 
@@ -193,15 +229,22 @@ def test_trains_with_workers_that_are_not_forked(name, start_method, results, mo
         torch.testing.assert_close(with_worker[key], value, rtol=1e-3, atol=1e-4)
 
 
+@pytest.fixture(scope="module")
+def loading_elsewhere(workspace):
+    """The exit code of a process that loads every trainer's class and has imported none of them before."""
+    return run_in_new_process(pickle.loads, pickle.dumps([trainer_class(name) for name in EVERY_TRAINER]))
+
+
 @pytest.mark.capability("found and pickled")
 @pytest.mark.parametrize("name", EVERY_TRAINER)
-def test_trainer_class_survives_pickling(name, workspace):
+def test_trainer_class_survives_pickling(name, loading_elsewhere):
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
     found = recursive_find_trainer_class_by_name(name)
     assert found is trainer_class(name)
     assert recursive_find_trainer_class_by_name(name) is found, "a second lookup must find the same class"
     assert pickle.loads(pickle.dumps(found)) is found
+    assert loading_elsewhere == 0
 
 
 # code for this processor, the compiler's last stage, is made for the plain network and the one with most decoders
@@ -232,5 +275,7 @@ def test_compiled_training_step_equals_plain(name, results, monkeypatch):
         plain.logger.get_value("train_losses", step=None),
         rtol=1e-3,
     )
-    names = list(torch.load(f"{compiled.output_folder}/checkpoint_final.pth", weights_only=False)["network_weights"])
-    assert names == list(plain.network.state_dict())
+    saved = torch.load(f"{compiled.output_folder}/checkpoint_final.pth", weights_only=False)["network_weights"]
+    assert list(saved) == list(plain.network.state_dict())
+    # the losses say little of the gradients, and nothing of the last step
+    torch.testing.assert_close(saved, plain.network.state_dict(), rtol=1e-3, atol=1e-4)

@@ -13,7 +13,7 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunet_ext.errors import UserError
-from support.nnunet_runs import train
+from support.nnunet_runs import build_trainer, train
 from support.tiny_data import dataset_name
 from support.trainers_under_test import EVERY_TRAINER, PRE_TRAINING, data_kind, trainer_class
 
@@ -53,6 +53,16 @@ def reason_to_refuse(name: str, configuration: str, kind: str, plans: str = "nnU
     return next((cls.unsupported[capability] for capability in sorted(needed) if capability in cls.unsupported), None)
 
 
+def check_logged_losses(trainer) -> None:
+    logged = trainer.logger.local_logger.my_fantastic_logging
+    assert np.isfinite(logged["train_losses"]).all()
+    assert np.isfinite(logged["val_losses"]).all()
+    terms = {key: values for key, values in logged.items() if key.startswith("loss/")}
+    assert terms
+    assert all(len(values) == trainer.num_epochs for values in terms.values())
+    np.testing.assert_allclose(sum(values[0] for values in terms.values()), logged["train_losses"][0], rtol=1e-4)
+
+
 @pytest.mark.capability("{setting}")
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("name", EVERY_TRAINER)
@@ -66,15 +76,7 @@ def test_trains_and_predicts(name, setting, results):
         assert not any(results.iterdir()), "a refused training must leave nothing behind"
         return
     trainer = train(name, **options)
-
-    logged = trainer.logger.local_logger.my_fantastic_logging
-    assert np.isfinite(logged["train_losses"]).all()
-    assert np.isfinite(logged["val_losses"]).all()
-    terms = {key: values for key, values in logged.items() if key.startswith("loss/")}
-    assert terms
-    assert all(len(values) == trainer.num_epochs for values in terms.values())
-    np.testing.assert_allclose(sum(values[0] for values in terms.values()), logged["train_losses"][0], rtol=1e-4)
-
+    check_logged_losses(trainer)
     if name in PRE_TRAINING:
         with pytest.raises(UserError, match="has no segmentation to predict"):
             predictor_for(trainer)
@@ -85,6 +87,20 @@ def test_trains_and_predicts(name, setting, results):
     assert torch.isfinite(logits).all()
     assert torch.equal(logits, predicted_logits(predictor, seed=1)), "prediction must be deterministic"
     assert not torch.equal(logits, predicted_logits(predictor, seed=2)), "prediction must depend on the image"
+    trainer.set_deep_supervision_enabled(False)
+    patch = torch.randn(1, trainer.num_input_channels, *trainer.configuration_manager.patch_size)
+    with torch.no_grad():
+        torch.testing.assert_close(predictor.network.eval()(patch), trainer.network.eval()(patch))
+
+
+def terms_of(trainer, batch) -> dict[str, torch.Tensor]:
+    """The terms of the loss in a step, with the same draws for every trainer."""
+    torch.manual_seed(0)
+    trainer.rng, trainer.shared_rng = np.random.default_rng(1), np.random.default_rng(2)
+    trainer.network.train()
+    prepared = trainer.prepare_batch(batch, training=True)
+    with torch.no_grad():
+        return trainer.loss_terms(trainer.forward(prepared), prepared)
 
 
 @pytest.mark.capability("no deep supervision")
@@ -97,11 +113,24 @@ def test_trains_without_deep_supervision(name, results, monkeypatch):
             super().__init__(plans, configuration, fold, dataset_json, device)
             self.enable_deep_supervision = False
 
-    monkeypatch.setattr(
-        "nnunetv2.run.run_training.recursive_find_trainer_class_by_name", lambda _: WithoutDeepSupervision
-    )
-    trainer = train(name, kind=data_kind(name, "labels"))
-    assert np.isfinite(trainer.logger.get_value("train_losses", step=None)).all()
+    kind = data_kind(name, "labels")
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "nnunetv2.run.run_training.recursive_find_trainer_class_by_name", lambda _: WithoutDeepSupervision
+        )
+        trainer = train(name, kind=kind)
+    check_logged_losses(trainer)
     data = torch.randn(1, trainer.num_input_channels, 16, 16, 16)
     with torch.no_grad():
         assert isinstance(trainer.network.eval()(data), torch.Tensor)
+
+    if name in PRE_TRAINING:
+        return  # which have no deep supervision
+    deep = build_trainer(name, kind=kind)
+    deep.initialize()
+    deep.network.load_state_dict(trainer.network.state_dict())
+    deep.current_epoch = trainer.current_epoch
+    deep.loss.weight_factors = (1.0, 0.0, 0.0, 0.0)
+    batch = next(deep.get_dataloaders()[0])
+    terms = terms_of(trainer, {**batch, "target": batch["target"][0]})
+    torch.testing.assert_close(terms, terms_of(deep, batch))

@@ -247,7 +247,21 @@ def test_inference_is_that_of_a_plain_unet_with_renamed_weights(results, plans):
 def test_ramp_and_share_of_pseudo_foreground_are_logged(results):
     logged = train("nnUNetTrainerDBDMP").logger.local_logger.my_fantastic_logging
     assert logged["dbdmp/ramp"] == pytest.approx([math.exp(-5)])
-    assert 0 <= logged["dbdmp/pseudo_foreground"][0] <= 1
+    assert len(logged["dbdmp/pseudo_foreground"]) == 1
+
+
+def test_the_share_of_pseudo_foreground_is_of_the_voxels_inside_the_image(built):
+    trainer = built()
+    (main, auxiliary), targets = random_outputs(trainer)
+    generator = torch.Generator().manual_seed(1)
+    inside = [torch.rand(target.shape, generator=generator) < 0.7 for target in targets]
+    trainer.shared_rng = np.random.default_rng(5)
+    trainer.loss_terms((main, auxiliary), {"target": targets, "inside": inside})
+    ratio = np.random.default_rng(5).random()
+    mixture = ratio * main[0].softmax(dim=1) + (1 - ratio) * auxiliary[0].softmax(dim=1)
+    is_foreground = (targets[0] > 0) | (mixture.argmax(dim=1, keepdim=True) > 0)
+    share = is_foreground[inside[0]].double().mean().item()
+    assert trainer._observations["dbdmp/pseudo_foreground"].item() == pytest.approx(share, rel=1e-5)
 
 
 # ---------------------------------------------------------------------- it learns

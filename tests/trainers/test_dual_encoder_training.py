@@ -22,7 +22,8 @@ from nnunet_ext.techniques.base import BASE
 from nnunet_ext.techniques.dual_encoder import DUAL_ENCODER
 from nnunet_ext.techniques.mixup import MIXUP
 from nnunet_ext.trainers import nnUNetTrainerConfigurable, nnUNetTrainerDualEncoder, nnUNetTrainerDualEncoderMixUp
-from support.nnunet_runs import build_trainer, train
+from support.changed_trainers import changed_trainer
+from support.nnunet_runs import build_trainer
 from support.tiny_data import dataset_name
 
 ROLES = {"current": [0], "prior_image": [1], "prior_labels": [2, 3]}
@@ -269,6 +270,7 @@ def test_prior_dropout_sets_the_whole_prior_of_a_share_of_the_samples_to_zero(bu
         is_zero = (data[:, 1:] == 0).flatten(1).all(dim=1)
         assert torch.equal(data[:, 0], batch["data"][:, 0])
         assert torch.equal(data[~is_zero], batch["data"][~is_zero])
+        assert trainer._observations["dual_encoder/without_prior"] == is_zero.float().mean()
         dropped += int(is_zero.sum())
     # 120 of 400, four standard deviations to either side
     assert 83 < dropped < 157
@@ -326,10 +328,11 @@ def test_mixup_and_the_second_encoder_combine(built):
 
 
 def test_log_tells_the_share_without_a_prior(results, workspace):
-    trainer = train("nnUNetTrainerDualEncoder", kind="prior")
-    logged = trainer.logger.local_logger.my_fantastic_logging["dual_encoder/without_prior"]
-    assert len(logged) == 1
-    assert 0 <= logged[0] <= 1
+    name = "dual_encoder/without_prior"
+    for share, logged in ((1.0, [1.0]), (0.0, None)):  # without prior dropout there is nothing to tell
+        trainer = changed_trainer(nnUNetTrainerDualEncoder, kind="prior", dual_encoder={"prior_dropout": share})
+        trainer.run_training()
+        assert trainer.logger.local_logger.my_fantastic_logging.get(name) == logged
 
 
 def test_weights_of_a_single_encoder_leave_context_and_gates_random_and_say_so(plans, workspace):

@@ -44,10 +44,14 @@ def test_a_slow_network_is_not_measured_for_longer_than_the_budget(network, monk
     assert len(calls) == 4  # one untimed and one timed pass of each
 
 
-def test_both_layouts_give_the_same_output_to_rounding(network):
-    data = torch.randn(2, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
-    network.eval()
+@pytest.mark.parametrize(
+    ("convolution", "layout"), [(nn.Conv2d, torch.channels_last), (nn.Conv3d, torch.channels_last_3d)]
+)
+def test_both_layouts_give_the_same_output_to_rounding(convolution, layout):
+    network = nn.Sequential(convolution(1, 4, 3, padding=1), nn.LeakyReLU(), convolution(4, 2, 1))
+    dims = network[0].weight.ndim - 2
+    assert channels_last_format(dims) is layout
+    data = torch.randn(2, 1, *[8] * dims, generator=torch.Generator().manual_seed(0))
     expected = network(data)
-    layout = channels_last_format(3)
     actual = network.to(memory_format=layout)(data.contiguous(memory_format=layout))
     torch.testing.assert_close(actual, expected)
