@@ -19,12 +19,12 @@ FIGURES = {metric.name for metric in METRICS if metric.has_figure}
 MEANS = {metric.name for metric in METRICS if metric.mean}
 
 
-def made_result(number=24, seed=0, **more):
-    """Random scores of two labels; some cases lack the second, and none has a third."""
+def made_result(number=24, seed=0, alike=1, **more):
+    """Random scores of two labels; some cases lack the second, and none has a third. `alike` in a row are the same."""
     rng = np.random.default_rng(seed)
     rows = []
     for label, share in (("organ", 1.0), ("lesion", 0.6), ("absent", 0.0)):
-        for index in range(number):
+        for first in range(0, number, alike):
             there = bool(rng.random() < share)
             reference, predicted = rng.integers(0, 6, 2) * there
             parts = {
@@ -35,7 +35,8 @@ def made_result(number=24, seed=0, **more):
             for metric in METRICS:
                 if metric.compute is not None:
                     plain = (rng.uniform(0.1, 1) * there, float(there))
-                    rows.append((f"case_{index}", label, metric.name, *parts.get(metric.name, plain)))
+                    values = parts.get(metric.name, plain)
+                    rows += [(f"case_{first + place}", label, metric.name, *values) for place in range(alike)]
     labels = ScoredLabels({"organ": (1,), "lesion": (2,), "absent": (3,)}, (), (), None, ())
     cases = CaseSet("Dataset001_D", "all", {}, dict.fromkeys(f"case_{index}" for index in range(number)))
     everywhere = dict.fromkeys(labels.keys, number)
@@ -55,18 +56,19 @@ def drawn(result, cases):
 
 
 def test_intervals_are_those_of_the_figures_on_drawn_patients():
-    cases = list(made_result().cases.cases)
+    cases = [f"case_{index}" for index in range(48)]
     patients = {case: f"p{index // 2}" for index, case in enumerate(cases)}
-    result = made_result(patients=patients, resamples=RESAMPLES)
-    assert result.resampling.number_of_patients == 12
+    # from draws of cases, and not of patients, intervals would be shorter by a third
+    result = made_result(len(cases), alike=2, patients=patients, resamples=RESAMPLES)
+    assert result.resampling.number_of_patients == 24
     assert set(result.estimates["organ"]) == FIGURES
     assert set(result.means) == MEANS
 
     rng = np.random.default_rng(5)
     keys = [(label, name) for label in ("organ", "lesion") for name in sorted(FIGURES)]
     values = {key: [] for key in [*keys, *(("mean", name) for name in sorted(MEANS))]}
-    for _ in range(600):
-        chosen = rng.integers(12, size=12)
+    for _ in range(200):
+        chosen = rng.integers(24, size=24)
         again = drawn(result, [case for pair in chosen for case in cases[2 * pair : 2 * pair + 2]])
         again = replace(again, resamples=0)
         for label, name in values:

@@ -159,10 +159,10 @@ def kill_and_repeat(
     """
     undisturbed, seconds = expected
     written, rng, killed = Written.prepare(command, valid, folder / "killed"), np.random.default_rng(seed), 0
-    for _ in range(kills):
+    for number in range(kills):
         process = written.start()
-        # early at first: a later run finds files in memory and may be faster
-        if process.wait(rng.uniform(0, seconds if killed else seconds / 3)) is None:
+        # early at first, and ever earlier: a later run finds files in memory and may be faster
+        if process.wait(rng.uniform(0, seconds if killed else seconds / (3 * 2**number))) is None:
             killed += process.kill() == -signal.SIGKILL
     wrong = [] if written.repeat() else [f"cannot be repeated: {written.output}"]
     wrong += [] if written.result() == undisturbed.result() else ["the result differs"]

@@ -13,7 +13,8 @@ KILLS = 4
 @pytest.mark.parametrize("seed", range(len(WRITING)), ids=lambda number: WRITING[number].line[:40])
 def test_a_command_that_was_killed_can_be_repeated(seed, valid, tmp_path, expected):
     command = WRITING[seed]
-    _, wrong = kill_and_repeat(command, valid, tmp_path, expected(command), kills=KILLS, seed=seed)
+    killed, wrong = kill_and_repeat(command, valid, tmp_path, expected(command), kills=KILLS, seed=seed)
+    assert killed, "it ended before every kill"
     assert not wrong, "\n".join(wrong)
 
 

@@ -263,6 +263,22 @@ def test_both_terms_train_the_network(results):
     assert values["mixup"][-1] < values["mixup"][0]
 
 
+def test_a_step_follows_both_terms(results):
+    moved = {}
+    alone = {"mode": "alternate", "probability": 1.0}
+    for name, settings in (("both", {}), ("segmentation", {"probability": 0.0}), ("mixup", alone)):
+        trainer = initialized(settings)
+        before = torch.cat([weight.detach().flatten().clone() for weight in trainer.network.parameters()])
+        trainer.weight_decay = 0.0
+        trainer.optimizer, _ = trainer.configure_optimizers()
+        trainer.train_step(random_batch(trainer))
+        after = torch.cat([weight.detach().flatten() for weight in trainer.network.parameters()])
+        moved[name] = after - before
+    assert all(one.any() for one in moved.values())
+    # the first step of SGD is linear in the gradient, which is too small to be clipped
+    torch.testing.assert_close(moved["both"], moved["segmentation"] + moved["mixup"], rtol=1e-3, atol=1e-6)
+
+
 class MixedScribbles(MixUpMixin, nnUNetTrainerPartialCE):
     """What a user may combine: a trainer that knows the image's border, with MixUp."""
 
