@@ -174,6 +174,12 @@ class Journal:
             state["failed"].pop(name, None)
         return planned
 
+    def forget_failure(self, name: str) -> None:
+        """Take back that something has failed, where it needs no step of its own to succeed."""
+        if name in self.state["failed"] and not self.is_dry:
+            with self._changed() as state:
+                state["failed"].pop(name)
+
     @contextmanager
     def _changed(self) -> Iterator[dict[str, Any]]:
         """Hold the state for a change, and write it."""

@@ -25,17 +25,14 @@ class Pilots:
         self.runner, self.experiment, self.journal = runner, runner.experiment, runner.journal
 
     def chosen_lr(self, method: Method, steps: int) -> float:
-        (
-            """The best learning rate of a method at a length; tries what is missing.
+        """The best learning rate of a method at a length; tries what is missing.
 
         Raises:
             NotDone: if no rate that was tried has a score.
         """
-            ""
-        )
         pilot = self.experiment.pilot
         assert pilot is not None
-        first = pilot.first_for(method.family_name)
+        first, step = pilot.first_for(method.family_name), f"rate_of_{method.name}_{steps}steps"
         scores: dict[float, float] = {}
         while (lr := next_rate(pilot.rates, first, scores)) is not None:
             for training in self.experiment.trials(method, steps, lr):
@@ -47,7 +44,8 @@ class Pilots:
         if all(score != score for score in scores.values()):
             wanted = f"{pilot.level} F1" if pilot.level else pilot.metric
             reason = f"No training of {method.name}'s pilot has a {wanted}. Give another Pilot.first."
-            self._give_up(f"rate_of_{method.name}_{steps}steps", reason)
+            self._give_up(step, reason)
+        self.journal.forget_failure(step)
         return best_rate(scores)
 
     def score_of(self, method: Method, steps: int, lr: float) -> float | None:

@@ -51,9 +51,9 @@ class FewShot:
             f"{DESCRIPTIONS[self.shift.name]}. Both are tested on the same cases, which no training has seen."
         )
 
-    def dgst(self, mode: str, top_k: int, **settings: object) -> Method:
+    def dgst(self, mode: str, top_k: int, name: str = "", **settings: object) -> Method:
         """DGST with one entry or more of each kernel."""
-        name = f"DGST {'random' if settings else mode} k={top_k}"
+        name = name or f"DGST {mode} k={top_k}"
         return self.tuned(name, "DGST", f"DGST {mode}", dgst__mode=mode, dgst__top_k=top_k, **settings)
 
     def experiment(self, name: str, title: str) -> Experiment:
@@ -75,7 +75,7 @@ class FewShot:
                 self.tuned("LoRA", "LoRA"),
                 *(self.dgst("strict", top_k) for top_k in (1, 2, 5)),
                 *(self.dgst("grad_mask", top_k) for top_k in (1, 2, 5)),
-                self.dgst("strict", 1, dgst__selection="random"),
+                self.dgst("strict", 1, "DGST random k=1", dgst__selection="random"),
             ),
             tests=self.tests,
             comparisons=(

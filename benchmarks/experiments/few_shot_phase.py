@@ -79,13 +79,12 @@ def experiment(
     decoder = few_shot.tuned("decoder only", "DecoderOnly")
     lora = replace(few_shot.tuned("LoRA", "LoRA"), sizes=(SHOTS,))
     strict, masked = few_shot.dgst("strict", 1), few_shot.dgst("grad_mask", 1)
-    varied = {f"DGST strict k={k}": few_shot.dgst("strict", k) for k in more_entries} | {
-        f"DGST strict k=1, kernels x {factor:g}": few_shot.dgst("strict", 1, dgst__kernel_lr_factor=factor)
+    varied = [few_shot.dgst("strict", k) for k in more_entries]
+    scaled = [
+        few_shot.dgst("strict", 1, f"DGST strict k=1, kernels x {factor:g}", dgst__kernel_lr_factor=factor)
         for factor in kernel_lr_factors
-    }
-    wider = tuple(
-        replace(one, name=name, family=name, sizes=(SHOTS,), description=ADDED) for name, one in varied.items()
-    )
+    ]
+    wider = tuple(replace(one, family=one.name, sizes=(SHOTS,), description=ADDED) for one in (*varied, *scaled))
     held = tuple(
         replace(few_shot.tuned(f"L2-SP {strength:g}", "FineTune", "full", fine_tuning__l2_sp=strength), sizes=(SHOTS,))
         for strength in STRENGTHS
@@ -132,8 +131,9 @@ def experiment(
         pilot=Pilot(
             # the two smallest were added when the smallest of the others had been the best for full fine-tuning
             rates=(1e-5, 3e-5, *Pilot().rates),
-            first={one.name: 3e-3 for one in (scratch, full, decoder, lora)}
-            | {one.family_name: 3e-3 if "kernels" in one.name else 1e-2 for one in (strict, masked, *wider)},
+            first={one.name: 3e-3 for one in (scratch, full, decoder, lora, *scaled)}
+            | {one.family_name: 1e-2 for one in (strict, masked)}
+            | {one.name: 1e-2 for one in varied},
             test=Test("target validation", few_shot.target, "val"),
             seeds=(0, 1),
             steps=LENGTHS[0],

@@ -9,7 +9,7 @@ FEATURES, MAX_FEATURES, STAGES = 32, 320, 6  # nnU-Net's usual network
 PROBED = {2: (1, 256, 256), 3: (1, 32, 64, 64)}
 """Batch and patch, in voxels; the network's strides divide them. They take seconds on two cores."""
 PROBED_ON_CUDA = {2: (4, 512, 512), 3: (1, 128, 128, 128)}
-"""A GPU would spend a small patch on starting its kernels, and seem slow for each voxel."""
+"""A fast GPU would spend a small patch on starting its kernels, and seem slow for each voxel."""
 H200 = {2: 0.064 / (12 * 512 * 512), 3: 0.076 / (2 * 128**3)}
 """Seconds for each voxel of a batch, on one NVIDIA H200: docs/benchmarks.md, step time."""
 VALIDATION = 1 / 3  # of a training step's time: a step of validation has no backward pass
@@ -50,11 +50,16 @@ def probed(dims: int, device: str, *, features: int = FEATURES) -> StepTime:
     size = PROBED_ON_CUDA[dims] if device == "cuda" else PROBED[dims]
     try:
         seconds = _seconds_of_a_step(size, device, features)
-    except torch.OutOfMemoryError:
+    except torch.OutOfMemoryError:  # which holds the memory of what has failed as long as it is handled
+        seconds = None
+    if seconds is None:
         size = PROBED[dims]
         seconds = _seconds_of_a_step(size, device, features)
+    kind = "small" if size == PROBED[dims] else "usual"
     where = torch.cuda.get_device_name() if device == "cuda" else device
-    basis = f"estimated from two steps on this machine ({where}), without torch.compile, scaled by voxels"
+    basis = (
+        f"estimated from two steps on a {kind} patch on this machine ({where}), without torch.compile, scaled by voxels"
+    )
     return StepTime(seconds / math.prod(size), basis)
 
 

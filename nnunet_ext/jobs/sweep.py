@@ -11,6 +11,8 @@ SWEEP/
 
 from __future__ import annotations
 
+import json
+import shlex
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
@@ -75,7 +77,9 @@ class Resources:
         """The options of ``nnunet_ext jobs start`` that stand for them."""
         if self.slurm is None:
             return f"--device {self.device} --local {self.local}"
-        return " ".join([f"--device {self.device} --slurm", *(f"{key}={value}" for key, value in self.slurm.items())])
+        values = {key: value if isinstance(value, str) else json.dumps(value) for key, value in self.slurm.items()}
+        assignments = (shlex.quote(f"{key}={value}") for key, value in values.items())
+        return " ".join([f"--device {self.device} --slurm", *assignments])
 
 
 @dataclass(frozen=True, config=KNOWN_KEYS)

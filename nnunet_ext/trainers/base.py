@@ -434,7 +434,8 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         has_changed = self._compare_settings(state.get("settings"), name)
         with checkpoint_file(checkpoint) as file:
             super().load_checkpoint(file)
-        keep_steps_on_cpu(self.optimizer)
+        if self.optimizer is not None:
+            keep_steps_on_cpu(self.optimizer)
         if has_changed and self.optimizer is not None:
             # the state that was loaded brings the old values along
             for group in self.optimizer.param_groups:
@@ -458,11 +459,15 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         return bool(changes)
 
 
-def keep_steps_on_cpu(optimizer: torch.optim.Optimizer | None) -> None:
+def keep_steps_on_cpu(optimizer: torch.optim.Optimizer) -> None:
     """Put AdamW's numbers of steps where torch makes them: it would wait for the GPU to read each, in every step."""
-    for state in optimizer.state.values() if optimizer is not None else ():
-        if isinstance(state.get("step"), Tensor):
-            state["step"] = state["step"].cpu()
+    for group in optimizer.param_groups:
+        if group.get("fused") or group.get("capturable"):
+            continue  # torch wants them beside the weights
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter, {})
+            if isinstance(state.get("step"), Tensor):
+                state["step"] = state["step"].cpu()
 
 
 def total_loss(terms: Mapping[str, Tensor]) -> Tensor:

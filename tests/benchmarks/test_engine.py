@@ -377,6 +377,11 @@ def test_a_pilot_without_a_score_leaves_out_only_its_method(out, commands):
     (reason,) = state["failed"].values()
     assert "No training of MixUp's pilot has a dice. Give another Pilot.first." in reason
     assert not commands.names("train_mixup")
+    commands.dice = lambda name: 0.8
+    pilot = replace(EXPERIMENT.pilot, rates=(*EXPERIMENT.pilot.rates, 1.0, 10.0), first={"MixUp": 10.0, "stock": 1e-2})
+    again = run(out, replace(EXPERIMENT, methods=(mixup, *EXPERIMENT.methods[::2]), pilot=pilot)).journal
+    assert again.state["failed"] == Journal(out).state["failed"] == {}
+    assert commands.names("train_mixup")
     assert {f"train_{name}_6steps_s{seed}" for name in ("stock", "taught") for seed in (0, 1)} <= set(commands.names())
 
 

@@ -231,7 +231,7 @@ def test_trains_with_workers_that_are_not_forked(name, start_method, results, mo
 
 @pytest.fixture(scope="module")
 def loading_elsewhere(workspace):
-    """The exit code of a process that loads every trainer's class and has imported none of them before."""
+    """The exit code of a process that loads every trainer's class, and has imported none but the base before."""
     return run_in_new_process(pickle.loads, pickle.dumps([trainer_class(name) for name in EVERY_TRAINER]))
 
 

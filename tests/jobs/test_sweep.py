@@ -1,7 +1,10 @@
 """What a sweep trains, and by which command."""
 
+import shlex
+
 import pytest
 
+from nnunet_ext.commands.configure import parse_settings
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
 from nnunet_ext.jobs.sweep import CHECKPOINTS, FAILED, FINISHED, Record, Resources, Sweep, SweepRequest
@@ -76,9 +79,10 @@ def test_a_sweep_is_read_as_it_was_written(tmp_path):
 
 def test_resources_are_shown_as_options():
     assert Resources("cuda", local=2).options() == "--device cuda --local 2"
-    assert Resources("cuda", slurm={"time": 60, "partition": "gpu"}).options() == (
-        "--device cuda --slurm time=60 partition=gpu"
-    )
+    slurm = {"time": 60, "partition": "gpu", "setup": ["module load x"], "exclusive": True}
+    shown = shlex.split(Resources("cuda", slurm=slurm).options())
+    assert shown[:3] == ["--device", "cuda", "--slurm"]
+    assert parse_settings(shown[3:]) == slurm
 
 
 def test_a_folder_without_a_sweep_is_refused(tmp_path):

@@ -193,7 +193,7 @@ def folds_that_have_not_seen(
     Raises:
         UserError: if a fold is not among the splits, or all folds have trained on a case.
     """
-    unknown = "It is not known what it has trained on: leave it out, or leave --out-of-fold out."
+    unknown = "What it has trained on is not known: leave that fold out, or leave --out-of-fold out."
     check_has_folds(splits, folds, file=file, advice=unknown)
     trained = {int(fold): set(splits[int(fold)]["train"]) for fold in folds}
     chosen = {case: [fold for fold in trained if case not in trained[fold]] for case in cases}

@@ -242,7 +242,7 @@ def test_each_case_gets_the_folds_that_did_not_train_on_it_also_one_of_no_fold()
     ("folds", "message"),
     [
         ([0, 1], r"folds 0 1 has trained on 1 of 3 cases, e\.g\. on c\. Give the folds"),
-        ([0, 3], "has no fold 3; it has 3 folds, numbered from 0. It is not known"),
+        ([0, 3], "has no fold 3; it has 3 folds, numbered from 0. What it has trained on"),
         (["all"], "has no fold all"),
     ],
 )
