@@ -29,16 +29,16 @@ from nnunet_ext.diagnosis import step_times
 from nnunet_ext.diagnosis.child import Answer, ask
 from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.registration import VARIABLE
-from support.nnunet_runs import call_entry_point, thread_pools
+from support.nnunet_runs import call_entry_point
 from support.tiny_data import CASES, dataset_name
 
 POOLS = {
-    "nnUNetv2_plan_and_preprocess": {"-npfp": "1", "-np": "1"},
-    "nnUNetv2_preprocess": {"-np": "1"},
-    "nnUNetv2_predict": {"-npp": "0", "-nps": "0"},
-    "nnUNetv2_predict_from_modelfolder": {"-npp": "1", "-nps": "1"},
+    "nnUNetv2_plan_and_preprocess": ("-npfp", "-np"),
+    "nnUNetv2_preprocess": ("-np",),
+    "nnUNetv2_predict": ("-npp", "-nps"),
+    "nnUNetv2_predict_from_modelfolder": ("-npp", "-nps"),
 }
-"""How nnU-Net is told the sizes of its pools, which are for more cases than the few of the tests."""
+"""How nnU-Net is told the sizes of its pools of processes, which are for more cases than the few of the tests."""
 ENTRY_POINTS = {entry.name: entry for entry in entry_points(group="console_scripts")}
 ON_A_DEVICE = ("nnUNetv2_train", "nnUNetv2_predict", "nnUNetv2_predict_from_modelfolder")
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
@@ -75,7 +75,6 @@ class Folder:
         self.raw, self.preprocessed, self.results = (root / name for name in FOLDERS)
         # for $(nnunet_ext path)
         monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-        thread_pools(monkeypatch)
         run_training = nnUNetTrainer.run_training
 
         def run_shortly(trainer: Any) -> None:
@@ -191,8 +190,8 @@ class Folder:
         program, *arguments = self.words(line)
         if program in ON_A_DEVICE and "-device" not in arguments:
             arguments += ["-device", "cpu"]
-        for option, number in POOLS.get(program, {}).items():
-            arguments += [] if option in arguments else [option, number]
+        for option in POOLS.get(program, ()):
+            arguments += [] if option in arguments else [option, "1"]
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             if program == "nnunet_ext":

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable
-from multiprocessing.pool import ThreadPool
 from typing import Any
 
 import pytest
@@ -62,24 +61,6 @@ def fork_pools() -> None:
     """
     get_context = multiprocessing.get_context
     multiprocessing.get_context = lambda method=None: get_context("fork")  # type: ignore[assignment,misc]
-
-
-class ThreadContext:
-    """A context of multiprocessing whose pools are of threads."""
-
-    Pool = staticmethod(ThreadPool)
-
-    def __init__(self, context: Any) -> None:
-        self._context = context
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._context, name)
-
-
-def thread_pools(patch: pytest.MonkeyPatch) -> None:
-    """Give nnU-Net pools of threads: to start a process takes longer than its work on a few tiny images."""
-    get_context = multiprocessing.get_context
-    patch.setattr(multiprocessing, "get_context", lambda method=None: ThreadContext(get_context(method)))
 
 
 def run_in_new_process(target: Callable[..., Any], *arguments: Any, timeout: float = 240) -> int | None:

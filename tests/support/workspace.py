@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import tempfile
 from collections.abc import Callable
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
@@ -15,7 +18,6 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import (
     preprocess_dataset,
 )
 
-from support.nnunet_runs import thread_pools
 from support.tiny_data import CASES, KINDS, add_tiny_configurations, dataset_name, write_raw_dataset
 
 
@@ -59,7 +61,8 @@ def prepare(root: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for name, folder in space.environment().items():
             patch.setenv(name, folder)
-        thread_pools(patch)
+        # a process for each of a dozen pools takes longer to start than a few small images to preprocess
+        patch.setattr(multiprocessing, "get_context", lambda method=None: SimpleNamespace(Pool=ThreadPool))
         for part in (space.raw, space.preprocessed):
             part.mkdir()
         for kind in KINDS:
