@@ -1,11 +1,16 @@
 """Fine-tuning with few cases after a domain shift: every way of this package beside a training from the start."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from pathlib import Path
 
 from benchmarks.data.domain_shift import DESCRIPTIONS, HIPPOCAMPUS, Shift, write_side
 from benchmarks.engine.experiment import Comparison, Dataset, Experiment, Method, Pilot, Test
 from benchmarks.engine.presets import STOCK
+
+SHOTS = 5
+AMOUNTS = (0.25, 0.5, 0.75)
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,24 @@ class FewShot:
         name = name or f"DGST {mode} k={top_k}"
         return self.tuned(name, "DGST", f"DGST {mode}", dgst__mode=mode, dgst__top_k=top_k, **settings)
 
+    def interpolated(self, tuned: Method) -> tuple[Method, ...]:
+        """Models between the source model and a tuned one, from the nearest to the source on."""
+        about = "between the source model (0) and `{}` (1): {}"
+        source = f"Dataset{self.source.number}_{self.source.title}"
+        return tuple(
+            replace(
+                tuned,
+                name=f"{tuned.name}, {amount:g} of the way",
+                description=about.format(tuned.name, amount),
+                family=tuned.family_name,
+                sizes=(SHOTS,),
+                steps=(),
+                start=tuned,
+                command=partial(between, source=source, amount=amount),
+            )
+            for amount in AMOUNTS
+        )
+
     def experiment(self, name: str, title: str) -> Experiment:
         """The comparison."""
         return Experiment(
@@ -84,11 +107,22 @@ class FewShot:
                 *(Comparison(name, "full") for name in ("scratch", "decoder only", "LoRA", "DGST grad_mask k=1")),
                 Comparison("DGST strict k=1", "DGST random k=1"),
             ),
-            sizes=(5, 1, 10),
+            sizes=(SHOTS, 1, 10),
             steps=(150,),
             steps_in_epoch=30,
             pilot=Pilot(first=1e-2, test=Test("target validation", self.target, "val")),
         )
+
+
+def between(start: Path, made: Path, *, source: str, amount: float) -> Sequence[str]:
+    """The command that makes a model between the source model and one that was tuned from it."""
+    trainer, plans, configuration = start.parents[1].name.split("__")
+    (first,) = start.parents[3].glob(f"{source}/*/fold_0/checkpoint_final.pth")
+    target = ["--to", start.parents[2].name, configuration, "-p", plans, "-tr", trainer]
+    return [
+        *("nnunet_ext", "adapt-weights", str(first), *target),
+        *("--tuned", str(start), "--interpolate", str(amount), "-o", str(made), "--force"),
+    ]
 
 
 EXPERIMENT = FewShot(HIPPOCAMPUS).experiment("few_shot", "Fine-tuning with few cases: hippocampus")

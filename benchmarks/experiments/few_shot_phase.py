@@ -4,50 +4,18 @@ About 6 hours of one core: 1,000 steps of full fine-tuning take 2 minutes, LoRA'
 40 seconds. So LoRA, L2-SP and models between two are for 5 cases.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 
 from benchmarks.data.acdc import patient_of
 from benchmarks.data.domain_shift import HEART, HEART_CONTRAST
 from benchmarks.engine.experiment import Comparison, Experiment, Method, Pilot, Test, TradeOff
 from benchmarks.engine.presets import ADAMW, COARSE, STOCK
-from benchmarks.experiments.few_shot import FewShot
+from benchmarks.experiments.few_shot import SHOTS, FewShot
 
-SHOTS = 5
 LENGTHS = (1000, 2000)
-AMOUNTS, STRENGTHS = (0.25, 0.5, 0.75), (0.1, 0.01, 0.001)
+STRENGTHS = (0.1, 0.01, 0.001)
 ADDED = "added when strict DGST with one entry had been found worse than full fine-tuning, to find the cause"
-
-
-def between(start: Path, made: Path, *, source: str, amount: float) -> Sequence[str]:
-    """The command that makes a model between the source model and one that was tuned from it."""
-    trainer, plans, configuration = start.parents[1].name.split("__")
-    (first,) = start.parents[3].glob(f"{source}/*/fold_0/checkpoint_final.pth")
-    target = ["--to", start.parents[2].name, configuration, "-p", plans, "-tr", trainer]
-    return [
-        *("nnunet_ext", "adapt-weights", str(first), *target),
-        *("--tuned", str(start), "--interpolate", str(amount), "-o", str(made), "--force"),
-    ]
-
-
-def interpolated(tuned: Method, source: str) -> tuple[Method, ...]:
-    """Models between the source model and a tuned one, from the nearest to the source on."""
-    about = "between the source model (0) and `{}` (1): {}"
-    return tuple(
-        replace(
-            tuned,
-            name=f"{tuned.name}, {amount:g} of the way",
-            description=about.format(tuned.name, amount),
-            family=tuned.family_name,
-            sizes=(SHOTS,),
-            steps=(),
-            start=tuned,
-            command=partial(between, source=source, amount=amount),
-        )
-        for amount in AMOUNTS
-    )
+LONGER = "added when full fine-tuning had been found better than as many steps; with the rate of these"
 
 
 def experiment(
@@ -57,7 +25,7 @@ def experiment(
     *,
     margin: float = 0.0,
     more_seeds: tuple[int, ...] = (3, 4),
-    from_scratch: bool = False,
+    from_scratch: int | None = None,
     more_entries: tuple[int, ...] = (),
     kernel_lr_factors: tuple[float, ...] = (),
 ) -> Experiment:
@@ -69,7 +37,8 @@ def experiment(
         title: of its page.
         margin: the least gain in Dice that counts.
         more_seeds: of the runs that decide.
-        from_scratch: whether full fine-tuning beside random weights decides, too.
+        from_scratch: the steps of a longer training from random weights. With them, full fine-tuning beside random
+            weights with as many steps as it has decides, too.
         more_entries: numbers of entries for further runs of DGST, which show what one entry costs.
         kernel_lr_factors: for further runs of DGST, which show what it costs that all weights learn at one rate.
     """
@@ -90,27 +59,39 @@ def experiment(
         for strength in STRENGTHS
     )
     tuned = (full, decoder, lora, strict, masked)
-    origin = f"Dataset{few_shot.source.number}_{few_shot.source.title}"
-    ways = {one.name: interpolated(one, origin) for one in tuned}
+    ways = {one.name: few_shot.interpolated(one) for one in tuned}
     curves = {one.name: (source.name, *(way.name for way in ways[one.name]), one.name) for one in tuned}
     scratch = Method("scratch", STOCK, few_shot.target, description="trained on the target's cases alone")
+    long = Method("scratch, longer", STOCK, few_shot.target, {}, LONGER, scratch.name, sizes=(SHOTS,))
+    long_scratch = [] if from_scratch is None else [replace(long, steps=(from_scratch,))]
     return Experiment(
         name=name,
         title=title,
         description=few_shot.description,
         originals=(few_shot.shift.origin,),
         folds=few_shot.shift.target_folds,
-        methods=(source, scratch, *tuned, *wider, longer, *held, *(way for one in ways.values() for way in one)),
+        methods=(
+            source,
+            scratch,
+            *tuned,
+            *wider,
+            *long_scratch,
+            longer,
+            *held,
+            *(way for one in ways.values() for way in one),
+        ),
         tests=few_shot.tests,
         comparisons=(
             *(Comparison(one.name, full.name, margin=margin, is_primary=True) for one in (strict, masked)),
-            *(Comparison(full.name, scratch.name, margin=margin, is_primary=True) for _ in range(from_scratch)),
+            *(Comparison(full.name, scratch.name, margin=margin, is_primary=True) for _ in long_scratch),
             *(Comparison(strict.name, full.name, size=size) for size in (1, 10)),
             *(Comparison(one.name, full.name) for one in (scratch, decoder, lora, *wider, *held)),
             *(Comparison(one.name, strict.name) for one in wider),
             *(Comparison(one.name, full.name, test="source") for one in (decoder, lora, strict, masked, *held)),
             *(Comparison(one.name, full.name, test=test) for one in ways[full.name] for test in ("target", "source")),
             Comparison(longer.name, full.name),
+            *(Comparison(full.name, one.name) for one in long_scratch),
+            *(Comparison(one.name, scratch.name) for one in long_scratch),
             *(Comparison(full.name, source.name, test=test) for test in ("target", "source")),
         ),
         trade_off=TradeOff(
