@@ -84,7 +84,7 @@ def experiment(
         comparisons=(
             *(Comparison(one.name, full.name, margin=margin, is_primary=True) for one in (strict, masked)),
             *(Comparison(full.name, scratch.name, margin=margin, is_primary=True) for _ in long_scratch),
-            *(Comparison(strict.name, full.name, size=size) for size in (1, 10)),
+            *(Comparison(one.name, full.name, size=size) for one in (strict, masked, scratch) for size in (1, 10)),
             *(Comparison(one.name, full.name) for one in (scratch, decoder, lora, *wider, *held)),
             *(Comparison(one.name, strict.name) for one in wider),
             *(Comparison(one.name, full.name, test="source") for one in (decoder, lora, strict, masked, *held)),
