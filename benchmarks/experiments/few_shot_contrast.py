@@ -10,7 +10,7 @@ EXPERIMENT = experiment(
     "Fine-tuning with few cases to convergence: another contrast of the heart",
     margin=0.01,
     more_seeds=(),  # in the other shift seeds differed by a tenth of what patients do
-    from_scratch=3000,
+    more_steps=(3000,),
     more_entries=(8,),
     kernel_lr_factors=(10,),
 )

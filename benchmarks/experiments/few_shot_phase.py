@@ -15,7 +15,12 @@ from benchmarks.experiments.few_shot import SHOTS, FewShot
 LENGTHS = (1000, 2000)
 STRENGTHS = (0.1, 0.01, 0.001)
 ADDED = "added when strict DGST with one entry had been found worse than full fine-tuning, to find the cause"
-LONGER = "added when full fine-tuning had been found better than as many steps; with the rate of these"
+LONGER = "added when full fine-tuning had been found better than this with as many steps; with the rate of these"
+
+
+def longer_than(method: Method, steps: tuple[int, ...]) -> Method:
+    """The same with more steps and the same learning rate."""
+    return replace(method, name=f"{method.name}, longer", family=method.family_name, sizes=(SHOTS,), steps=steps)
 
 
 def experiment(
@@ -25,7 +30,7 @@ def experiment(
     *,
     margin: float = 0.0,
     more_seeds: tuple[int, ...] = (3, 4),
-    from_scratch: int | None = None,
+    more_steps: tuple[int, ...] = (),
     more_entries: tuple[int, ...] = (),
     kernel_lr_factors: tuple[float, ...] = (),
 ) -> Experiment:
@@ -37,14 +42,14 @@ def experiment(
         title: of its page.
         margin: the least gain in Dice that counts.
         more_seeds: of the runs that decide.
-        from_scratch: the steps of a longer training from random weights. With them, full fine-tuning beside random
-            weights with as many steps as it has decides, too.
+        more_steps: length of longer trainings from random weights and of DGST, or nothing. With it, full fine-tuning
+            beside random weights with as many steps as it has decides, too.
         more_entries: numbers of entries for further runs of DGST, which show what one entry costs.
         kernel_lr_factors: for further runs of DGST, which show what it costs that all weights learn at one rate.
     """
     source = few_shot.source_model
     full = few_shot.tuned("full", "FineTune")
-    longer = replace(full, name="full, longer", family=full.family_name, sizes=(SHOTS,), steps=LENGTHS[1:])
+    longer = longer_than(full, LENGTHS[1:])
     decoder = few_shot.tuned("decoder only", "DecoderOnly")
     lora = replace(few_shot.tuned("LoRA", "LoRA"), sizes=(SHOTS,))
     strict, masked = few_shot.dgst("strict", 1), few_shot.dgst("grad_mask", 1)
@@ -62,8 +67,8 @@ def experiment(
     ways = {one.name: few_shot.interpolated(one) for one in tuned}
     curves = {one.name: (source.name, *(way.name for way in ways[one.name]), one.name) for one in tuned}
     scratch = Method("scratch", STOCK, few_shot.target, description="trained on the target's cases alone")
-    long = Method("scratch, longer", STOCK, few_shot.target, {}, LONGER, scratch.name, sizes=(SHOTS,))
-    long_scratch = [] if from_scratch is None else [replace(long, steps=(from_scratch,))]
+    slow = (scratch, strict) if more_steps else ()
+    added = {one.name: replace(longer_than(one, more_steps), description=LONGER) for one in slow}
     return Experiment(
         name=name,
         title=title,
@@ -75,7 +80,7 @@ def experiment(
             scratch,
             *tuned,
             *wider,
-            *long_scratch,
+            *added.values(),
             longer,
             *held,
             *(way for one in ways.values() for way in one),
@@ -83,15 +88,14 @@ def experiment(
         tests=few_shot.tests,
         comparisons=(
             *(Comparison(one.name, full.name, margin=margin, is_primary=True) for one in (strict, masked)),
-            *(Comparison(full.name, scratch.name, margin=margin, is_primary=True) for _ in long_scratch),
+            *(Comparison(full.name, scratch.name, margin=margin, is_primary=True) for _ in slow[:1]),
             *(Comparison(one.name, full.name, size=size) for one in (strict, masked, scratch) for size in (1, 10)),
             *(Comparison(one.name, full.name) for one in (scratch, decoder, lora, *wider, *held)),
             *(Comparison(one.name, strict.name) for one in wider),
             *(Comparison(one.name, full.name, test="source") for one in (decoder, lora, strict, masked, *held)),
             *(Comparison(one.name, full.name, test=test) for one in ways[full.name] for test in ("target", "source")),
             Comparison(longer.name, full.name),
-            *(Comparison(full.name, one.name) for one in long_scratch),
-            *(Comparison(one.name, scratch.name) for one in long_scratch),
+            *(Comparison(one.name, other) for short, one in added.items() for other in (full.name, short)),
             *(Comparison(full.name, source.name, test=test) for test in ("target", "source")),
         ),
         trade_off=TradeOff(
