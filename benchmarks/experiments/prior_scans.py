@@ -1,4 +1,4 @@
-"""Prior scans where stock has converged: with priors that are missing or badly registered."""
+"""Prior scans at length: with priors that are missing or badly registered."""
 
 from functools import partial
 from typing import Any

@@ -118,9 +118,9 @@ DUAL_ENCODER = Technique(
             why="It is worth a try where priors may be misaligned by several millimetres, or patients to come may have "
             "none. A second encoder sees the prior scan, and prior dropout teaches it to work without.",
             evidence="The heart, 64 patients, 2,000 steps: with all priors Dice +0.028 (+0.014 to +0.043) beside "
-            "stock's early concatenation, which one seed describes and does not decide. Beside fusion=early, which has "
-            "the same prior dropout, +0.009 (-0.004 to +0.021), and +0.047 (+0.034 to +0.061) where the priors are "
-            "10 mm off (5 seeds), +0.030 (+0.018 to +0.039) with twice the steps (3 seeds).",
+            "fusion=early without prior dropout, nearly stock's network, by one seed, which does not decide. Beside "
+            "fusion=early with the same prior dropout +0.009 (-0.004 to +0.021), and +0.047 (+0.034 to +0.061) where "
+            "the priors are 10 mm off (5 seeds), +0.030 (+0.018 to +0.039) with twice the steps (3 seeds).",
             verdict="mixed",
             results="docs/techniques/dual-encoder.md#results",
             time=1.4,

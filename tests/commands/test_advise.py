@@ -513,7 +513,7 @@ def test_where_all_have_priors_stock_is_first_and_misaligned_ones_are_worth_a_se
     assert (stock.trainer, stock.is_baseline) == ("nnUNetTrainer", True)
     assert second.trainer == "nnUNetTrainerDualEncoder"
     assert "may be misaligned" in second.why
-    assert "one seed describes and does not decide" in second.evidence
+    assert "by one seed, which does not decide" in second.evidence
     # stock has no prior dropout: what was measured with it is not said of stock
     for figure in ("+0.027", "0.857", "with prior dropout", "no other method"):
         assert figure not in stock.evidence
