@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,15 @@ from nnunet_ext.checkpoints.outcome import Adaptation
 from nnunet_ext.checkpoints.shapes import contradictions
 from nnunet_ext.checkpoints.sources.source import Source
 from nnunet_ext.errors import UserError
+from nnunet_ext.formats.dataset_json import channel_names
 from nnunet_ext.formats.plans import UNetArguments
 from nnunet_ext.formats.typed import validated
-from nnunet_ext.messages import listed
+from nnunet_ext.messages import counted, listed
+from nnunet_ext.plans.like import matching_channels
 
-DATA_KEYS = ("spacing", "patch_size", "normalization_schemes")
-"""What differs without changing a weight's shape: the images that the network sees."""
+NORMALIZATION = "normalization_schemes"
+DATA_KEYS = ("spacing", "patch_size")
+"""What differs, besides the normalisation, without changing a weight's shape: the images that the network sees."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Fit:
     source: Source
     adaptation: Adaptation
     architecture: Mapping[str, str]  # differences of the architecture, by the plans' key
-    data: Mapping[str, str]  # differences of `DATA_KEYS`
+    data: Mapping[str, str]  # differences of the images, by the plans' key
     commands: tuple[str, ...]  # that would give the target the source's architecture
 
     @classmethod
@@ -44,8 +47,11 @@ class Fit:
         data = {
             key: f"{list(before[key])} -> {list(after[key])}"
             for key in DATA_KEYS
-            if before.get(key) is not None and after.get(key) is not None and _differ(key, before[key], after[key])
+            if before.get(key) is not None and after.get(key) is not None and list(before[key]) != list(after[key])
         }
+        channels = [channel_names(one.dataset_json) for one in (origin, target)]
+        if differing := _normalization(before.get(NORMALIZATION), after.get(NORMALIZATION), *channels):
+            data[NORMALIZATION] = differing
         axes = [list(one.plans.get("transpose_forward") or ()) for one in (origin, target)]
         if all(axes) and axes[0] != axes[1]:
             data["transpose_forward"] = f"{axes[0]} -> {axes[1]}"
@@ -86,9 +92,20 @@ class Fit:
         }
 
 
-def _differ(key: str, before: Any, after: Any) -> bool:
-    """Whether images differ; the same normalisation of another number of channels is none."""
-    return set(before) != set(after) if key == "normalization_schemes" else list(before) != list(after)
+def _normalization(
+    before: Sequence[str] | None, after: Sequence[str] | None, source_channels: list[str], channels: list[str]
+) -> str:
+    """In which channels the normalisation is not that of the source's channel; empty if it is in all."""
+    if before is None or after is None:
+        return ""
+    if len(after) != len(channels):
+        return (
+            f"{list(before)} -> {list(after)} for {counted(len(channels), 'channel')}: cannot be preprocessed. "
+            "`nnunet_ext plan --like` makes a configuration with one for each"
+        )
+    pairs = zip(channels, after, matching_channels(channels, source_channels[: len(before)]))
+    differing = [(name, before[place], own) for name, own, place in pairs if place is not None and before[place] != own]
+    return "; ".join(f"{name}: {theirs} -> {own}" for name, theirs, own in differing)
 
 
 def source_text(source: Source) -> str:

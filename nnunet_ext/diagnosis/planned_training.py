@@ -18,7 +18,7 @@ from nnunet_ext.checkpoints.networks import build_network
 from nnunet_ext.checkpoints.sources import read_source
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
-from nnunet_ext.formats.dataset_json import read_dataset_json
+from nnunet_ext.formats.dataset_json import channel_names, read_dataset_json
 from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.messages import counted, dataset_number, some
 from nnunet_ext.plans.plans_file import read_plans, vanished_configurations
@@ -51,6 +51,7 @@ def check_planned_training(
         return
     yield check_settings(settings, trainer)
     yield from check_libraries(trainer)
+    yield from check_normalization(model)
     yield check_preprocessed(preprocessed, model, raw)
     yield from check_previous_stage(trainer, model, raw)
     if FINE_TUNING in trainer.techniques:
@@ -71,7 +72,7 @@ def check_plans(file: Path, configuration: str) -> Finding:
         return Finding("ok", "plans", f"{file.name} has the configuration {configuration}.")
     detail = f"{file} has no configuration {configuration!r}; it has: {', '.join(configurations)}."
     if configuration in vanished:
-        detail = f"the configuration {configuration} was in {file} and has gone: planning again rewrites the file."
+        detail = f"the configuration {configuration} was in {file} and has gone, as when other plans are moved there."
     return Finding("problem", "plans", detail, vanished.get(configuration, ""))
 
 
@@ -105,6 +106,21 @@ def flat(settings: Mapping[str, Any], *, sections: Collection[str]) -> Iterator[
             yield from ((f"{key}.{name}", inner) for name, inner in value.items())
         elif key != "num_epochs" and not isinstance(value, Mapping):
             yield key, value
+
+
+def check_normalization(model: ModelDescription) -> Iterator[Finding]:
+    """Does the configuration have a normalisation for each channel of the dataset?"""
+    manager = PlansManager(dict(model.plans))
+    schemes = manager.get_configuration(model.configuration).normalization_schemes
+    channels = channel_names(model.dataset_json)
+    if len(schemes) != len(channels):
+        number = dataset_number(manager.dataset_name)
+        detail = f"{model.configuration} has {counted(len(schemes), 'normalisation')} for "
+        detail += f"{counted(len(channels), 'channel')} ({', '.join(channels)}), as plans have that were copied from "
+        detail += "another dataset. nnUNetv2_preprocess would stop. Make a configuration of the source's network that "
+        detail += "goes by the channels' names."
+        fix = f"nnunet_ext plan --like SOURCE.pth -d {number} --new-plans {manager.plans_name}_like"
+        yield Finding("problem", "normalisation", detail, fix)
 
 
 def check_preprocessed(preprocessed: Path, model: ModelDescription, raw: RawDataset) -> Finding:

@@ -99,7 +99,7 @@ def configured_settings(plans: Mapping[str, Any], configuration: str) -> dict[st
         if name not in configurations:
             missing = f"The plans {plans.get('plans_name', '')!r} have no configuration {name!r}; they have: "
             raise UserError(
-                f"{missing}{', '.join(configurations)}. If planning has rewritten the plans file, repeat the "
+                f"{missing}{', '.join(configurations)}. If other plans were moved to its place, repeat the "
                 "`nnunet_ext configure` or `nnunet_ext plan` command that made it."
             )
         chain.append(name)

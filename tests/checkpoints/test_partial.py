@@ -192,6 +192,28 @@ def test_same_normalisation_of_more_channels_is_no_difference() -> None:
     assert fit(model(), ModelDescription(plans, "3d_fullres", target.dataset_json)).data == {}
 
 
+def with_normalization(target: ModelDescription, *schemes: str) -> ModelDescription:
+    """The same with other normalisations."""
+    changed = {"normalization_schemes": list(schemes), "use_mask_for_norm": [False] * len(schemes)}
+    configuration = {**target.plans["configurations"]["3d_fullres"], **changed}
+    plans = {**target.plans, "configurations": {"3d_fullres": configuration}}
+    return ModelDescription(plans, "3d_fullres", target.dataset_json)
+
+
+def test_normalisation_is_compared_channel_by_channel_of_the_same_name() -> None:
+    ct, pet = "CTNormalization", "ZScoreNormalization"
+    source = with_normalization(model(channels=("CT", "PET")), ct, pet)
+    exchanged = model(channels=("PET", "CT"))
+    assert fit(source, with_normalization(exchanged, pet, ct)).data == {}
+    copied = fit(source, with_normalization(exchanged, ct, pet)).data
+    assert copied == {"normalization_schemes": f"PET: {pet} -> {ct}; CT: {ct} -> {pet}"}
+
+
+def test_plans_with_too_few_normalisations_are_named() -> None:
+    (found,) = fit(model(), with_normalization(model(channels=("CT", "PET")), "CTNormalization")).data.values()
+    assert "for 2 channels: cannot be preprocessed. `nnunet_ext plan --like`" in found
+
+
 @pytest.mark.parametrize("family", ["plain", "resenc"])
 @pytest.mark.parametrize(
     ("changes", "share"),

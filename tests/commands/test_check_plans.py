@@ -116,6 +116,15 @@ def test_configuration_that_planning_has_removed_comes_with_its_command(preproce
     assert found("nnUNetTrainerMixUp", preprocessed, "short")["plans"].severity == "ok"
 
 
+def test_plans_of_another_number_of_channels_are_a_problem(preprocessed: Path) -> None:
+    two = ["ZScoreNormalization", "CTNormalization"]
+    add(preprocessed, "copied", normalization_schemes=two, use_mask_for_norm=[False, False])
+    problem = the_problem(found("nnUNetTrainerMixUp", preprocessed, "copied"))
+    assert problem.title == "normalisation"
+    assert "2 normalisations for 1 channel (" in problem.detail
+    assert problem.fix.startswith(f"nnunet_ext plan --like SOURCE.pth -d {KINDS['labels']['id']} --new-plans ")
+
+
 def test_settings_are_listed_and_wrong_ones_named(preprocessed: Path) -> None:
     detail = found("nnUNetTrainerMixUp", preprocessed)["settings"].detail
     assert detail == ("1 epoch; num_iterations_per_epoch 2, num_val_iterations_per_epoch 1, save_every 1, seed 7.")

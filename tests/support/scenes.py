@@ -54,8 +54,8 @@ def weights_and_target(folder: Folder) -> None:
     folder.link("checkpoint_final.pth", model / "fold_0" / "checkpoint_final.pth")
     folder.dataset("Dataset005_Clinic")
     folder.run("nnUNetv2_plan_and_preprocess -d 5 --no_pp")
-    folder.run("nnUNetv2_move_plans_between_datasets -s 4 -t 5 -sp nnUNetPlans -tp nnUNetPlans_from_4")
-    folder.run("nnUNetv2_preprocess -d 5 -plans_name nnUNetPlans_from_4 -c 3d_fullres")
+    folder.run("nnunet_ext plan --like checkpoint_final.pth -d 5 --new-plans nnUNetPlans_from_4")
+    folder.run("nnUNetv2_preprocess -d 5 -plans_name nnUNetPlans_from_4 -c 3d_fullres_like")
 
 
 @scene("docs/recipes/totalsegmentator.md", "docs/recipes/openmind.md", "docs/recipes/multitalent.md")
