@@ -30,6 +30,7 @@ from nnunet_ext.files import sha256, write_json, write_text
 from nnunet_ext.formats.annotated_labels import MISSING, NAMING_CASES
 from nnunet_ext.formats.names import check_names
 from nnunet_ext.formats.own_key import KEY
+from nnunet_ext.formats.pairing import without_folders
 from nnunet_ext.formats.typed import read_typed
 from nnunet_ext.messages import some
 from nnunet_ext.nnunet_names import FINAL
@@ -119,7 +120,7 @@ class _Exporter:
             )
         dataset_json = {key: value for key, value in model.dataset_json.items() if key != PATIENTS}
         if isinstance(about := dataset_json.get(KEY), dict):
-            kept = {key: value for key, value in about.items() if key not in NAMING_CASES}
+            kept = {key: value for key, value in without_folders(about).items() if key not in NAMING_CASES}
             where = model.folder / "dataset.json"
             if takes_missing_for_background(self.trainer_name, model.dataset_json, where=where):
                 kept[MISSING] = BACKGROUND

@@ -108,7 +108,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "imagesTs has a label, with --partial if one has, else val. Can be given several times"
     )
     add("--on", type=dataset_and_cases, action="append", metavar="DATASET[:CASES]", help=on)
-    add("-f", "--folds", type=fold_name, nargs="+", metavar="FOLD", help="folds to predict with (default: 0)")
+    ensemble = "folds to predict with; several are an ensemble, as all five are in nnUNetv2_predict; val takes one "
+    add("-f", "--folds", type=fold_name, nargs="+", metavar="FOLD", help=f"{ensemble}(default: 0)")
     add("--predictions", type=Path, metavar="FOLDER", help="score the label maps in this folder, in place of a model")
     described = "for --predictions: dataset.json with the labels and the file ending (default: the one among the "
     described += "predictions, or beside the folder of labels)"
@@ -225,7 +226,7 @@ def of_model(args: argparse.Namespace) -> Job:
     """A model that predicts."""
     from nnunet_ext.checkpoints.trained_model import find_trained_model
     from nnunet_ext.evaluation.case_sets import labelled_cases, select_cases
-    from nnunet_ext.evaluation.evaluation_files import origin_of_model
+    from nnunet_ext.evaluation.evaluation_files import origin_of_model, remark_on_folds
     from nnunet_ext.evaluation.machine import choose_device
     from nnunet_ext.evaluation.model_evaluation import check_inputs, load_predictor, request
     from nnunet_ext.evaluation.scored_labels import match_labels
@@ -250,7 +251,7 @@ def of_model(args: argparse.Namespace) -> Job:
         origin={**origin_of_model(model, mirroring=mirroring), **({"partial": True} if args.partial else {})},
         wanted=request(model, asked, mirroring=mirroring),
         read=[model.folder, *(file for one in chosen for case in one.cases.values() for file in case.images)],
-        remarks=remarks,
+        remarks=[*remark_on_folds(model), *remarks],
         load=partial(load_predictor, model, device=device, mirroring=mirroring),
     )
 

@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from nnunet_ext.checkpoints.trained_model import TrainedModel, folds_of
 from nnunet_ext.evaluation.bootstrap import LEVEL, SEED, Estimate, Interval
 from nnunet_ext.evaluation.largest_component import PIECES
 from nnunet_ext.evaluation.lesions import COMPONENTS
@@ -27,10 +28,8 @@ from nnunet_ext.evaluation.scores_table import SCORES, wide_table, write_scores
 from nnunet_ext.evaluation.scoring import Result
 from nnunet_ext.files import write_json, write_text
 from nnunet_ext.messages import aligned, some
+from nnunet_ext.nnunet_names import FINAL
 from nnunet_ext.version import __version__
-
-if TYPE_CHECKING:
-    from nnunet_ext.checkpoints.trained_model import TrainedModel
 
 JSON, CSV = "evaluation.json", "evaluation.csv"
 INTERVAL_RULE = (
@@ -139,6 +138,20 @@ def origin_of_model(model: TrainedModel, *, mirroring: bool) -> dict[str, Any]:
         "checkpoint": model.checkpoint,
         "mirroring": mirroring,
     }
+
+
+def remark_on_folds(model: TrainedModel) -> list[str]:
+    """Which folds predicted, if the model has others that are trained; nothing if all of them did."""
+    others = [fold for fold in folds_of(model.folder) if fold not in model.folds]
+    others = [fold for fold in others if (model.folder / f"fold_{fold}" / FINAL).is_file()]
+    if not others:
+        return []
+    used = f"fold {model.folds[0]} alone" if len(model.folds) == 1 else f"folds {_listed(model.folds)}"
+    return [f"Predicted by {used}. Trained folds that took no part: {_listed(others)}."]
+
+
+def _listed(folds: Sequence[int | str]) -> str:
+    return ", ".join(map(str, folds))
 
 
 def as_json(origin: Mapping[str, Any], results: Sequence[Result]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What must be there before several trainings begin at the same time."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from nnunet_ext.files import write_json
 from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.jobs.sweep import SweepRequest, seeded_name
 from nnunet_ext.nnunet_names import SPLITS
-from nnunet_ext.plans.cascades import PREVIOUS, inherited_value
+from nnunet_ext.plans.cascades import NEXT, PREVIOUS, inherited_value
 from nnunet_ext.plans.plans_file import PATIENCE_S, add_configurations, preprocessed_folder, read_plans
 from nnunet_ext.plans.settings import configured_settings, merged, validated_settings
 from nnunet_ext.preprocessing.raw.splits import FOLDS, check_has_folds, cross_validation, find_dataset, read_splits
@@ -30,7 +30,7 @@ def prepare_configurations(request: SweepRequest) -> None:
     """Write a configuration for each seed into the plans, by what ``nnunet_ext configure`` would write.
 
     A UserError says if the plans or the configuration are not there, its settings are wrong, a configuration of that
-    name and other content is, or it is the second stage of a cascade.
+    name and other content is, or it is a stage of a cascade.
     """
     file = Path(request.folders["nnUNet_preprocessed"]) / request.dataset / f"{request.plans}.json"
     plans = read_plans(file)
@@ -38,12 +38,8 @@ def prepare_configurations(request: SweepRequest) -> None:
     inherited = configured_settings(plans, base)
     seeds = {seeded_name(base, seed): seed for seed in request.seeds or []}
     validated_settings(inherited, where=f"configuration {base!r}")
-    if seeds and inherited_value(plans["configurations"], base, PREVIOUS) is not None:
-        raise UserError(
-            f"Configuration {base!r} is the second stage of a cascade, which reads the predictions of a first stage of "
-            f"its own. Write a pair for each seed (nnunet_ext configure -d {request.dataset} -c {base} --name NAME "
-            "seed=N), sweep the first stages, then the second ones, without --seeds."
-        )
+    if seeds:
+        check_is_no_stage(request, plans["configurations"])
     contents: dict[str, Any] = {name: {"inherits_from": base, KEY: {"seed": seed}} for name, seed in seeds.items()}
     for name, content in contents.items():
         validated_settings(merged(inherited, content[KEY]), where=f"configuration {name!r}")
@@ -56,6 +52,23 @@ def prepare_configurations(request: SweepRequest) -> None:
         command = ["nnunet_ext", "configure", "-d", request.dataset, "-p", request.plans, "-c", base]
         command += ["--name", name, f"seed={seeds[name]}"]
         add_configurations(file, {name: content}, command=shlex.join(command))
+
+
+def check_is_no_stage(request: SweepRequest, configurations: Mapping[str, Any]) -> None:
+    """Raise a UserError if the configuration is a stage of a cascade, which a seed alone would tear from the other."""
+    base = request.configuration
+    if inherited_value(configurations, base, PREVIOUS) is not None:
+        stage, derive_from = "second stage of a cascade, which reads the predictions of a first stage", base
+    elif following := inherited_value(configurations, base, NEXT):
+        stage = "first stage of a cascade, whose predictions are for a second stage"
+        derive_from = base if isinstance(following, str) else following[0]  # of several, configure asks for the second
+    else:
+        return
+    command = f"nnunet_ext configure -d {request.dataset} -p {request.plans} -c {derive_from} --name NAME seed=N"
+    raise UserError(
+        f"Configuration {base!r} is the {stage} of its own. Write a pair for each seed ({command}), sweep the first "
+        "stages, then the second ones, without --seeds."
+    )
 
 
 def check_folds(dataset: str, numbers: Sequence[int]) -> None:

@@ -139,9 +139,14 @@ def test_with_many_cores_the_predictions_are_the_same(models, tmp_path, monkeypa
     assert not list((tmp_path / "many").glob("*.unfinished"))
 
 
-def test_several_folds_are_an_ensemble(models, tmp_path):
+def test_several_folds_are_an_ensemble(models, tmp_path, capsys):
     for name, folds in {"zero": ["0"], "one": ["1"], "both": ["0", "1"]}.items():
         assert evaluate(models["labels"], tmp_path / name, "--on", "902:all", "--disable-tta", "-f", *folds) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert [line for line in shown if line.startswith("Predicted by")] == [
+        "Predicted by fold 0 alone. Trained folds that took no part: 1.",
+        "Predicted by fold 1 alone. Trained folds that took no part: 0.",
+    ]
     assert read(tmp_path / "both")["folds"] == [0, 1]
     assert read(tmp_path / "both")["mirroring"] is False
     dice = [read(tmp_path / name)["datasets"][0]["dice"] for name in ("zero", "one", "both")]

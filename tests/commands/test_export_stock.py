@@ -50,6 +50,7 @@ def write_model(
     *,
     folds: tuple[Any, ...] = (0, 1),
     annotated: Sequence[str] = LABELS,
+    **more: Any,
 ) -> Path:
     """What a training leaves: plans, dataset.json, and a checkpoint of each fold with an optimizer's state."""
     plans = plans_with_channels()
@@ -58,7 +59,7 @@ def write_model(
         "file_ending": ".nii.gz",
         "numTraining": 2,
         "dataset": {"Jane_Doe": {"images": ["/secret/Jane_Doe_0000.nii.gz"], "label": "labelsTr/Jane_Doe.nii.gz"}},
-        "nnunet_ext": {"annotated_labels": {"Jane_Doe": list(annotated)}, "sources": {"D": ["Jane_Doe"]}},
+        "nnunet_ext": {"annotated_labels": {"Jane_Doe": list(annotated)}, "sources": {"D": ["Jane_Doe"]}, **more},
     }
     folder.mkdir(parents=True)
     (folder / "plans.json").write_text(json.dumps(plans))
@@ -142,13 +143,35 @@ def test_what_only_training_needs_is_gone_and_the_sizes_are_told(model, out, cap
     assert not {"optimizer_state", "grad_scaler_state", "logging"} & set(content)
 
 
-def test_no_training_case_is_named(model, out):
-    assert main(["export-stock", str(model), "-o", str(out)]) == 0
-    for file in out.rglob("*"):
+def check_names_no_training_case(folder: Path) -> None:
+    for file in folder.rglob("*"):
         if file.is_file():
             assert b"Jane" not in file.read_bytes()
             assert b"secret" not in file.read_bytes()
+
+
+def test_no_training_case_is_named(model, out):
+    assert main(["export-stock", str(model), "-o", str(out)]) == 0
+    check_names_no_training_case(out)
     assert json.loads((out / "dataset.json").read_text())["numTraining"] == 2
+
+
+@pytest.mark.parametrize("folder", ["/secret/Jane Doe/", "C:\\secret\\Jane Doe\\"])
+def test_no_folder_of_the_image_that_others_were_matched_to_is_named(tmp_path, out, folder):
+    pairing = {"modality": "MRI", "match_histogram": f"{folder}like ü.nii.gz"}
+    model = write_model(tmp_path / NAME, pairing=pairing)
+    assert main(["export-stock", str(model), "-o", str(out)]) == 0
+    exported = json.loads((out / "dataset.json").read_text())
+    assert exported["nnunet_ext"]["pairing"] == {**pairing, "match_histogram": "like ü.nii.gz"}
+    check_names_no_training_case(out)
+    content = torch.load(out / "fold_1" / "checkpoint_final.pth", weights_only=True)
+    assert content["init_args"]["dataset_json"] == exported
+
+
+def test_pairs_that_were_matched_to_no_image_stay_as_they_are(tmp_path, out):
+    pairing = {"modality": "MRI", "match_histogram": None}
+    assert main(["export-stock", str(write_model(tmp_path / NAME, pairing=pairing)), "-o", str(out)]) == 0
+    assert json.loads((out / "dataset.json").read_text())["nnunet_ext"]["pairing"] == pairing
 
 
 @pytest.mark.parametrize(

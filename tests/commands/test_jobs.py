@@ -61,18 +61,37 @@ def test_a_configuration_of_that_name_and_other_content_is_left_alone(sweep_fold
     assert not sweep_folder.exists()
 
 
-def test_seeds_of_a_cascades_second_stage_are_refused_with_the_way_to_do_it(sweep_folder: Path, capsys) -> None:
+@pytest.mark.parametrize(
+    ("stage", "following", "said", "pair"),
+    [
+        ("cascade", "cascade", "second stage", {"pair_lowres": "lowres", "pair": "cascade"}),
+        ("lowres", "cascade", "first stage", {"pair": "lowres", "pair_cascade": "cascade"}),
+        ("tuned", "cascade", "first stage", {"pair": "tuned", "pair_cascade": "cascade"}),
+        ("lowres", ["cascade", "other"], "first stage", {"pair_lowres": "lowres", "pair": "cascade"}),
+    ],
+)
+def test_seeds_of_a_cascades_stage_are_refused_with_the_way_to_do_it(
+    sweep_folder: Path, capsys, stage: str, following: str | list[str], said: str, pair: dict[str, str]
+) -> None:
     content = json.loads(plans_file().read_text())
-    content["configurations"]["cascade"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_fullres"}
+    content["configurations"]["lowres"] = {"inherits_from": "3d_fullres", "next_stage": following}
+    content["configurations"]["cascade"] = {"inherits_from": "3d_fullres", "previous_stage": "lowres"}
+    content["configurations"]["tuned"] = {"inherits_from": "lowres"}
     plans_file().write_text(json.dumps(content))
     before = plans_file().read_text()
-    command = [one if one != "2d" else "cascade" for one in START]
+    command = [one if one != "2d" else stage for one in START]
     assert main([*command, "-o", str(sweep_folder), "-tr", A, "-f", "0", "--seeds", "0", "1"]) == 2
-    assert "nnunet_ext configure -d Dataset" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"{stage!r} is the {said}" in error
+    advised = error.partition("(nnunet_ext ")[2].partition(")")[0]
     assert plans_file().read_text() == before
     assert main([*command, "-o", str(sweep_folder), "-tr", A, "-f", "0"]) == 0, (
         "without seeds it is a sweep like others"
     )
+    assert main(advised.replace("NAME", "pair").replace("=N", "=1").split()) == 0, "the advice can be followed"
+    configurations = json.loads(plans_file().read_text())["configurations"]
+    assert {name: configurations[name]["inherits_from"] for name in pair} == pair
+    assert all(configurations[name]["nnunet_ext"] == {"seed": 1} for name in pair)
 
 
 def test_another_request_in_the_folder_is_refused_by_the_key_that_differs(sweep_folder: Path, capsys) -> None:

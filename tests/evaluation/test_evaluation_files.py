@@ -8,7 +8,13 @@ from dataclasses import replace
 import pytest
 
 from nnunet_ext.checkpoints.trained_model import TrainedModel
-from nnunet_ext.evaluation.evaluation_files import origin_of_model, remarks, results_table, write_results
+from nnunet_ext.evaluation.evaluation_files import (
+    origin_of_model,
+    remark_on_folds,
+    remarks,
+    results_table,
+    write_results,
+)
 from nnunet_ext.evaluation.scored_labels import match_labels
 from nnunet_ext.evaluation.scores_table import read_scores
 from nnunet_ext.evaluation.scoring import Options, score
@@ -40,6 +46,23 @@ def written(folder, model, results):
     write_results(folder, origin_of_model(model, mirroring=True), results)
     content = json.loads((folder / "evaluation.json").read_text(), parse_constant=pytest.fail)  # NaN is no JSON
     return content, read_scores(folder / "scores.csv").set_index(["case", "label", "metric"])
+
+
+@pytest.mark.parametrize(
+    ("used", "trained", "said"),
+    [
+        ([0], [0, 1, 2, "all"], ["Predicted by fold 0 alone. Trained folds that took no part: 1, 2, all."]),
+        ([0, 2], [0, 1, 2], ["Predicted by folds 0, 2. Trained folds that took no part: 1."]),
+        ([0, 1], [0, 1], []),
+    ],
+)
+def test_folds_that_took_no_part_are_told(model, used, trained, said):
+    for fold in [*trained, 9]:
+        name = "checkpoint_best.pth" if fold == 9 else "checkpoint_final.pth"  # 9 is still training
+        file = model.folder / f"fold_{fold}" / name
+        file.parent.mkdir(parents=True)
+        file.touch()
+    assert remark_on_folds(replace(model, folds=tuple(used))) == said
 
 
 def test_files_hold_every_number_and_null_where_there_is_none(result, model, tmp_path):

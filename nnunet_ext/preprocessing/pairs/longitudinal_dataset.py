@@ -12,6 +12,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.files import size_and_time, write_json
 from nnunet_ext.folders import folder_written_whole
 from nnunet_ext.formats.own_key import KEY
+from nnunet_ext.formats.pairing import MATCHED, PAIRING
 from nnunet_ext.messages import some
 from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.plans.channel_roles import LONGITUDINAL, roles_of_dataset
@@ -24,8 +25,6 @@ from nnunet_ext.preprocessing.raw.splits import Fold, cross_validation
 from nnunet_ext.version import __version__
 
 MADE_BY = "pair"
-PAIRING = "pairing"
-"""The key in dataset.json, under ``nnunet_ext``, of what a prediction has to do as the training did."""
 
 PICTURES = "pictures"
 ENDING = ".nii.gz"
@@ -76,7 +75,7 @@ def make_prediction_images(
 
 def description_of(name: str, pairing: Pairing, *, cases: int) -> dict[str, Any]:
     """The dataset.json of a dataset of pairs."""
-    repeated = ("modality", "registration", "crop_to_body", "match_histogram")
+    repeated = ("modality", "registration", "crop_to_body", MATCHED)
     repeat = {"labels": dict(pairing.labels), **{key: getattr(pairing, key) for key in repeated}}
     pairs = {LONGITUDINAL: pairing.roles, PAIRING: repeat}
     return {
