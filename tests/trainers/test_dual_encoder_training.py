@@ -150,6 +150,12 @@ def test_early_fusion_has_no_second_encoder_to_set(built, other):
         built(fusion="early", **other)
 
 
+def test_difference_has_no_skips_to_set(built):
+    assert len(built(fusion="difference").unwrapped_network().fusions) == 5, "one for each of the five stages"
+    with pytest.raises(UserError, match="weights every skip as it is: leave out fuse_skips"):
+        built(fusion="difference", fuse_skips=True)
+
+
 def test_the_setting_has_precedence_over_the_dataset(built):
     network = built(channels={"current": [0], "prior_labels": [3]}).unwrapped_network()
     assert (network.current, network.prior) == ((0,), (3,))
