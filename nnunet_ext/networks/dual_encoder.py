@@ -68,7 +68,8 @@ class DifferenceWeighting(nn.Module):
     """x ← x + x ⊙ N(x − w ∗ c): features count for more where they differ from the prior's.
 
     N is instance normalisation with a scale γ and a shift β for each channel, which begin at 1 and 0; w is a 1 × 1
-    convolution. In the paper one encoder sees both scans; here the prior, which may have labels, has one of its own.
+    convolution. As in the paper, the decoder gets features weighted so at every resolution, and the encoder never sees
+    the prior. In the paper one encoder sees both scans; here the prior, which may have labels, has one of its own.
 
     Source: arXiv 2409.13416.
     """
@@ -95,7 +96,8 @@ class DualEncoderUNet(nn.Module):
 
     After every down-sampling the prior's features are fused into the current ones, on which the next stage works; the
     context encoder never sees the current scan. The decoder is the U-Net's and receives the skips as they were before
-    fusion, unless they are fused too. Encoder and decoder have the names of the plain U-Net in the state dict.
+    fusion, unless they are fused too. With ``difference`` it is the other way round: every skip is fused, and each
+    stage works on what the one before gave. Encoder and decoder have the names of the plain U-Net in the state dict.
     """
 
     def __init__(
@@ -115,7 +117,7 @@ class DualEncoderUNet(nn.Module):
             current: numbers of the input channels that the U-Net sees.
             prior: numbers of those that the context encoder sees.
             fusion: how features of both are joined.
-            fuse_skips: fuse at full resolution too, and hand the decoder fused features.
+            fuse_skips: fuse at full resolution too, and hand the decoder fused features; ``difference`` always does.
 
         Raises:
             NotImplementedError: if the encoder does not say what it gives, as nnU-Net's do.
@@ -131,10 +133,11 @@ class DualEncoderUNet(nn.Module):
         self.context_encoder: Any = context_encoder
         self.current = tuple(current)
         self.prior = tuple(prior)
-        self.fuse_skips = fuse_skips
+        self.encoder_goes_on_fused = fusion != "difference"
+        self.fuse_skips = fuse_skips or not self.encoder_goes_on_fused
         conv_op = unet.encoder.conv_op
         sizes = list(zip(unet.encoder.output_channels, context_encoder.output_channels))
-        self.first_fused = 0 if fuse_skips else 1
+        self.first_fused = 0 if self.fuse_skips else 1
         self.fusions = nn.ModuleList(FUSIONS[fusion](*size, conv_op) for size in sizes[self.first_fused :])
 
     def forward(self, data: Tensor) -> Tensor | list[Tensor]:
@@ -145,11 +148,12 @@ class DualEncoderUNet(nn.Module):
             x = stem(x)
         features = []
         for level, stage in enumerate(self.encoder.stages):
-            x = before = stage(x)
+            before = fused = stage(x)
             if level >= self.first_fused:
-                x = self.fusions[level - self.first_fused](x, context[level])
-            features.append(x if self.fuse_skips else before)
-        features[-1] = x  # the bottleneck is no skip
+                fused = self.fusions[level - self.first_fused](before, context[level])
+            features.append(fused if self.fuse_skips else before)
+            x = fused if self.encoder_goes_on_fused else before
+        features[-1] = fused  # the bottleneck is no skip
         return self.decoder(features)
 
     def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:

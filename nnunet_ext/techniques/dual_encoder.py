@@ -28,14 +28,17 @@ class DualEncoderSettings(Section):
         "add",
         description="How the prior's features are fused into the current ones: `add` adds a projection of them, "
         "`concat` projects both together, `gated` uses a spatial and a channel gate, as in the paper, `difference` "
-        "weights the current ones by their difference from the prior's (arXiv 2409.13416). `early` has no second "
-        "encoder: nnU-Net's own network sees all channels, with the augmentation of the prior below.",
+        "weights those that the decoder gets, at every resolution, by their difference from the prior's (arXiv "
+        "2409.13416). `early` has no second encoder: nnU-Net's own network sees all channels, with the augmentation of "
+        "the prior below.",
     )
     context_width: float = Field(
         1.0, gt=0, le=4, description="Features of the prior's encoder, as a multiple of the plans' features."
     )
     fuse_skips: bool = Field(
-        False, description="Fuse at full resolution too, and give the decoder fused skips. The paper's are unfused."
+        False,
+        description="Fuse at full resolution too, and give the decoder fused skips. The paper's are unfused. Not for "
+        "`difference`, which always does, nor for `early`.",
     )
     prior_dropout: float = Field(
         0.5, ge=0, le=1, description="Share of training samples whose prior is set to zero, as if there were none."
@@ -57,6 +60,12 @@ class DualEncoderSettings(Section):
     def _only_a_second_encoder_has_a_width(self) -> "DualEncoderSettings":
         if self.fusion == "early" and (self.context_width != 1 or self.fuse_skips):
             raise ValueError("With fusion `early` there is no second encoder: leave out context_width and fuse_skips")
+        return self
+
+    @model_validator(mode="after")
+    def _difference_always_fuses_skips(self) -> "DualEncoderSettings":
+        if self.fusion == "difference" and self.fuse_skips:
+            raise ValueError("The fusion `difference` weights every skip as it is: leave out fuse_skips")
         return self
 
 

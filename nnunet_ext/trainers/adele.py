@@ -24,6 +24,7 @@ from nnunet_ext.losses.soft_targets import masked_mean
 from nnunet_ext.techniques.adele import ADELE
 from nnunet_ext.trainers.base import Batch, Outputs
 from nnunet_ext.trainers.image_border import ImageBorderMixin
+from nnunet_ext.trainers.mixup import MixUpMixin
 from nnunet_ext.trainers.partial_labels import PartialLabelsMixin
 
 STATE = "early_learning"
@@ -55,6 +56,11 @@ class ADELEMixin(ImageBorderMixin, technique=ADELE):
         if not cls.has_one_decoder:
             raise TypeError(f"{cls.__name__} cannot have ADELE: its network has several decoders.")
         order = cls.mro()
+        if MixUpMixin in order:  # asked here, as a mixin may withdraw a base's `cannot_be_mixed`
+            raise TypeError(
+                f"{cls.__name__} cannot have ADELE and MixUp: mixed patches have the labels as they are, also where "
+                "ADELE has corrected them."
+            )
         if PartialLabelsMixin in order and order.index(PartialLabelsMixin) > order.index(ADELEMixin):
             raise TypeError(
                 f"{cls.__name__} must name its base for partial labels before ADELE's: ADELE corrects by "
@@ -133,7 +139,7 @@ class ADELEMixin(ImageBorderMixin, technique=ADELE):
         """The IoU of each class over the epoch's patches, those of all processes together."""
         names, first = self.class_names(), 0 if self.label_manager.has_regions else 1
         counted = self.agreement
-        if counted is None:  # no step looked at unmixed patches
+        if counted is None:  # no step of this process compared
             counted = torch.zeros((2, first + len(names)), dtype=torch.long, device=self.device)
         if self.is_ddp:
             dist.all_reduce(counted)

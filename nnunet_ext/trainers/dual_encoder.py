@@ -39,6 +39,15 @@ class DualEncoderMixin(nnUNetTrainerConfigurable, technique=DUAL_ENCODER):
         f"dual_encoder.{name}" for name in ("channels", "fusion", "context_width", "fuse_skips")
     }
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        order = cls.mro()
+        if MixUpMixin in order and order.index(MixUpMixin) < order.index(DualEncoderMixin):
+            raise TypeError(
+                f"{cls.__name__} must name its base for the dual encoder before MixUp's: a mixed patch has its prior "
+                "removed as a whole."
+            )
+
     @classmethod
     def resolved_plans(cls, plans: dict, configuration: str, dataset_json: Mapping[str, Any]) -> dict:
         """A copy of the plans whose configuration says which channels belong to which scan."""
@@ -97,7 +106,12 @@ class DualEncoderMixin(nnUNetTrainerConfigurable, technique=DUAL_ENCODER):
             return batch
         is_dropped = self.rng.random(len(batch["data"])) < share
         self.observe("dual_encoder/without_prior", float(is_dropped.mean()))
-        return {**batch, "data": without_prior(batch["data"], np.flatnonzero(is_dropped).tolist(), self.no_prior)}
+        samples = np.flatnonzero(is_dropped).tolist()
+        # after mixing: a patch has a prior or none, and never a weaker one because its partner's was removed
+        prepared = {**batch, "data": without_prior(batch["data"], samples, self.no_prior)}
+        if mixed := batch.get("mixed"):
+            prepared["mixed"] = {**mixed, "data": without_prior(mixed["data"], samples, self.no_prior)}
+        return prepared
 
     @cached_property
     def no_prior(self) -> dict[int, float]:
@@ -124,5 +138,5 @@ class nnUNetTrainerDualEncoder(DualEncoderMixin):
     """nnU-Net with a second encoder for a prior scan."""
 
 
-class nnUNetTrainerDualEncoderMixUp(MixUpMixin, DualEncoderMixin):
+class nnUNetTrainerDualEncoderMixUp(DualEncoderMixin, MixUpMixin):
     """nnU-Net with a second encoder for a prior scan, and MixUp or CutMix."""

@@ -216,6 +216,21 @@ def test_the_decoder_receives_skips_before_fusion_unless_they_are_fused(fuse_ski
     assert is_fused == ([True, True, True] if fuse_skips else [False, False, True])
 
 
+@pytest.mark.parametrize("architecture", [PlainConvUNet, ResidualEncoderUNet])
+@pytest.mark.parametrize("fuse_skips", [False, True])
+def test_difference_weights_what_the_decoder_gets_and_not_what_the_encoder_goes_on_with(architecture, fuse_skips):
+    network, received = dual(architecture, fusion="difference", width=(2, 3, 5), fuse_skips=fuse_skips).eval(), []
+    for parameter in network.fusions.parameters():
+        nn.init.normal_(parameter)
+    network.decoder.register_forward_pre_hook(lambda module, inputs: received.extend(inputs[0]))
+    data = data_of()
+    network(data)
+    features, context = network.encoder(data[:, :1]), network.context_encoder(data[:, 1:])
+    assert len(network.fusions) == len(received) == len(features)
+    for fusion, found, x, c in zip(network.fusions, received, features, context):
+        torch.testing.assert_close(found, x + x * fusion.norm(x - fusion.projection(c)))
+
+
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_every_parameter_gets_a_gradient_in_a_step(fusion):
     network = dual(fusion=fusion, deep_supervision=True)
@@ -264,8 +279,9 @@ def test_channels_that_stand_together_are_not_copied():
         assert channels_of(data, channels).data_ptr() == data[:, channels[0]].data_ptr()
 
 
-def test_compiled_equals_plain():
-    network = dual(deep_supervision=True).eval()
+@pytest.mark.parametrize("fusion", ["gated", "difference"])
+def test_compiled_equals_plain(fusion):
+    network = dual(fusion=fusion, deep_supervision=True).eval()
     compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
     for one, two in zip(network(data_of()), compiled(data_of())):
         torch.testing.assert_close(one, two)

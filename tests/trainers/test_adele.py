@@ -11,7 +11,8 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.preprocessing.simulate.label_noise import noisy_labels
 from nnunet_ext.trainers import nnUNetTrainerADELE, nnUNetTrainerConfigurable
 from nnunet_ext.trainers.adele import ADELEMixin
-from nnunet_ext.trainers.mixup import MixUpMixin
+from nnunet_ext.trainers.mixup import MixUpMixin, nnUNetTrainerMixUp
+from nnunet_ext.trainers.partial_labels import PartialLabelsMixUpMixin
 from support.changed_trainers import at_every_resolution, changed_trainer
 from support.tiny_data import IGNORE
 
@@ -32,10 +33,6 @@ def built(workspace, results):
         return made
 
     return build
-
-
-class MixUpADELE(MixUpMixin, ADELEMixin):
-    """Both."""
 
 
 def open_all(trainer):
@@ -205,7 +202,7 @@ def test_processes_add_their_counts_before_the_ratio_is_taken(built, monkeypatch
     trainer.is_ddp, trainer.agreement = True, torch.tensor([[9, 1, 0], [9, 10, 0]])
     monkeypatch.setattr(dist, "all_reduce", lambda counts: counts.add_(torch.tensor([[0, 9, 0], [0, 10, 0]])))
     assert trainer.epoch_ious() == {"shell": 0.5, "core": None}
-    trainer.agreement = None  # this process saw no clean patch, and still takes part
+    trainer.agreement = None  # this process compared nothing, and still takes part
     assert trainer.epoch_ious() == {"shell": 0.9, "core": None}
 
 
@@ -235,15 +232,18 @@ def test_only_an_open_class_and_background_change(built):
     assert torch.equal(before == 1, after == 1)
 
 
-def test_mixup_mixes_the_labels_as_they_are_and_corrects_the_clean_loss(built):
-    both, alone = built(MixUpADELE), built()
-    for trainer in (both, alone):
-        open_all(trainer)
-        batch = next(trainer.get_dataloaders()[0])
-        trainer.rng = np.random.default_rng(0)
-        trainer.terms = trainer.loss_terms(random_outputs(trainer, batch), trainer.prepare_batch(batch, training=True))
-    assert set(both.terms) == {"segmentation", "mixup"}
-    assert both.terms["segmentation"].item() == pytest.approx(alone.terms["segmentation"].item())
+@pytest.mark.parametrize(
+    "bases",
+    [
+        (MixUpMixin, ADELEMixin),
+        (ADELEMixin, MixUpMixin),
+        (PartialLabelsMixUpMixin, ADELEMixin),
+        (nnUNetTrainerADELE, nnUNetTrainerMixUp),
+    ],
+)
+def test_mixed_patches_would_teach_what_was_corrected(bases):
+    with pytest.raises(TypeError, match="Combined cannot have ADELE and MixUp: mixed patches have the labels as they"):
+        type("Combined", bases, {})
 
 
 # ---------------------------------------------------------------------- checkpoints

@@ -19,6 +19,8 @@ from nnunet_ext.trainers import (
 )
 from nnunet_ext.trainers.adele import ADELEMixin
 from nnunet_ext.trainers.base import total_loss
+from nnunet_ext.trainers.dual_encoder import DualEncoderMixin
+from nnunet_ext.trainers.mixup import MixUpMixin
 from nnunet_ext.trainers.partial_labels import PartialLabelsMixin
 from nnunet_ext.trainers.resuming import ALLOW_CHANGED_SETTINGS, refuse_changes
 from support.nnunet_runs import build_trainer, train
@@ -191,6 +193,7 @@ def test_what_the_weights_were_learned_with_is_fixed(trainer, change, monkeypatc
         ((PartialLabelsMixin, nnUNetTrainerTDNet), "cannot have partial labels"),
         ((ADELEMixin, nnUNetTrainerDBDMP), "cannot have ADELE"),
         ((ADELEMixin, PartialLabelsMixin), "before ADELE's"),
+        ((MixUpMixin, DualEncoderMixin), "before MixUp's"),
     ],
 )
 def test_what_would_learn_the_wrong_thing_together_is_refused(bases, reason):

@@ -150,6 +150,12 @@ def test_early_fusion_has_no_second_encoder_to_set(built, other):
         built(fusion="early", **other)
 
 
+def test_difference_has_no_skips_to_set(built):
+    assert len(built(fusion="difference").unwrapped_network().fusions) == 5, "one for each of the five stages"
+    with pytest.raises(UserError, match="weights every skip as it is: leave out fuse_skips"):
+        built(fusion="difference", fuse_skips=True)
+
+
 def test_the_setting_has_precedence_over_the_dataset(built):
     network = built(channels={"current": [0], "prior_labels": [3]}).unwrapped_network()
     assert (network.current, network.prior) == ((0,), (3,))
@@ -317,14 +323,31 @@ def test_a_case_without_a_prior_reaches_the_network_as_prior_dropout_trains_it(b
 
 def test_mixup_and_the_second_encoder_combine(built):
     trainer = built(nnUNetTrainerDualEncoderMixUp, general={"mixup": {"weight": 0.5}}, prior_dropout=1.0)
-    assert trainer.techniques == (BASE, DUAL_ENCODER, MIXUP)
+    assert trainer.techniques == (BASE, MIXUP, DUAL_ENCODER)
     assert {"dual_encoder", "mixup"} <= set(trainer.settings_record())
     prepared = trainer.prepare_batch(batch_of(trainer), training=True)
-    # mixed from what the usual loss sees
     assert (prepared["data"][:, 1:] == 0).all()
     assert (prepared["mixed"]["data"][:, 1:] == 0).all()
     terms = trainer.loss_terms(trainer.forward(prepared), prepared)
     assert set(terms) == {"segmentation", "mixup"}
+
+
+@pytest.mark.parametrize("mode", ["additional", "alternate"])
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_a_mixed_patch_has_its_prior_or_none_as_often_as_a_clean_one(built, kind, mode):
+    mixup = {"kind": kind, "mode": mode, "probability": 1.0}
+    trainer = built(nnUNetTrainerDualEncoderMixUp, general={"mixup": mixup}, prior_dropout=0.5)
+    batch = {"data": torch.ones(2, 4, 4, 4, 4), "target": torch.zeros(2, 1, 4, 4, 4), "keys": ["a", "b"]}
+    trainer.rng, has_prior = np.random.default_rng(0), []
+    for _ in range(300):
+        prepared = trainer.prepare_batch(batch, training=True)
+        mixed = prepared["mixed"]["data"]
+        assert torch.equal(mixed, prepared["data"]), "here patches are alike, and mixing changes nothing else"
+        assert torch.equal(mixed[:, 0], batch["data"][:, 0])
+        assert trainer._observations["dual_encoder/without_prior"] == (mixed[:, 1] == 0).all((1, 2, 3)).float().mean()
+        has_prior.extend(mixed[:, 1:].flatten(1).unique(dim=1).tolist())
+    assert all(one in ([0.0], [1.0]) for one in has_prior), "a prior at reduced strength"
+    assert np.mean(has_prior) == pytest.approx(0.5, abs=0.08)
 
 
 def test_log_tells_the_share_without_a_prior(results, workspace):

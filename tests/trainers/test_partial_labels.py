@@ -259,7 +259,7 @@ class PartialDualEncoder(PartialLabelsMixin, DualEncoderMixin):
     """A prior scan and partial labels."""
 
 
-class PartialDualEncoderMixUp(PartialLabelsMixUpMixin, DualEncoderMixin):
+class PartialDualEncoderMixUp(DualEncoderMixin, PartialLabelsMixUpMixin):
     """All three."""
 
 
