@@ -45,8 +45,9 @@ DGST = Technique(
             "nnUNetTrainerDGST",
             lambda facts: facts.is_few_dense,
             why="It moves few entries of each kernel. Try it after full fine-tuning, whose configuration it shares.",
-            evidence="The heart, 5 cases, 1,000 steps, beside full fine-tuning: another phase, Dice -0.004 (-0.012 to "
-            "+0.003), 5 seeds; another contrast, -0.027 (-0.049 to -0.008), 3 seeds, and less of the source kept.",
+            evidence="The heart, 5 cases, 1,000 steps of AdamW, beside full fine-tuning: another phase, Dice -0.004 "
+            "(-0.012 to +0.003), 5 seeds; a simulated other contrast, -0.027 (-0.049 to -0.008), 3 seeds, and less of "
+            "the source kept; with 1 case no difference is shown.",
             verdict="worse",
             results="docs/techniques/fine-tuning.md#results",
             commands=("nnUNetv2_train {number} {base}_tuned 0 -tr nnUNetTrainerDGST -p nnUNetPlans_source{device}",),
