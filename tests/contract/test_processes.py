@@ -214,19 +214,60 @@ def start_method(request):
     multiprocessing.set_start_method(before, force=True)
 
 
+WITH_WORKERS = (
+    "nnUNetTrainerTDNet",  # marks what lies outside the image
+    "nnUNetTrainerDualEncoderMixUp",  # splits the channels, and mixes cases
+)
+"""What a worker is sent is tested for every trainer, below."""
+
+
 @pytest.mark.full
-@pytest.mark.capability("{start_method} workers")
 @pytest.mark.parametrize("start_method", ["spawn", "forkserver"], indirect=True)
-@pytest.mark.parametrize("name", one_per_network())
-def test_trains_with_workers_that_are_not_forked(name, start_method, results, monkeypatch):
-    kind = data_kind(name, "labels")
+@pytest.mark.parametrize("chosen", WITH_WORKERS)
+def test_trains_with_workers_that_are_not_forked(chosen, start_method, results, monkeypatch):
+    kind = data_kind(chosen, "labels")
     monkeypatch.setenv("nnUNet_n_proc_DA", "1")
-    with_worker = train(name, kind=kind).network.state_dict()
+    with_worker = train(chosen, kind=kind).network.state_dict()
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    without = train(name, kind=kind).network.state_dict()
+    without = train(chosen, kind=kind).network.state_dict()
     # under a seed the batches do not depend on the workers; the number of threads may round differently
     for key, value in without.items():
         torch.testing.assert_close(with_worker[key], value, rtol=1e-3, atol=1e-4)
+
+
+def save_batches(pickled: dict[str, bytes], file: str) -> None:
+    """Save the first batch of each loader, in a process that knows of it what a worker knows that is not forked."""
+    torch.set_num_threads(1)
+    torch.save({name: next(pickle.loads(loader)) for name, loader in pickled.items()}, file)
+
+
+@pytest.fixture(scope="module")
+def batches_elsewhere(workspace, tmp_path_factory):
+    """The first batches for training and validation of each trainer's loaders, made here and in another process."""
+    here, pickled = {}, {}
+    file = tmp_path_factory.mktemp("batches") / "elsewhere.pth"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("nnUNet_results", str(file.parent))
+        patch.setenv("nnUNet_n_proc_DA", "0")
+        for name in EVERY_TRAINER:
+            trainer = build_trainer(name, kind=data_kind(name, "labels"))
+            trainer.initialize()
+            for purpose, augmenter in zip(("training", "validation"), trainer.get_dataloaders()):
+                pickled[f"{name} {purpose}"] = pickle.dumps(augmenter.data_loader)
+                here[f"{name} {purpose}"] = next(augmenter.data_loader)
+    assert run_in_new_process(save_batches, pickled, str(file)) == 0
+    return here, torch.load(file, weights_only=False)
+
+
+@pytest.mark.full
+@pytest.mark.capability("workers that are not forked")
+@pytest.mark.parametrize("name", EVERY_TRAINER)
+def test_a_loader_that_is_sent_to_another_process_makes_the_same_batches(name, batches_elsewhere):
+    for purpose in ("training", "validation"):
+        here, elsewhere = (batches[f"{name} {purpose}"] for batches in batches_elsewhere)
+        assert list(elsewhere["keys"]) == list(here["keys"])
+        for key in ("data", "target"):
+            torch.testing.assert_close(elsewhere[key], here[key])
 
 
 @pytest.fixture(scope="module")
