@@ -38,12 +38,13 @@ def symmetric_cross_entropy(
 
 @torch.no_grad()
 def sharpened(probabilities: Tensor, *, temperature: float = 0.3) -> Tensor:
-    """Softmax over probabilities, p ← softmax_c(p C / (2 T)), where that raises the largest of them; else p as it is.
+    """For two classes a softmax over probabilities, p ← softmax(p / T), for more a power, p ← p^a / Σ p^a.
 
-    For two classes the factor is 1 / T, that of DBDMP's released code: with T = 0.3, .9 becomes .935. For more classes
-    1 / T alone would flatten, as its slope at equal probabilities is 1 / (C T); with C / 2 the slope is the same for
-    any C. Where the softmax would lower the largest probability, a voxel keeps its own: for two classes that is above
-    .954, the fixed point, and the softmax reaches .966 at most.
+    The softmax is DBDMP's: with T = 0.3, .9 becomes .935. Where it would lower the largest probability, a voxel keeps
+    its own: that is above .954, the fixed point, and the softmax reaches .966 at most. For more classes it would
+    flatten, as its slope at equal probabilities is 1 / (C T). The power multiplies all log-odds by a, for any number of
+    classes; a = 0.8 / (T ln 9), which takes .9 of two classes where the softmax takes it, and at least 1. So nothing
+    changes from T = 0.5 on for two classes, from 0.37 on for more.
 
     Args:
         probabilities: (B, C, [X,] Y, Z), sum to one over C.
@@ -52,9 +53,12 @@ def sharpened(probabilities: Tensor, *, temperature: float = 0.3) -> Tensor:
     Returns:
         The same shape, sums to one over C. The largest probability of a voxel is never lowered.
 
-    Source: arXiv 2408.09411 for two classes; the factor for more, and what is kept, are this project's.
+    Source: arXiv 2408.09411 for two classes; the power for more, and what is kept, are this project's.
     """
-    candidates = (probabilities * (probabilities.shape[1] / (2 * temperature))).softmax(dim=1)
+    if probabilities.shape[1] > 2:
+        powers = probabilities ** max(1.0, 0.8 / (temperature * math.log(9)))
+        return powers / powers.sum(dim=1, keepdim=True)
+    candidates = (probabilities / temperature).softmax(dim=1)
     is_sharper = candidates.amax(dim=1, keepdim=True) > probabilities.amax(dim=1, keepdim=True)
     return torch.where(is_sharper, candidates, probabilities)
 

@@ -1,14 +1,17 @@
 """Cases that were scored: their files, and what nnU-Net's summary.json says of them."""
 
+from __future__ import annotations
+
 import math
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from nnunet_ext.errors import UserError
@@ -17,6 +20,7 @@ from nnunet_ext.evaluation.metrics import DICE
 from nnunet_ext.evaluation.metrics.metric import plain
 from nnunet_ext.evaluation.scores_table import case_scores
 from nnunet_ext.files import read_json
+from nnunet_ext.formats.annotated_labels import AnnotatedLabels
 from nnunet_ext.formats.dataset_json import read_dataset_json
 from nnunet_ext.formats.summary import Summary, path_of
 from nnunet_ext.formats.typed import validated
@@ -87,6 +91,20 @@ class Evaluation:
     scores: pd.DataFrame  # see `case_scores`; labels in the same order
     references: Mapping[str, Path]  # by case
     predictions: Mapping[str, Path]
+    left_out: frozenset[str] = frozenset()  # cases with a score of a label that they were not annotated for
+
+    def of_annotated_labels(self, lists: AnnotatedLabels) -> Evaluation:
+        """The same without scores of labels that a case was not annotated for.
+
+        nnU-Net takes these for absent, so that whoever finds the organ is wrong, and nothing is defined for whoever
+        predicts none.
+        """
+        is_known = np.array([
+            label not in lists.labels or lists.is_annotated(case, label)
+            for case, label in zip(self.scores["case"], self.scores["label"])
+        ])
+        defined = self.scores[~is_known & (self.scores["denominator"] > 0)]
+        return replace(self, scores=self.scores[is_known], left_out=frozenset(defined["case"]))
 
     @property
     def a_reference(self) -> Path:

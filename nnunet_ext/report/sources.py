@@ -1,7 +1,7 @@
 """What nnU-Net's and this package's commands left in a folder: scores, files of the cases, trainings."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from nnunet_ext.formats.dataset_json import read_dataset_json
 from nnunet_ext.formats.evaluation import EvaluationJson, Origin
 from nnunet_ext.formats.summary import path_of
 from nnunet_ext.formats.typed import read_typed
-from nnunet_ext.messages import some
+from nnunet_ext.messages import counted, some
 from nnunet_ext.nnunet_names import FINAL, PLANS, TRAINER
 from nnunet_ext.report.cases import CaseFiles, Evaluation, Label, RawFiles, find_raw_files, read_labels, read_summary
 from nnunet_ext.report.training import TrainingRecord, find_checkpoint, read_training
@@ -151,20 +151,20 @@ def _read_folds(model: Path, folds: Sequence[Path], *, name: str, at: Path) -> R
     if any(fold.name == "fold_all" for fold in scored):
         remarks.append("fold_all was validated on cases that it has trained on: its scores are too good.")
     lists = annotated_labels(description, where=model / "dataset.json")
-    scored_cases = pd.concat([evaluation.scores for evaluation in evaluations.values()])
-    defined = scored_cases[scored_cases.denominator > 0]
-    counted = {case for case, label in zip(defined.case, defined.label) if not lists.is_annotated(case, label)}
-    if counted:
-        remarks.append(
-            f"{len(counted)} cases are scored for labels that they were not annotated for. nnunet_ext evaluate leaves "
-            "these scores out."
-        )
+    evaluations = {fold: evaluation.of_annotated_labels(lists) for fold, evaluation in evaluations.items()}
+    remarks += _left_out(evaluations.values())
     dataset = model.parent.name
     raw = find_raw_files(dataset, [model, next(iter(evaluations.values())).a_reference])
     outcome = _scored_by_nnunet(f"{dataset}_val", list(evaluations.values()), description, raw)
     kind = f"validation cases of {f'{len(scored)} folds' if len(scored) > 1 else 'a fold'}"
     by_name = {fold.name.replace("_", " "): training for fold, training in trainings.items()}
     return ResultsFolder(at, name, kind, (outcome,), by_name, tuple(remarks))
+
+
+def _left_out(evaluations: Iterable[Evaluation]) -> list[str]:
+    cases = {case for evaluation in evaluations for case in evaluation.left_out}
+    told = f"{counted(len(cases), 'case')} with labels that nobody annotated: nnU-Net's scores of these are left out."
+    return [told] if cases else []
 
 
 def _no_summary(model: Path, folds: Sequence[Path], *, at: Path) -> str:
@@ -219,11 +219,15 @@ def _read_predictions(path: Path) -> ResultsFolder:
     description = read_dataset_json(path / "dataset.json")
     evaluation = read_summary(path / SUMMARY, description)
     reference = evaluation.a_reference
+    of_references = reference.parent.parent / "dataset.json"
+    if of_references.is_file():
+        lists = annotated_labels(read_dataset_json(of_references), where=of_references)
+        evaluation = evaluation.of_annotated_labels(lists)
     dataset = next((parent.name for parent in reference.parents if parent.name.startswith("Dataset")), "")
     # the folder of the references tells which cases of the dataset they are
     cases_of = "_".join(part for part in (dataset, reference.parent.name) if part)
     outcome = _scored_by_nnunet(cases_of, [evaluation], description, find_raw_files(dataset, [reference]))
-    return ResultsFolder(path, path.name, "predictions", (outcome,), {}, (NO_TRAINING,))
+    return ResultsFolder(path, path.name, "predictions", (outcome,), {}, (NO_TRAINING, *_left_out([evaluation])))
 
 
 def _read_evaluate_folder(path: Path) -> ResultsFolder:

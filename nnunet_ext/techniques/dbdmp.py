@@ -30,7 +30,8 @@ class DBDMPSettings(Section):
     temperature: float = Field(
         0.3,
         gt=0,
-        description="Temperature of the softmax that sharpens the pseudo labels; from 0.5 on it does nothing.",
+        description="Temperature that sharpens the pseudo labels; nothing is sharpened from 0.5 on, with more than two "
+        "classes from 0.37 on.",
     )
 
 

@@ -270,8 +270,8 @@ class PartialLabelsMixUpMixin(MixUpMixin, PartialLabelsMixin):
 class MixedSupervisionMixin(PartialLabelsMixin, ScribbleMixin):
     """Dense, scribbled, partially labelled and unlabelled cases in one training, each with the loss that it permits.
 
-    Scribbled cases have the ignore label where nobody annotated. Nobody annotated what lies outside the image either:
-    it takes no part. Voxels that nobody annotated, and all of an unlabelled case, can be asked for predictions that are
+    Scribbled cases have the ignore label where nobody annotated. Nobody annotated what lies outside the image either,
+    nor anything of an unlabelled case: they take no part, so that the means are over what was annotated. Voxels that nobody annotated, and all of an unlabelled case, can be asked for predictions that are
     sure of themselves: their mean entropy is the term ``entropy``.
 
     Source of the entropy: Grandvalet and Bengio, NIPS 2004.
@@ -283,18 +283,19 @@ class MixedSupervisionMixin(PartialLabelsMixin, ScribbleMixin):
 
     def loss_terms(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         inside = self.heads(batch["inside"])
-        heads = zip(self.heads(batch["target"]), inside)
-        targets = [torch.where(is_inside, target, self.unknown_label) for target, is_inside in heads]
+        known = inside
+        if "annotated" in batch:
+            is_labelled = batch["annotated"][:, 1:].any(dim=1, keepdim=True)
+            known = [is_inside & over_voxels(is_labelled, is_inside) for is_inside in inside]
+        heads = zip(self.heads(batch["target"]), known)
+        targets = [torch.where(is_known, target, self.unknown_label) for target, is_known in heads]
         target = targets if isinstance(batch["target"], list) else targets[0]
         terms = super().loss_terms(outputs, {**batch, "target": target})
         weight = self.section(PARTIAL_LABELS).entropy_weight
         if weight > 0:
-            is_unknown = targets[0] == self.unknown_label
-            if "annotated" in batch:
-                is_unlabelled = ~batch["annotated"][:, 1:].any(dim=1, keepdim=True)
-                is_unknown = is_unknown | over_voxels(is_unlabelled, is_unknown)
+            is_unknown = (targets[0] == self.unknown_label) & inside[0]
             log_p = log_probabilities(self.full_resolution(outputs))
-            terms["entropy"] = weight * masked_mean(entropy(log_p), is_unknown & inside[0], total=self.total)
+            terms["entropy"] = weight * masked_mean(entropy(log_p), is_unknown, total=self.total)
         return terms
 
 

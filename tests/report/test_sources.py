@@ -8,7 +8,9 @@ import shutil
 import pytest
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.scores_table import NUMBERS
+from nnunet_ext.evaluation.bootstrap import paired_differences
+from nnunet_ext.evaluation.metrics import DICE
+from nnunet_ext.evaluation.scores_table import NUMBERS, labels_with, seed_scores
 from nnunet_ext.report.runs import as_runs, boards
 from nnunet_ext.report.sources import read_results_folder
 from support.made_results import (
@@ -53,7 +55,34 @@ def test_scores_of_labels_that_were_not_annotated_are_told(tmp_path):
         (model / "dataset.json").write_text(json.dumps(DATASET_JSON | {"nnunet_ext": block}))
         remarks = read_results_folder(model).remarks
         assert len(remarks) == told
-        assert all(one.startswith("1 cases are scored for labels that they were not annotated for.") for one in remarks)
+        assert all(one.startswith("1 case with labels that nobody annotated: ") for one in remarks)
+
+
+def test_labels_that_were_not_annotated_are_in_no_comparison(tmp_path):
+    """There nnU-Net's trainer has 0 if it finds the organ, and ours no score: against a rule, that is a gain of 1."""
+    models = [write_model(tmp_path, {0: {"case_1": 0, "case_2": 1}}, trainer=f"nnUNetTrainer{n}") for n in "AB"]
+    block = {"annotated_labels": {"case_1": ["liver", "lesion"], "case_2": ["liver"]}}
+    sources = []
+    for model, of_missing in zip(models, (None, 0.0)):
+        (model / "dataset.json").write_text(json.dumps(DATASET_JSON | {"nnunet_ext": block}))
+        file = model / "fold_0" / "validation" / "summary.json"
+        summary = json.loads(file.read_text())
+        summary["metric_per_case"][1]["metrics"]["2"]["Dice"] = of_missing
+        file.write_text(json.dumps(summary))
+        sources.append(read_results_folder(model))
+    (board,) = boards(as_runs([(None, source) for source in sources]))
+    ours, theirs = (
+        [seed_scores(one.scores, DICE, list(one.files), labels_with(one.scores, DICE)) for one in column.seeds]
+        for column in board.columns
+    )
+    assert paired_differences(ours, theirs) == {"case_1": 0.0, "case_2": 0.0}
+    predictions = models[1] / "fold_0" / "validation"
+    for file in (models[1] / "dataset.json", predictions / "summary.json"):
+        shutil.copy(file, tmp_path / file.name)
+    raw = tmp_path / "nnUNet_raw" / DATASET / "dataset.json"
+    raw.write_text(json.dumps(DATASET_JSON | {"nnunet_ext": block}))
+    (outcome,) = read_results_folder(tmp_path).outcomes
+    assert len(outcome.scores) == 3
 
 
 def test_fold_folder_is_its_own_cases_alone(tmp_path):
