@@ -6,6 +6,8 @@ one: saving gives the sum, loading sets W and B = 0.
 """
 
 from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, cast
 
 import torch
@@ -18,6 +20,22 @@ ADAPTABLE = (nn.Conv2d, nn.Conv3d)
 """peft knows no adapter for transposed convolutions."""
 
 ADAPTER = "default"
+
+
+_NAMES_ALONE = ContextVar("names_alone", default=False)
+
+
+@contextmanager
+def names_alone() -> Iterator[None]:
+    """Have state dicts hold the frozen weights without the sums, while only their names are read.
+
+    nnU-Net asks for the state dict once for each tensor of a checkpoint that it loads.
+    """
+    token = _NAMES_ALONE.set(True)
+    try:
+        yield
+    finally:
+        _NAMES_ALONE.reset(token)
 
 
 def add_adapters(network: nn.Module, *, rank: int, alpha: float, dropout: float) -> None:
@@ -110,6 +128,8 @@ def _save_as_plain(network: nn.Module) -> None:
         sums = None
 
     def summed(layer: Any, weight: Tensor) -> Tensor:
+        if _NAMES_ALONE.get():
+            return weight
         if sums is None:
             return weight + low_rank_update(layer)
         if layer not in sums:

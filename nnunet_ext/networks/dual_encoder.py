@@ -80,7 +80,12 @@ class DifferenceWeighting(nn.Module):
         self.norm = get_matching_instancenorm(conv_op)(features, affine=True)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        return x + x * self.norm(x - self.projection(context))
+        # float32: where few voxels have a feature, both factors are large, and half precision has no such number
+        weighted = x.float() * (1 + self.norm(x - self.projection(context)).float())
+        if x.dtype != torch.float32:
+            limit = torch.finfo(x.dtype).max
+            weighted = weighted.clamp(-limit, limit)
+        return weighted.to(x.dtype)
 
 
 FUSIONS: dict[Fusion, type[GatedFusion | AddedContext | ConcatenatedContext | DifferenceWeighting]] = {

@@ -99,10 +99,12 @@ class Evaluation:
         nnU-Net takes these for absent, so that whoever finds the organ is wrong, and nothing is defined for whoever
         predicts none.
         """
-        is_known = np.array([
-            label not in lists.labels or lists.is_annotated(case, label)
-            for case, label in zip(self.scores["case"], self.scores["label"])
-        ])
+        is_known = np.array(
+            [
+                label not in lists.labels or lists.is_annotated(case, label)
+                for case, label in zip(self.scores["case"], self.scores["label"])
+            ]
+        )
         defined = self.scores[~is_known & (self.scores["denominator"] > 0)]
         return replace(self, scores=self.scores[is_known], left_out=frozenset(defined["case"]))
 

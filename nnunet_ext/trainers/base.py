@@ -19,6 +19,7 @@ from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_ext.checkpoints.writing import write_checkpoint
+from nnunet_ext.devices import on_device
 from nnunet_ext.errors import UserError
 from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.messages import listed
@@ -198,9 +199,9 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
             batch: is left as it is.
             training: False in validation, where a technique must not alter the data.
         """
-        data, targets = batch["data"], [head.to(self.device, non_blocking=True) for head in self.heads(batch["target"])]
+        data, targets = batch["data"], [on_device(head, self.device) for head in self.heads(batch["target"])]
         layout = channels_last_format(data.ndim - 2) if self.memory_format == "channels_last" else torch.preserve_format
-        data = data.to(self.device, non_blocking=True, memory_format=layout)
+        data = on_device(data, self.device, layout)
         return {**batch, "data": data, "target": targets if isinstance(batch["target"], list) else targets[0]}
 
     def autocast(self) -> Any:
@@ -379,7 +380,7 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
             return "contiguous"
         shape = (self.batch_size, self.num_input_channels, *self.configuration_manager.patch_size)
         chosen, seconds = faster_memory_format(self.unwrapped_network(), shape, self.device)
-        times = ", ".join(f"{name} {value:.3f} s" for name, value in seconds.items())
+        times = ", ".join(f"{name} {value:.3f} s" for name, value in seconds.items()) or "no memory to measure it"
         self.print_to_log_file(f"memory_format auto: {chosen} (forward and backward pass: {times}).")
         return chosen
 

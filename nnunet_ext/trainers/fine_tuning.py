@@ -1,5 +1,6 @@
 """Fine-tuning a trained model with few cases: where it starts from, what may move, and what did."""
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -270,6 +271,10 @@ class nnUNetTrainerLoRA(FineTuningMixin):
         for name, parameter in network.named_parameters():
             is_free = lora.is_adapter(name) or self.freedoms[lora.plain_name(name)] is Freedom.FREE
             parameter.requires_grad_(is_free)
+
+    def load_checkpoint(self, checkpoint: str | os.PathLike[str] | dict[str, Any]) -> None:
+        with lora.names_alone():
+            super().load_checkpoint(checkpoint)
 
     def extra_state(self) -> dict[str, Any]:
         return {**super().extra_state(), "lora": lora.raw_parameters(self.unwrapped_network())}

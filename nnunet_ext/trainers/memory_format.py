@@ -25,7 +25,23 @@ def faster_memory_format(
 
     Returns:
         ``"channels_last"`` if its median is lower by more than 5 %, else ``"contiguous"``; and both medians in seconds.
+        ``"contiguous"`` and no seconds if the GPU has no memory for the copies.
     """
+    try:
+        medians = _medians(network, shape, device, repeats=repeats, budget=budget)
+    except torch.OutOfMemoryError:
+        return "contiguous", {}
+    finally:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    chosen = "channels_last" if medians["channels_last"] < 0.95 * medians["contiguous"] else "contiguous"
+    return chosen, medians
+
+
+def _medians(
+    network: nn.Module, shape: tuple[int, ...], device: torch.device, *, repeats: int, budget: float
+) -> dict[str, float]:
+    """Seconds of a pass in each layout."""
     layouts = {"contiguous": torch.contiguous_format, "channels_last": channels_last_format(len(shape) - 2)}
     seconds: dict[str, list[float]] = {name: [] for name in layouts}
     started = perf_counter()
@@ -39,20 +55,20 @@ def faster_memory_format(
                 taken = pass_seconds(copies[name], data.contiguous(memory_format=layout))
                 if repeat > 0:
                     seconds[name].append(taken)
-    medians = {name: median(values) for name, values in seconds.items()}
-    chosen = "channels_last" if medians["channels_last"] < 0.95 * medians["contiguous"] else "contiguous"
-    return chosen, medians
+    return {name: median(values) for name, values in seconds.items()}
 
 
 def pass_seconds(network: nn.Module, data: Tensor) -> float:
-    """Seconds of one forward and backward pass."""
+    """Seconds of one forward and backward pass, whose gradients are dropped."""
     started = perf_counter()
     with torch.autocast(data.device.type, enabled=data.device.type == "cuda"):
         loss = torch.stack([head.float().mean() for head in every_tensor(network(data))]).sum()
     loss.backward()
     if data.device.type == "cuda":
         torch.cuda.synchronize(data.device)
-    return perf_counter() - started
+    seconds = perf_counter() - started
+    network.zero_grad(set_to_none=True)
+    return seconds
 
 
 def every_tensor(outputs: Any) -> Iterator[Tensor]:

@@ -271,8 +271,9 @@ class MixedSupervisionMixin(PartialLabelsMixin, ScribbleMixin):
     """Dense, scribbled, partially labelled and unlabelled cases in one training, each with the loss that it permits.
 
     Scribbled cases have the ignore label where nobody annotated. Nobody annotated what lies outside the image either,
-    nor anything of an unlabelled case: they take no part, so that the means are over what was annotated. Voxels that nobody annotated, and all of an unlabelled case, can be asked for predictions that are
-    sure of themselves: their mean entropy is the term ``entropy``.
+    nor anything of an unlabelled case: they take no part, so that the means are over what was annotated. Voxels that
+    nobody annotated, and all of an unlabelled case, can be asked for predictions that are sure of themselves: their
+    mean entropy is the term ``entropy``.
 
     Source of the entropy: Grandvalet and Bengio, NIPS 2004.
     """

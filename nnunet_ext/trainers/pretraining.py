@@ -1,5 +1,6 @@
 """What trainers share that pre-train on images without labels."""
 
+import math
 from collections.abc import Mapping, Sequence
 from os.path import join
 from typing import Any, ClassVar
@@ -141,14 +142,19 @@ class RestorationMixin(PretrainingMixin):
     def on_validation_epoch_end(self, val_outputs: list[dict[str, np.ndarray]]) -> None:
         """Log the error, and the explained variance as nnU-Net's pseudo Dice, which chooses the best checkpoint.
 
-        It is that of all patches together, 0 if all of them are constant.
+        It is that of all patches together, 0 if all of them are constant. Patches whose output is not finite, as half
+        precision can overflow, are left out: their error would stay in nnU-Net's moving average for ever.
         """
         if self.is_ddp:
             of_ranks: list[Any] = [None] * dist.get_world_size()
             dist.all_gather_object(of_ranks, val_outputs)
             val_outputs = [output for outputs in of_ranks for output in outputs]
-        loss = float(np.mean([output["loss"] for output in val_outputs]))
-        error, variance = (float(np.sum([output[key] for output in val_outputs])) for key in ("error", "variance"))
+        finite = [output for output in val_outputs if np.isfinite(output["error"])]
+        if len(finite) < len(val_outputs):
+            unsure = f"{len(val_outputs) - len(finite)} of {len(val_outputs)} validation batches"
+            self.print_to_log_file(f"The output for {unsure} is not finite; they are left out.")
+        loss = float(np.mean([output["loss"] for output in finite])) if finite else math.nan
+        error, variance = (float(np.sum([output[key] for output in finite])) for key in ("error", "variance"))
         explained = 1 - error / variance if variance > 0 else 0.0
         self.logger.log("mean_fg_dice", explained, self.current_epoch)
         self.logger.log("dice_per_class_or_region", [explained], self.current_epoch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,17 @@ class SeededBatches:
         return batch
 
 
+class WatchedAugmenter(MultiThreadedAugmenter):
+    """batchgenerators' augmenter, which waits for ever where its thread between workers and network has failed."""
+
+    def __next__(self) -> Any:
+        while self.was_initialized and self.pin_memory_queue.empty() and not self.abort_event.is_set():
+            if not self.pin_memory_thread.is_alive():
+                self.abort_event.set()  # its error has been printed
+            sleep(self.wait_time)
+        return super().__next__()
+
+
 def seeded_augmenter(augmenter: Any, *, entropy: tuple[int, ...], first: int) -> Any:
     """An augmenter of `SeededBatches`, single-threaded or with as many workers as nnU-Net's, which is ended."""
     if isinstance(augmenter, SingleThreadedAugmenter):
@@ -93,7 +105,7 @@ def seeded_augmenter(augmenter: Any, *, entropy: tuple[int, ...], first: int) ->
     workers = augmenter.num_processes
     batches = SeededBatches(augmenter.generator, entropy=entropy, first=first, workers=workers)
     options = {"pin_memory": augmenter.pin_memory, "wait_time": augmenter.wait_time}
-    seeded = MultiThreadedAugmenter(batches, None, num_processes=workers, **options)
+    seeded = WatchedAugmenter(batches, None, num_processes=workers, **options)
     seeded._start()  # by itself it would wait for the first batch to be asked for
     return seeded
 

@@ -173,7 +173,7 @@ def test_sharpening_of_two_classes_is_that_of_the_release_until_it_would_flatten
 
 @pytest.mark.parametrize("classes", [3, 4, 7, 20])
 def test_odds_are_sharpened_alike_whatever_the_number_of_classes(classes):
-    """By the factor by which the softmax changes .9 of two classes, so that one of many is not taken for nearly sure."""
+    """By the factor by which the softmax changes .9 of two classes, so that one of many is not nearly sure."""
     generator = torch.Generator().manual_seed(classes)
     p = torch.randn(2, classes, 5, 5, generator=generator).double().softmax(dim=1)
     sharp = partial_instances.sharpened(p)

@@ -126,6 +126,18 @@ def test_gate_is_finite_in_half_precision():
         assert torch.isfinite(gate(x, context)).all()
 
 
+def test_features_of_few_voxels_are_finite_in_half_precision():
+    block = DifferenceWeighting(1, 1, nn.Conv3d)
+    nn.init.zeros_(block.projection.weight)
+    x = torch.zeros(1, 1, 64, 64, 64)
+    x[0, 0, 0, 0, :2] = 362.0  # as an instance normalisation before it leaves them
+    with torch.autocast("cpu", dtype=torch.float16):
+        weighted = block(x.half(), torch.zeros_like(x).half())
+    assert weighted.dtype == torch.float16
+    assert torch.isfinite(weighted).all()
+    assert weighted.max() > 6e4
+
+
 def test_gate_leaves_half_precision_as_it_is():
     gate = GatedFusion(4, 2, nn.Conv2d).bfloat16()
     fused = gate(torch.ones(1, 4, 3, 3, dtype=torch.bfloat16), torch.ones(1, 2, 3, 3, dtype=torch.bfloat16))

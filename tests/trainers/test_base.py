@@ -276,6 +276,21 @@ def test_a_checkpoint_is_loaded_from_a_file_or_from_its_content(results, given):
     assert "loss/mixup" in fresh.logger.get_checkpoint()
 
 
+def test_only_cuda_may_go_on_before_a_batch_is_copied(workspace, results, monkeypatch):
+    """The loader's batch is let go of at once; other devices, such as Apple's GPUs, would copy what is there later."""
+    trainer = build_trainer("nnUNetTrainerConfigurable")
+    trainer.initialize()
+    batch, copied, to = {"data": torch.zeros(1, 1, 4, 4), "target": [torch.zeros(1, 1, 4, 4)]}, [], torch.Tensor.to
+
+    def recorded(tensor, *arguments, **options):
+        copied.append(options.get("non_blocking", False))
+        return to(tensor, *arguments, **options)
+
+    monkeypatch.setattr(torch.Tensor, "to", recorded)
+    trainer.prepare_batch(batch, training=True)
+    assert copied == [False, False]
+
+
 def test_terms_that_come_and_go_are_averaged_over_the_steps_that_had_them(workspace, results, monkeypatch):
     def loss_terms(self, outputs, batch):
         terms = {"segmentation": self.loss(outputs, batch["target"])}

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from nnunet_ext.checkpoints.description import planned_model
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import sha256
+from nnunet_ext.finetuning import lora
 from nnunet_ext.finetuning.strategies import Freedom
 from nnunet_ext.plans.plans_file import add_configurations
 from nnunet_ext.trainers import nnUNetTrainerFineTune
@@ -476,6 +477,16 @@ def test_lora_predicts_with_the_merged_weights_as_it_validates(results, configur
     with torch.no_grad():
         for ours, theirs in zip(trained.network.eval()(data), plain.network.eval()(data)):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_loading_computes_no_sums_of_adapters(results, configured, source, monkeypatch):
+    """nnU-Net asks for the state dict once for each tensor of the checkpoint."""
+    trained = train("nnUNetTrainerLoRA", configured("adapters", fine_tuning={"source": source}))
+    weights = trained.network.state_dict()
+    monkeypatch.setattr(lora, "low_rank_update", lambda layer: pytest.fail("a sum was computed"))
+    trained.load_checkpoint(f"{trained.output_folder}/checkpoint_final.pth")
+    monkeypatch.undo()
+    assert all(torch.equal(value, weights[key]) for key, value in trained.network.state_dict().items())
 
 
 def test_default_settings_are_the_papers(results, configured, source):

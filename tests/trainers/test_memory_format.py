@@ -44,6 +44,19 @@ def test_a_slow_network_is_not_measured_for_longer_than_the_budget(network, monk
     assert len(calls) == 4  # one untimed and one timed pass of each
 
 
+def test_the_copies_keep_no_gradients(network):
+    memory_format.pass_seconds(network, torch.zeros(1, 1, 4, 4, 4))
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_without_memory_for_the_copies_the_layout_is_nnunets(network, monkeypatch):
+    def full(network, data):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(memory_format, "pass_seconds", full)
+    assert faster_memory_format(network, (1, 1, 8, 8, 8), torch.device("cpu")) == ("contiguous", {})
+
+
 @pytest.mark.parametrize(
     ("convolution", "layout"), [(nn.Conv2d, torch.channels_last), (nn.Conv3d, torch.channels_last_3d)]
 )

@@ -102,6 +102,10 @@ def test_validation_reports_error_and_explained_variance(built):
         trainer.current_epoch = 0
         trainer.on_validation_epoch_end(shown)
         assert trainer.logger.get_value("mean_fg_dice", step=0) == pytest.approx(explained, abs=1e-4)
+    overflown = {"loss": np.float32(np.inf), "error": np.float32(np.inf), "variance": np.float32(1)}
+    for shown, explained in (([outputs[0], overflown], 1.0), ([overflown], 0.0)):
+        trainer.on_validation_epoch_end(shown)
+        assert trainer.logger.get_value("mean_fg_dice", step=0) == pytest.approx(explained, abs=1e-4)
     trainer.on_validation_epoch_end([outputs[0], constant])
     assert trainer.logger.get_value("mean_fg_dice", step=0) == pytest.approx(1, abs=0.1)
 

@@ -60,6 +60,25 @@ def test_batches_do_not_depend_on_the_number_of_workers():
     assert len(set(sequences[0])) == 7, "batches must differ from each other"
 
 
+class Unreadable:
+    """What a worker can send, and nobody can receive."""
+
+    def __reduce__(self):
+        return int, ("no number",)
+
+
+class UnreadableBatches(RandomBatches):
+    def __next__(self):
+        return Unreadable()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_error_between_workers_and_network_ends_the_training():
+    augmenter = NonDetMultiThreadedAugmenter(UnreadableBatches(), None, 1, num_cached=2)
+    with pytest.raises(RuntimeError, match="background workers"):
+        next(seeded_augmenter(augmenter, entropy=(5, 0), first=0))
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stream_that_begins_later_is_the_rest_of_the_whole_stream(workers):
     whole = drawn(seeded_augmenter(augmenter_with(workers), entropy=(5, 0), first=0), 6)
