@@ -89,11 +89,19 @@ class WatchedAugmenter(MultiThreadedAugmenter):
     """batchgenerators' augmenter, which waits for ever where its thread between workers and network has failed."""
 
     def __next__(self) -> Any:
+        try:
+            self._wait()
+        except KeyboardInterrupt:
+            self.abort_event.set()
+            self._finish()
+            raise
+        return super().__next__()
+
+    def _wait(self) -> None:
         while self.was_initialized and self.pin_memory_queue.empty() and not self.abort_event.is_set():
             if not self.pin_memory_thread.is_alive():
                 self.abort_event.set()  # its error has been printed
             sleep(self.wait_time)
-        return super().__next__()
 
 
 def seeded_augmenter(augmenter: Any, *, entropy: tuple[int, ...], first: int) -> Any:
