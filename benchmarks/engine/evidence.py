@@ -29,7 +29,7 @@ INTRODUCTION = (
     "among those that chose the rate, and 3 in training. "
     "Methods that train as stock does, with other labels or a correction, have the rate that was found for stock, and "
     "pre-trainings have the preset's. All trainings, those of stock nnU-Net too, use AdamW in place of nnU-Net's SGD, "
-    "so that nothing here is of the trainers' own optimizers and schedules. "
+    "so these results do not show how the trainers' default optimizers and schedules perform. "
     "[Benchmarks](benchmarks.md#accuracy) says how, and the pages of the techniques what follows.",
     "",
     "A difference is the mean over patients and seeds, ours minus the other, with a 95 % bootstrap interval over both. "
@@ -38,8 +38,8 @@ INTRODUCTION = (
     "*worse* that p is below 0.05 for a loss; *open* that the data do not decide; *waits* that seeds which were "
     "declared are still to come; *described* that there are fewer than six patients or fewer than three seeds, too few "
     "for a test. With three seeds *p* reflects mainly the variation between patients, and rests on few trainings. "
-    "*At equal target* compares the most that two ways keep on the source where both reach on the target what the "
-    "worse of their two tuned models reaches. "
+    "*At equal target*: take the lower of the two tuned models' Dice on the target. For each way, find the model that "
+    "reaches it and keeps most on the source. Compare these. "
     "The experiments on the heart test the same 48 patients, and those of fine-tuning 20, 12 of them among the 48, so "
     "that rows are not independent of one another. "
     "Networks are small and trainings are short of nnU-Net's length: "

@@ -11,13 +11,19 @@ It changes nothing. Exit status 0 if the files have no problem, 1 if they have o
     nnunet_ext advise -d 5 --hours 24 --gpu 12
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import textwrap
+from typing import TYPE_CHECKING
 
 from nnunet_ext.arguments import positive_number
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import WIDTH
+
+if TYPE_CHECKING:
+    from nnunet_ext.diagnosis.advising import Step
 
 ELSEWHERE = "This advice is for one dataset. For images without labels elsewhere see docs/techniques/pretraining.md."
 MANY = 3  # components of a label in a case: enough to ask whether all were annotated
@@ -79,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
             cases.pop("", None)
         schedule = advising.with_folds(schedule, cases)
         found, note = advising.steps(advice, schedule, name=name), schedule.note
-        if args.gpu is not None and (most := max(step.memory_gb for step in found)) > args.gpu:
+        if args.gpu is not None and (most := max(step.memory_gb or 0 for step in found)) > args.gpu:
             note += f" The largest training needs about {most:.1f} GB of GPU memory, more than there is."
     if args.json:
         told = {"problems": [problem.detail for problem in problems], **advising.as_json(facts, found, note)}
@@ -98,9 +104,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"\n{number}. {step.trainer}{' (baseline)' * step.is_baseline}")
         verdict = "" if step.is_baseline else f" ({step.verdict})"
         lines = [step.why, f"It needs {step.needs}." if step.needs else ""]
-        cost = [f"about {advising.in_words(step.hours)} for one fold"] if step.hours is not None else []
-        cost += [f"about {step.memory_gb:.0f} GB of GPU memory"] if has_gpu else []
-        lines += [f"Expect {' and '.join(cost)}." if cost else "", f"Evidence{verdict}: {step.evidence}"]
+        lines += [_cost(step, in_gpu_memory=has_gpu), f"Evidence{verdict}: {step.evidence}"]
         print(*(_wrapped(line, "   ") for line in lines if line), f"   See {step.results}", sep="\n")
         print(*(f"   $ {command}" for command in step.commands), sep="\n")
     if note:
@@ -110,6 +114,20 @@ def run(args: argparse.Namespace) -> int:
     if not facts.unlabelled:
         print(f"\n{ELSEWHERE}")
     return 1 if problems else 0
+
+
+def _cost(step: Step, *, in_gpu_memory: bool) -> str:
+    """What a training is expected to take, in a sentence; empty if nothing was estimated."""
+    from nnunet_ext.diagnosis.advising import in_words
+
+    cost = [] if step.hours is None else [f"about {in_words(step.hours)} for one fold"]
+    if step.memory_gb is None:
+        cost = [f"{time}, if the source's network is as large as the planned one" for time in cost]
+    if in_gpu_memory and step.memory_gb is None:
+        cost.append("the GPU memory that the source was planned for (less with a smaller patch: plan --like --patch)")
+    elif in_gpu_memory:
+        cost.append(f"about {step.memory_gb:.0f} GB of GPU memory")
+    return f"Expect {' and '.join(cost)}." if cost else ""
 
 
 def _wrapped(text: str, indent: str = "") -> str:

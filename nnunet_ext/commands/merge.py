@@ -5,7 +5,8 @@ are numbered anew in new label files. dataset.json lists, for each case, the lab
 labels are is not known, and nnUNetTrainerPartialLabels learns from such cases. --only-annotated SOURCE says that it is
 known: SOURCE's cases have no label but those that are annotated there. Sources may also be scribbles with their ignore
 label, and what `nnunet_ext unlabelled` has written, whose cases are annotated for nothing.
-nnUNetTrainerMixedSupervision learns from all of them.
+nnUNetTrainerMixedSupervision learns from all of them, from cases without labels only with
+partial_labels.entropy_weight. Where these are beside dense ones alone, `nnunet_ext advise` names what uses them.
 
 Images stay where they are, with their orientation and spacing; --copy copies them. All sources need the same channels,
 by name, in any order, and the same file ending. splits_final.json has folds of whole patients, each with a share of
@@ -105,8 +106,13 @@ def run(args: argparse.Namespace) -> int:
     flat = merge_datasets(merge, args.output, copy=args.copy, force=args.force)
     total = sum(len(source.names) for source in merge.sources)
     print(f"Wrote {args.output}: {counted(total, 'case')}, {', '.join(merge.channels)}.\n\n{aligned(table(merge))}")
-    is_mixed = any(source.lists.scribbled or not all(merge.lists(source).values()) for source in merge.sources)
-    trainer = "nnUNetTrainerMixedSupervision" if is_mixed else "nnUNetTrainerPartialLabels"
+    has_scribbles = any(source.lists.scribbled for source in merge.sources)
+    annotated = {len(labels) for source in merge.sources for labels in merge.lists(source).values()}
+    if 0 in annotated and not has_scribbles and annotated <= {0, len(merge.foreground)}:
+        # nnUNetTrainerMixedSupervision leaves cases without labels out by default: it would be stock on dense ones
+        print(f"\nNext:\n  nnunet_ext advise -d {dataset_number(args.output)}")
+        return 0
+    trainer = "nnUNetTrainerMixedSupervision" if has_scribbles or 0 in annotated else "nnUNetTrainerPartialLabels"
     print(next_steps(args.output, trainer, configuration="2d" if flat else "3d_fullres"))
     return 0
 

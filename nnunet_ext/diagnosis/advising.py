@@ -43,7 +43,7 @@ class Step:
     needs: str
     commands: Sequence[str]
     hours: float | None  # of one fold; None if it was not to be estimated
-    memory_gb: float  # at the peak, estimated
+    memory_gb: float | None  # at the peak, estimated; None if it is what a source was planned for
     verdict: str
     evidence: str
     results: str
@@ -250,7 +250,7 @@ def steps(advice: Sequence[Advice], schedule: Schedule, *, name: str) -> list[St
             one.needs,
             commands(one),
             _hours(one, schedule),
-            schedule.target_gb * one.memory,
+            None if one.has_own_network else schedule.target_gb * one.memory,
             one.verdict,
             one.evidence,
             one.results,

@@ -76,7 +76,8 @@ BASE: Technique[Section] = Technique(
             TRAINER,
             lambda facts: facts.dense > 0 and (facts.partial > 0 or facts.unlabelled > 0 or facts.is_mixed),
             why="Train on the dense cases alone first: stock nnU-Net takes what is missing in the others for "
-            "background. Put these cases into a dataset of their own (here 999), and test all on the same cases.",
+            "background. Put these cases into a dataset of their own (here 999), and test all on the same cases. Where "
+            "nnunet_ext merge made this dataset, its dense source is that one.",
             evidence="Hearts, 24 patients of whom a quarter has every label, 2,000 steps, 3 seeds: Dice 0.781 on that "
             "quarter, 0.541 on all with missing labels as background.",
             verdict="better",
@@ -113,8 +114,8 @@ BASE: Technique[Section] = Technique(
         Advice(
             TRAINER,
             lambda facts: facts.is_few_dense and not facts.wrong_labels,
-            why=f"Up to {FEW} dense cases are few, but stock nnU-Net is the baseline that all else must beat. Train "
-            "all folds: one fold of few cases shows little.",
+            why=f"Up to {FEW} dense cases are few, but stock nnU-Net is the baseline that all else must beat. One "
+            "fold of few cases shows little: the commands here and below train fold 0; train the other folds, too.",
             evidence="The baseline of every comparison of this package.",
             verdict="not measured",
             results="docs/benchmarks.md#accuracy",
@@ -123,8 +124,8 @@ BASE: Technique[Section] = Technique(
         Advice(
             TRAINER,
             lambda facts: facts.is_dense and facts.wrong_labels and not facts.has_regions,
-            why="The model shows which labels look wrong: correct these, and train again. Train all folds: a case is "
-            "reviewed by folds that have not trained on it.",
+            why="The model shows which labels look wrong: correct these, and train again. Before the review, "
+            "train the other folds, too: a case is reviewed by a fold that has not trained on it.",
             evidence="Not measured here yet.",
             verdict="not measured",
             results="docs/techniques/noisy-labels.md#find-the-wrong-labels",

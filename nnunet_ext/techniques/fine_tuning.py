@@ -83,11 +83,12 @@ FINE_TUNING = Technique(
         Advice(
             "nnUNetTrainerFineTune",
             lambda facts: facts.is_few_dense,
-            why="A model that was trained for a similar task, public or your own, is worth more than a new start.",
-            evidence="The heart with a simulated other contrast, 5 cases, 1,000 steps of AdamW, one source model, 3 "
-            "seeds: Dice 0.836 against 0.778 from random weights, +0.058 (+0.034 to +0.086), and against 0.812 by "
-            "3,000 steps of these, +0.024 (+0.001 to +0.058); with 1 case +0.118, with 10 +0.041. It forgets the "
-            "source: 0.144 of 0.878 is left, and between two phases of the heart 0.841 of 0.877.",
+            why="Where there is a model for a similar task, start from it, and compare with random weights.",
+            evidence="The heart with a simulated other contrast, 5 cases, 1,000 steps of AdamW, one source model of "
+            "the same dataset, 3 seeds: Dice 0.836 against 0.778 from random weights, +0.058 (+0.034 to +0.086), and "
+            "against 0.812 from random weights with 3,000 steps, +0.024 (+0.001 to +0.058); with 1 case +0.118, with "
+            "10 +0.041. No public model was measured. It forgets the source: 0.144 of 0.878 is left, and between two "
+            "phases of the heart 0.841 of 0.877.",
             verdict="better",
             results="docs/techniques/fine-tuning.md#results",
             commands=(

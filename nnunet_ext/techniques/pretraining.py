@@ -37,7 +37,8 @@ PRETRAIN = Advice(
     why="Images without labels can pre-train the network. start.pth is what -pretrained_weights takes.",
     evidence="The heart, 5 labelled patients of 64, 3 seeds: Dice +0.038 (0.011 to 0.071) beside stock with "
     "the same steps on the labels, +0.017 (-0.014 to 0.055) with as many in all, as was declared to decide; with "
-    "self-training after it, added later, +0.047 (0.006 to 0.096), 8,000 steps against 6,000.",
+    "self-training after it, added later, +0.047 (0.006 to 0.096), 8,000 steps against 6,000. With 10 labelled "
+    "patients stock was not trained for as many steps in all, so that no gain is shown.",
     verdict="mixed",
     results="docs/techniques/pretraining.md#results",
     commands=(
@@ -52,7 +53,8 @@ PRETRAIN_FOR_DENSE = replace(
     PRETRAIN,
     applies=lambda facts: facts.unlabelled > 0 and facts.dense > 0,
     why="Images without labels can pre-train the network. The dense cases (999, as above) are then trained on from its "
-    "weights, with the plans of the pre-training. That has seen all images: score on cases of neither dataset.",
+    "weights, with the plans of the pre-training. That has seen all images: score on cases of neither dataset. "
+    "Self-training can follow: docs/techniques/pretraining.md#then-self-train has the commands.",
     time=2.6,  # of the pre-training and what follows
     commands=(
         *PRETRAIN.commands,

@@ -189,6 +189,17 @@ def test_a_wrong_command_would_not_parse(monkeypatch: pytest.MonkeyPatch) -> Non
         assert_parses("nnUNetv2_train 5 3d_fullres 0 --no-such-option", monkeypatch)
 
 
+def test_a_fine_tuning_needs_the_memory_that_its_source_was_planned_for(raw: Path, capsys: Any) -> None:
+    write(raw, "dense few")
+    assert main(["advise", "-d", "5", "--gpu", "24"]) == 0
+    _, stock, tuned, mixup, dgst = re.split(r"^\d\. ", capsys.readouterr().out, flags=re.MULTILINE)
+    assert "about 8 GB of GPU memory" in stock
+    assert "about 15 GB of GPU memory" in mixup
+    for own in (tuned, dgst):
+        assert "the GPU memory that the source was planned for" in " ".join(own.split())
+        assert " GB of GPU memory" not in own
+
+
 def test_what_is_seen_of_the_cases_is_told(advise: Any) -> None:
     facts = advise("mixed")["facts"]
     assert {kind: facts[kind] for kind in ("cases", "dense", "scribbled", "unlabelled", "partial")} == {

@@ -317,12 +317,27 @@ def test_wrong_options_are_wrong_usage(sources, raw, option):
     assert stopped.value.code == 2
 
 
-def test_scribbles_and_unlabelled_images_become_cases_of_their_kind(sources, raw, capsys, tmp_path):
-    images = tmp_path / "images"
-    images.mkdir()
+def write_unlabelled(folder: Path) -> None:
+    """Dataset 4: a case without labels."""
+    folder.mkdir()
     for channel in range(2):
-        write_array(np.full((4, 5, 6), 200 + channel, np.uint8), images / f"new_{channel:04d}.nii.gz")
-    assert main(["unlabelled", str(images), "-o", "Dataset004_New", "--channels", "T1", "FLAIR"]) == 0
+        write_array(np.full((4, 5, 6), 200 + channel, np.uint8), folder / f"new_{channel:04d}.nii.gz")
+    assert main(["unlabelled", str(folder), "-o", "Dataset004_New", "--channels", "T1", "FLAIR"]) == 0
+
+
+def test_what_uses_unlabelled_cases_beside_dense_ones_is_for_the_advice_to_say(sources, raw, capsys, tmp_path):
+    """nnUNetTrainerMixedSupervision would leave all cases without labels out."""
+    write_unlabelled(tmp_path / "images")
+    assert main(["merge", "1", "4", "-o", "Dataset009_All"]) == 0
+    assert capsys.readouterr().out.endswith("\nNext:\n  nnunet_ext advise -d 9\n")
+    assert main(["advise", "-d", "9", "--no-times"]) == 0
+    assert "nnUNetTrainerModelsGenesis" in capsys.readouterr().out
+    assert main(["merge", "1", "2", "4", "-o", "Dataset010_Partial"]) == 0
+    assert "0 -tr nnUNetTrainerMixedSupervision" in capsys.readouterr().out
+
+
+def test_scribbles_and_unlabelled_images_become_cases_of_their_kind(sources, raw, capsys, tmp_path):
+    write_unlabelled(tmp_path / "images")
     assert main(["simulate", "scribbles", "1", "-o", "Dataset005_Scribbles"]) == 0
     assert main(["merge", "2", "4", "5", "-o", "Dataset009_All", "--rename", "2:Leber=liver"]) == 0
     content = description(raw)

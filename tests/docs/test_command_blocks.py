@@ -23,7 +23,7 @@ FENCE = re.compile(
 
 NOT_RUN = {
     r"pip install .*": "installing has tests of its own, tests/test_packaging.py",
-    r"make .*|\.venv/bin/.*|python docs/generate_reference\.py": "what continuous integration runs",
+    r"make .*|(PYTHONPATH=tests )?\.venv/bin/.*|python docs/generate_reference\.py": "what continuous integration runs",
     r"python -m benchmarks[. ].*": "hours of training; tests/benchmarks runs the engine with little",
     r"\$env:.*": "PowerShell",
     r"nnunet_ext register.*": "would change the environment that the tests run in; tests/test_activation.py has others",

@@ -150,6 +150,8 @@ def page() -> str:
         named = ", ".join(tested)
         if len(tested) > len(EVERY_TRAINER) / 2:
             named = "all others" if others else "every trainer"
+        if "CUDA" in capability:
+            named += "; [not all have run](../how-to/devices.md)"
         reasons = [f"{', '.join(trainers)}: {why.rstrip('.')}." for why, trainers in others.items()]
         lines.append(f"| {capability.replace('_', ' ')} | {named} | {' '.join(reasons)} |")
     return "\n".join(lines) + "\n"

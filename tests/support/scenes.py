@@ -41,6 +41,15 @@ def one_dataset(folder: Folder) -> None:
     folder.inputs(dataset)
     model = folder.results / dataset.name / "nnUNetTrainerMixUp__nnUNetPlans__3d_fullres_quick"
     folder.link("MODEL", model)
+    new_images(folder, dataset, "IMAGES")
+
+
+def new_images(folder: Folder, dataset: Path, name: str) -> None:
+    """A folder of images without labels that are in no dataset."""
+    place = folder.root / name
+    place.mkdir()
+    for image in sorted((dataset / "imagesTr").iterdir())[:2]:
+        sitk.WriteImage(sitk.ReadImage(str(image)) * 1.5, str(place / f"new_{image.name}"))
 
 
 @scene("docs/add-a-technique.md")
@@ -72,12 +81,21 @@ def public_weights_and_few_cases(folder: Folder) -> None:
         folder.link(name, write(place)[0])
 
 
-@scene("docs/recipes/another-scanner.md", "docs/recipes/without-forgetting.md")
-def a_model_and_new_cases(folder: Folder) -> None:
+def a_model_and_new_cases(folder: Folder, plans: str, configuration: str) -> None:
     folder.link("MODEL", folder.model(folder.dataset("Dataset004_Hippocampus", planned=True)))
     target = folder.dataset("Dataset005_Clinic", cases=8)
     folder.inputs(target)
-    folder.link("TUNED", folder.results / target.name / "nnUNetTrainerFineTune__nnUNetPlans_before__3d_fullres_held")
+    folder.link("TUNED", folder.results / target.name / f"nnUNetTrainerFineTune__{plans}__{configuration}")
+
+
+@scene("docs/recipes/another-scanner.md")
+def a_colleagues_model(folder: Folder) -> None:
+    a_model_and_new_cases(folder, "nnUNetPlans_colleague", "3d_fullres_here")
+
+
+@scene("docs/recipes/without-forgetting.md")
+def a_model_of_last_year(folder: Folder) -> None:
+    a_model_and_new_cases(folder, "nnUNetPlans_before", "3d_fullres_held")
 
 
 @scene("docs/how-to/few-shot.md", "docs/techniques/fine-tuning.md")
@@ -85,8 +103,9 @@ def source_and_few_cases(folder: Folder) -> None:
     source = folder.model(folder.dataset("Dataset004_Hippocampus", planned=True))
     target = folder.dataset("Dataset005_Clinic", cases=8)
     folder.inputs(target)
+    folder.link("SOURCE_MODEL", source)
     folder.link("SOURCE.pth", source / "fold_0" / "checkpoint_final.pth")
-    tuned = folder.results / target.name / "nnUNetTrainerDGST__nnUNetPlans_from_4__3d_fullres_tuned"
+    tuned = folder.results / target.name / "nnUNetTrainerFineTune__nnUNetPlans_from_4__3d_fullres_tuned"
     folder.link("TUNED_MODEL", tuned)
     scratch = folder.results / target.name / "nnUNetTrainerConfigurable__nnUNetPlans_from_4__3d_fullres_tuned"
     folder.link("SCRATCH_MODEL", scratch)
@@ -286,7 +305,7 @@ def datasets_to_merge(folder: Folder) -> None:
 @scene("docs/choose.md")
 @example("advise")
 def dataset_to_advise_on(folder: Folder) -> None:
-    folder.dataset("Dataset005_Lesions")
+    new_images(folder, folder.dataset("Dataset005_Lesions"), "IMAGES")
 
 
 @example("check")
@@ -368,10 +387,7 @@ def models_that_label(folder: Folder) -> None:
     folder.every_fold(model)
     for name in ("MODEL_FOLDER", "MODEL_A", "MODEL_B"):
         folder.link(name, model)
-    scans = folder.root / "scans"
-    scans.mkdir()
-    for image in sorted((dataset / "imagesTr").iterdir())[:2]:
-        sitk.WriteImage(sitk.ReadImage(str(image)) * 1.5, str(scans / f"new_{image.name}"))
+    new_images(folder, dataset, "scans")
     channels = read_json(dataset / "dataset.json")["channel_names"].values()
     folder.run(f"nnunet_ext unlabelled scans -o Dataset012_Unlabelled --channels {' '.join(channels)}")
     folder.dataset("Dataset049_Dense")
