@@ -125,7 +125,7 @@ def _unfinished_folder(folder: Path, *, force: bool, request: Mapping[str, Any] 
 
 def _concerns(file: str, folders: tuple[Path, ...]) -> bool:
     """Whether a path is one of some folders, is in one, or has one of them in it, as a folder that cannot be made."""
-    path, *others = (Path(os.path.abspath(one)) for one in (file, *folders))
+    path, *others = (Path(os.path.abspath(one)) for one in (Path(file), *folders))
     return any(path == other or path in other.parents or other in path.parents for other in others)
 
 
