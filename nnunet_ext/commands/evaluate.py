@@ -246,11 +246,12 @@ def of_model(args: argparse.Namespace) -> Job:
     chosen, remarks = labelled_cases(asked) if args.partial else (asked, [])
     for cases in chosen:
         check_inputs(model.dataset_json, cases.description, name=cases.dataset)
+    every_case = [case for one in chosen for case in one.cases.values()]
     return Job(
         sets=[(one, match_labels(model.dataset_json, one.description, name=one.dataset)) for one in chosen],
         origin={**origin_of_model(model, mirroring=mirroring), **({"partial": True} if args.partial else {})},
         wanted=request(model, asked, mirroring=mirroring),
-        read=[model.folder, *(file for case in cases for file in (*case.images, case.label))],
+        read=[model.folder, *(file for case in every_case for file in (*case.images, case.label))],
         remarks=[*remark_on_folds(model), *remarks],
         load=partial(load_predictor, model, device=device, mirroring=mirroring),
     )
