@@ -109,6 +109,9 @@ def _unfinished_folder(folder: Path, *, force: bool, request: Mapping[str, Any] 
         if error.errno in NO_ROOM and error.filename:  # the name that it would have had
             error.filename = str(error.filename).replace(str(unfinished), str(folder), 1)
             raise
+        if not is_whole and isinstance(error.filename, str) and not _concerns(error.filename, (unfinished, folder)):
+            fix = "Make it usable, and repeat the command."
+            raise UserError(f"{error.filename} cannot be read or written ({error.strerror}). {fix}") from None
         still = ""
         if is_whole and unfinished.is_dir():
             goes_on = request is not None or (unfinished / WHOLE).is_file()
@@ -118,6 +121,12 @@ def _unfinished_folder(folder: Path, *, force: bool, request: Mapping[str, Any] 
     finally:
         if not is_whole and (request is None or not _has_files(unfinished)):
             shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _concerns(file: str, folders: tuple[Path, ...]) -> bool:
+    """Whether a path is one of some folders, is in one, or has one of them in it, as a folder that cannot be made."""
+    path, *others = (Path(os.path.abspath(one)) for one in (Path(file), *folders))
+    return any(path == other or path in other.parents or other in path.parents for other in others)
 
 
 def _beside(folder: Path) -> Path:

@@ -276,6 +276,14 @@ def test_work_that_could_not_be_put_in_place_goes_on(tmp_path: Path, monkeypatch
     assert files_below(tmp_path) == ["out/first", "out/second"]
 
 
+def test_an_input_that_cannot_be_read_is_named_and_not_the_output(tmp_path: Path) -> None:
+    for file, told in (("scans/a.nii.gz", "^scans/a.nii.gz cannot be read"), ("out/a", "out cannot be written to")):
+        name = str(tmp_path / file) if file == "out/a" else file
+        with pytest.raises(UserError, match=told), folder_written_whole(tmp_path / "out", force=False):
+            raise PermissionError(13, "Permission denied", name)
+    assert files_below(tmp_path) == []
+
+
 def test_work_without_a_request_that_could_not_be_put_in_place_is_named(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.MonkeyPatch.context() as patch:

@@ -17,6 +17,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.formats.plans import require
 
 PACKAGES = ("torch.nn", "dynamic_network_architectures", "nnunet_ext.networks")
 """Where the classes of a network may be defined."""
@@ -36,8 +37,10 @@ def check_named_code(plans: PlansManager, configuration: ConfigurationManager) -
     Raises:
         UserError: naming the plans, the key and its value.
     """
-    where = f"The plans {plans.plans_name} of {plans.dataset_name}"
+    where = f"The plans {plans.plans.get('plans_name')} of {plans.plans.get('dataset_name')}"
+    require(configuration.configuration, ["architecture"], where=where)
     architecture = configuration.configuration["architecture"]
+    require(architecture, ("network_class_name", "arch_kwargs", "_kw_requires_import"), where=f"{where}: architecture")
     arguments = architecture["arch_kwargs"]
     named = {"network_class_name": architecture["network_class_name"]}
     named |= {key: arguments.get(key) for key in architecture["_kw_requires_import"]}

@@ -14,7 +14,7 @@ from nnunet_ext.checkpoints.inputs import OF_PREVIOUS_STAGE, OF_PRIOR_SCAN
 from nnunet_ext.checkpoints.shapes import as_lists
 from nnunet_ext.errors import UserError
 from nnunet_ext.formats.dataset_json import channel_names, checked_dataset_json, read_dataset_json, values_of
-from nnunet_ext.formats.plans import checked_plans
+from nnunet_ext.formats.plans import checked_plans, require
 from nnunet_ext.messages import dataset_number
 from nnunet_ext.plans.channel_roles import check_roles, roles_in, roles_of_dataset
 from nnunet_ext.plans.like import dimensions
@@ -68,8 +68,14 @@ class ModelDescription:
 
     def architecture(self) -> Mapping[str, Any]:
         """``network_class_name`` and ``arch_kwargs`` of the configuration, inherited ones included."""
-        manager = PlansManager(dict(self.plans)).get_configuration(self.configuration)
-        return manager.configuration["architecture"]
+        where = f"Configuration {self.configuration!r} in the plans of {self.plans.get('dataset_name')}"
+        try:
+            found = PlansManager(dict(self.plans)).get_configuration(self.configuration).configuration
+        except KeyError as error:  # of plans that nnU-Net takes for those of an older release
+            raise UserError(f"{where} has no architecture, nor {error} of older plans. Name plans with one.") from None
+        require(found, ["architecture"], where=where)
+        require(found["architecture"], ("network_class_name", "arch_kwargs"), where=f"{where}: its architecture")
+        return found["architecture"]
 
     def input_channels(self) -> tuple[str, ...]:
         """Name of every input channel of the network; a cascade's second stage has one more for each label.
@@ -115,6 +121,7 @@ def planned_model(dataset: str, configuration: str, *, plans_name: str) -> Model
     """What a training on a preprocessed dataset would be for; a UserError if there are no such plans."""
     file = preprocessed_folder(dataset) / f"{plans_name}.json"
     plans = read_plans(file)
+    require(plans, ("dataset_name", "plans_name"), where=file)
     check_configuration(plans, configuration, file=file)
     return ModelDescription(plans, configuration, read_dataset_json(file.with_name("dataset.json")))
 

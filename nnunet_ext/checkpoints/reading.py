@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nnunet_ext.checkpoints.claimed_sizes import check_backed, check_claims
 from nnunet_ext.errors import UserError
+from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.messages import some
 
 OLDEST_TORCH = (2, 6)
@@ -24,6 +25,9 @@ LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 
 PREFIXES = ("module.", "_orig_mod.")
 """What DDP and torch.compile put before the names of weights."""
+
+MAPPINGS = ("settings", "source", "moved", "left_out", "known", "adapted_from", "exported_from")
+"""Parts of what this package writes into a checkpoint that have keys of their own."""
 
 MANY = 10
 EXPECTED = "Expected: a checkpoint_final.pth or checkpoint_best.pth of nnU-Net v2."
@@ -78,9 +82,25 @@ def checked_checkpoint(content: Any, file: Path) -> dict[str, Any]:
     weights = content.get("network_weights")
     if not isinstance(weights, Mapping):
         raise UserError(_without_weights(file, content))
-    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+    if not weights or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items()):
         raise UserError(f"{file} is no checkpoint of nnU-Net v2: its network_weights are not tensors by name.")
-    return {**content, "network_weights": {without_prefixes(key): value for key, value in weights.items()}}
+    rest = {key: value for key, value in content.items() if key != KEY}
+    named = {without_prefixes(key): value for key, value in weights.items()}
+    return {**rest, "network_weights": named, **_own_part(content.get(KEY), file)}
+
+
+def _own_part(about: Any, file: Path) -> dict[str, Any]:
+    """What this package has written into a checkpoint, without what is null; a UserError if it is no such thing."""
+    if about is None:
+        return {}
+    kept = {key: value for key, value in about.items() if value is not None} if isinstance(about, Mapping) else about
+    parts = {KEY: kept} | ({key: kept.get(key, {}) for key in MAPPINGS} if isinstance(kept, dict) else {})
+    if wrong := [key for key, part in parts.items() if not isinstance(part, Mapping)]:
+        raise UserError(
+            f"{file} is not as nnunet_ext writes it: {', '.join(wrong)} must be a mapping. Copy it again from where it "
+            f"was trained, or take the key {KEY!r} out."
+        )
+    return {KEY: kept}
 
 
 def _require_checkpoint_file(file: Path) -> None:

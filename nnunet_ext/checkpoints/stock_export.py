@@ -31,8 +31,9 @@ from nnunet_ext.formats.annotated_labels import MISSING, NAMING_CASES
 from nnunet_ext.formats.names import check_names
 from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.formats.pairing import without_folders
+from nnunet_ext.formats.plans import require
 from nnunet_ext.formats.typed import read_typed
-from nnunet_ext.messages import some
+from nnunet_ext.messages import last_line, size, some
 from nnunet_ext.nnunet_names import FINAL
 from nnunet_ext.version import __version__
 
@@ -222,11 +223,20 @@ class _Exporter:
 
     def _compare(self, own: nn.Module, exported: nn.Module, file: Path) -> None:
         """Raise a UserError unless both networks give the same logits."""
-        patch = PlansManager(self.plans).get_configuration(self.configuration).patch_size
+        content = PlansManager(self.plans).get_configuration(self.configuration).configuration
+        where = f"Configuration {self.configuration!r} in {self.model.folder / 'plans.json'}"
+        require(content, ["patch_size"], where=where)
+        patch = content["patch_size"]
         generator = torch.Generator().manual_seed(SEED)
-        data = torch.randn(1, input_channels(self.description), *patch, generator=generator)
-        with torch.inference_mode():
-            before, after = own.eval()(data), exported.eval()(data)
+        try:
+            data = torch.randn(1, input_channels(self.description), *patch, generator=generator)
+            with torch.inference_mode():
+                before, after = own.eval()(data), exported.eval()(data)
+        except RuntimeError as error:
+            raise UserError(
+                f"{where} has a patch_size of {size(patch)} voxels, which the network cannot take or the memory cannot "
+                f"hold: {last_line(error)}. Put the plans.json back that belongs to the model."
+            ) from None
         if not torch.equal(before, after):
             difference = float((before - after).abs().max())
             found = f"The exported model of {file} gives other logits (largest difference {difference:g})"

@@ -148,9 +148,11 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--dry-run writes nothing: leave it or -o out.")
     if not args.dry_run and not (args.to and args.output):
         raise UserError("--to DATASET CONFIGURATION and -o OUT are needed, or --dry-run to write nothing.")
-    for one in filter(None, (args.source, args.tuned)):
-        if args.output is not None:
-            check_new_file(args.output, source=one, force=args.force)
+    if args.output is not None:
+        from nnunet_ext.checkpoints.reading import checkpoint_in
+
+        for one in filter(None, (args.source, args.tuned)):
+            check_new_file(args.output, source=checkpoint_in(one)[0], force=args.force)
 
 
 def _has_own_heads(args: argparse.Namespace, tuned: dict[str, Any]) -> bool:

@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
         doubtful = f", {total['ignored_voxels']} voxels ignored" if rules.uncertain else ""
         return f"{total['annotated_instances']} annotated, {total['added_instances']} added{doubtful}"
 
-    with new_dataset(args.output, force=args.force, request=request) as folder:
+    with new_dataset(args.output, force=args.force, made_from=source.files, request=request) as folder:
         kept = label_cases(source, folder, label, say)
         # a row for each count, a column for each label
         total = pd.concat(map(pd.DataFrame, kept.values())).groupby(level=0, sort=False).sum()

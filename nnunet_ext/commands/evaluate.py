@@ -217,7 +217,7 @@ def of_folder(args: argparse.Namespace) -> Job:
         sets=[(cases, labels) for cases, labels, _ in found],
         origin={**wanted, "labels": [str(folder.resolve()) for folder in folders], **given},
         wanted=wanted,
-        read=[args.predictions, *folders],
+        read=[args.predictions, *folders, *filter(None, (args.dataset_json, instances))],
         remarks=[remark for _, _, remarks in found for remark in remarks],
     )
 
@@ -246,11 +246,12 @@ def of_model(args: argparse.Namespace) -> Job:
     chosen, remarks = labelled_cases(asked) if args.partial else (asked, [])
     for cases in chosen:
         check_inputs(model.dataset_json, cases.description, name=cases.dataset)
+    every_case = [case for one in chosen for case in one.cases.values()]
     return Job(
         sets=[(one, match_labels(model.dataset_json, one.description, name=one.dataset)) for one in chosen],
         origin={**origin_of_model(model, mirroring=mirroring), **({"partial": True} if args.partial else {})},
         wanted=request(model, asked, mirroring=mirroring),
-        read=[model.folder, *(file for one in chosen for case in one.cases.values() for file in case.images)],
+        read=[model.folder, *(file for case in every_case for file in (*case.images, case.label))],
         remarks=[*remark_on_folds(model), *remarks],
         load=partial(load_predictor, model, device=device, mirroring=mirroring),
     )

@@ -134,8 +134,11 @@ def requested(args: argparse.Namespace) -> SweepRequest:
 
     A UserError says if the dataset, its plans or nnU-Net's folders are not there.
     """
+    from nnunet_ext.formats.plans import require
+
     folder = preprocessed_folder(args.dataset).absolute()
     plans = read_plans(folder / f"{args.plans}.json")
+    require(plans, ["plans_name"], where=folder / f"{args.plans}.json")
     results = folder_of_variable("nnUNet_results")
     return SweepRequest(
         dataset=folder.name,

@@ -23,15 +23,17 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
 from nnunet_ext.arguments import not_negative_number
 from nnunet_ext.errors import UserError
+from nnunet_ext.files import check_apart
 from nnunet_ext.messages import SHOWN, counted, some
 from nnunet_ext.nnunet_names import FINAL
-from nnunet_ext.plans.plans_file import raw_folder
+from nnunet_ext.plans.plans_file import folder_of_variable, raw_folder
 
 if TYPE_CHECKING:
     from nnunet_ext.preprocessing.pairs.longitudinal_dataset import PreparedPairs
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
 KINDS = ("none", "rigid", "affine", "bspline")
 FOLDERS = ("current", "prior", "prior_segmentations", "current_segmentations", "group")
 PREPARATION = ("labels", "modality", "registration", "no_prior_image", "no_prior_labels", "crop_to_body")
-FIXED_BY_LIKE = (*PREPARATION, "match_histogram")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--no-prior-labels", action="store_true", help="use the prior image alone")
     margin = "crop to the current body and a margin around it"
     what.add_argument("--crop-to-body", type=not_negative_number, metavar="MM", help=margin)
-    matched = "match the intensities of all images to this one, e.g. those of CT to an MRI"
+    matched = "match the intensities of all images to this one, e.g. those of CT to an MRI; with --predict where it is "
+    matched += "now, if it is no longer where dataset.json says"
     what.add_argument("--match-histogram", type=Path, metavar="IMAGE", help=matched)
     diverged = "what to do where a registration diverged: stop when the others are done, leave the prior where its "
     diverged += "header has it, or go on without it (default: %(default)s)"
@@ -86,8 +88,10 @@ def run(args: argparse.Namespace) -> int:
     check_arguments(args)
     from nnunet_ext.preprocessing.pairs import longitudinal_dataset as longitudinal
 
-    pairing, like = pairing_like(args.like) if args.predict else (asked_pairing(args), None)
+    pairing, like = pairing_like(args.like, args.match_histogram) if args.predict else (asked_pairing(args), None)
     pairs = read_pairs(args, pairing)
+    target = Path(args.output) if args.predict else folder_of_variable("nnUNet_raw") / args.output
+    check_apart(target, filter(None, (args.table, like)))
     make = longitudinal.make_prediction_images if args.predict else longitudinal.make_longitudinal_dataset
     try:
         outcome = make(pairs, args.output, pairing, if_diverged=args.if_diverged, force=args.force)
@@ -109,7 +113,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     if args.predict:
         if args.like is None:
             raise UserError("--predict needs --like: the dataset of pairs, or the folder of a model trained on it.")
-        if given := given_options(args, FIXED_BY_LIKE):
+        if given := given_options(args, PREPARATION):
             raise UserError(f"With --predict the scans are prepared as {args.like} was: leave {given} out.")
         if args.current_segmentations is not None:
             raise UserError("Prediction takes no labels of the current scans: leave --current-segmentations out.")
@@ -164,9 +168,13 @@ def asked_pairing(args: argparse.Namespace) -> Pairing:
     )
 
 
-def pairing_like(like: str) -> tuple[Pairing, Path]:
-    """What was made of the pairs of a raw dataset, by id, name or folder, or of a model's folder; and that folder."""
+def pairing_like(like: str, matched: Path | None) -> tuple[Pairing, Path]:
+    """What was made of the pairs of a raw dataset, by id, name or folder, or of a model's folder; and that folder.
+
+    `matched` is where the image of `--match-histogram` is now; None if it is where it was.
+    """
     from nnunet_ext.formats.dataset_json import read_dataset_json
+    from nnunet_ext.formats.summary import path_of
     from nnunet_ext.preprocessing.pairs.longitudinal_dataset import pairing_of
 
     folder = Path(like)
@@ -177,7 +185,21 @@ def pairing_like(like: str) -> tuple[Pairing, Path]:
     elif not (folder / "dataset.json").is_file():
         raise UserError(f"{like} has no dataset.json. Expected: a dataset, or a folder TRAINER__PLANS__CONFIGURATION.")
     file = folder / "dataset.json"
-    return pairing_of(read_dataset_json(file), where=file), folder
+    pairing = pairing_of(read_dataset_json(file), where=file)
+    if matched is not None:
+        if pairing.match_histogram is None or path_of(pairing.match_histogram).name != matched.name:
+            found = f"to {pairing.match_histogram}" if pairing.match_histogram else "to none"
+            raise UserError(
+                f"--match-histogram {matched}: by {file} the intensities of all images were matched {found}. Name that "
+                "image, or leave the option out."
+            )
+        pairing = replace(pairing, match_histogram=str(matched.resolve()))
+    elif pairing.match_histogram is not None and not Path(pairing.match_histogram).is_file():
+        raise UserError(
+            f"By {file} the intensities of all images were matched to {pairing.match_histogram}, which is not there. "
+            "Name the file of that image with --match-histogram."
+        )
+    return pairing, folder
 
 
 def read_pairs(args: argparse.Namespace, pairing: Pairing) -> list[Pair]:

@@ -27,7 +27,7 @@ from nnunet_ext.claims import only_run
 from nnunet_ext.commands.configure import check_name, tell_vanished
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json
-from nnunet_ext.messages import dataset_number
+from nnunet_ext.messages import dataset_number, some
 from nnunet_ext.plans import plans_file
 
 
@@ -76,9 +76,13 @@ def _preset(args: argparse.Namespace, file: Path, plans: dict[str, Any]) -> int:
 
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+    from nnunet_ext.formats.plans import require
     from nnunet_ext.plans.quick import quick_configuration
 
-    content = quick_configuration(plans, base, PlansManager(plans).get_configuration(base).configuration)
+    resolved = PlansManager(plans).get_configuration(base).configuration
+    needed = ("patch_size", "spacing", "batch_size", "architecture")
+    require(resolved, needed, where=f"Configuration {base!r} in {file}")
+    content = quick_configuration(plans, base, resolved)
     if args.epochs is not None:
         content[KEY] = merged(content[KEY], {"num_epochs": args.epochs})
     name = f"{base}_{args.preset}"
@@ -100,7 +104,9 @@ def _like(args: argparse.Namespace, file: Path, plans: dict[str, Any]) -> int:
     from nnunet_ext.checkpoints.fit import check_consistent, source_text
     from nnunet_ext.checkpoints.sources import built_in_source, read_source
     from nnunet_ext.formats.dataset_json import channel_names, read_dataset_json
+    from nnunet_ext.formats.plans import require
     from nnunet_ext.plans.like import (
+        OF_BASE,
         dimensions,
         intensities_of,
         like_configuration,
@@ -124,6 +130,7 @@ def _like(args: argparse.Namespace, file: Path, plans: dict[str, Any]) -> int:
     base = args.configuration or ("2d" if dimensions(theirs) == 2 else "3d_fullres")
     plans_file.check_configuration(plans, base, file=file)
     resolved = PlansManager(plans).get_configuration(base).configuration
+    require(resolved, OF_BASE, where=f"Configuration {base!r} in {file}")
     name = args.name or f"{base}_like"
     check_name(name)
     channels = channel_names(read_dataset_json(file.with_name("dataset.json")))
@@ -139,6 +146,8 @@ def _like(args: argparse.Namespace, file: Path, plans: dict[str, Any]) -> int:
     )
     if args.new_plans:
         check_name(args.new_plans)
+        if args.new_plans == args.plans:
+            raise UserError(f"--new-plans {args.plans} are the dataset's plans. Choose another name, or leave it out.")
         whole = {**resolved, **content, "data_identifier": f"{plans_name}_{name}"}
         del whole["inherits_from"]
         matching = matching_channels(channels, source_channels)
@@ -197,6 +206,12 @@ def _summary(
 def _write_plans(file: Path, plans: dict[str, Any], force: bool) -> None:
     plans = json.loads(json.dumps(plans))
     with only_run(file, patience_s=plans_file.PATIENCE_S):
-        if file.is_file() and plans_file.read_plans(file) != plans and not force:
+        present = plans_file.read_plans(file) if file.is_file() else plans
+        if others := sorted(set(present["configurations"]) - set(plans["configurations"])):
+            raise UserError(
+                f"{file} has other configurations ({some(others)}), which would be lost. Choose another name for "
+                "--new-plans."
+            )
+        if present != plans and not force:
             raise UserError(f"{file} exists with other content. Choose another name, or add --force to replace it.")
         write_json(file, plans)

@@ -131,7 +131,8 @@ def run(args: argparse.Namespace) -> int:
         new, agreement = agreed_labels(probabilities, before, is_open=is_open, **rules)
         return new, asdict(agreement)
 
-    with new_dataset(args.output, force=args.force, request=request) as folder:
+    read = [*source.files, *(labelled.files if labelled else [])]
+    with new_dataset(args.output, force=args.force, made_from=read, request=request) as folder:
         kept = label_cases(source, folder, label, say, also_decides=missing)
         partial = missing if any(missing.values()) else {}
         annotated = [case for case, values in partial.items() if len(values) < len(names)]

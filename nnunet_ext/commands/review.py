@@ -70,7 +70,7 @@ def review(args: argparse.Namespace) -> int:
     labels = every.foreground_values()
     args.folds = args.folds or trained_folds(args.model, args.checkpoint)
     source = with_unseen_cases(every, args)
-    check_apart(args.out, [args.model, every.folder])
+    check_apart(args.out, [args.model, *every.files])
     check_all_annotated(source, instead="Review the cases of each source in a dataset of their own")
     teacher = load_teacher(args.model, source, args)
     wanted = {**teacher.request(), "dataset": str(source.folder.resolve()), "labels": source.description["labels"]}

@@ -158,7 +158,7 @@ def self_train(args: argparse.Namespace) -> int:
         folders={variable: str(folder_of_variable(variable).absolute()) for variable in DATA},
         largest_component=args.largest_component,
     )
-    check_apart(args.output, [unlabelled.folder, labelled.folder, *([] if teacher is None else [teacher.folder])])
+    check_apart(args.output, [*unlabelled.files, *labelled.files, *([] if teacher is None else [teacher.folder])])
     remarks = check_data(unlabelled, labelled, held_out, args.fold, teacher)
     state = read_state(folder, request) if begun else State(request, remarks=remarks)
     training = SelfTraining(folder, state, device=choose_device(args.device), most=args.rounds)

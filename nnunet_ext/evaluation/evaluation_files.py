@@ -242,6 +242,11 @@ def remarks(result: Result) -> list[str]:
             f"{name}: {len(result.misplaced)} of {total} predictions do not lie where their references do. They are "
             f"compared voxel by voxel, with the prediction's spacing. {case}: {difference}"
         )
+    if result.unlisted:
+        lines.append(
+            f"{name}: {len(result.unlisted)} of {total} cases have values that are no label's by dataset.json. They "
+            f"count as background. {next(iter(result.unlisted.values()))}"
+        )
     if threshold is not None:
         lines.append(f"{name}: a label is every voxel whose probability is at least {threshold:g}")
     if (piece := result.options.largest_component) is not None:

@@ -26,13 +26,19 @@ from nnunet_ext.evaluation.operating_points import (
     thresholds_file,
     write_thresholds,
 )
-from nnunet_ext.evaluation.probabilities import predict_case, unreadable_images_named
+from nnunet_ext.evaluation.probabilities import Predictor, predict_case, unreadable_images_named
 from nnunet_ext.evaluation.scored_labels import label_channels
 from nnunet_ext.files import size_and_time
 from nnunet_ext.formats.dataset_json import channel_names
+from nnunet_ext.formats.plans import require
 from nnunet_ext.formats.whole_images import check_whole
 from nnunet_ext.messages import counted
+from nnunet_ext.plans.plans_file import check_configuration
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, read_images
+
+TRANSPOSED = ("transpose_forward", "transpose_backward")
+NEEDED = ("patch_size", "spacing", "normalization_schemes", "use_mask_for_norm", "preprocessor_name")
+"""What nnU-Net's predictor reads of plans, and of a configuration."""
 
 BATCH = 32  # cases that are predicted between two states that an interruption leaves, where there are many cores
 PROCESSES = 3  # nnUNetv2_predict's own number, for preprocessing and for export
@@ -65,16 +71,17 @@ def load_predictor(model: TrainedModel, *, device: str, mirroring: bool) -> nnUN
     files = list(model.checkpoints().values())
     checkpoints = [read_checkpoint(file) for file in files]
     trainer_name, configuration = training_of(checkpoints[0], files[0])
+    description = ModelDescription(model.plans, configuration, model.dataset_json)
+    check_can_predict(description, file=model.folder / "plans.json")
     weights = [checkpoint["network_weights"] for checkpoint in checkpoints]
     plans_manager = PlansManager(dict(model.plans))
-    description = ModelDescription(model.plans, configuration, model.dataset_json)
     try:
         with redirect_stdout(io.StringIO()):  # where nnU-Net tells how it searches for the trainer
             network = build_network(find_trainer(trainer_name), description, deep_supervision=False)
             network.load_state_dict(weights[0])
     except RuntimeError as error:
         raise UserError(f"The model in {model.folder} cannot be loaded: {error}") from error
-    predictor = nnUNetPredictor(
+    predictor = Predictor(
         use_mirroring=mirroring,
         perform_everything_on_device=device == "cuda",
         device=torch.device(device),
@@ -96,6 +103,15 @@ def load_predictor(model: TrainedModel, *, device: str, mirroring: bool) -> nnUN
             "--predictions FOLDER --labels FOLDER -o OUT."
         )
     return predictor
+
+
+def check_can_predict(model: ModelDescription, *, file: Path) -> None:
+    """Raise a UserError if a model's plans, which are in a file, lack what nnU-Net needs to predict."""
+    require(model.plans, ("plans_name", "dataset_name", "image_reader_writer", *TRANSPOSED), where=file)
+    check_configuration(model.plans, model.configuration, file=file)
+    model.architecture()
+    content = PlansManager(dict(model.plans)).get_configuration(model.configuration).configuration
+    require(content, NEEDED, where=f"Configuration {model.configuration!r} in {file}")
 
 
 def predict_missing(

@@ -9,6 +9,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.case_sets import SHOWN, CaseSet, check_instance_maps
 from nnunet_ext.evaluation.scored_labels import ScoredLabels, match_labels
 from nnunet_ext.formats.dataset_json import checked_dataset_json
+from nnunet_ext.formats.names import check_names
 from nnunet_ext.formats.typed import read_typed
 from nnunet_ext.preprocessing.raw.raw_dataset import Case
 
@@ -106,7 +107,9 @@ def _descriptions(
 
 def _case_names(folder: Path, ending: str) -> list[str]:
     names = [file.name for file in folder.iterdir() if not file.name.startswith(".")]  # macOS leaves ._case.nii.gz
-    return sorted(name.removesuffix(ending) for name in names if name.endswith(ending))
+    cases = sorted(name.removesuffix(ending) for name in names if name.endswith(ending))
+    check_names(cases, what="case", where=folder)
+    return cases
 
 
 def _only_in_one(here: Path, cases: Sequence[str], others: Sequence[str], lacking: str, there: Path) -> list[str]:

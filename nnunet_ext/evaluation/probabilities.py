@@ -8,12 +8,24 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.messages import counted
-from nnunet_ext.preprocessing.raw.raw_dataset import Case, read_images
+from nnunet_ext.preprocessing.raw.raw_dataset import Case, check_files, check_finite, read_images
+
+
+class Predictor(nnUNetPredictor):
+    """nnU-Net's predictor, which stops at an image with values that are no numbers: it would find nothing there."""
+
+    def predict_logits_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
+        if not torch.isfinite(data).all():
+            raise UserError(
+                "An image holds values that are not finite (NaN or infinite) once it is normalised. Fix its values."
+            )
+        return super().predict_logits_from_preprocessed_data(data)
 
 
 def predict_probabilities(
@@ -45,7 +57,7 @@ def predict_case(
         or each region in the order of dataset.json.
 
     Raises:
-        UserError: if the model gives values that are no numbers.
+        UserError: if the image was cut off or holds values that are no numbers, or if the model gives such values.
     """
     with unreadable_images_named(predictor, [images]):
         ((labels, probabilities),) = predictor.predict_from_files_sequential(
@@ -61,7 +73,12 @@ def predict_case(
 
 @contextmanager
 def unreadable_images_named(predictor: nnUNetPredictor, cases: Iterable[Sequence[Path]]) -> Iterator[None]:
-    """Raise a UserError in place of what nnU-Net raises in the block, if an image cannot be read or is too small."""
+    """Raise a UserError for images that were cut off, before the block, or that it cannot take, in place of its error.
+
+    The block may raise anything for an image that cannot be read, is too small or holds values that are no numbers.
+    """
+    cases = list(cases)
+    check_files(image for images in cases for image in images)  # a reader fills what is missing with zeros
     try:
         yield
     except Exception:  # whatever a library raises for a file; raised again if nothing is wrong with the file
@@ -70,6 +87,7 @@ def unreadable_images_named(predictor: nnUNetPredictor, cases: Iterable[Sequence
             data, properties = read_images(reader, Case(tuple(images), images[0]))
             _check_channels(predictor, len(data), images)
             _check_size(predictor, data.shape[1:], properties["spacing"], images[0])
+            check_finite(data, images)
         raise
 
 

@@ -1,6 +1,6 @@
 """Compare predictions with references: a row of the scores table for each case, label and metric."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -29,11 +29,12 @@ from nnunet_ext.evaluation.operating_points import (
 from nnunet_ext.evaluation.parallel import in_order
 from nnunet_ext.evaluation.scored_labels import ScoredLabels
 from nnunet_ext.evaluation.scores_table import case_scores, nanmean, seed_scores
+from nnunet_ext.formats.dataset_json import declared_values
 from nnunet_ext.formats.evaluation import OnePiece
 from nnunet_ext.formats.tiff_spacing import lacks_spacing
-from nnunet_ext.messages import size
+from nnunet_ext.messages import size, some
 from nnunet_ext.preprocessing.raw.places import alike, misplaced, told_apart
-from nnunet_ext.preprocessing.raw.raw_dataset import Labels, read_label_map, reader_for
+from nnunet_ext.preprocessing.raw.raw_dataset import Labels, read_label_map, reader_for, unknown_values
 from nnunet_ext.preprocessing.simulate.partial_annotation import read_instances
 
 Row = tuple[str, str, str, float, float]
@@ -85,6 +86,7 @@ class Result:
     annotated: Mapping[str, int]  # number of cases that were annotated for each label, also for one that none was
     points: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # `operating_points` of all cases, by label name
     misplaced: Mapping[str, str] = field(default_factory=dict)  # by case, in what the place of its two maps differs
+    unlisted: Mapping[str, str] = field(default_factory=dict)  # by case, a file and its values that are no label's
     patients: Mapping[str, str] | None = None  # that of each case; None takes every case for a patient of its own
     resamples: int = 0  # for the intervals; 0 for no intervals
 
@@ -186,10 +188,11 @@ def score(
         )
         for name, case in cases.cases.items()
     ]
-    score_case = partial(_score_case, reader=reader, labels=labels, options=options)
+    listed = declared_values(cases.description)
+    score_case = partial(_score_case, reader=reader, labels=labels, listed=listed, options=options)
     progress = partial(tqdm, total=len(files), desc=f"Scoring {cases.title}", unit="case", disable=None, leave=False)
     with closing(in_order(score_case, files, workers=workers)) as scored:
-        rows, points, places = zip(*progress(scored))
+        rows, points, places, others = zip(*progress(scored))
     pooled = {
         label: operating_points(point for of_case in points for point in of_case.get(label, ()))
         for label in labels.keys
@@ -197,17 +200,24 @@ def score(
     }
     counts, scores = {label: len(of_label) for label, of_label in annotated.items()}, chain.from_iterable(rows)
     misplaced = {one.case: difference for one, difference in zip(files, places) if difference}
-    return Result(cases, labels, options, case_scores(scores), counts, pooled, misplaced, patients, resamples)
+    unlisted = {one.case: other for one, other in zip(files, others) if other}
+    return Result(cases, labels, options, case_scores(scores), counts, pooled, misplaced, unlisted, patients, resamples)
 
 
 def _score_case(
-    files: _Files, *, reader: Any, labels: ScoredLabels, options: Options
-) -> tuple[list[Row], dict[str, list[Point]], str]:
-    """The scores of one case, its operating points by label, and a difference of place; arguments as of `score`."""
+    files: _Files, *, reader: Any, labels: ScoredLabels, listed: Collection[int], options: Options
+) -> tuple[list[Row], dict[str, list[Point]], str, str]:
+    """The scores of one case, its operating points by label, a difference of place, and values that are no label's.
+
+    Arguments are as of `score`; `listed` are the values that dataset.json has for the references.
+    """
     rows: list[Row] = []
     points = {}
     reached = None if files.thresholds is None else read_thresholds(files.thresholds)
     reference, prediction = _read_maps(files, reader)
+    unlisted = _unlisted_values(files.reference, reference.labels, listed, ignore=labels.ignore)
+    of_model = {*chain.from_iterable(labels.of_model), *([] if labels.ignore is None else [labels.ignore])}
+    unlisted = _unlisted_values(files.prediction, prediction.labels, of_model, ignore=labels.ignore) or unlisted
     for name, label in _labels_in_case(files, reference, prediction, reader, labels, options, reached):
         measured = ((metric.name, metric.compute) for metric in options.metrics if metric.compute is not None)
         rows += [(files.case, name, metric, *compute(label)) for metric, compute in measured]
@@ -215,7 +225,7 @@ def _score_case(
             points[name] = count_operating_points(
                 label, reached.steps[name], reached.thresholds, thresholds=options.thresholds, lesions=options.lesions
             )
-    return rows, points, _difference_of_place(prediction.properties, reference.properties)
+    return rows, points, _difference_of_place(prediction.properties, reference.properties), unlisted
 
 
 class _Map(NamedTuple):
@@ -236,6 +246,22 @@ def _read_maps(files: _Files, reader: Any) -> tuple[_Map, _Map]:
     if lacks_spacing(files.prediction):
         prediction = prediction._replace(properties=reference.properties)
     return reference, prediction
+
+
+def _unlisted_values(file: Path, labels: Labels, listed: Collection[int], *, ignore: int | None) -> str:
+    """A file and its values that are no label's, which count as background; empty if there are none.
+
+    Raises:
+        UserError: if it has no label at all beside them, as a mask of 0 and 255: its scores would mean nothing.
+    """
+    if not (unlisted := unknown_values(labels, {0, *listed})):
+        return ""
+    if not np.isin(labels, [value for value in listed if value not in (0, ignore)]).any():
+        raise UserError(
+            f"{file} has the values {some(unlisted)} and none of a label: by dataset.json the labels are "
+            f"{', '.join(map(str, sorted({0, *listed})))}. Write it with these values, or fix dataset.json."
+        )
+    return f"{file} has {some(unlisted)}"
 
 
 def _difference_of_place(prediction: Mapping[str, Any], reference: Mapping[str, Any]) -> str:

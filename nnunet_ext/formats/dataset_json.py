@@ -34,6 +34,7 @@ class DatasetJson(BaseModel):
     regions_class_order: list[Value] | None = None
     overwrite_image_reader_writer: StrictStr | None = None
     dataset: dict[StrictStr, Files] | None = None
+    nnunet_ext: dict[StrictStr, Any] | None = None
 
     @field_validator("channel_names", "modality", mode="before")
     @classmethod
@@ -57,6 +58,8 @@ class DatasetJson(BaseModel):
             isinstance(found, str) and not found.isdecimal() for found in value.values()
         ):
             raise ValueError(f"the values are names. {expected}")
+        if isinstance(value, dict) and isinstance(value.get("ignore"), list):
+            raise ValueError(f"ignore is {value['ignore']}, and must be one number")
         if isinstance(value, dict):
             return {name: int(found) if isinstance(found, str) else found for name, found in value.items()}
         return value
@@ -77,7 +80,7 @@ def checked_dataset_json(content: Any, *, where: object) -> dict[str, Any]:
         where: the file, for messages.
 
     Returns:
-        The content with numbers in the place of digits (nnU-Net v1 wrote both).
+        The content with numbers in the place of digits (nnU-Net v1 wrote both), without known keys that are null.
 
     Raises:
         UserError: naming the file, the key, what was expected and what was found.
@@ -87,8 +90,9 @@ def checked_dataset_json(content: Any, *, where: object) -> dict[str, Any]:
         raise UserError(f"{where} has no channel_names, which nnU-Net needs.")
     if parsed.dataset is not None:
         check_names(parsed.dataset, what="case", where=where)
-    named = {key: value for key, value in parsed.model_dump().items() if key in content and key != "dataset"}
-    return {**content, **named}
+    known = parsed.model_dump()
+    kept = [key for key in content if key not in DatasetJson.model_fields or known[key] is not None]
+    return {key: content[key] if key == "dataset" else known[key] for key in kept}
 
 
 def read_dataset_json(file: Path) -> dict[str, Any]:

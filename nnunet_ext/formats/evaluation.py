@@ -1,13 +1,21 @@
 """evaluation.json and request.json of ``nnunet_ext evaluate``, as far as they are read again."""
 
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, field_validator, model_validator
 
 from nnunet_ext.formats.names import problem_with_name
 
 OnePiece: TypeAlias = Literal["foreground", "labels"]
 """What is one piece: all labels together, such as the parts of a heart, or each label by itself."""
+
+
+class ScoredLabel(BaseModel):
+    """The figures of one label."""
+
+    model_config = ConfigDict(extra="allow")
+
+    cases_not_annotated: StrictInt = 0
 
 
 class ScoredSet(BaseModel):
@@ -23,7 +31,8 @@ class ScoredSet(BaseModel):
     largest_component: OnePiece | None = None
     tolerances: dict[StrictStr, float] = {}
     overlap: float = 0
-    labels: dict[StrictStr, Any]
+    number_of_cases: StrictInt | None = None
+    labels: dict[StrictStr, ScoredLabel]
 
     @field_validator("dataset", "cases", "references")
     @classmethod
@@ -31,6 +40,12 @@ class ScoredSet(BaseModel):
         if value is not None and (problem := problem_with_name(value)):
             raise ValueError(f"{value[:40]!r} cannot be the name of a folder: {problem}")
         return value
+
+    @model_validator(mode="after")
+    def _number(self) -> "ScoredSet":
+        if self.number_of_cases is None and any(label.cases_not_annotated for label in self.labels.values()):
+            raise ValueError("number_of_cases is missing")
+        return self
 
 
 class Origin(BaseModel):

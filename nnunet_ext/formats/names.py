@@ -35,7 +35,7 @@ def problem_with_name(name: Any, *, windows: bool = os.name == "nt") -> str:
     try:
         size = len(name.encode("utf-8"))
     except UnicodeEncodeError:
-        return "it holds characters that no file name can have"
+        return "it is no text in UTF-8"
     if size > LONGEST:
         return f"it has {size} bytes, and at most {LONGEST} are possible"
     if windows and (name.partition(".")[0].strip().lower() in RESERVED or name[-1] in ". "):

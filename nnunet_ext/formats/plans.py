@@ -1,5 +1,6 @@
 """Plans files of nnU-Net v2: the keys that are used here have their types, and configurations inherit in no circle."""
 
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
@@ -86,6 +87,18 @@ class Plans(BaseModel):
     transpose_backward: list[StrictInt] | None = None
     foreground_intensity_properties_per_channel: dict[StrictStr, dict[StrictStr, float]] | None = None
     configurations: dict[StrictStr, Configuration]
+
+
+def require(content: Mapping[str, Any], keys: Iterable[str], *, where: object) -> None:
+    """Raise a UserError if plans, or a part of them, lack keys that nnU-Net always writes.
+
+    Other programs leave out what they do not need, so that each use says what it cannot do without.
+    """
+    if missing := [key for key in keys if content.get(key) is None]:
+        raise UserError(
+            f"{where} has no {', '.join(missing)}, which nnU-Net always writes. Put the plans back that nnU-Net has "
+            "written, or add what is missing."
+        )
 
 
 def checked_plans(content: Any, *, where: object) -> dict[str, Any]:

@@ -49,15 +49,23 @@ def image_written_whole(file: Path) -> Iterator[None]:
 
     Raises:
         OSError: if it does not, as for a full disk.
+        UserError: if the writer refuses the file's name.
     """
     problem = "it could not be written to its end"
     try:
         yield
+        if not file.is_file():
+            raise RuntimeError("there is no such file afterwards")
         check_whole(file)
         flush_to_disk(file)
     except UserError:
         raise OSError(errno.ENOSPC, problem, str(file)) from None
     except RuntimeError as error:
+        if not file.is_file():  # on a full disk there is an empty one
+            raise UserError(
+                f"{file} cannot be written ({in_one_line(error)}). Its ending must be one that nnU-Net writes, in "
+                "lower case. Change it in dataset.json and in the names of all files."
+            ) from None
         raise OSError(errno.ENOSPC, f"{problem} ({in_one_line(error)})", str(file)) from None
 
 

@@ -20,7 +20,7 @@ def roles_of_dataset(dataset_json: Mapping[str, Any]) -> ChannelRoles:
     UserError says if they do not fit the channels.
     """
     channels = len(channel_names(dataset_json))
-    given = dataset_json.get(KEY, {}).get(LONGITUDINAL)
+    given = _about(dataset_json).get(LONGITUDINAL)
     where = f'dataset.json, "{KEY}": "{LONGITUDINAL}"'
     if given is None:
         given = {"current": [0], "prior_image": list(range(1, channels))}
@@ -35,8 +35,16 @@ def roles_of_dataset(dataset_json: Mapping[str, Any]) -> ChannelRoles:
 
 def roles_in(dataset_json: Mapping[str, Any]) -> dict[str, Any]:
     """The entry of a dataset.json about roles, for another dataset of the same channels; empty if there is none."""
-    about = dataset_json.get(KEY, {})
+    about = _about(dataset_json)
     return {LONGITUDINAL: about[LONGITUDINAL]} if LONGITUDINAL in about else {}
+
+
+def _about(dataset_json: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a dataset.json, which a training has read by itself, has under ``nnunet_ext``."""
+    about = {} if dataset_json.get(KEY) is None else dataset_json[KEY]
+    if not isinstance(about, Mapping):
+        raise UserError(f'dataset.json, "{KEY}": {about!r} was found, and an object {{…}} with keys is needed.')
+    return about
 
 
 def check_roles(roles: ChannelRoles, channels: int, *, where: str) -> None:

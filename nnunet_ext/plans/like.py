@@ -11,6 +11,12 @@ SpacingOf = Literal["like", "data"]
 INTENSITIES = "foreground_intensity_properties_per_channel"
 """The key of plans with the statistics that CT normalisation uses, for all configurations."""
 
+OF_BASE = (
+    *("patch_size", "spacing", "batch_size", "median_image_size_in_voxels"),
+    *("normalization_schemes", "use_mask_for_norm"),
+)
+"""What the planned configuration needs to have, from which another is derived."""
+
 
 def dimensions(source: Mapping[str, Any]) -> int:
     """2 or 3, as the architecture of a configuration says."""
@@ -139,7 +145,7 @@ def with_intensities(
         matching: the source's channel for each channel of the dataset, as of `matching_channels`.
     """
     theirs = intensities_of(source_plans)
-    own = dict(plans[INTENSITIES])
+    own = dict(intensities_of(plans))
     for channel, place in enumerate(matching):
         if place is not None and str(place) in theirs:
             own[str(channel)] = theirs[str(place)]

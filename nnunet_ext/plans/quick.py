@@ -58,10 +58,10 @@ def quick_configuration(plans: Mapping[str, Any], base: str, resolved: Mapping[s
         others = ", ".join(name for name in plans["configurations"] if "cascade" not in name)
         raise UserError(f"Configuration {base!r} is the second stage of a cascade. Use it on {others}.")
     architecture = resolved["architecture"]
-    kwargs = dict(architecture["arch_kwargs"])
-    blocks_key = next((key for key in ("n_conv_per_stage", "n_blocks_per_stage") if key in kwargs), None)
-    if blocks_key is None:
-        found = f"Configuration {base!r} has the network {architecture['network_class_name']}"
+    kwargs = dict(architecture.get("arch_kwargs") or {})
+    blocks_key = next((key for key in ("n_conv_per_stage", "n_blocks_per_stage") if kwargs.get(key)), None)
+    if blocks_key is None or not kwargs.get("n_conv_per_stage_decoder"):
+        found = f"Configuration {base!r} has the network {architecture.get('network_class_name')}"
         raise UserError(f"{found}; the preset knows PlainConvUNet and ResidualEncoderUNet.")
     patch_size = quick_patch_size(resolved["patch_size"], resolved["spacing"])
     _, strides, kernel_sizes, _, _ = get_pool_and_conv_props(resolved["spacing"], patch_size, MIN_FEATURE_MAP, 999)
@@ -85,7 +85,8 @@ def quick_configuration(plans: Mapping[str, Any], base: str, resolved: Mapping[s
     }
 
 
-def _capped(blocks: Sequence[int], stages: int) -> list[int]:
+def _capped(blocks: int | Sequence[int], stages: int) -> list[int]:
     """`stages` entries, none above the limit; the last one is repeated where there are too few."""
+    blocks = [blocks] if isinstance(blocks, int) else blocks
     blocks = [*blocks, *[blocks[-1]] * stages][:stages]
     return [min(count, MAX_BLOCKS_PER_STAGE) for count in blocks]

@@ -19,6 +19,7 @@ from nnunet_ext.evaluation.probabilities import predict_probabilities
 from nnunet_ext.evaluation.scored_labels import match_labels
 from nnunet_ext.files import sha256, size_and_time
 from nnunet_ext.formats.dataset_json import channel_names
+from nnunet_ext.formats.plans import require
 from nnunet_ext.messages import size, some
 from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.plans.plans_file import preprocessed_folder
@@ -102,6 +103,7 @@ def check_fit(source: RawDataset, model: TrainedModel, *, labels_count: bool) ->
     check_inputs(model.dataset_json, source.description, name=name)
     if labels_count:
         check_labels(source, model)
+    require(model.plans, ["image_reader_writer"], where=model.folder / "plans.json")
     ours, theirs = model.plans["image_reader_writer"], type(source.reader_writer()).__name__
     if ours != theirs:
         raise UserError(

@@ -28,6 +28,8 @@ from nnunet_ext.preprocessing.raw.raw_dataset import training_cases
 
 VARIABLE = "nnUNet_raw"
 
+AGAIN = "Run nnUNetv2_evaluate_folder on the predictions first."
+
 
 @dataclass(frozen=True)
 class CaseFiles:
@@ -134,14 +136,16 @@ def read_summary(file: Path, dataset_json: Mapping[str, Any]) -> Evaluation:
     for case in summary.metric_per_case:
         prediction, reference = path_of(case.prediction_file), path_of(case.reference_file)
         name = prediction.name.removesuffix(ending)
+        keys = [tuple(int(number) for number in re.findall(r"\d+", key)) for key in case.metrics]
+        if name in references or len(set(keys)) < len(keys):
+            raise UserError(f"{file} has the case {name}, or a label of it, twice. {AGAIN}")
         references[name] = Path(reference)
         predictions[name] = Path(prediction) if Path(prediction).is_file() else file.parent / prediction.name
-        for key, metrics in case.metrics.items():
-            values = tuple(int(number) for number in re.findall(r"\d+", key))
+        for values, metrics in zip(keys, case.metrics.values(), strict=True):
             found = metrics["Dice"]
             dice.append((values, name, math.nan if found is None else found))
     if not dice:
-        raise UserError(f"{file} holds no evaluated case. Run nnUNetv2_evaluate_folder on the predictions first.")
+        raise UserError(f"{file} holds no evaluated case. {AGAIN}")
     dice.sort(key=itemgetter(0))
     labels = {values: Label(names.get(values, f"label {', '.join(map(str, values))}"), values) for values, _, _ in dice}
     scores = case_scores((case, labels[values].name, DICE.name, *plain(value)) for values, case, value in dice)

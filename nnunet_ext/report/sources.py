@@ -14,7 +14,6 @@ from nnunet_ext.evaluation.lesions import COMPONENTS
 from nnunet_ext.evaluation.metrics import DICE, LESIONS_RECALL, METRICS, NSD
 from nnunet_ext.evaluation.metrics.label_in_case import OVERLAP
 from nnunet_ext.evaluation.scores_table import SCORES, labels_with, nanmean, read_scores, seed_scores
-from nnunet_ext.files import read_json
 from nnunet_ext.formats.annotated_labels import annotated_labels
 from nnunet_ext.formats.dataset_json import read_dataset_json
 from nnunet_ext.formats.evaluation import EvaluationJson, Origin
@@ -232,8 +231,7 @@ def _read_predictions(path: Path) -> ResultsFolder:
 
 def _read_evaluate_folder(path: Path) -> ResultsFolder:
     """An output folder of ``nnunet_ext evaluate``."""
-    read_typed(EvaluationJson, path / EVALUATION)
-    content = read_json(path / EVALUATION)
+    content = read_typed(EvaluationJson, path / EVALUATION).model_dump(exclude_unset=True, exclude_none=True)
     scores = read_scores(path / SCORES)
     request = read_typed(Origin, path / REQUEST) if (path / REQUEST).is_file() else Origin()
     made_from = request.model or request.predictions or content.get("model") or content.get("predictions")

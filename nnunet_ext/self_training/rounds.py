@@ -19,6 +19,7 @@ from nnunet_ext.evaluation.metrics import DICE
 from nnunet_ext.evaluation.scores_table import SCORES, labels_with, read_scores, seed_scores
 from nnunet_ext.files import read_json, write_json
 from nnunet_ext.formats.own_key import KEY
+from nnunet_ext.formats.plans import require
 from nnunet_ext.formats.typed import read_typed
 from nnunet_ext.jobs import sweep as jobs
 from nnunet_ext.jobs.local import LocalJobs
@@ -187,12 +188,14 @@ class SelfTraining:
         if number and request.continue_from_teacher:
             teacher = self.best
             weights = str(Path(teacher.model) / f"fold_{teacher.folds[0]}" / jobs.CHECKPOINTS[0])
-        plans_name = read_plans(self.preprocessed / dataset / f"{request.plans}.json")["plans_name"]
+        file = self.preprocessed / dataset / f"{request.plans}.json"
+        plans = read_plans(file)
+        require(plans, ["plans_name"], where=file)
         asked = jobs.SweepRequest(
             dataset=dataset,
             configuration=request.configuration,
             plans=request.plans,
-            plans_name=plans_name,
+            plans_name=plans["plans_name"],
             trainers=[request.trainer],
             folds=[request.fold],
             seeds=None,

@@ -40,6 +40,24 @@ def refusal(file: Path) -> str:
     return str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [([1], "nnunet_ext must be a mapping"), ({"source": 3, "known": "all"}, "source, known must be a mapping")],
+)
+def test_what_this_package_adds_is_a_mapping(file: Path, own: Any, told: str) -> None:
+    assert told in refusal(saved(file, {"network_weights": WEIGHTS, "nnunet_ext": own}))
+
+
+def test_what_is_null_is_as_if_it_were_not_there(file: Path) -> None:
+    assert "nnunet_ext" not in read_checkpoint(saved(file, {"network_weights": WEIGHTS, "nnunet_ext": None}))
+    content = {"network_weights": WEIGHTS, "nnunet_ext": {"version": "1", "left_out": None}}
+    assert read_checkpoint(saved(file, content))["nnunet_ext"] == {"version": "1"}
+
+
+def test_names_of_weights_are_text(file: Path) -> None:
+    assert "not tensors by name" in refusal(saved(file, {"network_weights": {3: torch.zeros(1)}}))
+
+
 @pytest.mark.parametrize("trainer", ["nnUNetTrainer_1epoch", "nnUNetTrainerMixUp"])
 def test_checkpoint_of_a_real_training_is_read_whole(
     results: Path, monkeypatch: pytest.MonkeyPatch, trainer: str

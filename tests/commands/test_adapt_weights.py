@@ -181,9 +181,15 @@ def test_nothing_is_overwritten_without_force(source: Path, out: Path, capsys: p
 
 def test_source_is_never_replaced(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = source.read_bytes()
-    assert adapt_weights(source, source, "--force") == 2
-    assert "is the source itself" in capsys.readouterr().err
-    assert source.read_bytes() == before
+    model = source.parent / "a model's folder"
+    (model / "fold_0").mkdir(parents=True)
+    for name in ("plans.json", "dataset.json"):
+        (model / name).write_text("{}")
+    checkpoint = Path(shutil.copy(source, model / "fold_0" / "checkpoint_final.pth"))
+    for given, file in ((source, source), (model, checkpoint)):
+        assert adapt_weights(given, file, "--force") == 2
+        assert "is the source itself" in capsys.readouterr().err
+        assert file.read_bytes() == before
 
 
 def test_interrupted_writing_leaves_what_was_there(source: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

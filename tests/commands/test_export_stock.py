@@ -290,6 +290,24 @@ def test_weights_of_another_network_are_refused(model, out, capsys):
     assert "does not fit the network that nnUNetTrainerTDNet builds" in refusal(capsys, model, "-o", out)
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"patch_size": None}, "has no patch_size, which nnU-Net always writes"),
+        ({"patch_size": [15, 15, 15]}, "has a patch_size of 15 x 15 x 15 voxels, which the network cannot take"),
+        ({"patch_size": [100_000] * 3}, "or the memory cannot hold"),
+        ({"architecture": {"arch_kwargs": {}}}, "has no network_class_name"),
+    ],
+)
+def test_plans_that_lack_what_is_needed_are_named(model, out, capsys, change, told):
+    file = model / "plans.json"
+    plans = json.loads(file.read_text())
+    plans["configurations"]["base"].update(change)
+    file.write_text(json.dumps(plans))
+    assert told in refusal(capsys, model, "-o", out)
+    assert not out.exists()
+
+
 def test_restored_images_are_no_segmentation(model, out, capsys):
     file = model / "fold_0" / "checkpoint_final.pth"
     content = torch.load(file, weights_only=False)

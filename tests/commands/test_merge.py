@@ -108,6 +108,24 @@ def test_copies_do_not_need_the_sources_and_names_can_have_the_sources_number(so
     assert "D001_a0_0" in content["nnunet_ext"]["annotated_labels"]
 
 
+def test_force_never_replaces_images_that_a_source_lists(sources, raw, capsys):
+    assert merge("--copy") == 0
+    listed = raw / "Dataset010_Lists"
+    listed.mkdir()
+    content = description(raw)
+    for files in content["dataset"].values():
+        files["images"] = [f"../Dataset009_All/{image}" for image in files["images"]]
+    (listed / "dataset.json").write_text(json.dumps(content))
+    shutil.copytree(raw / "Dataset009_All" / "labelsTr", listed / "labelsTr")
+    command = ["merge", "10", "4", "-o", "Dataset009_All", "--force"]
+    write_raw(raw / "Dataset004_More", {"m": labels_of(ABDOMEN, 1)}, names=ABDOMEN, channels=("T1", "FLAIR"))
+    before = sorted(raw.rglob("*"))
+    capsys.readouterr()
+    assert main(command) == 2
+    assert "Dataset009_All would replace what contains the input" in capsys.readouterr().err
+    assert sorted(raw.rglob("*")) == before
+
+
 def test_copies_of_tiff_volumes_keep_their_spacing_whatever_they_are_called(raw):
     for number, case in ((1, "one"), (2, "two"), (4, "four")):
         folder = write_raw(raw / f"Dataset00{number}_T", {case: np.ones((2, 3, 4 + number), np.uint8)}, ending=".tif")

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,35 @@ def test_new_pairs_are_prepared_like_a_dataset(table, raw, tmp_path, capsys):
         f"nnUNetv2_predict -d {NAME} -tr nnUNetTrainerDualEncoder -c CONFIGURATION -i '{out}' -o PREDICTIONS -f 0"
     )
     assert expected in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("inside", ["table", "scan"])
+def test_force_never_replaces_what_is_read(table, raw, tmp_path, capsys, inside):
+    """Neither in a dataset nor in images for prediction, though this command made what is there."""
+    out = tmp_path / "new images"
+    dataset = ["pair", *LABELS, "-o", NAME, "--table"]
+    prediction = ["pair", "--predict", "--like", "811", "-o", str(out), "--table"]
+    assert main([*dataset, str(table)]) == main([*prediction, str(table)]) == 0
+    for made, command in ((raw / NAME, dataset), (out, prediction)):
+        cells = {name: cell and str(table.parent / cell) for name, cell in write_pair(table.parent, "ann").items()}
+        cells["patient"] = "ann"
+        if inside == "scan":
+            cells["current_image"] = shutil.move(cells["current_image"], made / "kept.nii.gz")
+        new = write_table((made if inside == "table" else tmp_path) / "new.csv", [cells])
+        before = sorted(made.rglob("*"))
+        capsys.readouterr()
+        assert main([*command, str(new), "--force"]) == 2
+        assert "would replace what contains the input" in capsys.readouterr().err
+        assert sorted(made.rglob("*")) == before
+
+
+def test_images_never_replace_the_dataset_that_they_are_like(table, raw, capsys):
+    assert pair("--table", str(table), *LABELS) == 0
+    before = sorted((raw / NAME).rglob("*"))
+    command = ["pair", "--predict", "--like", "811", "--table", str(table), "-o", str(raw / NAME), "--force"]
+    assert main(command) == 2
+    assert "is the input" in capsys.readouterr().err
+    assert sorted((raw / NAME).rglob("*")) == before
 
 
 def test_new_pairs_are_prepared_like_a_dataset_whose_labels_have_become_regions(table, raw, tmp_path, capsys):
@@ -251,6 +281,47 @@ def test_labels_need_a_name_and_a_value(table, raw, capsys, text):
 def test_background_may_be_named(table, raw):
     assert pair("--table", str(table), "--labels", "background=0", "left=1", "right=2") == 0
     assert json.loads((raw / NAME / "dataset.json").read_text())["labels"] == {"background": 0, "left": 1, "right": 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"sharpen": True}, "has keys that are not known: sharpen. Update nnunet_ext"),
+        ({"registration": "deformable"}, "registration: Input should be 'none', 'rigid', 'affine' or 'bspline'"),
+        ({"crop_to_body": "5"}, "crop_to_body: must be a number"),
+        ({"labels": {"left": [1]}}, "labels.left: must be a whole number"),
+        ({"labels": None}, None),  # as if an early version had made it
+    ],
+)
+def test_a_preparation_that_cannot_be_repeated_is_named(table, raw, tmp_path, capsys, change, told):
+    assert pair("--table", str(table), *LABELS) == 0
+    file = raw / NAME / "dataset.json"
+    content = json.loads(file.read_text())
+    content["nnunet_ext"]["pairing"].update(change)
+    file.write_text(json.dumps(content))
+    command = ["pair", "--predict", "--like", "811", "--table", str(table), "-o", str(tmp_path / "out")]
+    assert main(command) == (2 if told else 0)
+    assert (told or "") in capsys.readouterr().err
+
+
+def test_the_matched_image_of_an_exported_model_is_named_again(table, raw, tmp_path, capsys):
+    like = tmp_path / "mr ü.nii.gz"
+    sitk.WriteImage(scan(textured(5) + 5000), str(like))
+    assert pair("--table", str(table), *LABELS, "--match-histogram", str(like)) == 0
+    file = raw / NAME / "dataset.json"
+    content = json.loads(file.read_text())
+    content["nnunet_ext"]["pairing"]["match_histogram"] = like.name
+    file.write_text(json.dumps(content))
+    command = ["pair", "--predict", "--like", "811", "--table", str(table), "-o", str(tmp_path / "out")]
+    for more, told in (
+        ([], "which is not there. Name the file"),
+        (["--match-histogram", "other.nii.gz"], "Name that image"),
+    ):
+        assert main([*command, *more]) == 2
+        assert told in capsys.readouterr().err
+    assert main([*command, "--match-histogram", str(like)]) == 0
+    name = "ann_0000.nii.gz"
+    assert (read_array(tmp_path / "out" / name) == read_array(raw / NAME / "imagesTr" / name)).all()
 
 
 def test_folder_without_dataset_json_is_no_example(table, raw, tmp_path, capsys):

@@ -173,6 +173,19 @@ def test_new_plans_have_the_models_intensities(plans_file: Path, tmp_path: Path)
     assert main([*command, "--patch", "8", "8", "8", "--force"]) == 0
 
 
+def test_new_plans_never_replace_what_nnunet_planned(
+    plans_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, _ = nnunet(tmp_path)
+    before = plans_file.read_bytes()
+    plans_file.with_name("mine.json").write_bytes(before)  # as nnU-Net's other planners name theirs
+    command = ["plan", "--like", str(file), "-d", "901", "--force", "--new-plans"]
+    for name, message in (("nnUNetPlans", "are the dataset's plans"), ("mine", "mine.json has other configurations")):
+        assert main([*command, name]) == 2
+        assert message in capsys.readouterr().err
+        assert plans_file.read_bytes() == plans_file.with_name("mine.json").read_bytes() == before
+
+
 def test_built_in_description_needs_no_file(
     plans_file: Path, small_descriptions: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

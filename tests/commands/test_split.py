@@ -64,6 +64,18 @@ def test_patients_of_pairs_are_known(file, tmp_path, monkeypatch, capsys):
     assert "training: 2 patients = 4 cases: " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("maker", "status"), [("pair", 2), ("another program", 0)])
+def test_a_record_of_pairs_that_was_damaged_is_named_and_one_of_others_is_not_ours(
+    file, tmp_path, monkeypatch, capsys, maker, status
+):
+    raw = tmp_path / "raw" / "Dataset004_Small"
+    raw.mkdir(parents=True)
+    (raw / "pairs.json").write_text(json.dumps({"made_by": maker, "cases": None}))
+    monkeypatch.setenv("nnUNet_raw", str(raw.parent))
+    assert main(["split", "-d", "4", "--shots", "2"]) == status
+    assert ("pairs.json must name the patient" in capsys.readouterr().err) == bool(status)
+
+
 def test_the_example_names_other_plans(file, capsys):
     (file.parent / "nnUNetResEncUNetMPlans.json").write_text(json.dumps({"configurations": {"2d": {}}}))
     assert main(["split", "-d", "4", "--shots", "2"]) == 0

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from nnunet_ext.checkpoints.description import ModelDescription
 from nnunet_ext.checkpoints.trained_model import TrainedModel
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.model_evaluation import check_inputs, keep_prediction, request
+from nnunet_ext.evaluation.model_evaluation import check_can_predict, check_inputs, keep_prediction, request
 from nnunet_ext.evaluation.scored_labels import label_channels, match_labels
 from nnunet_ext.preprocessing.raw.raw_dataset import Case
 from support.rows_of_voxels import write_cases
@@ -66,6 +67,25 @@ def test_images_of_another_kind_are_refused(change, message):
     check_inputs(model, dict(model), name="D")
     with pytest.raises(UserError, match=message):
         check_inputs(model, {**model, **change}, name="D")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({}, r"plans\.json has no image_reader_writer, which nnU-Net always writes"),
+        ({"image_reader_writer": "x"}, r"Configuration '2d' in .*plans\.json has no spacing, use_mask_for_norm, which"),
+        ({"image_reader_writer": "x", "architecture": {}}, "its architecture has no network_class_name, arch_kwargs"),
+        ({"image_reader_writer": "x", "configurations": {}}, "has no configuration '2d'"),
+    ],
+)
+def test_plans_that_nobody_can_predict_with_are_named(tmp_path, change, told):
+    network = {"network_class_name": "x", "arch_kwargs": {}}
+    configuration = {"patch_size": [8, 8], "normalization_schemes": ["x"], "preprocessor_name": "x"}
+    configuration |= {"architecture": change.pop("architecture", network)}
+    axes = dict.fromkeys(("transpose_forward", "transpose_backward"), [0, 1, 2])
+    plans = {"plans_name": "p", "dataset_name": "D", **axes, "configurations": {"2d": configuration}, **change}
+    with pytest.raises(UserError, match=told):
+        check_can_predict(ModelDescription(plans, "2d", {}), file=tmp_path / "plans.json")
 
 
 def test_a_model_that_was_trained_further_is_another_request(tmp_path):

@@ -9,13 +9,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.probabilities import predict_case, predict_probabilities
+from nnunet_ext.evaluation.probabilities import Predictor, predict_case, predict_probabilities
 
 
-def test_the_given_weights_predict_quietly_and_numbers_that_are_none_are_refused(capsys):
+def test_the_given_weights_predict_quietly_and_numbers_that_are_none_are_refused(tmp_path, capsys):
     used = []
 
     def predict(images, targets, *, save_probabilities):
@@ -24,11 +25,41 @@ def test_the_given_weights_predict_quietly_and_numbers_that_are_none_are_refused
         return [(None, np.full((2, 1, 1, 1), predictor.list_of_parameters[0], np.float32))]
 
     predictor = SimpleNamespace(list_of_parameters=[0.0, 0.25, np.nan], predict_from_files_sequential=predict)
-    assert predict_probabilities(predictor, [Path("a_0000"), Path("a_0001")], [0.25, 0.0]).max() == 0.25
-    assert used == [([["a_0000", "a_0001"]], [0.25, 0.0])]
+    images = [tmp_path / "a_0000", tmp_path / "a_0001"]
+    for image in images:
+        image.touch()
+    assert predict_probabilities(predictor, images, [0.25, 0.0]).max() == 0.25
+    assert used == [([list(map(str, images))], [0.25, 0.0])]
     assert capsys.readouterr().out == ""
-    with pytest.raises(UserError, match="prediction for a_0000 holds values that are no numbers"):
-        predict_probabilities(predictor, [Path("a_0000")], [np.nan])
+    with pytest.raises(UserError, match="prediction for .*a_0000 holds values that are no numbers"):
+        predict_probabilities(predictor, images[:1], [np.nan])
+
+
+def test_an_image_that_was_cut_off_is_never_predicted(tmp_path):
+    """SimpleITK fills what is missing with zeros and says nothing."""
+    image = tmp_path / "case_0000.nii.gz"
+    sitk.WriteImage(sitk.GetImageFromArray(np.random.default_rng(0).random((4, 9, 9))), image)
+    image.write_bytes(image.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"case_0000\.nii\.gz is damaged"):
+        predict_case(SimpleNamespace(), [image])
+
+
+def test_an_image_with_values_that_are_no_numbers_is_named_and_not_the_model(tmp_path):
+    """In place of a prediction of background, in every command that predicts."""
+
+    def predict(images, targets, *, save_probabilities):
+        predictor.predict_logits_from_preprocessed_data(torch.from_numpy(sitk.GetArrayFromImage(whole))[None])
+
+    predictor = Predictor(device=torch.device("cpu"), allow_tqdm=False)
+    predictor.predict_from_files_sequential = predict
+    predictor.plans_manager = SimpleNamespace(image_reader_writer_class=SimpleITKIO, transpose_forward=[0, 1, 2])
+    predictor.configuration_manager = SimpleNamespace(spacing=[1.0] * 3, normalization_schemes=["ZScoreNormalization"])
+    image, values = tmp_path / "case_0000.mha", np.ones((4, 4, 4), np.float32)
+    values[1, 2, 3] = np.nan
+    whole = sitk.GetImageFromArray(values)
+    sitk.WriteImage(whole, image)
+    with pytest.raises(UserError, match=r"case_0000\.mha: some voxels are not finite"):
+        predict_case(predictor, [image])
 
 
 def test_an_image_that_nnunet_cannot_read_is_named_and_other_errors_stay(tmp_path):

@@ -48,6 +48,21 @@ def lesions(result, case, label):
     return reference, found, predicted, right
 
 
+def test_values_that_are_no_labels_are_told_and_maps_of_nothing_else_are_refused(tmp_path):
+    cases, labels = write_cases(tmp_path)
+    assert not any("no label's" in line for line in remarks(score(cases, labels, tmp_path / "predictions")))
+    for folder, name in (("labels", "a"), ("predictions", "b")):
+        write_row(tmp_path / folder / f"{name}.nii.gz", [1, 1, 7, 0, 255, 0])
+    lines = remarks(score(cases, labels, tmp_path / "predictions"))
+    assert [line.partition("by dataset.json. ")[2] for line in lines if "no label's" in line] == [
+        f"They count as background. {cases.cases['a'].label} has 7, 255"
+    ]
+    assert any("2 of 2 cases have values" in line for line in lines)
+    write_row(tmp_path / "predictions" / "b.nii.gz", [255, 255, 9, 0, 0, 0])
+    with pytest.raises(UserError, match=r"b\.nii\.gz has the values 255 and none of a label: .* are 0, 1, 2, 3, 4, 9"):
+        score(cases, labels, tmp_path / "predictions")
+
+
 def test_dice_is_what_counting_gives(tmp_path):
     result = score_rows(tmp_path)
     # shell in a: 2 of 3 reference and 2 predicted voxels agree, the ignored voxel left out: 2·2/(3+2); b: 2·1/(1+2)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.formats.dataset_json import checked_dataset_json, read_dataset_json
+from nnunet_ext.formats.dataset_json import channel_names, checked_dataset_json, read_dataset_json
 
 GOOD = {
     "channel_names": {"0": "T1", "1": "FLAIR"},
@@ -26,6 +26,13 @@ def test_the_keys_of_version_1_are_taken():
     assert checked_dataset_json(old, where="f")["labels"] == {"background": 0, "liver": 1}
 
 
+def test_known_keys_that_are_null_are_as_if_they_were_not_there():
+    null = {"nnunet_ext": None, "dataset": None, "overwrite_image_reader_writer": None, "modality": None}
+    assert checked_dataset_json({**GOOD, **null, "mine": None}, where="f") == {**GOOD, "mine": None}
+    old = {**GOOD, "channel_names": None, "modality": GOOD["channel_names"]}
+    assert channel_names(checked_dataset_json(old, where="f")) == ["T1", "FLAIR"]
+
+
 def test_numbers_as_names_of_channels_are_text():
     assert checked_dataset_json({**GOOD, "channel_names": {"0": 0, "1": 1}}, where="f")["channel_names"]["1"] == "1"
 
@@ -43,6 +50,9 @@ def test_numbers_as_names_of_channels_are_text():
         ({"labels": {"liver": [1, "x"]}}, r"labels\.liver"),
         ({"labels": {"liver": None}}, r"labels\.liver"),
         ({"labels": 3}, "labels: must be an object"),
+        ({"labels": {"liver": 1, "ignore": [2]}}, r"labels: ignore is \[2\], and must be one number"),
+        ({"nnunet_ext": [1]}, r"nnunet_ext: must be an object \{…\}; \[1\] was found"),
+        ({"nnunet_ext": 3}, r"nnunet_ext: must be an object \{…\}; 3 was found"),
         ({"channel_names": ["MRI"]}, 'channel_names: a list was found.*"0": "T1"'),
         ({"channel_names": {"MRI": 0}}, "channel_names: the keys are 'MRI'"),
         ({"channel_names": {"0": "a", "2": "b"}}, "channel_names: the keys are '0', '2'"),

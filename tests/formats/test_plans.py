@@ -6,7 +6,7 @@ import json
 import pytest
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.formats.plans import checked_plans
+from nnunet_ext.formats.plans import checked_plans, require
 
 NETWORK = {"network_class_name": "a.B", "arch_kwargs": {"n_stages": 3}, "_kw_requires_import": ["conv_op"]}
 GOOD = {
@@ -28,6 +28,12 @@ def changed(configuration, **content):
 
 def test_what_is_right_stays_as_it_is():
     assert checked_plans(GOOD, where="f") == GOOD
+
+
+def test_what_is_taken_for_granted_is_named_where_it_is_missing():
+    require(GOOD, ("dataset_name", "configurations"), where="f")
+    with pytest.raises(UserError, match="f has no image_reader_writer, label_manager, which nnU-Net always writes"):
+        require({**GOOD, "label_manager": None}, ("image_reader_writer", "plans_name", "label_manager"), where="f")
 
 
 @pytest.mark.parametrize("name", ["nnUNetPlans", "nnUNetResEncUNetMPlans"])

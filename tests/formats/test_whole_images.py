@@ -1,5 +1,6 @@
 """Files that were cut off are told from whole ones, in every format whose reader does not notice it."""
 
+import errno
 import gzip
 
 import numpy as np
@@ -8,7 +9,7 @@ import SimpleITK as sitk
 import tifffile
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.formats.whole_images import check_whole
+from nnunet_ext.formats.whole_images import check_whole, image_written_whole
 
 VOLUME = np.random.default_rng(0).integers(0, 255, (12, 16, 20))
 
@@ -72,6 +73,23 @@ def test_damaged_gzip_in_several_members(tmp_path):
     file.write_bytes(gzip.compress(plain[:1000]) + second)
     with pytest.raises(UserError, match="scan.nii.gz is damaged"):
         check_whole(file)
+
+
+@pytest.mark.parametrize("ending", [".NII.GZ", ".MHA", ".xyz"])
+def test_an_ending_that_nobody_writes_is_no_full_disk(tmp_path, ending):
+    file = tmp_path / f"scan{ending}"
+    with pytest.raises(UserError, match="Its ending must be one that nnU-Net writes"), image_written_whole(file):
+        sitk.WriteImage(sitk.GetImageFromArray(VOLUME), file)
+
+
+def test_a_file_that_is_too_short_is_a_full_disk(tmp_path):
+    for ending in (".nii.gz", ".mha"):
+        file = tmp_path / f"scan{ending}"
+        with pytest.raises(OSError, match="not be written to its end") as raised, image_written_whole(file):
+            file.write_bytes(b"")
+            if ending == ".mha":
+                raise RuntimeError("of ITK")
+        assert raised.value.errno == errno.ENOSPC
 
 
 @pytest.mark.parametrize("ending", [".mha", ".nrrd", ".png"])

@@ -60,6 +60,7 @@ COMMANDS = (
     Command("simulate labels 901 -o Dataset916_L --keep 1", DATA, ("raw",)),
     Command("simulate noise 901 -o Dataset920_N --rate 0.5 --size 2 --kinds shift swap", DATA, ("raw",)),
     Command("merge 901 906 -o Dataset917_M --prefix", (*DATA, f"{PARTIAL}/dataset.json", f"{PARTIAL}/*Tr/*"), ("raw",)),
+    Command("merge 901 906 -o Dataset921_C --prefix --copy", (*DATA, f"{PARTIAL}/*Tr/*"), ("raw",)),
     Command("check -d 906 --trainer nnUNetTrainerPartialLabels", (f"{PARTIAL}/dataset.json", f"{PARTIAL}/labelsTr/*")),
     Command("unlabelled raw/" + DATASET + "/imagesTr -o Dataset913_U", DATA, ("raw",)),
     Command("split -d 901 --shots 1 --force", (*DATA, *PLANS), (PLANNED,)),
@@ -134,8 +135,11 @@ def make_workspace(root: Path, prepared: Path) -> None:
     for case in cases:
         shutil.copy(source / "gt_segmentations" / f"{case}.nii.gz", root / PLANNED / "gt_segmentations")
     description = json.loads((source / "dataset.json").read_text())
+    labels = [name for name, value in description["labels"].items() if value]
+    own = {"made_by": "by hand", "annotated_labels": dict.fromkeys(cases, labels), "default": labels}
     for folder in (RAW, PLANNED):
-        (root / folder / "dataset.json").write_text(json.dumps({**description, "numTraining": CASES}))
+        content = {**description, "numTraining": CASES, "nnunet_ext": own}
+        (root / folder / "dataset.json").write_text(json.dumps(content))
     write_open_cases(root / OPEN, root / RAW)
     folds = [{"train": cases[1:], "val": cases[:1]}, {"train": cases[:-1], "val": cases[-1:]}]
     (root / PLANNED / "splits_final.json").write_text(json.dumps(folds))

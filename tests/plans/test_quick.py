@@ -97,8 +97,18 @@ def test_a_cascade_is_refused_with_what_to_use_instead():
         quick_configuration(plans, "3d_cascade_fullres", base)
 
 
-def test_an_unknown_network_is_refused():
+def test_one_number_of_blocks_is_that_of_every_stage():
     base = resolved([64] * 3, [1] * 3)
-    del base["architecture"]["arch_kwargs"]["n_conv_per_stage"]
+    base["architecture"]["arch_kwargs"].update(n_conv_per_stage=1, n_conv_per_stage_decoder=3)
+    kwargs = quick_configuration({"configurations": {"base": base}}, "base", base)["architecture"]["arch_kwargs"]
+    assert kwargs["n_conv_per_stage"] == [1] * kwargs["n_stages"]
+    assert kwargs["n_conv_per_stage_decoder"] == [2] * (kwargs["n_stages"] - 1)
+
+
+@pytest.mark.parametrize("key", ["n_conv_per_stage", "n_conv_per_stage_decoder"])
+def test_an_unknown_network_is_refused(key):
+    """The second key is one that STU-Net does not have."""
+    base = resolved([64] * 3, [1] * 3)
+    del base["architecture"]["arch_kwargs"][key]
     with pytest.raises(UserError, match=r"knows PlainConvUNet and ResidualEncoderUNet"):
         quick_configuration({"configurations": {"base": base}}, "base", base)

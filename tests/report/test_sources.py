@@ -164,6 +164,29 @@ def test_an_evaluation_of_a_part_of_the_cases_is_told_and_repeated_as_such(tmp_p
     assert set(source.remarks) - set(whole.remarks) == {"Cases that lack a label or a prediction were left out."}
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"labels": {"liver": None}}, r"labels\.liver: must be an object"),
+        ({"labels": {"liver": {"cases_not_annotated": None}}}, "cases_not_annotated: must be a whole number"),
+        ({"labels": {"liver": {"cases_not_annotated": 1}}, "number_of_cases": None}, "number_of_cases is missing"),
+        ({"overlap": "half"}, "overlap"),
+        ({"overlap": "0.1", "references": None, "instances": None}, None),  # as good as the number, or left out
+    ],
+)
+def test_what_is_wrong_in_an_evaluation_is_named(tmp_path, change, told):
+    entry = evaluated_set({"case_0": {"liver": 0.8}})
+    out = write_evaluation(tmp_path / "out", [entry])
+    content = json.loads((out / "evaluation.json").read_text())
+    content["datasets"] = [{**content["datasets"][0], **change}]
+    (out / "evaluation.json").write_text(json.dumps(content))
+    if told is None:
+        assert read_results_folder(out).commands
+        return
+    with pytest.raises(UserError, match=rf"(?s)evaluation\.json.*{told}"):
+        read_results_folder(out)
+
+
 def test_evaluation_without_its_model_still_has_scores(tmp_path):
     source = read_results_folder(write_evaluation(tmp_path / "out", [evaluated_set({"case_0": {"liver": 0.8}})]))
     assert source.trainings == {}
@@ -251,6 +274,22 @@ def test_summary_without_cases_is_refused(tmp_path):
     model = write_model(tmp_path, {0: {"case_0": 0}})
     (model / "fold_0" / "validation" / "summary.json").write_text('{"metric_per_case": []}')
     with pytest.raises(UserError, match="holds no evaluated case"):
+        read_results_folder(model)
+
+
+@pytest.mark.parametrize("twice", ["case", "label"])
+def test_a_summary_with_a_case_or_a_label_twice_is_refused(tmp_path, twice):
+    model = write_model(tmp_path, {0: {"case_0": 0}})
+    file = model / "fold_0" / "validation" / "summary.json"
+    summary = json.loads(file.read_text())
+    (case,) = summary["metric_per_case"]
+    if twice == "case":
+        summary["metric_per_case"].append(case)
+    else:
+        key = next(iter(case["metrics"]))
+        case["metrics"][f"({key},)"] = case["metrics"][key]
+    file.write_text(json.dumps(summary))
+    with pytest.raises(UserError, match=r"summary\.json has the case case_0, or a label of it, twice"):
         read_results_folder(model)
 
 

@@ -10,6 +10,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
 from nnunet_ext.formats.dataset_json import channel_names, declared_values, values_of
+from nnunet_ext.formats.names import check_names
 from nnunet_ext.messages import counted, some
 from nnunet_ext.preprocessing.checks.dataset_check import splits_file
 from nnunet_ext.preprocessing.raw.places import alike, misplaced, told_apart
@@ -58,6 +59,7 @@ def check_names_of_files(dataset: RawDataset) -> Iterator[Finding]:
         return
     used = {file for case in dataset.cases.values() for file in case.images}
     if stray := [file.name for file in sorted(folder.glob(f"*{glob.escape(ending)}")) if file not in used]:
+        check_names(stray, what="case", where=folder)
         detail = f"nnU-Net takes {some(stray)} in {folder} for cases. Remove them, or name them CASE_0000{ending}."
         yield Finding("problem", "names of files", detail)
 

@@ -1,17 +1,15 @@
 """Registration of a prior scan to the current one."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import SimpleITK as sitk
 
+from nnunet_ext.formats.pairing import Kind
 from nnunet_ext.messages import last_line
 from nnunet_ext.preprocessing.pairs import registration_stages as stages
 from nnunet_ext.preprocessing.pairs.image_pair import ImagePair, prepared_pair
 from nnunet_ext.preprocessing.pairs.images import unmoved
-
-Kind = Literal["none", "rigid", "affine", "bspline"]
 
 STAGES: tuple[Kind, ...] = ("rigid", "affine", "bspline")
 LEAST_SIMILARITY = 0.03

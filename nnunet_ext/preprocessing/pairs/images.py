@@ -13,7 +13,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.formats.tiff_spacing import given_spacing, is_tiff
 from nnunet_ext.formats.whole_images import image_written_whole
 from nnunet_ext.messages import last_line, size
-from nnunet_ext.preprocessing.raw.raw_dataset import check_values, whole_numbers
+from nnunet_ext.preprocessing.raw.raw_dataset import check_files, check_values, whole_numbers
 
 Mask = npt.NDArray[np.bool_]
 
@@ -41,6 +41,7 @@ def read_label_image(file: Path, known: Collection[int]) -> sitk.Image:
 
 
 def _read(file: Path) -> sitk.Image:
+    check_files([file])
     try:
         image = sitk.ReadImage(str(file))
     except RuntimeError as error:

@@ -9,10 +9,10 @@ from typing import Any
 from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import size_and_time, write_json
+from nnunet_ext.files import check_apart, size_and_time, write_json
 from nnunet_ext.folders import folder_written_whole
 from nnunet_ext.formats.own_key import KEY
-from nnunet_ext.formats.pairing import MATCHED, PAIRING
+from nnunet_ext.formats.pairing import MATCHED, PAIRING, prepared
 from nnunet_ext.messages import some
 from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.plans.channel_roles import LONGITUDINAL, roles_of_dataset
@@ -53,7 +53,8 @@ def make_longitudinal_dataset(
     `make_case` for `if_diverged`, and `new_dataset` for `name` and `force`.
     """
     start = time.monotonic()
-    with new_dataset(name, force=force, request={"version": __version__, **asdict(pairing)}) as folder:
+    request = {"version": __version__, **asdict(pairing)}
+    with new_dataset(name, force=force, made_from=_inputs(pairs, pairing), request=request) as folder:
         images, labels = folder / "imagesTr", folder / "labelsTr"
         records = _write_cases(pairs, folder, images, pairing, labels=labels, if_diverged=if_diverged)
         _remove_others(folder, records, channels=len(pairing.channel_names))
@@ -68,6 +69,7 @@ def make_prediction_images(
 ) -> PreparedPairs:
     """Write the channels of pairs into a folder for ``nnUNetv2_predict -i``; an interrupted run leaves nothing."""
     start = time.monotonic()
+    check_apart(Path(folder), _inputs(pairs, pairing))
     with folder_written_whole(Path(folder), force=force) as unfinished:
         records = _write_cases(pairs, unfinished, unfinished, pairing, labels=None, if_diverged=if_diverged)
     return PreparedPairs(records, [], time.monotonic() - start)
@@ -91,21 +93,28 @@ def description_of(name: str, pairing: Pairing, *, cases: int) -> dict[str, Any]
 def pairing_of(description: Mapping[str, Any], *, where: Path) -> Pairing:
     """What was made of a dataset's or model's pairs, by its dataset.json; a UserError if ``pair`` did not write it."""
     about = description.get(KEY, {})
-    if about.get("made_by") != MADE_BY or not isinstance(about.get(PAIRING), dict):
+    if not isinstance(about, Mapping) or about.get("made_by") != MADE_BY or not isinstance(about.get(PAIRING), dict):
         raise UserError(
             f"{where} is not of a dataset that `nnunet_ext pair` made, so that it does not say how its pairs were "
             "prepared. Name such a dataset, or the folder of a model that was trained on one."
         )
     roles = roles_of_dataset(description)
     # those of the prior scan; the dataset's own may have become regions since
-    repeat = {"labels": description["labels"], **about[PAIRING]}
-    labels = {str(name): value for name, value in repeat.pop("labels").items() if name != "background"}
+    repeat = prepared(about[PAIRING], where=where).model_dump()
+    own = repeat.pop("labels")
+    labels = {str(name): value for name, value in (own or description["labels"]).items() if name != "background"}
     if regions := [name for name, value in labels.items() if not isinstance(value, int)]:
         raise UserError(
             f"{where} has the regions {some(regions)} and does not say what the labels of the prior scan were. Add "
             f'"labels": {{"NAME": VALUE}} to "{KEY}": "{PAIRING}" there, as they were when `nnunet_ext pair` made it.'
         )
     return Pairing(labels, prior_image=bool(roles.prior_image), prior_labels=bool(roles.prior_labels), **repeat)
+
+
+def _inputs(pairs: Sequence[Pair], pairing: Pairing) -> list[Path]:
+    """The files that are read, none of which may lie in what `force` replaces."""
+    matched = [] if pairing.match_histogram is None else [Path(pairing.match_histogram)]
+    return [*(file for pair in pairs for file in pair.files.values()), *matched]
 
 
 def _write_cases(

@@ -9,9 +9,10 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.formats.pairing import Kind
 from nnunet_ext.preprocessing.pairs import images
 from nnunet_ext.preprocessing.pairs.body import body_box, match_histogram
-from nnunet_ext.preprocessing.pairs.image_registration import Kind, Registration, register_images
+from nnunet_ext.preprocessing.pairs.image_registration import Registration, register_images
 from nnunet_ext.preprocessing.pairs.pairing import Pair
 
 IfDiverged = Literal["stop", "unregistered", "without-prior"]

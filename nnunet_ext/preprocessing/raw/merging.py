@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import check_apart, write_json
+from nnunet_ext.files import write_json
 from nnunet_ext.formats.annotated_labels import LISTS, SCRIBBLED
 from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.formats.tiff_spacing import spacing_file
@@ -28,10 +28,10 @@ def merge_datasets(merge: Merge, name: str, *, copy: bool, force: bool) -> bool:
     Images stay where they are unless `copy` is true. `name` and `force` are as in `new_dataset`.
     """
     roles, target = _roles(merge), check_new_name(name, force=force)
-    check_apart(target, [source.dataset.folder for source in merge.sources])
     first, flat, cases = merge.sources[0].dataset, True, dict[str, Case]()
     reader, ending = first.reader_writer(), first.ending
-    with new_dataset(name, force=force) as folder:
+    read = [file for source in merge.sources for file in source.dataset.files]
+    with new_dataset(name, force=force, made_from=read) as folder:
         if copy:
             (folder / "imagesTr").mkdir()
         for source in merge.sources:

@@ -3,14 +3,14 @@
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import write_json
+from nnunet_ext.files import check_apart, write_json
 from nnunet_ext.folders import check_output_folder, folder_written_whole
 from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.formats.typed import read_typed
@@ -37,9 +37,15 @@ def check_new_name(name: str, *, force: bool) -> Path:
 
 
 @contextmanager
-def new_dataset(name: str, *, force: bool, request: Mapping[str, Any] | None = None) -> Iterator[Path]:
-    """An empty folder that becomes the raw dataset only if the block ends well; see `folder_written_whole`."""
+def new_dataset(
+    name: str, *, force: bool, made_from: Iterable[Path] = (), request: Mapping[str, Any] | None = None
+) -> Iterator[Path]:
+    """An empty folder that becomes the raw dataset only if the block ends well; see `folder_written_whole`.
+
+    A UserError says if it would lie in, over or above a file or folder that it is made from.
+    """
     target = check_new_name(name, force=force)
+    check_apart(target, made_from)
     with only_run(target.with_name(name[: len("Dataset000")])):  # no other dataset gets its id meanwhile
         check_new_name(name, force=force)
         with folder_written_whole(target, force=force, request=request) as folder:

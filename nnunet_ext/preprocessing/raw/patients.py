@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
 from nnunet_ext.preprocessing.raw.splits import group_cases
 
@@ -11,11 +12,18 @@ PAIRS = "pairs.json"
 
 
 def patients_of_cases(file: Path) -> dict[str, str]:
-    """The patient of each case by what `nnunet_ext pair` recorded; nothing if there is no such record."""
+    """The patient of each case by what `nnunet_ext pair` recorded; nothing if there is no such record.
+
+    A UserError says if the record was damaged: patients must not be in two parts of a fold.
+    """
     if not file.is_file():
         return {}
     content = read_json(file)
-    cases = content.get("cases", {}) if isinstance(content, dict) else {}
+    cases = content.get("cases") if isinstance(content, dict) else None
+    if not isinstance(cases, dict):  # of another program, whose table of pairs may be called so too
+        if isinstance(content, dict) and content.get("made_by") == "pair":
+            raise UserError(f"{file} must name the patient of each case, as nnunet_ext pair writes it. Make it anew.")
+        return {}
     found = {case: entry.get("patient") for case, entry in cases.items() if isinstance(entry, dict)}
     return {case: str(patient) for case, patient in found.items() if isinstance(patient, str | int)}
 

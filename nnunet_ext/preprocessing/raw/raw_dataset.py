@@ -5,7 +5,7 @@ import glob
 import io
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,13 @@ from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 from nnunet_ext.errors import UserError
 from nnunet_ext.formats.annotated_labels import AnnotatedLabels, annotated_labels
 from nnunet_ext.formats.dataset_json import declared_values, read_dataset_json
+from nnunet_ext.formats.names import check_names
 from nnunet_ext.formats.tiff_spacing import check_spacing, spacing_file
 from nnunet_ext.formats.whole_images import check_whole, image_written_whole
 from nnunet_ext.messages import last_line, some
 from nnunet_ext.plans.plans_file import raw_folder
 
 PICTURES = tuple(NaturalImage2DIO.supported_file_endings)
-UNREADABLE = (RuntimeError, OSError, ValueError, AssertionError)  # what nnU-Net's readers raise
 
 Labels = npt.NDArray[np.integer]  # a map of labels or of instances, (Z, Y, X); two-dimensional images have Z = 1
 
@@ -50,6 +50,11 @@ class RawDataset:
     folder: Path
     description: Mapping[str, Any]
     cases: Mapping[str, Case]
+
+    @property
+    def files(self) -> list[Path]:
+        """Its folder, and the images and label maps of its cases, which dataset.json may list from elsewhere."""
+        return [self.folder, *(file for case in self.cases.values() for file in (*case.images, case.label))]
 
     @property
     def ending(self) -> str:
@@ -121,7 +126,7 @@ class RawDataset:
 
 def reader_for(description: Mapping[str, Any], example: Path) -> Any:
     """What nnU-Net reads and writes the files of a dataset.json with; a UserError if it cannot read the example."""
-    _require([example])
+    check_files([example])
     said = io.StringIO()  # nnU-Net prints the traceback of each reader that fails
     reader = None
     with (
@@ -210,15 +215,15 @@ def read_images(reader: Any, case: Case) -> tuple[npt.NDArray[np.float32], dict[
 @contextlib.contextmanager
 def _reading(files: Sequence[Path], reader: Any, *, are_images: bool) -> Iterator[None]:
     """Raise a UserError if files are not whole, or a reader of nnU-Net raises in the block; it prints the reason."""
-    _require(files)
+    check_files(files)
     if isinstance(reader, Tiff3DIO):
         check_spacing(files[0], is_image=are_images)
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said):
             yield
-    except UNREADABLE as error:
-        reason = last_line(error) or said.getvalue().strip().partition("\n")[0]
+    except Exception as error:  # the libraries below nnU-Net's readers raise of every kind for a damaged file
+        reason = last_line(error) or said.getvalue().strip().partition("\n")[0] or type(error).__name__
         raise UserError(f"{', '.join(map(str, files))} cannot be read: {reason}") from None
 
 
@@ -231,11 +236,25 @@ def _require_three_axes(properties: Mapping[str, Any], file: Path) -> None:
         )
 
 
-def _require(files: Sequence[Path]) -> None:
+def check_files(files: Iterable[Path]) -> None:
+    """Raise a UserError if a file of an image or label map does not exist, was cut off, or would end the process."""
     for file in files:
+        try:
+            str(file).encode()
+        except UnicodeEncodeError:  # at which SimpleITK aborts
+            raise UserError(f"{file} cannot be read: its path is no text in UTF-8. Rename what is not.") from None
         if not file.is_file():
             raise UserError(f"{file} does not exist.")
         check_whole(file)
+
+
+def check_finite(images: npt.NDArray[np.float32], files: Iterable[Path]) -> None:
+    """Raise a UserError, which names the files, if the channels of a case hold values that are no numbers."""
+    if not np.isfinite(images).all():
+        raise UserError(
+            f"{', '.join(map(str, files))}: some voxels are not finite (NaN or infinite), and after normalisation all "
+            "would be. Replace them in the image."
+        )
 
 
 def images_in(folder: Path, endings: Collection[str]) -> Iterator[tuple[Path, str, str]]:
@@ -249,6 +268,7 @@ def images_in(folder: Path, endings: Collection[str]) -> Iterator[tuple[Path, st
         if ending and not file.name.startswith(".") and file.is_file():
             found = True
             name, written = file.name[: -len(ending)], file.name[-len(ending) :]
+            check_names([name], what="case", where=folder)
             yield file, name, written
     if not found:
         raise UserError(f"{folder} has no images. Their names end in one of {', '.join(endings)}.")
@@ -280,11 +300,20 @@ def check_values(
     labels: Labels, known: Collection[int], *, file: Path, fix: str = "Add it to dataset.json, or fix the file."
 ) -> None:
     """Raise a UserError, which names the file, if a label map holds other values than the known ones."""
-    if unknown := sorted(set(np.unique(labels).tolist()) - set(known)):
+    if unknown := unknown_values(labels, known):
         raise UserError(
             f"{file} has the value{'s' * (len(unknown) > 1)} {some(unknown, 3)}, but the labels are "
             f"{', '.join(map(str, sorted(known)))}. {fix}"
         )
+
+
+def unknown_values(labels: Labels, known: Collection[int]) -> list[int]:
+    """The values of a label map that are none of the known ones, in order."""
+    values = np.arange(int(labels.max(initial=0)) + 1) if labels.dtype.itemsize <= 2 else np.unique(labels)
+    if not (is_unknown := ~np.isin(values, list(known))).any():
+        return []
+    # to look each voxel up in a table takes half the time of sorting them
+    return np.unique(labels[is_unknown[labels]] if labels.dtype.itemsize <= 2 else values[is_unknown]).tolist()
 
 
 def read_raw_dataset(dataset: str) -> RawDataset:
@@ -317,4 +346,5 @@ def cases_in(folder: Path, ending: str) -> dict[str, tuple[Path, ...]]:
         name, _, channel = file.name.removesuffix(ending).rpartition("_")
         if name and len(channel) == 4 and channel.isdecimal() and not file.name.startswith("."):
             found.setdefault(name, []).append(file)
+    check_names(found, what="case", where=folder)
     return {name: tuple(files) for name, files in sorted(found.items())}

@@ -10,16 +10,17 @@ from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import check_apart, read_json
+from nnunet_ext.files import read_json
 from nnunet_ext.formats.dataset_json import channel_names, checked_dataset_json
 from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.messages import some
-from nnunet_ext.preprocessing.raw.new_dataset import check_new_name, new_dataset, write_description
+from nnunet_ext.preprocessing.raw.new_dataset import new_dataset, write_description
 from nnunet_ext.preprocessing.raw.raw_dataset import (
     Case,
     Labels,
     RawDataset,
     cases_in,
+    check_finite,
     images_in,
     read_images,
     readable_endings,
@@ -108,19 +109,14 @@ def make_unlabelled_dataset(
     are 2D.
     """
     cases, ending = find_cases(folder)
-    check_apart(check_new_name(name, force=force), [folder])
     named = _named(channels) if channels is not None else read_neighbour(folder)
     source = RawDataset(folder, {**named, "labels": LABELS, "file_ending": ending}, cases)
     reader = source.reader_writer()
     expected, flat = channel_names(source.description), True
-    with new_dataset(name, force=force) as target:
+    with new_dataset(name, force=force, made_from=[folder]) as target:
         for case, files in tqdm(cases.items(), desc="Reading images", unit="case", disable=None):
             images, properties = read_images(reader, files)
-            if not np.isfinite(images).all():
-                raise UserError(
-                    f"{', '.join(map(str, files.images))}: some voxels are not finite (NaN or infinite), and after "
-                    "normalisation all would be. Replace them in the image."
-                )
+            check_finite(images, files.images)
             if len(images) != len(expected):
                 named_channels = f"{len(expected)} are named: {', '.join(expected)}"
                 raise UserError(

@@ -69,7 +69,7 @@ def weaker_dataset(source: RawDataset, name: str, *, force: bool) -> Iterator[We
         raise UserError(f"{source.folder} has a {DENSE}, so its {WEAK} is not dense. Name a dataset whose {WEAK} is.")
     if source.annotated_labels().are_partial(source.cases):
         raise UserError(f"By its dataset.json, {source.folder.name} is not annotated for every label in every case.")
-    with new_dataset(name, force=force) as folder:
+    with new_dataset(name, force=force, made_from=source.files) as folder:
         yield WeakerDataset(source, name, folder, source.reader_writer())
 
 

@@ -54,6 +54,15 @@ def test_the_resolution_of_a_tiff_is_that_of_a_print(tmp_path):
     assert read_scan(flat).GetSpacing() == (1, 1)
 
 
+def test_a_file_that_was_cut_off_is_refused(tmp_path):
+    file = written(tmp_path, scan(textured(0)), ".nii.gz")
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"some\.nii\.gz is damaged"):
+        read_scan(file)
+    with pytest.raises(UserError, match=r"some\.nii\.gz is damaged"):
+        read_label_image(file, {*range(256)})
+
+
 def test_grids_that_differ_by_rounding_are_the_same():
     one, other = scan(textured(0)), scan(textured(1), origin=(5.00001, -7, 11), spacing=(1.00001, 1.5, 3))
     assert difference(one, other) == ""
@@ -117,8 +126,10 @@ def test_scan_with_values_that_are_not_finite_is_refused(tmp_path, value):
 def test_files_that_are_no_scans_are_refused(tmp_path):
     broken = tmp_path / "broken.nii.gz"
     broken.write_bytes(b"no image")
-    with pytest.raises(UserError, match="broken.nii.gz cannot be read"):
+    with pytest.raises(UserError, match=r"broken\.nii\.gz is damaged: its header cannot be read"):
         read_scan(broken)
+    with pytest.raises(UserError, match=r"broken\.nrrd cannot be read"):
+        read_scan(broken.rename(tmp_path / "broken.nrrd"))
     series = sitk.JoinSeries([scan(textured(0)), scan(textured(1))])
     with pytest.raises(UserError, match="4 dimensions and 1 channels"):
         read_scan(written(tmp_path, series))

@@ -143,6 +143,13 @@ def test_dataset_of_another_make_is_no_example(tmp_path):
         pairing_of({"labels": {"background": 0}, "channel_names": {"0": "CT"}}, where=tmp_path / "dataset.json")
 
 
+def test_roles_of_what_a_training_has_read_by_itself():
+    description = {"channel_names": {"0": "CT", "1": "prior CT"}, "nnunet_ext": None}
+    assert roles_of_dataset(description).prior_image == [1]
+    with pytest.raises(UserError, match=r'dataset\.json, "nnunet_ext": \[1\] was found, and an object'):
+        roles_of_dataset({**description, "nnunet_ext": [1]})
+
+
 def test_description_names_channels_that_there_are():
     description = description_of(NAME, replace(PAIRING, prior_labels=False), cases=3)
     assert description["channel_names"] == {"0": "CT", "1": "prior CT"}

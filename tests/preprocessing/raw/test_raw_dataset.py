@@ -1,11 +1,15 @@
 """Images and label maps as nnU-Net's readers give and write them."""
 
+import contextlib
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
+from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO, SimpleITKIOWithReorient
 from skimage import io
 
@@ -13,10 +17,12 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.preprocessing.raw.raw_dataset import (
     Case,
     cases_in,
+    images_in,
     read_label_map,
     read_raw_dataset,
     reader_for,
     training_cases,
+    unknown_values,
     whole_numbers,
     write_label_map,
 )
@@ -82,6 +88,13 @@ def test_a_value_that_is_no_label_is_shown_as_it_is(value: float, shown: str):
         whole_numbers(np.array([0, 1, value]), file=Path("a"))
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.uint32])
+def test_unknown_values_are_found_in_maps_of_every_size(kind: type):
+    labels = np.array([[0, 7, 1], [200, 7, 0]], kind)
+    assert unknown_values(labels, {0, 1, 3000}) == [7, 200]
+    assert unknown_values(labels, [0, 1, 7, 200]) == unknown_values(labels[:0], []) == []
+
+
 def test_a_file_that_was_cut_off_is_refused(tmp_path: Path):
     file = tmp_path / "a.nii.gz"
     sitk.WriteImage(sitk.GetImageFromArray(np.random.default_rng(0).integers(0, 9, (4, 9, 9)).astype(np.uint8)), file)
@@ -129,6 +142,36 @@ def test_files_that_a_dataset_lists_are_where_it_says(tmp_path: Path, monkeypatc
     listed = {"b": {"images": ["../x/b_0000.mha", "$SCANS/b.mha"], "label": "labelsTr/b.mha"}}
     case = training_cases(tmp_path / "data", {"dataset": listed, "file_ending": ".mha"})["b"]
     assert case == Case((tmp_path / "x" / "b_0000.mha", Path("/scans/b.mha")), tmp_path / "data" / "labelsTr" / "b.mha")
+
+
+@pytest.mark.parametrize("reader", [NaturalImage2DIO(), NibabelIO()], ids=["png", "nifti"])
+def test_a_damaged_file_is_named_whatever_its_reader_raises(tmp_path: Path, reader):
+    file = tmp_path / ("a.png" if isinstance(reader, NaturalImage2DIO) else "a.nii.gz")
+    values = np.random.default_rng(0).integers(0, 9, (16, 16, 16)).astype(np.uint8)
+    if isinstance(reader, NaturalImage2DIO):
+        io.imsave(file, values[0], check_contrast=False)
+    else:
+        sitk.WriteImage(sitk.GetImageFromArray(values), file)
+    content = file.read_bytes()
+    for place in range(len(content) // 16, len(content) - 8, len(content) // 16):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        with contextlib.suppress(UserError):  # a change that no reader notices is none of ours
+            read_label_map(reader, file)
+    file.write_bytes(content[:20] + b"x" + content[21:])  # a SyntaxError of PIL, a zlib.error of nibabel
+    with pytest.raises(UserError, match=rf"{file.name} (cannot be read|is damaged)"):
+        read_label_map(reader, file)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_not_in_utf_8_is_told(tmp_path: Path):
+    """SimpleITK aborts the process at such a name."""
+    os.close(os.open(os.fsencode(tmp_path) + b"/f\xe4lle_0000.nii.gz", os.O_CREAT))
+    with pytest.raises(UserError, match=r"cannot be the name of a case: it is no text in UTF-8\. Rename it"):
+        cases_in(tmp_path, ".nii.gz")
+    with pytest.raises(UserError, match="it is no text in UTF-8"):
+        list(images_in(tmp_path, [".nii.gz"]))
+    with pytest.raises(UserError, match="its path is no text in UTF-8"):
+        read_label_map(SimpleITKIO(), next(tmp_path.iterdir()))
 
 
 def test_one_picture_in_colour_has_every_channel():

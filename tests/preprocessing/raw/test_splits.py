@@ -172,7 +172,7 @@ def test_preprocessed_cases_win(roots):
     folder = roots / "nnUNet_preprocessed" / "Dataset005_New"
     (folder / "gt_segmentations").mkdir(parents=True)
     (folder / "dataset.json").write_text(json.dumps(DATASET_JSON))
-    for case in ("a", "b"):
+    for case in ("a", "b", "._a"):  # the last is a hidden file of macOS
         (folder / "gt_segmentations" / f"{case}.nii.gz").touch()
     assert find_dataset("5") == (folder, ["a", "b"])
 
