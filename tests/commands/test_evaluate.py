@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,27 @@ def test_with_many_cores_the_predictions_are_the_same(models, tmp_path, monkeypa
     names = {path.name for path in (tmp_path / "many" / "Dataset902_Ignore_all").iterdir()}
     assert names == {f"case_{number}.nii.gz" for number in range(5)}
     assert not list((tmp_path / "many").glob("*.unfinished"))
+
+
+@pytest.mark.parametrize("cores", [2, 16])
+def test_an_image_that_cannot_be_predicted_is_named_and_has_no_score(
+    workspace, models, tmp_path, monkeypatch, capsys, cores
+):
+    monkeypatch.setattr(machine, "available_cores", lambda: cores)
+    shutil.copytree(workspace.raw / dataset_name("ignore"), tmp_path / "raw" / dataset_name("ignore"))
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    file = tmp_path / "raw" / dataset_name("ignore") / "imagesTr" / "case_1_0000.nii.gz"
+    image = sitk.ReadImage(str(file), sitk.sitkFloat32)
+    image[2, 2, 2] = math.nan
+    sitk.WriteImage(image, str(file))
+    model = Path(shutil.copytree(models["labels"], tmp_path / models["labels"].name))
+    plans = (model / "plans.json").read_text()
+    (model / "plans.json").write_text(plans.replace("SimpleITKIO", "NibabelIO"))  # the other takes NaN for 0
+    for message in ("case_1_0000.nii.gz: some voxels are not finite", "case_1_0000.nii.gz is damaged"):
+        assert evaluate(model, tmp_path / "out", "--on", ON_IGNORE, "--disable-tta", "--force") == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "out" / "evaluation.json").exists()
+        file.write_bytes(file.read_bytes()[:-100])
 
 
 def test_several_folds_are_an_ensemble(models, tmp_path, capsys):
