@@ -1,6 +1,6 @@
 """Compare predictions with references: a row of the scores table for each case, label and metric."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -200,14 +200,17 @@ def score(
     }
     counts, scores = {label: len(of_label) for label, of_label in annotated.items()}, chain.from_iterable(rows)
     misplaced = {one.case: difference for one, difference in zip(files, places) if difference}
-    unlisted = {one.case: other for one, other in zip(files, others) if other}
+    for of_kind in zip(*others):  # references, predictions
+        _check_have_labels(of_kind)
+    unlisted = {one.case: str(maps[0] if maps[0].unlisted else maps[1]) for one, maps in zip(files, others)}
+    unlisted = {case: found for case, found in unlisted.items() if found}
     return Result(cases, labels, options, case_scores(scores), counts, pooled, misplaced, unlisted, patients, resamples)
 
 
 def _score_case(
     files: _Files, *, reader: Any, labels: ScoredLabels, listed: Collection[int], options: Options
-) -> tuple[list[Row], dict[str, list[Point]], str, str]:
-    """The scores of one case, its operating points by label, a difference of place, and values that are no label's.
+) -> tuple[list[Row], dict[str, list[Point]], str, tuple["_Values", "_Values"]]:
+    """The scores of one case, its operating points by label, a difference of place, and what its two maps hold.
 
     Arguments are as of `score`; `listed` are the values that dataset.json has for the references.
     """
@@ -215,9 +218,12 @@ def _score_case(
     points = {}
     reached = None if files.thresholds is None else read_thresholds(files.thresholds)
     reference, prediction = _read_maps(files, reader)
-    unlisted = _unlisted_values(files.reference, reference.labels, listed, ignore=labels.ignore)
-    of_model = {*chain.from_iterable(labels.of_model), *([] if labels.ignore is None else [labels.ignore])}
-    unlisted = _unlisted_values(files.prediction, prediction.labels, of_model, ignore=labels.ignore) or unlisted
+    of_model = {*chain.from_iterable((*labels.of_model, *labels.keys.values()))}
+    of_model |= set() if labels.ignore is None else {labels.ignore}
+    values = (
+        _Values.of(files.reference, reference.labels, listed),
+        _Values.of(files.prediction, prediction.labels, of_model),
+    )
     for name, label in _labels_in_case(files, reference, prediction, reader, labels, options, reached):
         measured = ((metric.name, metric.compute) for metric in options.metrics if metric.compute is not None)
         rows += [(files.case, name, metric, *compute(label)) for metric, compute in measured]
@@ -225,7 +231,7 @@ def _score_case(
             points[name] = count_operating_points(
                 label, reached.steps[name], reached.thresholds, thresholds=options.thresholds, lesions=options.lesions
             )
-    return rows, points, _difference_of_place(prediction.properties, reference.properties), unlisted
+    return rows, points, _difference_of_place(prediction.properties, reference.properties), values
 
 
 class _Map(NamedTuple):
@@ -248,20 +254,33 @@ def _read_maps(files: _Files, reader: Any) -> tuple[_Map, _Map]:
     return reference, prediction
 
 
-def _unlisted_values(file: Path, labels: Labels, listed: Collection[int], *, ignore: int | None) -> str:
-    """A file and its values that are no label's, which count as background; empty if there are none.
+class _Values(NamedTuple):
+    """What a label map holds."""
 
-    Raises:
-        UserError: if it has no label at all beside them, as a mask of 0 and 255: its scores would mean nothing.
-    """
-    if not (unlisted := unknown_values(labels, {0, *listed})):
-        return ""
-    if not np.isin(labels, [value for value in listed if value not in (0, ignore)]).any():
-        raise UserError(
-            f"{file} has the values {some(unlisted)} and none of a label: by dataset.json the labels are "
-            f"{', '.join(map(str, sorted({0, *listed})))}. Write it with these values, or fix dataset.json."
-        )
-    return f"{file} has {some(unlisted)}"
+    file: Path
+    unlisted: tuple[int, ...]  # that are no label's by dataset.json, and count as background
+    listed: tuple[int, ...]  # that are
+    has_labels: bool
+
+    @classmethod
+    def of(cls, file: Path, labels: Labels, listed: Collection[int]) -> "_Values":
+        unlisted = unknown_values(labels, {0, *listed})
+        foreground = sorted({*listed} - {0})
+        has_labels = bool(np.isin(labels, foreground).any() if unlisted else labels.any())
+        return cls(file, tuple(unlisted), (0, *foreground), has_labels)
+
+    def __str__(self) -> str:
+        return f"{self.file} has {some(self.unlisted)}" if self.unlisted else ""
+
+
+def _check_have_labels(maps: Sequence[_Values]) -> None:
+    """Raise a UserError if maps hold values, but none of a label, as masks of 0 and 255: scores would mean nothing."""
+    if any(one.has_labels for one in maps) or not (first := next((one for one in maps if one.unlisted), None)):
+        return
+    raise UserError(
+        f"{first}, and no file beside it has a label: by dataset.json these are {', '.join(map(str, first.listed))}. "
+        "Write the files with these values, or fix dataset.json."
+    )
 
 
 def _difference_of_place(prediction: Mapping[str, Any], reference: Mapping[str, Any]) -> str:

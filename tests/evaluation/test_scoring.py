@@ -58,8 +58,10 @@ def test_values_that_are_no_labels_are_told_and_maps_of_nothing_else_are_refused
         f"They count as background. {cases.cases['a'].label} has 7, 255"
     ]
     assert any("2 of 2 cases have values" in line for line in lines)
-    write_row(tmp_path / "predictions" / "b.nii.gz", [255, 255, 9, 0, 0, 0])
-    with pytest.raises(UserError, match=r"b\.nii\.gz has the values 255 and none of a label: .* are 0, 1, 2, 3, 4, 9"):
+    for name in ("a", "b"):
+        write_row(tmp_path / "predictions" / f"{name}.nii.gz", [255, 255, 0, 0, 0, 0])
+    message = r"a\.nii\.gz has 255, and no file beside it has a label: .* are 0, 1, 2, 3, 4, 9\. Write"
+    with pytest.raises(UserError, match=message):
         score(cases, labels, tmp_path / "predictions")
 
 
