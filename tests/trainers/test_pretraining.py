@@ -382,9 +382,12 @@ def test_the_decoder_of_a_masked_autoencoder_cannot_be_asked_for(results):
 def test_a_file_that_tells_nonsense_of_its_parts_is_read_as_any_other(results):
     _, file = trained_source(FUSION)
     content = torch.load(file, weights_only=False)
-    for nonsense in ({"outputs": ["blends"]}, {"left_out": "decoder"}, {"left_out": {"decoder": ""}}):
+    for nonsense in ({"outputs": ["blends"]}, {"left_out": {"decoder": ""}}):
         torch.save({**content, "nnunet_ext": nonsense}, file)
         assert any(key.startswith("decoder.stages.") for key in read_source(file).checkpoint["network_weights"])
+    torch.save({**content, "nnunet_ext": {"left_out": "decoder"}}, file)
+    with pytest.raises(UserError, match="left_out must be a mapping"):
+        read_source(file)
 
 
 # ---------------------------------------------------------------------- learning
