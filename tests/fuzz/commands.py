@@ -214,4 +214,5 @@ def write_open_cases(folder: Path, like: Path) -> None:
             changed = image * 1.25 if part == "imagesTr" else sitk.Cast(image * 0 + ignore, sitk.sitkUInt8)
             sitk.WriteImage(changed, str(folder / part / f"open_{case}{number}.nii.gz"))
     labels = {**description["labels"], "ignore": ignore}
-    (folder / "dataset.json").write_text(json.dumps({**description, "labels": labels}))
+    content = {**description, "labels": labels, "nnunet_ext": {"made_by": "by hand"}}
+    (folder / "dataset.json").write_text(json.dumps(content))
