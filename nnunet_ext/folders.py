@@ -106,8 +106,9 @@ def _unfinished_folder(folder: Path, *, force: bool, request: Mapping[str, Any] 
     except BrokenPipeError:  # who reads the output has left
         raise
     except OSError as error:
-        if error.errno in NO_ROOM and error.filename:  # the name that it would have had
-            error.filename = str(error.filename).replace(str(unfinished), str(folder), 1)
+        if error.errno in NO_ROOM and error.filename:
+            written = str(error.filename2 or error.filename)  # of a copy, the first is what was read
+            error.filename = written.replace(str(unfinished), str(folder), 1)  # the name that it would have had
             raise
         if not is_whole and isinstance(error.filename, str) and not _concerns(error.filename, (unfinished, folder)):
             fix = "Make it usable, and repeat the command."
