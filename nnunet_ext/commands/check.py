@@ -1,10 +1,11 @@
 """Is this dataset right for that trainer?
 
-Reads every image and label map of a raw dataset and looks at what nnU-Net needs of any dataset, and at what the trainer
-needs beyond that: for nnUNetTrainerDBDMP the number and sizes of the annotated instances, cases and folds without any,
-and the set of labels; for nnUNetTrainerTDNet, DMPLS and PartialCE the ignore label, scribbles of each label (background
-included) by case and fold, and their agreement with labelsTr_dense, if it is there; for nnUNetTrainerPartialLabels the
-lists of annotated labels by case and fold, and whether they contradict the label maps.
+Reads every image and label map of a raw dataset, those for testing included. It looks at what nnU-Net needs of any
+dataset, at cases that have the same images, and at what the trainer needs beyond that: for nnUNetTrainerDBDMP the
+number and sizes of the annotated instances, cases and folds without any, and the set of labels; for nnUNetTrainerTDNet,
+DMPLS and PartialCE the ignore label, scribbles of each label (background included) by case and fold, and their
+agreement with labelsTr_dense, if it is there; for nnUNetTrainerPartialLabels the lists of annotated labels by case and
+fold, and whether they contradict the label maps.
 
 With -c, it looks at the plans too: whether the configuration is there, its settings are valid and the trainer can do
 what it asks, whether every case is preprocessed, whether the model fits that a fine-tuning starts from, and whether a

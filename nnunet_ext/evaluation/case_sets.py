@@ -12,7 +12,7 @@ from nnunet_ext.formats.dataset_json import channel_names, read_dataset_json
 from nnunet_ext.messages import some
 from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.plans.plans_file import preprocessed_folder, raw_folder
-from nnunet_ext.preprocessing.raw.raw_dataset import Case, cases_in, training_cases
+from nnunet_ext.preprocessing.raw.raw_dataset import Case, raw_test_cases, training_cases
 from nnunet_ext.preprocessing.raw.splits import check_has_folds, read_splits
 
 SELECTIONS = ("test", "val", "all")
@@ -178,15 +178,6 @@ def with_references(
         return dict(cases)
     ending = description["file_ending"]
     return {name: Case(case.images, folder / references / f"{name}{ending}") for name, case in cases.items()}
-
-
-def raw_test_cases(folder: Path, description: Mapping[str, Any]) -> dict[str, Case]:
-    """The cases in imagesTs of a raw dataset, with their labels in labelsTs, which may not exist."""
-    ending = description["file_ending"]
-    return {
-        name: Case(images, folder / "labelsTs" / f"{name}{ending}")
-        for name, images in cases_in(folder / "imagesTs", ending).items()
-    }
 
 
 def _validation_cases(cases: Mapping[str, Case], dataset: str, folds: Sequence[int | str]) -> dict[str, Case]:

@@ -8,11 +8,10 @@ import numpy as np
 from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.case_sets import raw_test_cases
 from nnunet_ext.evaluation.model_evaluation import check_inputs
 from nnunet_ext.files import sha256
 from nnunet_ext.messages import some
-from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset
+from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset, raw_test_cases
 from nnunet_ext.preprocessing.raw.unlabelled import is_unlabelled
 from nnunet_ext.pseudo_labels.teachers import check_all_annotated
 

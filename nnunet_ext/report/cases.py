@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.case_sets import raw_test_cases, with_references
+from nnunet_ext.evaluation.case_sets import with_references
 from nnunet_ext.evaluation.metrics import DICE
 from nnunet_ext.evaluation.metrics.metric import plain
 from nnunet_ext.evaluation.scores_table import case_scores
@@ -24,7 +24,7 @@ from nnunet_ext.formats.annotated_labels import AnnotatedLabels
 from nnunet_ext.formats.dataset_json import read_dataset_json
 from nnunet_ext.formats.summary import Summary, path_of
 from nnunet_ext.formats.typed import validated
-from nnunet_ext.preprocessing.raw.raw_dataset import training_cases
+from nnunet_ext.preprocessing.raw.raw_dataset import raw_test_cases, training_cases
 
 VARIABLE = "nnUNet_raw"
 

@@ -42,7 +42,7 @@ def write_raw(
     for case, array in labels.items():
         write_array(array, folder / "labelsTr" / f"{case}{ending}")
         for channel in range(len(channels)):
-            write_array(image_like(array), folder / "imagesTr" / f"{case}_{channel:04d}{ending}")
+            write_array(image_like(array, case), folder / "imagesTr" / f"{case}_{channel:04d}{ending}")
     description = {
         "channel_names": {str(number): name for number, name in enumerate(channels)},
         "labels": {"background": 0, "lesion": 1} if names is None else dict(names),
@@ -54,9 +54,9 @@ def write_raw(
     return folder
 
 
-def image_like(labels: np.ndarray) -> np.ndarray:
-    """An image of a label map's shape that is nowhere 0."""
-    return np.random.default_rng(0).integers(1, 255, labels.shape).astype(np.uint8)
+def image_like(labels: np.ndarray, case: str = "") -> np.ndarray:
+    """An image of a label map's shape that is nowhere 0; another one for each case."""
+    return np.random.default_rng(list(case.encode())).integers(1, 255, labels.shape).astype(np.uint8)
 
 
 def write_array(array: np.ndarray, file: Path, spacing: Sequence[float] = SPACING) -> None:

@@ -7,14 +7,15 @@ from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
-from nnunet_ext.preprocessing.checks.dataset_check import DatasetCheck
+from nnunet_ext.preprocessing.checks.dataset_check import DatasetCheck, known_folds
 from nnunet_ext.preprocessing.checks.general import FileCheck, check_description, check_folds, check_names_of_files
 from nnunet_ext.preprocessing.checks.partial_labels import PartialLabelsCheck, missing_labels
-from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset
+from nnunet_ext.preprocessing.checks.same_images import check_same_images
+from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset, raw_test_cases
 
 
 def check_dataset(dataset: RawDataset, checks: Iterable[str | type | DatasetCheck]) -> list[Finding]:
-    """Look at every case of a dataset once.
+    """Look at every case of a dataset once, those of imagesTs included.
 
     `checks` are what is looked at beyond the files, as `nnunet_ext.techniques.Technique` declares it, or checks that
     were made already. The findings about files come first. Nothing more is looked at if nnU-Net does not take the
@@ -29,12 +30,17 @@ def check_dataset(dataset: RawDataset, checks: Iterable[str | type | DatasetChec
         return [description, Finding("problem", "images", str(error))]
     wanted = [resolve_name(one) if isinstance(one, str) else one for one in checks]
     shown: list[DatasetCheck] = [one(dataset) if isinstance(one, type) else one for one in wanted]
+    test_files = FileCheck(dataset, raw_test_cases(dataset.folder, dataset.description))
     for case in tqdm(dataset.cases, desc="Checking", unit="case", disable=None):
         labels = files.read(case)
         if labels is not None:
             for check in shown:
                 check.look_at(case, labels)
-    findings = [description, *check_names_of_files(dataset), *files.findings(), *check_folds(dataset)]
+    for case in tqdm(test_files.cases, desc="Checking imagesTs", unit="case", disable=None):
+        test_files.read(case)
+    findings = [description, *check_names_of_files(dataset), *files.findings(), *test_files.findings()]
+    findings += check_folds(dataset)
+    findings += check_same_images(files.contents, test_files.contents, known_folds(dataset))
     if PartialLabelsCheck not in wanted:
         findings += missing_labels(dataset)
     return findings + [finding for check in shown for finding in check.findings()]

@@ -13,8 +13,9 @@ from nnunet_ext.formats.dataset_json import channel_names, declared_values, valu
 from nnunet_ext.formats.names import check_names
 from nnunet_ext.messages import counted, some
 from nnunet_ext.preprocessing.checks.dataset_check import splits_file
+from nnunet_ext.preprocessing.checks.same_images import content_of
 from nnunet_ext.preprocessing.raw.places import alike, misplaced, told_apart
-from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, read_images, read_label_map
+from nnunet_ext.preprocessing.raw.raw_dataset import Case, Labels, RawDataset, read_images, read_label_map
 from nnunet_ext.preprocessing.raw.splits import PARTS, read_splits
 
 FINE = {
@@ -77,10 +78,23 @@ def misplaced_ignore(labels: Mapping[str, Any]) -> str:
 
 
 class FileCheck:
-    """Reads each case's images and labels, and gathers what is wrong with them."""
+    """Reads each case's images and labels, and gathers what is wrong with them.
 
-    def __init__(self, dataset: RawDataset) -> None:
-        self.dataset = dataset
+    Args:
+        dataset: whose cases are read.
+        test: the cases of its imagesTs, to read these instead; they may have no labels.
+
+    Attributes:
+        contents: what tells a case's images from others, by case.
+
+    Raises:
+        UserError: if nnU-Net cannot read the first image of the dataset.
+    """
+
+    def __init__(self, dataset: RawDataset, test: Mapping[str, Case] | None = None) -> None:
+        self.cases = dataset.cases if test is None else test
+        self.is_test = test is not None
+        self.contents: dict[str, bytes] = {}
         self.reader = dataset.reader_writer()
         self.channels = len(channel_names(dataset.description))
         self.values = declared_values(dataset.description)
@@ -89,7 +103,10 @@ class FileCheck:
 
     def read(self, case: str) -> Labels | None:
         """The case's labels, None if they cannot be used."""
-        files = self.dataset.cases[case]
+        files = self.cases[case]
+        if self.is_test and not files.label.is_file():
+            self._read_images(case)
+            return None
         if absent := [file for file in (*files.images, files.label) if not file.is_file()]:
             self.wrong["files"][case] = f"{absent[0]} does not exist"
         shape, place = (None, None) if set(absent) & set(files.images) else self._read_images(case)
@@ -118,7 +135,7 @@ class FileCheck:
     def _read_images(self, case: str) -> tuple[tuple[int, ...] | None, Mapping[str, Any] | None]:
         """Shape and geometry; None where they cannot be told."""
         try:
-            images, properties = read_images(self.reader, self.dataset.cases[case])
+            images, properties = read_images(self.reader, self.cases[case])
         except UserError as error:
             self.wrong["images"][case] = str(error)
             return None, None
@@ -129,18 +146,28 @@ class FileCheck:
             self.wrong["images"][case] = (
                 f"some voxels are {kind}; after normalisation all would be. Replace them in the image"
             )
+        if content := content_of(images):
+            self.contents[case] = content
         return images.shape[1:], properties
 
     def findings(self) -> Iterator[Finding]:
-        """One for files, images, label values and geometry each, and a warning of labels in another place."""
+        """One for files, images, label values and geometry each, and a warning of labels in another place.
+
+        Of cases for testing, only what is wrong is told one by one.
+        """
+        if self.is_test and self.cases and not any(self.wrong.values()):
+            labelled = sum(case.label.is_file() for case in self.cases.values())
+            detail = f"{counted(len(self.cases), 'case')} in imagesTs, {labelled} with labels in labelsTs; all fit."
+            yield Finding("ok", "test", detail)
         fixes = {"label values": self._grey_values(), "place": PLACE_FIX}
         for title, wrong in self.wrong.items():
             if wrong:
                 case, reason = next(iter(wrong.items()))
-                which = f"wrong in {len(wrong)} of {len(self.dataset.cases)} cases ({some(wrong)})"
+                which = f"wrong in {len(wrong)} of {len(self.cases)} cases ({some(wrong)})"
                 detail = f"{which}. {case}: {reason.rstrip('.')}.{fixes.get(title, '')}"
-                yield Finding("warning" if title == "place" else "problem", title, detail)
-            elif title in FINE:
+                named = f"test {title}" if self.is_test else title
+                yield Finding("warning" if title == "place" else "problem", named, detail)
+            elif title in FINE and not self.is_test:
                 yield Finding("ok", title, FINE[title])
 
     def _grey_values(self) -> str:

@@ -88,7 +88,7 @@ class RawDataset:
     def unknown_cases(self) -> list[str]:
         """Names in the lists of `annotated_labels` that are no case for training or testing."""
         listed = self.annotated_labels()
-        known = {*self.cases, *cases_in(self.folder / "imagesTs", self.ending)}
+        known = {*self.cases, *raw_test_cases(self.folder, self.description)}
         return sorted({*listed.lists, *listed.scribbled} - known)
 
     def reader_writer(self) -> Any:
@@ -336,6 +336,13 @@ def training_cases(folder: Path, description: Mapping[str, Any]) -> dict[str, Ca
         return cases
     labels, ending = folder / "labelsTr", description["file_ending"]
     images = cases_in(folder / "imagesTr", ending)
+    return {name: Case(files, labels / f"{name}{ending}") for name, files in images.items()}
+
+
+def raw_test_cases(folder: Path, description: Mapping[str, Any]) -> dict[str, Case]:
+    """The cases in imagesTs of a raw dataset, with their labels in labelsTs, which may not exist."""
+    labels, ending = folder / "labelsTs", description["file_ending"]
+    images = cases_in(folder / "imagesTs", ending)
     return {name: Case(files, labels / f"{name}{ending}") for name, files in images.items()}
 
 
