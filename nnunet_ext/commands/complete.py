@@ -55,13 +55,13 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_ext.preprocessing.raw.new_dataset import (
         CaseProgress,
         check_new_name,
+        copy_dense_labels,
         copy_splits,
         new_dataset,
         write_description,
     )
     from nnunet_ext.preprocessing.raw.next_steps import next_steps
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
-    from nnunet_ext.preprocessing.simulate.weaker_dataset import copy_dense_labels
     from nnunet_ext.pseudo_labels.completion import Rules, completed_labels
     from nnunet_ext.pseudo_labels.teachers import (
         check_all_annotated,

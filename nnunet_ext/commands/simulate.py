@@ -154,6 +154,7 @@ def print_outcome(
 
 
 def simulate_instances(args: argparse.Namespace) -> int:
+    from nnunet_ext.preprocessing.raw.instances import COMPONENTS
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
     from nnunet_ext.preprocessing.simulate import partial_annotation as partial
 
@@ -162,7 +163,7 @@ def simulate_instances(args: argparse.Namespace) -> int:
     selection = partial.Selection(args.keep, args.scope, args.order, args.seed)
     done = partial.simulate_partial_annotation(source, args.output, selection, origin=origin, force=args.force)
 
-    kind = "the connected components of each label" if origin == partial.COMPONENTS else f"those of {origin}"
+    kind = "the connected components of each label" if origin == COMPONENTS else f"those of {origin}"
     notes = []
     if done.without_foreground:
         notes.append(f"Warning: {done.without_foreground} of {done.cases} cases have no instance at all.")

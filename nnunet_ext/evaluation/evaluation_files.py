@@ -14,7 +14,6 @@ import pandas as pd
 from nnunet_ext.checkpoints.trained_model import TrainedModel, folds_of
 from nnunet_ext.evaluation.bootstrap import LEVEL, SEED, Estimate, Interval
 from nnunet_ext.evaluation.largest_component import PIECES
-from nnunet_ext.evaluation.lesions import COMPONENTS
 from nnunet_ext.evaluation.metrics import (
     AGGREGATED_DICE,
     DICE,
@@ -29,6 +28,7 @@ from nnunet_ext.evaluation.scoring import Result
 from nnunet_ext.files import write_json, write_text
 from nnunet_ext.messages import aligned, some
 from nnunet_ext.nnunet_names import FINAL
+from nnunet_ext.preprocessing.raw.instances import COMPONENTS
 from nnunet_ext.version import __version__
 
 JSON, CSV = "evaluation.json", "evaluation.csv"

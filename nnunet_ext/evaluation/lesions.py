@@ -7,8 +7,6 @@ from nnunet_ext.evaluation.metrics.label_in_case import OVERLAP, DetectionCounts
 from nnunet_ext.preprocessing.raw.instances import components
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels
 
-COMPONENTS = "components"  # what tells instances apart where there is no map of them
-
 Mask = npt.NDArray[np.bool_]
 
 

@@ -33,9 +33,9 @@ from nnunet_ext.formats.dataset_json import declared_values
 from nnunet_ext.formats.evaluation import OnePiece
 from nnunet_ext.formats.tiff_spacing import lacks_spacing
 from nnunet_ext.messages import size, some
+from nnunet_ext.preprocessing.raw.instances import read_instances
 from nnunet_ext.preprocessing.raw.places import alike, misplaced, told_apart
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, read_label_map, reader_for, unknown_values
-from nnunet_ext.preprocessing.simulate.partial_annotation import read_instances
 
 Row = tuple[str, str, str, float, float]
 """Case, label, metric, numerator and denominator."""

@@ -10,7 +10,6 @@ import pandas as pd
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.largest_component import PIECES
-from nnunet_ext.evaluation.lesions import COMPONENTS
 from nnunet_ext.evaluation.metrics import DICE, LESIONS_RECALL, METRICS, NSD
 from nnunet_ext.evaluation.metrics.label_in_case import OVERLAP
 from nnunet_ext.evaluation.scores_table import SCORES, labels_with, nanmean, read_scores, seed_scores
@@ -21,6 +20,7 @@ from nnunet_ext.formats.summary import path_of
 from nnunet_ext.formats.typed import read_typed
 from nnunet_ext.messages import counted, some
 from nnunet_ext.nnunet_names import FINAL, PLANS, TRAINER
+from nnunet_ext.preprocessing.raw.instances import COMPONENTS
 from nnunet_ext.report.cases import CaseFiles, Evaluation, Label, RawFiles, find_raw_files, read_labels, read_summary
 from nnunet_ext.report.training import TrainingRecord, find_checkpoint, read_training
 

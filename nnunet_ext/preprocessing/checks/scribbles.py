@@ -10,8 +10,8 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
 from nnunet_ext.messages import SHOWN, some, spread
 from nnunet_ext.preprocessing.checks.dataset_check import known_folds, single_labels
+from nnunet_ext.preprocessing.raw.new_dataset import DENSE
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, read_label_map
-from nnunet_ext.preprocessing.simulate.weaker_dataset import DENSE
 
 LARGEST_DISAGREEMENT = 0.01  # share of a case's annotated voxels that may differ from its dense labels
 

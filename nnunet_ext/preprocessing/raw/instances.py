@@ -2,11 +2,19 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import cc3d
 import numpy as np
 
-from nnunet_ext.preprocessing.raw.raw_dataset import Labels
+from nnunet_ext.errors import UserError
+from nnunet_ext.preprocessing.raw.raw_dataset import Labels, read_label_map
+
+COMPONENTS = "components"
+"""What tells instances apart where there is no folder of maps of them."""
+
+LARGEST_EXACT = 2**24  # nnU-Net's readers give 32-bit floats, which hold no larger whole number for certain
 
 
 @dataclass(frozen=True)
@@ -43,3 +51,16 @@ def instances_of(case: str, instances: Labels, labels: Labels) -> list[Instance]
             raise ValueError(f"instance {number} lies on the labels {on}, not on one alone")
         found[number] = Instance(case, number, label, voxels)
     return list(found.values())
+
+
+def read_instances(reader: Any, file: Path, labels: Labels, *, ignore: int | None) -> Labels:
+    """A case's instance map without what lies on the ignore label; a UserError if shape or numbers do not fit."""
+    numbers, _ = read_label_map(reader, file)
+    if numbers.shape != labels.shape:
+        raise UserError(f"{file} has the shape {numbers.shape}, but the label map has {labels.shape}. They must fit.")
+    if numbers.max(initial=0) >= LARGEST_EXACT:
+        raise UserError(
+            f"{file} has numbers up to {numbers.max()}. From {LARGEST_EXACT} on nnU-Net's readers do not tell them "
+            "apart: number the instances from 1."
+        )
+    return numbers if ignore is None else np.where(labels == ignore, 0, numbers)

@@ -1,5 +1,6 @@
 """Making new nnU-Net raw datasets of images that are there already."""
 
+import glob
 import json
 import os
 import re
@@ -16,11 +17,13 @@ from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.formats.typed import read_typed
 from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.plans.plans_file import DATA, folder_of_variable, matching_datasets
-from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset
+from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset, copy_label_map
 from nnunet_ext.preprocessing.raw.splits import read_splits, splits_files
 
 NAME = re.compile(r"Dataset(\d{3})_.+")
 PROGRESS = ".progress.json"
+WEAK, DENSE, INSTANCES = "labelsTr", "labelsTr_dense", "instancesTr"
+"""Folders of a dataset whose annotation was simulated: the labels, and the labels and instances they were made from."""
 
 
 def check_new_name(name: str, *, force: bool) -> Path:
@@ -106,3 +109,12 @@ def copy_splits(source: RawDataset, folder: Path) -> None:
     """Keep the folds that trainings read, or those of the raw dataset: patients must not leak. Planning takes them."""
     for file in splits_files(source.folder)[:1]:
         write_json(folder / SPLITS, read_splits(file))
+
+
+def copy_dense_labels(source: RawDataset, folder: Path) -> None:
+    """Keep what a simulated annotation was made from, to compare new labels with, if the source has it."""
+    for name in (DENSE, INSTANCES):
+        if (source.folder / name).is_dir():
+            (folder / name).mkdir(exist_ok=True)
+            for file in sorted((source.folder / name).glob(f"*{glob.escape(source.ending)}")):
+                copy_label_map(file, folder / name / file.name)

@@ -10,17 +10,15 @@ import numpy as np
 from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.preprocessing.raw.instances import Instance, components, instances_of
+from nnunet_ext.preprocessing.raw.instances import COMPONENTS, Instance, components, instances_of, read_instances
+from nnunet_ext.preprocessing.raw.new_dataset import DENSE, INSTANCES, WEAK
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, read_label_map
-from nnunet_ext.preprocessing.simulate.weaker_dataset import DENSE, INSTANCES, LARGEST_NUMBER, WEAK, weaker_dataset
+from nnunet_ext.preprocessing.simulate.weaker_dataset import LARGEST_NUMBER, weaker_dataset
 
 Order = Literal["random", "largest", "smallest"]
 Scope = Literal["case", "dataset"]
 
-COMPONENTS = "components"
 RECORD = "instances.json"
-
-LARGEST_EXACT = 2**24  # nnU-Net's readers give 32-bit floats, which hold no larger whole number for certain
 
 
 @dataclass(frozen=True)
@@ -159,19 +157,6 @@ def simulate_partial_annotation(
             labels=source.description["labels"],
         )
     return PartialAnnotation(len(source.cases), instances, kept, unassigned, new.flat)
-
-
-def read_instances(reader: Any, file: Path, labels: Labels, *, ignore: int | None) -> Labels:
-    """A case's instance map without what lies on the ignore label; a UserError if shape or numbers do not fit."""
-    numbers, _ = read_label_map(reader, file)
-    if numbers.shape != labels.shape:
-        raise UserError(f"{file} has the shape {numbers.shape}, but the label map has {labels.shape}. They must fit.")
-    if numbers.max(initial=0) >= LARGEST_EXACT:
-        raise UserError(
-            f"{file} has numbers up to {numbers.max()}. From {LARGEST_EXACT} on nnU-Net's readers do not tell them "
-            "apart: number the instances from 1."
-        )
-    return numbers if ignore is None else np.where(labels == ignore, 0, numbers)
 
 
 def storable(numbers: Labels, *, file: Path) -> Labels:

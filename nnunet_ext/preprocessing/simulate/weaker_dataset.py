@@ -1,6 +1,5 @@
 """A raw dataset of the same images with weaker labels, and the dense ones beside them."""
 
-import glob
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,11 +11,9 @@ from tqdm import tqdm
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json
 from nnunet_ext.plans.channel_roles import roles_in
-from nnunet_ext.preprocessing.raw.new_dataset import copy_splits, new_dataset, write_description
-from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, copy_label_map, write_label_map
+from nnunet_ext.preprocessing.raw.new_dataset import DENSE, WEAK, copy_splits, new_dataset, write_description
+from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset, write_label_map
 from nnunet_ext.version import __version__
-
-WEAK, DENSE, INSTANCES = "labelsTr", "labelsTr_dense", "instancesTr"
 
 LARGEST_NUMBER = 65535  # label maps and instance maps are written with 16 bits
 
@@ -71,12 +68,3 @@ def weaker_dataset(source: RawDataset, name: str, *, force: bool) -> Iterator[We
         raise UserError(f"By its dataset.json, {source.folder.name} is not annotated for every label in every case.")
     with new_dataset(name, force=force, made_from=source.files) as folder:
         yield WeakerDataset(source, name, folder, source.reader_writer())
-
-
-def copy_dense_labels(source: RawDataset, folder: Path) -> None:
-    """Keep what a simulated annotation was made from, to compare new labels with, if the source has it."""
-    for name in (DENSE, INSTANCES):
-        if (source.folder / name).is_dir():
-            (folder / name).mkdir(exist_ok=True)
-            for file in sorted((source.folder / name).glob(f"*{glob.escape(source.ending)}")):
-                copy_label_map(file, folder / name / file.name)
