@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from nnunet_ext.nnunet_names import FINAL, PLANS
 
@@ -93,6 +93,12 @@ def add_teacher_options(
     parser.add_argument("--checkpoint", default=FINAL, help="file in each fold (default: %(default)s)")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="device to predict on (default: %(default)s)")
     parser.add_argument("--disable-tta", action="store_true", help="predict without mirroring: faster, less accurate")
+
+
+def teacher_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_teacher_options` adds, for `load_teacher`, but for ``--out-of-fold``."""
+    chosen = {name: getattr(args, name) for name in ("folds", "checkpoint", "device")}
+    return {**chosen, "mirroring": not args.disable_tta}
 
 
 def add_largest_component_option(add: Callable[..., argparse.Action], *, purpose: str) -> None:

@@ -88,3 +88,14 @@ def test_every_folder_has_its_rule():
 def test_the_seam_that_is_looked_at_is_really_seen():
     known = {"augmentation", "devices", "losses", "techniques", "trainers"}
     assert imported_parts(PACKAGE / "trainers" / "mixup.py") == known
+
+
+def test_only_its_command_and_what_tells_made_datasets_apart_know_the_simulators():
+    simulators = "nnunet_ext.preprocessing.simulate"
+    known = {
+        module.relative_to(PACKAGE).as_posix()
+        for module in PACKAGE.rglob("*.py")
+        if simulators not in ".".join(("nnunet_ext", *module.relative_to(PACKAGE).parts))
+        and any(name.startswith(simulators) for name in imported_names(module))
+    }
+    assert known == {"commands/simulate.py", "preprocessing/checks/facts.py"}

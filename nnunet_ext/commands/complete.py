@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnunet_ext.arguments import add_new_dataset_options, add_teacher_options, positive
+from nnunet_ext.arguments import add_new_dataset_options, add_teacher_options, positive, teacher_options
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json
 from nnunet_ext.messages import aligned
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{args.output} is the dataset that is to be completed. Choose another name for the new one.")
     check_new_name(args.output, force=args.force)
     check_all_annotated(source, instead="Let `nnunet_ext pseudo-label` complete it first")
-    teacher = load_teacher(args.model, source, args)
+    teacher = load_teacher(args.model, source, out_of_fold=args.out_of_fold, **teacher_options(args))
     labels = dict(source.description["labels"])
     names = {value: name for name, value in source.foreground_values().items()}
     if rules.uncertain is not None and source.ignore_label is None:

@@ -28,7 +28,7 @@ interrupted goes on if the same is asked again. Examples:
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,7 @@ from nnunet_ext.arguments import (
     add_teacher_options,
     fraction,
     probability,
+    teacher_options,
 )
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json, write_text, written_whole
@@ -53,9 +54,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from nnunet_ext.preprocessing.raw.raw_dataset import Case, Labels, RawDataset
-    from nnunet_ext.preprocessing.raw.splits import Fold
-
-DRAWN = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,7 +90,17 @@ def run(args: argparse.Namespace) -> int:
         open_voxels,
         without_islands,
     )
-    from nnunet_ext.pseudo_labels.datasets import TABLE, check_addition, check_open, labels_of_all, missing_values
+    from nnunet_ext.pseudo_labels.datasets import (
+        TABLE,
+        check_addition,
+        check_open,
+        copy_annotated,
+        folds_for,
+        has_empty_part,
+        labels_of_all,
+        missing_values,
+    )
+    from nnunet_ext.pseudo_labels.table import doubtful_cases, pseudo_label_table
     from nnunet_ext.pseudo_labels.teachers import check_shape, label_cases, load_teacher
 
     register()
@@ -103,7 +111,8 @@ def run(args: argparse.Namespace) -> int:
     check_new_name(args.output, force=args.force)
     has_labels = check_open(source)
     missing = missing_values(source) if has_labels else {}
-    teachers = [load_teacher(folder, source, args, labels_count=has_labels) for folder in args.models]
+    options = {**teacher_options(args), "out_of_fold": args.out_of_fold, "labels_count": has_labels}
+    teachers = [load_teacher(folder, source, **options) for folder in args.models]
     labels = labels_of_all([teacher.model.dataset_json for teacher in teachers])
     names = {value: name for name, value in labels.items() if value and name != "ignore"}
     if labelled is not None:
@@ -170,55 +179,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def copy_annotated(labelled: RawDataset, folder: Path) -> None:
-    """Copy the label maps of the labelled cases beside the others.
-
-    If they have an ignore label, it has the value of the new dataset's: it stands behind all labels in both.
-    """
-    from nnunet_ext.preprocessing.raw.raw_dataset import copy_label_map
-
-    for name, case in labelled.cases.items():
-        copy_label_map(case.label, folder / "labelsTr" / f"{name}{labelled.ending}")
-
-
-def folds_for(source: RawDataset, labelled: RawDataset | None, chosen: list[str]) -> list[Fold]:
-    """The folds of the annotated cases, with pseudo-labelled cases for training alone where both are there."""
-    from nnunet_ext.preprocessing.raw.splits import cross_validation, read_splits, splits_files
-
-    origin = source if labelled is None else labelled
-    files = splits_files(origin.folder)[:1]
-    if labelled is None:
-        folds = read_splits(files[0]) if files else []
-        return [{part: [case for case in cases if case in chosen] for part, cases in fold.items()} for fold in folds]
-    folds = read_splits(files[0]) if files else cross_validation({name: [name] for name in labelled.cases})
-    return [{"train": [*fold["train"], *chosen], "val": fold["val"]} for fold in folds]
-
-
-def has_empty_part(folds: list[Fold]) -> bool:
-    """Whether a fold has no case to train on or none to validate."""
-    return any(not cases for fold in folds for cases in fold.values())
-
-
-def pseudo_label_table(
-    kept: Mapping[str, Mapping[str, Any]], least_share: float, always: Collection[str]
-) -> pd.DataFrame:
-    """The table of pseudo_labels.csv: a row for each case, by what was counted; NaN for an undefined share.
-
-    Args:
-        kept: what was counted, by case.
-        least_share: of the foreground that a model sees; cases below it are left out.
-        always: cases that are not.
-    """
-    import pandas as pd
-
-    table = pd.DataFrame(kept.values()).astype({"foreground_share": float})
-    table.insert(0, "case", list(kept))
-    is_below = table["foreground_share"] < least_share  # never where it is undefined
-    table["left_out"] = is_below & ~table["case"].isin(always)
-    voxels = pd.DataFrame(table.pop("voxels").to_list()).add_prefix("voxels_")
-    return pd.concat([table, voxels], axis=1)
-
-
 def say(found: Mapping[str, Any]) -> str:
     """A case in a line."""
     share = found["foreground_share"]
@@ -227,12 +187,6 @@ def say(found: Mapping[str, Any]) -> str:
     return f"{found['labelled_voxels'] / found['open_voxels']:.1%} of the open voxels labelled" + (
         "" if share is None else f", {share:.0%} of the foreground that a model sees"
     )
-
-
-def doubtful_cases(table: pd.DataFrame) -> list[str]:
-    """The cases in which the least of the foreground that a model sees was labelled as such, the least sure first."""
-    kept = table[~table["left_out"]].dropna(subset="foreground_share")
-    return kept.sort_values("foreground_share", kind="stable")["case"].to_list()[:DRAWN]
 
 
 def draw_cases(cases: list[str], source: RawDataset, folder: Path, labels: Mapping[str, int]) -> None:
@@ -263,6 +217,7 @@ def draw_cases(cases: list[str], source: RawDataset, folder: Path, labels: Mappi
 def print_outcome(table: pd.DataFrame, names: Mapping[int, str], threshold: float) -> None:
     """Show what was labelled in all, and the cases of which the least was."""
     from nnunet_ext.pseudo_labels.datasets import PICTURES
+    from nnunet_ext.pseudo_labels.table import doubtful_cases
 
     kept = table[~table["left_out"]]
     counts = [[name, str(kept[f"voxels_{name}"].sum())] for name in names.values()]

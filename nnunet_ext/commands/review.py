@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnunet_ext.arguments import add_teacher_options, positive
+from nnunet_ext.arguments import add_teacher_options, positive, teacher_options
 from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_apart, write_text
@@ -31,9 +31,6 @@ from nnunet_ext.messages import aligned, counted
 from nnunet_ext.registration import register
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from nnunet_ext.evaluation.disagreement import Disagreement
     from nnunet_ext.preprocessing.raw.raw_dataset import Case, Labels, RawDataset
 
 RECORD, PREDICTIONS = "review.json", "predictions"
@@ -59,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
 def review(args: argparse.Namespace) -> int:
     """Predict, compare, write and print."""
     from nnunet_ext.evaluation.disagreement import Compared, disagreement
+    from nnunet_ext.evaluation.disagreement_tables import regions_table, review_table
     from nnunet_ext.evaluation.output_folder import open_output
     from nnunet_ext.formats.typed import read_typed
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
@@ -68,11 +66,13 @@ def review(args: argparse.Namespace) -> int:
 
     every = read_raw_dataset(args.dataset)
     labels = every.foreground_values()
-    args.folds = args.folds or trained_folds(args.model, args.checkpoint)
-    source = with_unseen_cases(every, args)
+    options = teacher_options(args)
+    options["folds"] = folds = args.folds or trained_folds(args.model, args.checkpoint)
+    is_own = is_trained_on(args.model, every)
+    source = with_unseen_cases(every, folds) if is_own else every
     check_apart(args.out, [args.model, *every.files])
     check_all_annotated(source, instead="Review the cases of each source in a dataset of their own")
-    teacher = load_teacher(args.model, source, args)
+    teacher = load_teacher(args.model, source, out_of_fold=is_own, **options)
     wanted = {**teacher.request(), "dataset": str(source.folder.resolve()), "labels": source.description["labels"]}
     open_output(args.out, wanted, force=args.force, holds="a review")
     reader = source.reader_writer()
@@ -98,12 +98,12 @@ def review(args: argparse.Namespace) -> int:
     left_out = f"{counted(seen, 'case')} left out, on which every given fold has trained." if seen else ""
     first, *others = teacher.model.folds
     by = f"fold {first} of {args.model.resolve().name}, which has not trained on it"
-    folds = ", ".join(map(str, [first, *others]))
-    if not args.out_of_fold:
-        numbered = f"fold{'s' * bool(others)} {folds}"
+    named = ", ".join(map(str, [first, *others]))
+    if not is_own:
+        numbered = f"fold{'s' * bool(others)} {named}"
         by = f"{numbered} of {args.model.resolve().name}, which was trained on {teacher.model.trained_on}"
     elif others:
-        by = f"those of the folds {folds} of {args.model.resolve().name} that have not trained on it"
+        by = f"those of the folds {named} of {args.model.resolve().name} that have not trained on it"
     write_review(
         args.out / "review.html",
         regions.head(args.top),
@@ -137,81 +137,27 @@ def trained_folds(model: Path, checkpoint: str) -> list[int]:
     return sorted(int(file.parent.name[len("fold_") :]) for file in files)
 
 
-def with_unseen_cases(source: RawDataset, args: argparse.Namespace) -> RawDataset:
-    """The dataset with the cases alone that a fold has not trained on; all, where the model is of another dataset."""
+def is_trained_on(model: Path, source: RawDataset) -> bool:
+    """Whether a model was trained on a dataset; a UserError if it is none."""
     from nnunet_ext.checkpoints.trained_model import check_model_folder, dataset_of
     from nnunet_ext.formats.typed import read_typed
+
+    check_model_folder(model)
+    plans = read_typed(dict[str, Any], model / "plans.json", maker="nnU-Net")
+    return dataset_of(model, plans) == source.folder.name
+
+
+def with_unseen_cases(source: RawDataset, folds: Sequence[int | str]) -> RawDataset:
+    """The dataset with those cases alone that one of the folds has not trained on; a UserError if there are none."""
     from nnunet_ext.nnunet_names import SPLITS
     from nnunet_ext.plans.plans_file import preprocessed_folder
     from nnunet_ext.preprocessing.raw.splits import check_has_folds, read_splits
 
-    check_model_folder(args.model)
-    plans = read_typed(dict[str, Any], args.model / "plans.json", maker="nnU-Net")
-    args.out_of_fold = dataset_of(args.model, plans) == source.folder.name
-    if not args.out_of_fold:
-        return source
     file = preprocessed_folder(source.folder.name) / SPLITS
     splits = read_splits(file)
     unseen = "A review needs folds that have not trained on the cases that they judge. Give some that are there."
-    check_has_folds(splits, args.folds, file=file, advice=unseen)
-    trained = set.intersection(*(set(splits[fold]["train"]) for fold in args.folds))
+    check_has_folds(splits, folds, file=file, advice=unseen)
+    trained = set.intersection(*(set(splits[int(fold)]["train"]) for fold in folds))
     if not (cases := {name: case for name, case in source.cases.items() if name not in trained}):
-        raise UserError(f"The folds {' '.join(map(str, args.folds))} have trained on every case. Give others after -f.")
+        raise UserError(f"The folds {' '.join(map(str, folds))} have trained on every case. Give others after -f.")
     return replace(source, cases=cases)
-
-
-def regions_table(
-    source: RawDataset, found: Mapping[str, Disagreement], labels: Mapping[str, int]
-) -> tuple[pd.DataFrame, list[tuple[int, int, int]]]:
-    """A row for each region, the highest score first; and of each the voxel at its centre."""
-    import pandas as pd
-
-    from nnunet_ext.evaluation.disagreement import world_position
-
-    names, reader, rows = {0: "background", **{value: name for name, value in labels.items()}}, None, []
-    for case, of_case in found.items():
-        if not of_case.regions:
-            continue
-        reader = reader or source.reader_writer()
-        shape = source.read_labels(reader, case)[0].shape
-        properties = source.geometry(reader, case, shape)
-        for region in of_case.regions:
-            (i, j, k), place = world_position(region.centre, shape, properties)
-            right, anterior, superior = place or (None, None, None)
-            row: dict[str, Any] = {"case": case, "label": names[region.label], "predicted": names[region.predicted]}
-            row |= {"score": region.score, "size": region.size, "unit": unit_of_size(reader, shape)}
-            row |= {"confidence": region.confidence, "voxels": region.voxels, "i": i, "j": j, "k": k}
-            rows.append((row | {"right": right, "anterior": anterior, "superior": superior}, region.centre))
-    rows.sort(key=lambda one: -one[0]["score"])
-    columns = ["case", "label", "predicted", "score", "size", "unit", "confidence", "voxels", "i", "j", "k"]
-    table = pd.DataFrame([row for row, _ in rows], columns=[*columns, "right", "anterior", "superior"])
-    table = table.astype(dict.fromkeys(("right", "anterior", "superior"), float))
-    table.insert(0, "rank", range(1, len(table) + 1))
-    return table, [centre for _, centre in rows]
-
-
-def unit_of_size(reader: Any, shape: Sequence[int]) -> str:
-    """The unit of a region in a volume, a slice or a picture such as PNG, whose pixels have no size."""
-    from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
-
-    if isinstance(reader, NaturalImage2DIO):
-        return "pixels"
-    return "mm³" if shape[0] > 1 else "mm²"
-
-
-def review_table(found: Mapping[str, Disagreement], labels: Mapping[str, int]) -> pd.DataFrame:
-    """A row for each case, the largest disagreement first."""
-    import pandas as pd
-
-    lower, upper = pd.Series([one.share for one in found.values()]).quantile([0.25, 0.75]).tolist()
-    rows = []
-    for name, one in found.items():
-        apart = [label for label, value in labels.items() if value in one.missed]
-        flags = ["disagrees more than others"] * (one.share > upper + 1.5 * (upper - lower))
-        flags += [f"no overlap: {', '.join(apart)}"] * bool(apart)
-        dice = sum(one.dice.values()) / len(one.dice) if one.dice else float("nan")
-        row: dict[str, Any] = {"case": name, "flagged": "; ".join(flags), "disagreement": one.share, "dice": dice}
-        rows.append({**row, "regions": one.number})
-    table = pd.DataFrame(rows).sort_values("disagreement", ascending=False, kind="stable")
-    table.insert(0, "rank", range(1, len(table) + 1))
-    return table

@@ -11,7 +11,8 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.model_evaluation import check_inputs
 from nnunet_ext.files import sha256
 from nnunet_ext.messages import some
-from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset, raw_test_cases
+from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset, copy_label_map, raw_test_cases
+from nnunet_ext.preprocessing.raw.splits import Fold, cross_validation, read_splits, splits_files
 from nnunet_ext.preprocessing.raw.unlabelled import is_unlabelled
 from nnunet_ext.pseudo_labels.teachers import check_all_annotated
 
@@ -116,3 +117,28 @@ def _image(case: Case) -> Path:
     if not case.images[0].is_file():
         raise UserError(f"{case.images[0]} does not exist.")
     return case.images[0]
+
+
+def copy_annotated(labelled: RawDataset, folder: Path) -> None:
+    """Copy the label maps of the labelled cases beside the others.
+
+    If they have an ignore label, it has the value of the new dataset's: it stands behind all labels in both.
+    """
+    for name, case in labelled.cases.items():
+        copy_label_map(case.label, folder / "labelsTr" / f"{name}{labelled.ending}")
+
+
+def folds_for(source: RawDataset, labelled: RawDataset | None, chosen: list[str]) -> list[Fold]:
+    """The folds of the annotated cases, with pseudo-labelled cases for training alone where both are there."""
+    origin = source if labelled is None else labelled
+    files = splits_files(origin.folder)[:1]
+    if labelled is None:
+        folds = read_splits(files[0]) if files else []
+        return [{part: [case for case in cases if case in chosen] for part, cases in fold.items()} for fold in folds]
+    folds = read_splits(files[0]) if files else cross_validation({name: [name] for name in labelled.cases})
+    return [{"train": [*fold["train"], *chosen], "val": fold["val"]} for fold in folds]
+
+
+def has_empty_part(folds: list[Fold]) -> bool:
+    """Whether a fold has no case to train on or none to validate."""
+    return any(not cases for fold in folds for cases in fold.values())

@@ -1,6 +1,5 @@
 """Models that label the cases of a dataset: those of their folds that may predict a case, and a loop over the cases."""
 
-import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -79,22 +78,38 @@ class Teacher:
 
 
 def load_teacher(
-    folder: Path, source: RawDataset, options: argparse.Namespace, *, labels_count: bool = True
+    folder: Path,
+    source: RawDataset,
+    *,
+    folds: Sequence[int | str],
+    checkpoint: str,
+    out_of_fold: bool = False,
+    device: str = "auto",
+    mirroring: bool = True,
+    labels_count: bool = True,
 ) -> Teacher:
-    """Load a model that fits a dataset, by the options of `add_teacher_options`.
+    """Load a model that fits a dataset.
 
-    `labels_count` is false where the dataset's labels are placeholders.
+    Args:
+        folder: nnU-Net's ``TRAINER__PLANS__CONFIGURATION``.
+        source: the dataset to label.
+        folds: those of the model to predict with.
+        checkpoint: the name of the file to take of each.
+        out_of_fold: whether a case is predicted by folds alone that have not trained on it.
+        device: ``cuda``, ``mps`` or ``cpu``; ``auto`` takes the best that is there.
+        mirroring: whether predictions are averaged over flips.
+        labels_count: False where the dataset's labels are placeholders.
 
     Raises:
         UserError: if the model is not whole, does not fit the dataset, or has trained on a case with every fold.
     """
-    model = find_trained_model(folder, list(dict.fromkeys(options.folds)), checkpoint=options.checkpoint)
+    model = find_trained_model(folder, list(dict.fromkeys(folds)), checkpoint=checkpoint)
     check_fit(source, model, labels_count=labels_count)
     check_has_learned_all(model)
-    chosen, mirroring = folds_of_cases(source, model, out_of_fold=options.out_of_fold), not options.disable_tta
-    predictor = load_predictor(model, device=choose_device(options.device), mirroring=mirroring)
+    chosen = folds_of_cases(source, model, out_of_fold=out_of_fold)
+    predictor = load_predictor(model, device=choose_device(device), mirroring=mirroring)
     weights = dict(zip(model.folds, predictor.list_of_parameters))
-    return Teacher(model, chosen, mirroring, options.out_of_fold, predictor, weights)
+    return Teacher(model, chosen, mirroring, out_of_fold, predictor, weights)
 
 
 def check_fit(source: RawDataset, model: TrainedModel, *, labels_count: bool) -> None:

@@ -16,7 +16,7 @@ from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunet_ext.cli import main
-from nnunet_ext.commands.review import unit_of_size
+from nnunet_ext.evaluation.disagreement_tables import unit_of_size
 from support.labelling import ORIGIN, SHAPE, SPACING, Workplace
 
 MM3 = float(np.prod(SPACING))

@@ -8,7 +8,6 @@ import tifffile
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
-from nnunet_ext.commands.pseudo_label import copy_annotated
 from nnunet_ext.demo.run import link_validation_cases
 from nnunet_ext.errors import UserError
 from nnunet_ext.formats.tiff_spacing import check_spacing, given_spacing, lacks_spacing
@@ -21,6 +20,7 @@ from nnunet_ext.preprocessing.raw.raw_dataset import (
     remove_label_map,
     training_cases,
 )
+from nnunet_ext.pseudo_labels.datasets import copy_annotated
 from support.raw_datasets import write_raw
 
 
