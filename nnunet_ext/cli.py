@@ -35,8 +35,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="nnunet_ext",
         description="Label-efficient training techniques for nnU-Net v2. Training and prediction run by nnU-Net's own "
         "commands; this one prepares, checks and shows.",
-        epilog="Exit status: 0 fine, 1 a problem was found or the disk is full, 2 wrong usage, 130 interrupted, 141 "
-        "who reads the output has left.",
+        epilog="Exit status: 0 fine, 1 a problem was found or the disk is full, 2 wrong usage, 3 trainings are "
+        "still at work (jobs status), 130 interrupted, 141 who reads the output has left.",
     )
     parser.add_argument("--version", action="version", version=f"nnunet_ext {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

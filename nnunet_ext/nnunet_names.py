@@ -6,5 +6,7 @@ PLANS = "nnUNetPlans"
 FINAL = "checkpoint_final.pth"
 CHECKPOINTS = (FINAL, "checkpoint_latest.pth", "checkpoint_best.pth")
 """In the order in which ``nnUNetv2_train --c`` looks for them."""
+EPOCHS = 1000
+"""Of a training, where neither the plans nor the trainer say otherwise."""
 SPLITS = "splits_final.json"
 """The folds, in nnUNet_preprocessed; a raw dataset may have one that planning takes over."""

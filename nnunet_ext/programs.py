@@ -25,10 +25,14 @@ class CommandFailed(Exception):
 def check_status(status: int, line: str, log: Path) -> None:
     """Raise a CommandFailed unless the exit status of a command, whose output is in a log, is 0."""
     if status != 0:
-        tail = "\n".join(f"    {text}" for text in last_lines(log, 12))
         raise CommandFailed(
-            f"this command failed with status {status}:\n  {line}\nIts last output, from {log}:\n{tail}"
+            f"this command failed with status {status}:\n  {line}\nIts last output, from {log}:\n{output_tail(log)}"
         )
+
+
+def output_tail(log: Path) -> str:
+    """The last lines of a command's output, indented."""
+    return "\n".join(f"    {text}" for text in last_lines(log, 12))
 
 
 def find_executable(name: str) -> Path:

@@ -24,7 +24,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from nnunet_ext.programs import end_group
+from nnunet_ext.programs import CommandFailed, end_group
 
 PRELOADED = [
     "nnunetv2.run.run_training",
@@ -36,10 +36,6 @@ WORKERS = "BENCHMARKS_AUGMENTATION_WORKERS"
 """The variable with the user's nnUNet_n_proc_DA, for trainings alone: planning fails with 0."""
 
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-
-
-class CommandFailed(Exception):
-    """A command ended with another status than 0; the message names the command and its log."""
 
 
 class Children:

@@ -25,6 +25,9 @@ COVERAGE = 10_000 * (3.5 * 3.5 * 2) / (64 * 64 * 32)
 """Expected volume of all shuffled boxes over that of the patch: 10,000 boxes with mean sides of 3.5, 3.5 and 2 voxels
 in patches of 64 x 64 x 32."""
 
+CURVE_POINTS = 1000
+"""Between which a curve of intensities is linear."""
+
 MARGIN = 3
 """Voxels between a box of painting and the border of the patch."""
 
@@ -105,10 +108,10 @@ class BezierIntensity(ImageOnlyTransform):
     different contrasts. (The authors know one channel.) Returns an image that keeps to the range of each channel.
     """
 
-    def __init__(self, *, p_invert: float = 0.5, points: int = 1000) -> None:
-        """`p_invert` is the probability of a falling curve, which is linear between its `points`."""
+    def __init__(self, *, p_invert: float = 0.5) -> None:
+        """`p_invert` is the probability of a falling curve."""
         super().__init__()
-        self.p_invert, self.points = p_invert, points
+        self.p_invert = p_invert
 
     def get_parameters(self, **data_dict: Any) -> dict[str, Any]:
         rng = drawn_generator()
@@ -121,7 +124,7 @@ class BezierIntensity(ImageOnlyTransform):
             low, high = values.amin(), values.amax()
             if high == low:
                 continue
-            x, y = bezier_curve(controls, self.points)
+            x, y = bezier_curve(controls, CURVE_POINTS)
             unit = ((values - low) / (high - low)).double().numpy()
             mapped = torch.from_numpy(np.interp(unit, x, y[::-1] if falls else y)).to(img)
             values.copy_(low + (high - low) * mapped)

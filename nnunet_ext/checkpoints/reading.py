@@ -16,9 +16,7 @@ from nnunet_ext.checkpoints.claimed_sizes import check_backed, check_claims
 from nnunet_ext.errors import UserError
 from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.messages import some
-
-OLDEST_TORCH = (2, 6)
-"""Before this, ``weights_only=True`` could be made to run code (CVE-2025-32434)."""
+from nnunet_ext.version import OLDEST_TORCH
 
 LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """How files of torch before 1.6 begin; newer ones are zip archives."""

@@ -106,7 +106,7 @@ def submit(sweep: Sweep) -> int:
     from nnunet_ext.jobs import control
 
     print(f"{control.submit(sweep)}\nSee: nnunet_ext jobs status {shlex.quote(str(sweep.folder))}")
-    return ALL_FINISHED
+    return 0
 
 
 def status(sweep: Sweep) -> int:

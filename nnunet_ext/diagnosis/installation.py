@@ -7,10 +7,8 @@ from pathlib import Path
 
 from nnunet_ext.diagnosis.child import Answer
 from nnunet_ext.findings import Finding
+from nnunet_ext.version import FIRST_UNKNOWN_NNUNET, OLDEST_NNUNET, OLDEST_PYTHON, OLDEST_TORCH
 
-OLDEST_PYTHON = (3, 10)
-OLDEST_TORCH = (2, 6)
-OLDEST_NNUNET, FIRST_UNKNOWN_NNUNET = (2, 8), (3,)
 OPTIONAL = {"peft": "nnUNetTrainerLoRA", "submitit": "nnunet_ext jobs on Slurm"}
 """Optional libraries, and what needs each."""
 FIX_NNUNET = 'pip install -U "nnunetv2>=2.8,<3"'

@@ -21,13 +21,13 @@ from nnunet_ext.findings import Finding
 from nnunet_ext.formats.dataset_json import channel_names, read_dataset_json
 from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.messages import counted, dataset_number, some
+from nnunet_ext.nnunet_names import EPOCHS
 from nnunet_ext.plans.plans_file import read_plans, vanished_configurations
 from nnunet_ext.plans.settings import Settings
 from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset
 from nnunet_ext.techniques.fine_tuning import FINE_TUNING, FineTuningSettings
 from nnunet_ext.techniques.mixup import MIXUP
 
-EPOCHS = 1000  # of nnU-Net, where neither the plans nor the trainer say otherwise
 RAMPED = ("pseudo_label_weight", "uspc_weight", "mpcc_weight")  # settings that rise over ``ramp_epochs``
 DECISIVE = ("labels", "regions_class_order", "channel_names", KEY)  # in dataset.json
 

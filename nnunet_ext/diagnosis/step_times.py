@@ -13,7 +13,7 @@ PROBED_ON_CUDA = {2: (4, 512, 512), 3: (1, 128, 128, 128)}
 H200 = {2: 0.064 / (12 * 512 * 512), 3: 0.076 / (2 * 128**3)}
 """Seconds for each voxel of a batch, on one NVIDIA H200: docs/benchmarks.md, step time."""
 VALIDATION = 1 / 3  # of a training step's time: a step of validation has no backward pass
-STEPS, VALIDATION_STEPS, EPOCHS = 250, 50, 1000  # nnU-Net's
+STEPS, VALIDATION_STEPS = 250, 50  # nnU-Net's, of an epoch
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.case_sets import SHOWN, CaseSet, check_instance_maps
 from nnunet_ext.evaluation.scored_labels import ScoredLabels, match_labels
 from nnunet_ext.formats.dataset_json import checked_dataset_json
-from nnunet_ext.formats.names import check_names
+from nnunet_ext.formats.names import case_names
 from nnunet_ext.formats.typed import read_typed
 from nnunet_ext.preprocessing.raw.raw_dataset import Case
 
@@ -47,7 +47,7 @@ def predicted_cases(
             f"By their dataset.json, predictions in {predictions} end in {ending}, but references in {references} end "
             f"in {theirs['file_ending']}. They must be of one format."
         )
-    predicted, known = _case_names(predictions, ending), _case_names(references, ending)
+    predicted, known = case_names(predictions, ending), case_names(references, ending)
     remarks = _only_in_one(predictions, predicted, known, "reference in", references)
     remarks += _only_in_one(references, known, predicted, "prediction in", predictions)
     common = [case for case in predicted if case in set(known)]
@@ -103,13 +103,6 @@ def _descriptions(
         for file in (found[0], found[-1])
     )
     return ours, theirs
-
-
-def _case_names(folder: Path, ending: str) -> list[str]:
-    names = [file.name for file in folder.iterdir() if not file.name.startswith(".")]  # macOS leaves ._case.nii.gz
-    cases = sorted(name.removesuffix(ending) for name in names if name.endswith(ending))
-    check_names(cases, what="case", where=folder)
-    return cases
 
 
 def _only_in_one(here: Path, cases: Sequence[str], others: Sequence[str], lacking: str, there: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from nnunet_ext.errors import UserError
@@ -43,6 +44,14 @@ def problem_with_name(name: Any, *, windows: bool = os.name == "nt") -> str:
     if windows and any(character in name for character in NOT_ON_WINDOWS):
         return f"Windows allows none of {NOT_ON_WINDOWS}"
     return ""
+
+
+def case_names(folder: Path, ending: str) -> list[str]:
+    """The cases that files of a folder are named after, in order, but for hidden files; see `check_names`."""
+    names = [file.name for file in folder.iterdir() if not file.name.startswith(".")]  # macOS leaves ._case.nii.gz
+    cases = sorted(name.removesuffix(ending) for name in names if name.endswith(ending))
+    check_names(cases, what="case", where=folder)
+    return cases
 
 
 def check_names(names: Iterable[Any], *, what: str, where: object) -> None:

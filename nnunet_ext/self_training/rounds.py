@@ -30,12 +30,11 @@ from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.plans.plans_file import read_plans
 from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
 from nnunet_ext.preprocessing.raw.splits import read_splits
-from nnunet_ext.programs import CommandFailed, check_status, end_group, find_executable, running
+from nnunet_ext.programs import CommandFailed, check_status, end_group, find_executable, output_tail, running
 from nnunet_ext.pseudo_labels.datasets import TABLE
 from nnunet_ext.registration import VARIABLE, extended_value
 from nnunet_ext.self_training.checks import check_free
 from nnunet_ext.self_training.state import Labelling, Round, State, best_round, why_stopped
-from nnunet_ext.training_log import last_lines
 
 FINGERPRINT = "dataset_fingerprint.json"
 
@@ -176,7 +175,7 @@ class SelfTraining:
             if record is None:
                 other = (holder(sweep.claim_file(training)) or {}).get("sweep")
                 raise UserError(f"{training.name} of {dataset} is being trained by {other}. Wait for its end.")
-            tail = "\n".join(f"    {text}" for text in last_lines(sweep.log(training), 12))
+            tail = output_tail(sweep.log(training))
             raise CommandFailed(f"{line}: {record.state}, {record.reason}.\nIts last output:\n{tail}")
         self._remember(done={**self.state.done, name: line.removesuffix(" --c")})
         return model

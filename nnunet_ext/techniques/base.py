@@ -4,7 +4,7 @@ from nnunet_ext.advice import FEW, Advice
 from nnunet_ext.nnunet_names import TRAINER
 from nnunet_ext.techniques import FOREGROUND, Section, Technique, TrainerEntry
 
-PADDING = "docs/techniques/scribbles.md#results"
+SCRIBBLE_RESULTS = "docs/techniques/scribbles.md#results"
 SCRIBBLES = (
     "Hearts with scribbles, 2,000 and 4,000 steps: Dice 0.773 and 0.807, and 0.803 and 0.829 by the largest component "
     "alone. Train for long, and remove islands."
@@ -60,7 +60,7 @@ BASE: Technique[Section] = Technique(
             evidence=f"{SCRIBBLES} It is the baseline of every scribble method, and none is shown to beat it by a "
             "declared comparison here.",
             verdict="not shown",
-            results=PADDING,
+            results=SCRIBBLE_RESULTS,
             is_baseline=True,
         ),
         Advice(
@@ -107,7 +107,7 @@ BASE: Technique[Section] = Technique(
             "(here 999), and test all on the same cases.",
             evidence=SCRIBBLES,
             verdict="not shown",
-            results=PADDING,
+            results=SCRIBBLE_RESULTS,
             dataset="999",
             is_baseline=True,
         ),

@@ -11,7 +11,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
 from nnunet_ext.formats.dataset_json import read_dataset_json
-from nnunet_ext.formats.names import check_names
+from nnunet_ext.formats.names import case_names
 from nnunet_ext.messages import counted, some
 from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.plans.plans_file import dataset_folder, folder_of_variable, raw_folder
@@ -54,10 +54,7 @@ def _preprocessed_cases(folder: Path) -> list[str]:
     if not (folder / "gt_segmentations").is_dir() or not (folder / "dataset.json").is_file():
         return []
     ending = read_dataset_json(folder / "dataset.json")["file_ending"]
-    names = [file.name for file in (folder / "gt_segmentations").iterdir() if not file.name.startswith(".")]
-    cases = sorted(name.removesuffix(ending) for name in names if name.endswith(ending))
-    check_names(cases, what="case", where=folder / "gt_segmentations")
-    return cases
+    return case_names(folder / "gt_segmentations", ending)
 
 
 def group_cases(cases: Sequence[str], pattern: str | None) -> dict[str, list[str]]:
