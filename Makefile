@@ -16,6 +16,7 @@ STAMP := $(VENV)/.installed
 .PHONY: help install demo test test-all fuzz faults cells lint docs dist bench gpu older mutants clean
 
 help:
+	@echo "make install  only install, into .venv"
 	@echo "make demo   install and run the demonstration on built-in data"
 	@echo "make test   install and run the quick tests: all units, and every trainer (12 minutes on two cores)"
 	@echo "make test-all  the whole test suite (50 minutes on two cores); tests/README.md says what it adds"
@@ -28,6 +29,7 @@ help:
 	@echo "make bench  step time and memory of every trainer against stock nnU-Net"
 	@echo "make gpu    what only a CUDA GPU can show, in MINUTES=8: tests, step times, trainings (DEVICE=cpu tries it out)"
 	@echo "make older  predict exported models with older releases of nnU-Net, each in an environment of 2 to 7 GB (half an hour)"
+	@echo "make clean  remove what the other targets have made, .venv included"
 	@echo "make mutants  which changes of the mathematics the unit tests do not notice (a quarter of an hour or more)"
 
 $(STAMP): setup.py pyproject.toml

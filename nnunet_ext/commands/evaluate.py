@@ -13,8 +13,8 @@ patient has several cases, say so with --patients: otherwise the intervals are t
 
 OUT gets evaluation.json (the summary), evaluation.csv (for spreadsheets: a row for each case, a column for each label
 and metric), scores.csv (the scores table: a row for each case, label and metric, with numerator and denominator) and a
-model's predictions. An interrupted run continues if the same is asked again. Asked
-again with other metrics, it scores the predictions that are there.
+model's predictions. An interrupted run continues if the same is asked again. Asked again with other metrics, it scores
+the predictions that are there.
 
 Metrics beside Dice: surface is ASSD and HD95 in mm (MONAI's definition: voxels at the surface, each counted alike), for
 cases where reference and prediction both have the label. nsd is normalized surface Dice: the share of these voxels that
@@ -35,8 +35,8 @@ Where dataset.json lists the labels that cases were annotated for, a case is sco
 and labelsTs; other folders of --labels have every label).
 
 With several folders after --labels, one set of predictions is scored against each of them. Where only some cases have
-complete labels, --partial scores a model on these. Scoring that takes longer
-than some seconds continues in several processes (--workers); the scores are the same. Example:
+complete labels, --partial scores a model on these. Scoring that takes longer than some seconds continues in several
+processes (--workers); the scores are the same. Example:
 
     nnunet_ext evaluate nnUNet_results/Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlans__2d --on 4 -o OUT
     nnunet_ext evaluate TUNED_MODEL --on 27:val --on 4:all -f 1 -o OUT
