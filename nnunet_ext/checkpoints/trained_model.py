@@ -72,8 +72,8 @@ def training_of(checkpoint: Mapping[str, Any], file: Path) -> tuple[str, str]:
     return trainer, str(arguments["configuration"])
 
 
-def folds_of(folder: Path) -> list[int | str]:
-    """The folds that have a checkpoint of any name, in order; ``all`` last."""
-    names = {path.parent.name.removeprefix("fold_") for path in folder.glob("fold_*/*.pth")}
+def folds_of(folder: Path, checkpoint: str = "*.pth") -> list[int | str]:
+    """The folds of a model that have a checkpoint of a name or pattern, in order; ``all`` last."""
+    names = {path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{checkpoint}")}
     numbers: list[int | str] = sorted(int(name) for name in names if name.isdecimal())
     return [*numbers, *(["all"] if "all" in names else [])]

@@ -271,6 +271,6 @@ def next_commands(output: str, like: Path | None) -> str:
     folds: list[int | str] = [0]
     if (like / "plans.json").is_file():
         command = ["nnUNetv2_predict_from_modelfolder", "-m", str(like)]
-        folds = [fold for fold in folds_of(like) if (like / f"fold_{fold}" / FINAL).is_file()] or folds
+        folds = folds_of(like, FINAL) or folds
     command += ["-i", output, "-o", "PREDICTIONS", "-f", *map(str, folds)]
     return f"\nNext:\n  {shlex.join(command)}"

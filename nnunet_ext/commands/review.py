@@ -67,7 +67,7 @@ def review(args: argparse.Namespace) -> int:
     every = read_raw_dataset(args.dataset)
     labels = every.foreground_values()
     options = teacher_options(args)
-    options["folds"] = folds = args.folds or trained_folds(args.model, args.checkpoint)
+    options["folds"] = folds = args.folds or numbered_folds(args.model, args.checkpoint)
     is_own = is_trained_on(args.model, every)
     source = with_unseen_cases(every, folds) if is_own else every
     check_apart(args.out, [args.model, *every.files])
@@ -124,17 +124,19 @@ def review(args: argparse.Namespace) -> int:
     return 0
 
 
-def trained_folds(model: Path, checkpoint: str) -> list[int]:
-    """The numbered folds of a model that have the checkpoint; a UserError if none has."""
+def numbered_folds(model: Path, checkpoint: str) -> list[int | str]:
+    """The folds of a model but ``all`` that have the checkpoint; a UserError if none has."""
+    from nnunet_ext.checkpoints.trained_model import folds_of
+
     if not model.is_dir():
         expected = "a folder nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION"
         raise UserError(f"{model} does not exist. Expected: {expected}.")
-    files = [file for file in model.glob(f"fold_*/{checkpoint}") if file.parent.name[len("fold_") :].isdecimal()]
-    if not files:
+    there = folds_of(model, checkpoint)
+    if not (numbered := [fold for fold in there if fold != "all"]):
         of_all = " Fold all has trained on every case of its own dataset; for another dataset, give -f all."
-        more = of_all if (model / "fold_all" / checkpoint).is_file() else " Train a fold first."
+        more = of_all if there else " Train a fold first."
         raise UserError(f"{model} has no {checkpoint} in a folder fold_0, fold_1, …: no fold of it was trained.{more}")
-    return sorted(int(file.parent.name[len("fold_") :]) for file in files)
+    return numbered
 
 
 def is_trained_on(model: Path, source: RawDataset) -> bool:

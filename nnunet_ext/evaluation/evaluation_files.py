@@ -142,8 +142,7 @@ def origin_of_model(model: TrainedModel, *, mirroring: bool) -> dict[str, Any]:
 
 def remark_on_folds(model: TrainedModel) -> list[str]:
     """Which folds predicted, if the model has others that are trained; nothing if all of them did."""
-    others = [fold for fold in folds_of(model.folder) if fold not in model.folds]
-    others = [fold for fold in others if (model.folder / f"fold_{fold}" / FINAL).is_file()]
+    others = [fold for fold in folds_of(model.folder, FINAL) if fold not in model.folds]
     if not others:
         return []
     used = f"fold {model.folds[0]} alone" if len(model.folds) == 1 else f"folds {_listed(model.folds)}"
