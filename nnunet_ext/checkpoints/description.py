@@ -13,11 +13,17 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_ext.checkpoints.inputs import OF_PREVIOUS_STAGE, OF_PRIOR_SCAN
 from nnunet_ext.checkpoints.shapes import as_lists
 from nnunet_ext.errors import UserError
-from nnunet_ext.formats.dataset_json import channel_names, checked_dataset_json, read_dataset_json, values_of
+from nnunet_ext.formats.dataset_json import (
+    channel_names,
+    checked_dataset_json,
+    foreground_labels,
+    read_dataset_json,
+    values_of,
+)
 from nnunet_ext.formats.plans import checked_plans, require
 from nnunet_ext.messages import dataset_number
 from nnunet_ext.plans.channel_roles import check_roles, roles_in, roles_of_dataset
-from nnunet_ext.plans.like import dimensions
+from nnunet_ext.plans.like import dimensions_of
 from nnunet_ext.plans.plans_file import check_configuration, preprocessed_folder, read_plans
 from nnunet_ext.plans.settings import configured_settings, validated_section
 from nnunet_ext.techniques.dual_encoder import DUAL_ENCODER
@@ -107,8 +113,7 @@ class ModelDescription:
         manager = PlansManager(dict(self.plans)).get_label_manager(self.dataset_json)
         if not manager.has_regions:
             return HeadRows(tuple(self._label_name(label) for label in manager.all_labels), "softmax")
-        labels = self.dataset_json["labels"].items()
-        names = tuple(name for name, value in labels if name != "ignore" and values_of(value) != {0})
+        names = tuple(foreground_labels(self.dataset_json))
         assert len(names) == manager.num_segmentation_heads
         return HeadRows(names, "sigmoid")
 
@@ -160,7 +165,7 @@ def like_commands(origin: ModelDescription, target: ModelDescription, source: st
     destination, plans_name = str(target.plans["dataset_name"]), str(target.plans["plans_name"])
     options = ["-d", dataset_number(destination)]
     theirs = PlansManager(dict(origin.plans)).get_configuration(origin.configuration).configuration
-    base = "2d" if dimensions(theirs) == 2 else "3d_fullres"
+    base = "2d" if dimensions_of(theirs) == 2 else "3d_fullres"
     plan = ["nnunet_ext", "plan", "--like", source, *options, "-p", plans_name]
     preprocess = ["nnUNetv2_preprocess", *options, "-plans_name", plans_name, "-c", f"{base}_like"]
     return shlex.join(plan), shlex.join(preprocess)

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from nnunet_ext.formats.plans import dimensions
+
 UNET = "dynamic_network_architectures.architectures.unet"
 PLAIN, RESIDUAL = f"{UNET}.PlainConvUNet", f"{UNET}.ResidualEncoderUNet"
 IMPORTED = ["conv_op", "norm_op", "dropout_op", "nonlin"]
@@ -128,5 +130,5 @@ def _per_stage(arguments: Mapping[str, Any], key: str) -> Any:
     values = value if isinstance(value, list) else [value] * stages
     if key != "kernel_sizes":
         return values
-    dims = 2 if str(arguments["conv_op"]).endswith("2d") else 3
+    dims = dimensions(str(arguments["conv_op"]))
     return [one if isinstance(one, list) else [one] * dims for one in values]

@@ -107,7 +107,7 @@ def _like(args: argparse.Namespace, file: Path, plans: dict[str, Any]) -> int:
     from nnunet_ext.formats.plans import require
     from nnunet_ext.plans.like import (
         OF_BASE,
-        dimensions,
+        dimensions_of,
         intensities_of,
         like_configuration,
         matching_channels,
@@ -127,7 +127,7 @@ def _like(args: argparse.Namespace, file: Path, plans: dict[str, Any]) -> int:
     check_named_code(manager, configuration)
     theirs = configuration.configuration
 
-    base = args.configuration or ("2d" if dimensions(theirs) == 2 else "3d_fullres")
+    base = args.configuration or ("2d" if dimensions_of(theirs) == 2 else "3d_fullres")
     plans_file.check_configuration(plans, base, file=file)
     resolved = PlansManager(plans).get_configuration(base).configuration
     require(resolved, OF_BASE, where=f"Configuration {base!r} in {file}")

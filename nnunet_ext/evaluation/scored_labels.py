@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.formats.dataset_json import foreground_labels
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ def match_labels(model: Mapping[str, Any], dataset: Mapping[str, Any], *, name: 
     Raises:
         UserError: if a name stands for other values in the other, or there is no common name.
     """
-    ours, theirs = _foreground(model), _foreground(dataset)
+    ours, theirs = foreground_labels(model), foreground_labels(dataset)
     common = [label for label in ours if label in theirs]
     for label in common:
         if set(ours[label]) != set(theirs[label]):
@@ -49,22 +50,12 @@ def match_labels(model: Mapping[str, Any], dataset: Mapping[str, Any], *, name: 
     )
 
 
-def _foreground(description: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Values by name of all labels and regions but background and ignore."""
-    values = {
-        str(name): tuple(dict.fromkeys(map(int, value))) if isinstance(value, list) else (int(value),)
-        for name, value in description["labels"].items()
-        if name != "ignore"
-    }
-    return {name: value for name, value in values.items() if set(value) != {0}}
-
-
 def label_channels(model: Mapping[str, Any], labels: Sequence[str]) -> dict[str, int]:
     """Which channel of the probabilities each label of a model with this dataset.json has.
 
     That is the label's value or, in a model of regions, its place among them.
     """
-    values = _foreground(model)
+    values = foreground_labels(model)
     if any(len(value) > 1 for value in values.values()):
         return {label: list(values).index(label) for label in labels}
     return {label: values[label][0] for label in labels}

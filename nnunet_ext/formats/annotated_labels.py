@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, StrictStr
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.formats.dataset_json import values_of
+from nnunet_ext.formats.dataset_json import foreground_labels
 from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.formats.typed import validated
 from nnunet_ext.messages import some
@@ -102,8 +102,7 @@ def annotated_labels(description: Mapping[str, Any], *, where: object = "dataset
             there can be none.
     """
     block = validated(_Block, description.get(KEY) or {}, where=f'"{KEY}" in {where}', what="a dataset.json")
-    named = {str(name): value for name, value in description["labels"].items() if name != "ignore"}
-    labels = tuple(name for name, value in named.items() if values_of(value) != {0})
+    labels = tuple(foreground_labels(description))
 
     def checked(names: Iterable[str], place: str) -> tuple[str, ...]:
         if unknown := sorted(set(names) - set(labels)):

@@ -112,6 +112,16 @@ def values_of(label: Any) -> set[int]:
     return {int(value) for value in (label if isinstance(label, (list, tuple)) else [label])}
 
 
+def foreground_labels(dataset_json: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Values by name of all labels and regions but background and ignore."""
+    values = {
+        str(name): tuple(dict.fromkeys(map(int, value))) if isinstance(value, (list, tuple)) else (int(value),)
+        for name, value in dataset_json["labels"].items()
+        if name != "ignore"
+    }
+    return {name: value for name, value in values.items() if set(value) != {0}}
+
+
 def declared_values(dataset_json: Mapping[str, Any]) -> dict[int, str]:
     """Names by value of every label, ignore included; a value that only regions have is named by the first of them."""
     values: dict[int, str] = {}

@@ -16,6 +16,11 @@ PerAxis = Size | list[Size]
 """The same for all dimensions, or one for each."""
 
 
+def dimensions(conv_op: str) -> int:
+    """2 or 3, by the convolution that a network's arguments name."""
+    return 2 if conv_op.endswith("2d") else 3
+
+
 class UNetArguments(BaseModel):
     """The arguments of a U-Net that say how many tensors it has, of which shapes."""
 
@@ -32,7 +37,7 @@ class UNetArguments(BaseModel):
     @property
     def dimensions(self) -> int:
         """2 or 3."""
-        return 2 if self.conv_op.endswith("2d") else 3
+        return dimensions(self.conv_op)
 
     @model_validator(mode="after")
     def _has_an_entry_for_each_stage(self) -> "UNetArguments":

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.formats.plans import dimensions
 
 SpacingOf = Literal["like", "data"]
 
@@ -18,9 +19,9 @@ OF_BASE = (
 """What the planned configuration needs to have, from which another is derived."""
 
 
-def dimensions(source: Mapping[str, Any]) -> int:
+def dimensions_of(source: Mapping[str, Any]) -> int:
     """2 or 3, as the architecture of a configuration says."""
-    return 2 if str(source["architecture"]["arch_kwargs"]["conv_op"]).endswith("2d") else 3
+    return dimensions(str(source["architecture"]["arch_kwargs"]["conv_op"]))
 
 
 def like_configuration(
@@ -51,7 +52,7 @@ def like_configuration(
             network, if the source's spacing is asked for and not known, or if the network cannot halve the patch as
             often as it does.
     """
-    dims = dimensions(source)
+    dims = dimensions_of(source)
     if resolved.get("previous_stage") is not None:
         raise UserError(f"Configuration {base!r} is the second stage of a cascade. Name another with -c.")
     if len(resolved["patch_size"]) != dims:

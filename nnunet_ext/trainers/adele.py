@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 
 from nnunet_ext.devices import on_device
 from nnunet_ext.errors import UserError
-from nnunet_ext.formats.dataset_json import values_of
+from nnunet_ext.formats.dataset_json import foreground_labels
 from nnunet_ext.losses.early_learning import (
     corrected_labels,
     corrected_regions,
@@ -76,9 +76,8 @@ class ADELEMixin(ImageBorderMixin, technique=ADELE):
 
     def class_names(self) -> list[str]:
         """The names of the labels or regions, without background, in the order of the network's channels."""
-        manager, labels = self.label_manager, self.dataset_json["labels"]
-        names = [name for name, value in labels.items() if name != "ignore" and values_of(value) != {0}]
-        return names if manager.has_regions else sorted(names, key=lambda name: min(values_of(labels[name])))
+        labels = foreground_labels(self.dataset_json)
+        return list(labels) if self.label_manager.has_regions else sorted(labels, key=lambda name: min(labels[name]))
 
     # ------------------------------------------------------------------ a training step
 
