@@ -26,11 +26,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from nnunet_ext.arguments import not_negative_number
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_apart
+from nnunet_ext.formats.pairing import RegistrationKind
 from nnunet_ext.messages import SHOWN, counted, some
 from nnunet_ext.nnunet_names import FINAL
 from nnunet_ext.plans.plans_file import folder_of_variable, raw_folder
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from nnunet_ext.preprocessing.pairs.paired_case import Pairing
     from nnunet_ext.preprocessing.pairs.pairing import Pair
 
-KINDS = ("none", "rigid", "affine", "bspline")
 FOLDERS = ("current", "prior", "prior_segmentations", "current_segmentations", "group")
 PREPARATION = ("labels", "modality", "registration", "no_prior_image", "no_prior_labels", "crop_to_body")
 
@@ -59,7 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what is made of them; with --predict this is what it was for the model")
     what.add_argument("--labels", nargs="+", type=label, metavar="NAME=VALUE", help="all labels but background")
     what.add_argument("--modality", help="name of the current channel, e.g. CT (default: MRI)")
-    what.add_argument("--registration", choices=KINDS, help="registration of priors to current scans (default: none)")
+    what.add_argument(
+        "--registration",
+        choices=get_args(RegistrationKind),
+        help="registration of priors to current scans (default: none)",
+    )
     what.add_argument("--no-prior-image", action="store_true", help="use the prior labels alone")
     what.add_argument("--no-prior-labels", action="store_true", help="use the prior image alone")
     margin = "crop to the current body and a margin around it"

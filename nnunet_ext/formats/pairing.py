@@ -12,7 +12,7 @@ from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.formats.typed import validated
 from nnunet_ext.messages import some
 
-Kind = Literal["none", "rigid", "affine", "bspline"]
+RegistrationKind = Literal["none", "rigid", "affine", "bspline"]
 """How a prior scan is brought onto the current one."""
 
 PAIRING = "pairing"
@@ -29,7 +29,7 @@ class Prepared(BaseModel):
 
     labels: dict[StrictStr, Value] | None = None  # of the prior scan; None in datasets of an early version
     modality: StrictStr = "MRI"
-    registration: Kind = "none"
+    registration: RegistrationKind = "none"
     crop_to_body: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] | None = None
     match_histogram: StrictStr | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
+from nnunet_ext.arguments import add_source_options
 from nnunet_ext.checkpoints.adaptation import adapt
 from nnunet_ext.checkpoints.description import ModelDescription
 from nnunet_ext.checkpoints.fit import check_consistent
@@ -512,3 +514,10 @@ def test_vocomni_of_its_real_size_is_recognised(tmp_path: Path) -> None:
     start, _ = started(source)
     data = torch.randn(1, 1, 32, 32, 32, dtype=torch.float64)
     assert torch.equal(start(data)[0], network.double()(data)[0])
+
+
+def test_the_command_line_knows_every_reader():
+    parser = argparse.ArgumentParser()
+    add_source_options(parser)
+    (option,) = [action for action in parser._actions if action.dest == "reader"]
+    assert list(option.choices) == [reader.name for reader in READERS]

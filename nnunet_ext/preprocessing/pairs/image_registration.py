@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_ext.formats.pairing import Kind
+from nnunet_ext.formats.pairing import RegistrationKind
 from nnunet_ext.messages import last_line
 from nnunet_ext.preprocessing.pairs import registration_stages as stages
 from nnunet_ext.preprocessing.pairs.image_pair import ImagePair, prepared_pair
 from nnunet_ext.preprocessing.pairs.images import unmoved
 
-STAGES: tuple[Kind, ...] = ("rigid", "affine", "bspline")
+STAGES: tuple[RegistrationKind, ...] = ("rigid", "affine", "bspline")
 LEAST_SIMILARITY = 0.03
 LEAST_INSIDE = 0.5
 LARGEST_CHANGE_OF_VOLUME = 2.0
@@ -22,8 +22,8 @@ class Registration:
     """What registration found; all figures are of the returned transform and over the current body."""
 
     transform: sitk.Transform  # points of the current image -> points of the prior image, in mm
-    kind: Kind  # what was asked for
-    reached: Kind  # what the transform is: less than `kind` after a problem, or where the next stage gained nothing
+    kind: RegistrationKind  # what was asked for
+    reached: RegistrationKind  # what the transform is: less than `kind` after a problem or a stage that gained nothing
     similarity_before: float  # normalised mutual information before (see `ImagePair.similarity`), about 0 to 1
     similarity_after: float  # the same with the transform
     mean_displacement: float  # mean length of the body's displacement, in mm; a different origin of the scans counts
@@ -32,7 +32,7 @@ class Registration:
     problem: str | None  # why registration is taken for failed, wholly or from some stage on; None if it is not
 
 
-def register_images(current: sitk.Image, prior: sitk.Image, kind: Kind, *, seed: int = 0) -> Registration:
+def register_images(current: sitk.Image, prior: sitk.Image, kind: RegistrationKind, *, seed: int = 0) -> Registration:
     """Find the transform that lays the prior scan on the current one.
 
     Mattes mutual information of voxels drawn in the current body and a rim around it is maximised from coarse to fine:
@@ -64,7 +64,7 @@ def register_images(current: sitk.Image, prior: sitk.Image, kind: Kind, *, seed:
     identity = stages.no_movement(pair)
     before = similarity = pair.similarity(identity)
     transform, problem = identity, None
-    reached: Kind = "none"
+    reached: RegistrationKind = "none"
     for stage in STAGES[: STAGES.index(kind) + 1] if kind != "none" else ():
         try:
             start = stages.first_guess(pair) if stage == "rigid" else transform
@@ -103,7 +103,7 @@ def register_images(current: sitk.Image, prior: sitk.Image, kind: Kind, *, seed:
     )
 
 
-def _divergence(pair: ImagePair, stage: Kind, start: sitk.Transform, found: sitk.Transform) -> str | None:
+def _divergence(pair: ImagePair, stage: RegistrationKind, start: sitk.Transform, found: sitk.Transform) -> str | None:
     """Why what a stage found from `start` is implausible; None if it is not."""
     if (inside := pair.inside(found)) < LEAST_INSIDE:
         needed = f"at least {LEAST_INSIDE:.0%} is expected"

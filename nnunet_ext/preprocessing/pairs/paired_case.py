@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.formats.pairing import Kind
+from nnunet_ext.formats.pairing import RegistrationKind
 from nnunet_ext.preprocessing.pairs import images
 from nnunet_ext.preprocessing.pairs.body import body_box, match_histogram
 from nnunet_ext.preprocessing.pairs.image_registration import Registration, register_images
@@ -27,7 +27,7 @@ class Pairing:
 
     labels: Mapping[str, int]  # values by name, without background; ``ignore`` is no label of the prior
     modality: str = "MRI"  # what nnU-Net is told of the current scan's intensities, e.g. MRI or CT
-    registration: Kind = "none"  # how priors are brought onto current scans; ``none``: as their headers have them
+    registration: RegistrationKind = "none"  # of priors to current scans; ``none``: as their headers have them
     prior_image: bool = True  # whether the prior image is a channel
     prior_labels: bool = True  # whether each prior label is one
     crop_to_body: float | None = None  # margin in mm around the current body; None crops nothing
@@ -187,7 +187,7 @@ def _read_labels_of(image: sitk.Image | None, file: Path, pairing: Pairing, *, i
     return labels
 
 
-def place_prior(current: sitk.Image, prior: Prior, kind: Kind) -> Placement:
+def place_prior(current: sitk.Image, prior: Prior, kind: RegistrationKind) -> Placement:
     """Find where a prior lies on the current scan; it has an image, unless it is missing or `kind` is ``none``."""
     if kind == "none" or "image" not in prior:
         return by_the_headers(current, prior)

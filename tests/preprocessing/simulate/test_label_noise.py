@@ -6,6 +6,8 @@ import math
 import numpy as np
 import pytest
 
+from benchmarks.data import label_noise as experiments
+from nnunet_ext.commands.simulate import NOISE
 from nnunet_ext.preprocessing.simulate.label_noise import KINDS, changed_voxels, noisy_labels
 
 SPACINGS = [(1.0, 1.0, 1.0), (3.0, 1.5, 0.7), (10.0, 1.2, 1.2)]
@@ -113,3 +115,7 @@ def test_counts_by_hand():
     before, after = np.array([[0, 1, 1, 2]]), np.array([[1, 1, 2, 2]])
     found = changed_voxels(before, after, {"a": 1, "b": 2})
     assert found == {"a": (2, 3), "b": (1, 2), "all": (2, 4)}
+
+
+def test_the_command_and_the_experiments_know_every_kind():
+    assert KINDS == NOISE == experiments.KINDS
