@@ -18,14 +18,23 @@ from nnunet_ext.preprocessing.raw.raw_dataset import Case, check_files, check_fi
 
 
 class Predictor(nnUNetPredictor):
-    """nnU-Net's predictor, which stops at an image with values that are no numbers: it would find nothing there."""
+    """nnU-Net's predictor, which stops where an image or the model's answer holds values that are no numbers.
+
+    nnU-Net would decide for background there, as if the model had found nothing.
+    """
 
     def predict_logits_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
         if not torch.isfinite(data).all():
             raise UserError(
                 "An image holds values that are not finite (NaN or infinite) once it is normalised. Fix its values."
             )
-        return super().predict_logits_from_preprocessed_data(data)
+        logits = super().predict_logits_from_preprocessed_data(data)
+        if not torch.isfinite(logits).all():
+            raise UserError(
+                "The model's prediction holds values that are no numbers (NaN). Its training has probably diverged: "
+                "look at its progress.png, and take another checkpoint."
+            )
+        return logits
 
 
 def predict_probabilities(
@@ -57,16 +66,12 @@ def predict_case(
         or each region in the order of dataset.json.
 
     Raises:
-        UserError: if the image was cut off or holds values that are no numbers, or if the model gives such values.
+        UserError: if the image was cut off or holds values that are no numbers; from a `Predictor` also if the model
+            gives such values.
     """
     with unreadable_images_named(predictor, [images]):
         ((labels, probabilities),) = predictor.predict_from_files_sequential(
             [[str(image) for image in images]], None, save_probabilities=True
-        )
-    if not np.isfinite(probabilities).all():
-        raise UserError(
-            f"The model's prediction for {images[0]} holds values that are no numbers (NaN). Its training has probably "
-            "diverged: look at its progress.png, and take another checkpoint."
         )
     return labels, probabilities
 

@@ -243,16 +243,11 @@ def write_unknown_value(place: Workplace) -> None:
     place.write_case("case_1", np.zeros(SHAPE, np.float32), np.full(SHAPE, 300, np.uint16))
 
 
-def write_nan(place: Workplace) -> None:
-    place.write_case("case_1", np.full(SHAPE, 2, np.float32), np.zeros(SHAPE, np.uint8))
-
-
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (write_other_shape, "case_1.nii.gz has 4 x 5 x 7 voxels, but its image has 4 x 5 x 6"),
         (write_unknown_value, "case_1.nii.gz has the value 300, but the labels are 0, 1"),
-        (write_nan, "case_1_0000.nii.gz holds values that are no numbers"),
     ],
 )
 def test_a_damaged_case_is_named_and_the_others_stay_done(place, predictor, capsys, damage, message):

@@ -16,7 +16,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.probabilities import Predictor, predict_case, predict_probabilities
 
 
-def test_the_given_weights_predict_quietly_and_numbers_that_are_none_are_refused(tmp_path, capsys):
+def test_the_given_weights_predict_quietly(tmp_path, capsys):
     used = []
 
     def predict(images, targets, *, save_probabilities):
@@ -24,15 +24,24 @@ def test_the_given_weights_predict_quietly_and_numbers_that_are_none_are_refused
         used.append((images, list(predictor.list_of_parameters)))
         return [(None, np.full((2, 1, 1, 1), predictor.list_of_parameters[0], np.float32))]
 
-    predictor = SimpleNamespace(list_of_parameters=[0.0, 0.25, np.nan], predict_from_files_sequential=predict)
+    predictor = SimpleNamespace(list_of_parameters=[0.0, 0.25], predict_from_files_sequential=predict)
     images = [tmp_path / "a_0000", tmp_path / "a_0001"]
     for image in images:
         image.touch()
     assert predict_probabilities(predictor, images, [0.25, 0.0]).max() == 0.25
     assert used == [([list(map(str, images))], [0.25, 0.0])]
     assert capsys.readouterr().out == ""
-    with pytest.raises(UserError, match="prediction for .*a_0000 holds values that are no numbers"):
-        predict_probabilities(predictor, images[:1], [np.nan])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_model_that_has_diverged_is_refused_in_place_of_a_prediction_of_background(monkeypatch, value):
+    logits = torch.zeros(2, 1, 4, 4)
+    logits[1, 0, 2, 2] = value
+    predictor = Predictor(device=torch.device("cpu"), allow_tqdm=False)
+    predictor.list_of_parameters, predictor.network = [{}], torch.nn.Identity()
+    monkeypatch.setattr(predictor, "predict_sliding_window_return_logits", lambda data: logits)
+    with pytest.raises(UserError, match="no numbers .* Its training has probably diverged"):
+        predictor.predict_logits_from_preprocessed_data(torch.zeros(1, 1, 4, 4))
 
 
 def test_an_image_that_was_cut_off_is_never_predicted(tmp_path):
