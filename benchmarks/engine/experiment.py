@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.metrics import METRICS
-from nnunet_ext.preprocessing.raw.splits import Fold
+from nnunet_ext.formats.splits import Fold
 
 Folds = Callable[[Sequence[int | None], Sequence[int]], list[Fold]]
 """Takes sizes and seeds; returns the pilot's fold, then for each size one for each seed."""

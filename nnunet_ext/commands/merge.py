@@ -128,8 +128,9 @@ def named(given: str, datasets: Mapping[str, RawDataset]) -> str:
 
 def tell_lost_folds(merge: Merge) -> None:
     """Say which sources have folds of their own, which may keep patients apart, where no pattern names the patients."""
+    from nnunet_ext.formats.splits import read_splits
     from nnunet_ext.preprocessing.raw.patients import PAIRS, patients_of_cases
-    from nnunet_ext.preprocessing.raw.splits import cross_validation, read_splits, splits_files
+    from nnunet_ext.preprocessing.raw.splits import cross_validation, splits_files
 
     for source in merge.sources:
         cases, files = source.dataset.cases, splits_files(source.dataset.folder)[:1]

@@ -9,11 +9,11 @@ from typing import Any
 from nnunet_ext.errors import UserError
 from nnunet_ext.formats.annotated_labels import annotated_labels
 from nnunet_ext.formats.dataset_json import channel_names, read_dataset_json
+from nnunet_ext.formats.splits import check_has_folds, read_splits
 from nnunet_ext.messages import some
 from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.plans.plans_file import preprocessed_folder, raw_folder
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, raw_test_cases, training_cases
-from nnunet_ext.preprocessing.raw.splits import check_has_folds, read_splits
 
 SELECTIONS = ("test", "val", "all")
 SHOWN = 3  # examples in a message

@@ -10,9 +10,10 @@ from tqdm import tqdm
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.model_evaluation import check_inputs
 from nnunet_ext.files import sha256
+from nnunet_ext.formats.splits import Fold, read_splits
 from nnunet_ext.messages import some
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset, copy_label_map, raw_test_cases
-from nnunet_ext.preprocessing.raw.splits import Fold, cross_validation, read_splits, splits_files
+from nnunet_ext.preprocessing.raw.splits import cross_validation, splits_files
 from nnunet_ext.preprocessing.raw.unlabelled import is_unlabelled
 from nnunet_ext.pseudo_labels.teachers import check_all_annotated
 

@@ -20,6 +20,7 @@ from nnunet_ext.evaluation.scores_table import SCORES, labels_with, read_scores,
 from nnunet_ext.files import read_json, write_json
 from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.formats.plans import require
+from nnunet_ext.formats.splits import read_splits
 from nnunet_ext.formats.typed import read_typed
 from nnunet_ext.jobs import sweep as jobs
 from nnunet_ext.jobs.local import LocalJobs
@@ -29,7 +30,6 @@ from nnunet_ext.messages import dataset_number
 from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.plans.plans_file import read_plans
 from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
-from nnunet_ext.preprocessing.raw.splits import read_splits
 from nnunet_ext.programs import CommandFailed, check_status, end_group, find_executable, output_tail, running
 from nnunet_ext.pseudo_labels.datasets import TABLE
 from nnunet_ext.registration import VARIABLE, extended_value

@@ -12,11 +12,9 @@ from torch import Tensor, nn
 
 from nnunet_ext.augmentation.registration_error import Misalignment
 from nnunet_ext.augmentation.selected_channels import before_intensity, only_image_channels
-from nnunet_ext.errors import UserError
-from nnunet_ext.files import read_json
 from nnunet_ext.formats.dataset_json import channel_names
 from nnunet_ext.formats.own_key import KEY
-from nnunet_ext.messages import counted
+from nnunet_ext.formats.splits import check_has_folds, read_splits
 from nnunet_ext.networks.dual_encoder_plans import dual_encoder_unet
 from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.plans.channel_roles import check_roles, roles_of_dataset
@@ -81,11 +79,9 @@ class DualEncoderMixin(nnUNetTrainerConfigurable, technique=DUAL_ENCODER):
         nnU-Net would draw one by cases, with scans of one patient in both of its parts.
         """
         file = Path(self.preprocessed_dataset_folder_base, SPLITS)
-        if self.fold != "all" and file.is_file() and (count := len(read_json(file))) <= int(self.fold):
-            raise UserError(
-                f"{file} has no fold {self.fold}; it has {counted(count, 'fold')}, numbered from 0. Train one that is "
-                "there, or add some of whole patients with nnunet_ext split --append --group."
-            )
+        if self.fold != "all" and file.is_file():
+            more = "Train one that is there, or add some of whole patients with nnunet_ext split --append --group."
+            check_has_folds(read_splits(file), [int(self.fold)], file=file, advice=more)
         return super().do_split()
 
     # nnU-Net's is static, but it calls it on the trainer, whose settings this needs

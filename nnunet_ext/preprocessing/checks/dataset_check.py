@@ -6,8 +6,9 @@ from typing import Protocol
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
+from nnunet_ext.formats.splits import Fold, read_splits
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset
-from nnunet_ext.preprocessing.raw.splits import Fold, read_splits, splits_files
+from nnunet_ext.preprocessing.raw.splits import splits_files
 
 
 class DatasetCheck(Protocol):

@@ -9,12 +9,12 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
 from nnunet_ext.formats.dataset_json import channel_names
 from nnunet_ext.formats.own_key import KEY
+from nnunet_ext.formats.splits import PARTS
 from nnunet_ext.messages import some
 from nnunet_ext.plans.channel_roles import LONGITUDINAL, roles_of_dataset
 from nnunet_ext.preprocessing.checks.dataset_check import known_folds, splits_file
 from nnunet_ext.preprocessing.raw.patients import PAIRS, patients_of_cases
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, Labels, RawDataset, read_images
-from nnunet_ext.preprocessing.raw.splits import PARTS
 from nnunet_ext.techniques.dual_encoder import ChannelRoles
 
 

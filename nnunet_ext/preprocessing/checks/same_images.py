@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nnunet_ext.findings import Finding
+from nnunet_ext.formats.splits import Fold
 from nnunet_ext.messages import some
-from nnunet_ext.preprocessing.raw.splits import Fold
 
 TITLE = "same images"
 

@@ -13,6 +13,7 @@ from nnunet_ext.files import check_apart, size_and_time, write_json
 from nnunet_ext.folders import folder_written_whole
 from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.formats.pairing import MATCHED, PAIRING, prepared
+from nnunet_ext.formats.splits import Fold
 from nnunet_ext.messages import some
 from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.plans.channel_roles import LONGITUDINAL, roles_of_dataset
@@ -21,7 +22,7 @@ from nnunet_ext.preprocessing.pairs.paired_case import IfDiverged, PairedCase, P
 from nnunet_ext.preprocessing.pairs.pairing import Pair, patients_of
 from nnunet_ext.preprocessing.raw.new_dataset import CaseProgress, new_dataset
 from nnunet_ext.preprocessing.raw.patients import PAIRS as RECORD
-from nnunet_ext.preprocessing.raw.splits import Fold, cross_validation
+from nnunet_ext.preprocessing.raw.splits import cross_validation
 from nnunet_ext.version import __version__
 
 MADE_BY = "pair"

@@ -12,13 +12,14 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json
 from nnunet_ext.formats.annotated_labels import LISTS, SCRIBBLED
 from nnunet_ext.formats.own_key import KEY
+from nnunet_ext.formats.splits import Fold
 from nnunet_ext.formats.tiff_spacing import spacing_file
 from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.plans.channel_roles import LONGITUDINAL, roles_in, roles_of_dataset
 from nnunet_ext.preprocessing.raw.merge_plan import READER, Merge, MergedSource
 from nnunet_ext.preprocessing.raw.new_dataset import check_new_name, new_dataset, write_description
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, write_label_map
-from nnunet_ext.preprocessing.raw.splits import Fold, cross_validation, joined
+from nnunet_ext.preprocessing.raw.splits import cross_validation, joined
 from nnunet_ext.version import __version__
 
 

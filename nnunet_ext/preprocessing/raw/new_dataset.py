@@ -14,11 +14,12 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_apart, write_json
 from nnunet_ext.folders import check_output_folder, folder_written_whole
 from nnunet_ext.formats.own_key import KEY
+from nnunet_ext.formats.splits import read_splits
 from nnunet_ext.formats.typed import read_typed
 from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.plans.plans_file import DATA, folder_of_variable, matching_datasets
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset, copy_label_map
-from nnunet_ext.preprocessing.raw.splits import read_splits, splits_files
+from nnunet_ext.preprocessing.raw.splits import splits_files
 
 NAME = re.compile(r"Dataset(\d{3})_.+")
 PROGRESS = ".progress.json"

@@ -1,4 +1,4 @@
-"""Few-shot folds for nnU-Net's ``splits_final.json``: nested draws of patients, drawn once for a seed and a fold."""
+"""Folds of a dataset: few-shot draws of patients, cross-validation, those of several sources, what they have seen."""
 
 import os
 import re
@@ -6,31 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.files import read_json
 from nnunet_ext.formats.dataset_json import read_dataset_json
 from nnunet_ext.formats.names import case_names
-from nnunet_ext.messages import counted, some
+from nnunet_ext.formats.splits import PARTS, Fold, check_has_folds, read_splits, same_fold
+from nnunet_ext.messages import some
 from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.plans.plans_file import dataset_folder, folder_of_variable, raw_folder
 from nnunet_ext.preprocessing.raw.raw_dataset import training_cases
 
 FOLDS = 5  # that nnU-Net draws if there are none; it stops if there are fewer cases
-
-Fold = dict[str, list[str]]
-"""One entry of splits_final.json: the cases of ``train`` and of ``val``."""
-
-PARTS = ("train", "val")
-
-
-class _FoldInFile(BaseModel, strict=True):
-    train: list[str]
-    val: list[str]
-
-
-_SPLITS_FILE = TypeAdapter(list[_FoldInFile])
 
 
 def find_dataset(dataset: str) -> tuple[Path, list[str]]:
@@ -144,11 +130,6 @@ def _cases_of(patients: Mapping[str, Sequence[str]], groups: Mapping[str, Sequen
     return {part: sorted(case for patient in patients[part] for case in groups[patient]) for part in PARTS}
 
 
-def same_fold(one: Fold, other: Fold) -> bool:
-    """Whether two folds hold the same cases, in whatever order."""
-    return all(set(one[part]) == set(other[part]) for part in PARTS)
-
-
 def appended(existing: Sequence[Fold], drawn: Sequence[Fold]) -> tuple[list[Fold], list[int]]:
     """Put folds behind existing ones unless they are there; all folds, and the number of each drawn one among them."""
     folds, numbers = list(existing), []
@@ -165,24 +146,6 @@ def splits_files(raw: Path) -> list[Path]:
     if os.environ.get("nnUNet_preprocessed") and (folder := dataset_folder("nnUNet_preprocessed", raw.name)):
         folders.insert(0, folder)
     return [folder / SPLITS for folder in folders if (folder / SPLITS).is_file()]
-
-
-def read_splits(file: Path) -> list[Fold]:
-    """Read a splits_final.json; a UserError if it is missing or has another format."""
-    try:
-        return [fold.model_dump() for fold in _SPLITS_FILE.validate_python(read_json(file))]
-    except ValidationError:
-        raise UserError(
-            f'{file} is no split of nnU-Net. Expected: a list of {{"train": [...], "val": [...]}} of cases.'
-        ) from None
-
-
-def check_has_folds(folds: Sequence[Fold], numbers: Iterable[int | str], *, file: Path, advice: str) -> None:
-    """Raise a UserError, which ends in the advice, if a file does not have all of some folds."""
-    missing = [number for number in dict.fromkeys(numbers) if isinstance(number, str) or number >= len(folds)]
-    if missing:
-        there = f"it has {counted(len(folds), 'fold')}, numbered from 0"
-        raise UserError(f"{file} has no fold {some(missing)}; {there}. {advice}")
 
 
 def folds_that_have_not_seen(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.formats.splits import read_splits
 from nnunet_ext.preprocessing.raw.splits import (
     appended,
     check_known,
@@ -18,7 +19,6 @@ from nnunet_ext.preprocessing.raw.splits import (
     folds_that_have_not_seen,
     group_cases,
     joined,
-    read_splits,
     refused_by_planning,
 )
 from support.raw_datasets import DATASET_JSON
