@@ -1,6 +1,5 @@
 """Phrases that many messages need."""
 
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from statistics import median
@@ -55,9 +54,3 @@ def spread(numbers: Collection[float], unit: str, *, digits: int = 6) -> str:
     """``3, 5, 9 voxels (minimum, median, maximum)``."""
     low, middle, high = (f"{value:.{digits}g}" for value in (min(numbers), median(numbers), max(numbers)))
     return f"{low}, {middle}, {high} {unit} (minimum, median, maximum)"
-
-
-def dataset_number(name: str) -> str:
-    """``4`` for ``Dataset004_Hippocampus``, as commands take it; the name itself if it is none of nnU-Net's."""
-    found = re.fullmatch(r"Dataset(\d{3})_.*", name)
-    return str(int(found[1])) if found else name

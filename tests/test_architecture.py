@@ -34,7 +34,7 @@ ALLOWED = {
 }
 COMMON = {
     *("advice", "arguments", "claims", "devices", "errors", "files", "findings", "folders", "formats", "messages"),
-    *("nnunet_names", "programs", "registration", "registry", "stopping", "training_log", "version"),
+    *("nnunet_folders", "nnunet_names", "programs", "registration", "registry", "stopping", "training_log", "version"),
 }
 
 

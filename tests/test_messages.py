@@ -1,6 +1,7 @@
 from dataclasses import dataclass
 
-from nnunet_ext.messages import aligned, changed_fields, counted, dataset_number, last_line, listed, some, spread
+from nnunet_ext.messages import aligned, changed_fields, counted, last_line, listed, some, spread
+from nnunet_ext.nnunet_folders import dataset_number
 
 
 def test_few_items_are_all_named_and_many_are_counted():

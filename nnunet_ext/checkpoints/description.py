@@ -21,10 +21,10 @@ from nnunet_ext.formats.dataset_json import (
     values_of,
 )
 from nnunet_ext.formats.plans import checked_plans, require
-from nnunet_ext.messages import dataset_number
+from nnunet_ext.nnunet_folders import dataset_number, preprocessed_folder
 from nnunet_ext.plans.channel_roles import check_roles, roles_in, roles_of_dataset
 from nnunet_ext.plans.like import dimensions_of
-from nnunet_ext.plans.plans_file import check_configuration, preprocessed_folder, read_plans
+from nnunet_ext.plans.plans_file import check_configuration, read_plans
 from nnunet_ext.plans.settings import configured_settings, validated_section
 from nnunet_ext.techniques.dual_encoder import DUAL_ENCODER
 

@@ -22,8 +22,8 @@ import argparse
 from nnunet_ext.arguments import add_plans_options
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding, problems_and_warnings
+from nnunet_ext.nnunet_folders import preprocessed_folder
 from nnunet_ext.nnunet_names import PLANS
-from nnunet_ext.plans.plans_file import preprocessed_folder
 from nnunet_ext.registry import technique_of
 
 

@@ -22,7 +22,7 @@ from nnunet_ext.arguments import add_new_dataset_options, add_teacher_options, p
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json
 from nnunet_ext.messages import aligned
-from nnunet_ext.plans.plans_file import raw_folder
+from nnunet_ext.nnunet_folders import raw_folder
 from nnunet_ext.registration import register
 from nnunet_ext.version import __version__
 

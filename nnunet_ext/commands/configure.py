@@ -22,8 +22,9 @@ from typing import Any
 
 from nnunet_ext.arguments import add_plans_options
 from nnunet_ext.errors import UserError
+from nnunet_ext.nnunet_folders import preprocessed_folder
 from nnunet_ext.plans.cascades import derived
-from nnunet_ext.plans.plans_file import add_configurations, preprocessed_folder, read_plans, vanished_configurations
+from nnunet_ext.plans.plans_file import add_configurations, read_plans, vanished_configurations
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

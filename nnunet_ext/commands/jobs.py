@@ -30,8 +30,9 @@ from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.jobs.sweep import FAILED, FINISHED, STOPPED, Resources, Sweep, SweepRequest
 from nnunet_ext.messages import aligned
+from nnunet_ext.nnunet_folders import folder_of_variable, preprocessed_folder
 from nnunet_ext.nnunet_names import PLANS
-from nnunet_ext.plans.plans_file import folder_of_variable, preprocessed_folder, read_plans
+from nnunet_ext.plans.plans_file import read_plans
 
 ALL_FINISHED, NEEDS_YOU, AT_WORK = 0, 1, 3
 

@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING
 
 from nnunet_ext.arguments import add_new_dataset_options
 from nnunet_ext.errors import UserError
-from nnunet_ext.messages import aligned, counted, dataset_number
+from nnunet_ext.messages import aligned, counted
+from nnunet_ext.nnunet_folders import dataset_number
 
 if TYPE_CHECKING:
     from nnunet_ext.preprocessing.raw.merge_plan import Merge

@@ -33,8 +33,8 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_apart
 from nnunet_ext.formats.pairing import RegistrationKind
 from nnunet_ext.messages import SHOWN, counted, some
+from nnunet_ext.nnunet_folders import folder_of_variable, raw_folder
 from nnunet_ext.nnunet_names import FINAL
-from nnunet_ext.plans.plans_file import folder_of_variable, raw_folder
 
 if TYPE_CHECKING:
     from nnunet_ext.preprocessing.pairs.longitudinal_dataset import PreparedPairs

@@ -27,7 +27,8 @@ from nnunet_ext.claims import only_run
 from nnunet_ext.commands.configure import check_name, tell_vanished
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json
-from nnunet_ext.messages import dataset_number, some
+from nnunet_ext.messages import some
+from nnunet_ext.nnunet_folders import dataset_number, preprocessed_folder
 from nnunet_ext.plans import plans_file
 
 
@@ -55,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    file = plans_file.preprocessed_folder(args.dataset) / f"{args.plans}.json"
+    file = preprocessed_folder(args.dataset) / f"{args.plans}.json"
     plans = plans_file.read_plans(file)
     if args.like and args.epochs is not None:
         raise UserError("--epochs is for --preset. Set the epochs of a configuration with nnunet_ext configure.")

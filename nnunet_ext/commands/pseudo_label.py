@@ -44,7 +44,7 @@ from nnunet_ext.arguments import (
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json, write_text, written_whole
 from nnunet_ext.messages import aligned, some
-from nnunet_ext.plans.plans_file import raw_folder
+from nnunet_ext.nnunet_folders import raw_folder
 from nnunet_ext.registration import register
 from nnunet_ext.version import __version__
 

@@ -152,8 +152,8 @@ def is_trained_on(model: Path, source: RawDataset) -> bool:
 def with_unseen_cases(source: RawDataset, folds: Sequence[int | str]) -> RawDataset:
     """The dataset with those cases alone that one of the folds has not trained on; a UserError if there are none."""
     from nnunet_ext.formats.splits import check_has_folds, read_splits
+    from nnunet_ext.nnunet_folders import preprocessed_folder
     from nnunet_ext.nnunet_names import SPLITS
-    from nnunet_ext.plans.plans_file import preprocessed_folder
 
     file = preprocessed_folder(source.folder.name) / SPLITS
     splits = read_splits(file)

@@ -39,8 +39,9 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_apart
 from nnunet_ext.folders import prepare_output_folder
 from nnunet_ext.messages import aligned
+from nnunet_ext.nnunet_folders import DATA, folder_of_variable, preprocessed_folder
 from nnunet_ext.nnunet_names import PLANS
-from nnunet_ext.plans.plans_file import DATA, check_configuration, folder_of_variable, preprocessed_folder, read_plans
+from nnunet_ext.plans.plans_file import check_configuration, read_plans
 from nnunet_ext.registration import register
 
 

@@ -23,9 +23,9 @@ from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
 from nnunet_ext.messages import counted
+from nnunet_ext.nnunet_folders import dataset_folder
 from nnunet_ext.nnunet_names import PLANS
 from nnunet_ext.plans import plans_file
-from nnunet_ext.plans.plans_file import dataset_folder
 
 SHOWN = 10  # training cases that are named one by one
 

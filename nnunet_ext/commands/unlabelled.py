@@ -21,7 +21,8 @@ from pathlib import Path
 
 from nnunet_ext.arguments import add_new_dataset_options
 from nnunet_ext.formats.dataset_json import channel_names
-from nnunet_ext.messages import counted, dataset_number
+from nnunet_ext.messages import counted
+from nnunet_ext.nnunet_folders import dataset_number
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

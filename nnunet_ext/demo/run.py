@@ -26,7 +26,8 @@ from nnunet_ext.files import check_apart, read_json
 from nnunet_ext.folders import prepare_output_folder
 from nnunet_ext.formats.dataset_json import read_dataset_json
 from nnunet_ext.formats.tiff_spacing import spacing_file
-from nnunet_ext.messages import aligned, counted, dataset_number
+from nnunet_ext.messages import aligned, counted
+from nnunet_ext.nnunet_folders import dataset_number
 from nnunet_ext.nnunet_names import PLANS, SPLITS, TRAINER
 from nnunet_ext.plans.channel_roles import roles_of_dataset
 from nnunet_ext.preprocessing.raw.raw_dataset import training_cases

@@ -8,9 +8,10 @@ from typing import Any
 from nnunet_ext.advice import VERDICTS, Advice, Facts
 from nnunet_ext.diagnosis.step_times import FEATURES, StepTime
 from nnunet_ext.errors import UserError
-from nnunet_ext.messages import counted, dataset_number, size
+from nnunet_ext.messages import counted, size
+from nnunet_ext.nnunet_folders import dataset_number, preprocessed_folder
 from nnunet_ext.nnunet_names import EPOCHS, PLANS, SPLITS
-from nnunet_ext.plans.plans_file import preprocessed_folder, read_plans
+from nnunet_ext.plans.plans_file import read_plans
 from nnunet_ext.plans.quick import BASE_FEATURES, MIN_BATCH, SETTINGS, VOXELS_PER_PATCH
 from nnunet_ext.preprocessing.raw.splits import FOLDS
 

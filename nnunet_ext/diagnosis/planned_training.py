@@ -20,7 +20,8 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
 from nnunet_ext.formats.dataset_json import channel_names, read_dataset_json
 from nnunet_ext.formats.own_key import KEY
-from nnunet_ext.messages import counted, dataset_number, some
+from nnunet_ext.messages import counted, some
+from nnunet_ext.nnunet_folders import dataset_number
 from nnunet_ext.nnunet_names import EPOCHS
 from nnunet_ext.plans.plans_file import read_plans, vanished_configurations
 from nnunet_ext.plans.settings import Settings

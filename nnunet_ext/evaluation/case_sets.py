@@ -11,8 +11,8 @@ from nnunet_ext.formats.annotated_labels import annotated_labels
 from nnunet_ext.formats.dataset_json import channel_names, read_dataset_json
 from nnunet_ext.formats.splits import check_has_folds, read_splits
 from nnunet_ext.messages import some
+from nnunet_ext.nnunet_folders import preprocessed_folder, raw_folder
 from nnunet_ext.nnunet_names import SPLITS
-from nnunet_ext.plans.plans_file import preprocessed_folder, raw_folder
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, raw_test_cases, training_cases
 
 SELECTIONS = ("test", "val", "all")

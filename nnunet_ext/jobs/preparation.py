@@ -11,9 +11,10 @@ from nnunet_ext.files import write_json
 from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.formats.splits import check_has_folds, read_splits
 from nnunet_ext.jobs.sweep import SweepRequest, seeded_name
+from nnunet_ext.nnunet_folders import preprocessed_folder
 from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.plans.cascades import NEXT, PREVIOUS, inherited_value
-from nnunet_ext.plans.plans_file import PATIENCE_S, add_configurations, preprocessed_folder, read_plans
+from nnunet_ext.plans.plans_file import PATIENCE_S, add_configurations, read_plans
 from nnunet_ext.plans.settings import configured_settings, merged, validated_settings
 from nnunet_ext.preprocessing.raw.splits import FOLDS, cross_validation, find_dataset
 

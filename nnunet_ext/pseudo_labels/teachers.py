@@ -21,8 +21,8 @@ from nnunet_ext.formats.dataset_json import channel_names
 from nnunet_ext.formats.plans import require
 from nnunet_ext.formats.splits import read_splits
 from nnunet_ext.messages import size, some
+from nnunet_ext.nnunet_folders import preprocessed_folder
 from nnunet_ext.nnunet_names import SPLITS
-from nnunet_ext.plans.plans_file import preprocessed_folder
 from nnunet_ext.preprocessing.raw.new_dataset import PROGRESS, CaseProgress
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, Labels, RawDataset, write_label_map
 from nnunet_ext.preprocessing.raw.splits import folds_that_have_not_seen

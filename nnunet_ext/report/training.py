@@ -19,7 +19,7 @@ from nnunet_ext.formats.checkpoint import Recorded
 from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.formats.plans import checked_plans
 from nnunet_ext.formats.typed import validated
-from nnunet_ext.messages import dataset_number
+from nnunet_ext.nnunet_folders import dataset_number
 from nnunet_ext.nnunet_names import CHECKPOINTS, FINAL, PLANS, TRAINER
 from nnunet_ext.plans.cascades import lineage
 from nnunet_ext.plans.plans_file import check_configuration

@@ -12,8 +12,8 @@ from nnunet_ext.evaluation.scored_labels import match_labels
 from nnunet_ext.formats.dataset_json import channel_names
 from nnunet_ext.formats.splits import check_has_folds, read_splits
 from nnunet_ext.messages import some
+from nnunet_ext.nnunet_folders import DATA, folder_of_variable, matching_datasets, preprocessed_folder
 from nnunet_ext.nnunet_names import SPLITS
-from nnunet_ext.plans.plans_file import DATA, folder_of_variable, matching_datasets, preprocessed_folder
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset, read_label_map, read_raw_dataset, reader_for
 from nnunet_ext.pseudo_labels.datasets import (
     check_addition,

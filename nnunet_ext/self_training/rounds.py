@@ -26,7 +26,7 @@ from nnunet_ext.jobs import sweep as jobs
 from nnunet_ext.jobs.local import LocalJobs
 from nnunet_ext.jobs.runs import run_training
 from nnunet_ext.jobs.sweep import Resources, Sweep
-from nnunet_ext.messages import dataset_number
+from nnunet_ext.nnunet_folders import dataset_number
 from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.plans.plans_file import read_plans
 from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset

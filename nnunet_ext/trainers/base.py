@@ -23,7 +23,7 @@ from nnunet_ext.devices import on_device
 from nnunet_ext.errors import UserError
 from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.messages import listed
-from nnunet_ext.plans.plans_file import folder_of_variable
+from nnunet_ext.nnunet_folders import folder_of_variable
 from nnunet_ext.plans.settings import (
     Settings,
     configured_settings,

@@ -3,7 +3,6 @@
 import glob
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,12 +15,11 @@ from nnunet_ext.folders import check_output_folder, folder_written_whole
 from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.formats.splits import read_splits
 from nnunet_ext.formats.typed import read_typed
+from nnunet_ext.nnunet_folders import DATA, NAME, folder_of_variable, matching_datasets
 from nnunet_ext.nnunet_names import SPLITS
-from nnunet_ext.plans.plans_file import DATA, folder_of_variable, matching_datasets
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset, copy_label_map
 from nnunet_ext.preprocessing.raw.splits import splits_files
 
-NAME = re.compile(r"Dataset(\d{3})_.+")
 PROGRESS = ".progress.json"
 WEAK, DENSE, INSTANCES = "labelsTr", "labelsTr_dense", "instancesTr"
 """Folders of a dataset whose annotation was simulated: the labels, and the labels and instances they were made from."""

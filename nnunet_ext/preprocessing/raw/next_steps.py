@@ -1,8 +1,7 @@
 """What to do with a raw dataset that has been written."""
 
 from nnunet_ext.formats.dataset_json import read_dataset_json
-from nnunet_ext.messages import dataset_number
-from nnunet_ext.plans.plans_file import raw_folder
+from nnunet_ext.nnunet_folders import dataset_number, raw_folder
 from nnunet_ext.preprocessing.raw.raw_dataset import training_cases
 from nnunet_ext.preprocessing.raw.splits import FOLDS, splits_files
 

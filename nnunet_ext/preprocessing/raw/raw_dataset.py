@@ -23,7 +23,7 @@ from nnunet_ext.formats.names import check_names
 from nnunet_ext.formats.tiff_spacing import check_spacing, spacing_file
 from nnunet_ext.formats.whole_images import check_whole, image_written_whole
 from nnunet_ext.messages import last_line, some
-from nnunet_ext.plans.plans_file import raw_folder
+from nnunet_ext.nnunet_folders import raw_folder
 
 PICTURES = tuple(NaturalImage2DIO.supported_file_endings)
 

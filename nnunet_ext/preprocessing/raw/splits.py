@@ -12,8 +12,8 @@ from nnunet_ext.formats.dataset_json import read_dataset_json
 from nnunet_ext.formats.names import case_names
 from nnunet_ext.formats.splits import PARTS, Fold, check_has_folds, read_splits, same_fold
 from nnunet_ext.messages import some
+from nnunet_ext.nnunet_folders import dataset_folder, folder_of_variable, raw_folder
 from nnunet_ext.nnunet_names import SPLITS
-from nnunet_ext.plans.plans_file import dataset_folder, folder_of_variable, raw_folder
 from nnunet_ext.preprocessing.raw.raw_dataset import training_cases
 
 FOLDS = 5  # that nnU-Net draws if there are none; it stops if there are fewer cases
