@@ -28,10 +28,10 @@ from benchmarks.engine.results import is_rendered, render, write_results
 from benchmarks.engine.runner import Runner
 from nnunet_ext.arguments import DEVICES, positive
 from nnunet_ext.cli import FINE, INTERRUPTED, PROBLEM, WRONG_USAGE
-from nnunet_ext.demo.run import child_environment, link_or_copy
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.machine import available_cores, choose_device
-from nnunet_ext.files import write_text
+from nnunet_ext.files import link_or_copy, write_text
+from nnunet_ext.machine import available_cores, choose_device
+from nnunet_ext.programs import child_environment
 from nnunet_ext.stopping import stopping_signals_interrupt
 
 RESULTS = Path(__file__).parent / "results"

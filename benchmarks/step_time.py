@@ -31,8 +31,8 @@ from benchmarks.engine.provenance import machine_line, markdown_table, provenanc
 from benchmarks.engine.statistics import Estimate, estimate
 from benchmarks.synthetic import PRESETS, STOCK_SETTINGS, build_trainer, random_batch
 from nnunet_ext import trainers
+from nnunet_ext.arguments import parse_settings
 from nnunet_ext.cli import FINE, PROBLEM, WRONG_USAGE
-from nnunet_ext.commands.configure import parse_settings
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_text
 from nnunet_ext.nnunet_names import TRAINER as STOCK

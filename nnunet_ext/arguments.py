@@ -1,10 +1,12 @@
 """Types of command-line arguments that argparse has no name for, and options that several commands have."""
 
 import argparse
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from nnunet_ext.errors import UserError
 from nnunet_ext.nnunet_names import FINAL, PLANS
 
 T = TypeVar("T")
@@ -122,3 +124,26 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--parts", choices=["encoder", "all"], help=parts)
     stem = "of a network with several stems (MultiTalent), the one to take"
     parser.add_argument("--stem", metavar="NAME", help=stem)
+
+
+def parse_settings(assignments: list[str]) -> dict[str, Any]:
+    """Turn ``["num_epochs=5", "mixup.alpha=0.2"]`` into ``{"num_epochs": 5, "mixup": {"alpha": 0.2}}``."""
+    result: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key:
+            raise UserError(f"{assignment!r} is no setting. Expected: KEY=VALUE, e.g. num_epochs=50.")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        *sections, name = key.split(".")
+        block = result
+        for section in sections:
+            block = block.setdefault(section, {})
+            if not isinstance(block, dict):
+                raise UserError(f"{section!r} is given both a value and settings of its own. Leave one out.")
+        if name in block:
+            raise UserError(f"The setting {key!r} is given twice. Leave one out.")
+        block[name] = value
+    return result

@@ -156,3 +156,11 @@ def check_apart(output: Path, inputs: Iterable[Path]) -> None:
         if target == source or target in source.parents or inside:
             where = "is" if target == source else "lies in" if inside else "would replace what contains"
             raise UserError(f"The output {output} {where} the input {given}. Choose another name.")
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make `target` show what is at `source`: a symbolic link, or a copy where links are not possible."""
+    try:
+        target.symlink_to(source.resolve(), target_is_directory=source.is_dir())
+    except OSError:
+        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import IO
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.machine import FEW_CORES
+from nnunet_ext.registration import VARIABLE, extended_value
 from nnunet_ext.training_log import last_lines
 
 PATIENCE_S = 10.0
@@ -42,6 +44,28 @@ def find_executable(name: str) -> Path:
     if found is None:
         raise UserError(f"{name} is neither beside {sys.executable} nor on PATH. Install nnunet_ext with pip first.")
     return Path(found)
+
+
+def child_environment(out: Path, present: Mapping[str, str], *, cores: int) -> dict[str, str]:
+    """The variables that the commands need beside those that are set; `out` is absolute.
+
+    With at most four cores, nnU-Net is held to fewer worker processes than its defaults, unless the user chose.
+    """
+    environment = {f"nnUNet_{part}": str(out / f"nnUNet_{part}") for part in ("raw", "preprocessed", "results")}
+    environment[VARIABLE] = extended_value(present.get(VARIABLE))
+    if cores <= FEW_CORES:
+        # 0 would mean training without workers, but planning fails with it
+        if present.get("nnUNet_n_proc_DA", "0") == "0":
+            environment["nnUNet_n_proc_DA"] = "1"
+        if "nnUNet_def_n_proc" not in present:
+            environment["nnUNet_def_n_proc"] = "2"
+    return environment
+
+
+def check_system() -> None:
+    """Raise a UserError on Windows."""
+    if os.name == "nt":
+        raise UserError("Trainings need file locks and signals that Windows does not have. Use Linux, WSL or macOS.")
 
 
 @contextmanager

@@ -33,8 +33,9 @@ ALLOWED = {
     "jobs": {"jobs", "plans", "preprocessing"},
 }
 COMMON = {
-    *("advice", "arguments", "claims", "devices", "errors", "files", "findings", "folders", "formats", "messages"),
-    *("nnunet_folders", "nnunet_names", "programs", "registration", "registry", "stopping", "training_log", "version"),
+    *("advice", "arguments", "claims", "devices", "errors", "files", "findings", "folders", "formats"),
+    *("machine", "messages", "nnunet_folders", "nnunet_names", "programs", "registration", "registry"),
+    *("stopping", "training_log", "version"),
 }
 
 

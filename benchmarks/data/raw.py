@@ -8,8 +8,7 @@ from pathlib import Path
 
 from benchmarks.data.folds import grouped
 from benchmarks.engine.experiment import Draw
-from nnunet_ext.demo.run import link_or_copy
-from nnunet_ext.files import read_json
+from nnunet_ext.files import link_or_copy, read_json
 from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, copy_label_map
 

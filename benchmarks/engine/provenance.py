@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from nnunet_ext.evaluation.machine import available_cores
+from nnunet_ext.machine import available_cores
 from nnunet_ext.version import __version__
 
 REPOSITORY = Path(__file__).resolve().parents[2]

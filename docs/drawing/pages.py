@@ -15,10 +15,10 @@ from typing import NamedTuple
 from PIL import Image
 
 from drawing import layout
-from nnunet_ext.demo.run import child_environment
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.machine import available_cores
 from nnunet_ext.files import written_whole
+from nnunet_ext.machine import available_cores
+from nnunet_ext.programs import child_environment
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 DARK = "--blink-settings=preferredColorScheme=0"

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from nnunet_ext.diagnosis import advising
     from nnunet_ext.diagnosis.step_times import benchmarked, probed
-    from nnunet_ext.evaluation.machine import choose_device
+    from nnunet_ext.machine import choose_device
     from nnunet_ext.preprocessing.checks import check_dataset
     from nnunet_ext.preprocessing.checks.facts import FactsCheck
     from nnunet_ext.preprocessing.checks.foreground import ForegroundCheck

@@ -18,13 +18,17 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
 
-from nnunet_ext.arguments import add_plans_options
+from nnunet_ext.arguments import add_plans_options, parse_settings
 from nnunet_ext.errors import UserError
 from nnunet_ext.nnunet_folders import preprocessed_folder
 from nnunet_ext.plans.cascades import derived
-from nnunet_ext.plans.plans_file import add_configurations, read_plans, vanished_configurations
+from nnunet_ext.plans.plans_file import (
+    add_configurations,
+    check_configuration_name,
+    read_plans,
+    vanished_configurations,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(
             f"A configuration cannot inherit from itself: --name and -c are both {args.name!r}. Choose another name."
         )
-    check_name(args.name)
+    check_configuration_name(args.name)
     settings = parse_settings(args.settings)
     inherited = configured_settings(plans, args.configuration)
     validated_settings(merged(inherited, settings), where=f"configuration {args.name!r}")
@@ -70,36 +74,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"They are the stages of a cascade. Train them in this order, by the same trainer: {', '.join(added)}.")
     tell_vanished(vanished_configurations(file))
     return 0
-
-
-def parse_settings(assignments: list[str]) -> dict[str, Any]:
-    """Turn ``["num_epochs=5", "mixup.alpha=0.2"]`` into ``{"num_epochs": 5, "mixup": {"alpha": 0.2}}``."""
-    result: dict[str, Any] = {}
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals or not key:
-            raise UserError(f"{assignment!r} is no setting. Expected: KEY=VALUE, e.g. num_epochs=50.")
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError:
-            value = text
-        *sections, name = key.split(".")
-        block = result
-        for section in sections:
-            block = block.setdefault(section, {})
-            if not isinstance(block, dict):
-                raise UserError(f"{section!r} is given both a value and settings of its own. Leave one out.")
-        if name in block:
-            raise UserError(f"The setting {key!r} is given twice. Leave one out.")
-        block[name] = value
-    return result
-
-
-def check_name(name: str) -> None:
-    """Raise a UserError if a name has a character that a file system or nnU-Net's own folder names reserve."""
-    if not name or name.strip() != name or "__" in name or any(letter in '/\\:*?"<>|' for letter in name):
-        forbidden = "slashes, wildcards, quotes and a double underscore (nnU-Net's own separator) are not allowed"
-        raise UserError(f"{name!r} cannot name a configuration, which becomes part of a folder's name: {forbidden}.")
 
 
 def list_configurations(file: Path) -> None:

@@ -227,9 +227,9 @@ def of_model(args: argparse.Namespace) -> Job:
     from nnunet_ext.checkpoints.trained_model import find_trained_model
     from nnunet_ext.evaluation.case_sets import labelled_cases, select_cases
     from nnunet_ext.evaluation.evaluation_files import origin_of_model, remark_on_folds
-    from nnunet_ext.evaluation.machine import choose_device
     from nnunet_ext.evaluation.model_evaluation import check_inputs, load_predictor, request
     from nnunet_ext.evaluation.scored_labels import match_labels
+    from nnunet_ext.machine import choose_device
     from nnunet_ext.registration import register
 
     register()
@@ -261,12 +261,12 @@ def evaluate(args: argparse.Namespace) -> Path:
     """Predict if a model is given, score, write and print; returns evaluation.json."""
     from nnunet_ext.checkpoints.postprocessing import PICKLE
     from nnunet_ext.evaluation.evaluation_files import JSON, remarks, results_table, write_results
-    from nnunet_ext.evaluation.machine import FEW_CORES, available_cores, default_workers
     from nnunet_ext.evaluation.operating_points import DEFAULT_THRESHOLDS
     from nnunet_ext.evaluation.output_folder import open_output
     from nnunet_ext.evaluation.patients import read_patients
     from nnunet_ext.evaluation.scoring import Options, score
     from nnunet_ext.evaluation.tolerances import tolerances_by_label
+    from nnunet_ext.machine import FEW_CORES, available_cores, default_workers
 
     job = of_model(args) if args.predictions is None else of_folder(args)
     titles = [cases.title for cases, _ in job.sets]

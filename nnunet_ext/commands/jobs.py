@@ -21,7 +21,6 @@ with 0 if all have finished, 1 if any has failed or stopped, 3 if all others are
 """
 
 import argparse
-import os
 import shlex
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from nnunet_ext.messages import aligned
 from nnunet_ext.nnunet_folders import folder_of_variable, preprocessed_folder
 from nnunet_ext.nnunet_names import PLANS
 from nnunet_ext.plans.plans_file import read_plans
+from nnunet_ext.programs import check_system
 
 ALL_FINISHED, NEEDS_YOU, AT_WORK = 0, 1, 3
 
@@ -85,12 +85,6 @@ def run(args: argparse.Namespace) -> int:
         with only_run(args.sweep):
             return submit(Sweep.read(args.sweep))
     return {"status": status, "stop": stop}[args.action](Sweep.read(args.sweep))
-
-
-def check_system() -> None:
-    """Raise a UserError on Windows."""
-    if os.name == "nt":
-        raise UserError("Trainings need file locks and signals that Windows does not have. Use Linux, WSL or macOS.")
 
 
 def start(args: argparse.Namespace) -> int:
@@ -155,13 +149,13 @@ def requested(args: argparse.Namespace) -> SweepRequest:
 
 def resources(args: argparse.Namespace) -> Resources:
     """How the arguments ask to run it."""
-    from nnunet_ext.commands.configure import parse_settings
+    from nnunet_ext.arguments import parse_settings
 
     if args.slurm is not None:
         # the machine that submits is often one without a GPU
         return Resources("cuda" if args.device == "auto" else args.device, slurm=parse_settings(args.slurm))
 
-    from nnunet_ext.evaluation.machine import choose_device
+    from nnunet_ext.machine import choose_device
 
     return Resources(choose_device(args.device), local=args.local or 1)
 

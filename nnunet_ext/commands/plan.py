@@ -24,12 +24,13 @@ from typing import Any
 
 from nnunet_ext.arguments import add_plans_options, add_source_options, positive
 from nnunet_ext.claims import only_run
-from nnunet_ext.commands.configure import check_name, tell_vanished
+from nnunet_ext.commands.configure import tell_vanished
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json
 from nnunet_ext.messages import some
 from nnunet_ext.nnunet_folders import dataset_number, preprocessed_folder
 from nnunet_ext.plans import plans_file
+from nnunet_ext.plans.plans_file import check_configuration_name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -133,7 +134,7 @@ def _like(args: argparse.Namespace, file: Path, plans: dict[str, Any]) -> int:
     resolved = PlansManager(plans).get_configuration(base).configuration
     require(resolved, OF_BASE, where=f"Configuration {base!r} in {file}")
     name = args.name or f"{base}_like"
-    check_name(name)
+    check_configuration_name(name)
     channels = channel_names(read_dataset_json(file.with_name("dataset.json")))
     source_channels = origin.input_channels()
     plans_name = args.new_plans or args.plans
@@ -146,7 +147,7 @@ def _like(args: argparse.Namespace, file: Path, plans: dict[str, Any]) -> int:
         spacing=args.spacing,
     )
     if args.new_plans:
-        check_name(args.new_plans)
+        check_configuration_name(args.new_plans)
         if args.new_plans == args.plans:
             raise UserError(f"--new-plans {args.plans} are the dataset's plans. Choose another name, or leave it out.")
         whole = {**resolved, **content, "data_identifier": f"{plans_name}_{name}"}

@@ -34,7 +34,6 @@ from nnunet_ext.arguments import (
     probability,
 )
 from nnunet_ext.claims import only_run
-from nnunet_ext.commands.jobs import check_system
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_apart
 from nnunet_ext.folders import prepare_output_folder
@@ -42,6 +41,7 @@ from nnunet_ext.messages import aligned
 from nnunet_ext.nnunet_folders import DATA, folder_of_variable, preprocessed_folder
 from nnunet_ext.nnunet_names import PLANS
 from nnunet_ext.plans.plans_file import check_configuration, read_plans
+from nnunet_ext.programs import check_system
 from nnunet_ext.registration import register
 
 
@@ -101,9 +101,9 @@ def self_train(args: argparse.Namespace) -> int:
     from nnunet_ext.checkpoints.networks import find_trainer
     from nnunet_ext.checkpoints.trained_model import find_trained_model
     from nnunet_ext.evaluation.case_sets import select_cases
-    from nnunet_ext.evaluation.machine import choose_device
     from nnunet_ext.evaluation.patients import read_patients
     from nnunet_ext.jobs.preparation import prepare_splits
+    from nnunet_ext.machine import choose_device
     from nnunet_ext.plans.cascades import PREVIOUS, inherited_value
     from nnunet_ext.preprocessing.raw.raw_dataset import read_raw_dataset
     from nnunet_ext.self_training.checks import check_data, check_free

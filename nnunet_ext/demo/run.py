@@ -8,7 +8,6 @@ import math
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -19,21 +18,20 @@ from pathlib import Path
 from nnunet_ext.demo.datasets import write_follow_up_dataset, write_phantom_dataset
 from nnunet_ext.demo.two_dates import LABELS
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.machine import FEW_CORES, available_cores, choose_device
 from nnunet_ext.evaluation.metrics import DICE
 from nnunet_ext.evaluation.scores_table import nanmean, seed_scores
-from nnunet_ext.files import check_apart, read_json
+from nnunet_ext.files import check_apart, link_or_copy, read_json
 from nnunet_ext.folders import prepare_output_folder
 from nnunet_ext.formats.dataset_json import read_dataset_json
 from nnunet_ext.formats.tiff_spacing import spacing_file
+from nnunet_ext.machine import FEW_CORES, available_cores, choose_device
 from nnunet_ext.messages import aligned, counted
 from nnunet_ext.nnunet_folders import dataset_number
 from nnunet_ext.nnunet_names import PLANS, SPLITS, TRAINER
 from nnunet_ext.plans.channel_roles import roles_of_dataset
 from nnunet_ext.preprocessing.raw.raw_dataset import training_cases
 from nnunet_ext.preprocessing.raw.splits import FOLDS
-from nnunet_ext.programs import check_status, find_executable, running
-from nnunet_ext.registration import VARIABLE, extended_value
+from nnunet_ext.programs import check_status, child_environment, find_executable, running
 from nnunet_ext.report.page import write_report
 from nnunet_ext.report.runs import as_runs, every_case_a_patient
 from nnunet_ext.report.sources import ResultsFolder, read_predicted_folder
@@ -175,30 +173,6 @@ def training_status(log: Path) -> str:
     dice = " ".join(f"{value:.2f}" for value in progress.dice_by_label)
     stage = "validating after epoch" if progress.has_trained else "epoch"
     return f"{stage} {progress.epoch}" + (f", pseudo Dice {dice}" if dice else "")
-
-
-def child_environment(out: Path, present: Mapping[str, str], *, cores: int) -> dict[str, str]:
-    """The variables that the commands need beside those that are set; `out` is absolute.
-
-    With at most four cores, nnU-Net is held to fewer worker processes than its defaults, unless the user chose.
-    """
-    environment = {f"nnUNet_{part}": str(out / f"nnUNet_{part}") for part in ("raw", "preprocessed", "results")}
-    environment[VARIABLE] = extended_value(present.get(VARIABLE))
-    if cores <= FEW_CORES:
-        # 0 would mean training without workers, but planning fails with it
-        if present.get("nnUNet_n_proc_DA", "0") == "0":
-            environment["nnUNet_n_proc_DA"] = "1"
-        if "nnUNet_def_n_proc" not in present:
-            environment["nnUNet_def_n_proc"] = "2"
-    return environment
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Make `target` show what is at `source`: a symbolic link, or a copy where links are not possible."""
-    try:
-        target.symlink_to(source.resolve(), target_is_directory=source.is_dir())
-    except OSError:
-        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)
 
 
 def link_validation_cases(dataset: Path, splits: Path, target: Path) -> None:

@@ -87,3 +87,10 @@ def _remembered(file: Path) -> dict[str, dict[str, str]]:
 
     memory = file.with_name(MEMORY)
     return read_typed(dict[str, dict[str, str]], memory) if memory.is_file() else {}
+
+
+def check_configuration_name(name: str) -> None:
+    """Raise a UserError if a name has a character that a file system or nnU-Net's own folder names reserve."""
+    if not name or name.strip() != name or "__" in name or any(letter in '/\\:*?"<>|' for letter in name):
+        forbidden = "slashes, wildcards, quotes and a double underscore (nnU-Net's own separator) are not allowed"
+        raise UserError(f"{name!r} cannot name a configuration, which becomes part of a folder's name: {forbidden}.")

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from nnunet_ext.checkpoints.missing_labels import takes_missing_for_background
 from nnunet_ext.checkpoints.trained_model import TrainedModel, find_trained_model
 from nnunet_ext.errors import UserError
-from nnunet_ext.evaluation.machine import choose_device
 from nnunet_ext.evaluation.model_evaluation import check_inputs, load_predictor
 from nnunet_ext.evaluation.probabilities import predict_probabilities
 from nnunet_ext.evaluation.scored_labels import match_labels
@@ -20,6 +19,7 @@ from nnunet_ext.files import sha256, size_and_time
 from nnunet_ext.formats.dataset_json import channel_names
 from nnunet_ext.formats.plans import require
 from nnunet_ext.formats.splits import read_splits
+from nnunet_ext.machine import choose_device
 from nnunet_ext.messages import size, some
 from nnunet_ext.nnunet_folders import preprocessed_folder
 from nnunet_ext.nnunet_names import SPLITS

@@ -14,7 +14,6 @@ import pandas as pd
 from nnunet_ext.claims import Claim, holder
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.bootstrap import Estimate, Resampling, SeedScores
-from nnunet_ext.evaluation.machine import FEW_CORES, available_cores
 from nnunet_ext.evaluation.metrics import DICE
 from nnunet_ext.evaluation.scores_table import SCORES, labels_with, read_scores, seed_scores
 from nnunet_ext.files import read_json, write_json
@@ -26,6 +25,7 @@ from nnunet_ext.jobs import sweep as jobs
 from nnunet_ext.jobs.local import LocalJobs
 from nnunet_ext.jobs.runs import run_training
 from nnunet_ext.jobs.sweep import Resources, Sweep
+from nnunet_ext.machine import FEW_CORES, available_cores
 from nnunet_ext.nnunet_folders import dataset_number
 from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.plans.plans_file import read_plans

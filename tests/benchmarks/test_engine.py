@@ -38,7 +38,7 @@ from benchmarks.engine.results import (
 )
 from benchmarks.engine.runner import Runner
 from benchmarks.engine.statistics import Estimate, Figures, estimate, figure, most_kept
-from nnunet_ext.commands.configure import parse_settings
+from nnunet_ext.arguments import parse_settings
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.scores_table import COLUMNS, read_scores, write_scores
 from nnunet_ext.files import read_json, write_json

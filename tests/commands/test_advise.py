@@ -129,7 +129,7 @@ EXPECTED = {
 @pytest.fixture(autouse=True)
 def step_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine of a known speed, without a GPU."""
-    monkeypatch.setattr("nnunet_ext.evaluation.machine.choose_device", lambda wanted: "cpu")
+    monkeypatch.setattr("nnunet_ext.machine.choose_device", lambda wanted: "cpu")
     monkeypatch.setattr(step_times, "probed", lambda dims, device, *, features: StepTime(1e-6 * features, "measured"))
 
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from nnunet_ext.arguments import parse_settings
 from nnunet_ext.claims import only_run
 from nnunet_ext.cli import main
-from nnunet_ext.commands.configure import parse_settings
 from nnunet_ext.errors import UserError
 
 

@@ -25,7 +25,7 @@ from nnunet_ext.demo.datasets import write_follow_up_dataset, write_phantom_data
 from nnunet_ext.demo.run import WITH_PRIOR
 from nnunet_ext.errors import UserError
 from nnunet_ext.plans.channel_roles import roles_of_dataset
-from nnunet_ext.programs import find_executable
+from nnunet_ext.programs import child_environment, find_executable
 from nnunet_ext.registry import TRAINERS
 from nnunet_ext.training_log import last_lines
 
@@ -343,15 +343,15 @@ def test_output_that_holds_the_data_or_lies_in_it_is_refused(tmp_path: Path, out
 
 
 def test_cores_decide_worker_processes_unless_the_user_did(tmp_path: Path) -> None:
-    assert demo.child_environment(tmp_path, {}, cores=2)["nnUNet_n_proc_DA"] == "1"
-    assert "nnUNet_n_proc_DA" not in demo.child_environment(tmp_path, {}, cores=16)
+    assert child_environment(tmp_path, {}, cores=2)["nnUNet_n_proc_DA"] == "1"
+    assert "nnUNet_n_proc_DA" not in child_environment(tmp_path, {}, cores=16)
     chosen = {"nnUNet_n_proc_DA": "3", "nnUNet_def_n_proc": "5"}
-    assert not chosen.keys() & demo.child_environment(tmp_path, chosen, cores=2).keys()
-    assert demo.child_environment(tmp_path, {"nnUNet_n_proc_DA": "0"}, cores=2)["nnUNet_n_proc_DA"] == "1"
+    assert not chosen.keys() & child_environment(tmp_path, chosen, cores=2).keys()
+    assert child_environment(tmp_path, {"nnUNet_n_proc_DA": "0"}, cores=2)["nnUNet_n_proc_DA"] == "1"
 
 
 def test_trainer_folders_of_the_user_are_kept(tmp_path: Path) -> None:
-    value = demo.child_environment(tmp_path, {"nnUNet_extTrainer": "/my/trainers"}, cores=2)["nnUNet_extTrainer"]
+    value = child_environment(tmp_path, {"nnUNet_extTrainer": "/my/trainers"}, cores=2)["nnUNet_extTrainer"]
     assert value.split(os.pathsep)[0] == "/my/trainers"
     assert value.split(os.pathsep)[1].endswith("discovery")
 

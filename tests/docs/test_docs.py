@@ -14,10 +14,11 @@ from urllib.parse import unquote
 import pytest
 
 from benchmarks.engine.experiment import experiment_names
+from nnunet_ext.arguments import parse_settings
 from nnunet_ext.cli import COMMANDS, build_parser
-from nnunet_ext.commands.configure import check_name, parse_settings
 from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.plans.channel_roles import roles_of_dataset
+from nnunet_ext.plans.plans_file import check_configuration_name
 from nnunet_ext.plans.settings import settings_model, validated_settings
 from nnunet_ext.registration import VARIABLE
 from nnunet_ext.registry import TECHNIQUES, TRAINERS
@@ -91,7 +92,7 @@ def test_commands_parse_and_their_settings_validate(page: str) -> None:
         if args.command == "configure":
             validated_settings(parse_settings(args.settings), where=f"{page}: {call}")
             if args.name is not None:
-                check_name(args.name)
+                check_configuration_name(args.name)
 
 
 def section_of(annotation: Any) -> Any:

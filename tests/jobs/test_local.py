@@ -163,7 +163,7 @@ def test_commands_get_the_trainers_the_folders_and_one_gpu_each(
     nnunet: StandIn, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, 7")
-    monkeypatch.setattr("nnunet_ext.evaluation.machine.choose_device", lambda wanted: "cuda")
+    monkeypatch.setattr("nnunet_ext.machine.choose_device", lambda wanted: "cuda")
     holds = [nnunet.tell("hold", trainer, 0) for trainer in (A, B)]
     assert main([*START, "-f", "0", "--local", "2", "-o", str(folder)]) == 0
     eventually(lambda: len(nnunet.calls()) == 2, "both have begun")

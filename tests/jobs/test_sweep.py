@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from nnunet_ext.commands.configure import parse_settings
+from nnunet_ext.arguments import parse_settings
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
 from nnunet_ext.jobs.sweep import CHECKPOINTS, FAILED, FINISHED, Record, Resources, Sweep, SweepRequest

@@ -5,7 +5,7 @@ import torch
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation import machine
-from nnunet_ext.evaluation.machine import available_cores, choose_device, default_workers
+from nnunet_ext.machine import available_cores, choose_device, default_workers
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch):
