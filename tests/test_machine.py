@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from nnunet_ext.errors import UserError
 from nnunet_ext import machine
+from nnunet_ext.errors import UserError
 from nnunet_ext.machine import available_cores, choose_device, default_workers
 
 

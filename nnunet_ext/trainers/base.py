@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -177,12 +178,23 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         """One optimizer step; returns ``loss`` and every loss term and observation of this step by name."""
         self._observations = {}
         batch = self.prepare_batch(batch, training=True)
+        further = self.further_batch(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        with self.autocast():
-            outputs = self.forward(batch)
-            terms = {**self.loss_terms(outputs, batch), **self.weight_terms()}
-            loss = total_loss(terms)
-        self.backward(loss)
+        with self.without_sync() if further is not None else nullcontext():
+            with self.autocast():
+                outputs = self.forward(batch)
+                terms = {**self.loss_terms(outputs, batch), **self.weight_terms()}
+                loss = total_loss(terms)
+            del outputs  # logits in half precision, of which losses keep none
+            self.backward(loss)
+        if further is not None:
+            with self.autocast():
+                more = self.further_terms(self.forward(further), further)
+                further_loss = total_loss(more)
+            self.backward(further_loss)
+            terms, loss = {**terms, **more}, loss.detach() + further_loss.detach()
+        if self.grad_scaler is not None:
+            self.grad_scaler.unscale_(self.optimizer)
         self.edit_gradients()
         self.optimizer_step()
         for name, term in terms.items():
@@ -216,6 +228,18 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         """The terms of the loss by name, weights included; here nnU-Net's own loss, ``segmentation``."""
         return {"segmentation": self.loss(outputs, batch["target"])}
 
+    def further_batch(self, batch: Batch) -> Batch | None:
+        """A batch that the step learns from beside its own; None here.
+
+        It has a forward and a backward pass of its own, so that what one of the two batches needs for its backward pass
+        is gone before the other begins.
+        """
+        return None
+
+    def further_terms(self, outputs: Outputs, further: Batch) -> dict[str, Tensor]:
+        """The terms of the loss of `further_batch` by name, weights included; they add up with the others."""
+        raise NotImplementedError
+
     def weight_terms(self) -> dict[str, Tensor]:
         """Terms of the loss that depend on the weights alone, by name: they count in every step, as weight decay does.
 
@@ -224,15 +248,11 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         return {}
 
     def backward(self, loss: Tensor) -> None:
-        """Compute the gradients, free of the loss scale of mixed precision."""
-        if self.grad_scaler is None:
-            loss.backward()
-        else:
-            self.grad_scaler.scale(loss).backward()
-            self.grad_scaler.unscale_(self.optimizer)
+        """Add the gradients of a loss to those that are there, times the loss scale of mixed precision."""
+        (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
 
     def edit_gradients(self) -> None:
-        """What happens to the gradients before the step: clipped to norm 12, as in nnU-Net."""
+        """What happens to the gradients, free of the loss scale, before the step: clipped to norm 12, as in nnU-Net."""
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
 
     def optimizer_step(self) -> None:
@@ -274,6 +294,10 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
     def full_resolution_loss(self) -> nn.Module:
         """nnU-Net's loss for one resolution, without the sum over deep-supervision heads."""
         return self.loss.loss if self.enable_deep_supervision else self.loss
+
+    def without_sync(self) -> Any:
+        """Where the processes of a distributed training keep gradients to themselves: a backward pass is to follow."""
+        return self.network.no_sync() if isinstance(self.network, DistributedDataParallel) else nullcontext()
 
     def unwrapped_network(self) -> nn.Module:
         """The network without the wrappers of DDP and torch.compile."""

@@ -22,11 +22,11 @@ MIXING_PROBABILITY = {"additional": 1.0, "alternate": 0.5}
 class MixUpMixin(nnUNetTrainerConfigurable, technique=MIXUP):
     """Adds the term ``mixup`` to the loss that it is combined with.
 
-    ``additional``: L = L_clean + w · L_mixed, by a second forward pass. ``alternate``: a step is either mixed or clean.
-    L_mixed looks at the full-resolution head alone: soft cross-entropy for MixUp (binary for regions), the hard Dice +
-    cross-entropy for CutMix and CarveMix. A voxel that is unlabelled in either partner takes no part in MixUp; in the
-    others every voxel has one source, whose label counts. A batch of one has nothing to mix with and keeps the usual
-    loss.
+    ``additional``: L = L_clean + w · L_mixed, by a second forward and backward pass. ``alternate``: a step is either
+    mixed or clean. L_mixed looks at the full-resolution head alone: soft cross-entropy for MixUp (binary for regions),
+    the hard Dice + cross-entropy for CutMix and CarveMix. A voxel that is unlabelled in either partner takes no part in
+    MixUp; in the others every voxel has one source, whose label counts. A batch of one has nothing to mix with and
+    keeps the usual loss.
     """
 
     _has_told_of_batch_of_one = False
@@ -46,15 +46,19 @@ class MixUpMixin(nnUNetTrainerConfigurable, technique=MIXUP):
         return {**batch, "data": mixed["data"], "mixed": mixed}
 
     def loss_terms(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-        mixed = batch.get("mixed")
-        if mixed is None:
-            return super().loss_terms(outputs, batch)
-        weight = self.section(MIXUP).weight
-        if self.section(MIXUP).mode == "alternate":
-            return {"mixup": weight * self.mixed_loss(outputs, mixed)}
-        terms = super().loss_terms(outputs, batch)
-        terms["mixup"] = weight * self.mixed_loss(self.forward(mixed), mixed)
-        return terms
+        if "mixed" in batch and self.section(MIXUP).mode == "alternate":
+            return self.mixed_terms(outputs, batch["mixed"])
+        return super().loss_terms(outputs, batch)
+
+    def further_batch(self, batch: Batch) -> Batch | None:
+        return batch.get("mixed") if self.section(MIXUP).mode == "additional" else super().further_batch(batch)
+
+    def further_terms(self, outputs: Outputs, further: Batch) -> dict[str, Tensor]:
+        return self.mixed_terms(outputs, further)
+
+    def mixed_terms(self, outputs: Outputs, mixed: Batch) -> dict[str, Tensor]:
+        """The term ``mixup``, weight included, of the outputs for a mixed batch."""
+        return {"mixup": self.section(MIXUP).weight * self.mixed_loss(outputs, mixed)}
 
     def _mixes_this_step(self, batch_size: int) -> bool:
         if self.is_ddp:

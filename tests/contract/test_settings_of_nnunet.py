@@ -13,6 +13,7 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunet_ext.errors import UserError
+from support.changed_trainers import step_terms
 from support.nnunet_runs import build_trainer, train
 from support.tiny_data import dataset_name
 from support.trainers_under_test import EVERY_TRAINER, PRE_TRAINING, data_kind, trainer_class
@@ -100,7 +101,7 @@ def terms_of(trainer, batch) -> dict[str, torch.Tensor]:
     trainer.network.train()
     prepared = trainer.prepare_batch(batch, training=True)
     with torch.no_grad():
-        return trainer.loss_terms(trainer.forward(prepared), prepared)
+        return step_terms(trainer, prepared)
 
 
 @pytest.mark.capability("no deep supervision")

@@ -67,3 +67,11 @@ def batch_of(trainer: Any, full: torch.Tensor) -> dict[str, Any]:
         "target": [torch.where(one == -1, 0, one) for one in targets],
         "inside": [one != -1 for one in targets],
     }
+
+
+def step_terms(trainer: Any, prepared: dict[str, Any]) -> dict[str, Any]:
+    """The terms of the loss in a step on a prepared batch, those of a further batch included."""
+    terms = trainer.loss_terms(trainer.forward(prepared), prepared)
+    if (further := trainer.further_batch(prepared)) is not None:
+        terms |= trainer.further_terms(trainer.forward(further), further)
+    return terms

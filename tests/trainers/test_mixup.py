@@ -20,7 +20,7 @@ from nnunet_ext.trainers import (
 )
 from nnunet_ext.trainers.mixup import MixUpMixin
 from nnunet_ext.trainers.partial_labels import PartialLabelsMixUpMixin
-from support.changed_trainers import batch_of, changed_trainer
+from support.changed_trainers import batch_of, changed_trainer, step_terms
 from support.nnunet_runs import build_trainer, train
 
 
@@ -54,8 +54,7 @@ def random_batch(trainer, batch_size=2, ignore_share=0.0):
 
 def terms_of(trainer, batch):
     prepared = trainer.prepare_batch(batch, training=True)
-    outputs = trainer.forward(prepared)
-    return trainer.loss_terms(outputs, prepared), prepared
+    return step_terms(trainer, prepared), prepared
 
 
 def test_additional_mode_adds_a_term_and_keeps_the_clean_one(results):
@@ -309,3 +308,45 @@ def test_mixed_labels_outside_either_image_take_no_part(workspace, results, kind
         assert outside.any()
         assert not logits.grad[outside].any()
         assert logits.grad[~outside].all()
+
+
+# ---------------------------------------------------------------------- memory
+
+
+def test_clean_and_mixed_batch_are_learned_from_one_after_the_other(results):
+    """What autograd keeps at a time is that of one pass; the step is that of the sum of both losses."""
+    alive, most = [0], [0]
+
+    class Kept:
+        def __init__(self, tensor: torch.Tensor) -> None:
+            self.tensor = tensor
+            alive[0] += tensor.numel()
+            most[0] = max(most[0], alive[0])
+
+        def __del__(self) -> None:
+            alive[0] -= self.tensor.numel()
+
+    def kept_by(trainer) -> int:
+        alive[0] = most[0] = 0
+        with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
+            trainer.train_step(random_batch(trainer))
+        return most[0]
+
+    assert kept_by(initialized({"weight": 0.5})) <= 1.05 * kept_by(initialized({"probability": 0.0}))
+
+    trainer = initialized({"weight": 0.5})
+    trainer.optimizer_step = lambda: None
+    torch.manual_seed(0)
+    trainer.rng = np.random.default_rng(3)
+    step = trainer.train_step(random_batch(trainer))
+    learned = [weight for weight in trainer.network.parameters() if weight.grad is not None]  # not the lowest head
+    found = [weight.grad.clone() for weight in learned]
+    trainer.rng = np.random.default_rng(3)
+    trainer.network.zero_grad()
+    terms = step_terms(trainer, trainer.prepare_batch(random_batch(trainer), training=True))
+    assert set(terms) == {"segmentation", "mixup"}
+    sum(terms.values()).backward()
+    trainer.edit_gradients()
+    for weight, gradient in zip(learned, found, strict=True):
+        torch.testing.assert_close(gradient, weight.grad)
+    assert step["loss"] == pytest.approx(sum(float(term) for term in terms.values()), rel=1e-6)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from nnunet_ext.trainers import nnUNetTrainerMixUp as MIXUP
+from support.changed_trainers import step_terms
 from support.settings import Case, Times, random_batch
 
 
@@ -36,7 +37,7 @@ def share_of_mixed_steps(trainer: Any) -> float:
 
 def mixed_terms(trainer: Any) -> dict[str, torch.Tensor]:
     (batch,) = mixing(trainer, 1)
-    return trainer.loss_terms(trainer.forward(batch), batch)
+    return step_terms(trainer, batch)
 
 
 CASES = {
