@@ -32,7 +32,7 @@ the foreground as a whole, where all labels are parts of one body such as the he
 OUT stay nnU-Net's; postprocessing.pkl in OUT is for nnUNetv2_apply_postprocessing.
 
 Where dataset.json lists the labels that cases were annotated for, a case is scored for these alone (against labelsTr
-and labelsTs; other folders of --labels have every label).
+and labelsTs; other folders of --labels have every label, and so has a test case that is not listed).
 
 With several folders after --labels, one set of predictions is scored against each of them. Where only some cases have
 complete labels, --partial scores a model on these. Scoring that takes longer
