@@ -2,9 +2,11 @@
 
 MODEL_FOLDER with --on predicts the cases of one or several datasets with nnU-Net's predictor and scores them side by
 side. So a tuned model is scored on its own data and on the data of the model it was tuned from, which shows what it has
-forgotten. --predictions FOLDER --labels FOLDER scores predictions that are there, whoever made them: ensembles,
-cascades, other tools. Labels and file ending are those of the dataset.json in the folder of predictions, of the one
-beside the folder of labels, or of --dataset-json.
+forgotten. Validation cases (val) of another dataset that the model has trained on are refused.
+
+--predictions FOLDER --labels FOLDER scores predictions that are there, whoever made them: ensembles, cascades, other
+tools. Labels and file ending are those of the dataset.json in the folder of predictions, of the one beside the folder
+of labels, or of --dataset-json.
 
 Dice is nnU-Net's. A case with a label in neither reference nor prediction has no Dice; it is left out of the label's
 mean and counted. Aggregated Dice (DSCagg) is computed once from all cases: twice the volume that reference and
@@ -230,6 +232,7 @@ def of_model(args: argparse.Namespace) -> Job:
     from nnunet_ext.evaluation.machine import choose_device
     from nnunet_ext.evaluation.model_evaluation import check_inputs, load_predictor, request
     from nnunet_ext.evaluation.scored_labels import match_labels
+    from nnunet_ext.evaluation.trained_cases import check_not_trained_on
     from nnunet_ext.registration import register
 
     register()
@@ -246,6 +249,8 @@ def of_model(args: argparse.Namespace) -> Job:
     chosen, remarks = labelled_cases(asked) if args.partial else (asked, [])
     for cases in chosen:
         check_inputs(model.dataset_json, cases.description, name=cases.dataset)
+    for cases in {one.name: one for one in chosen}.values():
+        remarks += check_not_trained_on(model, cases)
     every_case = [case for one in chosen for case in one.cases.values()]
     return Job(
         sets=[(one, match_labels(model.dataset_json, one.description, name=one.dataset)) for one in chosen],
