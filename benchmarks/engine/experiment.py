@@ -48,6 +48,11 @@ class Dataset:
     # a method whose model of the same seed and size labels the dataset, under `number` + fold
     teacher: Method | None = None
 
+    @property
+    def made_by(self) -> str:
+        """What `make` is and what the declaration gives it, as text that is the same in each process."""
+        return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(self.make))
+
     def number_for(self, training: Training) -> int:
         """nnU-Net's id of the dataset for a training."""
         if self.teacher is None:

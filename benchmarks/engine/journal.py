@@ -27,6 +27,11 @@ Action = Callable[[], Sequence[str] | None]
 DECLARED = ("configure_", "train_", "evaluate_")
 """Steps that must be repeated, elsewhere, when the declaration changes."""
 
+SHOWN = ("change_", "fingerprint_", "widen_")
+"""Such steps, too, of which what is shown says all; of others it is known only when they are done."""
+
+ANEW = "Give what is new a name of its own, or choose another folder."
+
 
 class OutOfTime(Exception):
     """A step was not begun, because the time that was given is over."""
@@ -93,33 +98,48 @@ class Journal:
         with self._changed() as state:
             state.update(self.with_elsewhere(steps, whole))
 
-    def do(self, name: str, action: Action, *, shown: str = "") -> None:
+    def do(
+        self, name: str, action: Action, *, shown: str = "", declared: str = "", check: Callable[[], None] | None = None
+    ) -> None:
         """Do a step, unless it has been done.
+
+        Args:
+            name: of the step.
+            action: does it.
+            shown: what it does, where it is no command.
+            declared: what the declaration says of it, where neither `shown` nor the command does; it is kept.
+            check: raises a UserError if what the step made, which is here, is not what is declared now.
 
         Raises:
             OutOfTime: if it has not been done and the deadline is over.
             NotDone: if it fails.
+            UserError: if it has been done otherwise than it is declared now.
         """
         with self._guard:
             guard = self._step_guards[name]
         with guard:
-            self._do(name, action, shown)
+            self._do(name, action, shown, declared, check)
 
-    def _do(self, name: str, action: Action, shown: str) -> None:
+    def _do(self, name: str, action: Action, shown: str, declared: str, check: Callable[[], None] | None) -> None:
         if name in self.planned:
             if name in self._failed_now:
                 raise NotDone(name)
             return
         command = None if shown else action()
         planned = shown or self._text(command or [])
-        if self.is_finished(name) and not shown:  # else its command is known only when it is done
-            self._check_same(name, planned)
+        if self.is_finished(name) and (self.is_checking or not self.is_dry):
+            if name.startswith(SHOWN) or (name.startswith(DECLARED) and not shown):
+                self._check_same(name, self.state["finished"][name]["command"], planned)
+            # journals of earlier versions do not say it
+            self._check_same(name, self.state["finished"][name].get("declared", declared), declared)
+            if check is not None and self.is_here(name):
+                check()
         if self.is_dry or self.is_here(name):
             pass
         elif self.children.are_stopped or (self.deadline is not None and time.monotonic() > self.deadline):
             raise OutOfTime(name)
         else:
-            planned = self._start(name, action if shown else lambda: command, planned)
+            planned = self._start(name, action if shown else lambda: command, planned, declared)
         with self._guard:
             self.planned[name] = planned
 
@@ -129,19 +149,15 @@ class Journal:
         text = re.sub(ORIGINALS, "$ORIGINALS/", text)
         return re.sub(r"(--?device) \w+", r"\1 $DEVICE", text)
 
-    def _check_same(self, name: str, planned: str) -> None:
+    def _check_same(self, name: str, *told: str) -> None:
         """See that a finished step was what the declaration says now."""
-        if (self.is_dry and not self.is_checking) or not name.startswith(DECLARED):
-            return
-        commands = (self.state["finished"][name]["command"], planned)
-        before, now = (command.removesuffix(" --c") for command in commands)
+        before, now = (text.removesuffix(" --c") for text in told)
         if before != now:
             raise UserError(
-                f"{name} has been done otherwise than the experiment says now. Before: {before}. Now: {now}. Give what "
-                "is new a name of its own, or choose another folder."
+                f"{name} has been done otherwise than the experiment says now. Before: {before}. Now: {now}. {ANEW}"
             )
 
-    def _start(self, name: str, action: Action, planned: str) -> str:
+    def _start(self, name: str, action: Action, planned: str, declared: str) -> str:
         """Do a step and keep that it was done; returns its command."""
         with self._changed() as state:
             state["running"].append(name)
@@ -166,6 +182,7 @@ class Journal:
                 state["running"].remove(name)
         seconds = round(time.monotonic() - started, 1)
         record: dict[str, Any] = {"commit": at, "seconds": seconds, "command": planned, "machine": self.machine}
+        record |= {"declared": declared} if declared else {}
         with self._changed() as state:
             if name in state["elsewhere"]:  # what was scored is the other machine's
                 record = {**state["finished"][name], "again": record}

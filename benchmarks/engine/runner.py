@@ -15,10 +15,12 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.engine.experiment import Dataset, Draw, Experiment, Method, Test, Training
-from benchmarks.engine.journal import Journal, NotDone, OutOfTime
+from benchmarks.engine.journal import ANEW, Journal, NotDone, OutOfTime
 from benchmarks.engine.pilots import Pilots
+from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.scores_table import SCORES, read_scores
 from nnunet_ext.files import write_json
+from nnunet_ext.formats.splits import Fold, read_splits
 from nnunet_ext.nnunet_names import FINAL, PLANS, SPLITS
 from nnunet_ext.plans.plans_file import read_plans
 
@@ -94,9 +96,9 @@ class Runner:
             with suppress(NotDone):
                 self.pilots.chosen_lr(method, steps)
 
-    def run_command(self, name: str, *command: str) -> None:
-        """Do a step that is a command."""
-        self.journal.do(name, lambda: command)
+    def run_command(self, name: str, *command: str, declared: str = "") -> None:
+        """Do a step that is a command; `declared` is as of `Journal.do`."""
+        self.journal.do(name, lambda: command, declared=declared)
 
     # ------------------------------------------------------------------ data
 
@@ -122,12 +124,42 @@ class Runner:
             shutil.rmtree(self.raw(name), ignore_errors=True)  # what an interrupted step has left
             return dataset.make(self.raw(name), draw)
 
-        self.journal.do(f"make_{name}", write, shown=f"write {name}")
-        self.journal.do(f"folds_{name}", lambda: self.write_folds(dataset, name), shown=f"write the folds of {name}")
+        self.journal.do(f"make_{name}", write, shown=f"write {name}", declared=dataset.made_by)
+        self.journal.do(
+            f"folds_{name}",
+            lambda: self.write_folds(dataset, name),
+            shown=f"write the folds of {name}",
+            check=lambda: self.check_folds(dataset, name),
+        )
+
+    def folds_of(self, dataset: Dataset) -> list[Fold]:
+        """The folds that are declared for a dataset."""
+        return (dataset.folds or self.experiment.folds)(self.experiment.sizes, self.experiment.all_seeds)
+
+    def check_folds(self, dataset: Dataset, name: str) -> None:
+        """See that the folds that are there are those that are declared now; add what was declared behind them.
+
+        Raises:
+            UserError: if a fold is another one. A training is known by the number of its fold, and a seed that is added
+                moves the folds of all sizes behind it.
+        """
+        file = self.preprocessed(name) / SPLITS
+        if not file.is_file():  # removed after all was scored
+            return
+        there, declared = read_splits(file), self.folds_of(dataset)
+        both = min(len(there), len(declared))
+        if there[:both] != declared[:both]:
+            number = next(number for number in range(both) if there[number] != declared[number])
+            raise UserError(
+                f"{file}: fold {number} has other cases than the experiment says now, as after a change of its sizes, "
+                f"seeds or groups. {ANEW}"
+            )
+        if len(declared) > len(there) and not self.journal.is_dry:
+            self.write_folds(dataset, name)
 
     def write_folds(self, dataset: Dataset, name: str) -> None:
         """Write splits_final.json, also where a dataset that is only predicted is looked for."""
-        folds = (dataset.folds or self.experiment.folds)(self.experiment.sizes, self.experiment.all_seeds)
+        folds = self.folds_of(dataset)
         self.preprocessed(name).mkdir(exist_ok=True)
         for folder in (self.raw(name), self.preprocessed(name)):
             write_json(folder / SPLITS, folds)
@@ -141,17 +173,21 @@ class Runner:
         name, number, network = dataset.name_for(training), str(dataset.number_for(training)), self.experiment.network
         workers = os.environ.get("nnUNet_def_n_proc", "8")  # nnU-Net's own default
         planned = ["-d", number, "-c", network.configuration]
+        shown = f"{network.name} gets {json.dumps(dict(network.changes))}, {network.stages} stages"
+        wider = f"features times {dataset.width:g}"
+        declared = f"{shown}, {wider}"  # of the plans, too, as a network without a change has no step that says so
         if dataset.plans_of is None:
-            self.run_command(f"plan_{name}", "nnUNetv2_plan_and_preprocess", *planned, "-npfp", workers, "--no_pp")
+            self.run_command(
+                f"plan_{name}", "nnUNetv2_plan_and_preprocess", *planned, "-npfp", workers, "--no_pp", declared=declared
+            )
             if network.preset:
                 self.run_command(f"preset_{name}", "nnunet_ext", "plan", *planned, "--preset", network.preset)
             if network.changes or network.stages:
                 file = self.preprocessed(name) / f"{PLANS}.json"
-                shown = f"{network.name} gets {json.dumps(dict(network.changes))}, {network.stages} stages"
                 self.journal.do(f"change_{name}", lambda: self.change_network(file), shown=shown)
         else:
             move = ["nnUNetv2_move_plans_between_datasets", "-s", str(dataset.plans_of.number_for(training))]
-            self.run_command(f"plan_{name}", *move, "-t", number, "-sp", PLANS, "-tp", PLANS)
+            self.run_command(f"plan_{name}", *move, "-t", number, "-sp", PLANS, "-tp", PLANS, declared=declared)
             fingerprint = f"{dataset.plans_of.name_for(training)}/dataset_fingerprint.json"
 
             def copy() -> None:
@@ -162,8 +198,7 @@ class Runner:
                 own, origin = (
                     self.preprocessed(one) / f"{PLANS}.json" for one in (name, dataset.plans_of.name_for(training))
                 )
-                shown = f"features times {dataset.width:g}"
-                self.journal.do(f"widen_{name}", lambda: self.widen(own, origin, dataset.width), shown=shown)
+                self.journal.do(f"widen_{name}", lambda: self.widen(own, origin, dataset.width), shown=wider)
         preprocess = ["nnUNetv2_preprocess", "-d", number, "-plans_name", PLANS, "-c", network.name, "-np", workers]
         self.run_command(f"preprocess_{name}", *preprocess)
 

@@ -2,9 +2,11 @@
 
 MODEL_FOLDER with --on predicts the cases of one or several datasets with nnU-Net's predictor and scores them side by
 side. So a tuned model is scored on its own data and on the data of the model it was tuned from, which shows what it has
-forgotten. --predictions FOLDER --labels FOLDER scores predictions that are there, whoever made them: ensembles,
-cascades, other tools. Labels and file ending are those of the dataset.json in the folder of predictions, of the one
-beside the folder of labels, or of --dataset-json.
+forgotten. Validation cases (val) of another dataset that the model has trained on are refused.
+
+--predictions FOLDER --labels FOLDER scores predictions that are there, whoever made them: ensembles, cascades, other
+tools. Labels and file ending are those of the dataset.json in the folder of predictions, of the one beside the folder
+of labels, or of --dataset-json.
 
 Dice is nnU-Net's. A case with a label in neither reference nor prediction has no Dice; it is left out of the label's
 mean and counted. Aggregated Dice (DSCagg) is computed once from all cases: twice the volume that reference and
@@ -32,7 +34,7 @@ the foreground as a whole, where all labels are parts of one body such as the he
 OUT stay nnU-Net's; postprocessing.pkl in OUT is for nnUNetv2_apply_postprocessing.
 
 Where dataset.json lists the labels that cases were annotated for, a case is scored for these alone (against labelsTr
-and labelsTs; other folders of --labels have every label).
+and labelsTs; other folders of --labels have every label, and so has a test case that is not listed).
 
 With several folders after --labels, one set of predictions is scored against each of them. Where only some cases have
 complete labels, --partial scores a model on these. Scoring that takes longer than some seconds continues in several
@@ -229,6 +231,7 @@ def of_model(args: argparse.Namespace) -> Job:
     from nnunet_ext.evaluation.evaluation_files import origin_of_model, remark_on_folds
     from nnunet_ext.evaluation.model_evaluation import check_inputs, load_predictor, request
     from nnunet_ext.evaluation.scored_labels import match_labels
+    from nnunet_ext.evaluation.trained_cases import check_not_trained_on
     from nnunet_ext.machine import choose_device
     from nnunet_ext.registration import register
 
@@ -246,6 +249,8 @@ def of_model(args: argparse.Namespace) -> Job:
     chosen, remarks = labelled_cases(asked) if args.partial else (asked, [])
     for cases in chosen:
         check_inputs(model.dataset_json, cases.description, name=cases.dataset)
+    for cases in {one.name: one for one in chosen}.values():
+        remarks += check_not_trained_on(model, cases)
     every_case = [case for one in chosen for case in one.cases.values()]
     return Job(
         sets=[(one, match_labels(model.dataset_json, one.description, name=one.dataset)) for one in chosen],

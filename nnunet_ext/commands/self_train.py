@@ -3,7 +3,8 @@
 Round 0 trains the trainer on the cases of --with, or takes the --teacher that is given. In each further round the best
 model so far labels the cases of -d (nnunet_ext pseudo-label: what it is not sure of becomes the ignore label), and the
 trainer is trained on these and on the labelled cases, by nnUNetv2_train with the plans of the labelled dataset. Then it
-is scored on the held-out cases, which nothing is trained on: the validation cases of the fold, or --held-out.
+is scored on the held-out cases, which nothing is trained on: the validation cases of the fold, or --held-out. Other
+cases of their patients are refused, too, where --patients or pairs.json in a dataset names them.
 
 A round is better if the mean over the held-out cases of its Dice minus that of the best round before is above --margin.
 The first round that is not better ends the self-training, and so does a teacher that labels no foreground, or --rounds.
@@ -79,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     least = "leave out a case if less than this share of the foreground that the teacher sees was labelled as "
     add("--least-share", type=fraction, default=0.0, metavar="S", help=f"{least}foreground (default: %(default)s)")
     add_largest_component_option(add, purpose="what is predicted away from a body is no label")
-    add_interval_options(parser, purpose="the intervals")
+    add_interval_options(parser, purpose="the intervals and the held-out cases")
     add("--device", choices=DEVICES, default="auto", help="device to train and predict on (default: %(default)s)")
     add("--disable-tta", action="store_true", help="predict without mirroring: faster, less accurate")
 
@@ -126,8 +127,6 @@ def self_train(args: argparse.Namespace) -> int:
     begun = (folder / STATE).is_file()
     if not begun and args.teacher is None and args.teacher_folds:
         raise UserError("--teacher-folds are those of --teacher. Give the model's folder, or leave them out.")
-    if not begun and args.patients and not args.bootstrap:
-        raise UserError("--patients is for the intervals alone. Leave it or --bootstrap 0 out.")
     teacher_folds = list(dict.fromkeys(args.teacher_folds or [args.fold]))
     teacher = None if args.teacher is None else find_trained_model(args.teacher, teacher_folds)
     if args.fold != "all":
@@ -160,7 +159,7 @@ def self_train(args: argparse.Namespace) -> int:
         largest_component=args.largest_component,
     )
     check_apart(args.output, [*unlabelled.files, *labelled.files, *([] if teacher is None else [teacher.folder])])
-    remarks = check_data(unlabelled, labelled, held_out, args.fold, teacher)
+    remarks = check_data(unlabelled, labelled, held_out, args.fold, teacher, patients=args.patients)
     state = read_state(folder, request) if begun else State(request, remarks=remarks)
     training = SelfTraining(folder, state, device=choose_device(args.device), most=args.rounds)
     if not training.reason:

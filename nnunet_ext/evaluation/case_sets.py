@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.formats.annotated_labels import annotated_labels
+from nnunet_ext.formats.annotated_labels import TEST, TRAINING, annotated_labels
 from nnunet_ext.formats.dataset_json import channel_names, read_dataset_json
 from nnunet_ext.formats.splits import check_has_folds, read_splits
 from nnunet_ext.messages import some
@@ -17,8 +17,6 @@ from nnunet_ext.preprocessing.raw.raw_dataset import Case, raw_test_cases, train
 
 SELECTIONS = ("test", "val", "all")
 SHOWN = 3  # examples in a message
-LISTED = (None, "labelsTr", "labelsTs")
-"""The references that the lists of annotated labels in dataset.json are about: nnU-Net's own."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +41,9 @@ class CaseSet:
         return self.name if self.references is None else f"{self.name} ({self.references})"
 
     def annotated(self, labels: Collection[str]) -> dict[str, list[str]]:
-        """The cases that were annotated for each of some labels: all, unless dataset.json lists others.
-
-        Its default is about cases for training. Other references than nnU-Net's own have every label.
-        """
-        if self.references not in LISTED:
-            return {label: list(self.cases) for label in labels}
+        """The cases that were annotated for each of some labels: all, unless dataset.json lists others."""
         lists = annotated_labels(self.description, where=f"dataset.json of {self.dataset}")
-        if self.selection == "test" or self.references == "labelsTs":
-            lists = replace(lists, default=None)
+        lists = lists.against(self.references or (TEST if self.selection == "test" else TRAINING[0]))
         return {label: [case for case in self.cases if lists.is_annotated(case, label)] for label in labels}
 
     def instance_map(self, case: str) -> Path | None:

@@ -10,8 +10,13 @@ from nnunet_ext.files import read_json
 EXPECTED = 'The file needs {"CASE": "PATIENT", ...}, or a pairs.json as nnunet_ext pair writes it.'
 
 
-def read_patients(file: Path, cases: Iterable[str]) -> dict[str, str]:
+def read_patients(file: Path, cases: Iterable[str], *, are_all_named: bool = True) -> dict[str, str]:
     """The patient of each of some cases, from JSON: ``{case: patient}``, or a pairs.json.
+
+    Args:
+        file: the file.
+        cases: their names.
+        are_all_named: whether each must have a patient in it; the others are left out if not.
 
     Raises:
         UserError: if the file is not of either form, or a case has no patient in it.
@@ -21,7 +26,7 @@ def read_patients(file: Path, cases: Iterable[str]) -> dict[str, str]:
         raise UserError(f"{file} does not name the patient of each case. {EXPECTED}")
     listed = content.get("cases")
     entries: dict[str, Any] = listed if isinstance(listed, dict) else content
-    cases = list(cases)
+    cases = [case for case in cases if are_all_named or case in entries]
     missing = [case for case in cases if case not in entries]
     if missing:
         raise UserError(

@@ -5,8 +5,10 @@ A case that is not listed has the labels of ``default``. Without both keys, ever
 ["case_4"]`` names cases of which only parts were annotated, with the ignore label elsewhere.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, StrictStr
@@ -25,6 +27,9 @@ missing in a case are background."""
 
 NAMING_CASES = (LISTS, SCRIBBLED, "sources")
 """Keys whose values have names of cases."""
+
+TRAINING, TEST = ("labelsTr", "gt_segmentations"), "labelsTs"
+"""nnU-Net's own folders of references: of cases for training, with its copy of these, and of test cases."""
 
 Kind = Literal["dense", "scribbled", "partial", "unlabelled"]
 KINDS: tuple[Kind, ...] = ("dense", "scribbled", "partial", "unlabelled")
@@ -71,6 +76,16 @@ class AnnotatedLabels:
         """Whether a case was annotated for a label; true for a case that is not listed if there is no default."""
         found = self.lists.get(case, self.default)
         return found in (None, self.labels) or label in found
+
+    def against(self, folder: str) -> AnnotatedLabels:
+        """What holds for scores against the references in a folder of a name.
+
+        The lists are about nnU-Net's own references, and the default about cases for training. What else is there, such
+        as ``labelsTr_dense``, has every label.
+        """
+        if folder in TRAINING:
+            return self
+        return replace(self, default=None, lists=self.lists if folder == TEST else {})
 
     def kind(self, case: str) -> Kind:
         """What a case teaches. One of which parts were annotated, for some labels alone, is ``scribbled``."""

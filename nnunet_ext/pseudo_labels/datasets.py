@@ -9,10 +9,10 @@ from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.model_evaluation import check_inputs
-from nnunet_ext.files import sha256
 from nnunet_ext.formats.splits import Fold, read_splits
 from nnunet_ext.messages import some
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset, copy_label_map, raw_test_cases
+from nnunet_ext.preprocessing.raw.same_images import same_images
 from nnunet_ext.preprocessing.raw.splits import cross_validation, splits_files
 from nnunet_ext.preprocessing.raw.unlabelled import is_unlabelled
 from nnunet_ext.pseudo_labels.teachers import check_all_annotated
@@ -104,20 +104,9 @@ def check_distinct(ours: Mapping[str, Case], theirs: Mapping[str, Case], *, here
     """
     if same := sorted(set(ours) & set(theirs)):
         raise UserError(f"{some(same, 3)}: cases of that name are in {here} and {there}. {why} Rename one.")
-    sizes = {_image(case).stat().st_size for case in theirs.values()}
-    alike = {name: case for name, case in ours.items() if _image(case).stat().st_size in sizes}
-    known = {sha256(_image(case)): name for name, case in theirs.items()} if alike else {}
-    for name, case in alike.items():
-        if twin := known.get(sha256(_image(case))):
-            raise UserError(
-                f"{_image(case)} of case {name} is the image of {twin} in {there}. {why} Leave {name} out of {here}."
-            )
-
-
-def _image(case: Case) -> Path:
-    if not case.images[0].is_file():
-        raise UserError(f"{case.images[0]} does not exist.")
-    return case.images[0]
+    for name, twin in same_images(ours, theirs).items():
+        image = ours[name].images[0]
+        raise UserError(f"{image} of case {name} is the image of {twin} in {there}. {why} Leave {name} out of {here}.")
 
 
 def copy_annotated(labelled: RawDataset, folder: Path) -> None:

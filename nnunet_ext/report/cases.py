@@ -96,11 +96,12 @@ class Evaluation:
     left_out: frozenset[str] = frozenset()  # cases with a score of a label that they were not annotated for
 
     def of_annotated_labels(self, lists: AnnotatedLabels) -> Evaluation:
-        """The same without scores of labels that a case was not annotated for.
+        """The same without scores of labels that a case was not annotated for, as far as these references go.
 
         nnU-Net takes these for absent, so that whoever finds the organ is wrong, and nothing is defined for whoever
         predicts none.
         """
+        lists = lists.against(self.a_reference.parent.name)
         is_known = np.array(
             [
                 label not in lists.labels or lists.is_annotated(case, label)

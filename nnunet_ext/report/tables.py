@@ -49,6 +49,7 @@ class Comparison:
     test: SignedRank | None = None
     corrected: float | None = None  # p value, corrected for the number of tests in the table; None with a single one
     reason: str = ""  # why there is no test
+    labels: tuple[str, ...] = ()  # whose mean is compared, where one of the runs does not have all of the row's
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class MetricTable:
     rows: Mapping[str, tuple[Cell | None, ...]]  # by label, the mean over the labels last; a cell for each run
     comparisons: tuple[Comparison, ...]  # by label, then by run
     notes: tuple[str, ...] = ()  # how the metric was computed, where that can be chosen; several if the runs differ
+    is_mixed: bool = False  # whether the runs' means are over different labels
 
     @property
     def title(self) -> str:
@@ -85,10 +87,13 @@ def _table(board: Board, metric: Metric, resampling: Resampling, *, baseline: in
     groups: dict[str, list[str]] = {label: [label] for label in labels}
     if metric.mean and len(labels) > 1:
         groups[MEAN if MEAN not in groups else f"{MEAN} of the labels"] = labels
-    rows = {
-        row: _with_best(metric, [_cell(column, metric, group, resampling) for column in board.columns])
-        for row, group in groups.items()
-    }
+    rows, mixed = {}, False
+    for row, group in groups.items():
+        cells = tuple(_cell(column, metric, group, resampling) for column in board.columns)
+        first, *others = _label_sets(board.columns, metric, group)
+        is_mixed = any(one != first for one in others)
+        rows[row] = cells if is_mixed else _with_best(metric, cells)
+        mixed |= is_mixed
     reference = next((column for column in board.columns if column.number == baseline), None)
     comparisons = [
         _compare(column, reference, metric, row, group, resampling)
@@ -98,7 +103,13 @@ def _table(board: Board, metric: Metric, resampling: Resampling, *, baseline: in
         if _seeds(column, metric, group) and _seeds(reference, metric, group)
     ]
     notes = tuple(dict.fromkeys(seed.notes[metric.group] for seed in seeds if metric.group in seed.notes))
-    return MetricTable(metric, rows, _corrected(comparisons), notes)
+    return MetricTable(metric, rows, _corrected(comparisons), notes, mixed)
+
+
+def _label_sets(columns: Sequence[Column], metric: Metric, labels: Sequence[str]) -> list[set[str]]:
+    """Which of some labels each seed of some runs has; of the seeds that have one."""
+    found = (set(labels).intersection(labels_with(seed.scores, metric)) for one in columns for seed in one.seeds)
+    return [of_seed for of_seed in found if of_seed]
 
 
 def _seeds(column: Column, metric: Metric, labels: Sequence[str], *, among: set[str] | None = None) -> list[SeedScores]:
@@ -137,13 +148,22 @@ def _with_best(metric: Metric, cells: Sequence[Cell | None]) -> tuple[Cell | Non
 def _compare(
     column: Column, baseline: Column, metric: Metric, row: str, labels: Sequence[str], resampling: Resampling
 ) -> Comparison:
-    """A run beside the baseline on the cases that both were scored on."""
+    """A run beside the baseline on the cases that both were scored on, and on the labels that all their seeds have.
+
+    The means of runs with different labels differ by the labels, too.
+    """
     runs = column.number, baseline.number
     common = set(column.cases) & set(baseline.cases)
-    ours, theirs = (_seeds(one, metric, labels, among=common) for one in (column, baseline))
+    shared = set(labels).intersection(*_label_sets((column, baseline), metric, labels))
+    compared = [label for label in labels if label in shared]
     comparison = Comparison(column.number, column.run, row, Estimate(math.nan), 0, reason="no case in common")
+    if len(compared) < len(labels):
+        comparison = replace(comparison, labels=tuple(compared))
+    if not compared:
+        return replace(comparison, reason="no label that every training of both has")
     if not common:
         return comparison
+    ours, theirs = (_seeds(one, metric, compared, among=common) for one in (column, baseline))
     if not metric.of_cases:  # there are no pairs to test
         estimate = resampling.figure_difference(ours, theirs, metric.statistic, runs=runs)
         reason = "one figure of all cases: nothing to pair"

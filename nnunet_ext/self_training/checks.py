@@ -1,6 +1,7 @@
-"""What must hold before a self-training: all fits, and no held-out case is labelled or trained on."""
+"""What must hold before a self-training: all fits, and no held-out case or patient is labelled or trained on."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -8,13 +9,13 @@ from nnunet_ext.checkpoints.trained_model import TrainedModel
 from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.case_sets import CaseSet
 from nnunet_ext.evaluation.model_evaluation import check_inputs
+from nnunet_ext.evaluation.patients import read_patients
 from nnunet_ext.evaluation.scored_labels import match_labels
-from nnunet_ext.formats.dataset_json import channel_names
-from nnunet_ext.formats.splits import check_has_folds, read_splits
+from nnunet_ext.evaluation.trained_cases import cases_of_model, training_cases_of
 from nnunet_ext.messages import some
-from nnunet_ext.nnunet_folders import DATA, folder_of_variable, matching_datasets, preprocessed_folder
-from nnunet_ext.nnunet_names import SPLITS
-from nnunet_ext.preprocessing.raw.raw_dataset import Case, RawDataset, read_label_map, read_raw_dataset, reader_for
+from nnunet_ext.nnunet_folders import DATA, folder_of_variable, matching_datasets, raw_folder
+from nnunet_ext.preprocessing.raw.patients import PAIRS, patients_of_cases
+from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset, read_label_map, reader_for
 from nnunet_ext.pseudo_labels.datasets import (
     check_addition,
     check_distinct,
@@ -29,9 +30,23 @@ TRAINED = "Scores on cases that were trained on say nothing."
 
 
 def check_data(
-    unlabelled: RawDataset, labelled: RawDataset, held_out: CaseSet, fold: int | str, teacher: TrainedModel | None
+    unlabelled: RawDataset,
+    labelled: RawDataset,
+    held_out: CaseSet,
+    fold: int | str,
+    teacher: TrainedModel | None,
+    *,
+    patients: Path | None = None,
 ) -> list[str]:
-    """Raise a UserError unless datasets and teacher fit, and no held-out case is labelled or trained on.
+    """Raise a UserError unless datasets and teacher fit, and no held-out case or patient is labelled or trained on.
+
+    Args:
+        unlabelled: what teachers label.
+        labelled: what is trained on beside it.
+        held_out: what the rounds are scored on.
+        fold: of the labelled dataset.
+        teacher: of round 0, if one is given.
+        patients: file that names the patients of cases. Those of other cases are as `nnunet_ext pair` recorded them.
 
     Returns:
         What could not be checked, as sentences.
@@ -49,13 +64,15 @@ def check_data(
     unknown = _check_labels(labelled, held_out)
     _check_fully_labelled(held_out)
     trained = {name: labelled.cases[name] for name in training_cases_of(labelled, fold)}
-    for cases, name in ((unlabelled.cases, here), (trained, f"the training cases of {there}")):
+    held_patients = _patients(held_out.cases, held_out.dataset, patients)
+    for cases, dataset, name in ((unlabelled.cases, here, here), (trained, there, f"the training cases of {there}")):
         check_distinct(cases, held_out.cases, here=name, there=held, why=TRAINED)
+        _check_patients(_patients(cases, dataset, patients), held_patients, here=name, there=held)
     if teacher is None:
         return unknown
     check_fit(unlabelled, teacher, labels_count=False)
     check_labels(labelled, teacher)
-    seen = _cases_of_teacher(teacher)
+    seen = cases_of_model(teacher)
     if seen is None:
         return [
             *unknown,
@@ -64,7 +81,28 @@ def check_data(
         ]
     name = f"the training cases of {teacher.trained_on}"
     check_distinct(seen, held_out.cases, here=name, there=held, why=f"The teacher has trained on them. {TRAINED}")
+    _check_patients(_patients(seen, teacher.trained_on, patients), held_patients, here=name, there=held)
     return unknown
+
+
+def _patients(cases: Collection[str], dataset: str, file: Path | None) -> dict[str, str]:
+    """The patients of a dataset's cases, as far as the file or else the dataset's record of pairs names them."""
+    recorded = patients_of_cases(raw_folder(dataset) / PAIRS)
+    given = {} if file is None else read_patients(file, cases, are_all_named=False)
+    return {case: recorded[case] for case in cases if case in recorded} | given
+
+
+def _check_patients(ours: Mapping[str, str], theirs: Mapping[str, str], *, here: str, there: str) -> None:
+    """Raise a UserError if cases, whose patients are given, are of patients who are held out."""
+    held = {patient: case for case, patient in theirs.items()}
+    if same := sorted(case for case, patient in ours.items() if patient in held):
+        patient = ours[same[0]]
+        raise UserError(
+            f"{some(same, 3)} in {here}: their patients are held out, such as {patient} with {held[patient]} in "
+            f"{there}. Scores on patients who were trained on say nothing. Leave these cases out, hold out others with "
+            "--held-out, or make folds of whole patients (nnunet_ext split). If they are different patients of one "
+            "name, give --patients with a name for each."
+        )
 
 
 def _check_labels(labelled: RawDataset, held_out: CaseSet) -> list[str]:
@@ -73,18 +111,6 @@ def _check_labels(labelled: RawDataset, held_out: CaseSet) -> list[str]:
     if not matched.only_model:
         return []
     return [f"The held-out cases have no label {some(matched.only_model)}, so that the other labels alone decide."]
-
-
-def training_cases_of(labelled: RawDataset, fold: int | str) -> list[str]:
-    """The cases that a fold of a dataset trains on; a UserError if there is no such fold."""
-    if fold == "all":
-        return list(labelled.cases)
-    file = preprocessed_folder(labelled.folder.name) / SPLITS
-    folds = read_splits(file)
-    check_has_folds(folds, [int(fold)], file=file, advice="Give a fold that is there, or all.")
-    if unknown := [name for name in folds[int(fold)]["train"] if name not in labelled.cases]:
-        raise UserError(f"Fold {fold} of {file} names cases that {labelled.folder.name} does not have: {some(unknown)}")
-    return folds[int(fold)]["train"]
 
 
 def check_free(numbers: list[int]) -> None:
@@ -109,14 +135,3 @@ def _check_fully_labelled(held_out: CaseSet) -> None:
                 f"{case.label} of the held-out case {name} has voxels with the ignore label. Held-out cases need a "
                 "label for every voxel. Name others with --held-out."
             )
-
-
-def _cases_of_teacher(teacher: TrainedModel) -> Mapping[str, Case] | None:
-    """The cases that a model has trained on, by its plans and their folds; None if these are not to be found."""
-    try:
-        dataset = read_raw_dataset(teacher.trained_on)
-        names = {name for fold in teacher.folds for name in training_cases_of(dataset, fold)}
-    except UserError:
-        return None
-    channels = len(channel_names(dataset.description))
-    return {name: dataset.cases[name] for name in names if dataset.cases[name].has_channels(channels)}

@@ -208,7 +208,9 @@ class SelfTraining:
         request, out = self.request, self._evaluation(one.number)
         command = ["nnunet_ext", "evaluate", one.model, "-f", *map(str, one.folds), "--on", request.held_out]
         command += ["-o", str(out), "--bootstrap", str(request.resamples), "--device", self.device]
-        command += [*self._without_mirroring, *(["--patients", request.patients] if request.patients else [])]
+        # which evaluate takes for the intervals alone
+        patients = ["--patients", request.patients] if request.patients and request.resamples else []
+        command += [*self._without_mirroring, *patients]
         self._step(one.number, "evaluate", command)
         return self._read_scores(one.number)
 

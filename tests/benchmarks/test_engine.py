@@ -8,6 +8,7 @@ import shutil
 import zipfile
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -431,6 +432,93 @@ def test_finished_step_that_is_declared_otherwise_now_is_refused(out, commands):
     ):
         run(out, changed)
     planned(changed, out, "cpu")  # its status can be told
+
+
+def test_folds_that_are_declared_behind_the_others_are_added(out, commands):
+    run(out)
+    files = [out / part / "Dataset990_Squares" / "splits_final.json" for part in ("nnUNet_raw", "nnUNet_preprocessed")]
+    before = read_json(files[0])
+    run(out, replace(EXPERIMENT, more_seeds=(5,)))
+    for file in files:
+        assert read_json(file)[:-1] == before
+    assert commands.command("train_stock_6steps_s5")[3] == str(len(before))
+    commands.ran.clear()
+    run(out)  # fewer are those that are there
+    assert commands.ran == []
+
+
+@pytest.mark.parametrize(
+    "changed", [{"more_seeds": (5,)}, {"folds": PatientFolds(groups, tested=1)}, {"sizes": (3, 2)}]
+)
+def test_folds_that_are_others_now_are_refused(out, commands, changed):
+    """With several sizes, that of the last seed would be trained on the patients of another size and seed."""
+    sized = replace(EXPERIMENT, sizes=(2, 3))
+    run(out, sized)
+    with pytest.raises(UserError, match=r"splits_final.json: fold \d has other cases than the experiment says now"):
+        run(out, replace(sized, **changed))
+    planned(replace(sized, **changed), out, "cpu")  # its status can be told
+
+
+def without_declarations(out):
+    """Make the journal one of an earlier version, and return it."""
+    state = read_json(out / "steps.json")
+    for record in state["finished"].values():
+        record.pop("declared", None)
+    write_json(out / "steps.json", state)
+    return state
+
+
+def test_network_that_is_declared_otherwise_now_is_refused(out, commands):
+    def wider(width):
+        wide = replace(EXPERIMENT.methods[2], data=replace(EXPERIMENT.methods[2].data, width=width))
+        return replace(EXPERIMENT, methods=(*EXPERIMENT.methods[:2], wide))
+
+    run(out, wider(1.3))
+    with pytest.raises(
+        UserError, match=r"plan_Dataset99\d_Taught has been done otherwise .* Now: .*features times 1.5"
+    ):
+        run(out, wider(1.5))
+    patch = replace(EXPERIMENT.network, changes={"patch_size": [16, 16], "batch_size": 2})
+    changed = replace(wider(1.3), network=patch)
+    with pytest.raises(UserError, match=r"plan_Dataset990_Squares has been done otherwise .* Now: .*\[16, 16\]"):
+        run(out, changed)
+    state = without_declarations(out)
+    with pytest.raises(UserError, match=r"change_Dataset990_Squares has been done otherwise .* Now: .*\[16, 16\]"):
+        run(out, changed)
+    with pytest.raises(UserError, match=r"widen_Dataset99\d_Taught has been done otherwise .* Now: features times 1.5"):
+        run(out, wider(1.5))
+    run(out, wider(1.3))
+    assert read_json(out / "steps.json") == state
+
+
+def test_change_of_the_network_that_was_added_or_removed_is_refused(out, commands):
+    changed = replace(EXPERIMENT, methods=(TEACHER,), comparisons=())
+    plain = replace(changed, network=replace(EXPERIMENT.network, changes={}, stages=None))
+    for number, (before, now) in enumerate(((changed, plain), (plain, changed))):
+        folder = out.with_name(f"{number}")
+        open_folder(folder, {})
+        run(folder, before)
+        with pytest.raises(UserError, match="plan_Dataset990_Squares has been done otherwise"):
+            run(folder, now)
+
+
+def write_noisy(folder, draw, *, rate):
+    TEACHER.data.make(folder, draw)
+
+
+def test_dataset_that_is_declared_otherwise_now_is_refused(out, commands):
+    def noisy(rate):
+        data = replace(TEACHER.data, make=partial(write_noisy, rate=rate))
+        return replace(EXPERIMENT, methods=(replace(TEACHER, data=data),), comparisons=())
+
+    run(out, noisy(0.2))
+    with pytest.raises(UserError, match=r"make_Dataset990_Squares has been done otherwise .*rate=0\.2.*rate=0\.4"):
+        run(out, noisy(0.4))
+    commands.ran.clear()
+    run(out, noisy(0.2))
+    without_declarations(out)
+    run(out, noisy(0.4))
+    assert commands.ran == []
 
 
 def test_folder_can_be_moved(out, commands):

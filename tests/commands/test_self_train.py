@@ -396,6 +396,48 @@ def held_out(place, **labels):
     (held / "dataset.json").write_text(json.dumps(content))
 
 
+@pytest.mark.parametrize("by", ["--patients", "pairs.json"])
+@pytest.mark.parametrize(
+    ("dataset", "case", "where"),
+    [
+        (UNLABELLED, "scan_0", UNLABELLED),
+        (SOURCE, "case_0", f"the training cases of {SOURCE}"),
+        ("Dataset708_HeldOut", "patient_0", "the training cases of Dataset708_HeldOut"),  # a teacher's
+    ],
+)
+def test_another_case_of_a_held_out_patient_is_refused(ready, programs, capsys, dataset, case, where, by):
+    arguments = []
+    if dataset == "Dataset708_HeldOut":
+        held_out(ready, node=1)
+        (ready.preprocessed / dataset).mkdir()
+        splits = [{"train": [], "val": []}, {"train": ["patient_0"], "val": []}]
+        (ready.preprocessed / dataset / "splits_final.json").write_text(json.dumps(splits))
+        shutil.copytree(ready.model, ready.results / dataset / MODEL)
+        arguments = ["--teacher", str(ready.results / dataset / MODEL)]
+    people = {SOURCE: {"case_1": "p1", "case_2": 2}}
+    people[dataset] = {**people.get(dataset, {}), case: "p1"}
+    file = ready.root / "patients.json"
+    for name, patients in people.items() if by == "pairs.json" else ():
+        record = {"made_by": "pair", "cases": {one: {"patient": patient} for one, patient in patients.items()}}
+        (ready.raw / name / by).write_text(json.dumps(record))
+    if by == "--patients":
+        file.write_text(json.dumps({one: patient for patients in people.values() for one, patient in patients.items()}))
+        arguments += ["--patients", str(file), "--bootstrap", "0"]
+    assert self_train(ready, *arguments) == 2
+    told = f"{case} in {where}: their patients are held out, such as p1 with case_1 in {SOURCE}_val. Scores on patients"
+    assert told in capsys.readouterr().err
+    assert not (ready.root / "run").exists()
+
+
+def test_patients_of_one_name_can_be_told_apart(ready, programs):
+    for dataset, case in ((SOURCE, "case_1"), (UNLABELLED, "scan_0")):
+        (ready.raw / dataset / "pairs.json").write_text(json.dumps({"cases": {case: {"patient": "p1"}}}))
+    file = ready.root / "patients.json"
+    file.write_text(json.dumps({"case_1": "p1 of the first", "case_2": "p2", "scan_0": "p1 of the second"}))
+    assert self_train(ready, "--patients", str(file), "--bootstrap", "0", "--rounds", "1") == 0
+    assert "--patients" not in programs.calls()[-1]  # which is for intervals
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
@@ -473,7 +515,7 @@ def test_a_teacher_of_other_channels_or_labels_is_refused(ready, programs, capsy
         ({"fold": "all"}, "it has trained on every case"),
         ({"options": ["--teacher-folds", "0", "1"]}, "--teacher-folds are those of --teacher"),
         ({"options": ["--patients", "typo.json"]}, "typo.json does not exist"),
-        ({"options": ["--patients", "typo.json", "--bootstrap", "0"]}, "--patients is for the intervals alone"),
+        ({"options": ["--patients", "typo.json", "--bootstrap", "0"]}, "typo.json does not exist"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_written(ready, programs, capsys, arguments, message):

@@ -73,6 +73,8 @@ def test_a_label_that_no_case_was_annotated_for_is_left_out(tmp_path):
     ("changes", "annotated"),
     [
         ({"references": "labelsTr"}, 1),
+        ({"references": "gt_segmentations"}, 1),
+        ({"references": "labelsTs"}, 1),
         ({"references": "labelsTr_dense"}, 2),
         # the default is about the cases to train on
         ({"selection": "test"}, 1),

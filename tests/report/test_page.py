@@ -103,6 +103,22 @@ def test_runs_on_different_cases_are_compared_on_the_common_ones(tmp_path: Path,
     assert "no test: no case in common" in words
 
 
+def test_means_over_different_labels_are_said_to_be(tmp_path: Path) -> None:
+    def evaluation(name: str, **labels: float) -> Path:
+        return write_evaluation(tmp_path / name, [evaluated_set({"x": labels, "y": labels})])
+
+    both, liver = evaluation("a", liver=0.9, lesion=0.5), evaluation("b", liver=0.9)
+    words = Elements(page_of(tmp_path, ("A", both), ("B", liver))).words
+    assert words.count("Not every run has all labels, so their means over the labels are not to be compared") == 3
+    assert words.count("Mean over liver B +0.000") == 3
+    words = Elements(page_of(tmp_path, ("A", liver), ("C", evaluation("c", lesion=0.5)))).words
+    assert "Mean C – no label that every training of both has" in words
+    assert (
+        "Not every run"
+        not in Elements(page_of(tmp_path, ("A", both), ("C", evaluation("d", liver=0.8, lesion=0.5)))).words
+    )
+
+
 def test_seeds_are_said_to_be_seeds(tmp_path: Path, raw: Path) -> None:
     one = write_model(tmp_path, {0: shifts(0, 1, 2)}, trainer="nnUNetTrainerA")
     other = write_model(tmp_path, {0: shifts(0, 3, 3)}, trainer="nnUNetTrainerB")

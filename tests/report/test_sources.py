@@ -85,6 +85,28 @@ def test_labels_that_were_not_annotated_are_in_no_comparison(tmp_path):
     assert len(outcome.scores) == 3
 
 
+@pytest.mark.parametrize(
+    ("references", "kept"),
+    [
+        ("labelsTr", 4),  # case_1 is listed without the lesion, and case_2 is not listed
+        ("gt_segmentations", 4),
+        ("labelsTs", 5),  # the default is about cases for training
+        ("labelsTr_dense", 6),
+    ],
+)
+def test_scores_are_left_out_by_the_rule_of_evaluate(tmp_path, raw, references, kept):
+    predictions = tmp_path / "predictions"
+    write_predictions(predictions, raw, dict.fromkeys(("case_1", "case_2", "case_3"), 1))
+    summary = predictions / "summary.json"
+    summary.write_text(summary.read_text().replace("/labelsTr/", f"/{references}/"))
+    (predictions / "dataset.json").write_text(json.dumps(DATASET_JSON))
+    block = {"annotated_labels": {"case_1": ["liver"], "case_3": ["liver", "lesion"]}, "default": ["liver"]}
+    (raw / "dataset.json").write_text(json.dumps(DATASET_JSON | {"nnunet_ext": block}))
+    source = read_results_folder(predictions)
+    assert len(source.outcomes[0].scores) == kept
+    assert len(source.remarks) == (1 if kept == 6 else 2)
+
+
 def test_fold_folder_is_its_own_cases_alone(tmp_path):
     model = write_model(tmp_path, {0: {"case_0": 0}, 1: {"case_1": 0}})
     for path in (model / "fold_1", model / "fold_1" / "validation", model / "fold_1" / "validation" / "summary.json"):

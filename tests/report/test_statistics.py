@@ -7,8 +7,9 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy.stats import wilcoxon
 
-from nnunet_ext.report.statistics import holm, signed_rank
+from nnunet_ext.report.statistics import MOST_EXACT, SignedRank, holm, signed_rank
 
 
 def test_scipys_documented_example_has_its_p_value():
@@ -27,14 +28,48 @@ def test_exact_p_is_the_share_of_signs_at_least_as_extreme():
     assert share == pytest.approx(6 / 64)
 
 
-def test_equal_cases_are_left_out_and_ties_need_the_normal_approximation():
-    differences = [1.0, 1.0, 2.0, 3.0, 4.0, -5.0, 6.0, 7.0, 0.0]
+def p_of_all_signs(differences):
+    """By the definition: the share of signs whose rank sums differ at least as much, with the mean rank of ties."""
+    sizes = np.abs(differences)
+    ranks = np.array([np.sum(sizes < size) + (np.sum(sizes == size) + 1) / 2 for size in sizes])
+    apart = np.abs([np.dot(ranks, signs) for signs in product((-1, 1), repeat=len(ranks))])
+    return np.mean(apart >= abs(np.dot(ranks, np.sign(differences))))
+
+
+@pytest.mark.parametrize(
+    "differences",
+    [
+        [1, 1, 2, 3, 4, -5, 6, 7],
+        [0.1, 0.1, 0.1, -0.1, 0.1, 0.1, 0.1],
+        [1, -1, 2, -2, 3, -3],  # as far apart as any
+        [0.5, 0.5, -0.5, 0.2, 0.2, 0.9, 0.9, 0.9, 1.4, -0.2, 3.0, 0.5],
+        list(range(-3, 0)) + list(range(1, 9)),
+    ],
+)
+def test_ties_are_exact_too(differences):
+    test = signed_rank(differences)
+    assert test.exact
+    assert test.p == pytest.approx(p_of_all_signs(differences))
+    assert test == signed_rank([*differences, 0, 0.0])  # which are left out
+
+
+@pytest.mark.parametrize("number", [6, 7, 8, 50])
+def test_p_is_never_below_what_so_few_differences_can_reach(number):
+    assert signed_rank([0.25] * number) == SignedRank(2 / 2**number, exact=True)
+
+
+def test_exact_distribution_is_scipys_where_there_are_no_ties():
+    differences = np.random.default_rng(0).normal(0.3, 1, MOST_EXACT)
+    assert signed_rank(differences).p == pytest.approx(wilcoxon(differences, method="exact").pvalue)
+
+
+def test_many_differences_take_the_normal_approximation_corrected_for_ties():
+    differences = [*range(2, 51), -1.0, 1.0]  # ranks 1.5 1.5 3 … 51, W- = 1.5
     test = signed_rank(differences)
     assert not test.exact
-    # ranks 1.5 1.5 3 4 5 6 7 8, W- = 6; mean 8·9/4, variance 8·9·17/24 less (2³ - 2)/48 for the tie
-    z = (6 - 18) / math.sqrt(8 * 9 * 17 / 24 - 6 / 48)
+    z = (1.5 - 51 * 52 / 4) / math.sqrt(51 * 52 * 103 / 24 - (2**3 - 2) / 48)
     assert test.p == pytest.approx(math.erfc(-z / math.sqrt(2)))
-    assert test == signed_rank(differences[:-1])
+    assert test == signed_rank([*differences, 0.0])
 
 
 @pytest.mark.parametrize("differences", [[1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 0, 0, 0], []])

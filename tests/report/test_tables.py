@@ -68,6 +68,42 @@ def test_a_run_without_a_label_or_metric_has_an_empty_cell_and_no_comparison():
     assert assd.comparisons == ()
 
 
+def run_with_labels(**values):
+    """A run with Dice and aggregated Dice of some labels, each the same in two cases."""
+    dice = {label: dict.fromkeys(("x", "y"), value) for label, value in values.items()}
+    both = {label: dict.fromkeys(("x", "y"), (100 * value, 100.0)) for label, value in values.items()}
+    return outcome(dice, aggregated_dice=both)
+
+
+def test_means_are_compared_over_the_labels_that_both_runs_have():
+    joint, liver_only = run_with_labels(liver=0.9, spleen=0.5), run_with_labels(liver=0.9)
+    for table in tables([joint], [liver_only]):
+        assert table.is_mixed
+        assert not any(cell.is_best for cell in table.rows[MEAN])
+        row = table.comparisons[-1]
+        assert (row.label, row.labels, row.difference.value) == (MEAN, ("liver",), 0.0)
+    for table in tables([joint], [run_with_labels(liver=0.8, spleen=0.4)]):
+        assert not table.is_mixed
+        assert [cell.is_best for cell in table.rows[MEAN]] == [True, False]
+        row = table.comparisons[-1]
+        assert (row.labels, row.difference.value) == ((), pytest.approx(-0.1))
+
+
+def test_a_label_that_one_seed_lacks_is_in_no_difference_of_means():
+    joint, liver_only = run_with_labels(liver=0.9, spleen=0.5), run_with_labels(liver=0.7)
+    for table in tables([joint, liver_only], [joint]):
+        row = table.comparisons[-1]
+        assert (row.labels, row.difference.value) == (("liver",), pytest.approx(0.1))
+
+
+def test_runs_without_a_label_in_common_have_no_difference_of_means():
+    one, two = run_with_labels(liver=0.9), run_with_labels(spleen=0.5)
+    for table in tables([one], [two]):
+        (row,) = table.comparisons
+        assert (row.label, row.pairs, row.reason) == (MEAN, 0, "no label that every training of both has")
+        assert math.isnan(row.difference.value)
+
+
 def test_comparison_is_of_common_cases_with_the_chosen_baseline():
     cases = [f"c{number}" for number in range(8)]
     first = outcome({"a": {case: 0.5 + number / 100 for number, case in enumerate(cases)}})
