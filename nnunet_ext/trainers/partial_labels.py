@@ -125,7 +125,8 @@ class PartialLabelsMixin(nnUNetTrainerConfigurable, technique=PARTIAL_LABELS):
         """
         parts = training, validation = super().get_tr_and_val_datasets()
         if unpredicted := self._unlabelled_without_prediction(training.identifiers):
-            raise UserError(without_prediction(unpredicted, self.configuration_manager.previous_stage_name))
+            advice = without_prediction(unpredicted, self.configuration_manager.previous_stage_name)
+            raise UserError(f"Leave out, or predict, cases that the first stage of the cascade lacks. {advice}")
         validation.identifiers = self._annotated("validation", validation.identifiers)
         for name, cases in (("training", training), ("validation", validation)):
             self.print_to_log_file(f"Annotated {name} cases: {self._described(cases.identifiers)}")
