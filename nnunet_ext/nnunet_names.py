@@ -3,8 +3,8 @@
 TRAINER = "nnUNetTrainer"
 PLANS = "nnUNetPlans"
 """The plans file that nnU-Net makes unless another is asked for."""
-FINAL = "checkpoint_final.pth"
-CHECKPOINTS = (FINAL, "checkpoint_latest.pth", "checkpoint_best.pth")
+FINAL, LATEST, BEST = "checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth"
+CHECKPOINTS = (FINAL, LATEST, BEST)
 """In the order in which ``nnUNetv2_train --c`` looks for them."""
 EPOCHS = 1000
 """Of a training, where neither the plans nor the trainer say otherwise."""

@@ -4,6 +4,7 @@ import os
 import re
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -48,10 +49,13 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     return checked_checkpoint(load_file(file), file)
 
 
-def load_file(file: Path) -> Any:
-    """What a file of torch holds, on the CPU, without running code in it; a UserError as of `read_checkpoint`."""
+def load_file(file: Path, *, is_mapped: bool = False) -> Any:
+    """What a file of torch holds, on the CPU, without running code in it; a UserError as of `read_checkpoint`.
+
+    With `is_mapped`, tensors are left in the file where the file system permits it: for what is beside them.
+    """
     _require_checkpoint_file(file)
-    return _load(file)
+    return _load(file, is_mapped=is_mapped)
 
 
 def checkpoint_in(path: Path) -> tuple[Path, Path | None]:
@@ -134,7 +138,7 @@ def _require_checkpoint_file(file: Path) -> None:
             )
 
 
-def _load(file: Path) -> Any:
+def _load(file: Path, *, is_mapped: bool) -> Any:
     installed = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if installed < OLDEST_TORCH:
         needed = "Reading a checkpoint without running code in it needs torch >= 2.6"
@@ -142,7 +146,7 @@ def _load(file: Path) -> Any:
     check_claims(file)
     try:
         with torch.serialization.safe_globals(_numpy_globals()):
-            return check_backed(torch.load(file, map_location="cpu", weights_only=True), file)
+            return check_backed(load_on_cpu(file, weights_only=True, is_mapped=is_mapped), file)
     except UserError:
         raise
     except UnpicklingError as error:
@@ -157,6 +161,15 @@ def _load(file: Path) -> Any:
     except Exception as error:  # a damaged file makes torch raise nearly anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{file} is damaged or cut off. Copy it again from where it was trained. ({reason})") from None
+
+
+def load_on_cpu(file: str | os.PathLike[str], *, weights_only: bool, is_mapped: bool) -> Any:
+    """torch's reading of a file; one that cannot be mapped into memory is read as a whole."""
+    if is_mapped:
+        # also raised where a file is damaged, which then raises it again
+        with suppress(RuntimeError):
+            return torch.load(file, map_location="cpu", mmap=True, weights_only=weights_only)
+    return torch.load(file, map_location="cpu", weights_only=weights_only)
 
 
 def _numpy_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:

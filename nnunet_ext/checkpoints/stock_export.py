@@ -27,7 +27,7 @@ from nnunet_ext.checkpoints.trained_model import TrainedModel, training_of
 from nnunet_ext.checkpoints.writing import write_checkpoint
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import sha256, write_json, write_text
-from nnunet_ext.formats.annotated_labels import MISSING, NAMING_CASES
+from nnunet_ext.formats.annotated_labels import MISSING, NAMING_CASES, AnnotatedLabels, annotated_labels
 from nnunet_ext.formats.names import check_names
 from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.formats.pairing import without_folders
@@ -62,6 +62,7 @@ class Export:
     postprocessing: str | None  # name of the folder with nnU-Net's postprocessing, if it was exported
     other_postprocessing: tuple[str, ...]  # names of such folders of other folds, which stay behind
     previous_stage: str | None  # the configuration whose predictions it needs, for the second stage of a cascade
+    missed_labels: bool = False  # whether the postprocessing was decided by cases in which nobody looked for some label
 
     @property
     def folder_name(self) -> str:
@@ -170,6 +171,7 @@ class _Exporter:
             postprocessing=postprocessing,
             other_postprocessing=() if postprocessing else tuple(self._postprocessing_of()),
             previous_stage=PlansManager(self.plans).get_configuration(self.configuration).previous_stage_name,
+            missed_labels=postprocessing is not None and self._lists().have_gaps,
         )
 
     def _export_fold(self, fold: int | str, file: Path, exported_trainer: Any) -> dict[str, Any]:
@@ -261,6 +263,10 @@ class _Exporter:
         """The folders with what nnU-Net's search for the best configuration found, and the folds of each."""
         folders = sorted(file.parent.name for file in self.model.folder.glob(f"{POSTPROCESSING}*/{TEXT}"))
         return {name: frozenset(name.removeprefix(POSTPROCESSING).split("_")) for name in folders}
+
+    def _lists(self) -> AnnotatedLabels:
+        """What the training cases were annotated for."""
+        return annotated_labels(self.model.dataset_json, where=self.model.folder / "dataset.json")
 
     def _copy_postprocessing(self) -> str | None:
         """Copy what was found for these folds, in whatever order they were given."""

@@ -133,6 +133,11 @@ def export_summary(export: Export, out: Path, *, is_zip: bool) -> str:
         lines.append(f"fold_{fold}: {sizes}{left_out}")
     if export.postprocessing is not None:
         lines.append(f"Postprocessing: {export.postprocessing}")
+        if export.missed_labels:
+            lines.append(
+                "nnU-Net decided it with labels that nobody looked for counted as background, so it may remove what is "
+                "right. Compare scores with and without it on cases that have every label."
+            )
     elif export.other_postprocessing:
         lines.append(f"Postprocessing: none for these folds; there is {', '.join(export.other_postprocessing)}")
     lines.append(f"Wrote {out}")

@@ -18,6 +18,7 @@ from nnunet_ext.checkpoints.networks import build_network
 from nnunet_ext.checkpoints.sources import read_source
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
+from nnunet_ext.formats.annotated_labels import annotated_labels
 from nnunet_ext.formats.dataset_json import channel_names, read_dataset_json
 from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.messages import counted, some
@@ -28,6 +29,7 @@ from nnunet_ext.plans.settings import Settings
 from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset
 from nnunet_ext.techniques.fine_tuning import FINE_TUNING, FineTuningSettings
 from nnunet_ext.techniques.mixup import MIXUP
+from nnunet_ext.techniques.partial_labels import PARTIAL_LABELS, without_prediction
 
 RAMPED = ("pseudo_label_weight", "uspc_weight", "mpcc_weight")  # settings that rise over ``ramp_epochs``
 DECISIVE = ("labels", "regions_class_order", "channel_names", KEY)  # in dataset.json
@@ -54,7 +56,7 @@ def check_planned_training(
     yield from check_libraries(trainer)
     yield from check_normalization(model)
     yield check_preprocessed(preprocessed, model, raw)
-    yield from check_previous_stage(trainer, model, raw)
+    yield from check_previous_stage(trainer, model, raw, settings)
     if FINE_TUNING in trainer.techniques:
         yield from check_fine_tuning(trainer, model, settings)
     if MIXUP in trainer.techniques:
@@ -143,7 +145,9 @@ def check_preprocessed(preprocessed: Path, model: ModelDescription, raw: RawData
     return Finding("ok", "preprocessed", f"all {len(raw.cases)} cases are in {folder.name}.")
 
 
-def check_previous_stage(trainer: Any, model: ModelDescription, raw: RawDataset) -> Iterator[Finding]:
+def check_previous_stage(
+    trainer: Any, model: ModelDescription, raw: RawDataset, settings: Settings
+) -> Iterator[Finding]:
     """Are the predictions of the first stage of a cascade there, which the second one is trained on?"""
     manager = PlansManager(dict(model.plans))
     stage = manager.get_configuration(model.configuration).previous_stage_name
@@ -152,14 +156,28 @@ def check_previous_stage(trainer: Any, model: ModelDescription, raw: RawDataset)
     results, number = os.environ.get("nnUNet_results"), dataset_number(raw.folder.name)
     name = f"{trainer.__name__}__{manager.plans_name}__{stage}"
     folder = Path(results or "nnUNet_results", manager.dataset_name, name, "predicted_next_stage", model.configuration)
-    missing = [case for case in raw.cases if not any(folder.glob(f"{glob.escape(case)}.*"))]
+    unlabelled = unlabelled_cases(trainer, model, raw)
+    left_out = set() if not unlabelled or trainer.learns_from_unlabelled(settings) else unlabelled
+    needed = [case for case in raw.cases if case not in left_out]
+    missing = [case for case in needed if not any(folder.glob(f"{glob.escape(case)}.*"))]
     if not missing:
-        yield Finding("ok", "previous stage", f"all cases are in {folder}.")
+        yield Finding("ok", "previous stage", f"all cases {'that are learned from ' * bool(left_out)}are in {folder}.")
         return
-    detail = f"{len(missing)} of {len(raw.cases)} cases are not in {folder}: {some(missing)}."
-    detail += f" Train every fold of {stage} first."
-    command = ["nnUNetv2_train", number, stage, "0", "-tr", trainer.__name__, "-p", manager.plans_name]
+    if unlabelled.issuperset(missing):
+        fold, detail = "all", without_prediction(missing, stage)
+    else:
+        fold, detail = "0", f"{len(missing)} of {len(needed)} cases are not in {folder}: {some(missing)}."
+        detail += f" Train every fold of {stage} first."
+    command = ["nnUNetv2_train", number, stage, fold, "-tr", trainer.__name__, "-p", manager.plans_name]
     yield Finding("problem", "previous stage", detail, shlex.join(command))
+
+
+def unlabelled_cases(trainer: Any, model: ModelDescription, raw: RawDataset) -> set[str]:
+    """The cases that a trainer knows to be annotated for nothing."""
+    if PARTIAL_LABELS not in trainer.techniques:
+        return set()
+    annotated = annotated_labels(model.dataset_json)
+    return {case for case in raw.cases if annotated.lists.get(case, annotated.default) == ()}
 
 
 def check_fine_tuning(trainer: Any, model: ModelDescription, settings: Settings) -> Iterator[Finding]:

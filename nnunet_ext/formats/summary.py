@@ -1,6 +1,7 @@
 """summary.json, nnU-Net's scores of predictions."""
 
 import math
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
@@ -10,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, StrictStr, field_validator
 
 NUMBERS = re.compile(r"\(?\s*\d+\s*(,\s*\d+\s*)*,?\s*\)?")
+WINDOWS_START = re.compile(r"[A-Za-z]:|[\\/]{2}")  # a drive, or a server
 
 
 class Scored(BaseModel):
@@ -43,8 +45,12 @@ class Summary(BaseModel):
 
 
 def path_of(text: str) -> PurePath:
-    """A path that was written on this system or on another one."""
-    is_windows = "\\" in text and "/" not in text
+    """A path that was written on this system or on another one.
+
+    On Windows a path can have both separators, as where a variable is written with slashes and names were joined to it.
+    Elsewhere a backslash can be part of a name.
+    """
+    is_windows = "\\" in text and (os.sep == "\\" or "/" not in text or WINDOWS_START.match(text) is not None)
     return PureWindowsPath(text) if is_windows else PurePosixPath(text)
 
 

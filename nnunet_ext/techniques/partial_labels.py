@@ -1,8 +1,11 @@
 """Learning from cases of which only some labels were annotated (arXiv 2007.03868)."""
 
+from collections.abc import Collection
+
 from pydantic import Field
 
 from nnunet_ext.advice import Advice
+from nnunet_ext.messages import some
 from nnunet_ext.techniques import FOREGROUND, Section, Technique, TrainerEntry
 
 LISTS = "lists in dataset.json of the labels that each case was annotated for, as `nnunet_ext merge` writes them"
@@ -22,6 +25,16 @@ class PartialLabelsSettings(Section):
         ge=0,
         description="`nnUNetTrainerMixedSupervision`: factor of the mean entropy of voxels that nobody annotated: "
         "ignored ones and those of unlabelled cases. 0 leaves it out, and unlabelled cases too.",
+    )
+
+
+def without_prediction(cases: Collection[str], stage: str) -> str:
+    """What to do about cases of a cascade that were annotated for nothing, and that its first stage did not predict."""
+    return (
+        f"{some(cases)}: annotated for nothing and not predicted by {stage}, as no fold validates on them. To leave "
+        f"them out, set partial_labels.entropy_weight to 0. To learn from them, train fold all of {stage}, which "
+        f"predicts every case, and then run nnUNetv2_train --val for each other fold of {stage}, whose predictions it "
+        "has replaced."
     )
 
 

@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -38,7 +39,13 @@ from nnunet_ext.techniques.base import BASE
 from nnunet_ext.trainers.epoch_means import epoch_means
 from nnunet_ext.trainers.memory_format import channels_last_format, faster_memory_format
 from nnunet_ext.trainers.reproducibility import seed_global_generators, seeded_augmenter, single_torch_thread
-from nnunet_ext.trainers.resuming import checkpoint_file, read_extra_state, refuse_changes
+from nnunet_ext.trainers.resuming import (
+    best_dice_before,
+    checkpoint_file,
+    earlier_run,
+    read_extra_state,
+    refuse_changes,
+)
 from nnunet_ext.version import __version__
 
 CUDA = torch.device("cuda")
@@ -84,6 +91,8 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
     """Whether the network's output in training is that of one decoder."""
     unsupported: ClassVar[Mapping[str, str]] = {}
     """By capability that it lacks (see `needed_capabilities`), the reason and what to use instead."""
+
+    _best_ema: float | None  # nnU-Net's: the best moving average of pseudo Dice so far
 
     def __init_subclass__(cls, *, technique: Technique[Any] | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -353,16 +362,25 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
             )
 
     def on_train_start(self) -> None:
-        """Start as nnU-Net does, log the settings, settle the memory format."""
+        """Start as nnU-Net does, log the settings, settle the memory format.
+
+        A training that begins anew beside a checkpoint of an earlier run says so: ``--c`` would go on with that one.
+        """
         super().on_train_start()
+        if not self.has_loaded_checkpoint and (warning := earlier_run(Path(self.output_folder), self.save_every)):
+            self.print_to_log_file(warning)
         self.print_to_log_file(f"nnunet_ext {__version__} settings: {json.dumps(self.settings_record())}")
         self.logger.update_config({KEY: self.settings_record()})
         # after the data loading processes were forked: they must not inherit a busy thread pool
         self._settle_memory_format()
 
     def on_train_end(self) -> None:
-        """End as nnU-Net does; no process of a distributed training goes on before the checkpoints are written."""
+        """End as nnU-Net does; no process of a distributed training goes on before the checkpoints are written.
+
+        What is loaded from now on is validated (``--val_best``) and not resumed.
+        """
         super().on_train_end()
+        self.is_resuming = False
         if self.is_ddp:
             dist.barrier()
 
@@ -467,6 +485,10 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
                 group.update({key: self.optimizer.defaults[key] for key in OF_THE_OPTIMIZER if key in group})
         self.load_extra_state(state)
         self.has_loaded_checkpoint = True
+        if self.is_resuming:
+            best = best_dice_before(self.current_epoch, Path(self.output_folder))
+            if best is not None and (self._best_ema is None or best > self._best_ema):
+                self._best_ema = best
 
     def _compare_settings(self, recorded: Mapping[str, Any] | None, filename: str) -> bool:
         """Whether settings differ from those of a checkpoint; a UserError if a training cannot go on with them."""

@@ -23,8 +23,9 @@ from nnunet_ext.losses.hard_labels import log_probabilities
 from nnunet_ext.losses.partial_labels import exclusion_loss, over_voxels, partial_logits
 from nnunet_ext.losses.soft_targets import masked_mean
 from nnunet_ext.messages import counted
+from nnunet_ext.plans.settings import Settings
 from nnunet_ext.techniques.mixup import MIXUP
-from nnunet_ext.techniques.partial_labels import PARTIAL_LABELS
+from nnunet_ext.techniques.partial_labels import PARTIAL_LABELS, without_prediction
 from nnunet_ext.trainers.base import Batch, Outputs, nnUNetTrainerConfigurable
 from nnunet_ext.trainers.mixup import MixUpMixin
 from nnunet_ext.trainers.scribbles import ScribbleMixin
@@ -36,7 +37,7 @@ class PartialLabelsMixin(nnUNetTrainerConfigurable, technique=PARTIAL_LABELS):
     Labels that were not annotated are merged with background, case by case, before the loss looks at them; regions that
     were not annotated leave it. Pseudo Dice and the final validation count a label only in cases that were annotated
     for it. A batch whose cases were annotated for every label is trained on as in nnU-Net; cases that were annotated
-    for nothing are left out.
+    for nothing are left out, and predicted by the final validation alone.
 
     Prepared batches say which channels count, under ``annotated``: a boolean (B, C), missing where all do.
     """
@@ -76,22 +77,31 @@ class PartialLabelsMixin(nnUNetTrainerConfigurable, technique=PARTIAL_LABELS):
 
     # ------------------------------------------------------------------ training
 
-    @property
-    def uses_unlabelled(self) -> bool:
+    @classmethod
+    def learns_from_unlabelled(cls, settings: Settings) -> bool:
         """Whether something is learned from cases that were annotated for nothing."""
         return False
 
     def do_split(self) -> tuple[list[str], list[str]]:
-        """nnU-Net's, without cases that teach or show nothing; a UserError if there is no other in a part.
+        """nnU-Net's, without training cases that teach nothing; a UserError if there is no other.
 
-        The first stage of a cascade keeps all validation cases: the next one reads what this one predicts of them.
+        Validation cases stay, which nnU-Net predicts at the end: the next stage of a cascade reads these predictions,
+        and the search for the best configuration wants the same of every model. Left out are those that were annotated
+        for nothing and that the first stage of a cascade has not predicted.
         """
         training, validation = super().do_split()
-        is_read_on = self.configuration_manager.next_stage_names is not None
+        unpredicted = self._unlabelled_without_prediction(validation)
         return (
-            self._annotated("training", training, self.uses_unlabelled),
-            self._annotated("validation", validation, is_read_on),
+            self._annotated("training", training, self.learns_from_unlabelled(self.settings)),
+            [case for case in validation if case not in unpredicted],
         )
+
+    def _unlabelled_without_prediction(self, cases: list[str]) -> list[str]:
+        """In the second stage of a cascade, cases annotated for nothing of which the first has no prediction."""
+        if not self.is_cascaded:
+            return []
+        predicted = {file.stem for file in Path(self.folder_with_segs_from_previous_stage).glob("*")}
+        return [case for case in cases if case not in predicted and not self.annotated.of(case)]
 
     def _annotated(self, part: str, cases: list[str], takes_all: bool = False) -> list[str]:
         """The cases of a part of the fold that were annotated for something, or all; a UserError if there are none."""
@@ -107,8 +117,16 @@ class PartialLabelsMixin(nnUNetTrainerConfigurable, technique=PARTIAL_LABELS):
         return kept
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
-        """nnU-Net's; a UserError if a list is missing, or a case has a label that it was not annotated for."""
+        """nnU-Net's, for training: validation without cases that show nothing.
+
+        Raises:
+            UserError: if a list is missing, if no validation case was annotated, if a case has a label that it was not
+                annotated for, or if the first stage of a cascade has not predicted an unlabelled case.
+        """
         parts = training, validation = super().get_tr_and_val_datasets()
+        if unpredicted := self._unlabelled_without_prediction(training.identifiers):
+            advice = without_prediction(unpredicted, self.configuration_manager.previous_stage_name)
+            raise UserError(f"Leave out, or predict, cases that the first stage of the cascade lacks. {advice}")
         validation.identifiers = self._annotated("validation", validation.identifiers)
         for name, cases in (("training", training), ("validation", validation)):
             self.print_to_log_file(f"Annotated {name} cases: {self._described(cases.identifiers)}")
@@ -278,9 +296,9 @@ class MixedSupervisionMixin(PartialLabelsMixin, ScribbleMixin):
     Source of the entropy: Grandvalet and Bengio, NIPS 2004.
     """
 
-    @property
-    def uses_unlabelled(self) -> bool:
-        return self.section(PARTIAL_LABELS).entropy_weight > 0
+    @classmethod
+    def learns_from_unlabelled(cls, settings: Settings) -> bool:
+        return settings.section(PARTIAL_LABELS).entropy_weight > 0
 
     def loss_terms(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         inside = self.heads(batch["inside"])

@@ -4,14 +4,17 @@ import os
 import pickle
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from nnunet_ext.checkpoints.reading import load_file, load_on_cpu
 from nnunet_ext.errors import UserError
 from nnunet_ext.formats.own_key import KEY
-from nnunet_ext.messages import listed
+from nnunet_ext.messages import counted, listed
+from nnunet_ext.nnunet_names import BEST, FINAL, LATEST
 
 ALLOW_CHANGED_SETTINGS = "nnUNet_ext_allow_changed_settings"
 
@@ -63,9 +66,41 @@ def read_extra_state(filename: str) -> dict[str, Any]:
     """
     try:
         # mapped into memory, so that no tensor is read: nnU-Net loads the whole file right after
-        return torch.load(filename, map_location="cpu", mmap=True, weights_only=False).get(KEY, {})
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        return load_on_cpu(filename, weights_only=False, is_mapped=True).get(KEY, {})
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"{filename} cannot be read ({reason}). Make it readable, then continue with --c.") from None
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise UserError(
             f"{filename} cannot be read as a checkpoint ({str(error).splitlines()[0]}). It is damaged or cut off: "
             "remove it, so that an older one in the folder is used or the training starts anew."
         ) from None
+
+
+def best_dice_before(epoch: int, folder: Path) -> float | None:
+    """The moving average of pseudo Dice that checkpoint_best.pth was written for, None if nothing tells.
+
+    nnU-Net writes checkpoint_latest.pth before the best checkpoint of the same epoch, so that it records an older best.
+
+    Args:
+        epoch: with which a training goes on. A checkpoint of a later one does not count: these epochs come again.
+        folder: of the training.
+    """
+    # without the file, or with one that is damaged, the training goes on as nnU-Net's
+    with suppress(UserError):
+        content = load_file(folder / BEST, is_mapped=True)
+        if isinstance(content, dict) and content.get("current_epoch", epoch + 1) <= epoch:
+            return content.get("_best_ema")
+    return None
+
+
+def earlier_run(folder: Path, save_every: int) -> str | None:
+    """A warning for a training that begins where a checkpoint lies which ``--c`` would take for its own; else None."""
+    written = {FINAL: "at its end", LATEST: f"every {counted(save_every, 'epoch')}"}
+    found = next((name for name in written if (folder / name).is_file()), None)
+    if found is None:
+        return None
+    return (
+        f"WARNING: {folder / found} is of an earlier run, and this training begins anew. Until it has written its own "
+        f"{found} ({written[found]}), --c goes on with the earlier run. Move the file away if you do not need it there."
+    )

@@ -23,7 +23,11 @@ SCRIBBLES = ("nnUNetTrainerTDNet", "nnUNetTrainerDMPLS", "nnUNetTrainerPartialCE
 @pytest.fixture
 def preprocessed(workspace, tmp_path: Path) -> Path:
     """A folder like that of nnUNet_preprocessed, to spoil: its own plans, and no more of the cases than their names."""
-    name = dataset_name("labels")
+    return preprocessed_like(workspace, tmp_path, "labels")
+
+
+def preprocessed_like(workspace, tmp_path: Path, kind: str) -> Path:
+    name = dataset_name(kind)
     folder = tmp_path / name
     folder.mkdir()
     for file in ("dataset.json", "nnUNetPlans.json"):
@@ -174,6 +178,41 @@ def test_predictions_of_the_first_stage_are_looked_for(preprocessed: Path, resul
     for number in range(CASES):
         (model / "predicted_next_stage" / "second" / f"case_{number}.b2nd").touch()
     assert found("nnUNetTrainerConfigurable", preprocessed, "second")["previous stage"].severity == "ok"
+
+
+@pytest.mark.parametrize(
+    ("trainer", "weight", "severity"),
+    [
+        ("nnUNetTrainerPartialLabels", 0.0, "ok"),
+        ("nnUNetTrainerMixedSupervision", 0.0, "ok"),
+        ("nnUNetTrainerMixedSupervision", 0.5, "problem"),
+        ("nnUNetTrainerConfigurable", None, "problem"),
+    ],
+)
+def test_the_first_stage_need_not_predict_what_the_second_leaves_out(
+    workspace, tmp_path: Path, results: Path, trainer: str, weight: float | None, severity: str
+) -> None:
+    """Here the unlabelled case_3: a merged dataset has such cases in the validation part of no fold."""
+    preprocessed = preprocessed_like(workspace, tmp_path, "partial")
+    own = {} if weight is None else {"partial_labels": {"entropy_weight": weight}}
+    add(preprocessed, "second", previous_stage="3d_fullres", nnunet_ext=own)
+    predicted = results / preprocessed.name / f"{trainer}__nnUNetPlans__3d_fullres" / "predicted_next_stage" / "second"
+    predicted.mkdir(parents=True)
+    for number in (0, 1, 2, 4):
+        (predicted / f"case_{number}.b2nd").touch()
+    finding = found(trainer, preprocessed, "second")["previous stage"]
+    assert finding.severity == severity
+    if weight:
+        assert finding.detail.startswith("case_3: annotated for nothing and not predicted by 3d_fullres")
+        assert " 3d_fullres all " in finding.fix
+    elif severity == "problem":
+        assert "1 of 5 cases are not in" in finding.detail
+        assert "Train every fold of 3d_fullres first." in finding.detail
+    else:
+        (predicted / "case_0.b2nd").unlink()
+        detail = found(trainer, preprocessed, "second")["previous stage"].detail
+        assert "1 of 4 cases are not in" in detail
+        assert "Train every fold of 3d_fullres first." in detail
 
 
 def test_dataset_that_changed_after_planning_is_a_problem(preprocessed: Path) -> None:

@@ -392,7 +392,8 @@ def test_a_malicious_archive_is_refused(model, out, tmp_path, capsys):
     assert not list(tmp_path.rglob("evil.pth"))
 
 
-def test_postprocessing_of_the_same_folds_goes_along(model, out, capsys):
+def write_postprocessing(model: Path) -> str:
+    """What nnU-Net's search for the best configuration leaves; returns the folder's name."""
     name = "crossval_results_folds_0_1"
     (model / name).mkdir()
     text = {
@@ -400,6 +401,21 @@ def test_postprocessing_of_the_same_folds_goes_along(model, out, capsys):
         "postprocessing_kwargs": [{"labels_or_regions": [1, 2]}],
     }
     (model / name / "postprocessing.json").write_text(json.dumps(text))
+    return name
+
+
+@pytest.mark.parametrize("annotated", [LABELS, []])
+def test_postprocessing_that_took_missing_labels_for_background_is_told(tmp_path, out, capsys, annotated):
+    model = write_model(tmp_path / NAME, annotated=annotated)
+    write_postprocessing(model)
+    assert main(["export-stock", str(model), "-o", str(out)]) == 0
+    assert ("labels that nobody looked for counted as background" in capsys.readouterr().out) == (annotated == [])
+    assert main(["export-stock", str(model), "-o", str(out), "-f", "0", "--force"]) == 0
+    assert "counted as background" not in capsys.readouterr().out, "without postprocessing there is nothing to tell"
+
+
+def test_postprocessing_of_the_same_folds_goes_along(model, out, capsys):
+    name = write_postprocessing(model)
     assert main(["export-stock", str(model), "-o", str(out)]) == 0
     assert f"Postprocessing: {name}" in capsys.readouterr().out
     functions, kwargs = pickle.loads((out / name / "postprocessing.pkl").read_bytes())

@@ -36,6 +36,7 @@ NOT_IN_SOURCES = {
     "CUDA out of memory. Tried to allocate …": "compiled code of PyTorch for CUDA",
     "No module named …": "Python itself",
     "No such file or directory: ….pkl": "Python itself",
+    "No such file or directory: …summary.json": "Python itself",
     "No such file or directory: …checkpoint_final.pth": "Python itself",
 }
 

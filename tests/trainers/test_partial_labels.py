@@ -65,6 +65,10 @@ def known(keys, kind="labels"):
     return np.array([[True, *(name in LISTS["annotated_labels"][key] for name in BOTH)] for key in keys])
 
 
+def read_log(trainer):
+    return Path(trainer.log_file).read_text()
+
+
 def softmax(logits):
     exponentials = np.exp(logits - logits.max(1, keepdims=True))
     return exponentials / exponentials.sum(1, keepdims=True)
@@ -355,13 +359,26 @@ def test_unlabelled_cases_are_trained_on_only_if_something_is_learned_from_them(
         assert ("case_3" in training) == (count == 4)
 
 
-def test_a_case_that_was_annotated_for_nothing_validates_nothing(workspace, results, monkeypatch):
-    monkeypatch.setattr(nnUNetTrainer, "do_split", lambda self: (["full", "nothing"], ["nothing", "core"]))
-    trainer = changed_trainer(nnUNetTrainerMixedSupervision, kind="ignore", dataset={"nnunet_ext": LISTS})
-    assert trainer.do_split() == (["full"], ["core"])
-    monkeypatch.setattr(nnUNetTrainer, "do_split", lambda self: (["full"], ["nothing"]))
+def test_a_case_that_was_annotated_for_nothing_is_predicted_and_validates_nothing(workspace, results, monkeypatch):
+    """Ensembles and the search for the best configuration want predictions of the same cases of every model."""
+    monkeypatch.setattr(nnUNetTrainer, "do_split", lambda self: (["case_0", "case_1"], ["case_4", "case_3"]))
+    trainer = train("nnUNetTrainerPartialLabels", kind="partial")
+    assert trainer.get_tr_and_val_datasets()[1].identifiers == ["case_4"]
+    assert "Annotated validation cases: 1 dense, 0 scribbled, 0 partial, 0 unlabelled" in read_log(trainer)
+    trainer.perform_actual_validation(save_probabilities=True)
+    folder = Path(trainer.output_folder, "validation")
+    assert {file.name for file in folder.glob("*.npz")} == {"case_3.npz", "case_4.npz"}
+    summary = json.loads((folder / "summary.json").read_text())
+    scored = {Path(one["reference_file"]).name: one["metrics"] for one in summary["metric_per_case"]}
+    assert all(np.isnan(value) for metrics in scored["case_3.nii.gz"].values() for value in metrics.values())
+    for label, metrics in summary["mean"].items():
+        np.testing.assert_equal(metrics, scored["case_4.nii.gz"][label])
+
+
+def test_a_fold_without_an_annotated_validation_case_is_refused(workspace, results, monkeypatch):
+    monkeypatch.setattr(nnUNetTrainer, "do_split", lambda self: (["case_0"], ["case_3"]))
     with pytest.raises(UserError, match="No validation case of fold 0 was annotated for anything"):
-        trainer.do_split()
+        train("nnUNetTrainerPartialLabels", kind="partial")
 
 
 def test_the_second_stage_of_a_cascade_learns_from_unlabelled_cases_too(workspace, results, monkeypatch):
@@ -386,6 +403,41 @@ def test_the_second_stage_of_a_cascade_learns_from_unlabelled_cases_too(workspac
             summary = json.loads(Path(trainer.output_folder, "validation", "summary.json").read_text())
             (unlabelled,) = (one for one in summary["metric_per_case"] if "case_3" in one["reference_file"])
             assert all(np.isnan(one["Dice"]) for one in unlabelled["metrics"].values())
+
+
+@pytest.fixture
+def second_stage(workspace, results, monkeypatch):
+    """Builds the second stage of a cascade whose first one has predicted the labelled cases, and others if asked."""
+    cases = [f"case_{number}" for number in range(5)]
+    monkeypatch.setattr(nnUNetTrainer, "do_split", lambda self: (list(cases), list(cases)))
+
+    def build(trainer, *, entropy_weight=0.0, predicted=()):
+        settings = {"partial_labels": {"entropy_weight": entropy_weight}}
+        made = changed_trainer(trainer, "3d_cascade_tiny", kind="partial", **settings)
+        folder = Path(made.folder_with_segs_from_previous_stage)
+        folder.mkdir(parents=True)
+        for case in ("case_0", "case_1", "case_2", "case_4", *predicted):
+            (folder / f"{case}.b2nd").touch()
+        return made
+
+    return build
+
+
+def test_a_second_stage_stops_before_it_learns_from_cases_that_the_first_has_not_predicted(second_stage):
+    """As those of `nnunet_ext merge`, which no fold validates on."""
+    trainer = second_stage(nnUNetTrainerMixedSupervision, entropy_weight=0.1)
+    with pytest.raises(UserError, match=r"case_3: annotated for nothing and not predicted by 3d_lowres_tiny") as raised:
+        trainer.run_training()
+    assert "set partial_labels.entropy_weight to 0" in str(raised.value)
+    assert "train fold all of 3d_lowres_tiny" in str(raised.value)
+
+
+@pytest.mark.parametrize("predicted", [(), ("case_3",)])
+def test_a_second_stage_predicts_unlabelled_cases_that_the_first_has_predicted(second_stage, predicted):
+    trainer = second_stage(nnUNetTrainerPartialLabels, predicted=predicted)
+    training, validation = trainer.do_split()
+    assert training == ["case_0", "case_1", "case_2", "case_4"]
+    assert sorted(validation) == sorted([*training, *predicted])
 
 
 def test_a_fold_without_an_annotated_training_case_is_refused(workspace, results):
