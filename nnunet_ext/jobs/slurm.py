@@ -87,6 +87,10 @@ def slurm_executor(sweep: Sweep) -> SlurmExecutor:
     parameters = {"job_name": sweep.folder.name, **(sweep.resources.slurm or {})}
     check_parameters(parameters)
     timeouts = parameters.pop("max_num_timeout", MAX_TIMEOUTS)
+    cpus = parameters.get("cpus_per_task")
+    if cpus is not None and "srun_args" not in parameters:
+        # srun of Slurm 22.05 to 23.02 does not take them over from sbatch, and would give the training one core
+        parameters["srun_args"] = ["--cpus-per-task", str(cpus)]
     for key in ("setup", "teardown"):
         if isinstance(parameters.get(key), str):
             parameters[key] = [parameters[key]]

@@ -97,6 +97,22 @@ def test_the_script_asks_for_what_was_asked(slurm: Path, sweep_folder: Path, cap
     assert (sweep_folder / "slurm_jobs.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("parameters", "wanted"),
+    [
+        (["cpus_per_task=12"], "--cpus-per-task 12 "),
+        (["cpus_per_task=12", 'srun_args=["--cpu-bind", "none"]'], "--cpu-bind none "),
+        ([], ""),
+    ],
+)
+def test_the_cores_reach_srun_which_in_some_versions_does_not_take_them_from_sbatch(
+    slurm: Path, sweep_folder: Path, parameters: list[str], wanted: str
+) -> None:
+    assert start(sweep_folder, "time=720", *parameters) == 0
+    script = (sweep_folder / "submitit" / "12_submission.sh").read_text()
+    assert f"_%t_log.err' {wanted}{shlex.quote(sys.executable)} " in script
+
+
 def test_the_script_in_the_docs_is_what_is_submitted(slurm: Path, tmp_path: Path) -> None:
     page = (ROOT / "docs" / "how-to" / "clusters.md").read_text(encoding="utf-8")
     command = re.search(r"^nnunet_ext (jobs start .* --slurm .*) -o /shared/sweep$", page, re.MULTILINE)
