@@ -181,6 +181,19 @@ def test_states_are_slurms_and_only_what_has_ended_is_submitted_again(
     assert nnunet.calls()[0]["args"][-2:] == ["-device", "cuda"]
 
 
+def test_stop_cancels_the_others_where_one_has_just_ended(slurm: Path, sweep_folder: Path, capsys) -> None:
+    assert start(sweep_folder) == 0
+    (slurm / "queue").write_text("12_0 RUNNING\n12_1 PENDING\n")
+    refused = "scancel: error: Kill job error on job id 12_0: Job/step already completing or completed"
+    (slurm / "scancel").write_text(f'#!/bin/sh\necho "$@" >> "{slurm}/cancelled"\necho "{refused}" >&2\nexit 1\n')
+    assert main(["jobs", "stop", str(sweep_folder)]) == 2
+    assert (slurm / "cancelled").read_text() == "12_0 12_1\n"
+    assert f"Slurm's scancel has failed: {refused}. Repeat the command." in capsys.readouterr().err
+    (slurm / "queue").write_text("")
+    assert main(["jobs", "stop", str(sweep_folder)]) == 0
+    assert "Nothing was at work" in capsys.readouterr().out
+
+
 def begun(sweep: Sweep, nnunet: StandIn) -> int:
     """The group of the command that the first job has begun, once it has a checkpoint."""
     eventually(lambda: (sweep.fold_folder(sweep.trainings[0]) / "checkpoint_latest.pth").exists(), "an epoch")
