@@ -15,12 +15,12 @@ from pathlib import Path
 import cloudpickle
 import pytest
 
-from nnunet_ext.claims import holder
+from nnunet_ext.claims import Claim, holder
 from nnunet_ext.cli import main
 from nnunet_ext.errors import UserError
 from nnunet_ext.jobs.control import states
 from nnunet_ext.jobs.slurm import check_parameters
-from nnunet_ext.jobs.slurm_worker import Worker
+from nnunet_ext.jobs.slurm_worker import TrainingFailed, Worker
 from nnunet_ext.jobs.sweep import FAILED, Record, Sweep
 from support.sweeps import StandIn, eventually
 
@@ -254,6 +254,39 @@ def test_a_failed_training_fails_its_job(slurm: Path, sweep_folder: Path, nnunet
     sweep = Sweep.read(sweep_folder)
     assert run_job(sweep, 0).wait(60) == 1
     assert list(states(sweep).values()) == ["failed", "stopped"]
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_job_whose_training_another_holds_is_not_completed(
+    slurm: Path, sweep_folder: Path, monkeypatch: pytest.MonkeyPatch, is_restarted: bool
+) -> None:
+    """Such as a job that was requeued while the file server keeps the locks of the node that died."""
+    assert start(sweep_folder) == 0
+    sweep = Sweep.read(sweep_folder)
+    training = sweep.trainings[0]
+    if is_restarted:
+        monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    else:
+        monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
+    waited = []
+
+    def not_run(*_, patience_s: float, **options) -> None:
+        waited.append(patience_s)
+
+    monkeypatch.setattr("nnunet_ext.jobs.slurm_worker.run_training", not_run)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    worker = Worker(str(sweep_folder), training.name, "nnUNetv2_train")
+    with Claim(sweep.claim_file(training)) as other:
+        assert other.take({"host": "node7", "pid": 1})
+        message = rf"was not trained: a process on node7 holds {re.escape(str(other.file))}\. .*nnunet_ext jobs resume"
+        with pytest.raises(TrainingFailed, match=message):
+            worker()
+    assert waited == [300.0 if is_restarted else 60.0]
+    fold = sweep.fold_folder(training)
+    (fold / "validation").mkdir(parents=True)
+    (fold / "validation" / "summary.json").write_text("{}")
+    (fold / "checkpoint_final.pth").touch()
+    assert worker() == f"{training.name} is done."
 
 
 def test_a_requeued_job_is_the_same_callable() -> None:
