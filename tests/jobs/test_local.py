@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
+import subprocess
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
@@ -11,10 +14,10 @@ import pytest
 from nnunet_ext.claims import holder
 from nnunet_ext.cli import main
 from nnunet_ext.jobs.control import states
-from nnunet_ext.jobs.local import LocalJobs, visible_gpus
-from nnunet_ext.jobs.sweep import Sweep
+from nnunet_ext.jobs.local import LocalJobs, visible_gpus, work
+from nnunet_ext.jobs.sweep import RUNNING, STOPPED, Record, Sweep
 from nnunet_ext.registration import discovery_folder
-from support.sweeps import StandIn, eventually, kill_jobs
+from support.sweeps import DATASET, StandIn, eventually, kill_jobs
 
 A, B = "nnUNetTrainerConfigurable", "nnUNetTrainerMixUp"
 START = ["jobs", "start", "-d", "4", "-c", "2d", "--device", "cpu", "-tr", A, B]
@@ -135,6 +138,53 @@ def test_a_failure_stops_no_other_training_and_is_explained(nnunet: StandIn, fol
     wait_for_end(sweep)
     assert main(["jobs", "status", str(folder)]) == 0
     assert sweep.record(sweep.training(name)).attempts == 2
+
+
+def test_a_training_that_cannot_be_run_ends_no_other_one(nnunet: StandIn, folder: Path, capsys) -> None:
+    claims = Path(os.environ["nnUNet_results"]) / DATASET / ".nnunet_ext_jobs"
+    claim = claims / f"{A}__nnUNetPlans__2d__fold_0.claim"
+    claim.mkdir(parents=True)  # in the place of a file, which could be opened for writing
+    sweep = start(folder, "-f", "0")
+    assert claim == sweep.claim_file(sweep.trainings[0])
+    wait_for_end(sweep)
+    assert list(states(sweep).values()) == ["failed", "finished"]
+    capsys.readouterr()
+    assert main(["jobs", "status", str(folder)]) == 1
+    log = folder / "pool.log"
+    reason = f"{A}__2d__fold_0: failed, {claim} cannot be written (Is a directory).; see {log}\n"
+    assert capsys.readouterr().out.endswith(reason)
+    assert "Traceback" in log.read_text(encoding="utf-8")
+    claim.rmdir()
+    assert main(["jobs", "resume", str(folder)]) == 0
+    wait_for_end(sweep)
+    assert set(states(sweep).values()) == {"finished"}
+
+
+def test_a_training_whose_failure_cannot_be_noted_is_explained_by_the_pools_log(
+    nnunet: StandIn, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """As on a full disk, which may have room again for the next training."""
+    remember = Sweep.remember
+
+    def full_disk(self, training, record):
+        if training.trainer == A and record.state in (RUNNING, "failed"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        remember(self, training, record)
+
+    def work_here(self, trainings, program) -> str:
+        with self.log.open("a") as output, redirect_stderr(output):
+            work(self.sweep, str(program), [])
+        return ""
+
+    monkeypatch.setattr(Sweep, "remember", full_disk)
+    monkeypatch.setattr(LocalJobs, "submit", work_here)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    sweep = start(folder, "-f", "0")
+    assert list(states(sweep).values()) == ["stopped", "finished"]
+    capsys.readouterr()
+    assert main(["jobs", "status", str(folder)]) == 1
+    line = f"last line of {folder / 'pool.log'}: OSError: [Errno 28] No space left on device\n"
+    assert capsys.readouterr().out.endswith(f"{A}__2d__fold_0: stopped before it began; {line}")
 
 
 def test_what_has_failed_is_not_tried_again_as_long_as_others_run(nnunet: StandIn, folder: Path, capsys) -> None:
