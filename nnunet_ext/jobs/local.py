@@ -63,7 +63,8 @@ class LocalJobs:
             )
 
         def has_begun() -> bool:
-            return (holder(self.sweep.pool_file) or {}).get("pid") == process.pid or process.poll() == 0
+            pool = holder(self.sweep.pool_file)  # nobody held it before, so that an unknown holder is this one
+            return process.poll() == 0 or (pool is not None and pool.get("pid", process.pid) == process.pid)
 
         is_wanted = False
         try:
@@ -83,8 +84,9 @@ class LocalJobs:
     def stop(self) -> str:
         """End the process and its commands, and wait until they have ended; what was done, a sentence.
 
-        A UserError says if they are on another machine, or do not end.
+        A UserError says if they are on another machine, are not known, or do not end.
         """
+        self._check_holder(self.sweep.pool_file, f"python -m {__name__} {shlex.quote(str(self.sweep.folder))}")
         pool, running = holder(self.sweep.pool_file), self._commands()
         hosts = {content["host"] for content in (*running, *([pool] if pool else []))} - {socket.gethostname()}
         if hosts:
@@ -97,7 +99,17 @@ class LocalJobs:
         for content in self._commands():  # of a process that was killed
             if "group" in content:
                 end_group(content["group"])
+        for training in self.sweep.trainings:
+            self._check_holder(self.sweep.claim_file(training), shlex.join(self.sweep.command(training)))
         return f"Stopped {len(running)} trainings at work." if pool or running else "Nothing was at work."
+
+    def _check_holder(self, file: Path, command: str) -> None:
+        """Raise a UserError if somebody unknown holds a claim; `command` is what it is likely to be."""
+        if holder(file) == {}:
+            raise UserError(
+                f"Who holds {file} cannot be read, as on an SMB share. Repeat this command; if that does not help, end "
+                f"this process on the machine that it runs on: {command}"
+            )
 
     def _commands(self) -> list[dict]:
         """What the holders of this sweep's trainings say about themselves."""

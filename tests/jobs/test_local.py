@@ -209,6 +209,65 @@ def test_what_has_failed_is_not_tried_again_as_long_as_others_run(nnunet: StandI
     assert nnunet.starts() == {failed: [False, False], held: [False]}
 
 
+def test_ctrl_c_while_a_sweep_is_begun_ends_it(nnunet: StandIn, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nnunet.tell("hold", A, 0)
+
+    def press(condition, *, seconds: float) -> bool:
+        eventually(nnunet.calls, "the first training has begun, which this command has not seen yet")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("nnunet_ext.jobs.local.wait_until", press)
+        assert main([*START, "-f", "0", "-o", str(folder)]) == 130
+    sweep = Sweep.read(folder)
+    assert not LocalJobs(sweep).is_alive()
+    (call,) = nnunet.calls()
+    with pytest.raises(ProcessLookupError):
+        os.kill(call["pid"], 0)
+    begun, waiting = map(sweep.record, sweep.trainings)
+    assert begun == Record(STOPPED, 1, "ended by a signal")
+    assert waiting == Record(STOPPED), "nothing waits any more"
+
+
+def test_a_process_that_does_not_begin_in_time_does_not_begin_later(
+    nnunet: StandIn, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    started = []
+
+    class Noted(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *arguments, **options) -> None:
+            super().__init__(*arguments, **options)
+            started.append(self)
+
+    monkeypatch.setattr("nnunet_ext.jobs.local.START_S", 0.0)
+    monkeypatch.setattr("nnunet_ext.jobs.local.subprocess.Popen", Noted)
+    assert main([*START, "-f", "0", "-o", str(folder)]) == 2
+    assert "The background process does not begin" in capsys.readouterr().err
+    assert started[-1].poll() is not None
+    assert nnunet.calls() == []
+    assert [Sweep.read(folder).record(one) for one in Sweep.read(folder).trainings] == [Record(), Record()]
+
+
+def test_a_process_that_nobody_else_can_read_about_is_waited_for_and_not_taken_for_none(
+    nnunet: StandIn, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """As on an SMB share."""
+    hold = nnunet.tell("hold", A, 0)
+    monkeypatch.setattr("nnunet_ext.jobs.local.START_S", 60.0)
+    with monkeypatch.context() as patched:
+        patched.setattr("nnunet_ext.jobs.local.holder", lambda file: None if holder(file) is None else {})
+        sweep = start(folder, "-f", "0")
+        eventually(nnunet.calls, "the first training has begun")
+        assert main(["jobs", "stop", str(folder)]) == 2
+        assert f"Who holds {sweep.pool_file} cannot be read" in capsys.readouterr().err
+        kill_jobs(sweep, with_commands=False)
+        assert main(["jobs", "stop", str(folder)]) == 2
+        said = capsys.readouterr().err
+        assert f"Who holds {sweep.claim_file(sweep.trainings[0])} cannot be read" in said
+        assert "nnUNetv2_train Dataset004_Phantoms 2d 0" in said
+    hold.unlink()
+
+
 def test_commands_get_the_trainers_the_folders_and_one_gpu_each(
     nnunet: StandIn, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
