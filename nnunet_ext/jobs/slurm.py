@@ -92,7 +92,7 @@ def slurm_executor(sweep: Sweep) -> SlurmExecutor:
         # srun of Slurm 22.05 to 23.02 does not take them over from sbatch, and would give the training one core
         parameters["srun_args"] = ["--cpus-per-task", str(cpus)]
     timeouts = parameters.pop("max_num_timeout", MAX_TIMEOUTS)
-    for key in ("setup", "teardown"):
+    for key in ("setup", "teardown", "srun_args"):
         if isinstance(parameters.get(key), str):
             parameters[key] = [parameters[key]]
     try:

@@ -102,6 +102,7 @@ def test_the_script_asks_for_what_was_asked(slurm: Path, sweep_folder: Path, cap
     [
         (["cpus_per_task=12"], "--cpus-per-task 12 "),
         (["cpus_per_task=12", 'srun_args=["--cpu-bind", "none"]'], "--cpu-bind none "),
+        (["srun_args=--exact"], "--exact "),
         ([], ""),
     ],
 )
