@@ -172,7 +172,7 @@ def test_a_training_whose_failure_cannot_be_noted_is_explained_by_the_pools_log(
         remember(self, training, record)
 
     def work_here(self, trainings, program) -> str:
-        with self.log.open("a") as output, redirect_stderr(output):
+        with (self.sweep.folder / "pool.log").open("a") as output, redirect_stderr(output):
             work(self.sweep, str(program), [])
         return ""
 
