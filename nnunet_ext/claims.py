@@ -107,6 +107,9 @@ class Claim:
 def holder(file: Path) -> dict[str, Any] | None:
     """What the present holder of a claim says about itself; None if nobody holds it.
 
+    It is empty if that cannot be read: at the moment when it is written, and always on an SMB share, which lets nobody
+    else read what is locked.
+
     Raises:
         UserError: if the file system has no locks.
     """
@@ -118,7 +121,7 @@ def holder(file: Path) -> dict[str, Any] | None:
         if _locked(descriptor, file, shared=True):
             return None
         content = json.loads(os.read(descriptor, 1 << 20))
-    except ValueError:  # being written right now
+    except (ValueError, PermissionError):
         return {}
     finally:
         os.close(descriptor)

@@ -40,6 +40,19 @@ def test_only_one_holds_a_claim_and_says_who_it_is(tmp_path):
     assert holder(file) == {}
 
 
+def test_a_holder_that_cannot_be_read_is_one_whom_nobody_knows(tmp_path, monkeypatch):
+    """An SMB share lets nobody read what another has locked."""
+
+    def read(descriptor, size):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with Claim(tmp_path / "a.claim") as claim:
+        assert claim.take({"pid": 1})
+        monkeypatch.setattr(os, "read", read)
+        assert holder(claim.file) == {}
+    assert holder(claim.file) is None
+
+
 def test_looking_at_a_claim_does_not_keep_others_from_taking_it(tmp_path):
     file = tmp_path / "a.claim"
     file.touch()

@@ -130,7 +130,7 @@ def self_train(args: argparse.Namespace) -> int:
     teacher_folds = list(dict.fromkeys(args.teacher_folds or [args.fold]))
     teacher = None if args.teacher is None else find_trained_model(args.teacher, teacher_folds)
     if args.fold != "all":
-        prepare_splits(labelled.folder.name)
+        prepare_splits(file.parent)
     dataset, selection = args.held_out or (labelled.folder.name, "val")
     held_out = select_cases(dataset, selection, folds=[args.fold])
     if teacher is not None and held_out.selection == "val" and teacher_folds != [args.fold]:

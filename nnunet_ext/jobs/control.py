@@ -105,11 +105,11 @@ def submit(sweep: Sweep) -> str:
     if not left:
         return said
     before = {training: sweep.record(training) for training in left}
-    for training, record in before.items():
-        sweep.remember(training, Record(WAITING, record.attempts))
     try:
+        for training, record in before.items():
+            sweep.remember(training, Record(WAITING, record.attempts))
         return f"{said}\n{jobs.submit(left, program)}"
-    except UserError:  # what is known of them is why they failed before
+    except BaseException:  # Ctrl-C, too: what is known of them is why they failed before
         for training, record in before.items():
             if sweep.record(training).state == WAITING:
                 sweep.remember(training, record)
@@ -136,11 +136,16 @@ def status_table(sweep: Sweep, present: Mapping[str, str]) -> tuple[list[list[st
         log_name = str(log.relative_to(sweep.folder)) if log.is_file() else "-"
         rows.append([training.trainer, training.configuration, str(training.fold), seed, state, epoch, *dice, log_name])
         if state == STOPPED and record.state == WAITING:
-            if (file := jobs.log_before(training)) is not None:
-                last = last_line(file.read_text(encoding="utf-8", errors="replace")) if file.is_file() else ""
-                reasons.append(f"{training.name}: stopped before it began; last line of {file}: {last}")
-        elif state in (FAILED, STOPPED) and record.attempts:
+            reasons.append(f"{training.name}: stopped before it began; {_last_line_of(jobs.log_before(training))}")
+        elif state == FAILED or (state == STOPPED and record.attempts):
             # a record of running, of which nobody runs any more, was left by a process that was killed
             why = record.reason or "its job was killed"
-            reasons.append(f"{training.name}: {state}, {why}; last line of its log: {progress.last_line}")
+            has_log = log.is_file()
+            more = f"last line of its log: {progress.last_line}" if has_log else f"see {jobs.log_before(training)}"
+            reasons.append(f"{training.name}: {state}, {why}; {more}")
     return rows, reasons
+
+
+def _last_line_of(file: Path) -> str:
+    last = last_line(file.read_text(encoding="utf-8", errors="replace")) if file.is_file() else ""
+    return f"last line of {file}: {last}"

@@ -7,17 +7,19 @@ import socket
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from queue import SimpleQueue
 
 from nnunet_ext.claims import Claim, holder
-from nnunet_ext.errors import UserError
+from nnunet_ext.errors import UserError, in_one_line
 from nnunet_ext.jobs.runs import identity, run_training
-from nnunet_ext.jobs.sweep import WAITING, Sweep, Training
+from nnunet_ext.jobs.sweep import FAILED, RUNNING, WAITING, Sweep, Training
 from nnunet_ext.programs import end_group, wait_until
 
 START_S = 120.0
@@ -29,6 +31,7 @@ class LocalJobs:
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep
+        self.log = sweep.folder / "pool.log"
 
     def is_alive(self) -> bool:
         """Whether the process is there."""
@@ -49,11 +52,10 @@ class LocalJobs:
     def submit(self, trainings: Sequence[Training], program: Path) -> str:
         """Start the process, which finds its trainings by their records; what was done, a sentence.
 
-        A UserError says if it does not begin.
+        A UserError says if it does not begin. Then, and after Ctrl-C, it is ended.
         """
         gpus = visible_gpus() if self.sweep.resources.device == "cuda" else []
-        log = self.sweep.folder / "pool.log"
-        with log.open("ab") as output:
+        with self.log.open("ab") as output:
             command = [sys.executable, "-m", __name__, str(self.sweep.folder), str(program), *gpus]
             # away from this terminal: Ctrl-C and closing it must not reach the trainings, nor their output a pipe
             process = subprocess.Popen(
@@ -61,21 +63,30 @@ class LocalJobs:
             )
 
         def has_begun() -> bool:
-            return (holder(self.sweep.pool_file) or {}).get("pid") == process.pid or process.poll() == 0
+            pool = holder(self.sweep.pool_file)  # nobody held it before, so that an unknown holder is this one
+            return process.poll() == 0 or (pool is not None and pool.get("pid", process.pid) == process.pid)
 
-        wait_until(lambda: has_begun() or process.poll() is not None, seconds=START_S)
-        if not has_begun():
-            raise UserError(f"The background process does not begin. What it says is in {log}.")
+        is_wanted = False
+        try:
+            wait_until(lambda: has_begun() or process.poll() is not None, seconds=START_S)
+            is_wanted = has_begun()
+        finally:
+            if not is_wanted and process.poll() is None:  # it would begin later, and nobody would know
+                end_group(process.pid, leader=process, patience_s=STOP_S)
+        if not is_wanted:
+            raise UserError(f"The background process does not begin. What it says is in {self.log}.")
         return f"{self.sweep.resources.local} at a time in the background of this machine."
 
-    def log_before(self, training: Training) -> None:
-        """Nothing is said before a training begins, and writes a log of its own: `submit` sees the process begin."""
+    def log_before(self, training: Training) -> Path:
+        """What the process said, such as why a training could not begin, and write a log of its own."""
+        return self.log
 
     def stop(self) -> str:
         """End the process and its commands, and wait until they have ended; what was done, a sentence.
 
-        A UserError says if they are on another machine, or do not end.
+        A UserError says if they are on another machine, are not known, or do not end.
         """
+        self._check_holder(self.sweep.pool_file, f"python -m {__name__} {shlex.quote(str(self.sweep.folder))}")
         pool, running = holder(self.sweep.pool_file), self._commands()
         hosts = {content["host"] for content in (*running, *([pool] if pool else []))} - {socket.gethostname()}
         if hosts:
@@ -88,7 +99,17 @@ class LocalJobs:
         for content in self._commands():  # of a process that was killed
             if "group" in content:
                 end_group(content["group"])
+        for training in self.sweep.trainings:
+            self._check_holder(self.sweep.claim_file(training), shlex.join(self.sweep.command(training)))
         return f"Stopped {len(running)} trainings at work." if pool or running else "Nothing was at work."
+
+    def _check_holder(self, file: Path, command: str) -> None:
+        """Raise a UserError if somebody unknown holds a claim; `command` is what it is likely to be."""
+        if holder(file) == {}:
+            raise UserError(
+                f"Who holds {file} cannot be read, as on an SMB share. Repeat this command; if that does not help, end "
+                f"this process on the machine that it runs on: {command}"
+            )
 
     def _commands(self) -> list[dict]:
         """What the holders of this sweep's trainings say about themselves."""
@@ -125,12 +146,25 @@ def work(sweep: Sweep, program: str, gpus: Sequence[str]) -> None:
         gpu = places.get()
         try:
             run_training(sweep, training, program, asked_to_end.is_set, gpu=gpu)
+        except Exception as error:  # a full disk, no more processes: the other trainings may go on
+            note_failure(sweep, training, error)
         finally:
             places.put(gpu)
 
     with Claim(sweep.pool_file) as pool, ThreadPoolExecutor(at_a_time) as threads:
         if pool.take(identity(sweep)):
             list(threads.map(train, [one for one in sweep.trainings if sweep.record(one).state == WAITING]))
+
+
+def note_failure(sweep: Sweep, training: Training, error: Exception) -> None:
+    """Say, and as far as possible remember, that a training could not be run, or its end not be noted."""
+    with suppress(Exception):  # what kept the training from running may keep this from being noted
+        record = sweep.record(training)
+        if record.state in (WAITING, RUNNING):
+            reason = str(error) if isinstance(error, UserError) else in_one_line(error)
+            sweep.remember(training, replace(record, state=FAILED, reason=reason))
+    with suppress(OSError):
+        traceback.print_exception(error)
 
 
 if __name__ == "__main__":

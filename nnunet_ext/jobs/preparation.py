@@ -11,12 +11,11 @@ from nnunet_ext.files import write_json
 from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.formats.splits import check_has_folds, read_splits
 from nnunet_ext.jobs.sweep import SweepRequest, seeded_name
-from nnunet_ext.nnunet_folders import preprocessed_folder
 from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.plans.cascades import NEXT, PREVIOUS, inherited_value
 from nnunet_ext.plans.plans_file import PATIENCE_S, add_configurations, read_plans
 from nnunet_ext.plans.settings import configured_settings, merged, validated_settings
-from nnunet_ext.preprocessing.raw.splits import FOLDS, cross_validation, find_dataset
+from nnunet_ext.preprocessing.raw.splits import FOLDS, cross_validation, find_dataset, preprocessed_cases
 
 
 def prepare(request: SweepRequest) -> None:
@@ -24,8 +23,9 @@ def prepare(request: SweepRequest) -> None:
     prepare_configurations(request)
     numbers = [int(fold) for fold in request.folds if fold != "all"]
     if numbers:
-        prepare_splits(request.dataset)
-        check_folds(request.dataset, numbers)
+        folder = _preprocessed(request)
+        prepare_splits(folder)
+        check_folds(folder, numbers)
 
 
 def prepare_configurations(request: SweepRequest) -> None:
@@ -34,7 +34,7 @@ def prepare_configurations(request: SweepRequest) -> None:
     A UserError says if the plans or the configuration are not there, its settings are wrong, a configuration of that
     name and other content is, or it is a stage of a cascade.
     """
-    file = Path(request.folders["nnUNet_preprocessed"]) / request.dataset / f"{request.plans}.json"
+    file = _preprocessed(request) / f"{request.plans}.json"
     plans = read_plans(file)
     base = request.configuration
     inherited = configured_settings(plans, base)
@@ -73,24 +73,32 @@ def check_is_no_stage(request: SweepRequest, configurations: Mapping[str, Any]) 
     )
 
 
-def check_folds(dataset: str, numbers: Sequence[int]) -> None:
-    """Raise a UserError for a fold that splits_final.json does not have.
+def check_folds(folder: Path, numbers: Sequence[int]) -> None:
+    """Raise a UserError for a fold that splits_final.json in a dataset's preprocessed folder does not have.
 
     nnU-Net would draw one at random, by cases: with several scans of a patient, some would be in both of its parts.
     """
-    splits = preprocessed_folder(dataset) / SPLITS
+    splits = folder / SPLITS
     if not splits.is_file():
         return
     add = "Name folds that are there, or add some with nnunet_ext split --append."
     check_has_folds(read_splits(splits), numbers, file=splits, advice=add)
 
 
-def prepare_splits(dataset: str) -> None:
-    """Write nnU-Net's own folds if there are none, so that trainings that begin together do not all write them."""
-    splits = preprocessed_folder(dataset) / SPLITS
+def prepare_splits(folder: Path) -> None:
+    """Write nnU-Net's own folds into a dataset's preprocessed folder if there are none.
+
+    Trainings that begin together would all write them.
+    """
+    splits = folder / SPLITS
     with only_run(splits, patience_s=PATIENCE_S):
-        _, cases = find_dataset(dataset)
+        cases = preprocessed_cases(folder) or find_dataset(folder.name)[1]
         if splits.is_file() or len(cases) < FOLDS:
             return  # nnU-Net's training says what it thinks of too few
 
         write_json(splits, cross_validation({case: [case] for case in cases}))
+
+
+def _preprocessed(request: SweepRequest) -> Path:
+    """The dataset's folder for this sweep; the variables of this shell may name others."""
+    return Path(request.folders["nnUNet_preprocessed"]) / request.dataset

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from submitit import SlurmExecutor, SlurmJob
+from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError, JobPaths
 
 from nnunet_ext.errors import UserError
@@ -68,11 +68,12 @@ class SlurmJobs:
         return JobPaths(self.sweep.folder / "submitit", job, 0).stderr
 
     def stop(self) -> str:
-        """Cancel the jobs that have not ended; what was done, a sentence."""
+        """Cancel the jobs that have not ended; what was done, a sentence. A UserError if Slurm cannot do all of it."""
         jobs, names = self._jobs(), self.at_work()
-        for name in names:
-            SlurmJob(self.sweep.folder / "submitit", jobs[name]).cancel()
-        return f"Cancelled {len(names)} Slurm jobs." if names else "Nothing was at work."
+        if not names:
+            return "Nothing was at work."
+        _output(["scancel", *(jobs[name] for name in names)])
+        return f"Cancelled {len(names)} Slurm jobs."
 
     def _jobs(self) -> dict[str, str]:
         file = self.sweep.folder / JOBS
@@ -86,8 +87,12 @@ def slurm_executor(sweep: Sweep) -> SlurmExecutor:
     """
     parameters = {"job_name": sweep.folder.name, **(sweep.resources.slurm or {})}
     check_parameters(parameters)
+    cpus = parameters.get("cpus_per_task")
+    if cpus is not None and "srun_args" not in parameters:
+        # srun of Slurm 22.05 to 23.02 does not take them over from sbatch, and would give the training one core
+        parameters["srun_args"] = ["--cpus-per-task", str(cpus)]
     timeouts = parameters.pop("max_num_timeout", MAX_TIMEOUTS)
-    for key in ("setup", "teardown"):
+    for key in ("setup", "teardown", "srun_args"):
         if isinstance(parameters.get(key), str):
             parameters[key] = [parameters[key]]
     try:
@@ -115,12 +120,16 @@ def _queue() -> dict[str, str]:
     By squeue and not by submitit, which asks sacct: not every cluster keeps accounts, and they lag behind.
     """
     command = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i %T"]
-    try:
-        listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    except FileNotFoundError:
-        raise UserError(
-            "Slurm was not found: there is no squeue on this machine. Run this command on a login node of the cluster."
-        ) from None
-    except subprocess.CalledProcessError as error:
-        raise UserError(f"Slurm does not answer: {error.stderr.strip()}") from None
+    listing = _output(command)
     return {fields[0]: fields[1] for line in listing.splitlines() if len(fields := line.split()) == 2}
+
+
+def _output(command: Sequence[str]) -> str:
+    """What a program of Slurm prints; a UserError if it is not there or does not succeed."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except FileNotFoundError:
+        fix = "Run this command on a login node of the cluster."
+        raise UserError(f"Slurm was not found: there is no {command[0]} on this machine. {fix}") from None
+    except subprocess.CalledProcessError as error:
+        raise UserError(f"Slurm's {command[0]} has failed: {error.stderr.strip()}. Repeat the command.") from None

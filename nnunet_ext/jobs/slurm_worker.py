@@ -1,5 +1,6 @@
 """What a job of Slurm does: train one model of a sweep, and have itself requeued when it is told to leave."""
 
+import os
 import signal
 import time
 from dataclasses import replace
@@ -10,11 +11,15 @@ from typing import Any
 from submitit import JobEnvironment
 from submitit.core.utils import DelayedSubmission
 
+from nnunet_ext.claims import holder
 from nnunet_ext.jobs.runs import POLL_S, run_training
 from nnunet_ext.jobs.sweep import FAILED, STOPPED, WAITING, Record, Sweep
 
-# a job that Slurm has requeued may begin while the last processes of its former run still end
+# for somebody else to let go of the training
 PATIENCE_S = 60.0
+# a job that Slurm has started again may begin while the last processes of its former run still end, or while the file
+# server has not noticed yet that their machine is dead
+RESTARTED_PATIENCE_S = 300.0
 # between the SIGTERM that ends the command and the one that tells this process
 BETWEEN_SIGNALS_S = 5.0
 # Slurm sends its signals to all processes of a job: the one for this process must not end the command
@@ -75,10 +80,10 @@ class Worker:
         return DelayedSubmission(self)
 
     def __call__(self) -> str:
-        """Train, unless it is done or another job does it; what became of it.
+        """Train, unless it is done; what became of it.
 
         Raises:
-            TrainingFailed: if it has failed.
+            TrainingFailed: if it has failed, or somebody else is at work on it.
         """
         signals = Signals()
         sweep = Sweep.read(Path(self.folder))
@@ -97,10 +102,12 @@ class Worker:
             lambda: signals.must_requeue,
             after=requeued,
             shell=SHELL,
-            patience_s=PATIENCE_S,
+            patience_s=RESTARTED_PATIENCE_S if "SLURM_RESTART_COUNT" in os.environ else PATIENCE_S,
         )
         if record is None:
-            return f"{self.name} is done, or being trained by another job."
+            if not sweep.is_finished(training):  # Slurm would call the job completed
+                raise TrainingFailed(f"{self.name} was not trained: {_who_holds(sweep.claim_file(training))}")
+            return f"{self.name} is done."
         if record.state == FAILED:
             raise TrainingFailed(f"{self.name}: {record.reason}")
         if record.state == WAITING:
@@ -110,3 +117,12 @@ class Worker:
                 sweep.remember(training, replace(record, state=STOPPED, reason=str(error)))
                 raise
         return record.state
+
+
+def _who_holds(claim: Path) -> str:
+    """Who kept a job from its training, and what to do."""
+    host = (holder(claim) or {}).get("host", "an unknown machine")
+    return (
+        f"a process on {host} holds {claim}. If that machine is dead and nothing runs there, remove this file; then "
+        "start the training again by nnunet_ext jobs resume."
+    )

@@ -111,6 +111,8 @@ class SelfTraining:
         command += ["--with", request.labelled, "-f", *map(str, best.folds), "--threshold", str(request.threshold)]
         command += [] if request.largest_component is None else ["--largest-component", request.largest_component]
         command += ["--least-share", str(request.least_share), "--device", self.device, *self._without_mirroring]
+        # what an earlier try has left may be by other rules, as after an upgrade; it goes on if it is by the same
+        command += ["--force"] if self._log(number, "label").is_file() else []
         # it takes its name when it is whole; a run may be killed before it remembers that
         is_done = (self.raw / dataset).is_dir()
         if is_done:
@@ -173,7 +175,7 @@ class SelfTraining:
         record = run_training(sweep, training, str(find_executable("nnUNetv2_train")), lambda: False)
         if not sweep.is_finished(training):
             if record is None:
-                other = (holder(sweep.claim_file(training)) or {}).get("sweep")
+                other = (holder(sweep.claim_file(training)) or {}).get("sweep", "another process")
                 raise UserError(f"{training.name} of {dataset} is being trained by {other}. Wait for its end.")
             tail = output_tail(sweep.log(training))
             raise CommandFailed(f"{line}: {record.state}, {record.reason}.\nIts last output:\n{tail}")
@@ -264,7 +266,7 @@ class SelfTraining:
         if name in self.state.done:
             return
         if not is_done:
-            log = self.folder / f"round_{number}" / f"{what}.log"
+            log = self._log(number, what)
             log.parent.mkdir(exist_ok=True)
             print(f"[round {number}] $ {line}", flush=True)
             about: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid()}
@@ -277,7 +279,11 @@ class SelfTraining:
                     claim.write({**about, "group": process.pid})
                     status = process.wait()
             check_status(status, line, log)
-        self._remember(done={**self.state.done, name: line})
+        self._remember(done={**self.state.done, name: line.removesuffix(" --force")})
+
+    def _log(self, number: int, what: str) -> Path:
+        """The output of a step's last try."""
+        return self.folder / f"round_{number}" / f"{what}.log"
 
 
 def _read_table(file: Path) -> Labelling:

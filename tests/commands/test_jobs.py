@@ -115,6 +115,22 @@ def test_folds_are_made_before_several_trainings_would_make_them_at_once(sweep_f
     assert len(json.loads(splits.read_text())) == 1, "folds that are there are kept"
 
 
+def test_a_sweep_is_resumed_with_its_own_folders_whatever_this_shell_names(
+    sweep_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits = plans_file().with_name("splits_final.json")
+    assert start(sweep_folder) == 0
+    content = splits.read_text()
+    splits.unlink()
+    other = tmp_path / "other"
+    (other / DATASET).mkdir(parents=True)
+    (other / DATASET / "splits_final.json").write_text("[]")
+    monkeypatch.setenv("nnUNet_preprocessed", str(other))
+    assert main(["jobs", "resume", str(sweep_folder)]) == 0
+    assert splits.read_text() == content
+    assert (other / DATASET / "splits_final.json").read_text() == "[]"
+
+
 def test_a_fold_that_is_not_there_is_refused_as_nnunet_would_draw_one_by_cases(sweep_folder: Path, capsys) -> None:
     plans_file().with_name("splits_final.json").write_text('[{"train": ["case_0"], "val": ["case_1"]}]')
     assert start(sweep_folder, "-tr", A, "-f", "0", "3", "all") == 2

@@ -530,6 +530,19 @@ def test_regions_are_refused(unlabelled, capsys):
     assert "regions (whole)" in capsys.readouterr().err
 
 
+def test_forced_work_goes_on_unless_another_version_has_begun_it(scribbled, predictor, monkeypatch):
+    """By which nnunet_ext self-train goes on after an upgrade."""
+    predictor.stop_at = "case_1"
+    assert pseudo_label(scribbled) == 130
+    assert pseudo_label(scribbled, "--force") == 130
+    assert predictor.calls.count("case_0") == 1
+    predictor.stop_at = None
+    monkeypatch.setattr("nnunet_ext.commands.pseudo_label.__version__", "999")
+    assert pseudo_label(scribbled) == 2
+    assert pseudo_label(scribbled, "--force") == 0
+    assert predictor.calls.count("case_0") == 2
+
+
 def test_work_is_not_gone_on_with_under_another_threshold(scribbled, predictor, capsys):
     predictor.stop_at = "case_1"
     assert pseudo_label(scribbled) == 130

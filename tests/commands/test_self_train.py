@@ -269,6 +269,18 @@ def test_ctrl_c_ends_the_command_and_the_run_goes_on_when_repeated(ready, progra
     assert [one["number"] for one in state(ready)["rounds"]] == [0, 1]
 
 
+def test_a_labelling_that_was_interrupted_may_begin_anew_where_it_cannot_go_on(ready, programs):
+    """As after an upgrade of this package, which counts among the rules of its labels."""
+    programs.plan(0.5, 0.6, fail="pseudo-label")
+    assert self_train(ready, "--rounds", "1") == 1
+    programs.plan(0.5, 0.6)
+    assert self_train(ready, "--rounds", "1") == 0
+    first, second = [call for call in programs.calls() if call[0] == "pseudo-label"]
+    assert "--force" not in first, "it would replace what somebody else has made"
+    assert second == [*first, "--force"]
+    assert "--force" not in state(ready)["done"]["round 1: label"]
+
+
 @pytest.mark.parametrize("verb", ["nnUNetv2_train", "pseudo-label"])
 def test_the_command_of_a_run_that_was_killed_is_ended_by_the_next_one(ready, programs, verb):
     (programs.folder / f"hold {verb}").touch()

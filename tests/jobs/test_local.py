@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
+import subprocess
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
@@ -11,10 +14,10 @@ import pytest
 from nnunet_ext.claims import holder
 from nnunet_ext.cli import main
 from nnunet_ext.jobs.control import states
-from nnunet_ext.jobs.local import LocalJobs, visible_gpus
-from nnunet_ext.jobs.sweep import Sweep
+from nnunet_ext.jobs.local import LocalJobs, visible_gpus, work
+from nnunet_ext.jobs.sweep import RUNNING, STOPPED, Record, Sweep
 from nnunet_ext.registration import discovery_folder
-from support.sweeps import StandIn, eventually, kill_jobs
+from support.sweeps import DATASET, StandIn, eventually, kill_jobs
 
 A, B = "nnUNetTrainerConfigurable", "nnUNetTrainerMixUp"
 START = ["jobs", "start", "-d", "4", "-c", "2d", "--device", "cpu", "-tr", A, B]
@@ -137,6 +140,53 @@ def test_a_failure_stops_no_other_training_and_is_explained(nnunet: StandIn, fol
     assert sweep.record(sweep.training(name)).attempts == 2
 
 
+def test_a_training_that_cannot_be_run_ends_no_other_one(nnunet: StandIn, folder: Path, capsys) -> None:
+    claims = Path(os.environ["nnUNet_results"]) / DATASET / ".nnunet_ext_jobs"
+    claim = claims / f"{A}__nnUNetPlans__2d__fold_0.claim"
+    claim.mkdir(parents=True)  # in the place of a file, which could be opened for writing
+    sweep = start(folder, "-f", "0")
+    assert claim == sweep.claim_file(sweep.trainings[0])
+    wait_for_end(sweep)
+    assert list(states(sweep).values()) == ["failed", "finished"]
+    capsys.readouterr()
+    assert main(["jobs", "status", str(folder)]) == 1
+    log = folder / "pool.log"
+    reason = f"{A}__2d__fold_0: failed, {claim} cannot be written (Is a directory).; see {log}\n"
+    assert capsys.readouterr().out.endswith(reason)
+    assert "Traceback" in log.read_text(encoding="utf-8")
+    claim.rmdir()
+    assert main(["jobs", "resume", str(folder)]) == 0
+    wait_for_end(sweep)
+    assert set(states(sweep).values()) == {"finished"}
+
+
+def test_a_training_whose_failure_cannot_be_noted_is_explained_by_the_pools_log(
+    nnunet: StandIn, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """As on a full disk, which may have room again for the next training."""
+    remember = Sweep.remember
+
+    def full_disk(self, training, record):
+        if training.trainer == A and record.state in (RUNNING, "failed"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        remember(self, training, record)
+
+    def work_here(self, trainings, program) -> str:
+        with (self.sweep.folder / "pool.log").open("a") as output, redirect_stderr(output):
+            work(self.sweep, str(program), [])
+        return ""
+
+    monkeypatch.setattr(Sweep, "remember", full_disk)
+    monkeypatch.setattr(LocalJobs, "submit", work_here)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    sweep = start(folder, "-f", "0")
+    assert list(states(sweep).values()) == ["stopped", "finished"]
+    capsys.readouterr()
+    assert main(["jobs", "status", str(folder)]) == 1
+    line = f"last line of {folder / 'pool.log'}: OSError: [Errno 28] No space left on device\n"
+    assert capsys.readouterr().out.endswith(f"{A}__2d__fold_0: stopped before it began; {line}")
+
+
 def test_what_has_failed_is_not_tried_again_as_long_as_others_run(nnunet: StandIn, folder: Path, capsys) -> None:
     fail, hold = nnunet.tell("fail", A, 0), nnunet.tell("hold", B, 0)
     sweep = start(folder, "-f", "0")
@@ -157,6 +207,65 @@ def test_what_has_failed_is_not_tried_again_as_long_as_others_run(nnunet: StandI
     wait_for_end(sweep)
     assert set(states(sweep).values()) == {"finished"}
     assert nnunet.starts() == {failed: [False, False], held: [False]}
+
+
+def test_ctrl_c_while_a_sweep_is_begun_ends_it(nnunet: StandIn, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nnunet.tell("hold", A, 0)
+
+    def press(condition, *, seconds: float) -> bool:
+        eventually(nnunet.calls, "the first training has begun, which this command has not seen yet")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("nnunet_ext.jobs.local.wait_until", press)
+        assert main([*START, "-f", "0", "-o", str(folder)]) == 130
+    sweep = Sweep.read(folder)
+    assert not LocalJobs(sweep).is_alive()
+    (call,) = nnunet.calls()
+    with pytest.raises(ProcessLookupError):
+        os.kill(call["pid"], 0)
+    begun, waiting = map(sweep.record, sweep.trainings)
+    assert begun == Record(STOPPED, 1, "ended by a signal")
+    assert waiting == Record(STOPPED), "nothing waits any more"
+
+
+def test_a_process_that_does_not_begin_in_time_does_not_begin_later(
+    nnunet: StandIn, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    started = []
+
+    class Noted(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *arguments, **options) -> None:
+            super().__init__(*arguments, **options)
+            started.append(self)
+
+    monkeypatch.setattr("nnunet_ext.jobs.local.START_S", 0.0)
+    monkeypatch.setattr("nnunet_ext.jobs.local.subprocess.Popen", Noted)
+    assert main([*START, "-f", "0", "-o", str(folder)]) == 2
+    assert "The background process does not begin" in capsys.readouterr().err
+    assert started[-1].poll() is not None
+    assert nnunet.calls() == []
+    assert [Sweep.read(folder).record(one) for one in Sweep.read(folder).trainings] == [Record(), Record()]
+
+
+def test_a_process_that_nobody_else_can_read_about_is_waited_for_and_not_taken_for_none(
+    nnunet: StandIn, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """As on an SMB share."""
+    hold = nnunet.tell("hold", A, 0)
+    monkeypatch.setattr("nnunet_ext.jobs.local.START_S", 60.0)
+    with monkeypatch.context() as patched:
+        patched.setattr("nnunet_ext.jobs.local.holder", lambda file: None if holder(file) is None else {})
+        sweep = start(folder, "-f", "0")
+        eventually(nnunet.calls, "the first training has begun")
+        assert main(["jobs", "stop", str(folder)]) == 2
+        assert f"Who holds {sweep.pool_file} cannot be read" in capsys.readouterr().err
+        kill_jobs(sweep, with_commands=False)
+        assert main(["jobs", "stop", str(folder)]) == 2
+        said = capsys.readouterr().err
+        assert f"Who holds {sweep.claim_file(sweep.trainings[0])} cannot be read" in said
+        assert "nnUNetv2_train Dataset004_Phantoms 2d 0" in said
+    hold.unlink()
 
 
 def test_commands_get_the_trainers_the_folders_and_one_gpu_each(

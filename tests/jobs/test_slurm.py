@@ -15,12 +15,12 @@ from pathlib import Path
 import cloudpickle
 import pytest
 
-from nnunet_ext.claims import holder
+from nnunet_ext.claims import Claim, holder
 from nnunet_ext.cli import main
 from nnunet_ext.errors import UserError
 from nnunet_ext.jobs.control import states
 from nnunet_ext.jobs.slurm import check_parameters
-from nnunet_ext.jobs.slurm_worker import Worker
+from nnunet_ext.jobs.slurm_worker import TrainingFailed, Worker
 from nnunet_ext.jobs.sweep import FAILED, Record, Sweep
 from support.sweeps import StandIn, eventually
 
@@ -97,6 +97,23 @@ def test_the_script_asks_for_what_was_asked(slurm: Path, sweep_folder: Path, cap
     assert (sweep_folder / "slurm_jobs.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("parameters", "wanted"),
+    [
+        (["cpus_per_task=12"], "--cpus-per-task 12 "),
+        (["cpus_per_task=12", 'srun_args=["--cpu-bind", "none"]'], "--cpu-bind none "),
+        (["srun_args=--exact"], "--exact "),
+        ([], ""),
+    ],
+)
+def test_the_cores_reach_srun_which_in_some_versions_does_not_take_them_from_sbatch(
+    slurm: Path, sweep_folder: Path, parameters: list[str], wanted: str
+) -> None:
+    assert start(sweep_folder, "time=720", *parameters) == 0
+    script = (sweep_folder / "submitit" / "12_submission.sh").read_text()
+    assert f"_%t_log.err' {wanted}{shlex.quote(sys.executable)} " in script
+
+
 def test_the_script_in_the_docs_is_what_is_submitted(slurm: Path, tmp_path: Path) -> None:
     page = (ROOT / "docs" / "how-to" / "clusters.md").read_text(encoding="utf-8")
     command = re.search(r"^nnunet_ext (jobs start .* --slurm .*) -o /shared/sweep$", page, re.MULTILINE)
@@ -165,6 +182,19 @@ def test_states_are_slurms_and_only_what_has_ended_is_submitted_again(
     assert nnunet.calls()[0]["args"][-2:] == ["-device", "cuda"]
 
 
+def test_stop_cancels_the_others_where_one_has_just_ended(slurm: Path, sweep_folder: Path, capsys) -> None:
+    assert start(sweep_folder) == 0
+    (slurm / "queue").write_text("12_0 RUNNING\n12_1 PENDING\n")
+    refused = "scancel: error: Kill job error on job id 12_0: Job/step already completing or completed"
+    (slurm / "scancel").write_text(f'#!/bin/sh\necho "$@" >> "{slurm}/cancelled"\necho "{refused}" >&2\nexit 1\n')
+    assert main(["jobs", "stop", str(sweep_folder)]) == 2
+    assert (slurm / "cancelled").read_text() == "12_0 12_1\n"
+    assert f"Slurm's scancel has failed: {refused}. Repeat the command." in capsys.readouterr().err
+    (slurm / "queue").write_text("")
+    assert main(["jobs", "stop", str(sweep_folder)]) == 0
+    assert "Nothing was at work" in capsys.readouterr().out
+
+
 def begun(sweep: Sweep, nnunet: StandIn) -> int:
     """The group of the command that the first job has begun, once it has a checkpoint."""
     eventually(lambda: (sweep.fold_folder(sweep.trainings[0]) / "checkpoint_latest.pth").exists(), "an epoch")
@@ -225,6 +255,39 @@ def test_a_failed_training_fails_its_job(slurm: Path, sweep_folder: Path, nnunet
     sweep = Sweep.read(sweep_folder)
     assert run_job(sweep, 0).wait(60) == 1
     assert list(states(sweep).values()) == ["failed", "stopped"]
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_job_whose_training_another_holds_is_not_completed(
+    slurm: Path, sweep_folder: Path, monkeypatch: pytest.MonkeyPatch, is_restarted: bool
+) -> None:
+    """Such as a job that was requeued while the file server keeps the locks of the node that died."""
+    assert start(sweep_folder) == 0
+    sweep = Sweep.read(sweep_folder)
+    training = sweep.trainings[0]
+    if is_restarted:
+        monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    else:
+        monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
+    waited = []
+
+    def not_run(*_, patience_s: float, **options) -> None:
+        waited.append(patience_s)
+
+    monkeypatch.setattr("nnunet_ext.jobs.slurm_worker.run_training", not_run)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    worker = Worker(str(sweep_folder), training.name, "nnUNetv2_train")
+    with Claim(sweep.claim_file(training)) as other:
+        assert other.take({"host": "node7", "pid": 1})
+        message = rf"was not trained: a process on node7 holds {re.escape(str(other.file))}\. .*nnunet_ext jobs resume"
+        with pytest.raises(TrainingFailed, match=message):
+            worker()
+    assert waited == [300.0 if is_restarted else 60.0]
+    fold = sweep.fold_folder(training)
+    (fold / "validation").mkdir(parents=True)
+    (fold / "validation" / "summary.json").write_text("{}")
+    (fold / "checkpoint_final.pth").touch()
+    assert worker() == f"{training.name} is done."
 
 
 def test_a_requeued_job_is_the_same_callable() -> None:

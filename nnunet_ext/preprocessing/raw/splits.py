@@ -27,7 +27,7 @@ def find_dataset(dataset: str) -> tuple[Path, list[str]]:
     yet. A UserError says if the dataset is in neither place or has no case.
     """
     preprocessed = dataset_folder("nnUNet_preprocessed", dataset)
-    if preprocessed is not None and (cases := _preprocessed_cases(preprocessed)):
+    if preprocessed is not None and (cases := preprocessed_cases(preprocessed)):
         return preprocessed, cases
     raw = raw_folder(dataset)
     cases = list(training_cases(raw, read_dataset_json(raw / "dataset.json")))
@@ -36,7 +36,8 @@ def find_dataset(dataset: str) -> tuple[Path, list[str]]:
     return preprocessed or folder_of_variable("nnUNet_preprocessed") / raw.name, cases
 
 
-def _preprocessed_cases(folder: Path) -> list[str]:
+def preprocessed_cases(folder: Path) -> list[str]:
+    """The cases of a dataset's folder in nnUNet_preprocessed, in order; none before its preprocessing."""
     if not (folder / "gt_segmentations").is_dir() or not (folder / "dataset.json").is_file():
         return []
     ending = read_dataset_json(folder / "dataset.json")["file_ending"]
