@@ -50,7 +50,7 @@ MIXUP = Technique(
             verdict="not measured",
             results="docs/techniques/mixup.md#results",
             time=2.0,
-            memory=1.84,
+            memory=1.04,
         ),
     ),
 )

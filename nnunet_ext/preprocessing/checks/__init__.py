@@ -7,10 +7,10 @@ from tqdm import tqdm
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.findings import Finding
+from nnunet_ext.preprocessing.checks.copied_cases import check_same_images
 from nnunet_ext.preprocessing.checks.dataset_check import DatasetCheck, known_folds
 from nnunet_ext.preprocessing.checks.general import FileCheck, check_description, check_folds, check_names_of_files
 from nnunet_ext.preprocessing.checks.partial_labels import PartialLabelsCheck, missing_labels
-from nnunet_ext.preprocessing.checks.same_images import check_same_images
 from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset, raw_test_cases
 
 

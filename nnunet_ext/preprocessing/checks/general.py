@@ -13,8 +13,8 @@ from nnunet_ext.formats.dataset_json import channel_names, declared_values, valu
 from nnunet_ext.formats.names import check_names
 from nnunet_ext.formats.splits import PARTS, read_splits
 from nnunet_ext.messages import counted, some
+from nnunet_ext.preprocessing.checks.copied_cases import content_of
 from nnunet_ext.preprocessing.checks.dataset_check import splits_file
-from nnunet_ext.preprocessing.checks.same_images import content_of
 from nnunet_ext.preprocessing.raw.places import alike, misplaced, told_apart
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, Labels, RawDataset, read_images, read_label_map
 
