@@ -19,9 +19,10 @@ from nnunetv2.evaluation.evaluate_predictions import evaluate_folder_entry_point
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor, predict_entry_point_modelfolder
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
+from nnunet_ext import machine
 from nnunet_ext.checkpoints.trained_model import find_trained_model
 from nnunet_ext.cli import main
-from nnunet_ext.evaluation import machine, parallel
+from nnunet_ext.evaluation import parallel
 from nnunet_ext.evaluation.lesions import DetectionCounts, count_lesions
 from nnunet_ext.evaluation.metrics import metrics_of
 from nnunet_ext.evaluation.model_evaluation import load_predictor

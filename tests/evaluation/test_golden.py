@@ -1,10 +1,11 @@
 """The numbers of `evaluate` and `report` are those of the first version, which the files in ``golden`` hold.
 
-The first version wrote evaluation.csv as a wide table, with a column for each metric. Five things are new on purpose:
+The first version wrote evaluation.csv as a wide table, with a column for each metric. Six things are new on purpose:
 the mean of NSD over the labels (``foreground_nsd``), that sums over cases are correctly rounded (`math.fsum`) in
 aggregated Dice too, which may change its last digit, that intervals are over the patients that a figure is of, and not
-over those of other sets of cases on the page, that a label which one run alone invents counts in their difference, and
-that with several seeds a distance counts in a difference only where every seed has one.
+over those of other sets of cases on the page, that a label which one run alone invents counts in their difference,
+that with several seeds a distance counts in a difference only where every seed has one, and that Wilcoxon's p is exact
+with ties too.
 """
 
 from __future__ import annotations

@@ -9,8 +9,9 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.preprocessing.raw.new_dataset import WEAK
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset
-from nnunet_ext.preprocessing.simulate.weaker_dataset import WEAK, weaker_dataset
+from nnunet_ext.preprocessing.simulate.weaker_dataset import weaker_dataset
 
 RECORD = "noise.json"
 ROUNDING = 1 + 1e-6  # of spacings, which some formats keep as 32-bit floats

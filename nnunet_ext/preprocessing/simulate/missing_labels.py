@@ -9,8 +9,9 @@ import numpy as np
 from nnunet_ext.errors import UserError
 from nnunet_ext.formats.annotated_labels import LISTS
 from nnunet_ext.messages import some
+from nnunet_ext.preprocessing.raw.new_dataset import WEAK
 from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset
-from nnunet_ext.preprocessing.simulate.weaker_dataset import WEAK, weaker_dataset
+from nnunet_ext.preprocessing.simulate.weaker_dataset import weaker_dataset
 
 RECORD = "labels.json"
 

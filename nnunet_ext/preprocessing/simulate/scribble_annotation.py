@@ -9,11 +9,12 @@ import numpy as np
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.formats.annotated_labels import SCRIBBLED
+from nnunet_ext.preprocessing.raw.new_dataset import WEAK
 from nnunet_ext.preprocessing.raw.places import file_axes
 from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset
 from nnunet_ext.preprocessing.simulate.scribble_statistics import CaseCounts, class_values, count_scribbles
 from nnunet_ext.preprocessing.simulate.scribbles import Strokes, scribble_map, slicing_axis
-from nnunet_ext.preprocessing.simulate.weaker_dataset import LARGEST_NUMBER, WEAK, weaker_dataset
+from nnunet_ext.preprocessing.simulate.weaker_dataset import LARGEST_NUMBER, weaker_dataset
 
 SCRIBBLES = "scribbles.json"
 AXES = ("x", "y", "z")  # of files
