@@ -55,9 +55,8 @@ def run(args: argparse.Namespace) -> int:
 
     dataset = read_raw_dataset(args.dataset)
     check = FactsCheck(dataset, missing_instances=args.missing_instances, wrong_labels=args.wrong_labels)
-    problems = [
-        finding for finding in check_dataset(dataset, [check, ForegroundCheck]) if finding.severity == "problem"
-    ]
+    found_in_data = check_dataset(dataset, [check, ForegroundCheck], with_test=False)
+    problems = [finding for finding in found_in_data if finding.severity == "problem"]
     if not check.shapes:
         raise UserError(f"No case of {dataset.folder} can be read:\n" + "\n".join(map(str, problems)))
     facts, name = check.facts(), dataset.folder.name

@@ -14,12 +14,20 @@ from nnunet_ext.preprocessing.checks.partial_labels import PartialLabelsCheck, m
 from nnunet_ext.preprocessing.raw.raw_dataset import RawDataset, raw_test_cases
 
 
-def check_dataset(dataset: RawDataset, checks: Iterable[str | type | DatasetCheck]) -> list[Finding]:
-    """Look at every case of a dataset once, those of imagesTs included.
+def check_dataset(
+    dataset: RawDataset, checks: Iterable[str | type | DatasetCheck], *, with_test: bool = True
+) -> list[Finding]:
+    """Look at every case of a dataset once.
 
-    `checks` are what is looked at beyond the files, as `nnunet_ext.techniques.Technique` declares it, or checks that
-    were made already. The findings about files come first. Nothing more is looked at if nnU-Net does not take the
-    dataset.json or cannot read the first image.
+    Args:
+        dataset: to look at.
+        checks: what is looked at beyond the files, as `nnunet_ext.techniques.Technique` declares it, or checks that
+            were made already.
+        with_test: whether the cases of imagesTs are read, too.
+
+    Returns:
+        What was found, about files first. Nothing more is looked at if nnU-Net does not take the dataset.json or cannot
+        read the first image.
     """
     description = check_description(dataset)
     if description.severity == "problem":
@@ -30,7 +38,7 @@ def check_dataset(dataset: RawDataset, checks: Iterable[str | type | DatasetChec
         return [description, Finding("problem", "images", str(error))]
     wanted = [resolve_name(one) if isinstance(one, str) else one for one in checks]
     shown: list[DatasetCheck] = [one(dataset) if isinstance(one, type) else one for one in wanted]
-    test_files = FileCheck(dataset, raw_test_cases(dataset.folder, dataset.description))
+    test_files = FileCheck(dataset, raw_test_cases(dataset.folder, dataset.description) if with_test else {})
     for case in tqdm(dataset.cases, desc="Checking", unit="case", disable=None):
         labels = files.read(case)
         if labels is not None:

@@ -91,6 +91,12 @@ def test_test_cases_are_counted_with_their_labels(folder, findings):
     assert findings()["test"] == ("ok", "2 cases in imagesTs, 1 with labels in labelsTs; all fit.")
 
 
+def test_test_cases_are_not_read_where_only_training_counts(folder):
+    (folder / "imagesTs" / "broken_0000.nii.gz").write_bytes(b"no image")
+    found = check_dataset(read_raw_dataset(folder.name), [], with_test=False)
+    assert not [finding for finding in found if finding.title.startswith("test") or finding.severity == "problem"]
+
+
 def test_test_cases_that_cannot_be_predicted_or_scored_are_a_problem(folder, findings):
     add_test_case(folder, "x", ending="_0001.nii.gz")
     add_test_case(folder, "x")
