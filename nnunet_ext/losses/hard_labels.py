@@ -22,10 +22,10 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
         classes: C.
 
     Returns:
-        (B, C, [X,] Y, Z) float32, ones and zeros.
+        (B, C, [X,] Y, Z) boolean: losses keep it for their gradients, and it takes a quarter of float32's memory.
     """
     shape = (labels.shape[0], classes, *labels.shape[2:])
-    return torch.zeros(shape, device=labels.device).scatter_(1, labels.long(), 1.0)
+    return torch.zeros(shape, dtype=torch.bool, device=labels.device).scatter_(1, labels.long(), True)
 
 
 def label_log_probabilities(log_p: Tensor, target: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ def tversky_loss(
     """
     probabilities, target = log_p[:, 1:].exp(), target[:, 1:]
     if mask is not None:
-        probabilities, target = probabilities * mask, target * mask
+        probabilities, target = probabilities * mask, target & mask
     over = (0, *range(2, log_p.ndim))
     sums = [(probabilities * target).sum(over), probabilities.sum(over), target.sum(over)]
     hits, predicted, labelled = total(torch.stack(sums))
@@ -108,8 +108,8 @@ def squared_dice_loss(
     """
     probabilities = log_p.exp()
     if mask is not None:
-        probabilities, target = probabilities * mask, target * mask
+        probabilities, target = probabilities * mask, target & mask
     over = (0, *range(2, log_p.ndim))
-    sizes = probabilities.square().sum(over) + target.square().sum(over)
+    sizes = probabilities.square().sum(over) + target.sum(over)
     hits, sizes = total(torch.stack([(probabilities * target).sum(over), sizes]))
     return (1 - (2 * hits + smooth) / (sizes + smooth)).mean()

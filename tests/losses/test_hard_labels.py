@@ -38,7 +38,7 @@ def test_squared_dice_of_one_voxel_by_hand():
     # foreground 1 - 1.6 / 1.64; background, which is not there, 1 - 0 / .04
     expected = (1 - (1.6 + 1e-5) / (1.64 + 1e-5) + 1 - 1e-5 / (0.04 + 1e-5)) / 2
     assert squared_dice_loss(log_p, target).item() == pytest.approx(expected, rel=1e-5)
-    assert squared_dice_loss(target.clamp_min(1e-30).log(), target).item() == pytest.approx(0, abs=1e-6)
+    assert squared_dice_loss(target.float().clamp_min(1e-30).log(), target).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_squared_dice_of_nothing_is_zero_and_has_no_gradient():

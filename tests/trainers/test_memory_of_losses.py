@@ -20,8 +20,8 @@ LABELS = {"background": 0} | {f"organ {number}": number for number in range(1, 1
     [
         (nnUNetTrainerConfigurable, 1, 3),
         (nnUNetTrainerPartialLabels, 1, 4),
-        (nnUNetTrainerDBDMP, 2, 12),
-        (nnUNetTrainerTDNet, 3, 14),
+        (nnUNetTrainerDBDMP, 2, 10),
+        (nnUNetTrainerTDNet, 3, 13),
     ],
 )
 def test_numbers_kept_for_each_voxel_and_label_at_full_resolution(
