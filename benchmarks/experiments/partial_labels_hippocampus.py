@@ -6,7 +6,7 @@ from benchmarks.data.folds import PatientFolds
 from benchmarks.data.hippocampus import ORIGIN, groups_of_cases, person_of
 from benchmarks.data.missing_labels import PretendedSources
 from benchmarks.data.raw import linked
-from benchmarks.engine.experiment import Dataset, Experiment, Pilot, Test
+from benchmarks.engine.experiment import Comparison, Dataset, Experiment, Pilot, Test
 from benchmarks.experiments.partial_labels import comparisons, longer, our_methods, stock_methods
 
 DATA = PretendedSources(
@@ -24,7 +24,8 @@ EXPERIMENT = Experiment(
     name="partial_labels_hippocampus",
     title="Labels missing in some cases: the hippocampus",
     description=f"{DATA.description} All methods have the learning rate that was found for stock: their network and "
-    "optimizer are the same. Added when all others had been scored: `background` and `whole cases` at 2,000 steps. "
+    "optimizer are the same. Added when all others had been scored: `background` and `whole cases` at 2,000 steps, "
+    "and later `full labels` beside `whole cases`. "
     "Found later: the two sides of a brain are two cases, so that 3 of the 20 cases that seed 0 tests have their other "
     "side in training, and 3 of the 60 that all seeds test have it among those that the learning rate was searched on; "
     "intervals are over persons.",
@@ -32,7 +33,11 @@ EXPERIMENT = Experiment(
     folds=DATA.folds,
     methods=(*stock_methods(DATA, STEPS, AS_LONG), *our_methods(DATA, 10, "stock", steps=(STEPS, PARTS * STEPS))),
     tests=(Test("all labels", DATA.complete),),
-    comparisons=(*comparisons(are_primary=True), *longer(STEPS, PARTS, AS_LONG)),
+    comparisons=(
+        *comparisons(are_primary=True),
+        *longer(STEPS, PARTS, AS_LONG),
+        *(Comparison("full labels", "whole cases", steps=(steps, steps)) for steps in (STEPS, PARTS * STEPS)),
+    ),
     sizes=(24,),
     steps=(STEPS,),
     pilot=Pilot(first=3e-3, steps=1000),

@@ -101,7 +101,8 @@ EXPERIMENT = Experiment(
     "images of all 64 of them, 128 scans, and the training that starts from it the labelled ones. Both are tested on "
     "patients whom neither has seen. `scratch` is trained for as long as the others, and `scratch, longer` for as long "
     "as they and their teacher or pre-training together, but for a pre-training with self-training, which has both. "
-    "Added when the first two seeds of `Models Genesis` had been scored: `Models Genesis + self-training`.",
+    "Added when the first two seeds of `Models Genesis` had been scored: `Models Genesis + self-training`; when all "
+    "had been: `scratch, longer` beside itself.",
     originals=(ORIGIN,),
     folds=FOLDS,
     methods=(
@@ -125,6 +126,7 @@ EXPERIMENT = Experiment(
         Comparison(WARM.name, "Volume Fusion"),
         Comparison("all labels", "scratch"),
         *(Comparison(LONGER.name, "scratch", steps=(steps, STEPS)) for steps in LONGER.steps),
+        Comparison(LONGER.name, LONGER.name, steps=(ALL_STEPS, SELF_TRAINING_STEPS)),
     ),
     network=COARSE,
     sizes=SIZES,

@@ -191,10 +191,10 @@ def check_fine_tuning(trainer: Any, model: ModelDescription, settings: Settings)
     counts = Counter(freedom.value for freedom in freedoms.values()).items()
     moves = ", ".join(f"{count} tensors: {name}" for name, count in counts)
     yield Finding("ok", "network", f"what may move: {moves}.")
-    yield check_start(network, model, settings.section(FINE_TUNING))
+    yield check_start(trainer, network, model, settings.section(FINE_TUNING))
 
 
-def check_start(network: nn.Module, model: ModelDescription, settings: FineTuningSettings) -> Finding:
+def check_start(trainer: Any, network: nn.Module, model: ModelDescription, settings: FineTuningSettings) -> Finding:
     """Does the checkpoint fit that a fine-tuning starts from?"""
     source = settings.source_file
     if source is None:
@@ -205,6 +205,7 @@ def check_start(network: nn.Module, model: ModelDescription, settings: FineTunin
         return Finding("warning", "source", detail)
     try:
         adaptation = adapt(read_source(source).checkpoint, network, model, keep_heads=settings.keep_heads)
+        trainer.refuse_random_weights(trainer.needed_of_source(network), adaptation.known)
     except UserError as error:
         return Finding("problem", "source", " ".join(str(error).split()))
     here = Path.cwd()

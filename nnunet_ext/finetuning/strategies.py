@@ -68,6 +68,16 @@ def _by_role(network: nn.Module, *, free: set[Role], selected: frozenset[Role] =
     return {name: freedoms[role] for name, role in parameter_roles(network).items()}
 
 
+def frozen_weights(network: nn.Module, freedoms: dict[str, Freedom]) -> set[str]:
+    """The frozen parameters that have to come from the source.
+
+    Normalisations and biases may be missing there: before they are trained they do nothing.
+    """
+    roles = parameter_roles(network)
+    harmless = {Role.NORMALIZATION, Role.NORMALIZATION_BIAS, Role.BIAS}
+    return {name for name, one in freedoms.items() if one is Freedom.FROZEN and roles[name] not in harmless}
+
+
 def freeze(network: nn.Module, freedoms: dict[str, Freedom]) -> None:
     """Let autograd leave out the frozen parameters, so that they cost no gradient and no optimizer touches them."""
     for name, parameter in network.named_parameters():

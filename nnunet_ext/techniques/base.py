@@ -39,16 +39,18 @@ BASE: Technique[Section] = Technique(
             "has no prior dropout, so that such a model is of no use for patients without a prior.",
             evidence="Cardiac MRI, 16 patients, 200 steps, 3 seeds: aggregated Dice 0.826 with the prior, +0.226 "
             "(0.137 to 0.319) over none. By fusion=early without dropout, which is nearly the same, 64 patients, 2,000 "
-            "steps, one seed: Dice 0.845, 0.699 where the priors are 10 mm off, and 0 without them.",
-            verdict="better",
+            "steps: Dice 0.845 (one seed) against 0.830 of no prior (two seeds), which does not decide; 0.699 where "
+            "the priors are 10 mm off, and 0 without them.",
+            verdict="mixed",
             results="docs/techniques/dual-encoder.md#results",
             is_baseline=True,
         ),
         Advice(
             TRAINER,
             lambda facts: facts.priors is not None and not facts.has_prior_labels and not facts.missing_instances,
-            why="The image of the prior scan alone has not helped; draw its labels if you can.",
-            evidence="Cardiac MRI, 16 patients, 200 steps, 3 seeds: +0.025 (-0.084 to 0.127) over no prior.",
+            why="Whether the image of the prior scan alone helps is open; draw its labels if you can.",
+            evidence="Cardiac MRI, 16 patients, 200 steps, 3 seeds: +0.025 (-0.084 to 0.127) over no prior, a wide "
+            "interval.",
             verdict="not shown",
             results="docs/techniques/dual-encoder.md#results",
             is_baseline=True,
@@ -144,7 +146,7 @@ BASE: Technique[Section] = Technique(
         Advice(
             TRAINER,
             lambda facts: facts.is_dense and not facts.is_few_dense and not facts.wrong_labels,
-            why="Many dense cases are what stock nnU-Net is made for. Nothing in this package is likely to help.",
+            why="Many dense cases are what stock nnU-Net is made for. Expect little from anything in this package.",
             evidence="Hippocampus, 160 cases, one seed, 1,000 steps: Dice 0.833, with MixUp 0.838. Half of the tested "
             "cases have the other side of their brain in training.",
             verdict="not shown",

@@ -56,7 +56,8 @@ DBDMP = Technique(
             "volumes.",
             evidence="42 tiles of 4 patients, 360 steps, 3 seeds: 0.69 of the lesions found where stock finds 0.37, "
             "but Dice 0.356 against stock's 0.492, lesion F1 0.152 against 0.327, and nine of ten findings are false. "
-            "By an earlier version. Each seed tested one patient, which is too few for a verdict.",
+            "Stock at a lower threshold, which also finds more, was not measured. By an earlier version. Each seed "
+            "tested one patient, which is too few for a verdict.",
             verdict="mixed",
             results="docs/techniques/partial-instances.md#results",
             when_short="dbdmp.ramp_epochs={third}",

@@ -45,8 +45,8 @@ MIXUP = Technique(
             lambda facts: facts.is_few_dense,
             why="Mixing patches is a regularisation that needs no other data. Expect a small gain at most.",
             evidence="Hippocampus, 160 cases, one seed, 1,000 steps: Dice +0.005 (0.001 to 0.009), at twice the "
-            "arithmetic; half of the tested cases have the other side of their brain in training. No gain beside prior "
-            "scans. With few cases it was not measured.",
+            "arithmetic; half of the tested cases have the other side of their brain in training. With few cases it "
+            "was not measured.",
             verdict="not measured",
             results="docs/techniques/mixup.md#results",
             time=2.0,

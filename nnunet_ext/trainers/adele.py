@@ -88,8 +88,8 @@ class ADELEMixin(ImageBorderMixin, technique=ADELE):
         if labels.has_regions and labels.has_ignore_label:
             known, ignored = target[:, :-1], target[:, -1:]
             counts = counts & ~ignored.bool()
-        elif labels.has_ignore_label:
-            counts = counts & (target != labels.ignore_label)
+        elif self.unknown_label is not None:
+            counts = counts & (target != self.unknown_label)
         count = region_agreement if labels.has_regions else label_agreement
         now = count(logits, known, counts)
         self.agreement = now if self.agreement is None else self.agreement + now

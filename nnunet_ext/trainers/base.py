@@ -89,6 +89,8 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
     """Why MixUp cannot be combined with the trainer; empty if it can."""
     has_one_decoder: ClassVar[bool] = True
     """Whether the network's output in training is that of one decoder."""
+    replaces_loss: ClassVar[bool] = False
+    """Whether the class's own `loss_terms` are in place of those of the classes behind it, and not beside them."""
     unsupported: ClassVar[Mapping[str, str]] = {}
     """By capability that it lacks (see `needed_capabilities`), the reason and what to use instead."""
 
@@ -98,6 +100,19 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
         super().__init_subclass__(**kwargs)
         inherited = [one for base in reversed(cls.__mro__[1:]) for one in vars(base).get("techniques", ())]
         cls.techniques = tuple(dict.fromkeys([*inherited, technique] if technique else inherited))
+        cls._refuse_skipped_loss()
+
+    @classmethod
+    def _refuse_skipped_loss(cls) -> None:
+        """Raise a TypeError if a class's part of the loss is never asked for, as the one before it replaces it."""
+        order = [one for one in cls.mro() if one is not nnUNetTrainerConfigurable and "loss_terms" in vars(one)]
+        for first, *behind in (order[place:] for place in range(len(order))):
+            if behind and vars(first).get("replaces_loss", False):
+                names = ", ".join(one.__name__ for one in behind)
+                raise TypeError(
+                    f"{cls.__name__} must name its bases with {names} before that with {first.__name__}, whose loss is "
+                    "in place of theirs."
+                )
 
     def __init__(  # nnU-Net's signature
         self, plans: dict, configuration: str, fold: int, dataset_json: dict, device: torch.device = CUDA
@@ -228,6 +243,11 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
     def autocast(self) -> Any:
         """The precision of the forward pass: mixed on CUDA, full elsewhere, as in nnU-Net."""
         return torch.autocast(self.device.type, enabled=True) if self.device.type == "cuda" else dummy_context()
+
+    @property
+    def unknown_label(self) -> int | None:
+        """What marks the voxels that the loss leaves out, for labels that exclude each other; None if nothing does."""
+        return self.label_manager.ignore_label
 
     def forward(self, batch: Batch) -> Outputs:
         """The network's output for a prepared batch."""

@@ -45,6 +45,8 @@ class DBDMPMixin(ImageBorderMixin, MultiDecoderMixin, technique=DBDMP):
     voxels outside the image leave every term.
     """
 
+    replaces_loss = True
+
     unsupported: ClassVar[Mapping[str, str]] = {
         "regions": "pseudo labels are a softmax over classes that exclude each other. Write the regions as labels of "
         "their own, or train each region as a dataset of its own."

@@ -29,6 +29,8 @@ class nnUNetTrainerDMPLS(ScribbleMixin, MultiDecoderMixin, technique=DMPLS):
     with squared probabilities, λ is the same from the first step on, and SGD's momentum is not Nesterov's.
     """
 
+    replaces_loss = True
+
     default_settings = SCHEDULE_OF_THE_PAPERS
 
     build_network_architecture = staticmethod(dual_branch_unet)

@@ -1,7 +1,7 @@
 """Fine-tuning a trained model with few cases: where it starts from, what may move, and what did."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +23,7 @@ from nnunet_ext.finetuning.movement import Movement, shares_table
 from nnunet_ext.finetuning.roles import parameter_roles
 from nnunet_ext.finetuning.schedule import FACTOR, FineTuningSchedule
 from nnunet_ext.finetuning.strategies import Freedom, freeze, freeze_statistics
+from nnunet_ext.messages import some
 from nnunet_ext.plans.settings import Settings
 from nnunet_ext.techniques.fine_tuning import FINE_TUNING
 from nnunet_ext.trainers.base import nnUNetTrainerConfigurable
@@ -38,6 +39,8 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
     fixed_settings = frozenset({"optimizer", "fine_tuning.l2_sp", "fine_tuning.copied_lr_factor"})
     freedoms: dict[str, Freedom]
     """What the strategy said of each parameter of the plain network, by name."""
+    needed: set[str]
+    """What `needed_of_source` says of the network."""
     origin: Mapping[str, Any] | None = None
     """The file that the training began with, its SHA-256, citation and licence, and whether its heads were kept."""
     anchor: Anchor | None = None
@@ -60,6 +63,25 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
         """Which parameters may move: one of `nnunet_ext.finetuning.strategies`."""
         raise NotImplementedError
 
+    @classmethod
+    def needed_of_source(cls, network: nn.Module) -> set[str]:
+        """The names of the weights of a plain network that never move, so that the source has to have them."""
+        return strategies.frozen_weights(network, cls.strategy(network))
+
+    @classmethod
+    def refuse_random_weights(cls, needed: Collection[str], known: Mapping[str, Tensor]) -> None:
+        """Raise a UserError if weights would stay random.
+
+        Args:
+            needed: of `needed_of_source`.
+            known: by name, which entries the source gave.
+        """
+        if missing := sorted(name for name in needed if not known.get(name, NOTHING).all()):
+            raise UserError(
+                f"{cls.__name__} does not train {some(missing)}, and the source lacks them or some of their input "
+                "channels: they would stay random. Use nnUNetTrainerFineTune, which trains every weight."
+            )
+
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         """Freeze what may not move, then the optimizer for the rest."""
         # the network exists and is not yet wrapped by DDP, which then wants a gradient of everything not frozen
@@ -67,6 +89,7 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
         try:
             roles = parameter_roles(network)
             self.freedoms = type(self).strategy(network)
+            self.needed = self.needed_of_source(network)
         except ValueError as error:
             raise UserError(f"{type(self).__name__} cannot fine-tune this network: {error}") from None
         self.movement = Movement(roles, {name: tensor.shape for name, tensor in network.named_parameters()})
@@ -135,6 +158,7 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
         target = ModelDescription(self.plans_manager.plans, self.configuration_name, self.dataset_json)
         given = read_source(source)
         adaptation = adapt(given.checkpoint, network, target, keep_heads=settings.keep_heads)
+        self.refuse_random_weights(self.needed, adaptation.known)
         network.load_state_dict(adaptation.weights)
         self.treat_apart(adaptation.known)
         began = {"file": source.name, "sha256": sha256(checkpoint_in(source)[0]), "keep_heads": settings.keep_heads}
@@ -264,6 +288,10 @@ class nnUNetTrainerLoRA(FineTuningMixin):
     strategy = staticmethod(strategies.bias_only)
     default_settings: ClassVar[Mapping[str, Any]] = {"initial_lr": 1e-3, "num_epochs": 200}
     fixed_settings = FineTuningMixin.fixed_settings | {"fine_tuning.lora_rank", "fine_tuning.lora_alpha"}
+
+    @classmethod
+    def needed_of_source(cls, network: nn.Module) -> set[str]:
+        return super().needed_of_source(network) - lora.adaptable_weights(network)
 
     def restrict_network(self) -> None:
         network, settings = self.unwrapped_network(), self.section(FINE_TUNING)

@@ -21,6 +21,8 @@ class nnUNetTrainerMAE(RestorationMixin, technique=MAE):
     decoder that restores is not handed on: the checkpoint has a plain one beside it that has learned nothing.
     """
 
+    replaces_loss = True
+
     left_out: ClassVar[Mapping[str, str]] = {"decoder": "the source's decoder restores images and is never taken"}
 
     def pretext_network(

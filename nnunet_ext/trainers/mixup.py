@@ -84,10 +84,7 @@ class MixUpMixin(nnUNetTrainerConfigurable, technique=MIXUP):
         data = batch["data"]
         partners = mixing.draw_partners(len(data), self.rng)
         if self.section(MIXUP).kind != "mixup":
-            unlabelled = self.label_manager.ignore_label
-            if not self.label_manager.has_regions:  # scribble trainers mark the outside without an ignore label, too
-                unlabelled = getattr(self, "unknown_label", unlabelled)
-            target = self.source_target(batch, unlabelled)
+            target = self.source_target(batch, self.unknown_label)
             pasted = self.pasted_region(target, partners)
             mixed = {
                 "data": mixing.paste(data, partners, pasted),

@@ -20,6 +20,8 @@ class nnUNetTrainerModelsGenesis(MultiDecoderMixin, RestorationMixin, technique=
     taken over by another training.
     """
 
+    replaces_loss = True
+
     def pretext_network(
         self, plans_manager: Any, configuration_manager: Any, num_input_channels: int, *unused: Any
     ) -> nn.Module:

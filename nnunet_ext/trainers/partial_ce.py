@@ -18,6 +18,8 @@ class nnUNetTrainerPartialCE(ScribbleMixin, technique=PARTIAL_CE):
     Source: Tang et al., CVPR 2018 (partial cross-entropy); Grandvalet and Bengio, NIPS 2004 (entropy).
     """
 
+    replaces_loss = True
+
     def loss_terms(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
         heads = [log_probabilities(head) for head in self.heads(outputs)]
         scribbles = self.scribbles(batch)

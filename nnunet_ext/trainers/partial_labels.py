@@ -296,6 +296,14 @@ class MixedSupervisionMixin(PartialLabelsMixin, ScribbleMixin):
     Source of the entropy: Grandvalet and Bengio, NIPS 2004.
     """
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if issubclass(cls, MixUpMixin):
+            raise TypeError(
+                f"{cls.__name__} cannot have mixed supervision and MixUp: voxels of mixed patches would count that "
+                "nobody annotated."
+            )
+
     @classmethod
     def learns_from_unlabelled(cls, settings: Settings) -> bool:
         return settings.section(PARTIAL_LABELS).entropy_weight > 0

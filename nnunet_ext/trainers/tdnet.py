@@ -26,6 +26,8 @@ class nnUNetTrainerTDNet(ScribbleMixin, MultiDecoderMixin, technique=TDNET):
     scribbled voxels stands in the place of pCE.
     """
 
+    replaces_loss = True
+
     default_settings = SCHEDULE_OF_THE_PAPERS
     fixed_settings = ScribbleMixin.fixed_settings | {"tdnet.dilations"}
 

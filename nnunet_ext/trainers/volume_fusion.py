@@ -31,6 +31,8 @@ class nnUNetTrainerVolumeFusion(PretrainingMixin, technique=VOLUME_FUSION):
     Everything but the head can be taken over by another training.
     """
 
+    replaces_loss = True
+
     outputs = BLENDS
 
     def pretext_network(

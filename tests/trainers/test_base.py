@@ -194,12 +194,24 @@ def test_what_the_weights_were_learned_with_is_fixed(trainer, change, monkeypatc
         ((ADELEMixin, nnUNetTrainerDBDMP), "cannot have ADELE"),
         ((ADELEMixin, PartialLabelsMixin), "before ADELE's"),
         ((MixUpMixin, DualEncoderMixin), "before MixUp's"),
+        ((nnUNetTrainerPartialCE, MixUpMixin), "with MixUpMixin before that with nnUNetTrainerPartialCE"),
+        ((nnUNetTrainerPartialCE, PartialLabelsMixin), "with PartialLabelsMixin before"),
+        ((nnUNetTrainerPartialCE, ADELEMixin), "with ADELEMixin before"),
+        ((PartialLabelsMixUpMixin, MixedSupervisionMixin), "cannot have mixed supervision and MixUp"),
     ],
 )
 def test_what_would_learn_the_wrong_thing_together_is_refused(bases, reason):
     with pytest.raises(TypeError, match=f"Combined .*{reason}"):
         type("Combined", bases, {})
     assert type("Allowed", (PartialLabelsMixin, ADELEMixin), {})
+    assert type("Allowed", (MixUpMixin, nnUNetTrainerPartialCE), {})
+
+
+def test_classes_say_whether_they_replace_the_loss_of_those_behind():
+    classes = {one for entry in TRAINERS for one in find_trainer(entry.name).mro() if "loss_terms" in vars(one)}
+    for one in classes - {nnUNetTrainerConfigurable}:
+        calls_super = "__class__" in one.loss_terms.__code__.co_freevars
+        assert one.replaces_loss is not calls_super, one
 
 
 def test_wrong_settings_stop_before_anything_is_written(workspace, results):
