@@ -10,18 +10,21 @@ import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunet_ext.checkpoints.networks import find_trainer
 from nnunet_ext.errors import UserError
+from nnunet_ext.registry import TRAINERS
 from nnunet_ext.trainers import (
     nnUNetTrainerConfigurable,
     nnUNetTrainerDBDMP,
     nnUNetTrainerDualEncoder,
+    nnUNetTrainerPartialCE,
     nnUNetTrainerTDNet,
 )
 from nnunet_ext.trainers.adele import ADELEMixin
 from nnunet_ext.trainers.base import total_loss
 from nnunet_ext.trainers.dual_encoder import DualEncoderMixin
 from nnunet_ext.trainers.mixup import MixUpMixin
-from nnunet_ext.trainers.partial_labels import PartialLabelsMixin
+from nnunet_ext.trainers.partial_labels import MixedSupervisionMixin, PartialLabelsMixin, PartialLabelsMixUpMixin
 from nnunet_ext.trainers.resuming import ALLOW_CHANGED_SETTINGS, refuse_changes
 from support.nnunet_runs import build_trainer, train
 from support.tiny_data import dataset_name

@@ -10,6 +10,7 @@ from nnunetv2.run.run_training import maybe_load_checkpoint
 from torch.overrides import TorchFunctionMode
 
 from nnunet_ext.checkpoints.description import planned_model
+from nnunet_ext.diagnosis.planned_training import check_fine_tuning
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import sha256
 from nnunet_ext.finetuning import lora
@@ -460,6 +461,26 @@ def test_public_weights_are_a_source_and_their_licence_stays_with_the_model(resu
     resumed = build_trainer("nnUNetTrainerFineTune", "public")
     resumed.load_checkpoint(f"{trained.output_folder}/checkpoint_final.pth")
     assert resumed.origin == state["source"]
+
+
+@pytest.mark.parametrize("trainer", BASELINES)
+def test_weights_that_the_source_lacks_are_not_frozen_at_random_values(trainer, results, configured, tmp_path):
+    """An encoder alone, as masked autoencoders leave it: whatever does not train the decoder is refused."""
+    kwargs = planned_model("901", "3d_tiny", plans_name="nnUNetPlans").architecture()["arch_kwargs"]
+    file, _ = nnssl(tmp_path, family="plain", **kwargs)
+    name = configured("from_encoder", fine_tuning={"source": str(file)})
+    built = build_trainer(trainer, name)
+    built.initialize()
+    model = planned_model("901", name, plans_name="nnUNetPlans")
+    *_, finding = check_fine_tuning(type(built), model, built.settings)
+    if trainer in ("nnUNetTrainerFineTune", "nnUNetTrainerDecoderOnly", "nnUNetTrainerDGST"):
+        built.load_start()
+        assert finding.severity == "ok"
+        return
+    with pytest.raises(UserError, match="does not train decoder.*Use nnUNetTrainerFineTune"):
+        built.load_start()
+    assert finding.severity == "problem"
+    assert "would stay random" in finding.detail
 
 
 def _groups(trainer):
