@@ -7,7 +7,11 @@ random. Prints what became of each part. --dry-run prints alone, and writes noth
 
     nnunet_ext adapt-weights checkpoint_final.pth --to 5 3d_fullres --trainer nnUNetTrainerMixUp --dry-run
     nnunet_ext adapt-weights checkpoint_final.pth --to 5 3d_fullres --trainer nnUNetTrainerMixUp -o start.pth
-    nnUNetv2_train 5 3d_fullres 0 -tr nnUNetTrainerMixUp -pretrained_weights start.pth
+    nnunet_ext configure -d 5 -c 3d_fullres --name 3d_fullres_pretrained
+    nnUNetv2_train 5 3d_fullres_pretrained 0 -tr nnUNetTrainerMixUp -pretrained_weights start.pth
+
+The name of a model's folder does not tell that it started from weights, so that such a training has a configuration of
+its own.
 
 --interpolate A with --tuned CHECKPOINT writes a model between the source and one that was tuned from it, against
 forgetting: (1 - A) times the source's weights plus A times the tuned ones. Beside the tuned checkpoint, nnU-Net

@@ -1,9 +1,11 @@
 """What to try with a dataset, in which order, and what is known about it.
 
-Reads every image and label map of a raw dataset, as `nnunet_ext check` does, and prints what to try: the baseline of
-stock nnU-Net first, then the techniques that the data are made for, each with its commands, the expected time, the
-reason, and what was measured so far. Where a technique has not been shown to beat the baseline, it says so. Times come
-from a probe of some seconds on this machine or, with --gpu on a machine without one, from published step times.
+Reads every image and label map of a raw dataset but those of imagesTs, which `nnunet_ext check` reads, too, and prints
+what to try: the baseline of stock nnU-Net first, then the techniques that the data are made for, each with its
+commands, the expected time, the reason, and what was measured so far. Where a technique has not been shown to beat the
+baseline, it says so. Times come from a probe of some seconds on this machine or, with --gpu on a machine without one,
+from published step times. On a machine without a GPU, such as a cluster's login node, the commands are for the CPU
+unless --gpu is given.
 
 It changes nothing. Exit status 0 if the files have no problem, 1 if they have one. Examples:
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from nnunet_ext.diagnosis.advising import Step
 
 ELSEWHERE = "This advice is for one dataset. For images without labels elsewhere see docs/techniques/pretraining.md."
+PAGES = "Pages that begin with docs/ are in the repository of this package."
 MANY = 3  # components of a label in a case: enough to ask whether all were annotated
 
 
@@ -112,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
         print("\n" + _wrapped("Score all on the same cases with nnunet_ext evaluate, and see docs/choose.md."))
     if not facts.unlabelled:
         print(f"\n{ELSEWHERE}")
+    print(f"\n{PAGES}")
     return 1 if problems else 0
 
 

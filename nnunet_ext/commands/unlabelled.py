@@ -9,11 +9,13 @@ they stay where they are. Example, of pre-training on dataset 12 with the plans 
     nnUNetv2_move_plans_between_datasets -s 5 -t 12 -sp nnUNetPlans -tp nnUNetPlansFrom5
     nnUNetv2_preprocess -d 12 -plans_name nnUNetPlansFrom5 -c 3d_fullres
     nnUNetv2_train 12 3d_fullres all -p nnUNetPlansFrom5 -tr nnUNetTrainerModelsGenesis
-    nnUNetv2_train 5 3d_fullres 0 -tr nnUNetTrainerDBDMP -pretrained_weights CHECKPOINT
+    nnunet_ext configure -d 5 -c 3d_fullres --name 3d_fullres_pretrained
+    nnUNetv2_train 5 3d_fullres_pretrained 0 -tr nnUNetTrainerDBDMP -pretrained_weights CHECKPOINT
 
 CHECKPOINT is fold_all/checkpoint_final.pth in the folder nnUNetTrainerModelsGenesis__nnUNetPlansFrom5__3d_fullres of
-dataset 12's results. The plans must be those of dataset 5, so that network, spacing and intensities are the same.
-nnUNetTrainerVolumeFusion and nnUNetTrainerMAE pre-train in the same way.
+dataset 12's results. The name of a model's folder does not tell that it started from weights, so that such a training
+has a configuration of its own. The plans must be those of dataset 5, so that network, spacing and intensities are the
+same. nnUNetTrainerVolumeFusion and nnUNetTrainerMAE pre-train in the same way.
 """
 
 import argparse

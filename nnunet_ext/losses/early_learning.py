@@ -62,7 +62,8 @@ def lasting_slope_fall(ious: Sequence[float | None], *, min_epochs: int = 3) -> 
 
     Args:
         ious: as for `slope_fall`.
-        min_epochs: with fewer values now, at least 3, there is no result. The fits of the epochs before need 3.
+        min_epochs: with fewer values now, at least 3, there is no result. The fits of the epochs before need 3,
+            so that 3 to 7 are alike.
     """
     falls = [slope_fall(ious, min_epochs=min_epochs)]
     while falls[-1] is not None and len(falls) < FITS_IN_A_ROW:

@@ -20,7 +20,10 @@ class ADELESettings(Section):
         "epochs in a row, before its labels are corrected; r in the paper.",
     )
     min_epochs: int = Field(
-        5, ge=3, description="Epochs in which the network must have found a class before a curve is fitted to them."
+        5,
+        ge=3,
+        description="Epochs with an IoU that a class must have since the network first found it, before it can be "
+        "corrected. The five fits in a row need 7, so that 3 to 7 are alike.",
     )
 
 

@@ -252,6 +252,7 @@ def test_the_page_names_reason_time_evidence_and_results(raw: Path, capsys: pyte
     assert "   $ nnunet_ext check -d 5 --trainer nnUNetTrainerTDNet\n" in page
     assert page.endswith(
         "\n\nThis advice is for one dataset. For images without labels elsewhere see docs/techniques/pretraining.md.\n"
+        "\nPages that begin with docs/ are in the repository of this package.\n"
     )
     assert "for one fold, measured; network and patch (8 x 24 x 24) that nnU-Net usually plans" in " ".join(
         page.split()

@@ -1,5 +1,8 @@
 """The scores table keeps every bit of a number, and names what is not a table."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +18,8 @@ from nnunet_ext.evaluation.scores_table import (
     wide_table,
     write_scores,
 )
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "evaluate.md"
 
 
 def table(numerators):
@@ -37,6 +42,17 @@ def test_text_stays_text(tmp_path):
     write_scores(tmp_path / "scores.csv", table([1.0]))
     row = read_scores(tmp_path / "scores.csv").iloc[0]
     assert (row["case"], row["references"], row["seed"]) == ("NA", "", "0")
+
+
+def test_the_lines_for_pandas_keep_sets_of_cases_and_references_apart(tmp_path, monkeypatch):
+    parts = [("D", "", [1.0]), ("D", "labelsTr_dense", [0.5]), ("E", "", [0.0])]
+    scores = pd.concat(table(numbers).assign(dataset=name, references=other) for name, other, numbers in parts)
+    (tmp_path / "OUT").mkdir()
+    write_scores(tmp_path / "OUT" / "scores.csv", scores)
+    monkeypatch.chdir(tmp_path)
+    found = {"pandas": pd}
+    exec(re.search(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[1], found)
+    assert found["figures"].tolist() == [0.5, 1.0, 0.0]
 
 
 HEADER = ",".join(COLUMNS) + "\n"

@@ -94,6 +94,14 @@ def test_a_lasting_fall_of_a_curve_without_noise_is_that_of_four_epochs_before()
     assert lasting_slope_fall([*values[:12], None, *values[13:]]) is None
 
 
+@pytest.mark.parametrize("min_epochs", [3, 4, 5, 6, 7])
+def test_the_five_fits_need_seven_epochs_however_few_are_asked_for(min_epochs):
+    values = [iou(t, 0.9, 0.8, 2.0) for t in range(1, 8)]
+    assert lasting_slope_fall(values[:6], min_epochs=min_epochs) is None
+    assert lasting_slope_fall(values, min_epochs=min_epochs) == lasting_slope_fall(values) is not None
+    assert lasting_slope_fall(values, min_epochs=8) is None
+
+
 def test_a_fit_waits_for_so_many_epochs():
     values = [iou(t, 0.9, 0.8, 2.0) for t in range(1, 8)]
     assert slope_fall(values, min_epochs=8) is None
