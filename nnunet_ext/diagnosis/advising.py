@@ -144,7 +144,7 @@ def schedule_for(
     epochs = int(EPOCHS * budget / (full * longest))
     if epochs >= LEAST_EPOCHS and (hours is not None or not on_cpu):  # who has only a CPU seldom wants a week of it
         name = f"{base}_{SHORT}"
-        settings = "".join(f" {one.when_short.format(third=epochs // 3)}" for one in advice if one.when_short)
+        settings = _settings_when_short(advice, epochs)
         shorter = f"nnunet_ext configure -d {{number}}{option} -c {base} --name {name} num_epochs={epochs}{settings}"
         note = f"{basis} {too_long} All are shortened alike, to {epochs}, so that they can be compared."
         return Schedule(name, plans, device, target, [plan, shorter], full * epochs / EPOCHS, epochs, note, full)
@@ -161,8 +161,17 @@ def schedule_for(
         note += f" It is not for {' and '.join(others)}, with the network of the source: they are no part of that."
     if spent * longest > budget:
         note += f" It takes up to {in_words(spent * longest)}, which is longer than you have."
-    derive = f"nnunet_ext plan -d {{number}}{option} --preset quick -c {base}"
-    return Schedule(name, plans, device, target, [plan, derive], spent, SETTINGS["num_epochs"], note, full)
+    epochs = SETTINGS["num_epochs"]
+    preparation = [plan, f"nnunet_ext plan -d {{number}}{option} --preset quick -c {base}"]
+    if settings := _settings_when_short(advice, epochs):
+        preset, name = name, f"{name}_{SHORT}"
+        preparation.append(f"nnunet_ext configure -d {{number}}{option} -c {preset} --name {name}{settings}")
+    return Schedule(name, plans, device, target, preparation, spent, epochs, note, full)
+
+
+def _settings_when_short(advice: Sequence[Advice], epochs: int) -> str:
+    """What a training of so few epochs sets beside these, for each trainer that needs it, with a space before each."""
+    return "".join(f" {one.when_short.format(third=epochs // 3)}" for one in advice if one.when_short)
 
 
 def _own_epochs(one: Advice) -> int:

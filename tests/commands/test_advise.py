@@ -22,6 +22,7 @@ from nnunet_ext.cli import build_parser, main
 from nnunet_ext.diagnosis import advising, step_times
 from nnunet_ext.diagnosis.advising import Network, advice_for, schedule_for, steps
 from nnunet_ext.diagnosis.step_times import StepTime, probed
+from nnunet_ext.plans.settings import configured_settings
 from nnunet_ext.registry import TECHNIQUES, TRAINERS
 from support.command_blocks import ENTRY_POINTS
 from support.pages import anchors
@@ -364,6 +365,31 @@ def test_on_a_slow_machine_the_preset_compares_methods() -> None:
         "nnunet_ext plan -d 5 --preset quick -c 3d_fullres",
         "nnUNetv2_train 5 3d_fullres_quick 0 -tr nnUNetTrainerConfigurable -device cpu",
     ]
+
+
+def test_the_preset_has_a_ramp_that_ends_in_its_epochs(
+    advise: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The printed commands are run on plans like those of nnU-Net."""
+    folder = tmp_path / "preprocessed" / "Dataset005_Some"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("nnUNet_preprocessed", str(folder.parent))
+    kwargs = {"features_per_stage": [32, 64, 128], "n_conv_per_stage": [2, 2, 2], "n_conv_per_stage_decoder": [2, 2]}
+    architecture = {"network_class_name": "x", "arch_kwargs": {"n_stages": 3, **kwargs}, "_kw_requires_import": []}
+    full = {"patch_size": [40, 56, 40], "spacing": [1.0] * 3, "batch_size": 9, "architecture": architecture}
+    file = folder / "nnUNetPlans.json"
+    file.write_text(json.dumps({"plans_name": "nnUNetPlans", "configurations": {"3d_fullres": full}}))
+    stock, dbdmp = advise("dense few", "--missing-instances", "--hours", "0.1")["steps"]
+    for command in stock["commands"]:
+        program, *arguments = shlex.split(command)
+        if program == "nnunet_ext" and arguments[0] != "split":
+            assert main(arguments) == 0
+    for trainer, step in (("nnUNetTrainerConfigurable", stock), ("nnUNetTrainerDBDMP", dbdmp)):
+        _, _, configuration, _, _, chosen, *_ = step["commands"][-1].split()
+        assert chosen == trainer
+        settings = configured_settings(json.loads(file.read_text()), configuration)
+        assert settings["num_epochs"] == 20
+        assert settings["dbdmp"]["ramp_epochs"] == 6
 
 
 def test_it_is_told_if_even_the_preset_takes_longer_than_there_is() -> None:
