@@ -259,6 +259,61 @@ def test_the_page_names_reason_time_evidence_and_results(raw: Path, capsys: pyte
     )
 
 
+UNLABELLED = "Dataset005_Some"
+
+
+def write_unlabelled(raw: Path, tmp_path: Path, shape: tuple[int, ...], ending: str = ".nii.gz") -> None:
+    """Dataset 5, made by `nnunet_ext unlabelled`, of more cases than are few."""
+    for number in range(FEW + 1):
+        write_array(np.full(shape, 7 + number, np.uint8), tmp_path / "scans" / f"c{number}_0000{ending}")
+    assert main(["unlabelled", str(tmp_path / "scans"), "-o", UNLABELLED, "--channels", "MRI"]) == 0
+
+
+@pytest.mark.parametrize("options", [(), ("--missing-instances",), ("--wrong-labels",), ("--hours", "1", "--gpu", "6")])
+def test_placeholders_are_no_dense_labels(
+    options: tuple[str, ...], raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_unlabelled(raw, tmp_path, SHAPE)
+    capsys.readouterr()
+    assert main(["advise", "-d", "5", *options]) == 0
+    page = capsys.readouterr().out
+    described = f"{UNLABELLED}: {FEW + 1} cases ({FEW + 1} without annotation); which cases are of one patient is not "
+    assert " ".join(page.split()).startswith(
+        f"{described}known; placeholders in place of labels; median size 8 x 24 x 24 voxels. It has no labels: "
+    )
+    assert "   $ nnunet_ext merge TARGET 5 -o Dataset998_Merged\n   $ nnunet_ext advise -d 998\n" in page
+    assert "   See docs/techniques/pretraining.md\n" in page
+    for said in ("dense", "baseline", "Evidence", "No technique", "elsewhere", "missing", "wrong"):
+        assert said not in page
+
+
+@pytest.mark.parametrize(
+    ("shape", "ending", "configuration"), [(SHAPE, ".nii.gz", "3d_fullres"), ((16, 16), ".png", "2d")]
+)
+def test_what_images_without_labels_are_for_has_commands_that_parse(
+    shape: tuple[int, ...],
+    ending: str,
+    configuration: str,
+    raw: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_unlabelled(raw, tmp_path, shape, ending)
+    by_unlabelled = capsys.readouterr().out
+    assert main(["advise", "-d", "5", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["steps"] == []
+    assert (told["facts"]["placeholders"], told["facts"]["unlabelled"], told["facts"]["labels"]) == (True, FEW + 1, 0)
+    pretraining, merging, self_training = told["uses"]
+    assert f"nnUNetv2_train 5 {configuration} all -p nnUNetPlansFromTARGET" in pretraining["commands"][-2]
+    assert all(command in by_unlabelled for command in pretraining["commands"][1:-1])
+    for use in (pretraining, merging, self_training):
+        assert (ROOT / use["page"]).is_file()
+        for command in use["commands"]:
+            assert_parses(command.replace("TARGET", "4"), monkeypatch)
+
+
 def test_images_elsewhere_are_not_spoken_of_where_some_are_here(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(raw, "mixed")
     assert main(["advise", "-d", "5", "--no-times"]) == 0
