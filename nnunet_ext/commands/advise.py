@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         found, note = advising.steps(advice, schedule, name=name), schedule.note
         if args.gpu is not None and (most := max(step.memory_gb or 0 for step in found)) > args.gpu:
             note += f" The largest training needs about {most:.1f} GB of GPU memory, more than there is."
-    uses = advising.uses_of_images(name, facts) if facts.placeholders else []
+    uses = advising.uses_of_images(name, facts, on_cpu=not has_gpu) if facts.placeholders else []
     if args.json:
         told = {"problems": [problem.detail for problem in problems], **advising.as_json(facts, found, uses, note)}
         print(json.dumps({"dataset": name, **told}, indent=2))

@@ -94,9 +94,10 @@ def planned_network(name: str, facts: Facts) -> Network | None:
         return None
 
 
-def uses_of_images(name: str, facts: Facts) -> list[Use]:
+def uses_of_images(name: str, facts: Facts, *, on_cpu: bool) -> list[Use]:
     """What a dataset of images without labels is for, beside a dataset with labels, TARGET."""
     number, configuration = dataset_number(name), "2d" if facts.shape[0] == 1 else "3d_fullres"
+    device = " -device cpu" * on_cpu
     model = f"$nnUNet_results/{name}/nnUNetTrainerModelsGenesis__{PLANS_OF_TARGET}__{configuration}"
     train = f"nnUNetv2_train TARGET {configuration} 0 -tr nnUNetTrainerConfigurable"
     return [
@@ -104,8 +105,8 @@ def uses_of_images(name: str, facts: Facts) -> list[Use]:
             "Pre-training, with the plans of TARGET, which is then trained on from these weights.",
             [
                 "nnUNetv2_plan_and_preprocess -d TARGET",
-                *pretraining_steps(number, configuration),
-                f'{train} -pretrained_weights "{model}/fold_all/checkpoint_final.pth"',
+                *pretraining_steps(number, configuration, device),
+                f'{train} -pretrained_weights "{model}/fold_all/checkpoint_final.pth"{device}',
             ],
             "docs/techniques/pretraining.md",
         ),
