@@ -23,6 +23,7 @@ class Facts:
         sliced: cases of which some slices are annotated in full, and the others not.
         partial: cases that dataset.json lists as annotated for some of the labels.
         unlabelled: cases without any annotation.
+        placeholders: whether these are all cases, with placeholders that ``nnunet_ext unlabelled`` wrote as labels.
         patients: number of patients; None if nothing says which cases are of one patient.
         shape: median shape of the cases in voxels, (Z, Y, X); 2D images have Z = 1.
         labels: number of labels or regions but background and ignore.
@@ -39,6 +40,7 @@ class Facts:
     sliced: int = 0
     partial: int = 0
     unlabelled: int = 0
+    placeholders: bool = False
     patients: int | None = None
     shape: tuple[int, ...] = (1, 1, 1)
     labels: int = 1

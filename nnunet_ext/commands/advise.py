@@ -7,6 +7,8 @@ baseline, it says so. Times come from a probe of some seconds on this machine or
 from published step times. On a machine without a GPU, such as a cluster's login node, the commands are for the CPU
 unless --gpu is given.
 
+Of a dataset that `nnunet_ext unlabelled` made it says what images without labels are for.
+
 It changes nothing. Exit status 0 if the files have no problem, 1 if they have one. Examples:
 
     nnunet_ext advise -d 5
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 
 ELSEWHERE = "This advice is for one dataset. For images without labels elsewhere see docs/techniques/pretraining.md."
 PAGES = "Pages that begin with docs/ are in the repository of this package."
+NO_LABELS = """It has no labels: those in its files are placeholders of `nnunet_ext unlabelled`, which let nnU-Net's
+commands read the images. No segmentation can be learned from it alone. This is what it is for, beside a dataset with
+labels of the same channels (TARGET):"""
 MANY = 3  # components of a label in a case: enough to ask whether all were annotated
 
 
@@ -89,8 +94,9 @@ def run(args: argparse.Namespace) -> int:
         found, note = advising.steps(advice, schedule, name=name), schedule.note
         if args.gpu is not None and (most := max(step.memory_gb or 0 for step in found)) > args.gpu:
             note += f" The largest training needs about {most:.1f} GB of GPU memory, more than there is."
+    uses = advising.uses_of_images(name, facts, on_cpu=not has_gpu) if facts.placeholders else []
     if args.json:
-        told = {"problems": [problem.detail for problem in problems], **advising.as_json(facts, found, note)}
+        told = {"problems": [problem.detail for problem in problems], **advising.as_json(facts, found, uses, note)}
         print(json.dumps({"dataset": name, **told}, indent=2))
         return 1 if problems else 0
     print(_wrapped(f"{name}: {advising.described(facts)}"))
@@ -100,7 +106,11 @@ def run(args: argparse.Namespace) -> int:
         print(
             _wrapped("\nCases have several instances of a label. If some were not annotated, add --missing-instances.")
         )
-    if not found:
+    if uses:
+        print("\n" + _wrapped(NO_LABELS))
+    for number, use in enumerate(uses, 1):
+        print(f"\n{number}. {use.why}", f"   See {use.page}", *(f"   $ {line}" for line in use.commands), sep="\n")
+    if not found and not uses:
         print("\nNo technique here is made for such data.")
     for number, step in enumerate(found, 1):
         print(f"\n{number}. {step.trainer}{' (baseline)' * step.is_baseline}")

@@ -1,13 +1,20 @@
-"""Write few-shot folds: a few training cases, drawn from a seed, and the validation cases.
+"""Write folds: few-shot ones, drawn from a seed, or a cross-validation of whole patients.
 
-Writes nnU-Net's own splits_final.json. The draws of one seed are nested: 1 shot is among 5 shots, 5 are among 10, with
-the same validation cases for the same --val. With --append the folds that are there stay as they were. With --group,
-shots and --val count patients, each with all of its cases, so that no patient is in both parts of a fold. Of datasets
-that `nnunet_ext pair` made the patients are known. Example:
+Writes nnU-Net's own splits_final.json. --shots draws a few training cases for each fold, and the validation cases. The
+draws of one seed are nested: 1 shot is among 5 shots, 5 are among 10, with the same validation cases for the same
+--val. --cross-validation divides the dataset into folds: each case is in the validation of one of them, and in the
+training of the others. Without --group, --folds and --seed these are nnU-Net's own five folds.
+
+With --append the folds that are there stay as they were. With --group, shots, --val and the parts of a cross-validation
+are of patients, each with all of its cases, so that no patient is in both parts of a fold. Of datasets that
+`nnunet_ext pair` made the patients are known. Example:
 
     nnunet_ext split -d 4 --shots 5 --val 20 --append
     nnunet_ext split -d 27 --shots 3 --seed 1 --folds 3 --group "patient[0-9]+"
+    nnunet_ext split -d 27 --cross-validation --folds 3 --group "patient[0-9]+" --force
 """
+
+from __future__ import annotations
 
 import argparse
 import os
@@ -17,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunet_ext.arguments import not_negative, number_of_folds, positive
 from nnunet_ext.claims import only_run
@@ -27,18 +35,25 @@ from nnunet_ext.nnunet_folders import dataset_folder
 from nnunet_ext.nnunet_names import PLANS
 from nnunet_ext.plans import plans_file
 
+if TYPE_CHECKING:
+    from nnunet_ext.formats.splits import Fold
+
 SHOWN = 10  # training cases that are named one by one
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-d", "--dataset", required=True, help="id or name of the dataset")
-    parser.add_argument("--shots", type=positive, required=True, metavar="K", help="training cases of a fold")
-    parser.add_argument("--seed", type=not_negative, default=0, metavar="S", help="random seed (default: %(default)s)")
-    parser.add_argument(
-        "--folds", type=number_of_folds, default=1, metavar="F", help="folds to draw (default: %(default)s)"
-    )
+    kind = parser.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--shots", type=positive, metavar="K", help="draw folds of so many training cases")
+    divide = "divide the dataset into folds, of which each validates other cases"
+    kind.add_argument("--cross-validation", action="store_true", help=divide)
+    seed = "random seed (default: 0; of a cross-validation that of nnU-Net's own folds)"
+    parser.add_argument("--seed", type=not_negative, metavar="S", help=seed)
+    number = "number of folds (default: 1; of a cross-validation 5)"
+    parser.add_argument("--folds", type=number_of_folds, metavar="F", help=number)
     parser.add_argument("--group", metavar="REGEX", help="pattern in a case's name whose first group is the patient")
-    parser.add_argument("--val", type=positive, metavar="N", help="validation cases of a fold (default: all the rest)")
+    validation = "for --shots: validation cases of a fold (default: all the rest)"
+    parser.add_argument("--val", type=positive, metavar="N", help=validation)
     parser.add_argument("--append", action="store_true", help="add the folds behind those that are there")
     parser.add_argument("--force", action="store_true", help="replace a splits_final.json that is there")
 
@@ -48,17 +63,18 @@ def run(args: argparse.Namespace) -> int:
 
     if args.append and args.force:
         raise UserError("--append keeps what is there and --force replaces it: give one of them.")
+    if args.cross_validation and args.val is not None:
+        raise UserError("--val is for --shots: a cross-validation validates each case once. Leave --val out.")
     folder, cases = splits.find_dataset(args.dataset)
     file = folder / splits.SPLITS
     raw = dataset_folder("nnUNet_raw", folder.name) if os.environ.get("nnUNet_raw") else None
     groups = patients.groups_of_cases(cases, args.group, raw)
-    draw = partial(splits.draw_fold, groups, shots=args.shots, seed=args.seed, validation=args.val)
-    drawn = [draw(fold=fold) for fold in range(args.folds)]
+    drawn = drawn_folds(args, groups)
     with only_run(file, patience_s=plans_file.PATIENCE_S):
         existing = []
         with suppress(UserError) if args.force else nullcontext():  # what is no split is replaced
             existing = splits.read_splits(file) if file.is_file() else []
-        folds, numbers = drawn, list(range(args.folds))
+        folds, numbers = drawn, list(range(len(drawn)))
         if args.append:
             if not existing:
                 raise UserError(
@@ -78,6 +94,8 @@ def run(args: argparse.Namespace) -> int:
         note = ", already there" if is_there else ""
         print(f"\nFold {number}{note}\n  training: {cases_and_patients(fold['train'], groups, named=True)}")
         print(f"  validation: {cases_and_patients(fold['val'], groups)}")
+        if left := sorted(set(cases).difference(fold["train"], fold["val"])):
+            print(f"  in neither part: {cases_and_patients(left, groups)}")
         print(f"  nnUNetv2_train {args.dataset} {usual_training(folder, number)}")
     kept = [splits.same_fold(*pair) for pair in zip(existing, folds)]
     others = [number for number in range(len(existing)) if not (number < len(kept) and kept[number])]
@@ -95,6 +113,17 @@ def run(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return 0
+
+
+def drawn_folds(args: argparse.Namespace, groups: Mapping[str, Sequence[str]]) -> list[Fold]:
+    """The folds that are asked for, of the cases of each patient."""
+    from nnunet_ext.preprocessing.raw import splits
+
+    if args.cross_validation:
+        asked = {"folds": args.folds, "seed": args.seed}
+        return splits.divide(groups, **{name: value for name, value in asked.items() if value is not None})
+    draw = partial(splits.draw_fold, groups, shots=args.shots, seed=args.seed or 0, validation=args.val)
+    return [draw(fold=fold) for fold in range(args.folds or 1)]
 
 
 def cases_and_patients(cases: Sequence[str], groups: Mapping[str, Sequence[str]], *, named: bool = False) -> str:

@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from nnunet_ext.preprocessing.raw.next_steps import pretraining_steps
     from nnunet_ext.preprocessing.raw.unlabelled import make_unlabelled_dataset
 
     source, flat = make_unlabelled_dataset(args.images, args.output, channels=args.channels, force=args.force)
@@ -43,12 +44,7 @@ def run(args: argparse.Namespace) -> int:
     number, configuration = dataset_number(args.output), "2d" if flat else "3d_fullres"
     channels = f"channel{'s' * (len(names) != 1)} {', '.join(names)}"
     print(f"Wrote {args.output}: {counted(len(source.cases), 'case')}, {channels}.")
-    print(
-        f"\nNext, with the plans of the dataset to be learned (TARGET):\n"
-        f"  nnUNetv2_plan_and_preprocess -d {number} --no_pp\n"
-        f"  nnUNetv2_move_plans_between_datasets -s TARGET -t {number} -sp nnUNetPlans -tp nnUNetPlansFromTARGET\n"
-        f"  nnUNetv2_preprocess -d {number} -plans_name nnUNetPlansFromTARGET -c {configuration}\n"
-        f"  nnUNetv2_train {number} {configuration} all -p nnUNetPlansFromTARGET -tr nnUNetTrainerModelsGenesis\n"
-        "nnUNetTrainerVolumeFusion and nnUNetTrainerMAE pre-train in the same way."
-    )
+    print("\nNext, with the plans of the dataset to be learned (TARGET):")
+    print(*(f"  {command}" for command in pretraining_steps(number, configuration)), sep="\n")
+    print("nnUNetTrainerVolumeFusion and nnUNetTrainerMAE pre-train in the same way.")
     return 0

@@ -13,6 +13,7 @@ from nnunet_ext.nnunet_folders import dataset_number, preprocessed_folder
 from nnunet_ext.nnunet_names import EPOCHS, PLANS, SPLITS
 from nnunet_ext.plans.plans_file import read_plans
 from nnunet_ext.plans.quick import BASE_FEATURES, MIN_BATCH, SETTINGS, VOXELS_PER_PATCH
+from nnunet_ext.preprocessing.raw.next_steps import PLANS_OF_TARGET, pretraining_steps
 from nnunet_ext.preprocessing.raw.splits import FOLDS
 
 DEFAULT_TARGET_GB = 8  # for which nnU-Net plans
@@ -20,6 +21,7 @@ LONGEST_H = 7 * 24  # of a training that is still shown as it is, if nobody says
 LEAST_EPOCHS = 50  # of a shortened training; below that the preset learns more in the same time
 USUAL_PATCH, USUAL_BATCH = {2: 512, 3: 128}, {2: 12, 3: 2}  # for 8 GB
 SHORT, QUICK = "short", "quick"
+MERGED = "Dataset998_Merged"  # 999 is that of the dense cases, in the advice on a merged dataset
 
 Probe = Callable[[int, int], StepTime]
 """The time of a step, for 2 or 3 dimensions and a number of features of the first stage."""
@@ -48,6 +50,15 @@ class Step:
     verdict: str
     evidence: str
     results: str
+
+
+@dataclass(frozen=True)
+class Use:
+    """What images without labels are for."""
+
+    why: str
+    commands: Sequence[str]  # with TARGET for the dataset that has labels
+    page: str
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,38 @@ def planned_network(name: str, facts: Facts) -> Network | None:
         return None
 
 
+def uses_of_images(name: str, facts: Facts, *, on_cpu: bool) -> list[Use]:
+    """What a dataset of images without labels is for, beside a dataset with labels, TARGET."""
+    number, configuration = dataset_number(name), "2d" if facts.shape[0] == 1 else "3d_fullres"
+    device = " -device cpu" * on_cpu
+    model = f"$nnUNet_results/{name}/nnUNetTrainerModelsGenesis__{PLANS_OF_TARGET}__{configuration}"
+    train = f"nnUNetv2_train TARGET {configuration} 0 -tr nnUNetTrainerConfigurable"
+    return [
+        Use(
+            "Pre-training, with the plans of TARGET, which is then trained on from these weights.",
+            [
+                "nnUNetv2_plan_and_preprocess -d TARGET",
+                *pretraining_steps(number, configuration, device),
+                f'{train} -pretrained_weights "{model}/fold_all/checkpoint_final.pth"{device}',
+            ],
+            "docs/techniques/pretraining.md",
+        ),
+        Use(
+            "Merging with TARGET, and advice on what to try with the merged dataset.",
+            [f"nnunet_ext merge TARGET {number} -o {MERGED}", f"nnunet_ext advise -d {dataset_number(MERGED)}"],
+            "docs/choose.md",
+        ),
+        Use(
+            "Self-training: a model of TARGET labels these images, and a second one learns from both.",
+            [
+                f"nnunet_ext self-train -d {number} --with TARGET -c {configuration} -tr nnUNetTrainerConfigurable "
+                "--id 601 -o SELF_TRAINING"
+            ],
+            "docs/how-to/self-training.md",
+        ),
+    ]
+
+
 def has_folds(folder: Path) -> bool:
     """Whether a raw dataset has folds already: its own, which planning takes over, or those in nnUNet_preprocessed."""
     try:
@@ -92,7 +135,12 @@ def has_folds(folder: Path) -> bool:
 
 
 def advice_for(facts: Facts, techniques: Iterable[Any]) -> list[Advice]:
-    """What applies, the baseline first, then by what was shown; in the order of the techniques where that is equal."""
+    """What applies, the baseline first, then by what was shown; in the order of the techniques where that is equal.
+
+    Nothing applies to a dataset without labels, whose use is in other trainings than its own: see `uses_of_images`.
+    """
+    if facts.placeholders:
+        return []
     applying = [advice for technique in techniques for advice in technique.advice if advice.applies(facts)]
     return sorted(applying, key=lambda advice: (not advice.is_baseline, VERDICTS.index(advice.verdict)))
 
@@ -144,7 +192,7 @@ def schedule_for(
     epochs = int(EPOCHS * budget / (full * longest))
     if epochs >= LEAST_EPOCHS and (hours is not None or not on_cpu):  # who has only a CPU seldom wants a week of it
         name = f"{base}_{SHORT}"
-        settings = "".join(f" {one.when_short.format(third=epochs // 3)}" for one in advice if one.when_short)
+        settings = _settings_when_short(advice, epochs)
         shorter = f"nnunet_ext configure -d {{number}}{option} -c {base} --name {name} num_epochs={epochs}{settings}"
         note = f"{basis} {too_long} All are shortened alike, to {epochs}, so that they can be compared."
         return Schedule(name, plans, device, target, [plan, shorter], full * epochs / EPOCHS, epochs, note, full)
@@ -161,8 +209,17 @@ def schedule_for(
         note += f" It is not for {' and '.join(others)}, with the network of the source: they are no part of that."
     if spent * longest > budget:
         note += f" It takes up to {in_words(spent * longest)}, which is longer than you have."
-    derive = f"nnunet_ext plan -d {{number}}{option} --preset quick -c {base}"
-    return Schedule(name, plans, device, target, [plan, derive], spent, SETTINGS["num_epochs"], note, full)
+    epochs = SETTINGS["num_epochs"]
+    preparation = [plan, f"nnunet_ext plan -d {{number}}{option} --preset quick -c {base}"]
+    if settings := _settings_when_short(advice, epochs):
+        preset, name = name, f"{name}_{SHORT}"
+        preparation.append(f"nnunet_ext configure -d {{number}}{option} -c {preset} --name {name}{settings}")
+    return Schedule(name, plans, device, target, preparation, spent, epochs, note, full)
+
+
+def _settings_when_short(advice: Sequence[Advice], epochs: int) -> str:
+    """What a training of so few epochs sets beside these, for each trainer that needs it, with a space before each."""
+    return "".join(f" {one.when_short.format(third=epochs // 3)}" for one in advice if one.when_short)
 
 
 def _own_epochs(one: Advice) -> int:
@@ -268,13 +325,14 @@ def described(facts: Facts) -> str:
     parts = [f"{counted(facts.cases, 'case')} ({told})"]
     unknown = "which cases are of one patient is not known"
     parts.append(unknown if facts.patients is None else counted(facts.patients, "patient"))
-    parts.append(counted(facts.labels, "region" if facts.has_regions else "label"))
+    labels = counted(facts.labels, "region" if facts.has_regions else "label")
+    parts.append("placeholders in place of labels" if facts.placeholders else labels)
     parts.append(f"median size {size(facts.shape)} voxels")
     if facts.priors is not None:
         parts.append(f"{facts.priors} with a prior scan, {'with' if facts.has_prior_labels else 'without'} its labels")
-    if facts.missing_instances:
+    if facts.missing_instances and not facts.placeholders:
         parts.append("instances are missing in the labels")
-    if facts.wrong_labels:
+    if facts.wrong_labels and not facts.placeholders:
         parts.append("some labels are wrong")
     return "; ".join(parts) + "."
 
@@ -286,6 +344,7 @@ def in_words(hours: float) -> str:
     return counted(round(hours), "hour") if hours < 48 else counted(round(hours / 24), "day")
 
 
-def as_json(facts: Facts, found: Sequence[Step], note: str) -> dict[str, Any]:
+def as_json(facts: Facts, found: Sequence[Step], uses: Sequence[Use], note: str) -> dict[str, Any]:
     """All of it, for programs."""
-    return {"facts": {**asdict(facts), "cases": facts.cases}, "times": note, "steps": [asdict(step) for step in found]}
+    told = {"steps": [asdict(step) for step in found], "uses": [asdict(use) for use in uses]}
+    return {"facts": {**asdict(facts), "cases": facts.cases}, "times": note, **told}

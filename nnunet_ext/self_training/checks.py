@@ -100,8 +100,8 @@ def _check_patients(ours: Mapping[str, str], theirs: Mapping[str, str], *, here:
         raise UserError(
             f"{some(same, 3)} in {here}: their patients are held out, such as {patient} with {held[patient]} in "
             f"{there}. Scores on patients who were trained on say nothing. Leave these cases out, hold out others with "
-            "--held-out, or make folds of whole patients (nnunet_ext split). If they are different patients of one "
-            "name, give --patients with a name for each."
+            "--held-out, or make folds of whole patients (nnunet_ext split --cross-validation --group REGEX). If they "
+            "are different patients of one name, give --patients with a name for each."
         )
 
 

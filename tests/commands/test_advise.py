@@ -22,6 +22,7 @@ from nnunet_ext.cli import build_parser, main
 from nnunet_ext.diagnosis import advising, step_times
 from nnunet_ext.diagnosis.advising import Network, advice_for, schedule_for, steps
 from nnunet_ext.diagnosis.step_times import StepTime, probed
+from nnunet_ext.plans.settings import configured_settings
 from nnunet_ext.registry import TECHNIQUES, TRAINERS
 from support.command_blocks import ENTRY_POINTS
 from support.pages import anchors
@@ -259,6 +260,62 @@ def test_the_page_names_reason_time_evidence_and_results(raw: Path, capsys: pyte
     )
 
 
+UNLABELLED = "Dataset005_Some"
+
+
+def write_unlabelled(raw: Path, tmp_path: Path, shape: tuple[int, ...], ending: str = ".nii.gz") -> None:
+    """Dataset 5, made by `nnunet_ext unlabelled`, of more cases than are few."""
+    for number in range(FEW + 1):
+        write_array(np.full(shape, 7 + number, np.uint8), tmp_path / "scans" / f"c{number}_0000{ending}")
+    assert main(["unlabelled", str(tmp_path / "scans"), "-o", UNLABELLED, "--channels", "MRI"]) == 0
+
+
+@pytest.mark.parametrize("options", [(), ("--missing-instances",), ("--wrong-labels",), ("--hours", "1", "--gpu", "6")])
+def test_placeholders_are_no_dense_labels(
+    options: tuple[str, ...], raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_unlabelled(raw, tmp_path, SHAPE)
+    capsys.readouterr()
+    assert main(["advise", "-d", "5", *options]) == 0
+    page = capsys.readouterr().out
+    described = f"{UNLABELLED}: {FEW + 1} cases ({FEW + 1} without annotation); which cases are of one patient is not "
+    assert " ".join(page.split()).startswith(
+        f"{described}known; placeholders in place of labels; median size 8 x 24 x 24 voxels. It has no labels: "
+    )
+    assert "   $ nnunet_ext merge TARGET 5 -o Dataset998_Merged\n   $ nnunet_ext advise -d 998\n" in page
+    assert "   See docs/techniques/pretraining.md\n" in page
+    for said in ("dense", "baseline", "Evidence", "No technique", "elsewhere", "missing", "wrong"):
+        assert said not in page
+
+
+@pytest.mark.parametrize(
+    ("shape", "ending", "configuration"), [(SHAPE, ".nii.gz", "3d_fullres"), ((16, 16), ".png", "2d")]
+)
+def test_what_images_without_labels_are_for_has_commands_that_parse(
+    shape: tuple[int, ...],
+    ending: str,
+    configuration: str,
+    raw: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_unlabelled(raw, tmp_path, shape, ending)
+    by_unlabelled = capsys.readouterr().out
+    assert main(["advise", "-d", "5", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["steps"] == []
+    assert (told["facts"]["placeholders"], told["facts"]["unlabelled"], told["facts"]["labels"]) == (True, FEW + 1, 0)
+    pretraining, merging, self_training = told["uses"]
+    assert f"nnUNetv2_train 5 {configuration} all -p nnUNetPlansFromTARGET" in pretraining["commands"][-2]
+    assert all(command.removesuffix(" -device cpu") in by_unlabelled for command in pretraining["commands"][1:-1])
+    assert all(command.endswith(" -device cpu") for command in pretraining["commands"][-2:])  # of this machine
+    for use in (pretraining, merging, self_training):
+        assert (ROOT / use["page"]).is_file()
+        for command in use["commands"]:
+            assert_parses(command.replace("TARGET", "4"), monkeypatch)
+
+
 def test_images_elsewhere_are_not_spoken_of_where_some_are_here(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(raw, "mixed")
     assert main(["advise", "-d", "5", "--no-times"]) == 0
@@ -365,6 +422,31 @@ def test_on_a_slow_machine_the_preset_compares_methods() -> None:
         "nnunet_ext plan -d 5 --preset quick -c 3d_fullres",
         "nnUNetv2_train 5 3d_fullres_quick 0 -tr nnUNetTrainerConfigurable -device cpu",
     ]
+
+
+def test_the_preset_has_a_ramp_that_ends_in_its_epochs(
+    advise: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The printed commands are run on plans like those of nnU-Net."""
+    folder = tmp_path / "preprocessed" / "Dataset005_Some"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("nnUNet_preprocessed", str(folder.parent))
+    kwargs = {"features_per_stage": [32, 64, 128], "n_conv_per_stage": [2, 2, 2], "n_conv_per_stage_decoder": [2, 2]}
+    architecture = {"network_class_name": "x", "arch_kwargs": {"n_stages": 3, **kwargs}, "_kw_requires_import": []}
+    full = {"patch_size": [40, 56, 40], "spacing": [1.0] * 3, "batch_size": 9, "architecture": architecture}
+    file = folder / "nnUNetPlans.json"
+    file.write_text(json.dumps({"plans_name": "nnUNetPlans", "configurations": {"3d_fullres": full}}))
+    stock, dbdmp = advise("dense few", "--missing-instances", "--hours", "0.1")["steps"]
+    for command in stock["commands"]:
+        program, *arguments = shlex.split(command)
+        if program == "nnunet_ext" and arguments[0] != "split":
+            assert main(arguments) == 0
+    for trainer, step in (("nnUNetTrainerConfigurable", stock), ("nnUNetTrainerDBDMP", dbdmp)):
+        _, _, configuration, _, _, chosen, *_ = step["commands"][-1].split()
+        assert chosen == trainer
+        settings = configured_settings(json.loads(file.read_text()), configuration)
+        assert settings["num_epochs"] == 20
+        assert settings["dbdmp"]["ramp_epochs"] == 6
 
 
 def test_it_is_told_if_even_the_preset_takes_longer_than_there_is() -> None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 from nnunet_ext.cli import main
 from support.raw_datasets import DATASET_JSON
@@ -35,13 +36,15 @@ def test_fold_is_written_and_shown_with_the_line_that_trains_it(file, capsys):
     assert (len(fold["train"]), len(fold["val"])) == (2, 3)
     shown = capsys.readouterr().out
     assert f"training: 2 cases: {', '.join(fold['train'])}" in shown
-    assert "validation: 3 cases\n" in shown
+    assert "validation: 3 cases\n  in neither part: 7 cases\n" in shown
     assert "nnUNetv2_train 4 3d_fullres 0" in shown
 
 
 def test_more_than_ten_cases_are_only_counted(file, capsys):
     assert main(["split", "-d", "4", "--shots", "11"]) == 0
-    assert "training: 11 cases\n" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "training: 11 cases\n" in shown
+    assert "neither" not in shown
 
 
 def test_patients_are_counted_and_stay_together(file, capsys):
@@ -49,9 +52,49 @@ def test_patients_are_counted_and_stay_together(file, capsys):
     shown = capsys.readouterr().out
     assert "training: 2 patients = 4 cases: " in shown
     assert "validation: 1 patient = 2 cases" in shown
+    assert "in neither part: 3 patients = 6 cases" in shown
     assert len(folds(file)) == 2
     for fold in folds(file):
         assert {case[-2:] for case in fold["train"]}.isdisjoint(case[-2:] for case in fold["val"])
+
+
+def parts_share_no_patient(fold: dict[str, list[str]]) -> bool:
+    return {case[-2:] for case in fold["train"]}.isdisjoint(case[-2:] for case in fold["val"])
+
+
+def test_a_cross_validation_has_folds_of_whole_patients(file, capsys):
+    assert main(["split", "-d", "4", "--cross-validation", "--group", "p[0-9]"]) == 0
+    shown = capsys.readouterr().out
+    assert "Fold 4\n  training: 5 patients = 10 cases: " in shown
+    assert "validation: 1 patient = 2 cases\n  nnUNetv2_train 4 3d_fullres 4\n" in shown
+    drawn = folds(file)
+    assert len(drawn) == 5
+    cases = sorted(f"c{number}_p{number // 2}" for number in range(12))
+    assert sorted(case for fold in drawn for case in fold["val"]) == cases
+    assert all(parts_share_no_patient(fold) and sorted(fold["train"] + fold["val"]) == cases for fold in drawn)
+
+
+def test_a_cross_validation_by_cases_is_that_of_nnunet(file):
+    assert main(["split", "-d", "4", "--cross-validation"]) == 0
+    assert folds(file) == generate_crossval_split(sorted(f"c{number}_p{number // 2}" for number in range(12)))
+
+
+def test_a_cross_validation_has_as_many_folds_as_asked_and_is_drawn_again_by_its_seed(file, capsys):
+    command = ["split", "-d", "4", "--cross-validation", "--folds", "3", "--group", "p[0-9]", "--seed"]
+    assert main([*command, "2"]) == 0
+    drawn = folds(file)
+    assert [len(fold["val"]) for fold in drawn] == [4, 4, 4]
+    assert main([*command, "2"]) == 0
+    assert "Already there" in capsys.readouterr().out
+    assert main([*command, "0"]) == 2
+    assert "has other folds. Add --append to keep them, or --force" in capsys.readouterr().err
+    assert folds(file) == drawn
+    assert main([*command, "0", "--append"]) == 0
+    assert "nnUNetv2_train 4 3d_fullres 5\n" in capsys.readouterr().out
+    assert folds(file)[:3] == drawn
+    assert main([*command, "0", "--force"]) == 0
+    assert len(folds(file)) == 3
+    assert folds(file) != drawn
 
 
 def test_patients_of_pairs_are_known(file, tmp_path, monkeypatch, capsys):
@@ -62,6 +105,8 @@ def test_patients_of_pairs_are_known(file, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("nnUNet_raw", str(raw.parent))
     assert main(["split", "-d", "4", "--shots", "2"]) == 0
     assert "training: 2 patients = 4 cases: " in capsys.readouterr().out
+    assert main(["split", "-d", "4", "--cross-validation", "--force"]) == 0
+    assert all(parts_share_no_patient(fold) for fold in folds(file))
 
 
 @pytest.mark.parametrize(("maker", "status"), [("pair", 2), ("another program", 0)])
@@ -169,6 +214,11 @@ def test_the_example_names_a_configuration_that_is_planned(file, capsys):
         (["--shots", "1", "--append", "--force"], FIVE, "give one of them"),
         (["--shots", "1", "--append"], FIVE, "not in the dataset: c1, c2, c3"),
         (["--shots", "1"], {"train": []}, "is no split"),
+        (["--cross-validation", "--folds", "7", "--group", "p[0-9]"], None, "7 folds need 7 patients, but the dataset"),
+        (["--cross-validation", "--folds", "13"], None, "13 folds need 13 cases, but the dataset has 12"),
+        (["--cross-validation", "--folds", "1"], None, "at least 2 folds"),
+        (["--cross-validation", "--val", "2"], None, "Leave --val out"),
+        (["--cross-validation"], FIVE, "has other folds"),
     ],
 )
 def test_what_cannot_be_done_changes_nothing_and_says_why(file, capsys, arguments, existing, message):
@@ -187,9 +237,11 @@ def test_what_cannot_be_done_changes_nothing_and_says_why(file, capsys, argument
         ["--shots", "1", "--folds", "0"],
         ["--shots", "1", "--folds", "100000"],
         ["--shots", "1", "--seed=-1"],
+        ["--shots", "1", "--cross-validation"],
+        [],
     ],
 )
-def test_numbers_out_of_range_are_wrong_usage(file, capsys, arguments):
+def test_numbers_out_of_range_and_both_kinds_or_none_are_wrong_usage(file, capsys, arguments):
     with pytest.raises(SystemExit) as stop:
         main(["split", "-d", "4", *arguments])
     assert stop.value.code == 2

@@ -64,6 +64,7 @@ COMMANDS = (
     Command("check -d 906 --trainer nnUNetTrainerPartialLabels", (f"{PARTIAL}/dataset.json", f"{PARTIAL}/labelsTr/*")),
     Command("unlabelled raw/" + DATASET + "/imagesTr -o Dataset913_U", DATA, ("raw",)),
     Command("split -d 901 --shots 1 --force", (*DATA, *PLANS), (PLANNED,)),
+    Command("split -d 901 --cross-validation --folds 3 --force", (*DATA, *PLANS), (PLANNED,)),
     Command("configure -d 901 -c 3d_tiny --name fuzzed num_epochs=3", PLANS, (PLANNED,)),
     Command("plan -d 901 --preset quick", (*PLANS, f"{RAW}/dataset.json"), (PLANNED,)),
     Command("pair --table pairs/pairs.csv --labels a=1 b=2 -o Dataset914_P", ("pairs/*", "pairs/pairs.csv"), ("raw",)),

@@ -16,6 +16,7 @@ from nnunet_ext.preprocessing.checks.longitudinal import LongitudinalCheck
 from nnunet_ext.preprocessing.raw.instances import components, instances_of
 from nnunet_ext.preprocessing.raw.patients import PAIRS, patients_of_cases
 from nnunet_ext.preprocessing.raw.raw_dataset import Labels, RawDataset
+from nnunet_ext.preprocessing.raw.unlabelled import is_unlabelled
 from nnunet_ext.preprocessing.simulate.label_noise import RECORD as NOISE
 from nnunet_ext.preprocessing.simulate.partial_annotation import RECORD as SOME_INSTANCES
 
@@ -34,9 +35,10 @@ class FactsCheck:
 
     def __init__(self, dataset: RawDataset, *, missing_instances: bool = False, wrong_labels: bool = False) -> None:
         self.dataset = dataset
+        self.placeholders = is_unlabelled(dataset)
         self.missing_instances = missing_instances or (dataset.folder / SOME_INSTANCES).is_file()
         self.wrong_labels = wrong_labels or (dataset.folder / NOISE).is_file()
-        self.foreground, refusal = single_labels(dataset)
+        self.foreground, refusal = ({}, "") if self.placeholders else single_labels(dataset)
         self.has_regions = bool(refusal)
         self.annotated = dataset.annotated_labels()
         self.kinds: Counter[str] = Counter()
@@ -54,6 +56,8 @@ class FactsCheck:
             self.pairs.look_at(case, labels)
 
     def _kind(self, case: str, labels: Labels) -> str:
+        if self.placeholders:
+            return "unlabelled"
         try:
             listed = self.annotated.kind(case)
         except UserError:  # in no list, which `nnunet_ext check` tells
@@ -76,9 +80,10 @@ class FactsCheck:
         roles = None if self.pairs is None else self.pairs.roles
         return Facts(
             **self.kinds,
+            placeholders=self.placeholders,
             patients=len(set(patients.values())) or None,
             shape=tuple(int(median(sides)) for sides in zip(*self.shapes)),
-            labels=len(self.annotated.labels),
+            labels=0 if self.placeholders else len(self.annotated.labels),
             has_regions=self.has_regions,
             instances=median(self.instances or [0]),
             missing_instances=self.missing_instances,

@@ -11,6 +11,7 @@ from nnunet_ext.formats.dataset_json import channel_names
 from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.formats.splits import PARTS
 from nnunet_ext.messages import some
+from nnunet_ext.nnunet_folders import dataset_number
 from nnunet_ext.plans.channel_roles import LONGITUDINAL, roles_of_dataset
 from nnunet_ext.preprocessing.checks.dataset_check import known_folds, splits_file
 from nnunet_ext.preprocessing.raw.patients import PAIRS, patients_of_cases
@@ -100,6 +101,7 @@ class LongitudinalCheck:
     def patients(self) -> Iterator[Finding]:
         """Whether a fold has a patient in both of its parts."""
         title, folds = "patients", known_folds(self.dataset)
+        draw = f"nnunet_ext split -d {dataset_number(self.dataset.folder.name)} --cross-validation"
         patients = patients_of_cases(self.dataset.folder / PAIRS)
         if not patients:
             detail = f"which cases are of one patient is not known: there is no {PAIRS} of `nnunet_ext pair`."
@@ -111,12 +113,14 @@ class LongitudinalCheck:
             both = {number: sorted(train & val) for number, (train, val) in enumerate(in_parts) if train & val}
             for number, shared in both.items():
                 where = f"fold {number} of {splits_file(self.dataset)}"
-                yield Finding("problem", title, f"{where} has patients in both parts: {some(shared)}.")
+                yield Finding(
+                    "problem", title, f"{where} has patients in both parts: {some(shared)}.", f"{draw} --force"
+                )
             if not both:
                 yield Finding("ok", title, "none is in both parts of a fold.")
         elif splits_file(self.dataset) is None and len(set(patients.values())) < len(patients):
             detail = "there are no folds yet, and nnU-Net's own would take each case for a patient."
-            yield Finding("warning", title, detail)
+            yield Finding("warning", title, detail, draw)
 
     def _first(self, wrong: Mapping[str, int]) -> str:
         case, channel = next(iter(wrong.items()))

@@ -5,6 +5,21 @@ from nnunet_ext.nnunet_folders import dataset_number, raw_folder
 from nnunet_ext.preprocessing.raw.raw_dataset import training_cases
 from nnunet_ext.preprocessing.raw.splits import FOLDS, splits_files
 
+PLANS_OF_TARGET = "nnUNetPlansFromTARGET"
+
+
+def pretraining_steps(number: str, configuration: str, device: str = "") -> list[str]:
+    """The commands that pre-train on a dataset without labels with the plans of TARGET, which is to be learned.
+
+    `device` is an option of nnU-Net's that names the device, if one is needed.
+    """
+    return [
+        f"nnUNetv2_plan_and_preprocess -d {number} --no_pp",
+        f"nnUNetv2_move_plans_between_datasets -s TARGET -t {number} -sp nnUNetPlans -tp {PLANS_OF_TARGET}",
+        f"nnUNetv2_preprocess -d {number} -plans_name {PLANS_OF_TARGET} -c {configuration}",
+        f"nnUNetv2_train {number} {configuration} all -p {PLANS_OF_TARGET} -tr nnUNetTrainerModelsGenesis{device}",
+    ]
+
 
 def next_steps(
     name: str, trainer: str = "TRAINER", *, configuration: str = "CONFIGURATION", fold: str | None = None

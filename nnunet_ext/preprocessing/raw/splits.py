@@ -17,6 +17,8 @@ from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.preprocessing.raw.raw_dataset import training_cases
 
 FOLDS = 5  # that nnU-Net draws if there are none; it stops if there are fewer cases
+SEED = 12345  # of those folds
+LARGEST_SEED = 2**32 - 1  # that scikit-learn takes
 
 
 def find_dataset(dataset: str) -> tuple[Path, list[str]]:
@@ -104,11 +106,21 @@ def cross_validation(groups: Mapping[str, Sequence[str]]) -> list[Fold]:
     are fewer if there are fewer patients, and none of a single patient.
     """
     folds = min(FOLDS, len(groups))
+    return divide(groups, folds=folds) if folds > 1 else []
+
+
+def divide(groups: Mapping[str, Sequence[str]], *, folds: int = FOLDS, seed: int = SEED) -> list[Fold]:
+    """A cross-validation as above, of a number of folds and by a seed; a UserError if it cannot have as many folds."""
     if folds < 2:
-        return []
+        raise UserError("A cross-validation needs at least 2 folds. Take more.")
+    if folds > len(groups):
+        unit = "patients" if any(len(cases) > 1 for cases in groups.values()) else "cases"
+        raise UserError(f"{folds} folds need {folds} {unit}, but the dataset has {len(groups)}. Take fewer folds.")
+    if seed > LARGEST_SEED:
+        raise UserError(f"The seed of a cross-validation is at most {LARGEST_SEED}. Take a smaller one than {seed}.")
     from nnunetv2.utilities.crossval_split import generate_crossval_split  # scikit-learn takes a second to import
 
-    drawn = generate_crossval_split(sorted(groups), n_splits=folds)
+    drawn = generate_crossval_split(sorted(groups), seed=seed, n_splits=folds)
     return [_cases_of(fold, groups) for fold in drawn]
 
 

@@ -14,6 +14,7 @@ from nnunet_ext.preprocessing.raw.splits import (
     appended,
     check_known,
     cross_validation,
+    divide,
     draw_fold,
     find_dataset,
     folds_that_have_not_seen,
@@ -214,6 +215,36 @@ def test_patients_stay_together_in_cross_validation():
 @pytest.mark.parametrize(("patients", "folds"), [(3, 3), (2, 2), (1, 0)])
 def test_few_patients_have_fewer_folds(patients, folds):
     assert len(cross_validation({str(number): [f"case_{number}"] for number in range(patients)})) == folds
+
+
+@pytest.mark.parametrize("folds", [2, 3, 7])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_dataset_is_divided_into_folds_of_whole_patients_by_a_seed(folds, seed):
+    drawn = divide(PATIENTS, folds=folds, seed=seed)
+    assert drawn == divide(dict(reversed(PATIENTS.items())), folds=folds, seed=seed)
+    assert sorted(case for fold in drawn for case in fold["val"]) == CASES
+    for fold in drawn:
+        assert sorted(fold["train"] + fold["val"]) == CASES
+        assert {case.split("_")[0] for case in fold["train"]}.isdisjoint(case.split("_")[0] for case in fold["val"])
+    assert max(len(fold["val"]) for fold in drawn) - min(len(fold["val"]) for fold in drawn) <= 2  # a patient's cases
+
+
+def test_the_seed_decides_who_is_validated_together_and_by_default_it_is_that_of_nnunet():
+    assert divide(PATIENTS, seed=0) != divide(PATIENTS, seed=1)
+    assert divide(PATIENTS) == cross_validation(PATIENTS)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"folds": 21}, "21 folds need 21 patients, but the dataset has 20. Take fewer"),
+        ({"folds": 1}, "at least 2 folds"),
+        ({"seed": 2**32}, "at most 4294967295. Take a smaller one"),
+    ],
+)
+def test_a_division_that_cannot_be_is_an_error(options, message):
+    with pytest.raises(UserError, match=message):
+        divide(PATIENTS, **options)
 
 
 def test_joined_folds_train_on_the_whole_of_a_source_that_has_no_more():
