@@ -3,11 +3,12 @@
 Writes nnU-Net's own splits_final.json. --shots draws a few training cases for each fold, and the validation cases. The
 draws of one seed are nested: 1 shot is among 5 shots, 5 are among 10, with the same validation cases for the same
 --val. --cross-validation divides the dataset into folds: each case is in the validation of one of them, and in the
-training of the others. Without --group, --folds and --seed these are nnU-Net's own five folds.
+training of the others. Without --group, --folds and --seed these are nnU-Net's own five folds,
+unless `nnunet_ext pair` made the dataset.
 
 With --append the folds that are there stay as they were. With --group, shots, --val and the parts of a cross-validation
 are of patients, each with all of its cases, so that no patient is in both parts of a fold. Of datasets that
-`nnunet_ext pair` made the patients are known. Example:
+`nnunet_ext pair` made the patients are known, and always kept together. Example:
 
     nnunet_ext split -d 4 --shots 5 --val 20 --append
     nnunet_ext split -d 27 --shots 3 --seed 1 --folds 3 --group "patient[0-9]+"

@@ -99,13 +99,15 @@ def uses_of_images(name: str, facts: Facts, *, on_cpu: bool) -> list[Use]:
     number, configuration = dataset_number(name), "2d" if facts.shape[0] == 1 else "3d_fullres"
     device = " -device cpu" * on_cpu
     model = f"$nnUNet_results/{name}/nnUNetTrainerModelsGenesis__{PLANS_OF_TARGET}__{configuration}"
-    train = f"nnUNetv2_train TARGET {configuration} 0 -tr nnUNetTrainerConfigurable"
+    own = f"{configuration}_pretrained"  # the folder of a model does not tell what it started from
+    train = f"nnUNetv2_train TARGET {own} 0 -tr nnUNetTrainerConfigurable"
     return [
         Use(
             "Pre-training, with the plans of TARGET, which is then trained on from these weights.",
             [
                 "nnUNetv2_plan_and_preprocess -d TARGET",
                 *pretraining_steps(number, configuration, device),
+                f"nnunet_ext configure -d TARGET -c {configuration} --name {own}",
                 f'{train} -pretrained_weights "{model}/fold_all/checkpoint_final.pth"{device}',
             ],
             "docs/techniques/pretraining.md",

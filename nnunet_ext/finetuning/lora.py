@@ -52,7 +52,9 @@ def add_adapters(network: nn.Module, *, rank: int, alpha: float, dropout: float)
         ValueError: if a convolution is of a kind for which peft's adapter is not its low-rank update: dilated, grouped
             or not padded with zeros.
     """
-    targets = list(_adaptable(network))
+    heads = {module for head in head_modules(network) for module in head.modules()}
+    modules = network.named_modules()
+    targets = [(name, one) for name, one in modules if isinstance(one, ADAPTABLE) and one not in heads]
     for name, module in targets:
         if any(step != 1 for step in module.dilation) or module.groups != 1 or module.padding_mode != "zeros":
             raise ValueError(f"No low-rank adapter for {name}: it is dilated, grouped or not padded with zeros.")
@@ -77,19 +79,6 @@ def adapted_layers(network: nn.Module) -> Iterator[nn.Module]:
     for module in network.modules():
         if isinstance(getattr(module, "base_layer", None), ADAPTABLE) and hasattr(module, "lora_A"):
             yield module
-
-
-def adaptable_weights(network: nn.Module) -> set[str]:
-    """The names of the weights that get an adapter, in a network that has none yet."""
-    return {f"{name}.weight" for name, _ in _adaptable(network)}
-
-
-def _adaptable(network: nn.Module) -> Iterator[tuple[str, nn.Conv2d | nn.Conv3d]]:
-    """The convolutions that get an adapter, with their names."""
-    heads = {module for head in head_modules(network) for module in head.modules()}
-    for name, module in network.named_modules():
-        if isinstance(module, ADAPTABLE) and module not in heads:
-            yield name, module
 
 
 def plain_name(name: str) -> str:

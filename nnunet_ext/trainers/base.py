@@ -104,11 +104,16 @@ class nnUNetTrainerConfigurable(nnUNetTrainer):
 
     @classmethod
     def _refuse_skipped_loss(cls) -> None:
-        """Raise a TypeError if a class's part of the loss is never asked for, as the one before it replaces it."""
-        order = [one for one in cls.mro() if one is not nnUNetTrainerConfigurable and "loss_terms" in vars(one)]
-        for first, *behind in (order[place:] for place in range(len(order))):
-            if behind and vars(first).get("replaces_loss", False):
-                names = ", ".join(one.__name__ for one in behind)
+        """Raise a TypeError if a class's part of the loss is never asked for, as that of another base replaces it."""
+        order = [one for one in cls.mro() if "loss_terms" in vars(one)]
+        for place, first in enumerate(order):
+            skipped = [one for one in order[place + 1 :] if not issubclass(first, one)]
+            if not (skipped and vars(first).get("replaces_loss", False)):
+                continue
+            names = ", ".join(one.__name__ for one in skipped)
+            if any(vars(one).get("replaces_loss", False) for one in skipped):
+                raise TypeError(f"{cls.__name__} cannot combine {first.__name__} and {names}: each has its own loss.")
+            if cls.has_one_decoder:  # else the mixin says that it wants one
                 raise TypeError(
                     f"{cls.__name__} must name its bases with {names} before that with {first.__name__}, whose loss is "
                     "in place of theirs."

@@ -80,8 +80,8 @@ class DualEncoderMixin(nnUNetTrainerConfigurable, technique=DUAL_ENCODER):
         """
         file = Path(self.preprocessed_dataset_folder_base, SPLITS)
         if self.fold != "all" and file.is_file():
-            more = "Train one that is there, or add some of whole patients (nnunet_ext split --cross-validation "
-            more += "--append)."
+            more = "Train one that is there, or add others of whole patients (nnunet_ext split --cross-validation "
+            more += "--seed S --append, with --group REGEX unless nnunet_ext pair made the dataset)."
             check_has_folds(read_splits(file), [int(self.fold)], file=file, advice=more)
         return super().do_split()
 

@@ -65,7 +65,10 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
 
     @classmethod
     def needed_of_source(cls, network: nn.Module) -> set[str]:
-        """The names of the weights of a plain network that never move, so that the source has to have them."""
+        """The names of the weights of a plain network that the source has to have, as they are frozen.
+
+        Those under adapters are among them: an update of low rank does not train a random kernel.
+        """
         return strategies.frozen_weights(network, cls.strategy(network))
 
     @classmethod
@@ -79,7 +82,8 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
         if missing := sorted(name for name in needed if not known.get(name, NOTHING).all()):
             raise UserError(
                 f"{cls.__name__} does not train {some(missing)}, and the source lacks them or some of their input "
-                "channels: they would stay random. Use nnUNetTrainerFineTune, which trains every weight."
+                "channels: they would stay random. Use nnUNetTrainerFineTune, which trains every weight, or a "
+                "source that has them, such as one adapted without --channels name or --partial."
             )
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
@@ -133,6 +137,11 @@ class FineTuningMixin(nnUNetTrainerConfigurable, technique=FINE_TUNING):
         if self._weight_sums() != self._initial_sums:
             self.print_to_log_file("Fine-tuning from the weights that -pretrained_weights loaded; heads start anew.")
             names = self.unwrapped_network().state_dict()
+            if self.needed:
+                self.print_to_log_file(
+                    f"{type(self).__name__} does not train every kernel. That option does not tell which weights are "
+                    "random, such as a decoder behind an encoder alone: these would stay so."
+                )
             if settings.l2_sp > 0 or settings.copied_lr_factor != 1:
                 self.print_to_log_file(
                     "WARNING: that option does not tell which weights are random, such as those of channels that the "
@@ -288,10 +297,6 @@ class nnUNetTrainerLoRA(FineTuningMixin):
     strategy = staticmethod(strategies.bias_only)
     default_settings: ClassVar[Mapping[str, Any]] = {"initial_lr": 1e-3, "num_epochs": 200}
     fixed_settings = FineTuningMixin.fixed_settings | {"fine_tuning.lora_rank", "fine_tuning.lora_alpha"}
-
-    @classmethod
-    def needed_of_source(cls, network: nn.Module) -> set[str]:
-        return super().needed_of_source(network) - lora.adaptable_weights(network)
 
     def restrict_network(self) -> None:
         network, settings = self.unwrapped_network(), self.section(FINE_TUNING)

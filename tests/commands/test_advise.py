@@ -307,9 +307,13 @@ def test_what_images_without_labels_are_for_has_commands_that_parse(
     assert told["steps"] == []
     assert (told["facts"]["placeholders"], told["facts"]["unlabelled"], told["facts"]["labels"]) == (True, FEW + 1, 0)
     pretraining, merging, self_training = told["uses"]
-    assert f"nnUNetv2_train 5 {configuration} all -p nnUNetPlansFromTARGET" in pretraining["commands"][-2]
-    assert all(command.removesuffix(" -device cpu") in by_unlabelled for command in pretraining["commands"][1:-1])
-    assert all(command.endswith(" -device cpu") for command in pretraining["commands"][-2:])  # of this machine
+    *first, configure, train = pretraining["commands"]
+    assert f"nnUNetv2_train 5 {configuration} all -p nnUNetPlansFromTARGET" in first[-1]
+    assert all(command.removesuffix(" -device cpu") in by_unlabelled for command in first[1:])
+    assert all(command.endswith(" -device cpu") for command in (first[-1], train))  # of this machine
+    # the model of the plain configuration is self-training's first teacher
+    assert configure.endswith(f" --name {configuration}_pretrained")
+    assert f" {configuration}_pretrained 0 " in train
     for use in (pretraining, merging, self_training):
         assert (ROOT / use["page"]).is_file()
         for command in use["commands"]:

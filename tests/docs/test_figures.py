@@ -1,4 +1,4 @@
-"""Figures with an interval, wherever the documentation or `advise` gives one, are those of the stored results."""
+"""Figures with an interval, in the tables that compare techniques, on their pages and in `advise`, are stored ones."""
 
 import re
 from pathlib import Path
@@ -13,6 +13,12 @@ NUMBER = r"[+−-]?\d+(?:\.\d+)?"
 WITH_INTERVAL = re.compile(rf"(?<![\w.])({NUMBER})(?: mm)? (?:[(\[]|\| *)({NUMBER})(?: to|,) ({NUMBER})(?:[)\]]| *\|)")
 STORED = re.compile(r"`(?:benchmarks/results/)?(\w+)\.md`")
 PAGES = sorted((ROOT / "docs" / "techniques").glob("*.md"), key=lambda page: page.name)
+OTHER_WAY_ROUND = {  # the results have what is compared in the other order
+    ("0.118", "0.077", "0.162"),
+    ("0.041", "0.022", "0.064"),
+    ("0.024", "0.001", "0.058"),
+    ("0.018", "0.010", "0.028"),
+}
 LINK = re.compile(r"\((?:docs/)?techniques/([\w-]+)\.md")
 
 
@@ -28,14 +34,12 @@ def stored_figures(page: Path) -> list[tuple[float, ...]]:
 
 
 def is_among(figure: tuple[str, str, str], stored: list[tuple[float, ...]]) -> bool:
-    """Whether results have a figure, rounded to as many places, or the difference the other way round."""
+    """Whether results have a figure, rounded to as many places."""
     half = 0.5 * 10 ** -len(figure[0].partition(".")[2]) + 1e-9
     middle, low, high = map(float, figure)
-    return any(
-        all(abs(ours - theirs) <= half for ours, theirs in zip(way, one))
-        for way in ((middle, low, high), (-middle, -high, -low))
-        for one in stored
-    )
+    if tuple(number.removeprefix("+") for number in figure) in OTHER_WAY_ROUND:
+        middle, low, high = -middle, -high, -low
+    return any(all(abs(ours - theirs) <= half for ours, theirs in zip((middle, low, high), one)) for one in stored)
 
 
 def check(text: str, page: Path, where: str) -> int:
@@ -50,7 +54,8 @@ def check(text: str, page: Path, where: str) -> int:
 def test_results_of_a_technique(page: Path) -> None:
     results = page.read_text("utf-8").partition("\n## Results\n")[2].partition("\n## ")[0]
     above = page.read_text("utf-8").partition("\n## ")[0]
-    check(results + above, page, page.name)
+    found = check(results + above, page, page.name)
+    assert found >= (0 if page.stem == "mixup" else 20)  # MixUp's figure is a sentence
 
 
 @pytest.mark.parametrize(("name", "least"), [("README.md", 10), ("docs/choose.md", 40)])
@@ -77,7 +82,8 @@ def test_evidence_of_advice() -> None:
 def test_a_figure_that_no_result_has_is_found() -> None:
     stored = [(0.0184, 0.0041, 0.0302), (-5.296, -13.338, 2.111)]
     assert is_among(("+0.018", "+0.004", "+0.030"), stored)
-    assert is_among(("-0.018", "-0.030", "-0.004"), stored)
+    assert not is_among(("-0.018", "-0.030", "-0.004"), stored)
+    assert is_among(("+0.118", "+0.077", "+0.162"), [(-0.118, -0.162, -0.077)])
     assert is_among(("-5.3", "-13.3", "+2.1"), stored)
     assert not is_among(("+0.019", "+0.004", "+0.030"), stored)
     assert not is_among(("+0.018", "-0.004", "+0.030"), stored)

@@ -201,6 +201,11 @@ def test_what_the_weights_were_learned_with_is_fixed(trainer, change, monkeypatc
         ((nnUNetTrainerPartialCE, PartialLabelsMixin), "with PartialLabelsMixin before"),
         ((nnUNetTrainerPartialCE, ADELEMixin), "with ADELEMixin before"),
         ((PartialLabelsMixUpMixin, MixedSupervisionMixin), "cannot have mixed supervision and MixUp"),
+        ((nnUNetTrainerPartialCE, nnUNetTrainerTDNet), "cannot combine nnUNetTrainerPartialCE and nnUNetTrainerTDNet"),
+        ((nnUNetTrainerTDNet, nnUNetTrainerPartialCE), "cannot combine"),
+        ((nnUNetTrainerTDNet, ADELEMixin), "cannot have ADELE"),
+        ((nnUNetTrainerTDNet, MixUpMixin), "cannot have MixUp"),
+        ((nnUNetTrainerTDNet, PartialLabelsMixin), "cannot have partial labels"),
     ],
 )
 def test_what_would_learn_the_wrong_thing_together_is_refused(bases, reason):
@@ -208,6 +213,8 @@ def test_what_would_learn_the_wrong_thing_together_is_refused(bases, reason):
         type("Combined", bases, {})
     assert type("Allowed", (PartialLabelsMixin, ADELEMixin), {})
     assert type("Allowed", (MixUpMixin, nnUNetTrainerPartialCE), {})
+    own_loss = {"replaces_loss": True, "loss_terms": lambda self, outputs, batch: {}}
+    assert type("Allowed", (PartialLabelsMixin, ADELEMixin), own_loss)  # whoever derives a class knows its bases
 
 
 def test_classes_say_whether_they_replace_the_loss_of_those_behind():

@@ -483,6 +483,31 @@ def test_weights_that_the_source_lacks_are_not_frozen_at_random_values(trainer, 
     assert "would stay random" in finding.detail
 
 
+def test_a_channel_that_the_source_lacks_is_not_frozen(results, configured):
+    """Of the first kernel the source has one input channel of two."""
+    name = configured("another_channel")
+    trainers = [build_trainer(trainer, name) for trainer in BASELINES]
+    trainers[0].initialize()
+    network = trainers[0].network
+    known = {key: torch.tensor(True) for key in network.state_dict()}
+    first = "encoder.stages.0.0.convs.0.conv.weight"
+    known[first] = torch.tensor([True, False])[None, :, None, None, None]
+    for one in map(type, trainers):
+        if one.__name__ in ("nnUNetTrainerFineTune", "nnUNetTrainerDGST"):
+            one.refuse_random_weights(one.needed_of_source(network), known)
+            continue
+        with pytest.raises(UserError, match=f"does not train {first}, and the source lacks them or some of"):
+            one.refuse_random_weights(one.needed_of_source(network), known)
+
+
+def test_pretrained_weights_do_not_tell_what_is_random(results, configured, source, capsys):
+    built = build_trainer("nnUNetTrainerHeadOnly", configured("by_option"))
+    built.initialize()
+    load_pretrained_weights(built.network, source)
+    built.load_start()
+    assert "nnUNetTrainerHeadOnly does not train every kernel. That option does not tell" in capsys.readouterr().out
+
+
 def _groups(trainer):
     """The group of the optimizer that each parameter is in, by its name."""
     names = {id(parameter): name for name, parameter in trainer.network.named_parameters()}

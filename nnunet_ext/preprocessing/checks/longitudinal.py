@@ -16,6 +16,7 @@ from nnunet_ext.plans.channel_roles import LONGITUDINAL, roles_of_dataset
 from nnunet_ext.preprocessing.checks.dataset_check import known_folds, splits_file
 from nnunet_ext.preprocessing.raw.patients import PAIRS, patients_of_cases
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, Labels, RawDataset, read_images
+from nnunet_ext.preprocessing.raw.splits import FOLDS
 from nnunet_ext.techniques.dual_encoder import ChannelRoles
 
 
@@ -101,8 +102,8 @@ class LongitudinalCheck:
     def patients(self) -> Iterator[Finding]:
         """Whether a fold has a patient in both of its parts."""
         title, folds = "patients", known_folds(self.dataset)
-        draw = f"nnunet_ext split -d {dataset_number(self.dataset.folder.name)} --cross-validation"
         patients = patients_of_cases(self.dataset.folder / PAIRS)
+        draw = self._cross_validation(len(set(patients.values())))
         if not patients:
             detail = f"which cases are of one patient is not known: there is no {PAIRS} of `nnunet_ext pair`."
             yield Finding("ok", title, detail)
@@ -113,14 +114,20 @@ class LongitudinalCheck:
             both = {number: sorted(train & val) for number, (train, val) in enumerate(in_parts) if train & val}
             for number, shared in both.items():
                 where = f"fold {number} of {splits_file(self.dataset)}"
-                yield Finding(
-                    "problem", title, f"{where} has patients in both parts: {some(shared)}.", f"{draw} --force"
-                )
+                fix = f"{draw} --force" if draw else ""
+                yield Finding("problem", title, f"{where} has patients in both parts: {some(shared)}.", fix)
             if not both:
                 yield Finding("ok", title, "none is in both parts of a fold.")
         elif splits_file(self.dataset) is None and len(set(patients.values())) < len(patients):
             detail = "there are no folds yet, and nnU-Net's own would take each case for a patient."
             yield Finding("warning", title, detail, draw)
+
+    def _cross_validation(self, patients: int) -> str:
+        """The command that draws folds of whole patients; empty if there are too few."""
+        if patients < 2:
+            return ""
+        fewer = f" --folds {patients}" if patients < FOLDS else ""
+        return f"nnunet_ext split -d {dataset_number(self.dataset.folder.name)} --cross-validation{fewer}"
 
     def _first(self, wrong: Mapping[str, int]) -> str:
         case, channel = next(iter(wrong.items()))

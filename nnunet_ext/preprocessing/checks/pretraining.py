@@ -29,7 +29,7 @@ class PlaceholderCheck:
             fix = f"nnunet_ext unlabelled IMAGES -o Dataset{self.number}_NAME"
             yield Finding("warning", "labels", detail, fix)
         elif self.made_here or not self.background:
-            detail = "are placeholders: good for pre-training, and for nothing else."
+            detail = "are placeholders: nothing is learned from them. `nnunet_ext advise` says what the images are for."
             yield Finding("ok", "labels", detail)
         else:
             yield Finding("ok", "labels", "are there; pre-training does not look at them.")

@@ -111,6 +111,8 @@ def cross_validation(groups: Mapping[str, Sequence[str]]) -> list[Fold]:
 
 def divide(groups: Mapping[str, Sequence[str]], *, folds: int = FOLDS, seed: int = SEED) -> list[Fold]:
     """A cross-validation as above, of a number of folds and by a seed; a UserError if it cannot have as many folds."""
+    if len(groups) < 2:
+        raise UserError("A cross-validation needs at least two patients or cases. Add some, or train on fold all.")
     if folds < 2:
         raise UserError("A cross-validation needs at least 2 folds. Take more.")
     if folds > len(groups):

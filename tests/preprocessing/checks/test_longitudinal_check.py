@@ -115,7 +115,7 @@ def test_patients_in_both_parts_of_a_fold_are_a_problem(folder):
     write_patients(folder, a="ann", b="ann", c="bob")
     found = check(folder)["patients"]
     assert found.severity == "warning"  # without folds, nnU-Net would part them
-    assert found.fix.endswith(" --cross-validation")
+    assert found.fix.endswith(" --cross-validation --folds 2")
     splits = folder / "splits_final.json"
     splits.write_text(json.dumps([{"train": ["a", "b"], "val": ["c"]}]))
     assert check(folder)["patients"].severity == "ok"
@@ -124,7 +124,10 @@ def test_patients_in_both_parts_of_a_fold_are_a_problem(folder):
     assert found.severity == "problem"
     assert "fold 1 of" in found.detail
     assert found.detail.endswith("has patients in both parts: ann.")
-    assert found.fix.endswith(" --cross-validation --force")
+    assert found.fix.endswith(" --cross-validation --folds 2 --force")
+    write_patients(folder, a="ann", b="ann", c="ann")
+    splits.write_text(json.dumps([{"train": ["a", "b"], "val": ["c"]}]))
+    assert check(folder)["patients"].fix == ""  # one patient cannot be divided
 
 
 def test_unreadable_images_are_left_to_the_check_of_files(folder):
