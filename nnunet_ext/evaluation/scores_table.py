@@ -88,10 +88,17 @@ def read_scores(file: Path) -> pd.DataFrame:
             f"{file} is no scores table: a row has no number, or two rows are of the same run, case, label and metric. "
             f"{AGAIN}"
         )
+    if len(infinite := scores[np.isinf(scores[list(NUMBERS)]).any(axis=1)]):
+        row = infinite.iloc[0]
+        where = f"{row['metric']} of label {row['label']} in case {row['case']}"
+        raise UserError(f"{file} is no scores table: a finite number is expected, and {where} is infinite. {AGAIN}")
     return scores[list(COLUMNS)]
 
 
 def nanmean(values: Iterable[float]) -> float:
     """The mean of the values that are not NaN; NaN if there is none."""
     defined = [value for value in values if not math.isnan(value)]
-    return fmean(defined) if defined else math.nan
+    try:
+        return fmean(defined) if defined else math.nan
+    except (OverflowError, ValueError):  # of numbers that no score has
+        return sum(value / len(defined) for value in defined)

@@ -10,6 +10,7 @@ from nnunet_ext.evaluation.scores_table import (
     COLUMNS,
     case_scores,
     labels_with,
+    nanmean,
     read_scores,
     seed_scores,
     wide_table,
@@ -51,6 +52,9 @@ ROW = "a,0,D,,c,p,l,dice,1,1\n"
         HEADER + "a,0,D,,c,p,l,dice,many,1\n",
         HEADER + "a,0,D,,c,p,l,dice,,1\n",
         HEADER + 2 * ROW,
+        HEADER + "a,0,D,,c,p,l,dice,inf,1\n",
+        HEADER + "a,0,D,,c,p,l,dice,1,-inf\n",
+        HEADER + "a,0,D,,c,p,l,dice,1,1e400\n",
     ],
 )
 def test_another_file_is_refused_by_name(tmp_path, content):
@@ -90,3 +94,8 @@ def test_a_spreadsheet_has_a_row_for_each_case_and_a_column_for_each_label_and_m
     assert wide["liver dice"].tolist() == [0.5, 0.25]
     assert wide["liver assd"].isna().tolist() == [False, True]
     assert wide["spleen, left dice"].isna().tolist() == [True, False]
+
+
+def test_numbers_that_no_score_has_have_a_mean():
+    assert nanmean([1e308, 1e308, float("nan")]) == 1e308
+    assert np.isnan(nanmean([np.inf, -np.inf]))
