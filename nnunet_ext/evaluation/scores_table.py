@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ COLUMNS = ("run", "seed", "dataset", "references", "case", "patient", "label", "
 AGAIN = "Make it anew with nnunet_ext evaluate."
 SCORES = "scores.csv"  # name of the file
 NUMBERS = ("numerator", "denominator")
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # what they begin with in spreadsheets
 OF_CASES = ("case", "label", "metric", *NUMBERS)  # the columns that differ within a run's set of cases
 
 
@@ -59,6 +61,23 @@ def wide_table(scores: pd.DataFrame) -> pd.DataFrame:
     rows = ["dataset", "references", "case", "patient"]
     wide = table.pivot(index=rows, columns="column", values="value")[table["column"].unique()]
     return wide.reindex(pd.MultiIndex.from_frame(table[rows].drop_duplicates())).reset_index()
+
+
+def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
+    """A table whose text no spreadsheet takes for a formula: an apostrophe is put before what begins as one."""
+
+    def escaped(cell: Any) -> Any:
+        return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULAS) and not _is_number(cell) else cell
+
+    return table.rename(columns=escaped).apply(lambda column: column.map(escaped))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def read_scores(file: Path) -> pd.DataFrame:

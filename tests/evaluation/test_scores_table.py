@@ -14,6 +14,7 @@ from nnunet_ext.evaluation.scores_table import (
     read_scores,
     seed_scores,
     wide_table,
+    without_formulas,
     write_scores,
 )
 
@@ -99,3 +100,14 @@ def test_a_spreadsheet_has_a_row_for_each_case_and_a_column_for_each_label_and_m
 def test_numbers_that_no_score_has_have_a_mean():
     assert nanmean([1e308, 1e308, float("nan")]) == 1e308
     assert np.isnan(nanmean([np.inf, -np.inf]))
+
+
+def test_a_spreadsheet_takes_no_name_for_a_formula():
+    rows = [(case, label, "dice", 0.5, 1.0) for case in ("=HYPERLINK(1)", "-5", "a") for label in ("@x", "+", "liver")]
+    scores = case_scores(rows).assign(run="r", seed="", dataset="-D", references="", patient="+1")
+    table = without_formulas(wide_table(scores))
+    assert list(table) == ["dataset", "references", "case", "patient", "'@x dice", "'+ dice", "liver dice"]
+    assert sorted(table["case"]) == ["'=HYPERLINK(1)", "-5", "a"]
+    assert set(table["dataset"]) == {"'-D"}
+    assert set(table["patient"]) == {"+1"}
+    assert (table["liver dice"] == 0.5).all()
