@@ -135,7 +135,7 @@ def parse_settings(assignments: list[str]) -> dict[str, Any]:
             raise UserError(f"{assignment!r} is no setting. Expected: KEY=VALUE, e.g. num_epochs=50.")
         try:
             value = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # no JSON, a number of thousands of digits, or thousands of brackets
             value = text
         *sections, name = key.split(".")
         block = result

@@ -1,7 +1,9 @@
 """The command ``nnunet_ext``: one module of `nnunet_ext.commands` for each subcommand (``-`` in a name is ``_``)."""
 
 import argparse
+import codecs
 import errno
+import io
 import os
 import sys
 from importlib import import_module
@@ -56,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status instead of leaving the process."""
+    _show_what_the_output_lacks()
     try:
         with stopping_signals_interrupt():
             status = _run(build_parser().parse_args(argv))
@@ -65,6 +68,16 @@ def main(argv: list[str] | None = None) -> int:
     if status == INTERRUPTED and argv is None:  # the program: who has pressed Ctrl-C waits for its end
         leave_quickly(status)
     return status
+
+
+def _show_what_the_output_lacks() -> None:
+    """Have characters that the terminal or file has no code for printed as escapes, as on stderr, not end a command."""
+    output = sys.stdout
+    if not isinstance(output, io.TextIOWrapper):  # a program without a console has none
+        return
+    loses_nothing = output.errors == "surrogateescape" and codecs.lookup(output.encoding).name == "utf-8"
+    if not loses_nothing:
+        output.reconfigure(errors="backslashreplace")
 
 
 def reader_has_left() -> bool:

@@ -9,7 +9,8 @@ import platform
 import shutil
 import threading
 import zlib
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,10 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a disk, a quota or a limit of the file system or of the process says when there is no room left."""
 
 LONGEST_PART = 200
-"""Characters of a file's name that are part of the name of its temporary file."""
+"""Bytes of a file's name that are part of the name of its temporary file."""
+
+KEY_SHOWN = 80
+"""Characters of a key in a message."""
 
 
 @contextmanager
@@ -32,7 +36,7 @@ def written_whole(target: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(target)
     _remove_abandoned(target)
-    temporary = target.with_name(f".{target.name[:LONGEST_PART]}.{machine()}-{os.getpid()}-{threading.get_ident()}.tmp")
+    temporary = target.with_name(f"{_beginning(target)}.{machine()}-{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         yield temporary
         flush_to_disk(temporary)
@@ -49,6 +53,11 @@ def written_whole(target: str | os.PathLike[str]) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _beginning(target: Path) -> str:
+    """What the names of a file's temporary files begin with: as much of its own as a file system has room for."""
+    return f".{os.fsencode(target.name)[:LONGEST_PART].decode(errors='ignore')}"
 
 
 def flush_to_disk(file: Path) -> None:
@@ -71,7 +80,7 @@ def machine() -> str:
 
 def _remove_abandoned(target: Path) -> None:
     """Remove what processes of this machine have left that were killed while they wrote the same file."""
-    for file in target.parent.glob(f".{glob.escape(target.name[:LONGEST_PART])}.{machine()}-*.tmp"):
+    for file in target.parent.glob(f"{glob.escape(_beginning(target))}.{machine()}-*.tmp"):
         process = file.name.removesuffix(".tmp").split("-")[-2]
         if process.isdecimal() and int(process) != os.getpid() and not _is_running(int(process)):
             file.unlink(missing_ok=True)
@@ -90,9 +99,9 @@ def _is_running(process: int) -> bool:
 
 
 def write_text(target: str | os.PathLike[str], text: str) -> None:
-    """Write `text` as UTF-8, whole or not at all."""
+    """Write `text` as UTF-8, whole or not at all; what UTF-8 lacks, such as bytes of a file's name, as an escape."""
     with written_whole(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(target: str | os.PathLike[str], content: Any) -> None:
@@ -101,9 +110,10 @@ def write_json(target: str | os.PathLike[str], content: Any) -> None:
 
 
 def read_json(source: str | os.PathLike[str]) -> Any:
-    """Read a JSON file; a UserError says if it is missing, cannot be read or is not JSON."""
+    """Read a JSON file; a UserError says if it is missing, cannot be read, is not JSON or has a key twice."""
     try:
-        return json.loads(Path(source).read_text(encoding="utf-8"))
+        text = Path(source).read_text(encoding="utf-8")
+        return json.loads(text, object_pairs_hook=lambda pairs: _with_each_key_once(pairs, source))
     except FileNotFoundError:
         raise UserError(f"{source} does not exist.") from None
     except OSError as error:
@@ -112,6 +122,16 @@ def read_json(source: str | os.PathLike[str]) -> Any:
         raise UserError(f"{source} is not usable: its JSON is nested too deeply.") from None
     except ValueError as error:  # no JSON, no UTF-8, or a number of thousands of digits
         raise UserError(f"{source} is not valid JSON: {error}") from None
+
+
+def _with_each_key_once(pairs: Sequence[tuple[str, Any]], source: str | os.PathLike[str]) -> dict[str, Any]:
+    """An object of a JSON file; a UserError if a key is there twice, of which Python would take the last."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        twice = next(key for key, number in Counter(key for key, _ in pairs).items() if number > 1)
+        shown = repr(twice) if len(twice) <= KEY_SHOWN else f"{twice[:KEY_SHOWN]!r} …"
+        raise UserError(f"{source} has the key {shown} more than once in one object {{…}}. Keep one of them.")
+    return content
 
 
 def check_new_file(target: Path, *, force: bool, ending: str = "", source: Path | None = None) -> None:

@@ -53,9 +53,14 @@ def dataset_folder(variable: str, dataset: str) -> Path | None:
 
 def matching_datasets(root: Path, dataset: str) -> list[Path]:
     """Folders in `root` with the name `dataset`, or with the id if `dataset` is a number."""
-    if dataset.isdigit():
+    if is_number(dataset):
         return sorted(path for path in root.glob(f"Dataset{int(dataset):03d}_*") if path.is_dir())
     return [root / dataset] if (root / dataset).is_dir() else []
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a whole number in digits that `int` takes and people type, which ``²`` and ``٣`` are not."""
+    return text.isascii() and text.isdecimal()
 
 
 def dataset_number(name: str) -> str:

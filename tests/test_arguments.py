@@ -2,7 +2,15 @@ import argparse
 
 import pytest
 
-from nnunet_ext.arguments import not_negative, not_negative_number, positive, positive_number, probability, share
+from nnunet_ext.arguments import (
+    not_negative,
+    not_negative_number,
+    parse_settings,
+    positive,
+    positive_number,
+    probability,
+    share,
+)
 
 
 @pytest.mark.parametrize(
@@ -51,3 +59,9 @@ def test_numbers_out_of_range_are_named(kind, text):
 def test_what_is_no_number_is_refused(kind):
     with pytest.raises(ValueError):
         kind("many")
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 100_000])
+def test_a_setting_that_json_cannot_read_is_text(value):
+    """The model of the settings then says what it should be."""
+    assert parse_settings([f"mixup.alpha={value}", "seed=3"]) == {"mixup": {"alpha": value}, "seed": 3}

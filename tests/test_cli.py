@@ -1,6 +1,7 @@
 """The command line: help with an example, exit statuses, errors without a traceback."""
 
 import errno
+import os
 import signal
 import subprocess
 import sys
@@ -208,3 +209,22 @@ def test_a_program_without_a_console_ends_as_any_other(ending, status):
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert ended.returncode == status, ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("latin-1", b"\\u2026 \xfc"), ("utf-8", "\u2026 \u00fc".encode())])
+def test_output_without_a_code_for_a_letter_shows_an_escape(encoding: str, shown: bytes) -> None:
+    script = textwrap.dedent(
+        """
+        import sys
+        from nnunet_ext import cli
+        from nnunet_ext.commands import path
+        def run(args):
+            print("\\u2026 \\u00fc \\udcff")
+            return 0
+        path.run, sys.argv = run, ["nnunet_ext", "path"]
+        sys.exit(cli.main())
+        """
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": f"{encoding}:strict"}
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, env=environment, check=False)
+    assert (ended.returncode, ended.stdout.split(b"\n")[0]) == (0, shown + b" \\udcff"), ended.stderr

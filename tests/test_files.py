@@ -189,3 +189,28 @@ def test_output_in_over_or_above_the_input_is_refused(tmp_path: Path, output: st
         check_apart(tmp_path / output, [tmp_path / given])
     check_apart(tmp_path / "other", [tmp_path / given])
     check_apart(tmp_path / "data" / "in" / "new", [tmp_path / "data" / "in" / "file"])
+
+
+def test_a_key_that_is_there_twice_is_named(tmp_path: Path) -> None:
+    """Python would take the last: a case of --patients could be two patients' without a word."""
+    file = tmp_path / "patients ü.json"
+    file.write_text('{"cases": [{"a": "P1", "b": "P2", "a": "P3"}]}')
+    with pytest.raises(UserError, match=r"patients ü\.json has the key 'a' more than once .* Keep one of them"):
+        read_json(file)
+    file.write_text('{"' + "x" * 5000 + '": 1, "' + "x" * 5000 + '": 2}')
+    with pytest.raises(UserError) as error:
+        read_json(file)
+    assert len(str(error.value)) < 250 + len(str(tmp_path))
+    file.write_text('{"a": {"a": 1}, "b": {"a": 1}}')
+    assert read_json(file)["b"] == {"a": 1}
+
+
+def test_a_long_name_of_letters_of_several_bytes_can_be_written(tmp_path: Path) -> None:
+    name = "é" * 125
+    write_text(tmp_path / name, "new")
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_what_utf_8_lacks_is_written_as_an_escape(tmp_path: Path) -> None:
+    write_text(tmp_path / "page.html", "folder \udcff, ü")
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == "folder \\udcff, ü"

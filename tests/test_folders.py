@@ -9,6 +9,7 @@ import pytest
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.folders import COMMAND, MARKER, check_output_folder, folder_written_whole, prepare_output_folder
+from nnunet_ext.nnunet_folders import dataset_folder, raw_folder
 
 
 def test_output_folder_is_made_with_its_parents(tmp_path: Path) -> None:
@@ -377,3 +378,12 @@ def test_a_request_that_cannot_be_read_is_another_one(tmp_path: Path) -> None:
             write_into(out, "second", request=other)
     write_into(out, "second", request={"a": 1}, force=True)
     assert files_below(tmp_path) == ["out/second"]
+
+
+def test_only_digits_of_every_day_are_the_number_of_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "Dataset002_A").mkdir()
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    assert dataset_folder("nnUNet_raw", "02") == tmp_path / "Dataset002_A"
+    for number in ("²", "٢"):
+        with pytest.raises(UserError, match=f"Dataset {number} is not in .* There is: Dataset002_A"):
+            raw_folder(number)

@@ -1,5 +1,7 @@
 """Taking files out of a zip archive whose maker is not known."""
 
+import errno
+import lzma
 import os
 import shutil
 import stat
@@ -10,10 +12,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.formats.names import file_key
 from nnunet_ext.messages import listed
 
 LARGEST_RATIO = 1000
 """Weights hardly shrink in an archive; text does so by far less than this."""
+SHOWN = 200  # characters of a path in a message
+LONGEST = 1000
+"""Characters of an entry's path. Those of a model have some dozens."""
+DAMAGED = (None, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
+"""Numbers of the system's errors that come of an archive's content: bzip2 gives no number, the others are of names."""
 LIMITS = {"NNUNET_EXT_MAX_FILES": 100_000, "NNUNET_EXT_MAX_GB": 50}
 """Environment variables that limit archives, and their values. A model has some dozens of files and a few gigabytes."""
 
@@ -26,7 +34,7 @@ def extract(archive: Path, folder: Path, *, wanted: Callable[[PurePosixPath], bo
 
     Raises:
         UserError: if the archive is damaged or too large, an entry has an absolute path, leads out of the folder, is a
-            link or has the name of another one, or if it unpacks to far more than it holds.
+            link, has the name of another one or lies in one, or if it unpacks to far more than it holds.
     """
     try:
         with zipfile.ZipFile(archive) as content:
@@ -39,7 +47,9 @@ def extract(archive: Path, folder: Path, *, wanted: Callable[[PurePosixPath], bo
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with content.open(entry) as source, target.open("wb") as handle:
                     shutil.copyfileobj(source, handle)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in DAMAGED:
+            raise
         raise UserError(f"{archive} is no zip archive, or it is damaged ({error}). Copy it again.") from None
     except RuntimeError as error:  # an encrypted entry
         raise UserError(f"{archive} cannot be unpacked: {error}") from None
@@ -77,10 +87,15 @@ def _limit(variable: str, usual: float) -> float:
 
 
 def _refuse_dangerous(archive: Path, files: Sequence[zipfile.ZipInfo]) -> None:
-    problems = [f"{entry.filename!r}: {problem}" for entry in files if (problem := _danger(entry))]
-    # names that differ in case alone are one file on some systems
-    counts = Counter(entry.filename.casefold() for entry in files)
-    problems += [f"{one.filename!r}: it is there twice" for one in files if counts[one.filename.casefold()] > 1]
+    problems = [f"{entry.filename[:SHOWN]!r}: {problem}" for entry in files if (problem := _danger(entry))]
+    if not problems:
+        keys = [_key(entry) for entry in files]
+        counts = Counter(keys)
+        for entry, key in zip(files, keys):
+            if counts[key] > 1:
+                problems.append(f"{entry.filename!r}: it is there twice")
+            elif any(str(parent) in counts for parent in PurePosixPath(key).parents):
+                problems.append(f"{entry.filename!r}: it lies in another entry, which is a file")
     if problems:
         raise UserError(
             f"{archive} is refused, and nothing of it was unpacked. nnU-Net and this package write no such entries:"
@@ -88,8 +103,15 @@ def _refuse_dangerous(archive: Path, files: Sequence[zipfile.ZipInfo]) -> None:
         )
 
 
+def _key(entry: zipfile.ZipInfo) -> str:
+    """The same for all entries that would be one file on some system, such as ``plans.json`` and ``./Plans.json``."""
+    return file_key(str(PurePosixPath(entry.filename)))
+
+
 def _danger(entry: zipfile.ZipInfo) -> str:
     """What is wrong with an entry; empty if nothing is."""
+    if len(entry.filename) > LONGEST:
+        return f"a path of {len(entry.filename)} characters"
     path, windows = PurePosixPath(entry.filename), PureWindowsPath(entry.filename)
     if path.is_absolute() or windows.is_absolute() or windows.drive or windows.root:
         return "an absolute path"

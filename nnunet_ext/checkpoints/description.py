@@ -62,7 +62,7 @@ class ModelDescription:
             return None
         if not described or not isinstance(dataset_json, Mapping):
             return None
-        checked_plans(plans, where="The checkpoint's plans")
+        plans = checked_plans(plans, where="The checkpoint's plans")
         # other programs leave out what no network needs
         checked_dataset_json({**COMPLETE, **dataset_json}, where="The checkpoint's dataset.json")
         return ModelDescription(plans, str(name), dataset_json)

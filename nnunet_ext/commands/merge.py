@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 from nnunet_ext.arguments import add_new_dataset_options
 from nnunet_ext.errors import UserError
 from nnunet_ext.messages import aligned, counted
-from nnunet_ext.nnunet_folders import dataset_number
+from nnunet_ext.nnunet_folders import dataset_number, is_number
 
 if TYPE_CHECKING:
     from nnunet_ext.preprocessing.raw.merge_plan import Merge
@@ -122,7 +122,7 @@ def named(given: str, datasets: Mapping[str, RawDataset]) -> str:
     """The folder of a source, by its id or name."""
     for asked, dataset in datasets.items():
         number = dataset_number(dataset.folder.name)
-        if given in (asked, dataset.folder.name) or (given.isdigit() and str(int(given)) == number):
+        if given in (asked, dataset.folder.name) or (is_number(given) and str(int(given)) == number):
             return dataset.folder.name
     raise UserError(f"{given} is none of the datasets that are merged: {', '.join(datasets)}.")
 

@@ -9,6 +9,7 @@ from typing import Any
 from nnunet_ext.errors import UserError
 from nnunet_ext.formats.annotated_labels import TEST, TRAINING, annotated_labels
 from nnunet_ext.formats.dataset_json import channel_names, read_dataset_json
+from nnunet_ext.formats.names import problem_with_name
 from nnunet_ext.formats.splits import check_has_folds, read_splits
 from nnunet_ext.messages import some
 from nnunet_ext.nnunet_folders import preprocessed_folder, raw_folder
@@ -17,6 +18,7 @@ from nnunet_ext.preprocessing.raw.raw_dataset import Case, raw_test_cases, train
 
 SELECTIONS = ("test", "val", "all")
 SHOWN = 3  # examples in a message
+SHOWN_CHARACTERS = 200  # of a name in a message
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,17 @@ def select_cases(
         partial: whether cases may lack a reference; `labelled_cases` leaves them out.
 
     Raises:
-        UserError: if the dataset or files of it are missing, or the folds have no validation cases.
+        UserError: if the dataset or files of it are missing, the references are in no folder directly in it, or the
+            folds have no validation cases.
     """
     folder = raw_folder(dataset)
     references, instances = (None if name is None else _part(folder, name) for name in (references, instances))
+    if references is not None and (problem := problem_with_name(references)):
+        raise UserError(
+            f"{references[:SHOWN_CHARACTERS]!r} cannot name the references of scores: {problem}. The name of a folder "
+            f"in {folder} is expected. Move the label maps to one, such as {folder / 'labelsTr_dense'}, or make a link "
+            "of that name."
+        )
     description = read_dataset_json(folder / "dataset.json")
     if selection is None:
         test = with_references(raw_test_cases(folder, description), folder, description, references)

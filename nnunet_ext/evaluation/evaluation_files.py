@@ -23,7 +23,7 @@ from nnunet_ext.evaluation.metrics import (
     VOLUME_REFERENCE,
     Metric,
 )
-from nnunet_ext.evaluation.scores_table import SCORES, wide_table, write_scores
+from nnunet_ext.evaluation.scores_table import SCORES, wide_table, without_formulas, write_scores
 from nnunet_ext.evaluation.scoring import Result
 from nnunet_ext.files import write_json, write_text
 from nnunet_ext.messages import aligned, some
@@ -189,7 +189,7 @@ def write_results(out: Path, origin: Mapping[str, Any], results: Sequence[Result
     run = str(origin.get("model") or Path(origin["predictions"]).name)
     scores = scores_table(run, results)
     write_scores(out / SCORES, scores)
-    write_text(out / CSV, wide_table(scores).to_csv(index=False, lineterminator="\n"))
+    write_text(out / CSV, without_formulas(wide_table(scores)).to_csv(index=False, lineterminator="\n"))
     write_json(out / JSON, as_json(origin, results))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
+from nnunet_ext.formats.names import composed
 
 EXPECTED = 'The file needs {"CASE": "PATIENT", ...}, or a pairs.json as nnunet_ext pair writes it.'
 
@@ -26,6 +27,9 @@ def read_patients(file: Path, cases: Iterable[str], *, are_all_named: bool = Tru
         raise UserError(f"{file} does not name the patient of each case. {EXPECTED}")
     listed = content.get("cases")
     entries: dict[str, Any] = listed if isinstance(listed, dict) else content
+    cases = list(cases)
+    same = {composed(case): entry for case, entry in entries.items()}  # names of files may have another form of Unicode
+    entries = {case: entries.get(case, same.get(composed(case))) for case in cases if composed(case) in same}
     cases = [case for case in cases if are_all_named or case in entries]
     missing = [case for case in cases if case not in entries]
     if missing:
@@ -37,4 +41,4 @@ def read_patients(file: Path, cases: Iterable[str], *, are_all_named: bool = Tru
     for case, patient in patients.items():
         if isinstance(patient, bool) or not isinstance(patient, str | int) or patient == "":
             raise UserError(f"{file} has {patient!r} as the patient of case {case}, which is no name. {EXPECTED}")
-    return {case: str(patient) for case, patient in patients.items()}
+    return {case: composed(str(patient)) for case, patient in patients.items()}

@@ -9,7 +9,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.evaluation.case_sets import SHOWN, CaseSet, check_instance_maps
 from nnunet_ext.evaluation.scored_labels import ScoredLabels, match_labels
 from nnunet_ext.formats.dataset_json import checked_dataset_json
-from nnunet_ext.formats.names import case_names
+from nnunet_ext.formats.names import case_names, check_names
 from nnunet_ext.formats.typed import read_typed
 from nnunet_ext.preprocessing.raw.raw_dataset import Case
 
@@ -40,6 +40,8 @@ def predicted_cases(
     for folder in (predictions, references, *([] if instances is None else [instances])):
         if not folder.is_dir():
             raise UserError(f"The folder {folder} does not exist.")
+    dataset = references.parent.name or references.name
+    check_names((dataset, references.name), what="folder of references", where=references)
     ours, theirs = _descriptions(predictions, references, dataset_json)
     ending = str(ours["file_ending"])
     if theirs["file_ending"] != ending:
@@ -59,7 +61,6 @@ def predicted_cases(
     if remarks and not partial:
         raise UserError(f"{' '.join(remarks)} Add --partial to score the {len(common)} cases that are in both.")
     files = {case: Case((), references / f"{case}{ending}") for case in common}
-    dataset = references.parent.name or references.name
     cases = CaseSet(dataset, SELECTION, theirs, files, references.name, instances)
     check_instance_maps(cases)
     return cases, match_labels(ours, theirs, name=str(references)), remarks

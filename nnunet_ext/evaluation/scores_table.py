@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ COLUMNS = ("run", "seed", "dataset", "references", "case", "patient", "label", "
 AGAIN = "Make it anew with nnunet_ext evaluate."
 SCORES = "scores.csv"  # name of the file
 NUMBERS = ("numerator", "denominator")
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # what they begin with in spreadsheets
 OF_CASES = ("case", "label", "metric", *NUMBERS)  # the columns that differ within a run's set of cases
 
 
@@ -61,6 +63,23 @@ def wide_table(scores: pd.DataFrame) -> pd.DataFrame:
     return wide.reindex(pd.MultiIndex.from_frame(table[rows].drop_duplicates())).reset_index()
 
 
+def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
+    """A table whose text no spreadsheet takes for a formula: an apostrophe is put before what begins as one."""
+
+    def escaped(cell: Any) -> Any:
+        return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULAS) and not _is_number(cell) else cell
+
+    return table.rename(columns=escaped).apply(lambda column: column.map(escaped))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def read_scores(file: Path) -> pd.DataFrame:
     """Read a scores table.
 
@@ -88,10 +107,17 @@ def read_scores(file: Path) -> pd.DataFrame:
             f"{file} is no scores table: a row has no number, or two rows are of the same run, case, label and metric. "
             f"{AGAIN}"
         )
+    if len(infinite := scores[np.isinf(scores[list(NUMBERS)]).any(axis=1)]):
+        row = infinite.iloc[0]
+        where = f"{row['metric']} of label {row['label']} in case {row['case']}"
+        raise UserError(f"{file} is no scores table: a finite number is expected, and {where} is infinite. {AGAIN}")
     return scores[list(COLUMNS)]
 
 
 def nanmean(values: Iterable[float]) -> float:
     """The mean of the values that are not NaN; NaN if there is none."""
     defined = [value for value in values if not math.isnan(value)]
-    return fmean(defined) if defined else math.nan
+    try:
+        return fmean(defined) if defined else math.nan
+    except (OverflowError, ValueError):  # of numbers that no score has
+        return sum(value / len(defined) for value in defined)

@@ -1,6 +1,7 @@
 """Names that come from data and become names of files: one component of a path, and nothing else."""
 
 import os
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,23 @@ RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", 
 """Names that are devices on Windows, with any ending."""
 
 NOT_ON_WINDOWS = '<>:"|?*'
+
+
+def composed(text: str) -> str:
+    """A text in the one form of Unicode, NFC, in which names are compared.
+
+    ``ë`` may be one character, or ``e`` and a mark: a table from a spreadsheet has the one, names of files that were
+    made on macOS the other.
+    """
+    return unicodedata.normalize("NFC", text)
+
+
+def file_key(name: str) -> str:
+    """The same for all names that are one file on some system.
+
+    macOS and Windows take names for one whatever their case, macOS also whatever their form of Unicode.
+    """
+    return composed(composed(name).casefold())
 
 
 def problem_with_name(name: Any, *, windows: bool = os.name == "nt") -> str:

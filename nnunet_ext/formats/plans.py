@@ -107,7 +107,7 @@ def require(content: Mapping[str, Any], keys: Iterable[str], *, where: object) -
 
 
 def checked_plans(content: Any, *, where: object) -> dict[str, Any]:
-    """The content of a plans file whose types are right.
+    """The content of a plans file whose types are right; a configuration that inherits from null inherits from none.
 
     Args:
         content: what the file holds.
@@ -126,4 +126,8 @@ def checked_plans(content: Any, *, where: object) -> dict[str, Any]:
             if parent in line:
                 raise UserError(f"{where}: configurations inherit in a circle: {' from '.join([*line, parent])}.")
             line.append(parent)
-    return dict(content)
+    configurations = {
+        name: {key: value for key, value in one.items() if key != "inherits_from" or value is not None}
+        for name, one in content["configurations"].items()
+    }
+    return {**content, "configurations": configurations}

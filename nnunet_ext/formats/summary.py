@@ -33,6 +33,9 @@ class Scored(BaseModel):
                 )
             if "Dice" not in metrics:
                 raise ValueError(f"label {key} has no Dice")
+            dice = metrics["Dice"]
+            if dice is not None and not (math.isnan(dice) or 0 <= dice <= 1):
+                raise ValueError(f"label {key} has the Dice {dice:g}; from 0 to 1, null or NaN is expected")
         return value
 
 

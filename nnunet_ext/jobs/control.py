@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nnunet_ext import programs
 from nnunet_ext.claims import holder
 from nnunet_ext.errors import UserError
+from nnunet_ext.formats.names import check_names
 from nnunet_ext.jobs.local import LocalJobs
 from nnunet_ext.jobs.preparation import prepare
 from nnunet_ext.jobs.sweep import (
@@ -61,9 +62,11 @@ def states(sweep: Sweep) -> dict[str, str]:
 def open_sweep(folder: Path, request: SweepRequest, resources: Resources) -> Sweep:
     """The sweep of a folder, new or begun with the same request; nothing is written.
 
-    A UserError says if the folder holds something else, or the sweep is at work with other resources.
+    A UserError says if the folder holds something else, the sweep is at work with other resources, or a name in the
+    request cannot be a folder's.
     """
     folder = folder.absolute()
+    check_names(request.folder_names, what="folder", where=f"The sweep {folder}")
     if "%" in str(folder):
         raise UserError(f"{folder} has a % in its path, which submitit and Slurm take for a variable. Choose another.")
     sweep = Sweep(folder, request, resources)

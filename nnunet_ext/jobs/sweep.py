@@ -64,6 +64,11 @@ class SweepRequest:
     folders: dict[str, str]  # nnU-Net's, by the variable's name, absolute
     pretrained_weights: str | None = None  # checkpoint that every training starts from
 
+    @property
+    def folder_names(self) -> list[str]:
+        """Names of which folders are made, see `check_names`."""
+        return [self.dataset, self.configuration, self.plans_name, *self.trainers]
+
 
 @dataclass(frozen=True, config=KNOWN_KEYS)
 class Resources:
@@ -131,8 +136,7 @@ class Sweep:
             raise UserError(f"{folder} holds no sweep: it has no {SWEEP}. `nnunet_ext jobs start` makes one.")
         asked = read_typed(SweepFile, folder / SWEEP, maker=MAKER)
         request = asked.request
-        named = [request.dataset, request.configuration, request.plans_name, *request.trainers]
-        check_names(named, what="folder", where=folder / SWEEP)
+        check_names(request.folder_names, what="folder", where=folder / SWEEP)
         if "nnUNet_results" not in request.folders:
             raise UserError(f"{folder / SWEEP}: folders has no nnUNet_results. Start the sweep anew.")
         return cls(folder, request, asked.resources)

@@ -7,10 +7,15 @@ from typing import Any
 from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
+from nnunet_ext.formats.names import problem_with_name
 
 MEMORY = "nnunet_ext_configurations.json"
 """Beside the plans files: which configurations this package wrote, and by which command."""
 
+NO_BEGINNING = "-.="
+"""Of an option, of a hidden folder, and of a program's path to the shell zsh."""
+
+SHOWN = 80  # characters of a name in a message
 PATIENCE_S = 30.0  # for another command that changes the same file, which takes it a moment
 
 
@@ -90,7 +95,13 @@ def _remembered(file: Path) -> dict[str, dict[str, str]]:
 
 
 def check_configuration_name(name: str) -> None:
-    """Raise a UserError if a name has a character that a file system or nnU-Net's own folder names reserve."""
+    """Raise a UserError if a later command could not take a name, or no folder could have it on some system."""
     if not name or name.strip() != name or "__" in name or any(letter in '/\\:*?"<>|' for letter in name):
         forbidden = "slashes, wildcards, quotes and a double underscore (nnU-Net's own separator) are not allowed"
         raise UserError(f"{name!r} cannot name a configuration, which becomes part of a folder's name: {forbidden}.")
+    problem = problem_with_name(name, windows=True)
+    if not problem and name[0] in NO_BEGINNING:
+        problem = f"it begins with {name[0]}, which command lines and folders take for something else"
+    if problem:
+        shown = repr(name) if len(name) <= SHOWN else f"{name[:SHOWN]!r} …"
+        raise UserError(f"{shown} cannot name a configuration: {problem}. Choose another name.")

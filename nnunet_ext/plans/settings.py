@@ -15,6 +15,8 @@ from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.registry import TECHNIQUES, user_techniques
 from nnunet_ext.techniques import S, Section, Technique
 
+SHOWN = 200  # characters of a value in a message
+
 
 class Settings(Section):
     """The general settings. What is read from plans is a model of `settings_model`, which has the techniques' sections.
@@ -163,7 +165,9 @@ def _describe(problem: Any, model: type[Section]) -> str:
         owner = _model_at(path[:-1], model)
         place = f"in {'.'.join(path[:-1])!r} " if path[:-1] else ""
         return f"{key}: no such setting. Valid keys {place}are: {', '.join(owner.model_fields)}."
-    return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, found {problem['input']!r}."
+    found = repr(problem["input"])
+    shown = found if len(found) <= SHOWN else f"{found[:SHOWN]} …"
+    return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, found {shown}."
 
 
 def _model_at(path: list[str], model: type[Section]) -> type[Section]:

@@ -9,7 +9,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ext.checkpoints.reading import read_checkpoint
 from nnunet_ext.checkpoints.trained_model import training_of
@@ -21,7 +20,7 @@ from nnunet_ext.formats.plans import checked_plans
 from nnunet_ext.formats.typed import validated
 from nnunet_ext.nnunet_folders import dataset_number
 from nnunet_ext.nnunet_names import CHECKPOINTS, FINAL, PLANS, TRAINER
-from nnunet_ext.plans.cascades import lineage
+from nnunet_ext.plans.cascades import inherited_value, lineage
 from nnunet_ext.plans.plans_file import check_configuration
 
 
@@ -61,13 +60,14 @@ def read_training(fold_folder: Path) -> TrainingRecord:
     recorded = validated(Recorded, checkpoint, where=source, what="a checkpoint")
     own = recorded.nnunet_ext
     curves = {
-        str(key): [float(value) for value in values]
+        str(key): _numbers(values, where=f"{source}: the curve {key!r}")
         for key, values in recorded.logging.items()
         if all(isinstance(value, (int, float, np.number)) for value in values)
     }
     started, ended = curves.get("epoch_start_timestamps", []), curves.get("epoch_end_timestamps", [])
     seconds = [end - start for start, end in zip(started, ended)]
-    content = PlansManager(plans).get_configuration(configuration).configuration
+    shown = ("patch_size", "batch_size", "spacing")
+    content = {key: inherited_value(plans["configurations"], configuration, key) for key in shown}
     # by place in memory: tensors that have several names count once
     sizes = {tensor.data_ptr(): tensor.numel() for tensor in checkpoint["network_weights"].values()}
     settings = {
@@ -77,9 +77,9 @@ def read_training(fold_folder: Path) -> TrainingRecord:
         "Fold": fold,
         "Epochs": str(len(curves.get("train_losses", []))),
         "Seconds per epoch (median)": f"{median(seconds):.1f}" if seconds else "–",
-        "Patch size": " × ".join(map(str, content.get("patch_size") or [])) or "–",
-        "Batch size": str(content.get("batch_size") or "–"),
-        "Spacing in mm": " × ".join(f"{value:g}" for value in content.get("spacing") or []) or "–",
+        "Patch size": " × ".join(map(str, content["patch_size"] or [])) or "–",
+        "Batch size": str(content["batch_size"] or "–"),
+        "Spacing in mm": " × ".join(f"{value:g}" for value in content["spacing"] or []) or "–",
         "Weights of the network": f"{sum(sizes.values()):,}",
         **{key: str(value) for key, value in flatten(own.settings).items()},
         **{f"Started from: {key}": str(value) for key, value in own.source.items()},
@@ -92,6 +92,15 @@ def read_training(fold_folder: Path) -> TrainingRecord:
         version=own.version,
         commands=training_commands(plans, trainer=trainer, configuration=configuration, fold=fold),
     )
+
+
+def _numbers(values: Sequence[Any], *, where: str) -> list[float]:
+    try:
+        return [float(value) for value in values]
+    except OverflowError:  # a whole number of hundreds of digits
+        raise UserError(
+            f"{where} has a number that is too large. Name a checkpoint that nnU-Net has written."
+        ) from None
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -120,9 +129,9 @@ def training_commands(plans: Mapping[str, Any], *, trainer: str, configuration: 
 
 def _configure(dataset: str, plans: Sequence[str], name: str, content: Mapping[str, Any]) -> str:
     """The command that writes a configuration, or a comment where `nnunet_ext configure` cannot have written it."""
-    if set(content) != {"inherits_from", KEY}:
+    if set(content) != {"inherits_from", KEY} or not isinstance(content[KEY], Mapping):
         return f"# configuration {name}: take it from plans.json in the model's folder, as it sets more than nnunet_ext"
     flat = flatten(content[KEY]).items()
-    settings = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in flat]
+    settings = [f"{key}={value if isinstance(value, str) else json.dumps(value, default=str)}" for key, value in flat]
     command = ["nnunet_ext", "configure", "-d", dataset, *plans, "-c", content["inherits_from"], "--name", name]
     return shlex.join([*command, *settings])

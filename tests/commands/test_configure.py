@@ -8,6 +8,7 @@ from nnunet_ext.arguments import parse_settings
 from nnunet_ext.claims import only_run
 from nnunet_ext.cli import main
 from nnunet_ext.errors import UserError
+from nnunet_ext.plans.plans_file import check_configuration_name
 
 
 @pytest.fixture
@@ -271,3 +272,24 @@ def test_other_stages_that_have_gone_are_named_with_the_command_that_wrote_both(
     for name in ("short", "short_cascade"):
         assert f"Configuration {name} was written" in told
     assert told.count("-c 3d_lowres --name short num_epochs=5") == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["-x", ".x", "..", "=x", "x.", "con", "a\nb", "a\tb", "x\udcff", "x" * 400, "ü" * 150], ids=ascii
+)
+def test_names_that_no_later_command_can_use_are_refused(name):
+    with pytest.raises(UserError, match=r"cannot name a configuration: .* Choose another name\.") as error:
+        check_configuration_name(name)
+    assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize("name", ["2d", "3d_fullres_s1", "short-2", "a.b", "fälle 3", "x=3"])
+def test_ordinary_names_of_configurations_are_taken(name):
+    check_configuration_name(name)
+
+
+def test_a_wrong_name_writes_nothing(plans_file, capsys):
+    before = plans_file.read_text()
+    assert main(["configure", "-d", "4", "--name=-x", "num_epochs=5"]) == 2
+    assert "'-x' cannot name a configuration: it begins with -" in capsys.readouterr().err
+    assert plans_file.read_text() == before

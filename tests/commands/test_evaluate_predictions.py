@@ -289,3 +289,24 @@ def test_tiff_predictions_without_their_spacing_have_that_of_the_references(tmp_
     )
     assert scored == 0
     assert read(tmp_path / "out")["datasets"][0]["hd95"]["case"]["organ"] == 5
+
+
+def test_names_that_the_report_would_refuse_are_refused_before_scoring(folders, tmp_path, capsys):
+    predictions, dataset = folders
+    references = dataset / "labels\nTr"
+    (dataset / "labelsTr").rename(references)
+    assert evaluate(tmp_path / "out", predictions, "--labels", references) == 2
+    assert "cannot be the name of a folder of references: it holds control characters. Rename it." in (
+        capsys.readouterr().err
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_table_for_spreadsheets_holds_no_formula(folders, tmp_path):
+    predictions, dataset = folders
+    case = "=HYPERLINK(1)"
+    for folder in (predictions, dataset / "labelsTr"):
+        (folder / f"{CASES[0]}.nii.gz").rename(folder / f"{case}.nii.gz")
+    assert evaluate(tmp_path / "out", predictions, "--labels", dataset / "labelsTr") == 0
+    assert f"'{case}" in set(pd.read_csv(tmp_path / "out" / "evaluation.csv")["case"])
+    assert case in set(read_scores(tmp_path / "out" / "scores.csv")["case"]), "which the report reads"

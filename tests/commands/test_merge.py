@@ -299,6 +299,13 @@ def test_a_case_without_all_channels_is_named(sources, raw, capsys):
     assert "a0_1 of Dataset001_Abdomen does not have 2 channels" in refusal(capsys, raw, "1", "2")
 
 
+def test_a_patient_in_two_forms_of_unicode_is_one(raw, capsys):
+    """Otherwise the folds of one source would validate on what those of the other train on."""
+    for number, case in ((1, "zo\u00eb_1"), (2, "zoe\u0308_2")):
+        write_raw(raw / f"Dataset00{number}_One", {case: labels_of(ABDOMEN, 0)}, names=ABDOMEN, channels=("T1",))
+    assert "both have the patient zo\u00eb." in refusal(capsys, raw, "1", "2", "--group", "^[^_]+")
+
+
 def test_a_case_a_patient_or_an_image_in_two_sources_is_named(sources, raw, capsys):
     write_raw(raw / "Dataset004_Same", {"a0_0": labels_of(ABDOMEN, 0)}, names=ABDOMEN, channels=("T1", "FLAIR"))
     assert "both have the case a0_0. If they are others, add --prefix" in refusal(capsys, raw, "1", "4")

@@ -75,6 +75,20 @@ def test_references_and_instances_come_from_the_named_folders(dataset):
         assert name == ("linked" if "linked" in given else "labels_dense")
 
 
+def test_references_must_be_in_a_folder_of_the_dataset_itself(dataset, tmp_path):
+    """Scores are told apart by its name, which the report would refuse after the prediction."""
+    for place in (dataset / "dense" / "reader 1", tmp_path / "elsewhere"):
+        place.mkdir(parents=True)
+        for case in "abc":
+            (place / f"{case}.nii.gz").touch()
+    for given in ("dense/reader 1", str(tmp_path / "elsewhere")):
+        with pytest.raises(UserError, match="cannot name the references of scores: it holds a path.* Move the label"):
+            select_cases("5", "all", folds=[0], references=given)
+    (dataset / "reader 1").symlink_to(dataset / "dense" / "reader 1")
+    assert select_cases("5", "all", folds=[0], references="reader 1").references == "reader 1"
+    assert select_cases("5", "all", folds=[0], instances="dense/reader 1").instances == dataset / "dense/reader 1"
+
+
 def test_without_maps_of_instances_there_is_none(dataset):
     assert select_cases("5", "all", folds=[0]).instance_map("a") is None
 

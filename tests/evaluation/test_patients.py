@@ -53,3 +53,10 @@ def test_what_names_no_patient_is_refused(file, content, message):
 def test_a_missing_file_is_named(file):
     with pytest.raises(UserError, match="does not exist"):
         read_patients(file, ["a"])
+
+
+def test_forms_of_unicode_make_no_difference(file):
+    file.write_text(json.dumps({"zo\u00eb 1": "Zo\u00eb", "zo\u00eb 2": "Zoe\u0308"}))
+    cases = ["zoe\u0308 1", "zo\u00eb 2"]
+    assert read_patients(file, cases) == dict.fromkeys(cases, "Zo\u00eb")
+    assert read_patients(file, [*cases, "other"], are_all_named=False) == dict.fromkeys(cases, "Zo\u00eb")

@@ -13,9 +13,11 @@ from nnunet_ext.evaluation.scores_table import (
     COLUMNS,
     case_scores,
     labels_with,
+    nanmean,
     read_scores,
     seed_scores,
     wide_table,
+    without_formulas,
     write_scores,
 )
 
@@ -67,6 +69,9 @@ ROW = "a,0,D,,c,p,l,dice,1,1\n"
         HEADER + "a,0,D,,c,p,l,dice,many,1\n",
         HEADER + "a,0,D,,c,p,l,dice,,1\n",
         HEADER + 2 * ROW,
+        HEADER + "a,0,D,,c,p,l,dice,inf,1\n",
+        HEADER + "a,0,D,,c,p,l,dice,1,-inf\n",
+        HEADER + "a,0,D,,c,p,l,dice,1,1e400\n",
     ],
 )
 def test_another_file_is_refused_by_name(tmp_path, content):
@@ -106,3 +111,19 @@ def test_a_spreadsheet_has_a_row_for_each_case_and_a_column_for_each_label_and_m
     assert wide["liver dice"].tolist() == [0.5, 0.25]
     assert wide["liver assd"].isna().tolist() == [False, True]
     assert wide["spleen, left dice"].isna().tolist() == [True, False]
+
+
+def test_numbers_that_no_score_has_have_a_mean():
+    assert nanmean([1e308, 1e308, float("nan")]) == 1e308
+    assert np.isnan(nanmean([np.inf, -np.inf]))
+
+
+def test_a_spreadsheet_takes_no_name_for_a_formula():
+    rows = [(case, label, "dice", 0.5, 1.0) for case in ("=HYPERLINK(1)", "-5", "a") for label in ("@x", "+", "liver")]
+    scores = case_scores(rows).assign(run="r", seed="", dataset="-D", references="", patient="+1")
+    table = without_formulas(wide_table(scores))
+    assert list(table) == ["dataset", "references", "case", "patient", "'@x dice", "'+ dice", "liver dice"]
+    assert sorted(table["case"]) == ["'=HYPERLINK(1)", "-5", "a"]
+    assert set(table["dataset"]) == {"'-D"}
+    assert set(table["patient"]) == {"+1"}
+    assert (table["liver dice"] == 0.5).all()

@@ -3,7 +3,7 @@
 import pytest
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.formats.names import check_names, problem_with_name
+from nnunet_ext.formats.names import check_names, file_key, problem_with_name
 
 
 @pytest.mark.parametrize("name", ["case_1", "MRI 2", "fälle-7", "a.b", "..a", "x" * 200, "con", "a:b"])
@@ -34,3 +34,9 @@ def test_a_long_name_is_shown_in_part():
     with pytest.raises(UserError) as raised:
         check_names(["x" * 5000], what="case", where="D")
     assert len(str(raised.value)) < 250
+
+
+@pytest.mark.parametrize("names", [("Case", "cASE"), ("Zo\u00eb", "ZOE\u0308"), ("straße", "STRASSE")])
+def test_names_that_are_one_file_on_some_system_have_one_key(names):
+    assert len(set(map(file_key, names))) == 1
+    assert file_key("zoe") != file_key("zoë")

@@ -30,6 +30,11 @@ def test_what_is_right_stays_as_it_is():
     assert checked_plans(GOOD, where="f") == GOOD
 
 
+def test_to_inherit_from_null_is_to_inherit_from_none():
+    """nnU-Net would look for a configuration of that name."""
+    assert checked_plans(changed("3d_fullres", inherits_from=None), where="f") == GOOD
+
+
 def test_what_is_taken_for_granted_is_named_where_it_is_missing():
     require(GOOD, ("dataset_name", "configurations"), where="f")
     with pytest.raises(UserError, match="f has no image_reader_writer, label_manager, which nnU-Net always writes"):

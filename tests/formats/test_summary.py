@@ -28,6 +28,10 @@ def test_labels_and_regions_are_taken(key):
         ({"metrics": {"liver": {"Dice": 1}}}, "'liver' was found"),
         ({"metrics": {"1": {"IoU": 1}}}, "label 1 has no Dice"),
         ({"metrics": {"1": {"Dice": "x"}}}, r"Dice"),
+        ({"metrics": {"1": {"Dice": 1e308}}}, r"label 1 has the Dice 1e\+308; from 0 to 1, null or NaN is expected"),
+        ({"metrics": {"1": {"Dice": 10**400}}}, r"Dice"),
+        ({"metrics": {"1": {"Dice": float("inf")}}}, "label 1 has the Dice inf"),
+        ({"metrics": {"(1, 2)": {"Dice": -0.1}}}, r"label \(1, 2\) has the Dice -0.1"),
     ],
 )
 def test_others_are_named(changes, message):

@@ -7,6 +7,7 @@ import pytest
 from nnunet_ext.arguments import parse_settings
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
+from nnunet_ext.jobs.control import open_sweep
 from nnunet_ext.jobs.sweep import CHECKPOINTS, FAILED, FINISHED, Record, Resources, Sweep, SweepRequest
 
 
@@ -83,6 +84,16 @@ def test_resources_are_shown_as_options():
     shown = shlex.split(Resources("cuda", slurm=slurm).options())
     assert shown[:3] == ["--device", "cuda", "--slurm"]
     assert parse_settings(shown[3:]) == slurm
+
+
+@pytest.mark.parametrize(
+    "changes", [{"configuration": "../2d"}, {"plans_name": "a\nb"}, {"trainers": ["A", "x" * 300]}]
+)
+def test_names_that_no_folder_can_have_are_refused_before_anything_is_written(tmp_path, changes):
+    sweep = sweep_in(tmp_path, **changes)
+    with pytest.raises(UserError, match=r"The sweep .*sweep: .* cannot be the name of a folder: .* Rename it"):
+        open_sweep(sweep.folder, sweep.request, sweep.resources)
+    assert not sweep.folder.exists()
 
 
 def test_a_folder_without_a_sweep_is_refused(tmp_path):

@@ -67,6 +67,12 @@ def test_wrong_settings_name_key_value_and_what_is_valid(values, message):
         validated_settings(values, where="configuration 'x'")
 
 
+def test_a_long_value_is_shown_in_part():
+    with pytest.raises(UserError, match="num_epochs: .*found '9999.* …") as error:
+        validated_settings({"num_epochs": "9" * 5000}, where="configuration 'x'")
+    assert len(str(error.value)) < 400
+
+
 def test_all_wrong_settings_are_named_at_once():
     with pytest.raises(UserError, match=r"(?s)configuration 'x'.*num_epochs.*seed"):
         validated_settings({"num_epochs": -1, "seed": -1}, where="configuration 'x'")

@@ -78,3 +78,49 @@ def test_ancestors_are_configured_first():
 def test_configurations_that_configure_cannot_write_are_a_comment():
     comment, _ = training_commands(PLANS, trainer="nnUNetTrainer", configuration="3d_fullres_quick", fold="0")
     assert comment.startswith("# configuration 3d_fullres_quick")
+
+
+def changed_checkpoint(folder, change):
+    file = write_checkpoint(folder)
+    content = torch.load(file, weights_only=False)
+    change(content)
+    torch.save(content, file)
+    return folder
+
+
+@pytest.mark.parametrize("changes", [{"inherits_from": None}, {}])
+def test_a_configuration_without_architecture_or_parent_is_read(tmp_path, changes):
+    """The report shows sizes alone, which other programs' plans have too."""
+
+    def change(content):
+        short = {**changes, "patch_size": [8, 8, 8], "nnunet_ext": {}}
+        content["init_args"]["plans"]["configurations"]["3d_short"] = short
+
+    training = read_training(changed_checkpoint(tmp_path / "fold_0", change))
+    assert training.settings["Patch size"] == "8 × 8 × 8"
+    assert training.settings["Batch size"] == "–"
+    assert training.commands[0].startswith("# configuration 3d_short: take it from plans.json")
+
+
+def test_a_configuration_that_inherits_from_null_is_no_command(tmp_path):
+    def change(content):
+        content["init_args"]["plans"]["configurations"]["3d_short"]["inherits_from"] = None
+
+    training = read_training(changed_checkpoint(tmp_path / "fold_0", change))
+    assert training.commands[0].startswith("# configuration 3d_short: take it from plans.json")
+
+
+def test_a_number_that_is_too_large_is_named(tmp_path):
+    folder = changed_checkpoint(tmp_path / "fold_0", lambda content: content["logging"].update(lrs=[10**400]))
+    with pytest.raises(
+        UserError, match=r"checkpoint_final\.pth: the curve 'lrs' has a number that is too large\. Name"
+    ):
+        read_training(folder)
+
+
+def test_settings_that_are_no_json_are_shown_as_text(tmp_path):
+    def change(content):
+        short = content["init_args"]["plans"]["configurations"]["3d_short"]
+        short["nnunet_ext"] = {"seed": torch.tensor(3)}
+
+    assert "seed=" in read_training(changed_checkpoint(tmp_path / "fold_0", change)).commands[0]

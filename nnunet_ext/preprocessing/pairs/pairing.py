@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_ext.errors import UserError
-from nnunet_ext.formats.names import check_names
+from nnunet_ext.formats.names import check_names, composed, file_key
 from nnunet_ext.messages import counted, some
 from nnunet_ext.preprocessing.raw.raw_dataset import images_in
 from nnunet_ext.preprocessing.raw.splits import group_cases
@@ -62,9 +62,9 @@ def read_table(file: Path, *, wanted: Sequence[str], with_labels: bool) -> list[
     pairs = []
     for _, row in rows:
         files = {name: file.parent / value for name in used if (value := row.get(name))}
-        pairs.append(Pair(row.get(CASE) or row[PATIENT], row[PATIENT], **files))
-    number = Counter(pair.case.casefold() for pair in pairs)  # macOS and Windows take names for one whatever their case
-    if twice := list(dict.fromkeys(pair.case for pair in pairs if number[pair.case.casefold()] > 1)):
+        pairs.append(Pair(row.get(CASE) or row[PATIENT], composed(row[PATIENT]), **files))
+    number = Counter(file_key(pair.case) for pair in pairs)
+    if twice := list(dict.fromkeys(pair.case for pair in pairs if number[file_key(pair.case)] > 1)):
         raise UserError(
             f"{file} has more than one line for the case {some(twice, 3)}. A case is named by its patient unless a "
             "column `case` names it: give each line of a patient a name of its own there."
@@ -76,15 +76,20 @@ def _rows(file: Path, needed: Sequence[str], *, optional: Sequence[str]) -> list
     """The lines of a table below its header, with their numbers, without those that are all empty.
 
     A column must be there if it is needed. An optional one may be missing unless there is an unknown column, which may
-    be the same one misspelt. A column of further images or label maps, such as current_image_2, is refused.
+    be the same one misspelt. A column that is named twice, and one of further images or label maps, such as
+    current_image_2, are refused.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")  # spreadsheets begin a file with a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read as a table in UTF-8: {error}") from None
     delimiter = max(",;\t", key=text.partition("\n")[0].count)
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter, skipinitialspace=True)
-    columns = reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+    try:
+        reader = csv.DictReader(text.splitlines(), delimiter=delimiter, skipinitialspace=True)
+        columns = reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+        lines = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise UserError(f"{file} cannot be read as a table: {error}. Save it as CSV with one line a case.") from None
     missing = [name for name in (PATIENT, CURRENT_IMAGE, *needed) if name not in columns]
     if set(columns) - set(COLUMNS):
         missing += [name for name in optional if name not in columns]
@@ -93,6 +98,8 @@ def _rows(file: Path, needed: Sequence[str], *, optional: Sequence[str]) -> list
             f"{file} has no column {', '.join(missing)}; its first line names: {', '.join(columns) or 'nothing'}. "
             "Where there is no prior, leave the cell empty, but keep the column."
         )
+    if twice := [name for name in COLUMNS if columns.count(name) > 1]:
+        raise UserError(f"{file} has the column {', '.join(twice)} more than once in its first line. Keep one of them.")
     if further := [name for name in columns if name not in COLUMNS and name.startswith(FILES)]:
         raise UserError(
             f"{file} has the columns {', '.join(further)}, which are not known: a pair has one image and one label map "
@@ -100,12 +107,12 @@ def _rows(file: Path, needed: Sequence[str], *, optional: Sequence[str]) -> list
             "with their roles in dataset.json (longitudinal)."
         )
     rows = []
-    for row in reader:
+    for line, row in lines:
         if None in row or None in row.values():
-            raise UserError(f"{file}, line {reader.line_num}: it needs {len(columns)} cells, as the first line has.")
+            raise UserError(f"{file}, line {line}: it needs {len(columns)} cells, as the first line has.")
         values = {name: value.strip() for name, value in row.items()}
         if any(values.values()):
-            rows.append((reader.line_num, values))
+            rows.append((line, values))
     return rows
 
 
@@ -150,10 +157,10 @@ def find_pairs(
 def _files(folder: Path) -> dict[str, Path]:
     """The files of a folder by case, of which it has one each and at least one."""
     files: dict[str, Path] = {}
-    seen: dict[str, Path] = {}  # macOS and Windows take names for one whatever their case
+    seen: dict[str, Path] = {}
     for file, name, _ in images_in(folder, ENDINGS):
         case = name.removesuffix("_0000")
-        if (other := seen.setdefault(case.casefold(), file)) != file:
+        if (other := seen.setdefault(file_key(case), file)) != file:
             raise UserError(f"{folder} has two files of the case {case}: {other.name}, {file.name}. Keep one.")
         files[case] = file
     return files

@@ -12,7 +12,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, sha256
 from nnunet_ext.formats.annotated_labels import AnnotatedLabels
 from nnunet_ext.formats.dataset_json import channel_names
-from nnunet_ext.formats.names import check_names
+from nnunet_ext.formats.names import check_names, composed, file_key
 from nnunet_ext.formats.typed import validated
 from nnunet_ext.messages import some
 from nnunet_ext.preprocessing.raw.patients import groups_of_cases
@@ -224,8 +224,8 @@ def _refuse_twice(sources: Sequence[MergedSource], what: str, names: Sequence[Se
     seen: dict[str, str] = {}
     for source, own in zip(sources, names):
         folder = source.dataset.folder.name
-        # files are named by cases: to macOS and Windows, names that differ in case alone are one
-        keys = {name: name.casefold() if what == "case" else name for name in own}
+        # files are named by cases
+        keys = {name: file_key(name) if what == "case" else composed(name) for name in own}
         if shared := sorted(name for name, key in keys.items() if key in seen):
             other, named = seen[keys[shared[0]]], f"the {what}{'s' * (len(shared) > 1)} {some(shared)}"
             raise UserError(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json
+from nnunet_ext.formats.names import composed
 from nnunet_ext.preprocessing.raw.splits import group_cases
 
 PAIRS = "pairs.json"
@@ -25,7 +26,7 @@ def patients_of_cases(file: Path) -> dict[str, str]:
             raise UserError(f"{file} must name the patient of each case, as nnunet_ext pair writes it. Make it anew.")
         return {}
     found = {case: entry.get("patient") for case, entry in cases.items() if isinstance(entry, dict)}
-    return {case: str(patient) for case, patient in found.items() if isinstance(patient, str | int)}
+    return {case: composed(str(patient)) for case, patient in found.items() if isinstance(patient, str | int)}
 
 
 def groups_of_cases(cases: Sequence[str], pattern: str | None, raw: Path | None) -> dict[str, list[str]]:
@@ -43,7 +44,8 @@ def groups_of_cases(cases: Sequence[str], pattern: str | None, raw: Path | None)
     known = patients_of_cases(raw / PAIRS) if pattern is None and raw is not None else {}
     if not known:
         return group_cases(cases, pattern)
+    known = {composed(case): patient for case, patient in known.items()}
     groups: dict[str, list[str]] = {}
     for case in sorted(cases):
-        groups.setdefault(known.get(case, case), []).append(case)
+        groups.setdefault(known.get(composed(case), composed(case)), []).append(case)
     return dict(sorted(groups.items()))

@@ -9,7 +9,7 @@ import numpy as np
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.formats.dataset_json import read_dataset_json
-from nnunet_ext.formats.names import case_names
+from nnunet_ext.formats.names import case_names, composed
 from nnunet_ext.formats.splits import PARTS, Fold, check_has_folds, read_splits, same_fold
 from nnunet_ext.messages import some
 from nnunet_ext.nnunet_folders import dataset_folder, folder_of_variable, raw_folder
@@ -50,18 +50,20 @@ def group_cases(cases: Sequence[str], pattern: str | None) -> dict[str, list[str
     """The cases of each patient, both in order.
 
     The pattern is a regular expression that is searched in each name: its first group is the patient, or the whole
-    match if it has no group. None makes each case a patient of its own. A UserError says if the pattern is wrong or
-    leaves a case without a patient.
+    match if it has no group. None makes each case a patient of its own. Names in different forms of Unicode are
+    the same, also to the pattern. A UserError says if the pattern is wrong or leaves a case without a patient.
     """
+    groups: dict[str, list[str]] = {}
     if pattern is None:
-        return {case: [case] for case in sorted(cases)}
+        for case in sorted(cases):
+            groups.setdefault(composed(case), []).append(case)
+        return {same[0]: same for same in groups.values()}  # named as nnU-Net would, which draws by the same names
     try:
-        expression = re.compile(pattern)
+        expression = re.compile(composed(pattern))
     except re.error as error:
         raise UserError(f"{pattern!r} is no regular expression: {error}.") from None
-    groups: dict[str, list[str]] = {}
     for case in sorted(cases):
-        match = expression.search(case)
+        match = expression.search(composed(case))
         groups.setdefault((match and match[1 if expression.groups else 0]) or "", []).append(case)
     if missed := groups.pop("", []):
         raise UserError(

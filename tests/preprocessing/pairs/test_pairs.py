@@ -85,6 +85,37 @@ def test_case_twice_is_refused(folder):
     assert "more than one line for the case one, One" in refusal(folder, rows)
 
 
+def test_a_patient_in_two_forms_of_unicode_is_one(folder):
+    """Of a table that is half from a spreadsheet and half from names of files on macOS."""
+    rows = [{**row(folder, "Zo\u00eb"), "case": "1"}, {**row(folder, "Zoe\u0308"), "case": "2"}]
+    assert patients_of(read(folder, rows)) == {"Zo\u00eb": ["1", "2"]}
+    for one in rows:
+        one["case"] = ""  # each is then named by its patient
+    assert "more than one line for the case" in refusal(folder, rows)
+
+
+def test_a_file_in_two_forms_of_unicode_is_one_case(folder):
+    places = folders(folder, current=["zo\u00eb.nii.gz", "zoe\u0308.mha"])
+    with pytest.raises(UserError, match="has two files of the case"):
+        find_pairs(**places)
+
+
+@pytest.mark.parametrize("column", HEADER)
+def test_a_column_that_is_named_twice_is_refused(folder, column):
+    """The last one would be taken: an empty one would lose the prior without a word."""
+    table = write_table(folder / "t.csv", [row(folder, "ann")])
+    header, line = table.read_text().splitlines()
+    table.write_text(f"{header},{column}\n{line},\n")
+    with pytest.raises(UserError, match=rf"t\.csv has the column {column} more than once in its first line\. Keep one"):
+        read_table(table, wanted=WANTED, with_labels=True)
+
+
+def test_a_cell_that_is_far_too_long_is_a_message(folder):
+    table = write_table(folder / "t.csv", [{**row(folder, "ann"), "patient": "x" * 200_000}])
+    with pytest.raises(UserError, match=r"t\.csv cannot be read as a table: field larger than field limit"):
+        read_table(table, wanted=WANTED, with_labels=True)
+
+
 @pytest.mark.parametrize("column", HEADER)
 def test_missing_column_is_named(folder, column):
     table = write_table(folder / "t.csv", [row(folder, "ann")])

@@ -10,6 +10,7 @@ from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.formats.splits import read_splits
+from nnunet_ext.preprocessing.raw.patients import groups_of_cases
 from nnunet_ext.preprocessing.raw.splits import (
     appended,
     check_known,
@@ -280,3 +281,19 @@ def test_each_case_gets_the_folds_that_did_not_train_on_it_also_one_of_no_fold()
 def test_a_case_that_every_fold_has_seen_and_an_unknown_fold_are_refused(folds, message):
     with pytest.raises(UserError, match=message):
         folds_that_have_not_seen(["a", "b", "c"], SPLITS, folds, file=FILE)
+
+
+COMPOSED, DECOMPOSED = "Zo\u00eb", "Zoe\u0308"
+
+
+@pytest.mark.parametrize("pattern", ["^[^_]+", f"^{COMPOSED}", f"^{DECOMPOSED}", None])
+def test_a_patient_in_two_forms_of_unicode_is_one(pattern):
+    cases = [f"{COMPOSED}_1", f"{DECOMPOSED}_1"]
+    assert [sorted(of_one) for of_one in group_cases(cases, pattern).values()] == [sorted(cases)]
+
+
+def test_recorded_patients_are_found_whatever_the_form_of_unicode(tmp_path):
+    cases = {f"{COMPOSED} 1": {"patient": COMPOSED}, f"{COMPOSED} 2": {"patient": DECOMPOSED}}
+    (tmp_path / "pairs.json").write_text(json.dumps({"made_by": "pair", "cases": cases}))
+    of_files = [f"{DECOMPOSED} 1", f"{DECOMPOSED} 2"]  # as macOS may list them
+    assert groups_of_cases(of_files, None, tmp_path) == {COMPOSED: of_files}
