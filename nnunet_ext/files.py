@@ -10,7 +10,7 @@ import shutil
 import threading
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -134,10 +134,17 @@ def _with_each_key_once(pairs: Sequence[tuple[str, Any]], source: str | os.PathL
     return content
 
 
-def check_new_file(target: Path, *, force: bool, ending: str = "", source: Path | None = None) -> None:
+def check_new_file(
+    target: Path, *, force: bool, ending: str, is_own: Callable[[Path], bool], source: Path | None = None
+) -> None:
     """Raise a UserError unless a file can be written behind ``-o``, before any work is done.
 
-    Its name must end in `ending`, such as ``.zip``. The `source` that the command reads is never replaced.
+    Args:
+        target: the file.
+        force: replace what the same command has made.
+        ending: of its name, such as ``.zip``.
+        is_own: whether a file, which has content, was made by the same command.
+        source: what the command reads, which is never replaced.
     """
     if target.is_dir():
         raise UserError(f"{target} is a folder; the name of a file is needed behind -o.")
@@ -148,6 +155,11 @@ def check_new_file(target: Path, *, force: bool, ending: str = "", source: Path 
     if target.exists():
         if source is not None and source.exists() and target.samefile(source):
             raise UserError(f"{target} is the source itself. Choose another name for -o.")
+        if not target.is_file() or target.stat().st_size and not is_own(target):
+            raise UserError(
+                f"{target} exists and does not say that this command made it (files of older versions may not), so it "
+                "is kept, even with --force. Choose another name, or move or remove it."
+            )
         if not force:
             raise UserError(f"{target} exists. Choose another name, or add --force to replace it.")
 

@@ -62,7 +62,7 @@ def _maker(folder: Path) -> str | None:
 def prepare_output_folder(folder: str | os.PathLike[str], *, force: bool) -> Path:
     """Make a folder for results, empty but for the hidden mark of this package, see `check_output_folder`."""
     folder = Path(folder)
-    _end_interrupted_publication(folder)
+    end_interrupted_publication(folder)
     if check_output_folder(folder, force=force):
         _remove_all(folder, but=MARKER)  # which lets an interrupted run be repeated
     try:
@@ -81,13 +81,14 @@ def folder_written_whole(folder: Path, *, force: bool, request: Mapping[str, Any
     time that the same is requested. `force` replaces content, see `check_output_folder`, and unfinished work of another
     request. A UserError says what may not be replaced, that the folder cannot be written to, or that another run does.
     """
-    with only_run(folder), _unfinished_folder(folder, force=force, request=request) as unfinished:
+    with only_run(folder), unfinished_folder(folder, force=force, request=request) as unfinished:
         yield unfinished
 
 
 @contextmanager
-def _unfinished_folder(folder: Path, *, force: bool, request: Mapping[str, Any] | None) -> Iterator[Path]:
-    _end_interrupted_publication(folder)
+def unfinished_folder(folder: Path, *, force: bool, request: Mapping[str, Any] | None) -> Iterator[Path]:
+    """As `folder_written_whole`, for a caller that lets one run at a time write the folder."""
+    end_interrupted_publication(folder)
     check_output_folder(folder, force=force)
     # inside a folder that is there, which may be a mount, or whose parent may be read-only
     unfinished = folder / UNFINISHED if folder.is_dir() else _beside(folder)
@@ -137,7 +138,7 @@ def _beside(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}{UNFINISHED}") if folder.name else folder / UNFINISHED
 
 
-def _end_interrupted_publication(folder: Path) -> None:
+def end_interrupted_publication(folder: Path) -> None:
     """End what a run has begun that was killed while it put its result in place."""
     for left in (folder / UNFINISHED, _beside(folder)):
         if not os.path.isfile(left / WHOLE):  # unlike `Path.is_file` also for names that are too long

@@ -98,8 +98,14 @@ def test_new_file_is_refused_before_any_work(tmp_path: Path) -> None:
     source, other = tmp_path / "source.zip", tmp_path / "other.zip"
     source.touch()
     other.touch()
-    check_new_file(tmp_path / "new.zip", ending=".zip", force=False, source=source)
-    check_new_file(other, ending=".zip", force=True, source=source)
+
+    def check(target: Path, *, force: bool) -> None:
+        check_new_file(target, ending=".zip", force=force, is_own=lambda file: file.read_text() == "own", source=source)
+
+    check(tmp_path / "new.zip", force=False)
+    check(other, force=True)  # which is empty
+    other.write_text("own")
+    check(other, force=True)
     for target, message in (
         (tmp_path, "is a folder"),
         (tmp_path / "new.txt", r"ends in \.zip; found .*new\.txt"),
@@ -107,9 +113,12 @@ def test_new_file_is_refused_before_any_work(tmp_path: Path) -> None:
         (other, "exists"),
     ):
         with pytest.raises(UserError, match=message):
-            check_new_file(target, ending=".zip", force=False, source=source)
+            check(target, force=False)
     with pytest.raises(UserError, match="is the source itself"):
-        check_new_file(source, ending=".zip", force=True, source=source)
+        check(source, force=True)
+    other.write_text("somebody's")
+    with pytest.raises(UserError, match="move or remove it"):
+        check(other, force=True)
 
 
 def test_full_disk_names_the_file_that_was_asked_for(tmp_path: Path) -> None:

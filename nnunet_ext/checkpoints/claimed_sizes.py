@@ -2,13 +2,10 @@
 
 import io
 import pickle
+import pickletools
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from nnunet_ext.checkpoints.archive import refuse_large
 from nnunet_ext.errors import UserError, in_one_line
@@ -16,6 +13,13 @@ from nnunet_ext.errors import UserError, in_one_line
 BYTES = {"ComplexDouble": 16, "ComplexFloat": 8, "Double": 8, "Long": 8, "Float": 4, "Int": 4}
 BYTES |= {"Half": 2, "BFloat16": 2, "Short": 2}
 """Of a number by the name of torch's storage; 1 in all others."""
+
+LARGEST_TUPLE = 10_000
+"""Values of a tuple and the tuples in it. Where it is the key of a dictionary, Python goes through all of them, in
+calls that are as deep as they."""
+IN_MEMO = ("PUT", "BINPUT", "LONG_BINPUT")
+LIST_END, LIST_END_64, PLACE_64 = (b"PK\5\6", 22), (b"PK\6\6", 56), (b"PK\6\7", 20)
+"""How parts of an archive begin, and their bytes: the end of its list, the same for large ones, and where that is."""
 
 
 class _Inert(dict[Any, Any]):
@@ -37,12 +41,13 @@ class _Inert(dict[Any, Any]):
     def extend(self, items: Any) -> None: ...
 
 
-class _Storages(pickle.Unpickler):
+class _Storages(pickle._Unpickler):
     """Goes through a pickle of torch without importing what it names, and notes the bytes of each storage."""
 
-    def __init__(self, stream: io.BytesIO) -> None:
-        super().__init__(stream)
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data))
         self.claimed: dict[str, int] = {}
+        self.tuples: dict[int, tuple[int, Any]] = {}  # values of each by its id, and the tuple, so that it keeps its id
 
     def find_class(self, module: str, name: str) -> Any:
         return type(name, (_Inert,), {})
@@ -53,48 +58,87 @@ class _Storages(pickle.Unpickler):
         self.claimed[str(key)] = max(self.claimed.get(str(key), 0), int(number) * size)
         return _Inert()
 
+    def count_tuple(self) -> None:
+        """Count the values of the tuple that was made last; a ValueError says that they are too many."""
+        made: tuple[Any, ...] = self.stack[-1]  # type: ignore[attr-defined]
+        values = 1 + sum(self.tuples[id(one)][0] if type(one) is tuple and one else 1 for one in made)
+        if values > LARGEST_TUPLE:
+            raise ValueError(f"a tuple has more than {LARGEST_TUPLE} values")
+        self.tuples[id(made)] = values, made
+
+
+def _counting(load: Any) -> Any:
+    """A pickle's instruction to make a tuple, which is counted."""
+
+    def load_and_count(self: _Storages) -> None:
+        load(self)
+        self.count_tuple()
+
+    return load_and_count
+
+
+_Storages.dispatch = {
+    code: _counting(load) if load.__name__.startswith("load_tuple") else load
+    for code, load in pickle._Unpickler.dispatch.items()
+}
+
 
 def check_claims(file: Path) -> None:
     """See that a checkpoint of torch 1.6 or later is no larger than it may be, and that its file has all its numbers.
 
     Raises:
-        UserError: if it unpacks to more than the limits of `refuse_large`, or a storage claims more than is there.
+        UserError: if it unpacks to more than the limits of `refuse_large`, a storage claims more than is there, or its
+            archive cannot be gone through as torch will do it.
     """
+    with file.open("rb") as handle:
+        if handle.read(2) != b"PK":  # of an older torch
+            return
     try:
         with zipfile.ZipFile(file) as content:
-            refuse_large(file, content.infolist())
-            sizes = {entry.filename: entry.file_size for entry in content.infolist()}
-            pickles = [name for name in sizes if name.endswith("/data.pkl")]
-            if len(sizes) < len(content.infolist()) or len(pickles) > 1:
+            entries = content.infolist()
+            refuse_large(file, entries)
+            sizes = {entry.filename: entry.file_size for entry in entries}
+            pickles = [name for name in sizes if name.casefold().endswith("/data.pkl")]
+            # torch's reader takes names that differ in case alone for one
+            if len({name.casefold() for name in sizes}) < len(entries) or len(pickles) > 1:
                 raise UserError(f"{file} is refused: its archive has two entries of one kind.")
-            storages = _Storages(io.BytesIO(content.read(pickles[0])))
+            _check_list(file, content.start_dir)
+            storages = _Storages(_checked_pickle(content.read(pickles[0])))
+        storages.load()
     except UserError:
         raise
-    except Exception:  # torch says what is wrong with an archive that is damaged, or with a file that is none
-        return
-    try:
-        storages.load()
-    except Exception as error:
-        raise UserError(f"{file} is damaged. Copy it again. ({in_one_line(error)})") from None
-    folder = pickles[0].removesuffix("data.pkl")
+    except Exception as error:  # what is damaged makes zipfile and pickle raise nearly anything
+        fix = "Copy it again from where it was trained."
+        raise UserError(f"{file} is damaged or cut off. {fix} ({in_one_line(error)})") from None
+    folder = pickles[0][: -len("data.pkl")]
     for key, claimed in storages.claimed.items():
         if claimed > (found := sizes.get(f"{folder}data/{key}", 0)):
             raise UserError(f"{file} is refused: a tensor claims {claimed} bytes, but the file has {found} for it.")
 
 
-def check_backed(content: Any, file: Path) -> Any:
-    """The content of a checkpoint whose tensors are no larger than their storages; a copy of others would fill memory.
+def _check_list(file: Path, place: int) -> None:
+    """See that the list of an archive's entries that Python has read, from some place on, is the one that torch reads.
 
-    Raises:
-        UserError: naming the tensor.
+    Python takes what lies before the end for the list, and torch what lies where the end says.
     """
-    pending = [("", content)]
-    while pending:
-        name, value = pending.pop()
-        if isinstance(value, Mapping):
-            pending += [(f"{name}.{key}" if name else str(key), one) for key, one in value.items()]
-        elif isinstance(value, Tensor) and (value.layout != torch.strided or value.device.type != "cpu"):
-            raise UserError(f"{file} is refused: the tensor {name} is sparse or empty, which no weight of nnU-Net is.")
-        elif isinstance(value, Tensor) and value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise UserError(f"{file} is refused: the tensor {name} claims {value.numel()} numbers, and has fewer.")
-    return content
+    with file.open("rb") as handle:
+        length = handle.seek(0, io.SEEK_END)
+        handle.seek(max(0, length - LIST_END[1] - PLACE_64[1] - LIST_END_64[1]))
+        large, rest = handle.read(LIST_END_64[1]), handle.read()
+    end = rest[-LIST_END[1] :]
+    told = int.from_bytes(end[16:20], "little")
+    if rest.startswith(PLACE_64[0]):
+        told = int.from_bytes(large[48:56], "little")
+        at = int.from_bytes(rest[8:16], "little")
+        if not large.startswith(LIST_END_64[0]) or at != length - len(large) - len(rest):
+            told = -1
+    if not end.startswith(LIST_END[0]) or told != place:
+        raise UserError(f"{file} is refused: its archive has a list of its entries that torch does not read.")
+
+
+def _checked_pickle(data: bytes) -> bytes:
+    """A pickle that is whole and asks for no more memory than it has bytes; a ValueError says that it is not."""
+    for instruction, argument, _ in pickletools.genops(data):
+        if instruction.name in IN_MEMO and int(argument or 0) > len(data):
+            raise ValueError(f"{len(data)} bytes claim {argument} objects")
+    return data

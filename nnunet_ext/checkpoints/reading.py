@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nnunet_ext.checkpoints.claimed_sizes import check_backed, check_claims
+from nnunet_ext.checkpoints.claimed_sizes import check_claims
+from nnunet_ext.checkpoints.loaded_content import check_loaded
 from nnunet_ext.errors import UserError
 from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.messages import some
@@ -127,7 +128,7 @@ def _require_checkpoint_file(file: Path) -> None:
                 names = archive.namelist()
                 is_checkpoint = any(name.endswith("data.pkl") for name in names)
                 is_script = any(name.endswith("constants.pkl") for name in names)
-        except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError):  # torch says what is wrong with it
+        except Exception:  # what is damaged makes zipfile raise nearly anything; `check_claims` says what is wrong
             return
         if is_script:
             raise UserError(f"{file} is a compiled program (TorchScript), no checkpoint. {EXPECTED}")
@@ -146,7 +147,7 @@ def _load(file: Path, *, is_mapped: bool) -> Any:
     check_claims(file)
     try:
         with torch.serialization.safe_globals(_numpy_globals()):
-            return check_backed(load_on_cpu(file, weights_only=True, is_mapped=is_mapped), file)
+            return check_loaded(load_on_cpu(file, weights_only=True, is_mapped=is_mapped), file)
     except UserError:
         raise
     except UnpicklingError as error:

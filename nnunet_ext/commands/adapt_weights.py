@@ -24,7 +24,8 @@ predicts with it by -chk. Example:
 import argparse
 import json
 import sys
-from contextlib import nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ from nnunet_ext.formats.own_key import KEY
 from nnunet_ext.nnunet_names import PLANS, TRAINER
 from nnunet_ext.version import __version__
 
+ADAPTED_FROM = "adapted_from"
+"""The key of a checkpoint, among those of this package, that only this command writes."""
 HEADS_HINT = (
     "nnU-Net's own -pretrained_weights loads everything but the heads (.seg_layers.), which it leaves random. The "
     "fine-tuning trainers of this package load the heads too: name the file in their setting fine_tuning.source."
@@ -49,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-tr", "--trainer", default=TRAINER, help="trainer that will start from them (default: %(default)s)"
     )
     parser.add_argument("-p", "--plans", default=PLANS, help="plans identifier (default: %(default)s)")
-    parser.add_argument("-o", "--output", "--out", type=Path, metavar="OUT", help="file to write")
+    parser.add_argument("-o", "--output", "--out", type=Path, metavar="OUT", help="file to write, ending in .pth")
     only = "report how the weights fit and write nothing; without --to, check the source against its own plans. The "
     only += "exit status is 1 if it fits with --partial alone"
     parser.add_argument("--dry-run", action="store_true", help=only)
@@ -65,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--interpolate", type=fraction, metavar="A", help=f"write {between}")
     tuned = "for --interpolate: checkpoint of a training of --trainer on --to that started from SOURCE"
     parser.add_argument("--tuned", type=Path, metavar="CHECKPOINT", help=tuned)
-    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    parser.add_argument("--force", action="store_true", help="replace OUT, if this command made it")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -135,7 +138,7 @@ def adapt_to_target(args: argparse.Namespace) -> int:
         **more,
         KEY: {
             "version": __version__,
-            "adapted_from": origin,
+            ADAPTED_FROM: origin,
             KNOWN: {key: one for key, one in adaptation.known.items() if not one.all()} if args.tuned is None else {},
         },
     }
@@ -156,7 +159,19 @@ def _check(args: argparse.Namespace) -> None:
         from nnunet_ext.checkpoints.reading import checkpoint_in
 
         for one in filter(None, (args.source, args.tuned)):
-            check_new_file(args.output, source=checkpoint_in(one)[0], force=args.force)
+            source = checkpoint_in(one)[0]
+            check_new_file(args.output, ending=".pth", source=source, force=args.force, is_own=_is_adapted)
+
+
+def _is_adapted(file: Path) -> bool:
+    """Whether this command has written a checkpoint."""
+    from nnunet_ext.checkpoints.reading import load_file
+
+    with suppress(UserError):
+        content = load_file(file, is_mapped=True)
+        about = content.get(KEY) if isinstance(content, Mapping) else None
+        return isinstance(about, Mapping) and ADAPTED_FROM in about
+    return False
 
 
 def _has_own_heads(args: argparse.Namespace, tuned: dict[str, Any]) -> bool:

@@ -89,6 +89,8 @@ if TYPE_CHECKING:
 # options that need a model
 OF_MODELS = ("on", "folds", "threshold", "thresholds", "checkpoint", "device", "disable_tta")
 
+CURVES, CURVES_PICTURE = "operating_points.csv", "operating_points.png"
+
 
 def tolerance(text: str) -> tuple[str | None, float]:
     """``LABEL=MM``, or ``MM`` for the labels that are not named."""
@@ -151,7 +153,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint", help=f"file name of the checkpoint in each fold (default: {FINAL})")
     add("--device", choices=DEVICES, help="device to predict on (default: auto)")
     add("--disable-tta", action="store_true", help="predict without mirroring: faster, less accurate")
-    add("--force", action="store_true", help="empty OUT first, if this command made it")
+    add("--force", action="store_true", help="replace what is in OUT, if this command made it")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -296,28 +298,29 @@ def evaluate(args: argparse.Namespace) -> Path:
         )
     check_apart(args.out, job.read)
     predictor = job.load()
-    open_output(args.out, job.wanted, force=args.force, holds="an evaluation")
     few_cores, workers = available_cores() <= FEW_CORES, args.workers or default_workers()
     results = []
-    for cases, labels in job.sets:
-        folder = args.predictions or args.out / cases.name
-        if predictor is not None:
-            from nnunet_ext.evaluation.model_evaluation import predict_missing
+    with open_output(args.out, job.wanted, force=args.force, holds="an evaluation") as out:
+        for cases, labels in job.sets:
+            folder = args.predictions or out / cases.name
+            if predictor is not None:
+                from nnunet_ext.evaluation.model_evaluation import predict_missing
 
-            folder.mkdir(exist_ok=True)
-            log, names = args.out / "nnunet.log", list(labels.keys)
-            predict_missing(
-                predictor, cases, folder, log=log, few_cores=few_cores, labels=names, thresholds=options.compared
+                folder.mkdir(exist_ok=True)
+                log, names = out / "nnunet.log", list(labels.keys)
+                predict_missing(
+                    predictor, cases, folder, log=log, few_cores=few_cores, labels=names, thresholds=options.compared
+                )
+            results.append(
+                score(cases, labels, folder, options, patients=patients, resamples=args.bootstrap, workers=workers)
             )
-        results.append(
-            score(cases, labels, folder, options, patients=patients, resamples=args.bootstrap, workers=workers)
-        )
-    write_postprocessing(args.out, options, of_models.pop())
-    write_results(args.out, job.origin, results)
+        write_postprocessing(out, options, of_models.pop())
+        write_results(out, job.origin, results)
+        write_curves(out, results)
     print(f"\n{results_table(results)}")
     for line in [*job.remarks, *(line for result in results for line in remarks(result))]:
         print(line)
-    write_curves(args.out, results)
+    say_curves(args.out, results)
     if options.largest_component is not None:
         print(f"\nWrote {args.out / PICKLE}, for nnUNetv2_apply_postprocessing")
     print(f"\nWrote {args.out / JSON}")
@@ -342,7 +345,7 @@ def write_postprocessing(out: Path, options: Options, of_model: Sequence[tuple[i
 
 def write_curves(out: Path, results: list[Result]) -> None:
     """Write precision against recall, or remove what an earlier run with thresholds wrote."""
-    table, picture = out / "operating_points.csv", out / "operating_points.png"
+    table, picture = out / CURVES, out / CURVES_PICTURE
     if not results[0].options.thresholds:
         table.unlink(missing_ok=True)
         picture.unlink(missing_ok=True)
@@ -351,9 +354,17 @@ def write_curves(out: Path, results: list[Result]) -> None:
 
     files.write_operating_points(table, results)
     files.draw_operating_points(picture, results)
+
+
+def say_curves(out: Path, results: list[Result]) -> None:
+    """Print what `write_curves` has written."""
+    if not results[0].options.thresholds:
+        return
+    from nnunet_ext.evaluation import operating_point_files as files
+
     for result in results:
         print(f"\n{files.operating_points_table(result)}")
     for line in [line for result in results for line in files.remarks_on_operating_points(result)]:
         print(line)
     print(files.OPTIMISTIC)
-    print(f"\nWrote {table} and {picture}")
+    print(f"\nWrote {out / CURVES} and {out / CURVES_PICTURE}")

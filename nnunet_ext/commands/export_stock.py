@@ -28,7 +28,7 @@ import shlex
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     check_apart(args.out, [args.model])
     if args.zip:
         with only_run(args.out), tempfile.TemporaryDirectory(prefix="nnunet_ext_") as temporary:
-            check_new_file(args.out, ending=".zip", source=args.model, force=args.force)
+            check_new_file(args.out, ending=".zip", source=args.model, force=args.force, is_own=_is_export)
             exported = Path(temporary) / "model"
             exported.mkdir()
             export = export_to(args, exported)
@@ -115,6 +115,16 @@ def model_folder(model: Path, *, inside: str | None) -> Iterator[Path]:
                 raise UserError(f"{model} holds no model of nnU-Net: no folder with plans.json and fold_X/*.pth.")
             raise UserError(f"{model} holds these models; name one with --inside:{listed(there, len(there))}")
         yield Path(temporary) / inside
+
+
+def _is_export(file: Path) -> bool:
+    """Whether this command has written an archive."""
+    from nnunet_ext.checkpoints.stock_export import PROVENANCE
+
+    # what is no archive makes zipfile raise nearly anything
+    with suppress(Exception), zipfile.ZipFile(file) as archive:
+        return any(PurePosixPath(name).name == PROVENANCE for name in archive.namelist())
+    return False
 
 
 def write_zip(folder: Path, out: Path, *, inside: PurePosixPath) -> None:

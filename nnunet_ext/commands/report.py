@@ -26,6 +26,8 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.files import check_new_file
 
 MEGABYTE = 1_000_000
+MARK = b'<meta name="generator" content="nnunet_ext report">'
+"""In the head of every page."""
 
 
 def named_path(text: str) -> tuple[str | None, Path]:
@@ -47,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--title", help="heading of the page (default: the name of the dataset)")
     parser.add_argument("--baseline", metavar="NAME", help="run to compare the others with (default: the first)")
     add_interval_options(parser, purpose="intervals and tests")
-    parser.add_argument("--force", action="store_true", help="replace the file if it is there")
+    parser.add_argument("--force", action="store_true", help="replace the file, if this command made it")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -57,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
 def report(args: argparse.Namespace) -> int:
     """Read the results, and write the page."""
-    check_new_file(args.out, ending=".html", force=args.force)
+    check_new_file(args.out, ending=".html", force=args.force, is_own=_is_report)
 
     from tqdm import tqdm
 
@@ -91,6 +93,12 @@ def report(args: argparse.Namespace) -> int:
         print(line)
     print(f"Wrote {args.out} ({args.out.stat().st_size / MEGABYTE:.1f} MB)")
     return 0
+
+
+def _is_report(file: Path) -> bool:
+    """Whether this command has written a page."""
+    with file.open("rb") as handle:
+        return MARK in handle.read(1000)
 
 
 def command_line(args: argparse.Namespace) -> str:

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     top = "number of regions with a picture on the page (default: %(default)s)"
     parser.add_argument("--top", type=positive, default=20, metavar="N", help=top)
     add_teacher_options(parser, never_seen=True)
-    parser.add_argument("--force", action="store_true", help="empty OUT first, if this command made it")
+    parser.add_argument("--force", action="store_true", help="replace what is in OUT, if this command made it")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,7 +74,6 @@ def review(args: argparse.Namespace) -> int:
     check_all_annotated(source, instead="Review the cases of each source in a dataset of their own")
     teacher = load_teacher(args.model, source, out_of_fold=is_own, **options)
     wanted = {**teacher.request(), "dataset": str(source.folder.resolve()), "labels": source.description["labels"]}
-    open_output(args.out, wanted, force=args.force, holds="a review")
     reader = source.reader_writer()
 
     def compare(name: str, case: Case, before: Labels) -> tuple[Labels, Any]:
@@ -87,13 +86,6 @@ def review(args: argparse.Namespace) -> int:
     def say(found: Mapping[str, Any]) -> str:
         return counted(int(found.get("number", 0)), "region")
 
-    label_cases(source, args.out, compare, say, part=PREDICTIONS, record=RECORD)
-    # some may be of an earlier run, or of one that was interrupted
-    found = {name: one.result for name, one in read_typed(dict[str, Compared], args.out / RECORD).items()}
-    regions, centres = regions_table(source, found, labels)
-    cases = review_table(found, labels)
-    for name, table in (("regions.csv", regions), ("cases.csv", cases)):
-        write_text(args.out / name, table.to_csv(index=False, lineterminator="\n"))
     seen = len(every.cases) - len(source.cases)
     left_out = f"{counted(seen, 'case')} left out, on which every given fold has trained." if seen else ""
     first, *others = teacher.model.folds
@@ -104,20 +96,28 @@ def review(args: argparse.Namespace) -> int:
         by = f"{numbered} of {args.model.resolve().name}, which was trained on {teacher.model.trained_on}"
     elif others:
         by = f"those of the folds {named} of {args.model.resolve().name} that have not trained on it"
-    write_review(
-        args.out / "review.html",
-        regions.head(args.top),
-        cases,
-        {
-            name: CaseFiles(args.out / PREDICTIONS / f"{name}{source.ending}", case.label, case.images[0])
-            for name, case in source.cases.items()
-        },
-        centres[: args.top],
-        labels=labels,
-        description=source.description,
-        title=f"Review of {source.folder.name}",
-        subtitle=f"{counted(len(found), 'case')}, each predicted by {by}. {left_out}",
-    )
+    with open_output(args.out, wanted, force=args.force, holds="a review") as out:
+        label_cases(source, out, compare, say, part=PREDICTIONS, record=RECORD)
+        # some may be of an earlier run, or of one that was interrupted
+        found = {name: one.result for name, one in read_typed(dict[str, Compared], out / RECORD).items()}
+        regions, centres = regions_table(source, found, labels)
+        cases = review_table(found, labels)
+        for name, table in (("regions.csv", regions), ("cases.csv", cases)):
+            write_text(out / name, table.to_csv(index=False, lineterminator="\n"))
+        write_review(
+            out / "review.html",
+            regions.head(args.top),
+            cases,
+            {
+                name: CaseFiles(out / PREDICTIONS / f"{name}{source.ending}", case.label, case.images[0])
+                for name, case in source.cases.items()
+            },
+            centres[: args.top],
+            labels=labels,
+            description=source.description,
+            title=f"Review of {source.folder.name}",
+            subtitle=f"{counted(len(found), 'case')}, each predicted by {by}. {left_out}",
+        )
     rows = [[row["case"], row["flagged"] or "", f"{row['disagreement']:.3f}"] for row in cases.to_dict("records")]
     print(f"\n{aligned([['case', 'flagged', 'disagreement'], *rows[:SHOWN]])}")
     print(f"{left_out}\nWrote {args.out / 'review.html'}, with regions.csv and cases.csv beside it.")

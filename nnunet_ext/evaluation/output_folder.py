@@ -1,30 +1,50 @@
 """A folder of predictions and what was made of them, which a command goes on in if the same is asked again."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json
-from nnunet_ext.folders import MARKER, prepare_output_folder
+from nnunet_ext.folders import (
+    MARKER,
+    check_output_folder,
+    end_interrupted_publication,
+    prepare_output_folder,
+    unfinished_folder,
+)
 from nnunet_ext.formats.typed import read_typed
 
 RECORD = "request.json"
 
 
-def open_output(out: Path, wanted: Mapping[str, Any], *, force: bool, holds: str) -> None:
-    """Make the output folder, which records what decides the predictions, or go on in one where the same was asked.
+@contextmanager
+def open_output(out: Path, wanted: Mapping[str, Any], *, force: bool, holds: str) -> Iterator[Path]:
+    """Yield the folder to write, which records what decides the predictions, or go on in one where the same was asked.
 
-    A UserError says if it has content that is not of the same request, which is called what it `holds`.
+    This is `out` itself, or with `force` a hidden folder whose content replaces that of `out` when the block ends
+    without an exception. What an interrupted block has written is there again the next time that the same is asked.
+
+    Raises:
+        UserError: if `out` has content that is not of the same request, which is called what it `holds`.
     """
+    end_interrupted_publication(out)
     record = out / RECORD
-    if record.is_file() and (out / MARKER).is_file() and not force:
+    if force and check_output_folder(out, force=True):
+        with unfinished_folder(out, force=True, request=wanted) as folder:
+            yield folder
+            write_json(folder / RECORD, wanted)
+        return
+    if record.is_file() and (out / MARKER).is_file():
         before = read_typed(dict[str, Any], record)
-        if before == wanted:
-            return
-        differing = ", ".join(key for key in wanted if before.get(key) != wanted[key])
-        raise UserError(
-            f"{out} holds {holds} that differs in: {differing}. Choose another folder, or add --force to replace it."
-        )
-    prepare_output_folder(out, force=force)
-    write_json(record, wanted)
+        if before != wanted:
+            differing = ", ".join(key for key in wanted if before.get(key) != wanted[key])
+            raise UserError(
+                f"{out} holds {holds} that differs in: {differing}. Choose another folder, or add --force to replace "
+                "it."
+            )
+    else:
+        prepare_output_folder(out, force=force)
+        write_json(record, wanted)
+    yield out

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
@@ -26,6 +27,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
 from nnunet_ext.formats.names import check_names
 from nnunet_ext.formats.typed import read_typed
+from nnunet_ext.nnunet_folders import DATA
 from nnunet_ext.nnunet_names import CHECKPOINTS, FINAL
 
 Fold = int | Literal["all"]
@@ -33,6 +35,8 @@ KNOWN_KEYS = ConfigDict(extra="forbid")
 
 WAITING, RUNNING, FINISHED, FAILED, STOPPED = "waiting", "running", "finished", "failed", "stopped"
 SWEEP, MAKER = "sweep.json", "nnunet_ext jobs"
+FOLDERS = {"nnUNet_preprocessed", "nnUNet_results"}
+"""What a sweep has to name. One of a self-training names nnUNet_raw as well."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class SweepRequest:
     @property
     def folder_names(self) -> list[str]:
         """Names of which folders are made, see `check_names`."""
-        return [self.dataset, self.configuration, self.plans_name, *self.trainers]
+        return [self.dataset, self.configuration, self.plans, self.plans_name, *self.trainers]
 
 
 @dataclass(frozen=True, config=KNOWN_KEYS)
@@ -137,8 +141,7 @@ class Sweep:
         asked = read_typed(SweepFile, folder / SWEEP, maker=MAKER)
         request = asked.request
         check_names(request.folder_names, what="folder", where=folder / SWEEP)
-        if "nnUNet_results" not in request.folders:
-            raise UserError(f"{folder / SWEEP}: folders has no nnUNet_results. Start the sweep anew.")
+        check_folders(request.folders, where=folder / SWEEP)
         return cls(folder, request, asked.resources)
 
     def write(self) -> None:
@@ -208,6 +211,21 @@ class Sweep:
         return (fold / FINAL).is_file() and (
             _is_json(fold / "validation" / "summary.json") or self.record(training).state == FINISHED
         )
+
+
+def check_folders(folders: Mapping[str, str], *, where: Path) -> None:
+    """Raise a UserError unless these are nnU-Net's folders, by absolute paths: trainings get them as variables."""
+    for name in sorted(FOLDERS | set(folders)):
+        path = folders.get(name)
+        if name not in DATA:
+            problem = "is none of nnU-Net's folders"
+        elif path is None:
+            problem = "is missing"
+        elif not Path(path).is_absolute() or "\0" in path:
+            problem = f"must be an absolute path; {path!r} was found"
+        else:
+            continue
+        raise UserError(f"{where}: folders: {name[:80]!r} {problem}. Start the sweep anew.")
 
 
 def _is_json(file: Path) -> bool:

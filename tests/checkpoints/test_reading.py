@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -272,6 +273,119 @@ def test_tensors_larger_than_their_storage_are_refused(file: Path) -> None:
     assert "network_weights.a claims 1000000000 numbers" in refusal(saved(file, {"network_weights": {"a": expanded}}))
     sparse = torch.ones(3).to_sparse()
     assert "is sparse" in refusal(saved(file, {"network_weights": {"a": sparse}}))
+
+
+@pytest.mark.parametrize("place", ["name", "pickle"])
+def test_an_archive_that_cannot_be_looked_through_is_refused_unread(file: Path, never_loaded: None, place: str) -> None:
+    """torch's own reader takes some of these: none of the limits would hold."""
+    saved(file, {"network_weights": WEIGHTS})
+
+    def with_another(members: dict[str, bytes]) -> None:
+        members["checkpoint_final/xxüx"] = b""
+        if place == "pickle":
+            name = next(name for name in members if name.endswith("data.pkl"))
+            members[name] = members[name][:-1]  # the instruction to stop
+
+    content = rewritten(file, with_another).read_bytes()
+    if place == "name":
+        content = content.replace("xxüx".encode(), b"xx\xff\xffx")
+    file.write_bytes(content)
+    assert "is damaged or cut off. Copy it again" in refusal(file)
+
+
+def test_an_archive_with_two_lists_of_entries_is_refused_unread(file: Path, tmp_path: Path, never_loaded: None) -> None:
+    """Python reads the last one, torch the one that the end names."""
+    other = rewritten(saved(tmp_path / "other.pth", {"network_weights": WEIGHTS}), lambda members: None)
+    first, second = (rewritten(one, lambda members: None).read_bytes() for one in (saved(file, {"a": 1}), other))
+    for end in (22, 0):  # without and with the end of the first list
+        file.write_bytes(first[: len(first) - end] + second)
+        assert "has a list of its entries that torch does not read" in refusal(file)
+
+
+def test_names_that_torchs_reader_takes_for_one_are_refused(file: Path, never_loaded: None) -> None:
+    saved(file, {"network_weights": WEIGHTS})
+
+    def with_another(members: dict[str, bytes]) -> None:
+        members[storage_of(members).replace("/data/0", "/DATA/0")] = b"1"
+
+    assert "two entries of one kind" in refusal(rewritten(file, with_another))
+
+
+def with_pickle(file: Path, data: bytes) -> Path:
+    saved(file, {"network_weights": WEIGHTS})
+
+    def replaced(members: dict[str, bytes]) -> None:
+        members[next(name for name in members if name.endswith("data.pkl"))] = data
+
+    return rewritten(file, replaced)
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"\x80\x02}r" + (1 << 27).to_bytes(4, "little") + b".", "claim 134217728 objects"),
+        (b"\x80\x02}p134217728\n.", "claim 134217728 objects"),
+        (b"\x80\x05\x96" + (1 << 34).to_bytes(8, "little") + b".", "17179869184 bytes"),
+    ],
+    ids=["place", "place in text", "bytes"],
+)
+def test_a_pickle_that_takes_more_memory_than_it_has_bytes_is_refused_unread(
+    file: Path, never_loaded: None, data: bytes, told: str
+) -> None:
+    tracemalloc.start()
+    try:
+        assert told in refusal(with_pickle(file, data))
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_key_of_tuples_that_hold_each_other_is_refused_unread(file: Path, never_loaded: None) -> None:
+    often = b"K\x01" + b"2\x86" * 40  # twice the one before in each; Python itself could not look up such a key
+    deep = b"K\x01" + b"\x85" * 1_000_000
+    for key in (often, deep):
+        assert "a tuple has more than 10000 values" in refusal(with_pickle(file, b"\x80\x02}" + key + b"K\x01s."))
+
+
+@pytest.mark.parametrize("kind", [dict, list, tuple])
+def test_parts_that_hold_each_other_so_often_that_they_do_not_end_are_refused(file: Path, kind: type) -> None:
+    part: Any = "x" * 1000
+    for _ in range(10 if kind is tuple else 60):
+        part = {"a": part, "b": part} if kind is dict else kind([part, part])
+    message = refusal(saved(file, {"network_weights": WEIGHTS, "init_args": [part] * 20}))
+    assert "hold the same parts so often" in message
+
+
+def test_parts_that_lie_too_deep_or_in_themselves_are_refused(file: Path) -> None:
+    deep: Any = {}
+    for _ in range(110):
+        deep = {"a": deep}
+    assert "init_args.a.a has more than 100 levels" in refusal(
+        saved(file, {"network_weights": WEIGHTS, "init_args": deep})
+    )
+    shared: Any = [0]
+    for _ in range(60):
+        shared = [shared]
+    late: Any = shared
+    for _ in range(60):
+        late = [late]
+    assert "has more than 100 levels" in refusal(saved(file, {"network_weights": WEIGHTS, "a": shared, "b": late}))
+    endless: list[Any] = []
+    endless.append(endless)
+    assert "a.0 holds itself" in refusal(saved(file, {"network_weights": WEIGHTS, "a": endless}))
+
+
+def test_tensors_in_lists_are_looked_at_too(file: Path) -> None:
+    expanded = torch.ones(1).expand(10**9)
+    content = {"network_weights": WEIGHTS, "optimizer_state": {"state": [(expanded,)]}}
+    assert "optimizer_state.state.0.0 claims 1000000000 numbers" in refusal(saved(file, content))
+
+
+def test_what_is_long_or_shared_as_in_real_checkpoints_is_read(file: Path) -> None:
+    plans = {"configurations": {str(number): {"patch_size": [1, 2, 3]} for number in range(100)}}
+    images = [{"name of the case": f"case {number}", "spacing": (1.0, 1.0)} for number in range(20_000)]
+    content = {"network_weights": WEIGHTS, "a": [plans] * 50, "images": images, "logging": [0.0] * 1_000_000}
+    assert len(read_checkpoint(saved(file, content))["images"]) == 20_000
 
 
 def test_weights_that_share_a_storage_are_read(file: Path) -> None:

@@ -171,12 +171,34 @@ def test_output_tells_how_the_heads_are_loaded(source: Path, out: Path, capsys: 
 
 
 def test_nothing_is_overwritten_without_force(source: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out.write_text("mine")
+    assert adapt_weights(source, out) == 0
+    before = out.read_bytes()
     assert adapt_weights(source, out) == 2
-    assert "--force" in capsys.readouterr().err
-    assert out.read_text() == "mine"
-    assert adapt_weights(source, out, "--force") == 0
+    assert "add --force to replace it" in capsys.readouterr().err
+    assert out.read_bytes() == before
+    assert adapt_weights(source, out, "--drop-heads", "--force") == 0
+    assert out.read_bytes() != before
     assert "network_weights" in read_checkpoint(out)
+
+
+def test_what_this_command_did_not_write_is_kept_even_with_force(
+    source: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = Path(shutil.copy(source, tmp_path / "checkpoint_final.pth"))
+    tuned = torch.load(source, weights_only=False)
+    torch.save({**tuned, "nnunet_ext": {"version": "1", "source": {}}}, tmp_path / "tuned.pth")
+    (tmp_path / "text.pth").write_text("mine")
+    for file in (trained, tmp_path / "tuned.pth", tmp_path / "text.pth"):
+        before = file.read_bytes()
+        assert adapt_weights(source, file, "--force") == 2
+        assert "does not say that this command made it" in capsys.readouterr().err
+        assert file.read_bytes() == before
+    splits = tmp_path / "splits_final.json"
+    splits.write_text("[]")
+    assert adapt_weights(source, splits, "--force") == 2
+    assert "ends in .pth" in capsys.readouterr().err
+    out.touch()
+    assert adapt_weights(source, out, "--force") == 0, "an empty file is nobody's work"
 
 
 def test_source_is_never_replaced(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,7 +215,8 @@ def test_source_is_never_replaced(source: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_interrupted_writing_leaves_what_was_there(source: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out.write_text("mine")
+    assert adapt_weights(source, out) == 0
+    before = out.read_bytes()
 
     def interrupted(content: Any, handle: Any) -> None:
         handle.write(b"half")
@@ -201,7 +224,7 @@ def test_interrupted_writing_leaves_what_was_there(source: Path, out: Path, monk
 
     monkeypatch.setattr(torch, "save", interrupted)
     assert adapt_weights(source, out, "--force") == 130
-    assert out.read_text() == "mine"
+    assert out.read_bytes() == before
     assert not list(out.parent.glob(".*tmp"))
 
 

@@ -198,6 +198,33 @@ def test_an_interrupted_run_goes_on_and_takes_no_cut_off_file(models, tmp_path, 
     assert read(out) == read(tmp_path / "whole")
 
 
+def test_an_interrupted_run_with_force_leaves_what_was_there_and_goes_on(models, tmp_path, monkeypatch):
+    out, arguments = tmp_path / "out", ("--disable-tta", "--bootstrap", "0")
+    assert evaluate(models["labels"], out, "--on", ON_LABELS, *arguments) == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    predict = nnUNetPredictor.predict_from_files_sequential
+    calls: list[str] = []
+
+    @functools.wraps(predict)
+    def interrupted(self: nnUNetPredictor, images: Any, targets: Any, *more: Any) -> Any:
+        calls.append(Path(targets[0]).name)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return predict(self, images, targets, *more)
+
+    monkeypatch.setattr(nnUNetPredictor, "predict_from_files_sequential", interrupted)
+    assert evaluate(models["labels"], out, "--on", ON_IGNORE, *arguments, "--force") == 130
+    assert {path: path.read_bytes() for path in before} == before
+    assert evaluate(models["labels"], out, "--on", ON_IGNORE, *arguments, "--force") == 0
+    assert calls == ["case_0", "case_1", "case_2", "case_2", "case_3", "case_4"]
+    assert evaluate(models["labels"], tmp_path / "new", "--on", ON_IGNORE, *arguments) == 0
+    names = [sorted(str(path.relative_to(one)) for path in one.rglob("*")) for one in (out, tmp_path / "new")]
+    assert names[0] == names[1]
+    assert read(out) == read(tmp_path / "new")
+    assert evaluate(models["labels"], out, "--on", ON_IGNORE, *arguments) == 0, "the same, with what is there"
+    assert len(calls) == 11
+
+
 def test_another_request_needs_another_folder_or_force(models, tmp_path, capsys):
     out = tmp_path / "out"
     assert evaluate(models["labels"], out, "--on", ON_LABELS) == 0

@@ -215,6 +215,24 @@ def test_a_prediction_of_another_size_is_refused_by_name(folders, tmp_path, caps
     assert "organs_2.nii.gz has 5 x 14 x 16 voxels, but" in capsys.readouterr().err
 
 
+def test_an_error_with_force_leaves_the_evaluation_of_before(folders, tmp_path, capsys):
+    predictions, dataset = folders
+    out, arguments = tmp_path / "out", ["--labels", dataset / "labelsTr", "--bootstrap", "0"]
+    assert evaluate(out, predictions, *arguments) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    file = predictions / f"{CASES[3]}.nii.gz"
+    content = file.read_bytes()
+    file.write_bytes(content[:-100])
+    assert evaluate(out, predictions, *arguments, "--force") == 2
+    assert file.name in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    file.write_bytes(content)
+    (out / "note.txt").write_text("of the former evaluation")
+    assert evaluate(out, predictions, *arguments, "--force") == 0
+    assert f"Wrote {out / 'evaluation.json'}" in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
 def test_the_command_in_a_report_gives_the_same_scores(folders, tmp_path):
     """Cases that one folder lacks, a dataset.json of its own, maps of instances, another overlap."""
     predictions, dataset = folders

@@ -355,6 +355,10 @@ def test_the_archive_is_installed_by_nnunet(model, tmp_path, monkeypatch, capsys
     assert "--force" in refusal(capsys, model, "-o", archive, "--zip")
     assert main(["export-stock", str(model), "-o", str(archive), "--zip", "--force"]) == 0
     assert "ends in .zip" in refusal(capsys, model, "-o", tmp_path / "model", "--zip")
+    other = zipped(tmp_path / "other.zip", model)
+    before = other.read_bytes()
+    assert "does not say that this command made it" in refusal(capsys, model, "-o", other, "--zip", "--force")
+    assert other.read_bytes() == before
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 

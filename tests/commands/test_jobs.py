@@ -131,6 +131,15 @@ def test_a_sweep_is_resumed_with_its_own_folders_whatever_this_shell_names(
     assert (other / DATASET / "splits_final.json").read_text() == "[]"
 
 
+def test_a_sweep_that_brings_variables_along_is_not_resumed(sweep_folder: Path, capsys) -> None:
+    assert start(sweep_folder) == 0
+    content = json.loads((sweep_folder / "sweep.json").read_text())
+    content["request"]["folders"]["PYTHONPATH"] = str(sweep_folder)
+    (sweep_folder / "sweep.json").write_text(json.dumps(content))
+    assert main(["jobs", "resume", str(sweep_folder)]) == 2
+    assert "'PYTHONPATH' is none of nnU-Net's folders. Start the sweep anew." in capsys.readouterr().err
+
+
 def test_a_fold_that_is_not_there_is_refused_as_nnunet_would_draw_one_by_cases(sweep_folder: Path, capsys) -> None:
     plans_file().with_name("splits_final.json").write_text('[{"train": ["case_0"], "val": ["case_1"]}]')
     assert start(sweep_folder, "-tr", A, "-f", "0", "3", "all") == 2

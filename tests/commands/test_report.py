@@ -43,11 +43,18 @@ def test_the_page_may_have_a_title_of_its_own(tmp_path, models):
 def test_a_page_that_is_there_is_kept_unless_forced(tmp_path, models, capsys):
     out = tmp_path / "report.html"
     out.write_text("mine")
-    assert main(["report", str(models[0]), "-o", str(out)]) == 2
-    assert "--force" in capsys.readouterr().err
+    assert main(["report", str(models[0]), "-o", str(out), "--force"]) == 2
+    assert "does not say that this command made it" in capsys.readouterr().err
     assert out.read_text() == "mine"
-    assert main(["report", str(models[0]), "-o", str(out), "--force"]) == 0
-    assert "<!doctype html>" in out.read_text(encoding="utf-8")
+    out.unlink()
+    assert main(["report", str(models[0]), "-o", str(out)]) == 0
+    before = out.read_text(encoding="utf-8")
+    assert before.startswith("<!doctype html>")
+    assert main(["report", str(models[0]), "-o", str(out)]) == 2
+    assert "add --force to replace it" in capsys.readouterr().err
+    assert out.read_text(encoding="utf-8") == before
+    assert main(["report", str(models[0]), "--title", "Another", "-o", str(out), "--force"]) == 0
+    assert out.read_text(encoding="utf-8") != before
 
 
 @pytest.mark.parametrize(("name", "said"), [("report.txt", "ends in .html"), ("none/report.html", "does not exist")])

@@ -158,6 +158,19 @@ def test_an_interrupted_review_goes_on(cases, predictor):
     assert predictor.calls == ["case_0", "case_1", "case_2"]
 
 
+def test_an_interrupted_review_with_force_leaves_the_one_of_before(cases, predictor):
+    assert review(cases) == 0
+    before = page(cases)
+    (cases.model / "fold_0" / "checkpoint_final.pth").write_text("trained further")
+    predictor.stop_at = "case_1"
+    assert review(cases, "--force") == 130
+    assert page(cases) == before
+    predictor.stop_at = None
+    assert review(cases, "--force") == 0
+    assert predictor.calls[3:] == ["case_0", "case_1", "case_2"]
+    assert len(table(cases, "cases.csv")) == 3
+
+
 def test_another_model_needs_force(cases, capsys):
     assert review(cases) == 0
     (cases.model / "fold_0" / "checkpoint_final.pth").write_text("trained further")

@@ -1,5 +1,6 @@
 """What a sweep trains, and by which command."""
 
+import re
 import shlex
 
 import pytest
@@ -20,7 +21,9 @@ def sweep_in(root, **changes):
         "trainers": ["A", "B"],
         "folds": [0, "all"],
         "seeds": None,
-        "folders": {"nnUNet_results": str(root / "results")},
+        "folders": {
+            name: str(root / name.removeprefix("nnUNet_")) for name in ("nnUNet_preprocessed", "nnUNet_results")
+        },
     }
     return Sweep(root / "sweep", SweepRequest(**{**content, **changes}), Resources("cpu", local=1))
 
@@ -115,10 +118,36 @@ def test_a_wrong_value_in_a_sweeps_files_is_named(tmp_path):
     with pytest.raises(UserError, match="status: Unexpected keyword argument"):
         sweep.record(sweep.trainings[0])
     content = read_json(tmp_path / "sweep" / "sweep.json")
-    folders = {"nnUNet_raw": "/raw", "nnUNet_preprocessed": "/preprocessed"}
-    write_json(tmp_path / "sweep" / "sweep.json", {**content, "request": {**content["request"], "folders": folders}})
-    with pytest.raises(UserError, match="folders has no nnUNet_results"):
-        Sweep.read(tmp_path / "sweep")
     write_json(tmp_path / "sweep" / "sweep.json", {**content, "resources": {"device": None}})
     with pytest.raises(UserError, match=r"sweep\.json is not as .*:\n  - resources\.device: "):
         Sweep.read(tmp_path / "sweep")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"folders": {"nnUNet_raw": "/raw", "nnUNet_preprocessed": "/pre"}}, "'nnUNet_results' is missing"),
+        ({"folders": {"nnUNet_results": "/results"}}, "'nnUNet_preprocessed' is missing"),
+        ({"more": {"PYTHONPATH": "/evil"}}, "'PYTHONPATH' is none of nnU-Net's folders"),
+        ({"more": {"nnUNet_extTrainer": "/evil"}}, "'nnUNet_extTrainer' is none of nnU-Net's folders"),
+        ({"more": {"nnUNet_results": "results"}}, "'nnUNet_results' must be an absolute path; 'results' was found"),
+        ({"plans": "../../other"}, "'../../other' cannot be the name"),
+    ],
+)
+def test_a_sweep_hands_on_nnunets_folders_alone(tmp_path, changes, told):
+    sweep = sweep_in(tmp_path)
+    sweep.write()
+    content = read_json(tmp_path / "sweep" / "sweep.json")
+    more = changes.pop("more", {})
+    request = {**content["request"], **changes}
+    request["folders"] = {**request["folders"], **more}
+    write_json(tmp_path / "sweep" / "sweep.json", {**content, "request": request})
+    with pytest.raises(UserError, match=re.escape(told)):
+        Sweep.read(tmp_path / "sweep")
+
+
+def test_a_sweep_of_a_self_training_names_the_raw_data_too(tmp_path):
+    names = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+    sweep = sweep_in(tmp_path, folders={name: str(tmp_path / name) for name in names})
+    sweep.write()
+    assert Sweep.read(sweep.folder) == sweep
