@@ -135,7 +135,7 @@ def _with_each_key_once(pairs: Sequence[tuple[str, Any]], source: str | os.PathL
 
 
 def check_new_file(
-    target: Path, *, force: bool, ending: str, is_own: Callable[[Path], bool], source: Path | None = None
+    target: Path, *, force: bool, ending: str, is_own: Callable[[Path], bool], sources: Iterable[Path] = ()
 ) -> None:
     """Raise a UserError unless a file can be written behind ``-o``, before any work is done.
 
@@ -144,7 +144,7 @@ def check_new_file(
         force: replace what the same command has made.
         ending: of its name, such as ``.zip``.
         is_own: whether a file, which has content, was made by the same command.
-        source: what the command reads, which is never replaced.
+        sources: what the command reads, which is never replaced.
     """
     if target.is_dir():
         raise UserError(f"{target} is a folder; the name of a file is needed behind -o.")
@@ -153,7 +153,7 @@ def check_new_file(
     if not target.parent.is_dir():
         raise UserError(f"The folder {target.parent} does not exist. Make it, or choose another for -o.")
     if target.exists():
-        if source is not None and source.exists() and target.samefile(source):
+        if any(source.exists() and target.samefile(source) for source in sources):
             raise UserError(f"{target} is the source itself. Choose another name for -o.")
         if not target.is_file() or target.stat().st_size and not is_own(target):
             raise UserError(

@@ -100,7 +100,9 @@ def test_new_file_is_refused_before_any_work(tmp_path: Path) -> None:
     other.touch()
 
     def check(target: Path, *, force: bool) -> None:
-        check_new_file(target, ending=".zip", force=force, is_own=lambda file: file.read_text() == "own", source=source)
+        check_new_file(
+            target, ending=".zip", force=force, is_own=lambda file: file.read_text() == "own", sources=[source]
+        )
 
     check(tmp_path / "new.zip", force=False)
     check(other, force=True)  # which is empty

@@ -158,9 +158,8 @@ def _check(args: argparse.Namespace) -> None:
     if args.output is not None:
         from nnunet_ext.checkpoints.reading import checkpoint_in
 
-        for one in filter(None, (args.source, args.tuned)):
-            source = checkpoint_in(one)[0]
-            check_new_file(args.output, ending=".pth", source=source, force=args.force, is_own=_is_adapted)
+        sources = [checkpoint_in(one)[0] for one in (args.source, args.tuned) if one is not None]
+        check_new_file(args.output, ending=".pth", sources=sources, force=args.force, is_own=_is_adapted)
 
 
 def _is_adapted(file: Path) -> bool:

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     check_apart(args.out, [args.model])
     if args.zip:
         with only_run(args.out), tempfile.TemporaryDirectory(prefix="nnunet_ext_") as temporary:
-            check_new_file(args.out, ending=".zip", source=args.model, force=args.force, is_own=_is_export)
+            check_new_file(args.out, ending=".zip", sources=[args.model], force=args.force, is_own=_is_export)
             exported = Path(temporary) / "model"
             exported.mkdir()
             export = export_to(args, exported)

@@ -296,13 +296,12 @@ class MixedSupervisionMixin(PartialLabelsMixin, ScribbleMixin):
     Source of the entropy: Grandvalet and Bengio, NIPS 2004.
     """
 
+    cannot_be_mixed = "with mixed supervision, voxels of mixed patches would count that nobody annotated"
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if issubclass(cls, MixUpMixin):
-            raise TypeError(
-                f"{cls.__name__} cannot have mixed supervision and MixUp: voxels of mixed patches would count that "
-                "nobody annotated."
-            )
+        if issubclass(cls, MixUpMixin):  # asked here, as PartialLabelsMixUpMixin withdraws `cannot_be_mixed`
+            raise TypeError(f"{cls.__name__} cannot have MixUp: {MixedSupervisionMixin.cannot_be_mixed}.")
 
     @classmethod
     def learns_from_unlabelled(cls, settings: Settings) -> bool:

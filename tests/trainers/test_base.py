@@ -200,7 +200,7 @@ def test_what_the_weights_were_learned_with_is_fixed(trainer, change, monkeypatc
         ((nnUNetTrainerPartialCE, MixUpMixin), "with MixUpMixin before that with nnUNetTrainerPartialCE"),
         ((nnUNetTrainerPartialCE, PartialLabelsMixin), "with PartialLabelsMixin before"),
         ((nnUNetTrainerPartialCE, ADELEMixin), "with ADELEMixin before"),
-        ((PartialLabelsMixUpMixin, MixedSupervisionMixin), "cannot have mixed supervision and MixUp"),
+        ((PartialLabelsMixUpMixin, MixedSupervisionMixin), "cannot have MixUp: with mixed supervision"),
         ((nnUNetTrainerPartialCE, nnUNetTrainerTDNet), "cannot combine nnUNetTrainerPartialCE and nnUNetTrainerTDNet"),
         ((nnUNetTrainerTDNet, nnUNetTrainerPartialCE), "cannot combine"),
         ((nnUNetTrainerTDNet, ADELEMixin), "cannot have ADELE"),

@@ -99,7 +99,7 @@ def test_of_regions_a_ratio_of_one_gives_nnunets_own_cross_entropy(results, monk
         (nnUNetTrainerDMPLS, "is of one decoder"),
         (nnUNetTrainerDBDMP, "is of one decoder"),
         (nnUNetTrainerPartialLabels, "derive it from PartialLabelsMixUpMixin"),
-        (nnUNetTrainerMixedSupervision, "derive it from PartialLabelsMixUpMixin"),
+        (nnUNetTrainerMixedSupervision, "would count that nobody annotated"),
     ],
 )
 def test_what_mixup_would_teach_wrongly_is_refused(other, reason):
