@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 
 from nnunet_ext.errors import UserError
@@ -77,7 +78,8 @@ def _show_what_the_output_lacks() -> None:
         return
     loses_nothing = output.errors == "surrogateescape" and codecs.lookup(output.encoding).name == "utf-8"
     if not loses_nothing:
-        output.reconfigure(errors="backslashreplace")
+        with suppress(OSError):  # of an output that cannot take what is still in it, which the command will meet
+            output.reconfigure(errors="backslashreplace")
 
 
 def reader_has_left() -> bool:

@@ -9,7 +9,6 @@ import platform
 import shutil
 import threading
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -125,31 +124,36 @@ def read_json(source: str | os.PathLike[str]) -> Any:
 
 
 def _with_each_key_once(pairs: Sequence[tuple[str, Any]], source: str | os.PathLike[str]) -> dict[str, Any]:
-    """An object of a JSON file; a UserError if a key is there twice, of which Python would take the last."""
+    """An object of a JSON file; a UserError if a key has two values, of which Python would take the last."""
     content = dict(pairs)
-    if len(content) < len(pairs):
-        twice = next(key for key, number in Counter(key for key, _ in pairs).items() if number > 1)
+    if twice := next((key for key, value in pairs if content[key] != value), None):
         shown = repr(twice) if len(twice) <= KEY_SHOWN else f"{twice[:KEY_SHOWN]!r} …"
-        raise UserError(f"{source} has the key {shown} more than once in one object {{…}}. Keep one of them.")
+        raise UserError(f"{source} has the key {shown} with two values in one object {{…}}. Keep one of them.")
     return content
 
 
 def check_new_file(
-    target: Path, *, force: bool, ending: str, is_own: Callable[[Path], bool], sources: Iterable[Path] = ()
+    target: Path,
+    *,
+    force: bool,
+    ending: str | tuple[str, ...],
+    is_own: Callable[[Path], bool],
+    sources: Iterable[Path] = (),
 ) -> None:
     """Raise a UserError unless a file can be written behind ``-o``, before any work is done.
 
     Args:
         target: the file.
         force: replace what the same command has made.
-        ending: of its name, such as ``.zip``.
+        ending: of its name, such as ``.zip``, or several that it may have.
         is_own: whether a file, which has content, was made by the same command.
         sources: what the command reads, which is never replaced.
     """
     if target.is_dir():
         raise UserError(f"{target} is a folder; the name of a file is needed behind -o.")
     if not target.name.endswith(ending):
-        raise UserError(f"-o needs the name of a file that ends in {ending}; found {target}.")
+        endings = ending if isinstance(ending, str) else " or ".join(ending)
+        raise UserError(f"-o needs the name of a file that ends in {endings}; found {target}.")
     if not target.parent.is_dir():
         raise UserError(f"The folder {target.parent} does not exist. Make it, or choose another for -o.")
     if target.exists():

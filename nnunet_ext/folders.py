@@ -111,6 +111,8 @@ def unfinished_folder(folder: Path, *, force: bool, request: Mapping[str, Any] |
             written = str(error.filename2 or error.filename)  # of a copy, the first is what was read
             error.filename = written.replace(str(unfinished), str(folder), 1)  # the name that it would have had
             raise
+        if not is_whole and error.filename is None and error.errno not in NO_ROOM:
+            raise  # of a library, and not of a file that is written here
         if not is_whole and isinstance(error.filename, str) and not _concerns(error.filename, (unfinished, folder)):
             fix = "Make it usable, and repeat the command."
             raise UserError(f"{error.filename} cannot be read or written ({error.strerror}). {fix}") from None

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -209,6 +210,25 @@ def test_a_program_without_a_console_ends_as_any_other(ending, status):
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert ended.returncode == status, ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_output_that_cannot_be_set_up_anew_ends_no_command(tmp_path: Path) -> None:
+    """As where the file behind it became a pipe."""
+    script = textwrap.dedent(
+        """
+        import os, sys
+        from nnunet_ext import cli
+        sys.stdout.seekable()
+        reading, writing = os.pipe()
+        os.dup2(writing, 1)
+        sys.argv = ["nnunet_ext", "path"]
+        sys.exit(cli.main())
+        """
+    )
+    streams: dict[str, Any] = {"stderr": subprocess.PIPE, "env": {**os.environ, "PYTHONIOENCODING": "latin-1"}}
+    with (tmp_path / "out").open("wb") as output:
+        ended = subprocess.run([sys.executable, "-c", script], stdout=output, check=False, **streams)
+    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.parametrize(("encoding", "shown"), [("latin-1", b"\\u2026 \xfc"), ("utf-8", "\u2026 \u00fc".encode())])

@@ -17,6 +17,8 @@ BYTES |= {"Half": 2, "BFloat16": 2, "Short": 2}
 LARGEST_TUPLE = 10_000
 """Values of a tuple and the tuples in it. Where it is the key of a dictionary, Python goes through all of them, in
 calls that are as deep as they."""
+LARGEST_TAIL = (1 << 16) + 22 + 20 + 56
+"""Bytes in which the end of an archive lies: a comment, and the records named below."""
 IN_MEMO = ("PUT", "BINPUT", "LONG_BINPUT")
 LIST_END, LIST_END_64, PLACE_64 = (b"PK\5\6", 22), (b"PK\6\6", 56), (b"PK\6\7", 20)
 """How parts of an archive begin, and their bytes: the end of its list, the same for large ones, and where that is."""
@@ -41,6 +43,10 @@ class _Inert(dict[Any, Any]):
     def extend(self, items: Any) -> None: ...
 
 
+class TooManyValues(ValueError):
+    """A tuple holds more tuples than `LARGEST_TUPLE`, each counted as often as it is in it."""
+
+
 class _Storages(pickle._Unpickler):
     """Goes through a pickle of torch without importing what it names, and notes the bytes of each storage."""
 
@@ -61,9 +67,10 @@ class _Storages(pickle._Unpickler):
     def count_tuple(self) -> None:
         """Count the values of the tuple that was made last; a ValueError says that they are too many."""
         made: tuple[Any, ...] = self.stack[-1]  # type: ignore[attr-defined]
-        values = 1 + sum(self.tuples[id(one)][0] if type(one) is tuple and one else 1 for one in made)
+        # what a tuple holds directly has bytes of its own in the file; what its tuples hold may be the same many times
+        values = 1 + sum(self.tuples[id(one)][0] for one in made if type(one) is tuple and one)
         if values > LARGEST_TUPLE:
-            raise ValueError(f"a tuple has more than {LARGEST_TUPLE} values")
+            raise TooManyValues
         self.tuples[id(made)] = values, made
 
 
@@ -107,6 +114,11 @@ def check_claims(file: Path) -> None:
         storages.load()
     except UserError:
         raise
+    except TooManyValues:
+        raise UserError(
+            f"{file} is refused: a tuple holds more than {LARGEST_TUPLE} tuples. Take out all but network_weights, "
+            "init_args and trainer_name."
+        ) from None
     except Exception as error:  # what is damaged makes zipfile and pickle raise nearly anything
         fix = "Copy it again from where it was trained."
         raise UserError(f"{file} is damaged or cut off. {fix} ({in_one_line(error)})") from None
@@ -123,17 +135,22 @@ def _check_list(file: Path, place: int) -> None:
     """
     with file.open("rb") as handle:
         length = handle.seek(0, io.SEEK_END)
-        handle.seek(max(0, length - LIST_END[1] - PLACE_64[1] - LIST_END_64[1]))
-        large, rest = handle.read(LIST_END_64[1]), handle.read()
-    end = rest[-LIST_END[1] :]
-    told = int.from_bytes(end[16:20], "little")
-    if rest.startswith(PLACE_64[0]):
-        told = int.from_bytes(large[48:56], "little")
-        at = int.from_bytes(rest[8:16], "little")
-        if not large.startswith(LIST_END_64[0]) or at != length - len(large) - len(rest):
+        before = max(0, length - LARGEST_TAIL)
+        handle.seek(before)
+        tail = handle.read()
+    end = tail.rfind(LIST_END[0])  # behind it there may be a comment, or what a storage has filled up
+    told = int.from_bytes(tail[end + 16 : end + 20], "little")
+    place_64, end_64 = end - PLACE_64[1], end - PLACE_64[1] - LIST_END_64[1]
+    if end_64 >= 0 and tail.startswith(PLACE_64[0], place_64):
+        told = int.from_bytes(tail[end_64 + 48 : end_64 + 56], "little")
+        at = int.from_bytes(tail[place_64 + 8 : place_64 + 16], "little")
+        if not tail.startswith(LIST_END_64[0], end_64) or at != before + end_64:
             told = -1
-    if not end.startswith(LIST_END[0]) or told != place:
-        raise UserError(f"{file} is refused: its archive has a list of its entries that torch does not read.")
+    if end < 0 or told != place:
+        raise UserError(
+            f"{file} is refused: its archive has a list of its entries that torch does not read. If it is your own, "
+            "read it with torch.load and save it again with torch.save."
+        )
 
 
 def _checked_pickle(data: bytes) -> bytes:

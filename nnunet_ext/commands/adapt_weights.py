@@ -52,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-tr", "--trainer", default=TRAINER, help="trainer that will start from them (default: %(default)s)"
     )
     parser.add_argument("-p", "--plans", default=PLANS, help="plans identifier (default: %(default)s)")
-    parser.add_argument("-o", "--output", "--out", type=Path, metavar="OUT", help="file to write, ending in .pth")
+    parser.add_argument(
+        "-o", "--output", "--out", type=Path, metavar="OUT", help="file to write, ending in .pth or .pt"
+    )
     only = "report how the weights fit and write nothing; without --to, check the source against its own plans. The "
     only += "exit status is 1 if it fits with --partial alone"
     parser.add_argument("--dry-run", action="store_true", help=only)
@@ -159,7 +161,7 @@ def _check(args: argparse.Namespace) -> None:
         from nnunet_ext.checkpoints.reading import checkpoint_in
 
         sources = [checkpoint_in(one)[0] for one in (args.source, args.tuned) if one is not None]
-        check_new_file(args.output, ending=".pth", sources=sources, force=args.force, is_own=_is_adapted)
+        check_new_file(args.output, ending=(".pth", ".pt"), sources=sources, force=args.force, is_own=_is_adapted)
 
 
 def _is_adapted(file: Path) -> bool:

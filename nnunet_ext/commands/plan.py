@@ -147,7 +147,7 @@ def _like(args: argparse.Namespace, file: Path, plans: dict[str, Any]) -> int:
         spacing=args.spacing,
     )
     if args.new_plans:
-        check_configuration_name(args.new_plans)
+        check_configuration_name(args.new_plans, "plans")
         if args.new_plans == args.plans:
             raise UserError(f"--new-plans {args.plans} are the dataset's plans. Choose another name, or leave it out.")
         whole = {**resolved, **content, "data_identifier": f"{plans_name}_{name}"}

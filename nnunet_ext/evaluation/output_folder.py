@@ -9,7 +9,6 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.files import write_json
 from nnunet_ext.folders import (
     MARKER,
-    check_output_folder,
     end_interrupted_publication,
     prepare_output_folder,
     unfinished_folder,
@@ -31,7 +30,7 @@ def open_output(out: Path, wanted: Mapping[str, Any], *, force: bool, holds: str
     """
     end_interrupted_publication(out)
     record = out / RECORD
-    if force and check_output_folder(out, force=True):
+    if force:
         with unfinished_folder(out, force=True, request=wanted) as folder:
             yield folder
             write_json(folder / RECORD, wanted)

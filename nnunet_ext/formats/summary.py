@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, StrictStr, field_validator
 NUMBERS = re.compile(r"\(?\s*\d+\s*(,\s*\d+\s*)*,?\s*\)?")
 WINDOWS_START = re.compile(r"[A-Za-z]:|[\\/]{2}")  # a drive, or a server
 
+ROUNDING = 1e-6
+"""What a Dice may lie outside of 0 to 1 that another tool has computed with fewer digits."""
+
 
 class Scored(BaseModel):
     """A case: its files and the metrics of each label or region."""
@@ -34,8 +37,8 @@ class Scored(BaseModel):
             if "Dice" not in metrics:
                 raise ValueError(f"label {key} has no Dice")
             dice = metrics["Dice"]
-            if dice is not None and not (math.isnan(dice) or 0 <= dice <= 1):
-                raise ValueError(f"label {key} has the Dice {dice:g}; from 0 to 1, null or NaN is expected")
+            if dice is not None and not (math.isnan(dice) or -ROUNDING <= dice <= 1 + ROUNDING):
+                raise ValueError(f"label {key} has the Dice {dice!r}; from 0 to 1, null or NaN is expected")
         return value
 
 

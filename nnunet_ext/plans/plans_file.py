@@ -94,14 +94,14 @@ def _remembered(file: Path) -> dict[str, dict[str, str]]:
     return read_typed(dict[str, dict[str, str]], memory) if memory.is_file() else {}
 
 
-def check_configuration_name(name: str) -> None:
+def check_configuration_name(name: str, what: str = "a configuration") -> None:
     """Raise a UserError if a later command could not take a name, or no folder could have it on some system."""
     if not name or name.strip() != name or "__" in name or any(letter in '/\\:*?"<>|' for letter in name):
         forbidden = "slashes, wildcards, quotes and a double underscore (nnU-Net's own separator) are not allowed"
-        raise UserError(f"{name!r} cannot name a configuration, which becomes part of a folder's name: {forbidden}.")
+        raise UserError(f"{name!r} cannot name {what}, which becomes part of a folder's name: {forbidden}.")
     problem = problem_with_name(name, windows=True)
     if not problem and name[0] in NO_BEGINNING:
         problem = f"it begins with {name[0]}, which command lines and folders take for something else"
     if problem:
         shown = repr(name) if len(name) <= SHOWN else f"{name[:SHOWN]!r} …"
-        raise UserError(f"{shown} cannot name a configuration: {problem}. Choose another name.")
+        raise UserError(f"{shown} cannot name {what}: {problem}. Choose another name.")
