@@ -268,7 +268,7 @@ def scribbles() -> list[Row]:
     answers = [log_probabilities(stand_in(case.labels, rng, certainty=5.0, doubt=0.9)) for _ in range(2)]
     trainer = SimpleNamespace(shared_rng=rng, observe=lambda name, value: None)
     inside = torch.ones_like(answers[0][:, :1], dtype=torch.bool)
-    pseudo = classes_of(nnUNetTrainerDMPLS.pseudo_labels(trainer, *answers, inside))  # type: ignore[arg-type]
+    pseudo = classes_of(nnUNetTrainerDMPLS.pseudo_labels(trainer, *answers, inside).byte())  # type: ignore[arg-type]
     mean = mean_log_probabilities(answers)
     sure = (mean.exp() * mean).sum(dim=1).exp()[0]
     drawn = over(case.shown(), case.plane(strokes), STROKES, opacity=1)
