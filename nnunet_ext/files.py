@@ -126,7 +126,9 @@ def read_json(source: str | os.PathLike[str]) -> Any:
 def _with_each_key_once(pairs: Sequence[tuple[str, Any]], source: str | os.PathLike[str]) -> dict[str, Any]:
     """An object of a JSON file; a UserError if a key has two values, of which Python would take the last."""
     content = dict(pairs)
-    if twice := next((key for key, value in pairs if content[key] != value), None):
+    # NaN, which nnU-Net writes, does not equal itself
+    differing = (key for key, value in pairs if content[key] is not value and content[key] != value)
+    if (twice := next(differing, None)) is not None:
         shown = repr(twice) if len(twice) <= KEY_SHOWN else f"{twice[:KEY_SHOWN]!r} …"
         raise UserError(f"{source} has the key {shown} with two values in one object {{…}}. Keep one of them.")
     return content

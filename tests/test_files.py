@@ -212,6 +212,8 @@ def test_a_key_that_is_there_twice_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         read_json(file)
     assert len(str(error.value)) < 250 + len(str(tmp_path))
+    file.write_text('{"a": NaN, "b": 1, "b": 1}')
+    assert read_json(file)["b"] == 1
     file.write_text('{"a": {"a": 1}, "b": {"a": 1}}')
     assert read_json(file)["b"] == {"a": 1}
 
