@@ -44,7 +44,7 @@ class _Inert(dict[Any, Any]):
 
 
 class TooManyValues(ValueError):
-    """A tuple holds more tuples than `LARGEST_TUPLE`, each counted as often as it is in it."""
+    """A tuple has more than `LARGEST_TUPLE` values, those of the tuples in it counted as often as they are in it."""
 
 
 class _Storages(pickle._Unpickler):
@@ -65,10 +65,9 @@ class _Storages(pickle._Unpickler):
         return _Inert()
 
     def count_tuple(self) -> None:
-        """Count the values of the tuple that was made last; a ValueError says that they are too many."""
+        """Count the values of the tuple that was made last; `TooManyValues` if they are too many."""
         made: tuple[Any, ...] = self.stack[-1]  # type: ignore[attr-defined]
-        # what a tuple holds directly has bytes of its own in the file; what its tuples hold may be the same many times
-        values = 1 + sum(self.tuples[id(one)][0] for one in made if type(one) is tuple and one)
+        values = 1 + sum(self.tuples[id(one)][0] if type(one) is tuple and one else 1 for one in made)
         if values > LARGEST_TUPLE:
             raise TooManyValues
         self.tuples[id(made)] = values, made
@@ -116,7 +115,7 @@ def check_claims(file: Path) -> None:
         raise
     except TooManyValues:
         raise UserError(
-            f"{file} is refused: a tuple holds more than {LARGEST_TUPLE} tuples. Take out all but network_weights, "
+            f"{file} is refused: a tuple has more than {LARGEST_TUPLE} values. Take out all but network_weights, "
             "init_args and trainer_name."
         ) from None
     except Exception as error:  # what is damaged makes zipfile and pickle raise nearly anything
