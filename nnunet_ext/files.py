@@ -15,15 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.messages import quoted
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a disk, a quota or a limit of the file system or of the process says when there is no room left."""
 
 LONGEST_PART = 200
 """Bytes of a file's name that are part of the name of its temporary file."""
-
-KEY_SHOWN = 80
-"""Characters of a key in a message."""
 
 
 @contextmanager
@@ -129,8 +127,7 @@ def _with_each_key_once(pairs: Sequence[tuple[str, Any]], source: str | os.PathL
     # NaN, which nnU-Net writes, does not equal itself
     differing = (key for key, value in pairs if content[key] is not value and content[key] != value)
     if (twice := next(differing, None)) is not None:
-        shown = repr(twice) if len(twice) <= KEY_SHOWN else f"{twice[:KEY_SHOWN]!r} …"
-        raise UserError(f"{source} has the key {shown} with two values in one object {{…}}. Keep one of them.")
+        raise UserError(f"{source} has the key {quoted(twice)} with two values in one object {{…}}. Keep one of them.")
     return content
 
 

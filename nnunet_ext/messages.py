@@ -19,6 +19,12 @@ def some(items: Collection[object], shown: int = SHOWN) -> str:
     return f"{named} and {len(items) - shown} more" if len(items) > shown else named
 
 
+def quoted(value: object, longest: int = 80) -> str:
+    """A value of a file or an option as Python writes it, cut where it is longer than so many characters."""
+    text = repr(value)
+    return text if len(text) <= longest else f"{text[: longest - 2]} …"
+
+
 def listed(items: Collection[object], shown: int | None = 8) -> str:
     """The first few items, each on a line of its own, and how many more there are; all of them if `shown` is None."""
     more = [f"and {len(items) - shown} more"] if shown is not None and len(items) > shown else []

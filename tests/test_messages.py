@@ -1,6 +1,6 @@
 from dataclasses import dataclass
 
-from nnunet_ext.messages import aligned, changed_fields, counted, last_line, listed, some, spread
+from nnunet_ext.messages import aligned, changed_fields, counted, last_line, listed, quoted, some, spread
 from nnunet_ext.nnunet_folders import dataset_number
 
 
@@ -9,6 +9,13 @@ def test_few_items_are_all_named_and_many_are_counted():
     assert some(list("abcde")) == "a, b, c, d, e"
     assert some(list("abcdefg")) == "a, b, c, d, e and 2 more"
     assert some({1: "x", 2: "y", 3: "z"}, 2) == "1, 2 and 1 more"
+
+
+def test_long_values_are_cut():
+    assert quoted("a\nb") == r"'a\nb'"
+    assert len(quoted("x" * 1000)) == 80
+    assert quoted("x" * 1000).endswith("x …")
+    assert quoted(list(range(1000)), longest=12) == "[0, 1, 2,  …"
 
 
 def test_one_is_not_plural():

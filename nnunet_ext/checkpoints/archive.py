@@ -13,11 +13,10 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.formats.names import file_key
-from nnunet_ext.messages import listed
+from nnunet_ext.messages import listed, quoted
 
 LARGEST_RATIO = 1000
 """Weights hardly shrink in an archive; text does so by far less than this."""
-SHOWN = 200  # characters of a path in a message
 LONGEST = 1000
 """Characters of an entry's path. Those of a model have some dozens."""
 DAMAGED = (None, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
@@ -87,7 +86,7 @@ def _limit(variable: str, usual: float) -> float:
 
 
 def _refuse_dangerous(archive: Path, files: Sequence[zipfile.ZipInfo]) -> None:
-    problems = [f"{entry.filename[:SHOWN]!r}: {problem}" for entry in files if (problem := _danger(entry))]
+    problems = [f"{quoted(entry.filename, longest=200)}: {problem}" for entry in files if (problem := _danger(entry))]
     if not problems:
         keys = [_key(entry) for entry in files]
         counts = Counter(keys)

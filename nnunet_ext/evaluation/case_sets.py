@@ -11,14 +11,13 @@ from nnunet_ext.formats.annotated_labels import TEST, TRAINING, annotated_labels
 from nnunet_ext.formats.dataset_json import channel_names, read_dataset_json
 from nnunet_ext.formats.names import problem_with_name
 from nnunet_ext.formats.splits import check_has_folds, read_splits
-from nnunet_ext.messages import some
+from nnunet_ext.messages import quoted, some
 from nnunet_ext.nnunet_folders import preprocessed_folder, raw_folder
 from nnunet_ext.nnunet_names import SPLITS
 from nnunet_ext.preprocessing.raw.raw_dataset import Case, raw_test_cases, training_cases
 
 SELECTIONS = ("test", "val", "all")
 SHOWN = 3  # examples in a message
-SHOWN_CHARACTERS = 200  # of a name in a message
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def select_cases(
     references, instances = (None if name is None else _part(folder, name) for name in (references, instances))
     if references is not None and (problem := problem_with_name(references)):
         raise UserError(
-            f"{references[:SHOWN_CHARACTERS]!r} cannot name the references of scores: {problem}. The name of a folder "
+            f"{quoted(references, longest=200)} cannot name the references of scores: {problem}. The name of a folder "
             f"in {folder} is expected. Move the label maps to one, such as {folder / 'labelsTr_dense'}, or make a link "
             "of that name."
         )

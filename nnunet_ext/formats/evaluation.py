@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, field_validator, model_validator
 
 from nnunet_ext.formats.names import problem_with_name
+from nnunet_ext.messages import quoted
 
 OnePiece: TypeAlias = Literal["foreground", "labels"]
 """What is one piece: all labels together, such as the parts of a heart, or each label by itself."""
@@ -38,7 +39,7 @@ class ScoredSet(BaseModel):
     @classmethod
     def _names(cls, value: str | None) -> str | None:
         if value is not None and (problem := problem_with_name(value)):
-            raise ValueError(f"{value[:40]!r} cannot be the name of a folder: {problem}")
+            raise ValueError(f"{quoted(value)} cannot be the name of a folder: {problem}")
         return value
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_ext.errors import UserError
+from nnunet_ext.messages import quoted
 
 LONGEST = 200
 """Bytes of a name. File systems take 255; what nnU-Net and this package append must fit as well."""
@@ -85,5 +86,4 @@ def check_names(names: Iterable[Any], *, what: str, where: object) -> None:
     """
     for name in names:
         if problem := problem_with_name(name):
-            shown = repr(name) if len(repr(name)) <= 80 else f"{repr(name)[:76]} …"
-            raise UserError(f"{where}: {shown} cannot be the name of a {what}: {problem}. Rename it.")
+            raise UserError(f"{where}: {quoted(name)} cannot be the name of a {what}: {problem}. Rename it.")

@@ -10,6 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, StrictStr, field_validator
 
+from nnunet_ext.messages import quoted
+
 NUMBERS = re.compile(r"\(?\s*\d+\s*(,\s*\d+\s*)*,?\s*\)?")
 WINDOWS_START = re.compile(r"[A-Za-z]:|[\\/]{2}")  # a drive, or a server
 
@@ -32,7 +34,7 @@ class Scored(BaseModel):
         for key, metrics in value.items():
             if not NUMBERS.fullmatch(key):
                 raise ValueError(
-                    f"{key[:40]!r} was found where the value of a label is expected, such as '1' or '(1, 2)'"
+                    f"{quoted(key)} was found where the value of a label is expected, such as '1' or '(1, 2)'"
                 )
             if "Dice" not in metrics:
                 raise ValueError(f"label {key} has no Dice")

@@ -27,6 +27,7 @@ from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
 from nnunet_ext.formats.names import check_names
 from nnunet_ext.formats.typed import read_typed
+from nnunet_ext.messages import quoted
 from nnunet_ext.nnunet_folders import DATA
 from nnunet_ext.nnunet_names import CHECKPOINTS, FINAL
 
@@ -222,10 +223,10 @@ def check_folders(folders: Mapping[str, str], *, where: Path) -> None:
         elif path is None:
             problem = "is missing"
         elif not Path(path).is_absolute() or "\0" in path:
-            problem = f"must be an absolute path; {path!r} was found"
+            problem = f"must be an absolute path; {quoted(path)} was found"
         else:
             continue
-        raise UserError(f"{where}: folders: {name[:80]!r} {problem}. Start the sweep anew.")
+        raise UserError(f"{where}: folders: {quoted(name)} {problem}. Start the sweep anew.")
 
 
 def _is_json(file: Path) -> bool:

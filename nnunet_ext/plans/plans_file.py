@@ -8,6 +8,7 @@ from nnunet_ext.claims import only_run
 from nnunet_ext.errors import UserError
 from nnunet_ext.files import read_json, write_json
 from nnunet_ext.formats.names import problem_with_name
+from nnunet_ext.messages import quoted
 
 MEMORY = "nnunet_ext_configurations.json"
 """Beside the plans files: which configurations this package wrote, and by which command."""
@@ -15,7 +16,6 @@ MEMORY = "nnunet_ext_configurations.json"
 NO_BEGINNING = "-.="
 """Of an option, of a hidden folder, and of a program's path to the shell zsh."""
 
-SHOWN = 80  # characters of a name in a message
 PATIENCE_S = 30.0  # for another command that changes the same file, which takes it a moment
 
 
@@ -103,5 +103,4 @@ def check_configuration_name(name: str, what: str = "a configuration") -> None:
     if not problem and name[0] in NO_BEGINNING:
         problem = f"it begins with {name[0]}, which command lines and folders take for something else"
     if problem:
-        shown = repr(name) if len(name) <= SHOWN else f"{name[:SHOWN]!r} …"
-        raise UserError(f"{shown} cannot name {what}: {problem}. Choose another name.")
+        raise UserError(f"{quoted(name)} cannot name {what}: {problem}. Choose another name.")

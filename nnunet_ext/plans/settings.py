@@ -12,10 +12,9 @@ from pydantic import Field, ValidationError, create_model
 
 from nnunet_ext.errors import UserError
 from nnunet_ext.formats.own_key import KEY
+from nnunet_ext.messages import quoted
 from nnunet_ext.registry import TECHNIQUES, user_techniques
 from nnunet_ext.techniques import S, Section, Technique
-
-SHOWN = 200  # characters of a value in a message
 
 
 class Settings(Section):
@@ -165,9 +164,8 @@ def _describe(problem: Any, model: type[Section]) -> str:
         owner = _model_at(path[:-1], model)
         place = f"in {'.'.join(path[:-1])!r} " if path[:-1] else ""
         return f"{key}: no such setting. Valid keys {place}are: {', '.join(owner.model_fields)}."
-    found = repr(problem["input"])
-    shown = found if len(found) <= SHOWN else f"{found[:SHOWN]} …"
-    return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, found {shown}."
+    found = quoted(problem["input"], longest=200)
+    return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, found {found}."
 
 
 def _model_at(path: list[str], model: type[Section]) -> type[Section]:
